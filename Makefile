@@ -1,0 +1,31 @@
+# One file, one word per thing a developer does. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := layers/dependencies/requirements.txt
+PIP := pip==26.3   # older ones do not check hashes of constraints
+UV := uv==0.13.9   # writes the lock, nothing else
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# A stamp a group, so that `make demo` installs only what the demo needs.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(firstword $(PIP))"
+	@$(BIN)/python -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "aiserver.pth").write_text("$(CURDIR)/layers/aiserver\n")'
+
+.PRECIOUS: $(VENV)/%.installed
+$(VENV)/%.installed: $(LOCK) pyproject.toml | $(BIN)/python
+	@echo "installing what $* needs ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary=:all: -c $(LOCK) -r layers/dependencies/requirements.in --group $*
+	@touch $@
+
+lock:  ## pin every package again, with hashes
+	@$(PYTHON) -m venv .local/uv && .local/uv/bin/pip install --quiet "$(firstword $(UV))"
+	@.local/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --upgrade \
+		--custom-compile-command "make lock" layers/dependencies/requirements.in \
+		--group pyproject.toml:local --group pyproject.toml:test --group pyproject.toml:check -o $(LOCK)
