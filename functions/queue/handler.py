@@ -1,0 +1,91 @@
+"""Accepts jobs, cancels them, and sends a callback again: what POST /api/{name} and the queue route do."""
+
+from typing import Any
+
+from aiserver import edge, wiring
+from aiserver.edge import Request, Response
+from aiserver.errors import InvalidRequest, NotFound
+from aiserver.jobs.job import Job
+from aiserver.jobs.states import State
+from aiserver.usecases import documents
+from aiserver.usecases.enqueue import Caller
+from aiserver.wire import requests
+from aiserver.wire.render import dump, render
+
+BATCH = "[]"
+MAX_BATCH = 100
+
+
+def queue_openai(request: Request) -> Response:
+    caller = _caller(request)
+    bound = requests.openai_queue_chat(request.body, requests.headers(request.headers))
+    job = wiring.queue().enqueue.accept(bound, caller)
+    return Response(render(documents.accepted(job)), 202, {"location": documents.status_url(job)})
+
+
+def queue_chat(request: Request) -> Response:
+    caller = _caller(request)
+    job = wiring.queue().enqueue.accept(requests.queue_chat(request.body), caller)
+    return Response(render(documents.accepted(job)))
+
+
+def queue_chats(request: Request) -> Response:
+    """A batch: nothing is accepted unless all of it is well formed."""
+    caller = _caller(request)
+    bound = [requests.queue_chat(text) for text in requests.array(request.body)]
+    if len(bound) > MAX_BATCH:
+        raise InvalidRequest(f"A batch holds at most {MAX_BATCH} requests")
+    return Response(dump([documents.accepted(wiring.queue().enqueue.accept(one, caller)) for one in bound]))
+
+
+def cancel(request: Request) -> Response:
+    job = wiring.queue().enqueue.cancel(_job(request))
+    return Response(_state(job), 200 if job.state == State.CANCELLED else 202)
+
+
+def redeliver(request: Request) -> Response:
+    return Response(_state(wiring.queue().enqueue.redeliver(_job(request))))
+
+
+def by_name(request: Request) -> Response:
+    """POST /api/{name}; the name in any case, `[]` behind it for a batch."""
+    name = request.params["proxy"].lower()
+    if name.removesuffix(BATCH) not in NAMES:
+        raise NotFound(f"There is no POST /api/{request.params['proxy']} here")
+    if name.endswith(BATCH) and name not in NAMES:
+        raise InvalidRequest(f"{request.params['proxy'].removesuffix(BATCH)} cannot be sent in batches")
+    return NAMES[name](request)
+
+
+NAMES = {
+    "queueopenaichatcompletion": queue_chat,
+    "queueopenaichatcompletion" + BATCH: queue_chats,
+    "canceljob": cancel,
+    "redelivercallback": redeliver,
+}
+ROUTES: edge.Routes = {
+    ("POST", "/v1/queue/chat/completions"): queue_openai,
+    ("POST", "/api/{proxy+}"): by_name,
+}
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    return edge.answer(event, context, ROUTES, wiring.queue().edge)
+
+
+def _caller(request: Request) -> Caller:
+    return Caller(wiring.queue().keys.authenticate(request.headers).id, request.base_url)
+
+
+def _job(request: Request) -> Job:
+    owner = _caller(request).owner
+    job_id, ref_id = requests.which(request.body)
+    return wiring.queue().status.job(owner, job_id=job_id, ref_id=ref_id)
+
+
+def _state(job: Job) -> bytes:
+    told = {"id": job.id, "refId": job.ref_id, "jobState": job.state, "callback": documents.callback(job)}
+    return render(told)
+
+
+wiring.warm(wiring.queue)

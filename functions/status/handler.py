@@ -1,0 +1,116 @@
+"""Tells the state of a job, waits for one, lists jobs and models, hands out results."""
+
+from typing import Any
+
+from aiserver import edge, wiring
+from aiserver.edge import Request, Response
+from aiserver.errors import NotFound
+from aiserver.jobs.job import Job
+from aiserver.usecases import documents
+from aiserver.wire import requests
+from aiserver.wire.render import Raw, render
+
+DEFAULT_TAKE = 50
+
+
+def chat_status(request: Request) -> Response:
+    return Response(wiring.status().status.status(_job(request, "jobId")))
+
+
+def chat(request: Request) -> Response:
+    return Response(render({"result": wiring.status().status.record(_job(request, "id"))}))
+
+
+def wait(request: Request) -> Response:
+    status = wiring.status().status
+    job = status.wait(_job(request, "id"), until_ms=request.deadline_ms)
+    return Response(render({"result": status.record(job)}))
+
+
+def query_jobs(request: Request) -> Response:
+    page = wiring.status().status.page(
+        _owner(request),
+        tag=requests.query(request.query, "tag"),
+        state=requests.query(request.query, "state"),
+        take=requests.integer(request.query, "take") or DEFAULT_TAKE,
+        cursor=requests.integer(request.query, "cursor"),
+    )
+    return Response(render({"results": [documents.record(job) for job in page.jobs], "cursor": page.cursor}))
+
+
+def active_models(request: Request) -> Response:
+    _owner(request)
+    return Response(render({"results": [model for model, _ in wiring.status().router.models()]}))
+
+
+def result(request: Request) -> Response:
+    number = request.params["id"]
+    job_id = int(number) if number.isascii() and number.isdigit() and len(number) <= 18 else 0
+    job = wiring.status().status.job(_owner(request), job_id=job_id, ref_id=None)
+    found = wiring.status().status.result(job)
+    return Response(b"", 302, {"location": found}) if isinstance(found, str) else Response(found)
+
+
+def models(request: Request) -> Response:
+    _owner(request)
+    listed = [Raw(_model(name, owner)) for name, owner in wiring.status().router.models()]
+    return Response(render({"object": "list", "data": listed}))
+
+
+def model(request: Request) -> Response:
+    _owner(request)
+    name = request.params["proxy"]
+    owner = dict(wiring.status().router.models()).get(name)
+    if owner is None:
+        raise NotFound(f"Model {name} not found", code="model_not_found", param="model")
+    return Response(_model(name, owner))
+
+
+def health(request: Request) -> Response:
+    return Response(render({"status": "ok"}))
+
+
+def by_name(request: Request) -> Response:
+    """GET /api/{name}; the name in any case."""
+    name = request.params["proxy"]
+    if name.lower() not in NAMES:
+        raise NotFound(f"There is no GET /api/{name} here")
+    return NAMES[name.lower()](request)
+
+
+NAMES = {
+    "getopenaichatstatus": chat_status,
+    "getopenaichat": chat,
+    "waitforopenaichat": wait,
+    "queryjobs": query_jobs,
+    "activeaimodels": active_models,
+}
+ROUTES: edge.Routes = {
+    ("GET", "/api/{proxy+}"): by_name,
+    ("GET", "/v1/jobs/{id}/result"): result,
+    ("GET", "/v1/models"): models,
+    ("GET", "/v1/models/{proxy+}"): model,
+    ("GET", "/health"): health,
+    **{(method, "/{proxy+}"): edge.no_such_route for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
+}
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    return edge.answer(event, context, ROUTES, wiring.status().edge)
+
+
+def _owner(request: Request) -> str:
+    return wiring.status().keys.authenticate(request.headers).id
+
+
+def _job(request: Request, id_name: str) -> Job:
+    owner = _owner(request)
+    job_id = requests.integer(request.query, id_name)
+    return wiring.status().status.job(owner, job_id=job_id, ref_id=requests.query(request.query, "refId"))
+
+
+def _model(name: str, owner: str) -> bytes:
+    return render({"id": name, "object": "model", "created": 0, "owned_by": owner})
+
+
+wiring.warm(wiring.status)

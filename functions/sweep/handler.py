@@ -1,0 +1,20 @@
+"""Every minute: turns whatever is overdue into progress or an end."""
+
+from typing import Any
+
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
+
+from aiserver import edge, wiring
+
+STOP_MS = 5_000  # before the time limit: the next sweep is never more than a minute away
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    until_ms = wiring.CLOCK.now_ms() + edge.remaining_ms(context) - STOP_MS
+    swept = wiring.sweep().sweep(until_ms=until_ms)
+    with single_metric(name="OldestDueAge", unit=MetricUnit.Milliseconds, value=swept.oldest_due_ms) as metric:
+        metric.add_metadata("jobs", swept.jobs)
+    return {"jobs": swept.jobs, "oldestDueMs": swept.oldest_due_ms}
+
+
+wiring.warm(wiring.sweep)

@@ -1,0 +1,18 @@
+"""Runs the queued jobs of a batch side by side, each settled on its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiserver import edge, wiring
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    end_ms = wiring.CLOCK.now_ms() + edge.remaining_ms(context)
+
+    def run(record: Mapping[str, Any]) -> None:
+        wiring.worker().run(edge.message(record), end_ms=end_ms)
+
+    return edge.each_record(event, run, threads=len(event["Records"]))
+
+
+wiring.warm(wiring.worker)

@@ -1,0 +1,1 @@
+"""AI Server as cloud functions: one API before many models."""

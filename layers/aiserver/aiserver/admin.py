@@ -1,0 +1,190 @@
+"""The operator's command line, with the operator's own AWS credentials: keys and providers.
+
+    python -m aiserver.admin keys create my-app       shows the key, once
+    python -m aiserver.admin keys list
+    python -m aiserver.admin keys revoke KEY_ID
+    python -m aiserver.admin providers apply providers.yaml
+    python -m aiserver.admin providers list
+
+AWS_ENDPOINT_URL points it at the embedded cloud; --stack names the stack (aiserver by default).
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import yaml
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import TypeAdapter, ValidationError
+
+from aiserver import keys
+from aiserver.aws.config import DynamoConfig
+from aiserver.clock import Clock, SystemClock
+from aiserver.providers.provider import Provider
+from aiserver.wire.render import iso
+
+if TYPE_CHECKING:
+    from mypy_boto3_ssm.client import SSMClient
+
+DAY_MS = 86_400_000
+
+
+class Problem(Exception):
+    """What the operator must put right; shown as one line."""
+
+
+@dataclass(frozen=True)
+class Admin:
+    """One stack's keys and providers."""
+
+    stack: str
+    config: DynamoConfig
+    ssm: "SSMClient"
+    clock: Clock
+
+    def create_key(self, name: str, *, expires_days: int | None = None) -> dict[str, Any]:
+        """The new key, its id and its webhook secret; the key itself is nowhere else."""
+        now = self.clock.now_ms()
+        expires_at = now + expires_days * DAY_MS if expires_days else None
+        text, key = keys.create(name, now_ms=now, expires_at=expires_at)
+        self.config.put_key(key)
+        return {"id": key.id, "name": name, "key": text, "webhookSecret": key.webhook_secret}
+
+    def list_keys(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": key.id,
+                "name": key.name,
+                "created": iso(key.created_at),
+                "expires": iso(key.expires_at),
+                "revoked": iso(key.revoked_at),
+            }
+            for key in sorted(self.config.keys(), key=lambda key: key.created_at)
+        ]
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        """From now, and within 30 s in containers that have read it, the key opens nothing. Raises: Problem."""
+        key = self.config.key(key_id)
+        if key is None:
+            raise Problem(f"There is no key {key_id}; `keys list` shows them")
+        if key.revoked_at is None:
+            key = replace(key, revoked_at=self.clock.now_ms())
+            self.config.put_key(key)
+        return {"id": key.id, "name": key.name, "revoked": iso(key.revoked_at)}
+
+    def apply_providers(self, text: str, environment: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
+        """Make the providers what a providers.yaml says. Raises: Problem, before anything is written."""
+        providers = read_providers(text)
+        secrets = {p.name: _secret(p, environment) for p in providers if p.api_key_var}
+        stored: list[Provider] = []
+        for provider in providers:
+            if provider.name in secrets:
+                parameter = f"/{self.stack}/providers/{provider.name}/api-key"
+                self.ssm.put_parameter(
+                    Name=parameter, Value=secrets[provider.name], Type="SecureString", Overwrite=True
+                )
+                provider = provider.model_copy(update={"api_key_var": None, "api_key_secret": parameter})
+            stored.append(provider)
+        self.config.replace_providers(stored)
+        return self.list_providers()
+
+    def list_providers(self) -> list[dict[str, Any]]:
+        """As stored: keys by the name of their SSM parameter, never by value."""
+        return [provider.model_dump(exclude_none=True) for provider in self.config.providers()]
+
+
+def read_providers(text: str) -> list[Provider]:
+    """The providers of a providers.yaml. Raises: Problem, naming each member that is wrong."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Problem(f"not YAML: {error}") from error
+    if not isinstance(document, dict) or set(document) != {"providers"}:  # pyright: ignore[reportUnknownArgumentType]
+        raise Problem("a providers.yaml holds one member, 'providers': a list")
+    try:
+        providers = TypeAdapter(list[Provider]).validate_python(document["providers"])
+    except ValidationError as error:
+        problems = [f"providers[{'.'.join(map(str, e['loc']))}]: {e['msg']}" for e in error.errors()]
+        raise Problem("; ".join(problems)) from error
+    names = [provider.name for provider in providers]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise Problem(f"each provider needs its own name; given twice: {', '.join(sorted(twice))}")
+    return providers
+
+
+def _secret(provider: Provider, environment: Mapping[str, str]) -> str:
+    value = environment.get(provider.api_key_var or "")
+    if not value:
+        raise Problem(f"provider {provider.name}: the environment variable {provider.api_key_var} is not set")
+    return value
+
+
+def connect(stack: str) -> Admin:
+    """The stack's tables, found by its outputs. Raises: Problem."""
+    clients: Any = boto3
+    try:
+        found = clients.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    except (ClientError, BotoCoreError) as error:
+        raise Problem(f"stack {stack} cannot be read: {error}") from error
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found[0].get("Outputs", [])}
+    config = DynamoConfig(outputs["ConfigTable"], clients.client("dynamodb"))
+    return Admin(stack, config, clients.client("ssm"), SystemClock())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    try:
+        shown = _run(connect(args.stack), args)
+    except Problem as problem:
+        print(f"aiserver: {problem}", file=sys.stderr)
+        return 1
+    for line in shown:
+        print(json.dumps(line))
+    return 0
+
+
+def _run(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
+    match args.thing, args.verb:
+        case "keys", "create":
+            return [admin.create_key(args.name, expires_days=args.expires_days)]
+        case "keys", "revoke":
+            return [admin.revoke_key(args.id)]
+        case "keys", _:
+            return admin.list_keys()
+        case _, "apply":
+            return admin.apply_providers(_text(args.file))
+        case _:
+            return admin.list_providers()
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Problem(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m aiserver.admin", description="Keys and providers of one stack")
+    parser.add_argument("--stack", default=os.environ.get("AISERVER_STACK", "aiserver"))
+    things = parser.add_subparsers(dest="thing", required=True)
+    verbs = things.add_parser("keys").add_subparsers(dest="verb", required=True)
+    create = verbs.add_parser("create")
+    create.add_argument("name", help="whose key it is, for `keys list`")
+    create.add_argument("--expires-days", type=int)
+    verbs.add_parser("list")
+    verbs.add_parser("revoke").add_argument("id")
+    verbs = things.add_parser("providers").add_subparsers(dest="verb", required=True)
+    verbs.add_parser("apply").add_argument("file", type=Path)
+    verbs.add_parser("list")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""The job store on DynamoDB, with large bodies in S3.
+
+Items of a job share the partition `JOB#<id>`: the job itself (`JOB`), its `REQUEST` and its `RESULT`; a RefId is an
+item `REF#<owner>#<refId>`. Each write of state is one conditional call, made from the table of transitions.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from aiserver.aws.items import Item, pack, unpack, update
+from aiserver.errors import AiServerError
+from aiserver.jobs.job import Job
+from aiserver.jobs.ports import Accepted, Page, Refused
+from aiserver.jobs.transitions import Transition, Value, is_made
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_s3.client import S3Client
+
+INLINE_BYTES = 32 * 1024  # DynamoDB bills by the kilobyte: a larger body is cheaper in S3
+BODY_TTL_S = 30 * 86_400  # after the deadline; as the bucket's lifecycle, and longer than any job is readable
+REF_TTL_MS = 11 * 86_400_000  # after the deadline: 7 readable days and a callback's 3, and one to spare
+TRIES = 5  # of a create: each only after another request took the id or is writing the same RefId
+BATCH_GET = 100  # BatchGetItem takes no more keys
+
+
+class DynamoJobs:
+    """jobs.ports.JobStore."""
+
+    def __init__(
+        self, table: str, bucket: str, dynamodb: "DynamoDBClient", s3: "S3Client | None", new_id: Callable[[], int]
+    ) -> None:
+        self._table = table
+        self._bucket = bucket
+        self._dynamodb = dynamodb
+        self._s3 = s3
+        self._new_id = new_id
+
+    def create(self, job: Job, request: bytes, *, now_ms: int) -> Accepted:
+        lost: int | None = None  # the job a RefId still points at, though it has been deleted
+        for _ in range(TRIES):
+            job = self._place_request(job, request)
+            writes = self._create_writes(job, request, now_ms=now_ms, lost=lost)
+            reasons = self._transact(writes)
+            if not reasons:
+                return Accepted(job, created=True)
+            if ref := reasons[1].get("Item"):
+                named = int(unpack(ref)["job_id"])
+                if there := self.get(named):
+                    return Accepted(there, created=False)
+                lost = named
+            elif reasons[0].get("Code") == "ConditionalCheckFailed":
+                job = replace(job, id=self._new_id())
+        raise AiServerError("The job could not be written")
+
+    def _place_request(self, job: Job, request: bytes) -> Job:
+        if len(request) <= INLINE_BYTES:
+            return replace(job, request_at="item")
+        return replace(job, request_at=self._put(f"jobs/{job.id}/request", request))
+
+    def _create_writes(self, job: Job, request: bytes, *, now_ms: int, lost: int | None) -> list[dict[str, Any]]:
+        ref = {
+            "pk": f"REF#{job.owner}#{job.ref_id}",
+            "sk": "REF",
+            "job_id": job.id,
+            "ttl": (job.deadline + REF_TTL_MS) // 1000,
+        }
+        writes: list[dict[str, Any]] = [
+            {
+                "Put": {
+                    "TableName": self._table,
+                    "Item": pack({**_job_key(job.id), **job.to_item()}),
+                    "ConditionExpression": "attribute_not_exists(pk)",
+                }
+            },
+            {
+                "Put": {
+                    "TableName": self._table,
+                    "Item": pack(ref),
+                    "ConditionExpression": "attribute_not_exists(pk) OR #ttl <= :now OR job_id = :lost",
+                    "ExpressionAttributeNames": {"#ttl": "ttl"},
+                    "ExpressionAttributeValues": pack({":now": now_ms // 1000, ":lost": lost or 0}),
+                    "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+                }
+            },
+        ]
+        if job.request_at == "item":
+            writes.append({"Put": {"TableName": self._table, "Item": self._body_item(job, "REQUEST", request)}})
+        return writes
+
+    def get(self, job_id: int) -> Job | None:
+        found = self._dynamodb.get_item(TableName=self._table, Key=pack(_job_key(job_id)), ConsistentRead=True)
+        return Job.from_item(unpack(found["Item"])) if "Item" in found else None
+
+    def find(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
+        key = pack({"pk": f"REF#{owner}#{ref_id}", "sk": "REF"})
+        found = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+        if "Item" not in found:
+            return None
+        ref = unpack(found["Item"])
+        return self.get(ref["job_id"]) if ref["ttl"] > now_ms // 1000 else None
+
+    def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
+        try:
+            answer = self._dynamodb.update_item(
+                TableName=self._table,
+                Key=pack(_job_key(job_id)),
+                ReturnValues="ALL_NEW",
+                **update(transition, params),
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
+            return self._refused(error.response.get("Item"), transition, params)  # pyright: ignore
+        return Job.from_item(unpack(answer["Attributes"]))
+
+    def complete(self, transition: Transition, job: Job, params: Mapping[str, Value], result: bytes) -> Refused | None:
+        at = "item"
+        if len(result) > INLINE_BYTES:
+            at = self._put(f"jobs/{job.id}/result-{job.epoch}-{job.attempt}", result)
+        params = {**params, "result_at": at, "result_bytes": len(result)}
+        change = {"TableName": self._table, "Key": pack(_job_key(job.id)), **update(transition, params)}
+        writes: list[dict[str, Any]] = [{"Update": change}]
+        if at == "item":
+            writes.append({"Put": {"TableName": self._table, "Item": self._body_item(job, "RESULT", result)}})
+        for _ in range(TRIES):
+            reasons = self._transact(writes)
+            if not reasons:
+                return None
+            if reasons[0].get("Code") == "ConditionalCheckFailed":
+                outcome = self._refused(reasons[0].get("Item"), transition, params)
+                return outcome if isinstance(outcome, Refused) else None
+        raise AiServerError("The result could not be written")
+
+    def _refused(self, item: Item | None, transition: Transition, params: Mapping[str, Value]) -> Job | Refused:
+        if item is None:
+            return Refused(None)
+        stored = unpack(item)
+        job = Job.from_item(stored)
+        return job if is_made(transition, stored, params) else Refused(job)
+
+    def request(self, job: Job) -> bytes:
+        return self._body(job, "REQUEST", job.request_at)
+
+    def result(self, job: Job) -> bytes | None:
+        return self._body(job, "RESULT", job.result_at) if job.result_at else None
+
+    def result_link(self, job: Job, *, seconds: int) -> str | None:
+        if job.result_at in (None, "item") or self._s3 is None:
+            return None
+        where = {"Bucket": self._bucket, "Key": job.result_at, "ResponseContentType": "application/json"}
+        return self._s3.generate_presigned_url("get_object", Params=where, ExpiresIn=seconds)
+
+    def due(self, shard: str, *, now_ms: int, limit: int) -> list[int]:
+        found = self._dynamodb.query(
+            TableName=self._table,
+            IndexName="due",
+            KeyConditionExpression="due_shard = :shard AND due_at <= :now",
+            ExpressionAttributeValues=pack({":shard": shard, ":now": now_ms}),
+            Limit=limit,
+        )
+        return [int(unpack(item)["pk"].removeprefix("JOB#")) for item in found["Items"]]
+
+    def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page:
+        jobs: list[Job] = []
+        while True:
+            ids, more = self._owned(owner, tag, cursor)
+            for job in self._batch(ids):
+                if state in (None, job.state):
+                    jobs.append(job)
+                if len(jobs) == take:
+                    return Page(jobs, job.id)
+            if not more:
+                return Page(jobs, None)
+            cursor = more
+
+    def _owned(self, owner: str, tag: str | None, cursor: int | None) -> tuple[list[int], int | None]:
+        asked: dict[str, Any] = {":owner": owner}
+        more: dict[str, Any] = {}
+        if tag is not None:
+            asked[":tag"] = tag
+            more |= {"FilterExpression": "#tag = :tag", "ExpressionAttributeNames": {"#owner": "owner", "#tag": "tag"}}
+        if cursor is not None:
+            more["ExclusiveStartKey"] = pack({**_job_key(cursor), "owner": owner, "id": cursor})
+        more.setdefault("ExpressionAttributeNames", {"#owner": "owner"})
+        found = self._dynamodb.query(
+            TableName=self._table,
+            IndexName="by_owner",
+            KeyConditionExpression="#owner = :owner",
+            ExpressionAttributeValues=pack(asked),
+            ScanIndexForward=False,
+            Limit=BATCH_GET,
+            **more,
+        )
+        last = found.get("LastEvaluatedKey")
+        return [unpack(item)["id"] for item in found["Items"]], unpack(last)["id"] if last else None
+
+    def _batch(self, ids: list[int]) -> list[Job]:
+        """These jobs, in this order; those that are gone are left out."""
+        found: dict[int, Job] = {}
+        wanted: dict[str, Any] = {self._table: {"Keys": [pack(_job_key(i)) for i in ids]}} if ids else {}
+        while wanted:
+            answer = self._dynamodb.batch_get_item(RequestItems=wanted)
+            for item in answer["Responses"].get(self._table, []):
+                job = Job.from_item(unpack(item))
+                found[job.id] = job
+            wanted = dict(answer.get("UnprocessedKeys", {}))
+        return [found[i] for i in ids if i in found]
+
+    def _body_item(self, job: Job, kind: str, body: bytes) -> dict[str, Any]:
+        ttl = job.deadline // 1000 + BODY_TTL_S
+        return pack({"pk": f"JOB#{job.id}", "sk": kind, "body": body, "ttl": ttl})
+
+    def _body(self, job: Job, kind: str, at: str) -> bytes:
+        if at != "item":
+            if self._s3 is None:
+                raise AiServerError("This function reads no large bodies")
+            return self._s3.get_object(Bucket=self._bucket, Key=at)["Body"].read()
+        key = pack({"pk": f"JOB#{job.id}", "sk": kind})
+        found = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+        if "Item" not in found:
+            raise AiServerError(f"Job {job.id} has no {kind.lower()} any more")
+        return bytes(unpack(found["Item"])["body"])
+
+    def _put(self, key: str, body: bytes) -> str:
+        if self._s3 is None:
+            raise AiServerError("This function writes no large bodies")
+        self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
+        return key
+
+    def _transact(self, writes: list[dict[str, Any]]) -> list[Any]:
+        """Nothing when it was written, else a reason for each write. Two at once on one item is a reason, too."""
+        try:
+            self._dynamodb.transact_write_items(TransactItems=writes)  # pyright: ignore[reportArgumentType]
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "TransactionCanceledException":
+                raise
+            return list(error.response["CancellationReasons"])  # pyright: ignore
+        return []
+
+
+def _job_key(job_id: int) -> dict[str, str]:
+    return {"pk": f"JOB#{job_id}", "sk": "JOB"}

@@ -1,0 +1,49 @@
+"""The hints on SQS, and the events on EventBridge."""
+
+import json
+from typing import TYPE_CHECKING
+
+from aiserver.errors import AiServerError
+
+if TYPE_CHECKING:
+    from mypy_boto3_events.client import EventBridgeClient
+    from mypy_boto3_sqs.client import SQSClient
+
+EVENT_SOURCE = "aiserver"
+
+
+class SqsMessages:
+    """jobs.ports.Messages. A message holds the job's id and nothing that could go stale."""
+
+    def __init__(self, sqs: "SQSClient", *, hosted: str = "", gpu: str = "", callback: str = "") -> None:
+        self._sqs = sqs
+        self._job_queues = {"hosted": hosted, "gpu": gpu}
+        self._callbacks = callback
+
+    def send_job(self, queue: str, job_id: int, *, delay_s: int = 0) -> None:
+        self._send(self._job_queues[queue], job_id, delay_s)
+
+    def send_callback(self, job_id: int, *, delay_s: int = 0) -> None:
+        self._send(self._callbacks, job_id, delay_s)
+
+    def _send(self, url: str, job_id: int, delay_s: int) -> None:
+        self._sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"id": job_id}), DelaySeconds=delay_s)
+
+
+class BusEvents:
+    """jobs.ports.Events."""
+
+    def __init__(self, bus: str, events: "EventBridgeClient") -> None:
+        self._bus = bus
+        self._events = events
+
+    def publish(self, detail_type: str, detail: bytes) -> None:
+        entry = {
+            "EventBusName": self._bus,
+            "Source": EVENT_SOURCE,
+            "DetailType": detail_type,
+            "Detail": detail.decode(),
+        }
+        answer = self._events.put_events(Entries=[entry])  # pyright: ignore[reportArgumentType]
+        if answer["FailedEntryCount"]:
+            raise AiServerError("EventBridge did not take the event")

@@ -1,0 +1,50 @@
+"""Time, ids and chance in one place, so that tests own them.
+
+Times are whole milliseconds since 1970, UTC (`_ms`), everywhere inside; the wire turns them into ISO-8601.
+"""
+
+import random
+import secrets
+import time
+from typing import Protocol
+
+ID_EPOCH_MS = 1_735_689_600_000  # 2025-01-01: leaves ids below 2^53 (an exact number in JavaScript) until 2094
+ID_RANDOM_BITS = 12
+
+
+class Clock(Protocol):
+    """What the product asks of time and chance."""
+
+    def now_ms(self) -> int: ...
+
+    def job_id(self) -> int:
+        """An integer below 2^53, ordered by time; its uniqueness is the table's conditional write."""
+        ...
+
+    def token(self) -> str:
+        """32 hex characters nobody can guess."""
+        ...
+
+    def fraction(self) -> float:
+        """A number in [0, 1), for jitter."""
+        ...
+
+
+class SystemClock:
+    """The machine's own time and randomness."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def job_id(self) -> int:
+        return job_id(self.now_ms(), secrets.randbits(ID_RANDOM_BITS))
+
+    def token(self) -> str:
+        return secrets.token_hex(16)
+
+    def fraction(self) -> float:
+        return random.random()
+
+
+def job_id(now_ms: int, random_part: int) -> int:
+    return ((now_ms - ID_EPOCH_MS) << ID_RANDOM_BITS) | random_part

@@ -1,0 +1,33 @@
+"""How long to wait before trying again."""
+
+BASE_S = 1.0
+CAP_S = 300.0  # a cold GPU is back within minutes; asking each five costs next to nothing
+MAX_DELAY_S = 900  # SQS refuses a longer DelaySeconds
+
+RESEND_BASE_MS = 60_000
+RESEND_CAP_MS = 900_000
+
+CALLBACK_SCHEDULE_S = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  # ten attempts, about 3 days
+CALLBACK_JITTER = 0.1
+
+
+def full_jitter_s(attempt: int, fraction: float) -> float:
+    """Seconds before attempt + 1, anywhere up to a doubling ceiling: spreads a crowd that failed together."""
+    return min(CAP_S, BASE_S * 2 ** min(attempt, 30)) * fraction
+
+
+def resend_ms(resends: int) -> int:
+    """Milliseconds until a queued job is reminded of again: a backlog must not multiply its messages."""
+    return min(RESEND_BASE_MS * 2 ** min(resends, 10), RESEND_CAP_MS)
+
+
+def callback_wait_s(attempts: int, fraction: float) -> float | None:
+    """Seconds before the next attempt when `attempts` have failed; None when no attempt is left."""
+    if attempts >= len(CALLBACK_SCHEDULE_S):
+        return None
+    return CALLBACK_SCHEDULE_S[attempts] * (1 + CALLBACK_JITTER * (2 * fraction - 1))
+
+
+def delay_s(wait_ms: int) -> int:
+    """The DelaySeconds that wakes a message just after `wait_ms`; SQS takes at most MAX_DELAY_S."""
+    return max(0, min(MAX_DELAY_S, -(-wait_ms // 1000) + 1)) if wait_ms > 0 else 0

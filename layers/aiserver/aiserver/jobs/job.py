@@ -1,0 +1,94 @@
+"""The job: one unit of work somebody asked for, whatever its kind."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from aiserver.jobs.states import ENDED, Callback, State
+
+SHARDS = 8  # of the due index: enough for 8,000 due writes a second, few enough to read each minute
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the table holds of a job; its bodies are items of their own, and it stays under 4 KB.
+
+    Times are milliseconds since 1970, but `ttl`, which DynamoDB wants in seconds. `lease_*` fence a worker,
+    `due_at` is when the sweeper looks after an unfinished obligation, `cb_*` belong to the callback.
+    `base_url` is where its caller reached us, so that links made later lead back there.
+    `request_at` and `result_at` say where a body is: "item", or the key of an S3 object.
+    """
+
+    id: int
+    owner: str
+    ref_id: str
+    operation: str
+    model: str
+    queue: str
+    state: State
+    created_at: int
+    deadline: int
+    request_at: str
+    request_hash: str
+    base_url: str
+    tag: str | None = None
+    provider: str | None = None
+    reply_to: str | None = None
+    due_shard: str | None = None
+    due_at: int | None = None
+    ttl: int | None = None
+
+    epoch: int = 0
+    attempt: int = 0
+    calls: int = 0
+    maybe_billed: int = 0
+    resends: int = 0
+    not_before: int = 0
+    wait_reason: str | None = None
+    lease_token: str | None = None
+    lease_until: int | None = None
+    call_started_at: int | None = None
+    started_at: int | None = None
+    completed_at: int | None = None
+    cancel_requested_at: int | None = None
+
+    served_by: str | None = None
+    result_at: str | None = None
+    result_bytes: int | None = None
+    usage: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    error_type: str | None = None
+    error_sub_code: str | None = None
+
+    cb: Callback = Callback.NONE
+    cb_attempt: int = 0
+    cb_sequence: int = 0
+    cb_next_at: int | None = None
+    cb_lease_until: int | None = None
+    cb_last_status: int | None = None
+    cb_last_error: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED
+
+    def is_gone(self, now_ms: int) -> bool:
+        """Past its time to live, though DynamoDB may take days to delete it."""
+        return self.ttl is not None and self.ttl * 1000 <= now_ms
+
+    @classmethod
+    def from_item(cls, item: dict[str, Any]) -> Self:
+        """From the table's attributes; those a newer version added are skipped."""
+        known = {f.name for f in fields(cls)}
+        given = {k: v for k, v in item.items() if k in known}
+        given["state"] = State(given["state"])
+        given["cb"] = Callback(given.get("cb", Callback.NONE))
+        return cls(**given)
+
+    def to_item(self) -> dict[str, Any]:
+        """The table's attributes; what is None is left out."""
+        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+
+
+def due_shard(job_id: int) -> str:
+    return str(job_id % SHARDS)

@@ -1,0 +1,87 @@
+"""What the job machine needs of the outside world; fakes and AWS adapters pass the same contract suite."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiserver.jobs.job import Job
+from aiserver.jobs.transitions import Transition, Value
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The job that answers for a RefId: the new one, or one that was there."""
+
+    job: Job
+    created: bool
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A transition whose condition did not hold, and the job as it stood; None when there is no such job."""
+
+    job: Job | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Jobs of one owner, newest first; `cursor` continues, None at the end."""
+
+    jobs: list[Job]
+    cursor: int | None
+
+
+class JobStore(Protocol):
+    """The truth about jobs."""
+
+    def create(self, job: Job, request: bytes, *, now_ms: int) -> Accepted:
+        """T1: write the job, its request and its RefId at once, or give back the job that holds the RefId.
+
+        Takes a further id where the job's own is taken. Large bodies are written before what refers to them.
+        """
+        ...
+
+    def get(self, job_id: int) -> Job | None: ...
+
+    def find(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
+        """The owner's job of that RefId."""
+        ...
+
+    def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
+        """Make one transition if its conditions hold; the job as it then stands.
+
+        A write that was already made by this very call, but never confirmed, counts as made.
+        """
+        ...
+
+    def complete(self, transition: Transition, job: Job, params: Mapping[str, Value], result: bytes) -> Refused | None:
+        """As `apply`, with the result body in the same write; the store fills in where it is and how large."""
+        ...
+
+    def request(self, job: Job) -> bytes: ...
+
+    def result(self, job: Job) -> bytes | None: ...
+
+    def result_link(self, job: Job, *, seconds: int) -> str | None:
+        """A signed link to a result kept as an object; None for a small one."""
+        ...
+
+    def due(self, shard: str, *, now_ms: int, limit: int) -> list[int]:
+        """Ids of jobs whose `due_at` has passed, longest overdue first."""
+        ...
+
+    def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page: ...
+
+
+class Messages(Protocol):
+    """Hints that something can be done; losing, doubling or reordering one is harmless."""
+
+    def send_job(self, queue: str, job_id: int, *, delay_s: int = 0) -> None: ...
+
+    def send_callback(self, job_id: int, *, delay_s: int = 0) -> None: ...
+
+
+class Events(Protocol):
+    """Where other systems hear that a job has ended."""
+
+    def publish(self, detail_type: str, detail: bytes) -> None: ...

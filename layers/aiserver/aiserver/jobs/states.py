@@ -1,0 +1,28 @@
+"""The words for where a job, and its callback, stand."""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """A job's state, as written on the wire and in the table. `Executed` is AI Server's and never used."""
+
+    QUEUED = "Queued"
+    STARTED = "Started"
+    EXECUTED = "Executed"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class Callback(StrEnum):
+    """Where the job's callback stands."""
+
+    NONE = "None"
+    PENDING = "Pending"
+    DELIVERING = "Delivering"
+    DELIVERED = "Delivered"
+    DEAD = "Dead"
+
+
+ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+EXPIRED = "Expired"  # the errorCode of a job that failed by passing its deadline

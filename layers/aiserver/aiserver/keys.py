@@ -1,0 +1,127 @@
+"""API keys: made once and shown once, kept as a hash, checked without a database read where they are junk.
+
+A key is `ak-` + 12 characters of key id + 43 of secret (256 bits) + 6 of checksum, all of [0-9A-Za-z].
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+import string
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiserver.clock import Clock
+from aiserver.errors import Unauthorized
+
+PREFIX = "ak-"
+ID_CHARS = 12
+SECRET_CHARS = 43
+CHECKSUM_CHARS = 6
+CACHE_MS = 30_000  # how long a revoked key may still work in a warm container
+_ALPHABET = string.digits + string.ascii_letters
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """What is stored of a key. `webhook_secret` signs its callbacks (`whsec_…`, Standard Webhooks)."""
+
+    id: str
+    name: str
+    secret_hash: str
+    webhook_secret: str
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+class KeyStore(Protocol):
+    """Where keys live."""
+
+    def key(self, key_id: str) -> ApiKey | None: ...
+
+    def put_key(self, key: ApiKey) -> None: ...
+
+    def keys(self) -> list[ApiKey]: ...
+
+
+def create(name: str, *, now_ms: int, expires_at: int | None = None) -> tuple[str, ApiKey]:
+    """A new key: its text, to be shown once, and its record, to be stored."""
+    text = _with_checksum(PREFIX + _random(ID_CHARS) + _random(SECRET_CHARS))
+    webhook_secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    return text, record(text, name, webhook_secret, now_ms=now_ms, expires_at=expires_at)
+
+
+def record(text: str, name: str, webhook_secret: str, *, now_ms: int, expires_at: int | None = None) -> ApiKey:
+    """What is stored of the key `text`."""
+    return ApiKey(_id(text), name, _hash(text), webhook_secret, now_ms, expires_at)
+
+
+class Authenticator:
+    """Turns a request's headers into the key they hold."""
+
+    def __init__(self, store: KeyStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._cache: dict[str, tuple[int, ApiKey | None]] = {}
+
+    def authenticate(self, headers: Mapping[str, str]) -> ApiKey:
+        """The caller's key: X-Api-Key first, else Authorization: Bearer; header names in lower case.
+
+        Raises: Unauthorized, in the same words for unknown, revoked and wrong keys: nothing can be learnt from them.
+        """
+        text = headers.get("x-api-key") or _bearer(headers.get("authorization", ""))
+        if not text:
+            raise Unauthorized("No API key: send it as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'")
+        key = self._lookup(_id(text)) if is_well_formed(text) else None
+        if key is None or key.revoked_at is not None or not hmac.compare_digest(key.secret_hash, _hash(text)):
+            raise Unauthorized("The API key is not valid")
+        if key.expires_at is not None and key.expires_at <= self._clock.now_ms():
+            raise Unauthorized("The API key has expired")
+        return key
+
+    def _lookup(self, key_id: str) -> ApiKey | None:
+        now = self._clock.now_ms()
+        cached = self._cache.get(key_id)
+        if cached and now < cached[0] + CACHE_MS:
+            return cached[1]
+        key = self._store.key(key_id)
+        if key or key_id in self._cache:  # strangers' ids are not kept: they could fill the memory
+            self._cache[key_id] = (now, key)
+        return key
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether this can be a key at all, told by its length, alphabet and checksum alone."""
+    return len(text) == len(PREFIX) + ID_CHARS + SECRET_CHARS + CHECKSUM_CHARS and text == _with_checksum(
+        text[:-CHECKSUM_CHARS]
+    )
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, text = authorization.partition(" ")
+    return text.strip() if scheme.casefold() == "bearer" else ""
+
+
+def _id(text: str) -> str:
+    return text[len(PREFIX) :][:ID_CHARS]
+
+
+def _hash(text: str) -> str:
+    # The secret holds 256 random bits: a fast hash is as good as a slow one, and no rainbow table can exist.
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _random(chars: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(chars))
+
+
+def _with_checksum(text: str) -> str:
+    number = zlib.crc32(text.encode())
+    digits = ""
+    for _ in range(CHECKSUM_CHARS):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits = _ALPHABET[digit] + digits
+    return text + digits

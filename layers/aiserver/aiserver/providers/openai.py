@@ -1,0 +1,156 @@
+"""OpenAI's protocol: OpenAI itself, and whatever else speaks it (vLLM, llama.cpp, Ollama's /v1, OpenRouter, …).
+
+Source: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from email.utils import parsedate_to_datetime
+
+import httpcore
+import httpx
+
+from aiserver.clock import Clock
+from aiserver.errors import (
+    InvalidRequest,
+    ProviderAuth,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+    UpstreamAnswer,
+)
+from aiserver.providers.provider import Provider
+from aiserver.providers.transport import DeadlineBackend, Transport, total_deadline
+from aiserver.wire import text as json_text
+
+PATHS = {"chat.completions": "/chat/completions"}
+RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
+RELAYED_PREFIX = "x-ratelimit-"
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # far beyond any chat answer; keeps one upstream from filling the memory
+CONNECT_S = 10
+KEEP_ALIVE_S = 60
+
+
+def client() -> httpx.Client:
+    """One HTTP client for all calls of a container; safe to share between threads."""
+    return httpx.Client(transport=Transport(DeadlineBackend(CONNECT_S), keep_alive_s=KEEP_ALIVE_S), trust_env=False)
+
+
+class OpenAi:
+    """Calls providers of type `openai`."""
+
+    def __init__(self, http: httpx.Client, clock: Clock) -> None:
+        self._http = http
+        self._clock = clock
+
+    def call(
+        self,
+        provider: Provider,
+        operation: str,
+        body: bytes,
+        *,
+        api_key: str | None,
+        idempotency_key: str | None,
+        model_is_configured: bool,
+        deadline_s: float,
+    ) -> UpstreamAnswer:
+        """Send one request and wait for the whole answer; `body` goes out and comes back byte for byte.
+
+        `deadline_s` is total wall time in seconds, from connecting to the last byte.
+
+        Raises: ProviderUnavailable (nothing was sent), ProviderTimeout (sent, outcome unknown), ProviderRateLimited,
+        ProviderAuth, ProviderRejected (other 4xx, final), ProviderError (5xx, or not JSON).
+        """
+        headers = {"content-type": "application/json"}
+        if api_key:
+            headers["authorization"] = f"Bearer {api_key}"
+        if idempotency_key:
+            headers["idempotency-key"] = idempotency_key
+        url = provider.base_url.rstrip("/") + PATHS[operation]
+        try:
+            with total_deadline(deadline_s), self._http.stream("POST", url, content=body, headers=headers) as response:
+                status, answered = response.status_code, _relayed(response.headers)
+                content = _read(response)
+        except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.WriteError, httpcore.WriteTimeout) as error:
+            raise ProviderUnavailable(f"Provider {provider.name} cannot be reached") from error
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpx.DecodingError) as error:
+            raise ProviderTimeout(f"Provider {provider.name} did not answer in time", may_be_billed=True) from error
+        answer = UpstreamAnswer(status, answered, content)
+        wait_s = _retry_after_s(answered.get("retry-after"), self._clock.now_ms())
+        return _judge(provider, answer, model_is_configured, wait_s)
+
+
+def _read(response: httpx.Response) -> bytes:
+    content = bytearray()
+    for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            raise ProviderError("The provider's answer is too large", may_be_billed=True)
+    return bytes(content)
+
+
+def _relayed(headers: httpx.Headers) -> dict[str, str]:
+    return {k: v for k, v in headers.items() if k in RELAYED or k.startswith(RELAYED_PREFIX)}
+
+
+def _judge(
+    provider: Provider, answer: UpstreamAnswer, model_is_configured: bool, retry_after_s: int | None
+) -> UpstreamAnswer:
+    """The answer, if it is one. Raises: what it means otherwise."""
+    status, told = answer.status, _Told(answer.body)
+    if 200 <= status < 300:
+        if not told.is_object:
+            raise ProviderError(f"Provider {provider.name} answered something that is not JSON", may_be_billed=True)
+        return UpstreamAnswer(status, answer.headers, answer.body, usage=told.usage)
+    message = told.message or f"Provider {provider.name} answered status {status}"
+    if status in (401, 402, 403) or (status == 404 and model_is_configured) or told.code == "insufficient_quota":
+        raise ProviderAuth("The provider refused the gateway's own account or configuration")
+    if not told.is_object or status < 400:
+        kind = ProviderUnavailable if status == 503 else ProviderRateLimited if status == 429 else ProviderError
+        raise kind(f"Provider {provider.name} answered status {status} without JSON", retry_after_s=retry_after_s)
+    if status == 429:
+        raise ProviderRateLimited(message, upstream=answer, retry_after_s=retry_after_s)
+    if status == 503:
+        raise ProviderUnavailable(message, upstream=answer, retry_after_s=retry_after_s)
+    if status >= 500:
+        raise ProviderError(message, upstream=answer, retry_after_s=retry_after_s)
+    raise ProviderRejected(message, upstream=answer, code=told.code, param=told.param)
+
+
+def _retry_after_s(value: str | None, now_ms: int) -> int | None:
+    """Seconds, from either form of the header. Source: RFC 9110, 10.2.3."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return int(value)
+    try:
+        return max(0, round(parsedate_to_datetime(value).timestamp() - now_ms / 1000))
+    except ValueError:
+        return None
+
+
+class _Told:
+    """What an upstream's body says of itself: `error` as an object or a string, `detail`, or `message`."""
+
+    def __init__(self, body: bytes) -> None:
+        self.is_object = False
+        self.message = self.code = ""
+        self.param: str | None = None
+        self.usage: str | None = None
+        try:
+            text = json_text.decode(body)
+            json_text.parse(text)
+        except InvalidRequest:
+            return
+        self.is_object = text[json_text.skip_space(text, 0)] == "{"
+        found = {member.key: member for member in json_text.members(text)}
+        if (usage := found.get("usage")) and isinstance(usage.value, dict):
+            self.usage = text[usage.value_start : usage.value_end]
+        error = found["error"].value if "error" in found else None
+        if isinstance(error, dict):
+            inner = {member.key: member.value for member in json_text.members(text, found["error"].value_start)}
+            self.code = inner["code"] if isinstance(inner.get("code"), str) else ""
+            self.param = inner["param"] if isinstance(inner.get("param"), str) else None
+            error = inner.get("message")
+        said = [error, *(found[name].value for name in ("detail", "message") if name in found)]
+        self.message = next((words for words in said if isinstance(words, str) and words), "")

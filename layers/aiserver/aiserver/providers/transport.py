@@ -1,0 +1,123 @@
+"""HTTP that keeps a total deadline, over connections whose making can be chosen.
+
+httpx's own timeouts limit silence between bytes; a server that drips one byte a second holds a caller for ever.
+Here every wait on the network is cut to what is left of the deadline the calling thread has set.
+"""
+
+import ssl
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import httpcore
+import httpx
+
+_deadline: ContextVar[float] = ContextVar("deadline")
+
+
+@contextmanager
+def total_deadline(seconds: float) -> Generator[None]:
+    """Bounds all network waits of the calls made inside, by one clock."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def remaining_s() -> float:
+    """Seconds left of the deadline. Raises: httpcore.ReadTimeout when none are."""
+    left = _deadline.get() - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout("the total deadline has passed")
+    return left
+
+
+class DeadlineStream(httpcore.NetworkStream):
+    """A connection whose every wait ends at the deadline of the thread that waits."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, remaining_s())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, remaining_s())
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        return DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, remaining_s()))
+
+    def get_extra_info(self, info: str) -> object:
+        return self._inner.get_extra_info(info)
+
+
+class DeadlineBackend(httpcore.NetworkBackend):
+    """Connects as httpcore does, under the deadline; at most `connect_s` to be let in."""
+
+    def __init__(self, connect_s: float) -> None:
+        self._inner = httpcore.SyncBackend()
+        self._connect_s = connect_s
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        wait_s = min(self._connect_s, remaining_s())
+        return DeadlineStream(self._inner.connect_tcp(host, port, wait_s, local_address, socket_options))
+
+
+class Transport(httpx.BaseTransport):
+    """httpx over an httpcore pool with a backend of our choosing; errors are httpcore's own."""
+
+    def __init__(self, backend: httpcore.NetworkBackend, *, keep_alive_s: float, connections: int = 100) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=httpx.create_ssl_context(),
+            network_backend=backend,
+            keepalive_expiry=keep_alive_s,
+            max_connections=connections,
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self._pool.handle_request(
+            httpcore.Request(
+                request.method,
+                httpcore.URL(
+                    scheme=request.url.raw_scheme,
+                    host=request.url.raw_host,
+                    port=request.url.port,
+                    target=request.url.raw_path,
+                ),
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions={"timeout": {"pool": remaining_s()}},
+            )
+        )
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()

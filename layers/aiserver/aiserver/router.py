@@ -1,0 +1,115 @@
+"""Chooses who answers, and asks them: the candidates for a model, best first, and one call to one of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiserver.clock import Clock
+from aiserver.errors import InvalidRequest, NotFound, UpstreamAnswer
+from aiserver.providers.provider import Provider
+from aiserver.wire.text import decode, replace_member
+
+CACHE_MS = 30_000  # how long a change of the providers may take to be seen
+
+
+class ProviderProtocol(Protocol):
+    """How providers of one type are called; see providers/openai.py for its promises."""
+
+    def call(
+        self,
+        provider: Provider,
+        operation: str,
+        body: bytes,
+        *,
+        api_key: str | None,
+        idempotency_key: str | None,
+        model_is_configured: bool,
+        deadline_s: float,
+    ) -> UpstreamAnswer: ...
+
+
+class Secrets(Protocol):
+    """Where providers' keys live."""
+
+    def value(self, name: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A provider that can answer for a model, the name it knows the model by, and how well it matches."""
+
+    provider: Provider
+    upstream_model: str
+    rank: int
+
+    @property
+    def names_the_model(self) -> bool:
+        return self.rank < 2
+
+
+class Router:
+    """The configured providers, read through a short cache."""
+
+    def __init__(
+        self,
+        load: Callable[[], list[Provider]],
+        protocols: Mapping[str, ProviderProtocol],
+        secrets: Secrets | None,
+        clock: Clock,
+    ) -> None:
+        self._load = load
+        self._protocols = protocols
+        self._secrets = secrets
+        self._clock = clock
+        self._cached: tuple[int, list[Provider]] | None = None
+
+    def providers(self) -> list[Provider]:
+        """The enabled ones."""
+        now = self._clock.now_ms()
+        if self._cached is None or now >= self._cached[0] + CACHE_MS:
+            self._cached = (now, [provider for provider in self._load() if provider.enabled])
+        return self._cached[1]
+
+    def models(self) -> list[tuple[str, str]]:
+        """Each public model and the provider it is owned by, sorted; `*` is not a model."""
+        owners = {model: p.name for p in sorted(self.providers(), key=lambda p: p.priority) for model in p.models}
+        owners.pop("*", None)
+        return sorted(owners.items())
+
+    def candidates(self, model: str, provider: str | None = None) -> list[Candidate]:
+        """Who can answer, best first: whoever names the model before every `*`, then by priority.
+
+        Raises: NotFound (nobody serves the model), InvalidRequest (the provider asked for does not exist or serve it).
+        """
+        found = [
+            Candidate(p, served[0], served[1]) for p in self.providers() if (served := p.serves(model)) is not None
+        ]
+        if not found:
+            raise NotFound(f"Model {model} not found", code="model_not_found", param="model")
+        if provider is not None:
+            found = [candidate for candidate in found if candidate.provider.name == provider]
+            if not found:
+                raise InvalidRequest(f"Provider {provider} does not serve model {model}", param="provider")
+        return sorted(found, key=lambda c: (c.rank == 2, -c.provider.priority, c.rank, c.provider.name))
+
+    def call(
+        self,
+        candidate: Candidate,
+        operation: str,
+        body: bytes,
+        *,
+        deadline_s: float,
+        idempotency_key: str | None = None,
+    ) -> UpstreamAnswer:
+        """Ask one candidate. Raises: the ProviderErrors of providers/openai.py."""
+        provider = candidate.provider
+        secret = provider.api_key_secret
+        return self._protocols[provider.type].call(
+            provider,
+            operation,
+            replace_member(decode(body), "model", candidate.upstream_model).encode(),
+            api_key=self._secrets.value(secret) if secret and self._secrets else None,
+            idempotency_key=idempotency_key,
+            model_is_configured=candidate.names_the_model,
+            deadline_s=min(deadline_s, provider.timeout_s),
+        )

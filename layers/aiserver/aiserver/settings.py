@@ -1,0 +1,82 @@
+"""What each function reads from its environment: one typed model a function, checked before the first request.
+
+The names are the template's; tests/shape holds the two together.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+def _origins(value: str) -> list[str]:
+    return [origin.strip() for origin in value.split(",") if origin.strip()]
+
+
+class Settings(BaseModel):
+    """Fields are environment variables of the same name in capitals. Raises at start what is missing or wrong."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=str.upper, extra="ignore")
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        return cls.model_validate(dict(environment))
+
+
+class Http(Settings):
+    config_table: str
+    cors_origins: Annotated[list[str], BeforeValidator(_origins)]
+
+
+class ChatSettings(Http):
+    pass
+
+
+class QueueSettings(Http):
+    jobs_table: str
+    bodies_bucket: str
+    hosted_queue_url: str
+    gpu_queue_url: str
+    callback_queue_url: str
+    settled_job_days: int
+    public_base_url: str
+    unsafe_callbacks: bool
+
+
+class WorkerSettings(Settings):
+    config_table: str
+    jobs_table: str
+    bodies_bucket: str
+    hosted_queue_url: str
+    gpu_queue_url: str
+    settled_job_days: int
+    lease_margin_seconds: int
+
+
+class StatusSettings(Http):
+    jobs_table: str
+    bodies_bucket: str
+    public_base_url: str
+
+
+class FinishedSettings(Settings):
+    callback_queue_url: str
+    event_bus: str
+
+
+class ReplySettings(Settings):
+    jobs_table: str
+    config_table: str
+    bodies_bucket: str
+    callback_queue_url: str
+    settled_job_days: int
+    unsafe_callbacks: bool
+
+
+class SweepSettings(Settings):
+    jobs_table: str
+    hosted_queue_url: str
+    gpu_queue_url: str
+    callback_queue_url: str
+    settled_job_days: int

@@ -1,0 +1,91 @@
+"""Ask the candidates in turn until one answers: the pass that a waiting caller and a queued job share."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiserver.clock import Clock
+from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, UpstreamAnswer
+from aiserver.router import Candidate, Router
+
+log = logging.getLogger("aiserver.ask")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What came of it: an answer, or the error to tell. `unknown` counts calls that may have been billed in vain."""
+
+    answer: UpstreamAnswer | None
+    error: ProviderError | None
+    provider: str
+    attempts: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """What every candidate is asked."""
+
+    operation: str
+    body: bytes
+    idempotency_key: str | None = None
+
+
+def ask(
+    router: Router,
+    question: Question,
+    candidates: list[Candidate],
+    *,
+    clock: Clock,
+    deadline_ms: int,
+    before_call: Callable[[], None] = lambda: None,
+) -> Pass:
+    """One pass, never sleeping. The next candidate is asked only where the last one's outcome is known to be nothing.
+
+    An own GPU's unknown outcome goes on to the next, since it costs nobody money; a hosted provider's ends the pass.
+    """
+    errors: list[ProviderError] = []
+    attempts = unknown = 0
+    name = ""
+    for candidate in candidates:
+        left_s = (deadline_ms - clock.now_ms()) / 1000
+        if left_s <= 0:
+            break
+        name = candidate.provider.name
+        before_call()
+        attempts += 1
+        try:
+            answer = router.call(
+                candidate,
+                question.operation,
+                question.body,
+                deadline_s=left_s,
+                idempotency_key=question.idempotency_key,
+            )
+        except ProviderError as error:
+            log.warning(
+                "provider failed", extra={"provider": name, "error": type(error).__name__, "status": error.status}
+            )
+            errors.append(error)
+            unknown += error.may_be_billed
+            if not (error.retryable or isinstance(error, ProviderTimeout)):
+                break
+            if error.may_be_billed and candidate.provider.queue != "gpu":
+                break
+        else:
+            return Pass(answer, None, name, attempts, unknown)
+    return Pass(None, _to_tell(errors), name, attempts, unknown)
+
+
+def _to_tell(errors: list[ProviderError]) -> ProviderError:
+    """The error a caller hears when nobody answered: a 429 with the shortest wait if there was one, else the last.
+
+    A request that was refused, or whose outcome is unknown, ended the pass and so is the last.
+    """
+    if not errors:
+        return ProviderTimeout("There was no time left to ask a provider")
+    last = errors[-1]
+    limited = [error for error in errors if isinstance(error, ProviderRateLimited)]
+    if not limited or not last.retryable or last.may_be_billed:
+        return last
+    return min(limited, key=lambda error: error.retry_after_s if error.retry_after_s is not None else 1 << 30)

@@ -1,0 +1,153 @@
+"""Accept a request to be answered later, exactly once for a RefId; cancel one; ask for its callback again."""
+
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from aiserver.clock import Clock
+from aiserver.errors import Conflict, NotFound
+from aiserver.jobs.job import Job, due_shard
+from aiserver.jobs.ports import JobStore, Messages, Refused
+from aiserver.jobs.states import Callback, State
+from aiserver.jobs.transitions import ASK_CANCEL, CANCEL, REDELIVER, REDELIVER_DELIVERED
+from aiserver.router import Router
+from aiserver.usecases.ends import CALLBACK_DUE_MS, end
+from aiserver.wire.requests import QueueRequest, invalid
+
+DEFAULT_DEADLINE_S = 86_400
+MAX_DEADLINE_S = 14 * 86_400  # its bodies must outlive it: the bucket forgets after 30 days
+QUEUED_DUE_MS = 60_000  # a job nobody took by then is reminded of
+
+_DATE_MS = re.compile(r"/Date\((\d+)(?:[+-]\d{4})?\)/")
+log = logging.getLogger("aiserver.enqueue")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and the address they reached us at."""
+
+    owner: str
+    base_url: str
+
+
+class Enqueue:
+    def __init__(
+        self,
+        jobs: JobStore,
+        messages: Messages,
+        router: Router,
+        clock: Clock,
+        *,
+        check_reply_to: Callable[[str], None],
+        settled_days: int,
+    ) -> None:
+        self._jobs = jobs
+        self._messages = messages
+        self._router = router
+        self._clock = clock
+        self._check_reply_to = check_reply_to
+        self._settled_days = settled_days
+
+    def accept(self, request: QueueRequest, caller: Caller) -> Job:
+        """The job that will run this request: a new one, or the one its RefId already names.
+
+        Once the job is written it cannot be lost: a message that cannot be sent now is sent by the sweeper.
+        Raises: InvalidRequest, NotFound (model), Conflict (the RefId was used for another body).
+        """
+        now = self._clock.now_ms()
+        options = request.options
+        deadline = _deadline(options.deadline, now)
+        best = self._router.candidates(request.model, options.provider)[0]
+        if options.reply_to is not None:
+            self._check_reply_to(options.reply_to)
+        job_id = self._clock.job_id()
+        job = Job(
+            id=job_id,
+            owner=caller.owner,
+            ref_id=options.ref_id or self._clock.token(),
+            operation=request.operation,
+            model=request.model,
+            queue=best.provider.queue,
+            state=State.QUEUED,
+            created_at=now,
+            deadline=deadline,
+            request_at="",
+            request_hash=hashlib.sha256(request.operation.encode() + b"\n" + request.body).hexdigest(),
+            base_url=caller.base_url,
+            tag=options.tag,
+            provider=options.provider,
+            reply_to=options.reply_to,
+            due_shard=due_shard(job_id),
+            due_at=now + QUEUED_DUE_MS,
+        )
+        accepted = self._jobs.create(job, request.body, now_ms=now)
+        if accepted.created:
+            self._hint(accepted.job)
+        elif accepted.job.request_hash != job.request_hash:
+            raise Conflict(f"RefId {job.ref_id} was already used for another request", param="refId")
+        return accepted.job
+
+    def cancel(self, job: Job) -> Job:
+        """Cancel at once what has not started, and ask for the rest; the job as it then stands.
+
+        Raises: Conflict, for a job that ended otherwise.
+        """
+        now = self._clock.now_ms()
+        params = {"owner": job.owner, **end(job, now_ms=now, settled_days=self._settled_days)}
+        done = self._jobs.apply(CANCEL, job.id, params)
+        if isinstance(done, Refused) and done.job and done.job.state == State.STARTED:
+            done = self._jobs.apply(ASK_CANCEL, job.id, params)
+        if not isinstance(done, Refused):
+            return done
+        if done.job is None:
+            raise NotFound(f"Job {job.id} not found")
+        if done.job.state != State.CANCELLED:
+            raise Conflict(f"Job {job.id} is {done.job.state} and cannot be cancelled", code="conflict")
+        return done.job
+
+    def redeliver(self, job: Job) -> Job:
+        """Start the callback over, as a new message of its own. Raises: Conflict, when there is none to repeat."""
+        now = self._clock.now_ms()
+        params = {"owner": job.owner, "cb_next_at": now, "due_at": now + CALLBACK_DUE_MS}
+        again = REDELIVER_DELIVERED if job.cb == Callback.DELIVERED else REDELIVER
+        done = self._jobs.apply(again, job.id, params)
+        if isinstance(done, Refused):
+            raise Conflict(f"Job {job.id} has no callback to send again (it is {job.cb})", code="conflict")
+        self._messages.send_callback(job.id)
+        return done
+
+    def _hint(self, job: Job) -> None:
+        try:
+            self._messages.send_job(job.queue, job.id)
+        except Exception:  # whatever failed, the job is written and the sweeper will send again
+            log.exception("job message not sent; the sweeper will", extra={"job_id": job.id})
+
+
+def _deadline(given: str | float | None, now_ms: int) -> int:
+    """When a job must have ended: seconds from now, an ISO date, or `/Date(ms)/`. Raises: InvalidRequest."""
+    if given is None:
+        return now_ms + DEFAULT_DEADLINE_S * 1000
+    try:
+        deadline = _when(given, now_ms)
+    except (ValueError, OverflowError) as error:
+        raise invalid("InvalidType", "deadline", "'deadline' must be a date or a number of seconds") from error
+    if not now_ms < deadline <= now_ms + MAX_DEADLINE_S * 1000:
+        raise invalid("InvalidRange", "deadline", f"'deadline' must be within {MAX_DEADLINE_S // 86_400} days from now")
+    return deadline
+
+
+def _when(given: str | float, now_ms: int) -> int:
+    if isinstance(given, str):
+        if match := _DATE_MS.fullmatch(given):
+            return int(match.group(1))
+        if re.fullmatch(r"[0-9.]+", given) is None:
+            date = datetime.fromisoformat(given)
+            return round((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1000)
+    seconds = float(given)
+    if not math.isfinite(seconds):
+        raise ValueError("not a number of seconds")
+    return now_ms + round(seconds * 1000)

@@ -1,0 +1,69 @@
+"""Read a job, wait for it, list jobs, hand out results: only ever to the key that owns them."""
+
+from collections.abc import Callable
+
+from aiserver.clock import Clock
+from aiserver.errors import Conflict, InvalidRequest, NotFound
+from aiserver.jobs.job import Job
+from aiserver.jobs.ports import JobStore, Page
+from aiserver.jobs.states import State
+from aiserver.usecases import documents
+
+POLL_S = 0.5  # a waiter hears of the end within a second, at two reads a second
+LINK_S = 300
+MAX_TAKE = 200
+
+
+class Status:
+    def __init__(self, jobs: JobStore, clock: Clock, sleep: Callable[[float], None]) -> None:
+        self._jobs = jobs
+        self._clock = clock
+        self._sleep = sleep
+
+    def job(self, owner: str, *, job_id: int | None, ref_id: str | None) -> Job:
+        """The owner's job by its id, or else its RefId.
+
+        Raises: NotFound, in the same words for a job that never was, is gone, or is another key's; InvalidRequest.
+        """
+        if job_id is None and ref_id is None:
+            raise InvalidRequest("Give the job's id or its refId")
+        now = self._clock.now_ms()
+        job = self._jobs.get(job_id) if job_id is not None else self._jobs.find(owner, ref_id or "", now_ms=now)
+        if job is None or job.owner != owner or job.is_gone(now):
+            raise NotFound("Job not found")
+        return job
+
+    def status(self, job: Job) -> bytes:
+        """The status document, the result within where it fits."""
+        inline = job.state == State.COMPLETED and documents.fits_inline(job)
+        return documents.status(job, self._jobs.result(job) if inline else None)
+
+    def record(self, job: Job) -> dict[str, object]:
+        """The job record with its bodies."""
+        small = (job.result_bytes or 0) <= documents.STRING_BYTES
+        return documents.record(job, self._jobs.request(job), self._jobs.result(job) if small else None)
+
+    def wait(self, job: Job, *, until_ms: int) -> Job:
+        """The job once it has ended, or as it stands at `until_ms`."""
+        while not job.has_ended and self._clock.now_ms() < until_ms:
+            self._sleep(POLL_S)
+            job = self._jobs.get(job.id) or job
+        return job
+
+    def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page:
+        """The owner's jobs, newest first. Raises: InvalidRequest."""
+        if state is not None and state not in list(State):
+            raise InvalidRequest(f"'state' must be one of {', '.join(State)}", param="state")
+        if not 1 <= take <= MAX_TAKE:
+            raise InvalidRequest(f"'take' must be 1 to {MAX_TAKE}", param="take")
+        page = self._jobs.page(owner, tag=tag, state=state, take=take, cursor=cursor)
+        now = self._clock.now_ms()
+        return Page([job for job in page.jobs if not job.is_gone(now)], page.cursor)
+
+    def result(self, job: Job) -> bytes | str:
+        """The bare result, or a link to it where it is large. Raises: Conflict, for a job that has none."""
+        if job.state != State.COMPLETED:
+            raise Conflict(f"Job {job.id} is {job.state} and has no result", code="conflict")
+        if not documents.fits_inline(job) and (link := self._jobs.result_link(job, seconds=LINK_S)):
+            return link
+        return self._jobs.result(job) or b""

@@ -1,0 +1,112 @@
+"""Turn whatever is overdue into progress or an end: lost messages, dead workers, passed deadlines, owed callbacks."""
+
+import logging
+from dataclasses import dataclass
+
+from aiserver.clock import Clock
+from aiserver.errors import ProviderTimeout
+from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S, resend_ms
+from aiserver.jobs.job import SHARDS, Job
+from aiserver.jobs.ports import JobStore, Messages, Refused
+from aiserver.jobs.states import Callback, State
+from aiserver.jobs.transitions import (
+    EXPIRE,
+    RECOVER,
+    RECOVER_CANCELLED,
+    RECOVER_DEAD,
+    RECOVER_DELIVERY,
+    RECOVER_FAILED,
+    REMIND,
+    RESEND,
+)
+from aiserver.usecases.ends import CALLBACK_DUE_MS, end, expiry, failure, settled_ttl
+from aiserver.usecases.reply import DEAD_DAYS
+
+BATCH = 100  # jobs read of a shard at a time
+log = logging.getLogger("aiserver.sweep")
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How many jobs were looked after, and how long the oldest had been due."""
+
+    jobs: int
+    oldest_due_ms: int
+
+
+class Sweep:
+    def __init__(self, jobs: JobStore, messages: Messages, clock: Clock, *, settled_days: int) -> None:
+        self._jobs = jobs
+        self._messages = messages
+        self._clock = clock
+        self._settled_days = settled_days
+
+    def sweep(self, *, until_ms: int) -> Swept:
+        """Look after every overdue job, until there is none or time is up. Safe to run twice at once."""
+        count = oldest = 0
+        for shard in range(SHARDS):
+            before: list[int] = []
+            while self._clock.now_ms() < until_ms:
+                ids = self._jobs.due(str(shard), now_ms=self._clock.now_ms(), limit=BATCH)
+                if not ids or ids == before:  # the same again: nothing here could be moved on
+                    break
+                before = ids
+                for job_id in ids:
+                    oldest = max(oldest, self._look_after(job_id))
+                    count += 1
+        return Swept(count, oldest)
+
+    def _look_after(self, job_id: int) -> int:
+        """How long it had been due, in ms. One that fails is logged, and the others still looked after."""
+        job = self._jobs.get(job_id)
+        now = self._clock.now_ms()
+        if job is None or job.due_at is None or job.due_at > now:
+            return 0
+        try:
+            if job.has_ended:
+                self._callback(job, now)
+            elif job.state == State.QUEUED:
+                self._queued(job, now)
+            else:
+                self._started(job, now)
+        except Exception:  # the next sweep tries again
+            log.exception("job not swept", extra={"job_id": job_id})
+        return now - job.due_at
+
+    def _queued(self, job: Job, now: int) -> None:
+        if job.deadline <= now:
+            self._jobs.apply(EXPIRE, job.id, end(job, now_ms=now, settled_days=self._settled_days) | expiry(job))
+            return
+        due_at = min(now + resend_ms(job.resends), max(job.deadline, now + 1000))
+        if not isinstance(self._jobs.apply(RESEND, job.id, {"seen": job.due_at, "due_at": due_at}), Refused):
+            self._messages.send_job(job.queue, job.id)
+
+    def _started(self, job: Job, now: int) -> None:
+        """Its worker is dead. Whether a call had begun decides: nothing that may be billed is bought twice."""
+        unknown = 1 if job.call_started_at is not None else 0
+        fence = {"now": now, "attempt": job.attempt, "maybe_billed": job.maybe_billed + unknown}
+        ended = fence | end(job, now_ms=now, settled_days=self._settled_days)
+        if job.cancel_requested_at is not None:
+            self._jobs.apply(RECOVER_CANCELLED, job.id, ended)
+        elif unknown and job.queue != "gpu":
+            error = ProviderTimeout("The worker died during the call; it may have been billed and is not repeated")
+            self._jobs.apply(RECOVER_FAILED, job.id, ended | failure(error))
+        else:
+            again = fence | {"not_before": now, "due_at": now + resend_ms(0)}
+            if not isinstance(self._jobs.apply(RECOVER, job.id, again), Refused):
+                self._messages.send_job(job.queue, job.id)
+
+    def _callback(self, job: Job, now: int) -> None:
+        if job.cb == Callback.PENDING:
+            due_at = max(now, job.cb_next_at or now) + CALLBACK_DUE_MS
+            if not isinstance(self._jobs.apply(REMIND, job.id, {"seen": job.due_at, "due_at": due_at}), Refused):
+                self._messages.send_callback(job.id)
+            return
+        fence = {"now": now, "cb_attempt": job.cb_attempt}
+        if job.cb_attempt >= len(CALLBACK_SCHEDULE_S):
+            ttl = settled_ttl(now, self._settled_days + DEAD_DAYS)
+            self._jobs.apply(RECOVER_DEAD, job.id, fence | {"ttl": ttl})
+            return
+        again = fence | {"cb_next_at": now, "due_at": now + CALLBACK_DUE_MS}
+        if not isinstance(self._jobs.apply(RECOVER_DELIVERY, job.id, again), Refused):
+            self._messages.send_callback(job.id)

@@ -1,0 +1,1 @@
+"""The JSON callers see: how it is read, edited and written."""

@@ -1,0 +1,79 @@
+"""The one error body, which AI Server's clients (`responseStatus`) and OpenAI's (`error`) both understand."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiserver.errors import AiServerError, Conflict, FieldError, InvalidRequest, ProviderError, ProviderTimeout
+from aiserver.wire import text as json_text
+from aiserver.wire.render import Raw, render
+
+PROVIDER_FAULT = (
+    "The provider could not answer with the gateway's own account; its operator has been told why in the log"
+)
+HINT_QUEUE = "The provider took too long; queue the request to wait for longer"
+
+
+def body(error: AiServerError) -> bytes:
+    """`{"responseStatus": {…}, "error": {…}}`; a provider's own error and other members are kept as they came."""
+    if isinstance(error, ProviderError) and error.upstream and (kept := _relayed(error, error.upstream.body)):
+        return kept
+    return envelope(error.error_code, error.message, error.type, error.code, error.param, error.fields)
+
+
+def envelope(
+    error_code: str,
+    message: str,
+    type: str,
+    code: str,
+    param: str | None = None,
+    fields: tuple[FieldError, ...] = (),
+) -> bytes:
+    """The error body from its parts."""
+    return render(
+        {
+            "responseStatus": _response_status(error_code, message, fields),
+            "error": {"message": message, "type": type, "code": code, "param": param},
+        }
+    )
+
+
+def headers(error: AiServerError) -> dict[str, str]:
+    """What tells a client when, and whether, to try again; upstream's own word first."""
+    told: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        told["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, ProviderError) and error.upstream:
+        told |= {k: v for k, v in error.upstream.headers.items() if k != "content-type"}
+    if not should_repeat(error):
+        told["x-should-retry"] = "false"
+    return told
+
+
+def should_repeat(error: AiServerError) -> bool:
+    """False where the official SDKs would repeat a call that cannot go better, or may already have been billed."""
+    billed = isinstance(error, ProviderError) and error.may_be_billed
+    return not (billed or isinstance(error, Conflict | ProviderTimeout) or error.code == "insufficient_quota")
+
+
+def _response_status(error_code: str, message: str, fields: tuple[FieldError, ...]) -> dict[str, Any]:
+    listed = [{"errorCode": f.error_code, "fieldName": f.field_name, "message": f.message} for f in fields]
+    return {"errorCode": error_code, "message": message, "errors": listed or None}
+
+
+def _relayed(error: ProviderError, upstream: bytes) -> bytes | None:
+    """The upstream's body with responseStatus added; an error object is made where it said so some other way."""
+    try:
+        text = json_text.decode(upstream)
+        value = json_text.parse(text)
+    except InvalidRequest:
+        return None
+    if not isinstance(value, dict):
+        return None
+    members: dict[str, Any] = {}
+    for member in json_text.members(text):
+        members[member.key] = Raw(text[member.value_start : member.value_end].encode())
+    own = {"responseStatus": _response_status(error.error_code, error.message, ())}
+    if isinstance(value.get("error"), Mapping):  # pyright: ignore[reportUnknownMemberType]
+        return render(own | {k: v for k, v in members.items() if k != "responseStatus"})
+    made = {"error": {"message": error.message, "type": error.type, "code": error.code, "param": error.param}}
+    return render(own | made | {k: v for k, v in members.items() if k not in ("error", "responseStatus")})

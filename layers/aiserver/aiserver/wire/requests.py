@@ -1,0 +1,282 @@
+"""Binds what callers send: the chat body, the queue request around it, and the query of a GET.
+
+All three naming styles bind (`max_tokens`, `maxTokens`, `MaxTokens`); what we do not know passes as it came.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aiserver.errors import FieldError, InvalidRequest
+from aiserver.wire import text as json_text
+from aiserver.wire.shapes import CHAT, fold, renames
+from aiserver.wire.text import Member
+
+OWN = {fold(name): name for name in ("refId", "tag", "replyTo", "deadline", "provider")}
+MAX_NAME_CHARS = 256  # RefId and Tag
+MAX_REPLY_TO_CHARS = 2048
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_STRICT = ConfigDict(strict=True, extra="ignore")
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Message(BaseModel):
+    model_config = _STRICT
+    role: Text
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class _StreamOptions(BaseModel):
+    model_config = _STRICT
+    include_usage: bool | None = None
+
+
+class _Chat(BaseModel):
+    """The members whose types we check; ranges are the provider's to judge."""
+
+    model_config = _STRICT
+    model: Text
+    messages: Annotated[list[_Message], Field(min_length=1)]
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    max_completion_tokens: int | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    parallel_tool_calls: bool | None = None
+    presence_penalty: float | None = None
+    reasoning_effort: str | None = None
+    response_format: dict[str, Any] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    temperature: float | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    top_logprobs: int | None = None
+    top_p: float | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """Our own members of a request, wherever they stood: in its body, around it, or in headers."""
+
+    ref_id: str | None = None
+    tag: str | None = None
+    reply_to: str | None = None
+    deadline: str | int | float | None = None
+    provider: str | None = None
+
+    def or_else(self, other: "Options") -> "Options":
+        """These, and where one is absent the other's."""
+        names = ("ref_id", "tag", "reply_to", "deadline", "provider")
+        return Options(**{name: _first(getattr(self, name), getattr(other, name)) for name in names})
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A chat completion as the provider will get it, except for the name of its model."""
+
+    body: bytes
+    model: str
+    stream: bool
+    options: Options
+
+
+@dataclass(frozen=True)
+class QueueRequest:
+    """A request to be answered later. `operation` names what to do with `body`; queue and worker know no more."""
+
+    operation: str
+    body: bytes
+    model: str
+    options: Options
+
+
+def chat(body: str, *, drop: tuple[str, ...] = ()) -> ChatRequest:
+    """Bind an OpenAI chat body; the members named in `drop` are taken out with our own.
+
+    Raises: InvalidRequest, with every wrong member listed.
+    """
+    _object(json_text.parse(body))
+    found = json_text.members(body)
+    own = _own(found, OWN)
+    options = _options({name: member.value for name, member in own.items()})
+    unwanted = {found.index(member) for name, member in own.items() if name != "provider" or _is_text(member)}
+    unwanted |= {i for i, name in enumerate(CHAT.canonical(found)) if name in drop}
+    inside = [(found[i].key_start, found[i].value_end) for i in unwanted]
+    edits = [e for e in renames(body, 0, CHAT) if not any(a <= e.start < b for a, b in inside)]
+    edited = json_text.apply(body, json_text.removals(found, unwanted) + edits)
+    checked = _check(json_text.parse(edited))
+    return ChatRequest(edited.encode(), checked.model, bool(checked.stream), options)
+
+
+def queue_chat(body: str) -> QueueRequest:
+    """Bind AI Server's QueueOpenAiChatCompletion, `{refId?, provider?, replyTo?, tag?, deadline?, request}`.
+
+    Raises: InvalidRequest.
+    """
+    _object(json_text.parse(body))
+    around = _own(json_text.members(body), OWN | {"request": "request"})
+    if "request" not in around:
+        raise invalid("NotEmpty", "request", "'request' is required: the chat completion to run")
+    options = _options({name: member.value for name, member in around.items() if name != "request"})
+    request = around["request"]
+    return openai_queue_chat(body[request.value_start : request.value_end], options)
+
+
+def openai_queue_chat(body: str, options: Options) -> QueueRequest:
+    """Bind a bare chat body to be queued; what stands around it, or in its headers, outranks what it holds."""
+    inner = chat(body, drop=("stream", "stream_options"))  # nobody waits to read a stream
+    return QueueRequest("chat.completions", inner.body, inner.model, options.or_else(inner.options))
+
+
+def array(body: str) -> list[str]:
+    """The elements of a batch, each as its own text. Raises: InvalidRequest."""
+    if not isinstance(json_text.parse(body), list):
+        raise invalid("InvalidType", "", "A batch is a JSON array of requests")
+    starts = list(json_text.elements(body))
+    ends = [*starts[1:], body.rindex("]")]
+    return [body[start:end].rstrip().removesuffix(",") for start, end in zip(starts, ends, strict=True)]
+
+
+def headers(sent: Mapping[str, str]) -> Options:
+    """Our members as headers, lower-case: X-Ref-Id (or Idempotency-Key), X-Tag, X-Reply-To, X-Provider, X-Deadline."""
+    given = {
+        "refId": sent.get("x-ref-id") or sent.get("idempotency-key"),
+        "tag": sent.get("x-tag"),
+        "replyTo": sent.get("x-reply-to"),
+        "provider": sent.get("x-provider"),
+        "deadline": sent.get("x-deadline"),
+    }
+    return _options({name: value for name, value in given.items() if value is not None})
+
+
+def which(body: str) -> tuple[int | None, str | None]:
+    """The job a request names, `{id?, refId?}`; 0 and nothing mean absent. Raises: InvalidRequest."""
+    _object(json_text.parse(body))
+    names = {"id": "id", "jobid": "id", "refid": "refId"}
+    given = {name: member.value for name, member in _own(json_text.members(body), names).items()}
+    job_id, ref_id = given.get("id") or None, given.get("refId") or None
+    if isinstance(job_id, str) and job_id.isascii() and job_id.isdigit():
+        job_id = int(job_id)
+    if isinstance(job_id, bool) or not isinstance(job_id, int | None):
+        raise invalid("InvalidType", "id", "'id' must be an integer")
+    if not isinstance(ref_id, str | None):
+        raise invalid("InvalidType", "refId", "'refId' must be a string")
+    return job_id, ref_id
+
+
+def query(sent: Mapping[str, str], name: str) -> str | None:
+    """A value of the query string, its name in any case; `0` and nothing mean absent, as typed clients send them."""
+    for key, value in sent.items():
+        if fold(key) == fold(name) and value not in ("", "0"):
+            return value
+    return None
+
+
+def integer(sent: Mapping[str, str], name: str) -> int | None:
+    """A query value as a non-negative integer. Raises: InvalidRequest."""
+    value = query(sent, name)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit()) or len(value) > 18:
+        raise invalid("InvalidType", name, f"'{name}' must be an integer")
+    return int(value)
+
+
+def invalid(error_code: str, name: str, message: str) -> InvalidRequest:
+    """A refusal that names the member at fault."""
+    return InvalidRequest(message, param=name or None, fields=(FieldError(error_code, _pascal((name,)), message),))
+
+
+def _object(value: Any) -> None:
+    if not isinstance(value, dict):
+        raise invalid("InvalidType", "", "The request body must be a JSON object")
+
+
+def _is_text(member: Member) -> bool:
+    return isinstance(member.value, str) or member.value is None
+
+
+def _own(found: list[Member], names: Mapping[str, str]) -> dict[str, Member]:
+    own: dict[str, Member] = {}
+    for member in found:
+        name = names.get(fold(member.key))
+        if name in own:
+            raise invalid("Duplicate", name, f"'{name}' is given more than once")
+        if name:
+            own[name] = member
+    return own
+
+
+def _options(given: Mapping[str, Any]) -> Options:
+    for name, longest in (("refId", MAX_NAME_CHARS), ("tag", MAX_NAME_CHARS), ("replyTo", MAX_REPLY_TO_CHARS)):
+        value = given.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise invalid("InvalidType", name, f"'{name}' must be a string")
+        if not 1 <= len(value) <= longest or _CONTROL.search(value):
+            raise invalid(
+                "InvalidLength", name, f"'{name}' must be 1 to {longest} characters, none a control character"
+            )
+    deadline = given.get("deadline")
+    if isinstance(deadline, bool) or not isinstance(deadline, str | int | float | None):
+        raise invalid("InvalidType", "deadline", "'deadline' must be a date or a number of seconds")
+    provider = given.get("provider")
+    return Options(
+        ref_id=given.get("refId"),
+        tag=given.get("tag"),
+        reply_to=given.get("replyTo"),
+        deadline=deadline,
+        provider=provider if isinstance(provider, str) and provider else None,
+    )
+
+
+def _check(value: Any) -> _Chat:
+    try:
+        return _Chat.model_validate(value)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        fields: dict[str, FieldError] = {}
+        for problem in problems:
+            # a union reports each of its members: `content.str`, `content.list[…]`; the first tells enough
+            where = tuple(part for part in problem["loc"] if not isinstance(part, str) or _is_member(part))
+            empty = problem["type"] in ("missing", "too_short", "string_too_short")
+            message = f"'{_path(where)}' " + (
+                "must not be empty" if empty else problem["msg"].replace("Input should", "should")
+            )
+            fields.setdefault(_path(where), FieldError("NotEmpty" if empty else "InvalidType", _pascal(where), message))
+        param, first = next(iter(fields.items()))
+        raise InvalidRequest(first.message, param=param, fields=tuple(fields.values())) from None
+
+
+def _is_member(part: str) -> bool:
+    return bool(re.fullmatch(r"[a-z_]+", part)) and part not in ("str", "dict", "list", "int", "float", "bool")
+
+
+def _path(where: tuple[str | int, ...]) -> str:
+    """`messages[0].role`: where OpenAI's `param` points."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+
+
+def _pascal(where: tuple[str | int, ...]) -> str:
+    """`Messages[0].Role`: the same place as AI Server's `fieldName`."""
+    words = [
+        part if isinstance(part, int) else "".join(w[:1].upper() + w[1:] for w in part.split("_")) for part in where
+    ]
+    return _path(tuple(words))
+
+
+def _first(one: Any, other: Any) -> Any:
+    return other if one is None else one

@@ -1,0 +1,83 @@
+"""Which members a chat request is known to have, and where: the finite table that decides what may be renamed.
+
+Typed clients write `maxTokens` or `MaxTokens` for OpenAI's `max_tokens`. Only keys at these positions are ever
+renamed; everything below a position that is not here (tool parameters, metadata, logit_bias) is the caller's own.
+
+Source: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from aiserver.errors import FieldError, InvalidRequest
+from aiserver.wire.text import Edit, Member, elements, members, skip_space
+
+
+def fold(name: str) -> str:
+    """The form in which `max_tokens`, `maxTokens` and `MaxTokens` are one name."""
+    return name.replace("_", "").replace("-", "").casefold()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The known members of an object, or of each object of an array, and the shapes below them."""
+
+    names: Collection[str]
+    below: Mapping[str, "Shape"] = field(default_factory=dict[str, "Shape"])
+
+    def canonical(self, found: list[Member]) -> list[str]:
+        """Each member's known name, or its own where it has none.
+
+        Raises: InvalidRequest for a known member given twice, since we would check one and the provider bill the other.
+        """
+        by_fold = {fold(name): name for name in self.names}
+        exact = {member.key for member in found} & set(self.names)
+        canonical: list[str] = []
+        for member in found:
+            name = member.key if member.key in exact else by_fold.get(fold(member.key), member.key)
+            canonical.append(member.key if name in exact else name)
+        for name in self.names:
+            if canonical.count(name) > 1:
+                problem = f"'{name}' is given more than once"
+                raise InvalidRequest(problem, param=name, fields=(FieldError("Duplicate", name, problem),))
+        return canonical
+
+
+_FUNCTION_CALL = Shape(("name", "arguments"))
+_MESSAGE = Shape(
+    ("role", "content", "name", "refusal", "audio", "tool_calls", "tool_call_id", "function_call"),
+    {"tool_calls": Shape(("id", "type", "function"), {"function": _FUNCTION_CALL}), "function_call": _FUNCTION_CALL},
+)
+_TOOL = Shape(("type", "function"), {"function": Shape(("name", "description", "parameters", "strict"))})
+_FORMAT = Shape(("type", "json_schema"), {"json_schema": Shape(("name", "description", "schema", "strict"))})
+
+CHAT = Shape(
+    (
+        *("model", "messages", "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
+        *("max_completion_tokens", "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls", "prediction"),
+        *("presence_penalty", "prompt_cache_key", "reasoning_effort", "response_format", "safety_identifier", "seed"),
+        *("service_tier", "stop", "store", "stream", "stream_options", "temperature", "tool_choice", "tools"),
+        *("top_logprobs", "top_p", "user", "verbosity", "web_search_options"),
+    ),
+    {
+        "messages": _MESSAGE,
+        "tools": _TOOL,
+        "response_format": _FORMAT,
+        "stream_options": Shape(("include_usage", "include_obfuscation")),
+    },
+)
+
+
+def renames(text: str, at: int, shape: Shape) -> list[Edit]:
+    """Edits that give every known member below `at` its known name. Raises: InvalidRequest (a member twice)."""
+    at = skip_space(text, at)
+    if text[at] == "[":
+        return [edit for start in elements(text, at) for edit in renames(text, start, shape)]
+    found = members(text, at)
+    edits: list[Edit] = []
+    for member, name in zip(found, shape.canonical(found), strict=True):
+        if name != member.key:
+            edits.append(Edit(member.key_start, member.key_end, f'"{name}"'))
+        if name in shape.below:
+            edits += renames(text, member.value_start, shape.below[name])
+    return edits

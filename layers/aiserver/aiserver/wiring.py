@@ -1,0 +1,210 @@
+"""Environment → objects: the one place that builds things, once per container.
+
+Each function has a builder that makes just what it needs, and imports just that: imports are what a cold start waits
+for. Nothing is built at import but on Lambda, where a handler module ends with `warm`, so that building falls into the
+init phase.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from aiserver.clock import SystemClock
+from aiserver.edge import Edge
+from aiserver.keys import Authenticator
+
+if TYPE_CHECKING:
+    from aiserver.router import Router
+    from aiserver.usecases.chat import Chat
+    from aiserver.usecases.enqueue import Enqueue
+    from aiserver.usecases.finished import Finished
+    from aiserver.usecases.reply import Reply
+    from aiserver.usecases.status import Status
+    from aiserver.usecases.sweep import Sweep
+    from aiserver.usecases.work import Work
+
+CLOCK = SystemClock()
+
+
+@dataclass(frozen=True)
+class ChatParts:
+    edge: Edge
+    keys: Authenticator
+    chat: "Chat"
+
+
+@dataclass(frozen=True)
+class QueueParts:
+    edge: Edge
+    keys: Authenticator
+    enqueue: "Enqueue"
+    status: "Status"
+
+
+@dataclass(frozen=True)
+class StatusParts:
+    edge: Edge
+    keys: Authenticator
+    status: "Status"
+    router: "Router"
+
+
+def warm(build: Callable[[], object]) -> None:
+    """On Lambda, build now; anywhere else, when first asked."""
+    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+        build()
+
+
+@cache
+def chat() -> ChatParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.settings import ChatSettings
+    from aiserver.usecases.chat import Chat
+
+    settings = ChatSettings.read()
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    router = _calling_router(config)
+    return ChatParts(Edge(CLOCK, settings.cors_origins), Authenticator(config, CLOCK), Chat(router, CLOCK))
+
+
+@cache
+def queue() -> QueueParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.messages import SqsMessages
+    from aiserver.replyto import Replier
+    from aiserver.router import Router
+    from aiserver.settings import QueueSettings
+    from aiserver.usecases.enqueue import Enqueue
+    from aiserver.usecases.status import Status
+
+    settings = QueueSettings.read()
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
+    messages = SqsMessages(
+        _client("sqs"),
+        hosted=settings.hosted_queue_url,
+        gpu=settings.gpu_queue_url,
+        callback=settings.callback_queue_url,
+    )
+    enqueue = Enqueue(
+        jobs,
+        messages,
+        Router(config.providers, {}, None, CLOCK),
+        CLOCK,
+        check_reply_to=Replier(unsafe=settings.unsafe_callbacks).check,
+        settled_days=settings.settled_job_days,
+    )
+    edge = Edge(CLOCK, settings.cors_origins, settings.public_base_url)
+    return QueueParts(edge, Authenticator(config, CLOCK), enqueue, Status(jobs, CLOCK, time.sleep))
+
+
+@cache
+def worker() -> "Work":
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.messages import SqsMessages
+    from aiserver.settings import WorkerSettings
+    from aiserver.usecases.work import Work
+
+    settings = WorkerSettings.read()
+    return Work(
+        _jobs(settings.jobs_table, settings.bodies_bucket),
+        SqsMessages(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url),
+        _calling_router(DynamoConfig(settings.config_table, _client("dynamodb"))),
+        CLOCK,
+        settled_days=settings.settled_job_days,
+        lease_margin_s=settings.lease_margin_seconds,
+    )
+
+
+@cache
+def status() -> StatusParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.router import Router
+    from aiserver.settings import StatusSettings
+    from aiserver.usecases.status import Status
+
+    settings = StatusSettings.read()
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    return StatusParts(
+        Edge(CLOCK, settings.cors_origins, settings.public_base_url),
+        Authenticator(config, CLOCK),
+        Status(_jobs(settings.jobs_table, settings.bodies_bucket), CLOCK, time.sleep),
+        Router(config.providers, {}, None, CLOCK),
+    )
+
+
+@cache
+def finished() -> "Finished":
+    from aiserver.aws.messages import BusEvents, SqsMessages
+    from aiserver.settings import FinishedSettings
+    from aiserver.usecases.finished import Finished
+
+    settings = FinishedSettings.read()
+    messages = SqsMessages(_client("sqs"), callback=settings.callback_queue_url)
+    return Finished(messages, BusEvents(settings.event_bus, _client("events")))
+
+
+@cache
+def reply() -> "Reply":
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.messages import SqsMessages
+    from aiserver.replyto import Replier
+    from aiserver.settings import ReplySettings
+    from aiserver.usecases.reply import Reply
+
+    settings = ReplySettings.read()
+    return Reply(
+        _jobs(settings.jobs_table, settings.bodies_bucket),
+        SqsMessages(_client("sqs"), callback=settings.callback_queue_url),
+        DynamoConfig(settings.config_table, _client("dynamodb")),
+        Replier(unsafe=settings.unsafe_callbacks),
+        CLOCK,
+        settled_days=settings.settled_job_days,
+    )
+
+
+@cache
+def sweep() -> "Sweep":
+    from aiserver.aws.jobs import DynamoJobs
+    from aiserver.aws.messages import SqsMessages
+    from aiserver.settings import SweepSettings
+    from aiserver.usecases.sweep import Sweep
+
+    settings = SweepSettings.read()
+    messages = SqsMessages(
+        _client("sqs"),
+        hosted=settings.hosted_queue_url,
+        gpu=settings.gpu_queue_url,
+        callback=settings.callback_queue_url,
+    )
+    jobs = DynamoJobs(settings.jobs_table, "", _client("dynamodb"), None, CLOCK.job_id)
+    return Sweep(jobs, messages, CLOCK, settled_days=settings.settled_job_days)
+
+
+def _jobs(table: str, bucket: str) -> Any:
+    from aiserver.aws.jobs import DynamoJobs
+
+    return DynamoJobs(table, bucket, _client("dynamodb"), _client("s3"), CLOCK.job_id)
+
+
+def _calling_router(config: Any) -> "Router":
+    from aiserver.aws.secrets import SsmSecrets
+    from aiserver.providers.openai import OpenAi, client
+    from aiserver.router import Router
+
+    return Router(config.providers, {"openai": OpenAi(client(), CLOCK)}, SsmSecrets(_client("ssm"), CLOCK), CLOCK)
+
+
+@cache
+def _client(service: str) -> Any:
+    """One client a service, safe to share between threads. AWS answers in milliseconds: what hangs is asked again."""
+    import boto3
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard", "total_max_attempts": 4}
+    config = Config(connect_timeout=2, read_timeout=10, retries=retries, max_pool_connections=50)
+    session: Any = boto3.session.Session()
+    return session.client(service, config=config)
