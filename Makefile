@@ -29,3 +29,31 @@ lock:  ## pin every package again, with hashes
 	@.local/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --upgrade \
 		--custom-compile-command "make lock" layers/dependencies/requirements.in \
 		--group pyproject.toml:local --group pyproject.toml:test --group pyproject.toml:check -o $(LOCK)
+
+demo: $(VENV)/local.installed  ## the main job, step by step, on the embedded cloud
+	@$(BIN)/python -m local.demo
+
+dev: $(VENV)/local.installed  ## serve until Ctrl-C (PORT, PROVIDERS, STRICT_CALLBACKS, STATE_DIR)
+	@exec $(BIN)/python -m local.dev
+
+invoke: $(VENV)/local.installed  ## run one function on one event: make invoke E=chat
+	@$(BIN)/python -m local.invoke $(E)
+
+test: $(VENV)/local.installed $(VENV)/test.installed  ## the whole suite
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  ## format, lint, types, floors, template
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/cfn-lint template.yaml
+	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
+
+build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python3.13)
+	SAM_CLI_TELEMETRY=0 $(BIN)/sam build
+
+deploy: build  ## to your AWS account, as samconfig.toml says
+	SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy
+
+.PHONY: help lock demo dev invoke test check build deploy

@@ -144,9 +144,7 @@ def array(body: str) -> list[str]:
     """The elements of a batch, each as its own text. Raises: InvalidRequest."""
     if not isinstance(json_text.parse(body), list):
         raise invalid("InvalidType", "", "A batch is a JSON array of requests")
-    starts = list(json_text.elements(body))
-    ends = [*starts[1:], body.rindex("]")]
-    return [body[start:end].rstrip().removesuffix(",") for start, end in zip(starts, ends, strict=True)]
+    return [body[start:end] for start, end in json_text.elements(body)]
 
 
 def headers(sent: Mapping[str, str]) -> Options:

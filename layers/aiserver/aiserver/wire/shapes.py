@@ -72,7 +72,7 @@ def renames(text: str, at: int, shape: Shape) -> list[Edit]:
     """Edits that give every known member below `at` its known name. Raises: InvalidRequest (a member twice)."""
     at = skip_space(text, at)
     if text[at] == "[":
-        return [edit for start in elements(text, at) for edit in renames(text, start, shape)]
+        return [edit for start, _ in elements(text, at) for edit in renames(text, start, shape)]
     found = members(text, at)
     edits: list[Edit] = []
     for member, name in zip(found, shape.canonical(found), strict=True):

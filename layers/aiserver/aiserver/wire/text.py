@@ -113,15 +113,15 @@ def members(text: str, at: int = 0) -> list[Member]:
     return found
 
 
-def elements(text: str, at: int = 0) -> Iterator[int]:
-    """Where each element of the array at `at` starts; the text must have passed `parse`."""
+def elements(text: str, at: int = 0) -> Iterator[tuple[int, int]]:
+    """Where each element of the array at `at` starts and ends; the text must have passed `parse`."""
     at = skip_space(text, at)
     if text[at : at + 1] != "[":
         return
     at = skip_space(text, at + 1)
     while text[at] != "]":
-        yield at
         _, end = _DECODER.raw_decode(text, at)
+        yield at, end
         at = skip_space(text, end)
         if text[at] == ",":
             at = skip_space(text, at + 1)

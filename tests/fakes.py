@@ -1,0 +1,174 @@
+"""In-memory ports for tests; they pass the same contract suite as the AWS adapters."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from aiserver.clock import job_id
+from aiserver.jobs.job import Job
+from aiserver.jobs.ports import Accepted, Page, Refused
+from aiserver.jobs.transitions import Transition, Value, When, is_made, resolve
+from aiserver.keys import ApiKey
+
+
+class FakeClock:
+    """Time stands still until a test moves it."""
+
+    def __init__(self, now_ms: int = 1_800_000_000_000) -> None:
+        self.now = now_ms
+        self._made = 0
+
+    def now_ms(self) -> int:
+        return self.now
+
+    def job_id(self) -> int:
+        self._made += 1
+        return job_id(self.now, self._made % 4096)
+
+    def token(self) -> str:
+        self._made += 1
+        return f"{self._made:032x}"
+
+    def fraction(self) -> float:
+        return 0.5
+
+    def advance(self, seconds: float) -> None:
+        self.now += round(seconds * 1000)
+
+
+class FakeJobs:
+    """jobs.ports.JobStore in a dict, interpreting the same table of transitions."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.items: dict[int, dict[str, Any]] = {}
+        self.bodies: dict[tuple[int, str], bytes] = {}
+        self.refs: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def create(self, job: Job, request: bytes, *, now_ms: int) -> Accepted:
+        named, ttl = self.refs.get((job.owner, job.ref_id), (0, 0))
+        if named in self.items and ttl > now_ms // 1000:
+            return Accepted(Job.from_item(self.items[named]), created=False)
+        while job.id in self.items:
+            job = replace(job, id=self._clock.job_id())
+        job = replace(job, request_at="item")
+        self.items[job.id] = job.to_item()
+        self.bodies[job.id, "request"] = request
+        self.refs[job.owner, job.ref_id] = (job.id, job.deadline // 1000 + 11 * 86_400)
+        return Accepted(job, created=True)
+
+    def get(self, job_id: int) -> Job | None:
+        return Job.from_item(self.items[job_id]) if job_id in self.items else None
+
+    def find(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
+        named, ttl = self.refs.get((owner, ref_id), (0, 0))
+        return self.get(named) if ttl > now_ms // 1000 else None
+
+    def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
+        item = self.items.get(job_id)
+        if item is None:
+            return Refused(None)
+        if not all(_holds(when, item, params) for when in transition.conditions):
+            job = Job.from_item(item)
+            return job if is_made(transition, item, params) else Refused(job)
+        changed = dict(item)
+        for name, value in transition.effects.items():
+            changed[name] = resolve(value, params)
+        for name, by in transition.adds.items():
+            changed[name] = changed.get(name, 0) + by
+        for name in transition.removes:
+            changed.pop(name, None)
+        self.items[job_id] = {name: value for name, value in changed.items() if value is not None}
+        return Job.from_item(self.items[job_id])
+
+    def complete(self, transition: Transition, job: Job, params: Mapping[str, Value], result: bytes) -> Refused | None:
+        placed = {**params, "result_at": "item", "result_bytes": len(result)}
+        done = self.apply(transition, job.id, placed)
+        if isinstance(done, Refused):
+            return done
+        self.bodies[job.id, "result"] = result
+        return None
+
+    def request(self, job: Job) -> bytes:
+        return self.bodies[job.id, "request"]
+
+    def result(self, job: Job) -> bytes | None:
+        return self.bodies[job.id, "result"] if job.result_at else None
+
+    def result_link(self, job: Job, *, seconds: int) -> str | None:
+        return None
+
+    def due(self, shard: str, *, now_ms: int, limit: int) -> list[int]:
+        found = [
+            (item["due_at"], job_id)
+            for job_id, item in self.items.items()
+            if item.get("due_shard") == shard and item.get("due_at", now_ms + 1) <= now_ms
+        ]
+        return [job_id for _, job_id in sorted(found)[:limit]]
+
+    def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page:
+        jobs = [Job.from_item(item) for _, item in sorted(self.items.items(), reverse=True)]
+        jobs = [
+            job
+            for job in jobs
+            if job.owner == owner
+            and (tag is None or job.tag == tag)
+            and (state is None or job.state == state)
+            and (cursor is None or job.id < cursor)
+        ]
+        return Page(jobs[:take], jobs[take - 1].id if len(jobs) >= take else None)
+
+
+def _holds(when: When, item: Mapping[str, Any], params: Mapping[str, Value]) -> bool:
+    stored = item.get(when.attribute)
+    if when.op == "absent":
+        return stored is None
+    wanted: Any = resolve(when.value, params)
+    if stored is None:
+        return False
+    return {"=": stored == wanted, "<": stored < wanted, "<=": stored <= wanted, ">": stored > wanted}[when.op]
+
+
+class FakeMessages:
+    """jobs.ports.Messages that remembers."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[str, int, int]] = []
+        self.callbacks: list[tuple[int, int]] = []
+        self.broken = False
+
+    def send_job(self, queue: str, job_id: int, *, delay_s: int = 0) -> None:
+        if self.broken:
+            raise ConnectionError("SQS is away")
+        self.jobs.append((queue, job_id, delay_s))
+
+    def send_callback(self, job_id: int, *, delay_s: int = 0) -> None:
+        self.callbacks.append((job_id, delay_s))
+
+
+class FakeEvents:
+    """jobs.ports.Events that remembers."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, bytes]] = []
+
+    def publish(self, detail_type: str, detail: bytes) -> None:
+        self.published.append((detail_type, detail))
+
+
+class FakeKeys:
+    """keys.KeyStore in a dict."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, ApiKey] = {}
+        self.reads = 0
+
+    def key(self, key_id: str) -> ApiKey | None:
+        self.reads += 1
+        return self.stored.get(key_id)
+
+    def put_key(self, key: ApiKey) -> None:
+        self.stored[key.id] = key
+
+    def keys(self) -> list[ApiKey]:
+        return list(self.stored.values())

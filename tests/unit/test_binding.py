@@ -1,0 +1,194 @@
+"""A request body is bound without being bent: whatever we do not know arrives in order, number for number."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiserver.errors import InvalidRequest
+from aiserver.wire import requests
+from aiserver.wire.text import members, parse, removals
+from aiserver.wire.text import apply as make_edits
+
+MESSAGES = '"messages":[{"role":"user","content":"hi"}]'
+
+
+def bound(body: str) -> str:
+    return requests.chat(body).body.decode()
+
+
+def test_a_body_in_openai_s_own_form_passes_byte_for_byte() -> None:
+    body = ' {"model" : "m",\n "temperature":2.50, "x":1E400,"y":1e3, %s, "seed": 0 } ' % MESSAGES
+    assert bound(body) == body
+
+
+def test_own_members_are_taken_out_and_the_rest_stays() -> None:
+    body = '{"refId":"r","model":"m","tag":"t",%s,"provider":"p","unknown":[1.0,2.50],"replyTo":"https://x.io"}'
+    request = requests.chat(body % MESSAGES)
+    assert request.body.decode() == '{"model":"m",%s,"unknown":[1.0,2.50]}' % MESSAGES
+    assert request.options == requests.Options("r", "t", "https://x.io", None, "p")
+
+
+def test_a_provider_that_is_an_object_belongs_to_the_upstream() -> None:
+    body = '{"model":"m",%s,"provider":{"order":["a"]}}' % MESSAGES
+    assert bound(body) == body
+
+
+@pytest.mark.parametrize("spelling", ["maxTokens", "MaxTokens", "max-tokens", "MAX_TOKENS"])
+def test_every_naming_style_binds(spelling: str) -> None:
+    assert bound('{"model":"m",%s,"%s":50}' % (MESSAGES, spelling)) == '{"model":"m",%s,"max_tokens":50}' % MESSAGES
+
+
+def test_names_are_mended_where_the_shape_is_known_and_nowhere_else() -> None:
+    body = """{"Model":"m","Messages":[{"Role":"assistant","toolCalls":[{"Id":"1","Type":"function",
+        "Function":{"Name":"f","Arguments":"{\\"maxTokens\\":1}"}}]},{"role":"tool","toolCallId":"1","content":"x"}],
+        "tools":[{"type":"function","function":{"Name":"f","Parameters":{"maxTokens":{"Type":"integer"}}}}],
+        "responseFormat":{"type":"json_schema","jsonSchema":{"name":"n","schema":{"topP":1}}},
+        "metadata":{"maxTokens":"mine"},"logitBias":{"topP":1},"streamOptions":{"includeUsage":true}}"""
+    sent = json.loads(bound(body))
+    assert sent["messages"][0]["tool_calls"] == [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"maxTokens":1}'}}
+    ]
+    assert sent["messages"][1]["tool_call_id"] == "1"
+    assert sent["tools"][0]["function"] == {"name": "f", "parameters": {"maxTokens": {"Type": "integer"}}}
+    assert sent["response_format"]["json_schema"]["schema"] == {"topP": 1}
+    assert (sent["metadata"], sent["logit_bias"]) == ({"maxTokens": "mine"}, {"topP": 1})
+    assert sent["stream_options"] == {"include_usage": True}
+
+
+def test_a_spelling_stays_as_it_is_beside_the_exact_name() -> None:
+    body = '{"model":"m",%s,"max_tokens":1,"maxTokens":2}' % MESSAGES
+    assert bound(body) == body
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ('{"model":"m","model":"n",%s}' % MESSAGES, "model"),
+        ('{"model":"m",%s,"topP":1,"TopP":0}' % MESSAGES, "top_p"),
+        ('{"model":"m",%s,"refId":"a","RefId":"b"}' % MESSAGES, "refId"),
+        ('{"model":"m","messages":[{"role":"user","role":"system"}]}', "role"),
+    ],
+)
+def test_a_known_member_given_twice_is_refused(body: str, param: str) -> None:
+    with pytest.raises(InvalidRequest, match="more than once") as refused:
+        requests.chat(body)
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[1,]", '{"a":}', "nul", "{'a':1}", '{"a":NaN}', '{"a":Infinity}', '{"a":-Infinity}', "\ud800"),
+        '{"a":"\\ud800"}',
+        '{"a":"\\udc00\\ud800"}',
+        "[" * 101 + "]" * 101,
+        '{"a":' * 5000 + "1" + "}" * 5000,
+        '{"a":' + "9" * 5000 + "}",
+    ],
+)
+def test_what_is_not_safe_json_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse(text)
+
+
+def test_deep_but_bearable_nesting_and_brackets_in_strings_pass() -> None:
+    parse("[" * 100 + "]" * 100)
+    parse(json.dumps(["[" * 300]))
+    parse('{"pair":"\\ud83d\\ude00"}')
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=6), st.data())
+def test_removing_members_leaves_exactly_the_others(given_object: dict[str, object], data: st.DataObject) -> None:
+    text = json.dumps(given_object, indent=data.draw(st.sampled_from([None, 1])))
+    found = members(text)
+    assert {m.key: m.value for m in found} == given_object
+    unwanted = data.draw(st.sets(st.sampled_from(range(len(found))))) if found else set()
+    left = json.loads(make_edits(text, removals(found, unwanted)))
+    assert left == {m.key: m.value for i, m in enumerate(found) if i not in unwanted}
+
+
+@given(st.dictionaries(st.text().map("x ".__add__), json_values, max_size=5))
+def test_whatever_we_do_not_know_arrives_as_it_was(unknown: dict[str, object]) -> None:
+    body = json.dumps({"tag": "t", **unknown, "model": "m", "messages": [{"role": "user"}], "refId": "r"})
+    assert json.loads(bound(body)) == {**unknown, "model": "m", "messages": [{"role": "user"}]}
+
+
+@given(st.text(alphabet='{}[]",:\\ \n0123456789.eE+-truefalsn"aud8\ufeff', max_size=40))
+def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
+    try:
+        requests.chat(text)
+    except InvalidRequest:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "field"),
+    [
+        ("[]", None, ""),
+        ('{"messages":[{"role":"user"}]}', "model", "Model"),
+        ('{"model":"","messages":[{"role":"user"}]}', "model", "Model"),
+        ('{"model":"m"}', "messages", "Messages"),
+        ('{"model":"m","messages":[]}', "messages", "Messages"),
+        ('{"model":"m","messages":"hi"}', "messages", "Messages"),
+        ('{"model":"m","messages":[{"content":"x"}]}', "messages[0].role", "Messages[0].Role"),
+        ('{"model":"m","messages":[{"role":"user","content":5}]}', "messages[0].content", "Messages[0].Content"),
+        ('{"model":"m",%s,"maxTokens":"50"}' % MESSAGES, "max_tokens", "MaxTokens"),
+        ('{"model":"m",%s,"temperature":"hot"}' % MESSAGES, "temperature", "Temperature"),
+        ('{"model":"m",%s,"stream":"yes"}' % MESSAGES, "stream", "Stream"),
+        ('{"model":"m",%s,"refId":5}' % MESSAGES, "refId", "RefId"),
+        ('{"model":"m",%s,"tag":"a\\nb"}' % MESSAGES, "tag", "Tag"),
+        ('{"model":"m",%s,"refId":"%s"}' % (MESSAGES, "r" * 257), "refId", "RefId"),
+    ],
+)
+def test_a_wrong_member_is_named_in_both_vocabularies(body: str, param: str | None, field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        requests.chat(body)
+    assert refused.value.param == param
+    assert [f.field_name for f in refused.value.fields] == [field]
+
+
+def test_falsy_values_and_nulls_reach_the_provider() -> None:
+    body = '{"model":"m",%s,"temperature":0,"stream":false,"stop":null,"tools":[]}' % MESSAGES
+    assert bound(body) == body
+
+
+def test_the_queue_request_binds_in_every_style_and_drops_the_stream() -> None:
+    request = requests.queue_chat(
+        '{"RefId":"r","request":{"model":"m",%s,"stream":true,"streamOptions":{"includeUsage":true}},"Tag":"t"}'
+        % MESSAGES
+    )
+    assert request.body.decode() == '{"model":"m",%s}' % MESSAGES
+    assert (request.operation, request.model, request.options.ref_id, request.options.tag) == (
+        "chat.completions",
+        "m",
+        "r",
+        "t",
+    )
+
+
+def test_a_queue_request_without_its_request_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        requests.queue_chat('{"refId":"r"}')
+    assert refused.value.param == "request"
+
+
+def test_a_batch_is_split_into_its_own_texts() -> None:
+    assert requests.array(' [ {"a": 1} , {"b":[2, 3]} ,4] ') == ['{"a": 1}', '{"b":[2, 3]}', "4"]
+    assert requests.array("[]") == []
+
+
+def test_query_names_bind_in_any_case_and_zero_means_absent() -> None:
+    assert requests.integer({"JobId": "12"}, "jobId") == 12
+    assert requests.integer({"jobId": "0"}, "jobId") is None
+    assert requests.query({"ref_id": "x"}, "refId") == "x"
+    with pytest.raises(InvalidRequest):
+        requests.integer({"take": "ten"}, "take")
