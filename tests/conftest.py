@@ -2,11 +2,25 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "guard"))
+import pytest
+
+GUARD = Path(__file__).parent / "guard"
+sys.path.insert(0, str(GUARD))
 import sitecustomize  # pyright: ignore[reportMissingImports]  # noqa: E402, F401  the import installs the guard
 
 for name in list(os.environ):
     if name.startswith(("AWS_", "OPENAI_", "OLLAMA_")) or name in ("PROVIDERS", "STATE_DIR", "STRICT_CALLBACKS"):
         del os.environ[name]
+os.environ["PYTHONPATH"] = str(GUARD)  # children install the guard, too
+
+from local.ministack import running  # noqa: E402  reads the environment above
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of an embedded cloud without a stack."""
+    with running(tmp_path_factory.mktemp("ministack")) as endpoint_url:
+        yield endpoint_url

@@ -1,0 +1,169 @@
+"""The whole product on one machine: MiniStack with the stack of template.yaml, and the door in front of it."""
+
+import errno
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiserver.admin import Problem
+from local import aws, ministack, package
+from local.door import Door
+from local.ministack import CloudFailed
+from local.runtime_api import Deployed, FunctionFailed, Pool
+from local.seed import Seeded, seed
+from local.template import REPOSITORY, functions, gateway_responses, read_template, routes
+from local.upstream import Upstream
+
+STACK = "aiserver"
+STACK_S = 60.0
+POLL_S = 0.05
+LAYERS = [REPOSITORY / "layers" / "aiserver"]
+
+
+class Cloud:
+    """Boots on entering its block, and leaves no process behind however the block ends.
+
+    `port` 0 takes a free one. `state_dir` keeps keys, jobs and bodies between runs.
+    """
+
+    base_url: str
+    endpoint_url: str
+    outputs: Mapping[str, str]
+    seeded: Seeded
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        port: int = 0,
+        strict_callbacks: bool = False,
+        state_dir: Path | None = None,
+        parameters: Mapping[str, str] | None = None,
+    ) -> None:
+        self.upstream = upstream
+        self.port = port
+        self._strict = strict_callbacks
+        self._state_dir = state_dir
+        self._parameters = parameters or {}
+        self._template = read_template()
+        self._pools: dict[str, Pool] = {}
+        self._running = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Raises: CloudFailed."""
+        try:
+            self._boot()
+        except BaseException as failure:
+            self._running.close()
+            if isinstance(failure, Problem | FunctionFailed):
+                raise CloudFailed(str(failure)) from failure
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.close()
+
+    def invoke(self, name: str, event: bytes) -> bytes:
+        """Run the function `name` (chat, worker, …) once. Raises: FunctionFailed, KeyError."""
+        return self._pools[name].invoke(event)
+
+    @property
+    def function_names(self) -> list[str]:
+        return sorted(self._pools)
+
+    def _boot(self) -> None:
+        door = _door(self.port)
+        self._running.callback(door.close)
+        self.port = door.port
+        self.base_url = f"http://127.0.0.1:{door.port}"
+        self.log_dir = REPOSITORY / ".local" / str(door.port)
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self.endpoint_url = self._running.enter_context(ministack.running(self.log_dir, state_dir=self._state_dir))
+        self.outputs = self._deploy()
+        self.seeded = seed(self.endpoint_url, self.outputs, self.upstream.providers, self.upstream.environment)
+        self._pools = {function.name: self._pool(function) for function in self._deployed()}
+        for pool in self._pools.values():
+            self._running.callback(pool.close)
+        by_logical_id = {function.logical_id: function.name for function in functions(self._template)}
+        served = routes(self._template)
+        for logical_id in sorted({route.function for route in served}):
+            self._pools[by_logical_id[logical_id]].warm()
+
+        def invoke(logical_id: str, event: bytes, request_id: str) -> bytes:
+            return self._pools[by_logical_id[logical_id]].invoke(event, request_id=request_id)
+
+        door.open(served, gateway_responses(self._template), invoke)
+
+    def _deploy(self) -> Mapping[str, str]:
+        cloudformation = aws.client("cloudformation", self.endpoint_url)
+        given = {
+            "PublicBaseUrl": self.base_url,
+            "UnsafeAllowAnyCallbackAddress": "false" if self._strict else "true",
+            **self._parameters,
+        }
+        stack = {
+            "StackName": STACK,
+            "TemplateBody": json.dumps(package.upload(self._template, self.endpoint_url)),
+            "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+            "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        }
+        if self._exists(cloudformation):
+            cloudformation.update_stack(**stack)
+        else:
+            cloudformation.create_stack(**stack)
+        deadline = time.monotonic() + STACK_S
+        while True:
+            found = cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
+            if found["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+                return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+            if not found["StackStatus"].endswith("IN_PROGRESS") or time.monotonic() > deadline:
+                why = found.get("StackStatusReason", "")
+                raise CloudFailed(f"the stack is {found['StackStatus']} {why}; see {self.log_dir / 'ministack.log'}")
+            time.sleep(POLL_S)
+
+    def _exists(self, cloudformation: Any) -> bool:
+        if self._state_dir is None:
+            return False
+        try:
+            return bool(cloudformation.describe_stacks(StackName=STACK)["Stacks"])
+        except cloudformation.exceptions.ClientError:
+            return False
+
+    def _deployed(self) -> list[Deployed]:
+        """The template's functions, with the environment their stack gave them."""
+        client = aws.client("lambda", self.endpoint_url)
+        resources = aws.client("cloudformation", self.endpoint_url).describe_stack_resources(StackName=STACK)
+        physical = {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources["StackResources"]}
+        found: list[Deployed] = []
+        for function in functions(self._template, self._parameters):
+            made = client.get_function_configuration(FunctionName=physical[function.logical_id])
+            found.append(
+                Deployed(
+                    name=function.name,
+                    arn=made["FunctionArn"],
+                    folder=function.folder,
+                    handler=made["Handler"],
+                    timeout_s=made["Timeout"],
+                    memory_mb=made["MemorySize"],
+                    environment=made["Environment"]["Variables"],
+                )
+            )
+        return found
+
+    def _pool(self, function: Deployed) -> Pool:
+        return Pool(function, self.endpoint_url, self.log_dir, LAYERS)
+
+
+def _door(port: int) -> Door:
+    try:
+        return Door(port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CloudFailed(f"port {port} is taken; choose another, as in: PORT={port + 1} make dev") from error
+        raise

@@ -1,0 +1,68 @@
+"""Serves the product on this machine until Ctrl-C: what `make dev` runs."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from local.cloud import Cloud
+from local.ministack import CloudFailed
+from local.template import REPOSITORY
+from local.upstream import choose
+
+DEFAULT_PORT = "8080"
+
+
+def main() -> int:
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, _interrupt)
+    state_dir = os.environ.get("STATE_DIR")
+    try:
+        with (
+            choose(os.environ) as upstream,
+            Cloud(
+                upstream,
+                port=int(os.environ.get("PORT", DEFAULT_PORT)),
+                strict_callbacks=os.environ.get("STRICT_CALLBACKS") == "1",
+                state_dir=Path(state_dir).resolve() if state_dir else None,
+            ) as cloud,
+        ):
+            card = REPOSITORY / ".local" / f"dev-{cloud.port}.json"
+            _write(card, cloud)
+            try:
+                print(upstream.sentence)
+                print(f"READY {cloud.base_url}", flush=True)
+                stop.wait()
+            finally:
+                card.unlink(missing_ok=True)
+    except CloudFailed as failed:
+        print(f"dev: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    signal.signal(signum, signal.SIG_IGN)  # one is enough: the way out must not be cut short
+    raise KeyboardInterrupt
+
+
+def _write(card: Path, cloud: Cloud) -> None:
+    told = {
+        "base_url": cloud.base_url,
+        "api_key": cloud.seeded.api_key,
+        "other_api_key": cloud.seeded.other_api_key,
+        "webhook_secret": cloud.seeded.webhook_secret,
+        "pid": os.getpid(),
+        "aws_endpoint_url": cloud.endpoint_url,
+    }
+    with open(os.open(card, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(told, file, indent=2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""The HTTP front of the embedded cloud: what API Gateway's REST API does with a call, on 127.0.0.1.
+
+Routes and gateway responses are read from the transformed template; handlers run in runtime_api's sandboxes.
+"""
+
+import base64
+import json
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from local.runtime_api import FunctionFailed
+from local.template import GatewayResponse, Route
+
+MAX_BODY_BYTES = 10 * 1024 * 1024  # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
+Invoke = Callable[[str, bytes, str], bytes]
+_PARAMETER = re.compile(r"\{(\w+)(\+?)\}")
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    route: Route
+    matches: re.Pattern[str]
+    rank: tuple[int, ...]
+
+
+class Routes:
+    """Finds the route of a call as API Gateway does: a literal segment before `{id}`, that before `{proxy+}`."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        patterns = [_pattern(route) for route in routes]
+        self._patterns = sorted(patterns, key=lambda pattern: pattern.rank)
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """The path is matched first, then its method: a path that lacks the method is nobody's."""
+        best: str | None = None
+        for pattern in self._patterns:
+            match = pattern.matches.fullmatch(path)
+            if match and best in (None, pattern.route.path):
+                best = pattern.route.path
+                if pattern.route.method == method:
+                    return pattern.route, match.groupdict()
+        return None
+
+
+def _pattern(route: Route) -> _Pattern:
+    expression = ""
+    rank: list[int] = []
+    for segment in route.path.strip("/").split("/"):
+        parameter = _PARAMETER.fullmatch(segment)
+        if parameter is None:
+            expression += "/" + re.escape(segment)
+            rank.append(0)
+        else:
+            expression += f"/(?P<{parameter[1]}>{'.+' if parameter[2] else '[^/]+'})"
+            rank.append(2 if parameter[2] else 1)
+    return _Pattern(route, re.compile(expression + "/?"), (*rank, 3))
+
+
+class Door:
+    """Listens from the start, so that a taken port is known before anything else runs; serves once `open`ed."""
+
+    def __init__(self, port: int) -> None:
+        self._server = _Server(("127.0.0.1", port), _Handler)
+        self.port: int = self._server.server_port
+
+    def open(self, routes: list[Route], answers: Mapping[str, GatewayResponse], invoke: Invoke) -> None:
+        """Serve; `invoke` runs a function by its logical id. Raises (there): FunctionFailed."""
+        self._server.front = _Front(Routes(routes), answers, invoke)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        if self._server.front is not None:
+            self._server.shutdown()
+        self._server.server_close()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One call as it arrived."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    source_ip: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What goes back."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class _Front:
+    def __init__(self, routes: Routes, answers: Mapping[str, GatewayResponse], invoke: Invoke) -> None:
+        self._routes = routes
+        self._answers = answers
+        self._invoke = invoke
+
+    def answer(self, asked: Asked) -> Answered:
+        request_id = str(uuid.uuid4())
+        path = asked.target.partition("?")[0]
+        found = self._routes.find(asked.method, path)
+        if found is None:
+            return self.own("MISSING_AUTHENTICATION_TOKEN", 403, "Missing Authentication Token", asked, request_id)
+        event = json.dumps(_event(asked, *found, request_id)).encode()
+        try:
+            return _answered(json.loads(self._invoke(found[0].function, event, request_id)))
+        except FunctionFailed as failed:
+            if failed.type == "RequestTooLargeException":  # what AWS answers here has not been proven off AWS
+                return self.own("REQUEST_TOO_LARGE", 413, "Request Too Long", asked, request_id)
+            if failed.type == "Sandbox.Timedout":
+                return self.own("INTEGRATION_TIMEOUT", 504, "Endpoint request timed out", asked, request_id)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            pass  # a malformed proxy response
+        return self.own("DEFAULT_5XX", 502, "Internal server error", asked, request_id)
+
+    def own(self, kind: str, status: int, message: str, asked: Asked, request_id: str) -> Answered:
+        """An answer API Gateway gives itself, as the template words it."""
+        default = "DEFAULT_4XX" if status < 500 else "DEFAULT_5XX"
+        answer = self._answers.get(kind) or self._answers.get(default) or GatewayResponse(None, {}, {})
+        body = answer.templates.get("application/json", '{"message":$context.error.messageString}')
+        for name, value in {
+            "$context.error.messageString": json.dumps(message),
+            "$context.error.message": message,
+            "$context.requestId": request_id,
+        }.items():
+            body = body.replace(name, value)
+        headers = [("content-type", "application/json"), ("x-amzn-requestid", request_id)]
+        sent = {name.lower(): value for name, value in asked.headers}
+        for name, expression in answer.headers.items():
+            value = sent.get(expression.rpartition(".")[2]) if expression[0] != "'" else expression.strip("'")
+            if value is not None:
+                headers.append((name, value))
+        return Answered(answer.status or status, headers, body.encode())
+
+
+def _event(asked: Asked, route: Route, params: Mapping[str, str], request_id: str) -> dict[str, Any]:
+    """The proxy event. https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html"""
+    path, _, query = asked.target.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    many_headers: dict[str, list[str]] = {}
+    for name, value in [*asked.headers, ("X-Forwarded-For", asked.source_ip), ("X-Forwarded-Proto", "http")]:
+        many_headers.setdefault(name, []).append(value)
+    many_query: dict[str, list[str]] = {}
+    for name, value in pairs:
+        many_query.setdefault(name, []).append(value)
+    host = next((value for name, value in asked.headers if name.lower() == "host"), "127.0.0.1")
+    now = time.time()
+    return {
+        "resource": route.path,
+        "path": unquote(path),
+        "httpMethod": asked.method,
+        "headers": {name: values[-1] for name, values in many_headers.items()},
+        "multiValueHeaders": many_headers,
+        "queryStringParameters": {name: values[-1] for name, values in many_query.items()} or None,
+        "multiValueQueryStringParameters": many_query or None,
+        "pathParameters": {name: unquote(value).rstrip("/") for name, value in params.items()} or None,
+        "stageVariables": None,
+        "requestContext": {
+            "resourcePath": route.path,
+            "httpMethod": asked.method,
+            "path": path,
+            "protocol": "HTTP/1.1",
+            "stage": "local",
+            "domainName": host,
+            "requestId": request_id,
+            "extendedRequestId": request_id,
+            "requestTime": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),
+            "requestTimeEpoch": round(now * 1000),
+            "accountId": "000000000000",
+            "apiId": "local",
+            "identity": {"sourceIp": asked.source_ip, "userAgent": None},
+        },
+        "body": asked.body.decode("utf-8", "replace") if asked.body else None,
+        "isBase64Encoded": False,
+    }
+
+
+def _answered(response: Mapping[str, Any]) -> Answered:
+    headers = [(name, str(value)) for name, value in (response.get("headers") or {}).items()]
+    for name, values in (response.get("multiValueHeaders") or {}).items():
+        headers = [pair for pair in headers if pair[0].lower() != name.lower()]
+        headers += [(name, str(value)) for value in values]
+    body = response.get("body") or ""
+    content = base64.b64decode(body) if response.get("isBase64Encoded") else body.encode()
+    return Answered(int(response["statusCode"]), headers, content)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+    front: _Front | None = None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def _serve(self) -> None:
+        front = self.server.front
+        if front is None:  # unreachable: nothing is accepted before `open`
+            return
+        asked = Asked(self.command, self.path, self.headers.items(), b"", self.client_address[0])
+        body = self._body()
+        if body is None:
+            self.close_connection = True
+            answer = front.own("REQUEST_TOO_LARGE", 413, "Request Too Long", asked, str(uuid.uuid4()))
+        else:
+            answer = front.answer(Asked(asked.method, asked.target, asked.headers, body, asked.source_ip))
+        self._send(answer)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = _serve
+
+    def _body(self) -> bytes | None:
+        """The whole body; None when it is over the limit. Reads on a little so that the caller hears the answer."""
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            return self._chunks()
+        length = int(self.headers.get("content-length") or 0)
+        if length > MAX_BODY_BYTES:
+            self._drain(length)
+            return None
+        return self.rfile.read(length)
+
+    def _chunks(self) -> bytes | None:
+        body = bytearray()
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+            if len(body) > MAX_BODY_BYTES:
+                return None
+        while self.rfile.readline().strip():
+            pass
+        return bytes(body)
+
+    def _drain(self, length: int) -> None:
+        left = min(length, 2 * MAX_BODY_BYTES)
+        while left > 0 and (read := self.rfile.read(min(left, 1 << 16))):
+            left -= len(read)
+
+    def _send(self, answer: Answered) -> None:
+        bodiless = answer.status in (204, 304)
+        head = [f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('',))[0]}"]
+        head += [f"{name}: {value}" for name, value in answer.headers if name.lower() != "content-length"]
+        if not bodiless:
+            head.append(f"content-length: {len(answer.body)}")
+        if self.close_connection:
+            head.append("connection: close")
+        content = b"" if bodiless or self.command == "HEAD" else answer.body
+        self.wfile.write("\r\n".join([*head, "", ""]).encode("latin-1", "replace") + content)
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (ConnectionError, socket.timeout):
+            pass  # the caller went away
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass

@@ -1,0 +1,110 @@
+"""Runs MiniStack, the AWS services of the embedded cloud, as a child on loopback with nothing of our environment."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from local import aws, children
+from local.template import REGION
+
+_READY_S = 60.0  # it needs 1 to 2 s; a busy laptop's first start compiles bytecode
+_POLL_S = 0.05
+_SAVE_S = 20.0  # how long it may write its state when asked to stop
+_PORT_TRIES = 3
+
+
+class CloudFailed(Exception):
+    """The embedded cloud could not start; the message says what to do or where to look."""
+
+
+@contextlib.contextmanager
+def running(folder: Path, *, state_dir: Path | None = None) -> Iterator[str]:
+    """Run MiniStack until the block ends; yields its endpoint URL. Log and scratch files go to `folder`."""
+    for _ in range(_PORT_TRIES):
+        port = _free_port()
+        log = folder / "ministack.log"
+        child = children.start(
+            [sys.executable, "-m", "ministack"],
+            environment=environment(port, folder, state_dir),
+            folder=folder,
+            log=log,
+        ).result()
+        try:
+            if not _wait_until_ready(child, port, log):
+                continue  # somebody took the port between our choice and its bind
+            yield f"http://127.0.0.1:{port}"
+            return
+        finally:
+            children.stop(child, grace_s=_SAVE_S if state_dir else 0)
+    raise CloudFailed(f"MiniStack found no free port in {_PORT_TRIES} tries")
+
+
+def environment(port: int, folder: Path, state_dir: Path | None) -> dict[str, str]:
+    """All that MiniStack, and so every handler it runs, sees: it hands its whole environment to them."""
+    scratch = folder / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+    variables = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
+        "HOME": str(folder),  # not the developer's: ~/.aws must not be read
+        "TMPDIR": str(scratch),
+        "BIND_HOST": "127.0.0.1",  # its default is every interface
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_HOST": "127.0.0.1",
+        "MINISTACK_REGION": REGION,
+        "IOT_MTLS_ENABLED": "0",  # would listen on 8883
+        "SFTP_ENABLED": "0",  # would listen on 2222
+        "DOCKER_HOST": f"unix://{scratch}/no-docker.sock",  # it stops every container it takes for its own
+        "LAMBDA_EXECUTOR": "local",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        **aws.CREDENTIALS,
+    }
+    if inherited := os.environ.get("PYTHONPATH"):  # tests put a guard there that allows loopback only
+        variables["PYTHONPATH"] = inherited
+    if state_dir is not None:
+        variables |= {
+            "PERSIST_STATE": "1",
+            "STATE_DIR": str(state_dir / "services"),
+            "S3_PERSIST": "1",  # without it bodies vanish while their names stay
+            "S3_DATA_DIR": str(state_dir / "s3"),
+        }
+    return variables
+
+
+def _wait_until_ready(child: children.Child, port: int, log: Path) -> bool:
+    """True once it answers, false if its port was taken."""
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            tail = log.read_text(errors="replace")[-2000:]
+            if "already in use" in tail:
+                return False
+            raise CloudFailed(f"MiniStack ended with status {child.returncode}; its log ({log}) ends:\n{tail}")
+        if _healthy(port):
+            return True
+        time.sleep(_POLL_S)
+    raise CloudFailed(f"MiniStack was not ready after {_READY_S:.0f} s; see {log}")
+
+
+def _healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/_ministack/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

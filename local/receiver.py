@@ -1,0 +1,65 @@
+"""Receives callbacks on loopback and checks their signature, as the owner of a ReplyTo would."""
+
+import base64
+import hashlib
+import hmac
+import queue
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True)
+class Callback:
+    """One POST as it arrived; header names in lower case."""
+
+    headers: dict[str, str]
+    body: bytes
+
+    def is_signed_by(self, secret: str) -> bool:
+        """Standard Webhooks' check, as its specification spells it out."""
+        signed = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}.".encode() + self.body
+        key = base64.b64decode(secret.removeprefix("whsec_"))
+        expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+        return any(hmac.compare_digest(expected, given) for given in self.headers["webhook-signature"].split())
+
+
+class Receiver:
+    """Answers 200 to every POST and keeps it."""
+
+    def __init__(self, url: str, arrived: "queue.Queue[Callback]") -> None:
+        self.url = url
+        self._arrived = arrived
+
+    def next(self, timeout_s: float) -> Callback:
+        """The next callback. Raises: queue.Empty, when none arrives in time."""
+        return self._arrived.get(timeout=timeout_s)
+
+
+@contextmanager
+def receiver() -> Generator[Receiver]:
+    """Listen on a free port of 127.0.0.1 until the block ends."""
+    arrived: queue.Queue[Callback] = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # noqa: N802  http.server's name
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            arrived.put(Callback({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield Receiver(f"http://127.0.0.1:{server.server_port}/hook", arrived)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

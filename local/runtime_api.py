@@ -1,0 +1,253 @@
+"""Runs Lambda functions in their real runtime client, over a small Runtime API server: one sandbox, one call at a time.
+
+Source: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+"""
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from local import aws, children
+from local.template import REGION
+
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: invocation payload, request and response
+MAX_PAYLOAD_BYTES = 6_291_456
+MAX_SANDBOXES = 16  # of one function; a call more waits for one to be free
+INIT_S = 30.0  # Lambda gives 10; a busy laptop compiling bytecode needs more
+API = "/2018-06-01/runtime"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A function as its stack resolved it."""
+
+    name: str
+    arn: str
+    folder: Path
+    handler: str
+    timeout_s: int
+    memory_mb: int
+    environment: Mapping[str, str]
+
+
+class FunctionFailed(Exception):
+    """The function answered with an error, crashed, took too long, or said too much. `type` is Lambda's word for it."""
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(f"{type}: {message}")
+        self.type = type
+
+
+@dataclass(frozen=True)
+class _Call:
+    request_id: str
+    event: bytes
+    deadline_ms: int
+
+
+class Pool:
+    """The sandboxes of one function: a free one is used again, and another is started while all are busy."""
+
+    def __init__(self, function: Deployed, endpoint_url: str, log_dir: Path, layers: list[Path]) -> None:
+        self.function = function
+        self._endpoint_url = endpoint_url
+        self._log = log_dir / f"{function.name}.log"
+        self._layers = layers
+        self._free: list[_Sandbox] = []
+        self._all: set[_Sandbox] = set()
+        self._places = threading.Semaphore(MAX_SANDBOXES)
+        self._lock = threading.Lock()
+
+    def warm(self) -> None:
+        """Start a sandbox ahead of the first call. Raises: FunctionFailed, when it cannot initialise."""
+        sandbox = self._take()
+        sandbox.wait_until_ready()
+        self._give_back(sandbox)
+
+    def invoke(self, event: bytes, *, request_id: str | None = None) -> bytes:
+        """Run the function once; its answer as JSON. Raises: FunctionFailed."""
+        if len(event) > MAX_PAYLOAD_BYTES:
+            raise FunctionFailed("RequestTooLargeException", f"the event has {len(event)} bytes")
+        with self._places:
+            sandbox = self._take()
+            try:
+                return sandbox.invoke(request_id or str(uuid.uuid4()), event)
+            finally:
+                self._give_back(sandbox)
+
+    def close(self) -> None:
+        with self._lock:
+            sandboxes, self._all, self._free = self._all, set(), []
+        for sandbox in sandboxes:
+            sandbox.close()
+
+    def _take(self) -> "_Sandbox":
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+        sandbox = _Sandbox(self.function, self._environment(), self._log)
+        with self._lock:
+            self._all.add(sandbox)
+        return sandbox
+
+    def _give_back(self, sandbox: "_Sandbox") -> None:
+        with self._lock:
+            if sandbox.is_alive and sandbox in self._all:
+                self._free.append(sandbox)
+                return
+            self._all.discard(sandbox)
+        sandbox.close()
+
+    def _environment(self) -> dict[str, str]:
+        """What Lambda would set, the function's own, the way to the embedded cloud; nothing of the developer's."""
+        function = self.function
+        path = [str(function.folder), *map(str, self._layers), os.environ.get("PYTHONPATH", "")]
+        return {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
+            "HOME": str(self._log.parent),  # ~/.aws must not be read
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "PYTHONPYCACHEPREFIX": str(self._log.parent / "pycache"),
+            "PYTHONUNBUFFERED": "1",
+            "TZ": ":UTC",
+            "LANG": "en_US.UTF-8",
+            "LAMBDA_TASK_ROOT": str(function.folder),
+            "_HANDLER": function.handler,
+            "AWS_LAMBDA_FUNCTION_NAME": function.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/local/{function.name}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": "local",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": self._endpoint_url,
+            **aws.CREDENTIALS,
+            **function.environment,
+        }
+
+
+class _Sandbox:
+    """One runtime process, and the Runtime API it polls."""
+
+    def __init__(self, function: Deployed, environment: Mapping[str, str], log: Path) -> None:
+        self._function = function
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._ends: queue.SimpleQueue[bytes | FunctionFailed] = queue.SimpleQueue()
+        self._ready = threading.Event()
+        self._ended: FunctionFailed | None = None
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._child = children.start(
+            [sys.executable, "-m", "awslambdaric", function.handler],
+            environment={**environment, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}"},
+            folder=function.folder,
+            log=log,
+        ).result()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._ended is None
+
+    def wait_until_ready(self) -> None:
+        if not self._ready.wait(INIT_S):
+            self._kill(FunctionFailed("Sandbox.Timedout", f"not initialised after {INIT_S:.0f} s"))
+        if self._ended:
+            raise self._ended
+
+    def invoke(self, request_id: str, event: bytes) -> bytes:
+        self.wait_until_ready()
+        limit_s = self._function.timeout_s
+        self._calls.put(_Call(request_id, event, round((time.time() + limit_s) * 1000)))
+        try:
+            end = self._ends.get(timeout=limit_s)
+        except queue.Empty:
+            end = FunctionFailed("Sandbox.Timedout", f"{request_id} Task timed out after {limit_s}.00 seconds")
+            self._kill(end)
+        if isinstance(end, FunctionFailed):
+            raise end
+        return end
+
+    def close(self) -> None:
+        self._kill(FunctionFailed("Runtime.ExitError", "closed"))
+        children.stop(self._child, grace_s=0)
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _kill(self, why: FunctionFailed) -> None:
+        self._ended = self._ended or why
+        children.kill(self._child)
+        self._calls.put(None)
+
+    def _watch(self) -> None:
+        """A process that ends by itself takes its call with it."""
+        status = self._child.wait()
+        crash = FunctionFailed("Runtime.ExitError", f"Runtime exited with error: exit status {status}")
+        self._ended = self._ended or crash
+        self._ready.set()
+        self._calls.put(None)
+        self._ends.put(crash)
+
+    def _handler(sandbox) -> type[BaseHTTPRequestHandler]:  # noqa: N805  `self` is the handler's
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:  # noqa: N802  http.server's name
+                sandbox._ready.set()
+                call = sandbox._calls.get()
+                if call is None:
+                    self.close_connection = True
+                    return
+                headers = {
+                    "Lambda-Runtime-Aws-Request-Id": call.request_id,
+                    "Lambda-Runtime-Deadline-Ms": str(call.deadline_ms),
+                    "Lambda-Runtime-Invoked-Function-Arn": sandbox._function.arn,
+                    "Lambda-Runtime-Trace-Id": f"Root=1-{call.deadline_ms // 1000:08x}-{call.request_id[-12:]:0>24};Sampled=0",
+                    "Content-Type": "application/json",
+                }
+                self._send(200, call.event, headers)
+
+            def do_POST(self) -> None:  # noqa: N802
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                verb = self.path.rsplit("/", 1)[-1]
+                if verb == "response" and len(body) > MAX_PAYLOAD_BYTES:
+                    self._send(413, b'{"errorType":"RequestEntityTooLarge"}', {})
+                    problem = (
+                        f"Response payload size exceeded maximum allowed payload size ({MAX_PAYLOAD_BYTES} bytes)."
+                    )
+                    sandbox._ends.put(FunctionFailed("Function.ResponseSizeTooLarge", problem))
+                elif verb == "response":
+                    self._send(202, b'{"status":"OK"}', {})
+                    sandbox._ends.put(body)
+                else:
+                    self._send(202, b'{"status":"OK"}', {})
+                    sandbox._failed(body, at_start=self.path.endswith("/init/error"))
+
+            def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+                head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+                self.wfile.write(f"HTTP/1.1 {status} -\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        return Handler
+
+    def _failed(self, body: bytes, *, at_start: bool) -> None:
+        told: dict[str, Any] = json.loads(body)
+        failure = FunctionFailed(told.get("errorType", "Unknown"), told.get("errorMessage", ""))
+        if at_start:
+            self._ended = failure
+            self._ready.set()
+        else:
+            self._ends.put(failure)

@@ -1,0 +1,141 @@
+"""A scripted OpenAI-compatible provider for development and tests: a real HTTP server whose answers say what it is."""
+
+import itertools
+import json
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+MODELS = ("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "gpu-llama")
+CHARS_PER_TOKEN = 4  # a rule of thumb; nobody is billed for these
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One request as it arrived; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """One answer, sent as it stands; `hold` is waited for first, and without a status the connection is cut."""
+
+    status: int | None
+    headers: dict[str, str]
+    body: bytes
+    hold: threading.Event | None = None
+
+
+@dataclass
+class ScriptedProvider:
+    """Serves until its block ends. Answers queued with `answer_with` go first, in order."""
+
+    port: int = 0
+    requests: list[Recorded] = field(default_factory=list[Recorded])
+    _script: deque[Scripted] = field(default_factory=deque[Scripted])
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def answer_with(
+        self,
+        status: int | None,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        hold: threading.Event | None = None,
+    ) -> None:
+        """Queue one answer, byte for byte."""
+        self._script.append(Scripted(status, headers or {"content-type": "application/json"}, body, hold))
+
+    def __enter__(self) -> Self:
+        provider = self
+        count = itertools.count(1)
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:  # noqa: N802  http.server's name
+                listed = [{"id": name, "object": "model", "created": 0, "owned_by": "scripted"} for name in MODELS]
+                self._send(200, json.dumps({"object": "list", "data": listed}).encode())
+
+            def do_POST(self) -> None:  # noqa: N802
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                provider.requests.append(Recorded("POST", self.path, headers, body))
+                if provider._script:
+                    self._play(provider._script.popleft())
+                else:
+                    self._send(*answer(self.path, body, next(count)))
+
+            def _play(self, scripted: Scripted) -> None:
+                if scripted.hold:
+                    scripted.hold.wait(60)
+                if scripted.status is None:
+                    self.close_connection = True
+                    return
+                self._send(scripted.status, scripted.body, scripted.headers)
+
+            def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+                self.send_response(status)
+                for name, value in (headers or {"content-type": "application/json"}).items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def answer(path: str, body: bytes, number: int) -> tuple[int, bytes]:
+    """What it says when nothing was scripted: a chat completion, or an error in OpenAI's shape."""
+    if path != "/v1/chat/completions":
+        return 404, _error(f"Unknown path {path}", "not_found")
+    try:
+        asked: dict[str, Any] = json.loads(body)
+        messages = asked["messages"]
+        chars = sum(len(str(message["content"])) for message in messages)
+    except (ValueError, KeyError, TypeError):
+        return 400, _error("The request is not a chat completion", "invalid_request")
+    content = (
+        f"This is a scripted answer: no model is behind it. You sent {len(messages)} messages, {chars} characters."
+    )
+    used = {"prompt_tokens": chars // CHARS_PER_TOKEN, "completion_tokens": len(content) // CHARS_PER_TOKEN}
+    completion = {
+        "id": f"chatcmpl-scripted-{number}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": asked["model"],
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"},
+        ],
+        "usage": {**used, "total_tokens": sum(used.values())},
+    }
+    return 200, json.dumps(completion).encode()
+
+
+def _error(message: str, code: str) -> bytes:
+    told = {"message": message, "type": "invalid_request_error", "code": code, "param": None}
+    return json.dumps({"error": told}).encode()

@@ -1,0 +1,261 @@
+"""What every job store promises: the in-memory fake, DynamoDB as moto plays it, and DynamoDB as MiniStack does."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import moto
+import pytest
+
+from aiserver.aws.jobs import INLINE_BYTES, DynamoJobs
+from aiserver.clock import job_id as make_id
+from aiserver.jobs.job import Job, due_shard
+from aiserver.jobs.ports import JobStore, Refused
+from aiserver.jobs.states import State
+from aiserver.jobs.transitions import ASK_CANCEL, CLAIM, COMPLETE, FAIL, MARK_CALL, RESEND, WAIT
+from aiserver.usecases.ends import end
+from local import aws
+from local.template import read_template
+from tests.fakes import FakeClock, FakeJobs
+
+
+def table_properties() -> dict[str, Any]:
+    """The jobs table as the template declares it."""
+    properties = dict(read_template().transformed["Resources"]["JobsTable"]["Properties"])
+    for later in ("PointInTimeRecoverySpecification", "TimeToLiveSpecification", "StreamSpecification"):
+        properties.pop(later)
+    return properties | {"TableName": "jobs"}
+
+
+def dynamo_jobs(dynamodb: Any, s3: Any, clock: FakeClock) -> DynamoJobs:
+    dynamodb.create_table(**table_properties())
+    s3.create_bucket(Bucket="bodies")
+    return DynamoJobs("jobs", "bodies", dynamodb, s3, clock.job_id)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["fake", "moto", "ministack"])
+def jobs(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[JobStore]:
+    if request.param == "fake":
+        yield FakeJobs(clock)
+    elif request.param == "moto":
+        with moto.mock_aws():
+            credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+            yield dynamo_jobs(boto3.client("dynamodb", **credentials), boto3.client("s3", **credentials), clock)
+    else:
+        endpoint = request.getfixturevalue("ministack")
+        dynamodb, s3 = aws.client("dynamodb", endpoint), aws.client("s3", endpoint)
+        yield dynamo_jobs(dynamodb, s3, clock)
+        dynamodb.delete_table(TableName="jobs")
+
+
+def job(clock: FakeClock, **more: Any) -> Job:
+    job_id = more.pop("id", clock.job_id())
+    values = {
+        "id": job_id,
+        "owner": "me",
+        "ref_id": f"ref-{job_id}",
+        "operation": "chat.completions",
+        "model": "m",
+        "queue": "hosted",
+        "state": State.QUEUED,
+        "created_at": clock.now,
+        "deadline": clock.now + 3_600_000,
+        "request_at": "",
+        "request_hash": "h",
+        "base_url": "https://x",
+        "due_shard": due_shard(job_id),
+        "due_at": clock.now + 60_000,
+    }
+    return Job(**(values | more))
+
+
+def claim(jobs: JobStore, clock: FakeClock, job_id: int, token: str = "t1") -> Job | Refused:
+    return jobs.apply(CLAIM, job_id, {"now": clock.now, "lease_token": token, "lease_until": clock.now + 900_000})
+
+
+def claimed(jobs: JobStore, clock: FakeClock, **more: Any) -> Job:
+    created = jobs.create(job(clock, **more), b"{}", now_ms=clock.now).job
+    taken = claim(jobs, clock, created.id)
+    assert isinstance(taken, Job)
+    return taken
+
+
+def answered(taken: Job, clock: FakeClock, token: str = "t1") -> dict[str, Any]:
+    fence = {"attempt": taken.attempt, "lease_token": token}
+    return fence | end(taken, now_ms=clock.now, settled_days=7) | {"served_by": "p", "usage": '{"total_tokens":1}'}
+
+
+def test_an_accepted_job_is_there_with_its_request(jobs: JobStore, clock: FakeClock) -> None:
+    accepted = jobs.create(job(clock, tag="t", reply_to="https://x.io"), b'{"a":2.50}', now_ms=clock.now)
+    assert accepted.created
+    assert jobs.get(accepted.job.id) == accepted.job
+    assert jobs.request(accepted.job) == b'{"a":2.50}'
+    assert jobs.find("me", accepted.job.ref_id, now_ms=clock.now) == accepted.job
+    assert jobs.find("you", accepted.job.ref_id, now_ms=clock.now) is None
+    assert jobs.get(accepted.job.id + 1) is None
+
+
+def test_one_ref_id_names_one_job_per_owner(jobs: JobStore, clock: FakeClock) -> None:
+    first = jobs.create(job(clock, ref_id="r"), b"1", now_ms=clock.now)
+    again = jobs.create(job(clock, ref_id="r"), b"2", now_ms=clock.now)
+    other = jobs.create(job(clock, ref_id="r", owner="you"), b"3", now_ms=clock.now)
+    assert (again.created, again.job.id) == (False, first.job.id)
+    assert other.created
+    assert jobs.request(first.job) == b"1"
+
+
+def test_an_id_that_is_taken_is_replaced(jobs: JobStore, clock: FakeClock) -> None:
+    taken = make_id(clock.now, 4000)
+    jobs.create(job(clock, id=taken), b"1", now_ms=clock.now)
+    second = jobs.create(job(clock, id=taken, ref_id="other"), b"2", now_ms=clock.now)
+    assert second.created
+    assert second.job.id != taken
+    assert jobs.request(second.job) == b"2"
+
+
+def test_a_ref_id_may_be_used_again_after_its_time(jobs: JobStore, clock: FakeClock) -> None:
+    first = jobs.create(job(clock, ref_id="r"), b"1", now_ms=clock.now)
+    clock.advance(3600 + 11 * 86_400)
+    assert jobs.find("me", "r", now_ms=clock.now) is None
+    second = jobs.create(job(clock, ref_id="r"), b"2", now_ms=clock.now)
+    assert second.created
+    assert second.job.id > first.job.id
+
+
+def test_a_claim_is_won_once_and_its_own_echo_counts_as_won(jobs: JobStore, clock: FakeClock) -> None:
+    created = jobs.create(job(clock), b"{}", now_ms=clock.now).job
+    won = claim(jobs, clock, created.id)
+    assert isinstance(won, Job)
+    assert (won.state, won.attempt, won.due_at) == (State.STARTED, 1, won.lease_until)
+    assert claim(jobs, clock, created.id) == won
+    lost = claim(jobs, clock, created.id, token="t2")
+    assert isinstance(lost, Refused)
+    assert lost.job == won
+
+
+@pytest.mark.parametrize("ahead_s", [-1, 0, 1])
+def test_a_job_is_not_claimed_before_its_time_nor_past_its_deadline(ahead_s: int, jobs: JobStore, clock: FakeClock) -> None:
+    early = jobs.create(job(clock, not_before=clock.now + ahead_s * 1000), b"{}", now_ms=clock.now).job
+    assert isinstance(claim(jobs, clock, early.id), Job) == (ahead_s <= 0)
+    late = jobs.create(job(clock, deadline=clock.now + ahead_s * 1000), b"{}", now_ms=clock.now).job
+    assert isinstance(claim(jobs, clock, late.id), Job) == (ahead_s > 0)
+
+
+@pytest.mark.parametrize("size", [2, INLINE_BYTES, INLINE_BYTES + 1, 300_000])
+def test_bodies_of_any_size_come_back_byte_for_byte(size: int, jobs: JobStore, clock: FakeClock) -> None:
+    body = b'"' + b"\xc3\xa9" * (size // 2 - 1) + b'"' * (1 + size % 2)
+    taken = jobs.create(job(clock), body, now_ms=clock.now).job
+    won = claim(jobs, clock, taken.id)
+    assert isinstance(won, Job)
+    assert jobs.request(won) == body
+    assert jobs.complete(COMPLETE, won, answered(won, clock), body) is None
+    done = jobs.get(won.id)
+    assert done is not None
+    assert (done.state, done.result_bytes, done.usage, done.due_at) == (State.COMPLETED, size, '{"total_tokens":1}', None)
+    assert done.ttl == clock.now // 1000 + 7 * 86_400
+    assert jobs.result(done) == body
+
+
+def test_a_late_worker_changes_nothing(jobs: JobStore, clock: FakeClock) -> None:
+    late = claimed(jobs, clock)
+    fence = {"attempt": late.attempt, "lease_token": "t1"}
+    back = jobs.apply(
+        WAIT, late.id, fence | {"not_before": clock.now, "wait_reason": "w", "due_at": clock.now, "maybe_billed": 0}
+    )
+    assert isinstance(back, Job)
+    assert back.wait_reason == "w"
+    now_its = claim(jobs, clock, late.id, token="t2")
+    assert isinstance(now_its, Job)
+    assert isinstance(jobs.apply(MARK_CALL, late.id, fence | {"now": clock.now}), Refused)
+    assert isinstance(jobs.complete(COMPLETE, late, answered(late, clock), b"late"), Refused)
+    failure = {"error_code": "e", "error": "e", "error_type": "e", "error_sub_code": "e", "maybe_billed": 0}
+    assert isinstance(jobs.apply(FAIL, late.id, answered(late, clock) | failure), Refused)
+    assert jobs.get(late.id) == now_its
+
+
+def test_a_finish_that_was_committed_but_not_confirmed_counts_as_made(jobs: JobStore, clock: FakeClock) -> None:
+    taken = claimed(jobs, clock)
+    params = answered(taken, clock)
+    assert jobs.complete(COMPLETE, taken, params, b"{}") is None
+    assert jobs.complete(COMPLETE, taken, params, b"{}") is None
+
+
+def test_a_finish_is_refused_once_a_cancel_was_asked(jobs: JobStore, clock: FakeClock) -> None:
+    taken = claimed(jobs, clock)
+    asked = jobs.apply(ASK_CANCEL, taken.id, {"now": clock.now, "owner": "me"})
+    assert isinstance(asked, Job)
+    refused = jobs.complete(COMPLETE, taken, answered(taken, clock), b"{}")
+    assert isinstance(refused, Refused)
+    assert jobs.get(taken.id) == asked
+
+
+def test_only_the_owner_may_ask_to_cancel(jobs: JobStore, clock: FakeClock) -> None:
+    taken = claimed(jobs, clock)
+    assert isinstance(jobs.apply(ASK_CANCEL, taken.id, {"now": clock.now, "owner": "you"}), Refused)
+
+
+def test_a_transition_of_a_job_that_never_was_is_refused_with_nothing(jobs: JobStore, clock: FakeClock) -> None:
+    refused = claim(jobs, clock, 12345)
+    assert isinstance(refused, Refused)
+    assert refused.job is None
+
+
+def test_the_due_index_holds_unfinished_obligations_only(jobs: JobStore, clock: FakeClock) -> None:
+    queued = jobs.create(job(clock), b"{}", now_ms=clock.now).job
+    shard = queued.due_shard or ""
+    assert jobs.due(shard, now_ms=clock.now, limit=10) == []
+    clock.advance(61)
+    assert jobs.due(shard, now_ms=clock.now, limit=10) == [queued.id]
+    assert jobs.due(str((int(shard) + 1) % 8), now_ms=clock.now, limit=10) == []
+    seen = {"seen": queued.due_at, "due_at": clock.now + 60_000}
+    assert isinstance(jobs.apply(RESEND, queued.id, seen), Job)
+    assert isinstance(jobs.apply(RESEND, queued.id, seen | {"due_at": clock.now + 1}), Refused)
+    assert jobs.due(shard, now_ms=clock.now, limit=10) == []
+    won = claim(jobs, clock, queued.id)
+    assert isinstance(won, Job)
+    jobs.complete(COMPLETE, won, answered(won, clock), b"{}")
+    clock.advance(100_000)
+    assert jobs.due(shard, now_ms=clock.now, limit=10) == []
+
+
+def test_jobs_are_listed_newest_first_by_tag_and_state_with_a_cursor(jobs: JobStore, clock: FakeClock) -> None:
+    made = [jobs.create(job(clock, tag="ab"[i % 2]), b"{}", now_ms=clock.now).job for i in range(7)]
+    jobs.create(job(clock, owner="you", tag="a"), b"{}", now_ms=clock.now)
+    claim(jobs, clock, made[6].id)
+    newest = [one.id for one in reversed(made)]
+
+    def listed(**more: Any) -> list[int]:
+        found: list[int] = []
+        cursor = None
+        while True:
+            page = jobs.page("me", **({"tag": None, "state": None, "take": 2, "cursor": cursor} | more))
+            found += [one.id for one in page.jobs]
+            cursor = page.cursor
+            if cursor is None:
+                return found
+            more["cursor"] = cursor
+
+    assert listed() == newest
+    assert listed(tag="a") == newest[::2]
+    assert listed(state="Started") == newest[:1]
+    assert listed(tag="b", state="Started") == []
+
+
+def test_a_ref_id_used_by_many_at_once_makes_one_job(clock: FakeClock, ministack: str) -> None:
+    dynamodb = aws.client("dynamodb", ministack)
+    jobs = dynamo_jobs(dynamodb, aws.client("s3", ministack), clock)
+    try:
+        wanted = [replace(job(clock), ref_id="r") for _ in range(20)]
+        with ThreadPoolExecutor(10) as pool:
+            accepted = list(pool.map(lambda one: jobs.create(one, b"{}", now_ms=clock.now), wanted))
+        assert sum(one.created for one in accepted) == 1
+        assert len({one.job.id for one in accepted}) == 1
+    finally:
+        dynamodb.delete_table(TableName="jobs")
