@@ -31,5 +31,5 @@ def session() -> boto3.session.Session:
 
 def client(service: str, endpoint_url: str) -> Any:
     """A client for `service` of the embedded cloud at `endpoint_url`."""
-    make: Any = session().client
-    return make(service, endpoint_url=endpoint_url)
+    untyped: Any = session()
+    return untyped.client(service, endpoint_url=endpoint_url)

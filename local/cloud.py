@@ -4,6 +4,7 @@ import errno
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -88,17 +89,33 @@ class Cloud:
         self.outputs = self._deploy()
         self.seeded = seed(self.endpoint_url, self.outputs, self.upstream.providers, self.upstream.environment)
         self._pools = {function.name: self._pool(function) for function in self._deployed()}
-        for pool in self._pools.values():
-            self._running.callback(pool.close)
-        by_logical_id = {function.logical_id: function.name for function in functions(self._template)}
+        names = {function.logical_id: function.name for function in functions(self._template)}
         served = routes(self._template)
-        for logical_id in sorted({route.function for route in served}):
-            self._pools[by_logical_id[logical_id]].warm()
+        self._warm({names[route.function] for route in served})
 
         def invoke(logical_id: str, event: bytes, request_id: str) -> bytes:
-            return self._pools[by_logical_id[logical_id]].invoke(event, request_id=request_id)
+            return self._pools[names[logical_id]].invoke(event, request_id=request_id)
 
         door.open(served, gateway_responses(self._template), invoke)
+
+    def _pool(self, function: Deployed) -> Pool:
+        pool = Pool(function, self.endpoint_url, self.log_dir, LAYERS)
+        self._running.callback(pool.close)
+        return pool
+
+    def _warm(self, http: set[str]) -> None:
+        """One process of each function, so that the first call is no slower than the next: HTTP ones behind the door,
+        the others where MiniStack runs them."""
+        client = aws.client("lambda", self.endpoint_url)
+
+        def warm(pool: Pool) -> None:
+            if pool.function.name in http:
+                pool.warm()
+            else:
+                client.invoke(FunctionName=pool.function.arn, Payload=b'{"Records": []}')
+
+        with ThreadPoolExecutor(len(self._pools)) as threads:
+            list(threads.map(warm, self._pools.values()))
 
     def _deploy(self) -> Mapping[str, str]:
         cloudformation = aws.client("cloudformation", self.endpoint_url)
@@ -155,9 +172,6 @@ class Cloud:
                 )
             )
         return found
-
-    def _pool(self, function: Deployed) -> Pool:
-        return Pool(function, self.endpoint_url, self.log_dir, LAYERS)
 
 
 def _door(port: int) -> Door:

@@ -4,9 +4,9 @@ Routes and gateway responses are read from the transformed template; handlers ru
 """
 
 import base64
+import contextlib
 import json
 import re
-import socket
 import threading
 import time
 import uuid
@@ -189,8 +189,10 @@ def _event(asked: Asked, route: Route, params: Mapping[str, str], request_id: st
 
 
 def _answered(response: Mapping[str, Any]) -> Answered:
-    headers = [(name, str(value)) for name, value in (response.get("headers") or {}).items()]
-    for name, values in (response.get("multiValueHeaders") or {}).items():
+    single: Mapping[str, str] = response.get("headers") or {}
+    multiple: Mapping[str, list[str]] = response.get("multiValueHeaders") or {}
+    headers = [(name, str(value)) for name, value in single.items()]
+    for name, values in multiple.items():
         headers = [pair for pair in headers if pair[0].lower() != name.lower()]
         headers += [(name, str(value)) for value in values]
     body = response.get("body") or ""
@@ -223,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = front.answer(Asked(asked.method, asked.target, asked.headers, body, asked.source_ip))
         self._send(answer)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = _serve
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = _serve  # noqa: N815  http.server's names
 
     def _body(self) -> bytes | None:
         """The whole body; None when it is over the limit. Reads on a little so that the caller hears the answer."""
@@ -263,10 +265,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write("\r\n".join([*head, "", ""]).encode("latin-1", "replace") + content)
 
     def handle(self) -> None:
-        try:
+        with contextlib.suppress(ConnectionError, TimeoutError):  # the caller went away
             super().handle()
-        except (ConnectionError, socket.timeout):
-            pass  # the caller went away
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from local import aws, children
@@ -25,7 +25,7 @@ class CloudFailed(Exception):
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, state_dir: Path | None = None) -> Iterator[str]:
+def running(folder: Path, *, state_dir: Path | None = None) -> Generator[str]:
     """Run MiniStack until the block ends; yields its endpoint URL. Log and scratch files go to `folder`."""
     for _ in range(_PORT_TRIES):
         port = _free_port()

@@ -44,7 +44,7 @@ def receiver() -> Generator[Receiver]:
     arrived: queue.Queue[Callback] = queue.Queue()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802  http.server's name
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             arrived.put(Callback({name.lower(): value for name, value in self.headers.items()}, body))
             self.send_response(200)

@@ -198,12 +198,14 @@ class _Sandbox:
         self._calls.put(None)
         self._ends.put(crash)
 
-    def _handler(sandbox) -> type[BaseHTTPRequestHandler]:  # noqa: N805  `self` is the handler's
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        sandbox = self
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
-            def do_GET(self) -> None:  # noqa: N802  http.server's name
+            def do_GET(self) -> None:
                 sandbox._ready.set()
                 call = sandbox._calls.get()
                 if call is None:
@@ -213,12 +215,12 @@ class _Sandbox:
                     "Lambda-Runtime-Aws-Request-Id": call.request_id,
                     "Lambda-Runtime-Deadline-Ms": str(call.deadline_ms),
                     "Lambda-Runtime-Invoked-Function-Arn": sandbox._function.arn,
-                    "Lambda-Runtime-Trace-Id": f"Root=1-{call.deadline_ms // 1000:08x}-{call.request_id[-12:]:0>24};Sampled=0",
+                    "Lambda-Runtime-Trace-Id": _trace_id(call),
                     "Content-Type": "application/json",
                 }
                 self._send(200, call.event, headers)
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 verb = self.path.rsplit("/", 1)[-1]
                 if verb == "response" and len(body) > MAX_PAYLOAD_BYTES:
@@ -251,3 +253,7 @@ class _Sandbox:
             self._ready.set()
         else:
             self._ends.put(failure)
+
+
+def _trace_id(call: _Call) -> str:
+    return f"Root=1-{call.deadline_ms // 1000:08x}-{call.request_id[-12:]:0>24};Sampled=0"

@@ -63,11 +63,11 @@ class ScriptedProvider:
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
-            def do_GET(self) -> None:  # noqa: N802  http.server's name
+            def do_GET(self) -> None:
                 listed = [{"id": name, "object": "model", "created": 0, "owned_by": "scripted"} for name in MODELS]
                 self._send(200, json.dumps({"object": "list", "data": listed}).encode())
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 provider.requests.append(Recorded("POST", self.path, headers, body))

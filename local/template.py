@@ -93,8 +93,8 @@ def read_template(path: Path = REPOSITORY / "template.yaml") -> Template:
 def transform(source: Mapping[str, Any]) -> dict[str, Any]:
     """Run Amazon's own SAM translator. Local folders get a made-up S3 address, since it accepts nothing else."""
     import boto3
-    from samtranslator.parser.parser import Parser
-    from samtranslator.translator.translator import Translator
+    from samtranslator.parser.parser import Parser  # pyright: ignore[reportMissingTypeStubs]
+    from samtranslator.translator.translator import Translator  # pyright: ignore[reportMissingTypeStubs]
 
     logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it warns of a feature table it does not ship
     packaged = copy.deepcopy(dict(source))

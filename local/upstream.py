@@ -1,6 +1,6 @@
 """Which upstream answers in `demo` and `dev`, and the sentence that says so aloud: never a silent fake.
 
-The first that applies: a file named by PROVIDERS; OPENAI_API_KEY; an Ollama on this machine; else the scripted provider.
+The first that applies: the file PROVIDERS names; OPENAI_API_KEY; an Ollama on this machine; else the scripted provider.
 """
 
 import json

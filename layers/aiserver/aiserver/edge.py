@@ -104,7 +104,7 @@ def each_record(
             return record["messageId"] if "messageId" in record else record["dynamodb"]["SequenceNumber"]
         return None
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(max(1, threads)) as pool:
         failed = list(pool.map(attempt, event["Records"]))
     return {"batchItemFailures": [{"itemIdentifier": record} for record in failed if record]}
 
