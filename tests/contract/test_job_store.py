@@ -141,7 +141,7 @@ def test_a_claim_is_won_once_and_its_own_echo_counts_as_won(jobs: JobStore, cloc
 
 
 @pytest.mark.parametrize("ahead_s", [-1, 0, 1])
-def test_a_job_is_not_claimed_before_its_time_nor_past_its_deadline(ahead_s: int, jobs: JobStore, clock: FakeClock) -> None:
+def test_a_job_is_claimed_neither_early_nor_late(ahead_s: int, jobs: JobStore, clock: FakeClock) -> None:
     early = jobs.create(job(clock, not_before=clock.now + ahead_s * 1000), b"{}", now_ms=clock.now).job
     assert isinstance(claim(jobs, clock, early.id), Job) == (ahead_s <= 0)
     late = jobs.create(job(clock, deadline=clock.now + ahead_s * 1000), b"{}", now_ms=clock.now).job
@@ -158,7 +158,12 @@ def test_bodies_of_any_size_come_back_byte_for_byte(size: int, jobs: JobStore, c
     assert jobs.complete(COMPLETE, won, answered(won, clock), body) is None
     done = jobs.get(won.id)
     assert done is not None
-    assert (done.state, done.result_bytes, done.usage, done.due_at) == (State.COMPLETED, size, '{"total_tokens":1}', None)
+    assert (done.state, done.result_bytes, done.usage, done.due_at) == (
+        State.COMPLETED,
+        size,
+        '{"total_tokens":1}',
+        None,
+    )
     assert done.ttl == clock.now // 1000 + 7 * 86_400
     assert jobs.result(done) == body
 

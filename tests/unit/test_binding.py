@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
 from aiserver.wire import requests
-from aiserver.wire.text import members, parse, removals
 from aiserver.wire.text import apply as make_edits
+from aiserver.wire.text import members, parse, removals
 
 MESSAGES = '"messages":[{"role":"user","content":"hi"}]'
 
