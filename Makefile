@@ -39,7 +39,13 @@ dev: $(VENV)/local.installed  ## serve until Ctrl-C (PORT, PROVIDERS, STRICT_CAL
 invoke: $(VENV)/local.installed  ## run one function on one event: make invoke E=chat
 	@$(BIN)/python -m local.invoke $(E)
 
-test: $(VENV)/local.installed $(VENV)/test.installed  ## the whole suite
+# The npm clients are tested where there is a Node to run them; without one their tests say that they are skipped.
+NODE_CLIENTS := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' 2>/dev/null \
+	&& echo tests/flow/node/node_modules/.installed)
+tests/flow/node/node_modules/.installed: tests/flow/node/package-lock.json
+	@cd tests/flow/node && npm ci --silent --no-audit --no-fund && touch node_modules/.installed
+
+test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_CLIENTS)  ## the whole suite
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  ## format, lint, types, floors, template
