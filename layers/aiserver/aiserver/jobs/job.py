@@ -64,6 +64,7 @@ class Job:
     cb_attempt: int = 0
     cb_sequence: int = 0
     cb_next_at: int | None = None
+    cb_token: str | None = None
     cb_lease_until: int | None = None
     cb_last_status: int | None = None
     cb_last_error: str | None = None

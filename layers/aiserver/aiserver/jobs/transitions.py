@@ -12,6 +12,7 @@ from typing import Literal
 from aiserver.jobs.states import Callback, State
 
 Value = str | int | None
+FENCES = frozenset({"attempt", "lease_token", "cb_attempt", "cb_token"})
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,17 @@ def resolve(value: Param | str | int, params: Mapping[str, Value]) -> Value:
 
 
 def is_made(transition: Transition, stored: Mapping[str, object], params: Mapping[str, Value]) -> bool:
-    """Whether the stored job already holds what this transition sets: a write that was committed and never said so."""
-    return all(stored.get(name) == resolve(value, params) for name, value in transition.effects.items())
+    """Whether the stored job already holds what this transition sets: a write that was committed and never said so.
+
+    Only told of a transition that carries a fence, since without one another's write could look the same.
+    """
+    told = [when.value for when in transition.when] + list(transition.sets.values())
+    fences = {value.name for value in told if isinstance(value, Param)} & FENCES
+    return (
+        bool(fences)
+        and all(stored.get(name) == params[name] for name in fences & {"attempt", "cb_attempt"})
+        and all(stored.get(name) == resolve(value, params) for name, value in transition.effects.items())
+    )
 
 
 def _params(*names: str) -> dict[str, Param | str | int]:
@@ -244,7 +254,7 @@ DELIVER = Transition(
     Callback.PENDING,
     Callback.DELIVERING,
     when=(When("cb_next_at", "<=", _NOW), When("cb_attempt", "<", Param("max_attempts"))),
-    sets=_params("cb_lease_until") | {"due_at": Param("cb_lease_until")},
+    sets=_params("cb_token", "cb_lease_until") | {"due_at": Param("cb_lease_until")},
     adds={"cb_attempt": 1},
 )
 _THIS_ATTEMPT = (When("cb_attempt", "=", Param("cb_attempt")),)

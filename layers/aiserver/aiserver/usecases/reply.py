@@ -44,7 +44,12 @@ class Reply:
     def deliver(self, job_id: int) -> None:
         """Make one attempt, if one is due. Returning means the message is done with."""
         now = self._clock.now_ms()
-        params = {"now": now, "max_attempts": len(CALLBACK_SCHEDULE_S), "cb_lease_until": now + LEASE_MS}
+        params: dict[str, Value] = {
+            "now": now,
+            "max_attempts": len(CALLBACK_SCHEDULE_S),
+            "cb_token": self._clock.token(),
+            "cb_lease_until": now + LEASE_MS,
+        }
         job = self._jobs.apply(DELIVER, job_id, params)
         if isinstance(job, Refused):
             self._not_now(job.job, now)

@@ -1,0 +1,99 @@
+"""The use cases over fakes: one owner's house, with a provider that does as it is told."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.jobs.job import Job
+from aiserver.providers.provider import Provider
+from aiserver.replyto import Delivery
+from aiserver.router import Router
+from aiserver.usecases.enqueue import Caller, Enqueue
+from aiserver.usecases.reply import Reply
+from aiserver.usecases.status import Status
+from aiserver.usecases.sweep import Sweep
+from aiserver.usecases.work import Work
+from aiserver.wire import requests
+from tests.fakes import FakeClock, FakeJobs, FakeKeys, FakeMessages
+
+BODY = '{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+ANSWER = UpstreamAnswer(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
+ME = Caller("me", "https://x.io")
+WORKER_MS = 900_000
+
+
+@dataclass
+class FakeProtocol:
+    """router.ProviderProtocol: gives the scripted outcomes in order, then ANSWER."""
+
+    clock: FakeClock
+    outcomes: list[UpstreamAnswer | ProviderError] = field(default_factory=list[UpstreamAnswer | ProviderError])
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
+    takes_s: float = 0
+
+    def call(self, provider: Provider, operation: str, body: bytes, **more: Any) -> UpstreamAnswer:
+        self.calls.append((provider.name, {"operation": operation, "body": body, **more}))
+        self.clock.advance(self.takes_s)
+        outcome = self.outcomes.pop(0) if self.outcomes else ANSWER
+        if isinstance(outcome, ProviderError):
+            raise outcome
+        return outcome
+
+
+class FakeReplier:
+    """Gives the scripted deliveries in order, then 200."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Delivery | Exception] = []
+        self.posts: list[tuple[str, bytes, dict[str, str]]] = []
+
+    def check(self, url: str) -> None:
+        pass
+
+    def post(self, url: str, body: bytes, headers: dict[str, str]) -> Delivery:
+        self.posts.append((url, body, headers))
+        outcome = self.outcomes.pop(0) if self.outcomes else Delivery(200, None)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+class House:
+    """Everything wired as in production, over fakes."""
+
+    def __init__(self, *providers: dict[str, Any]) -> None:
+        self.clock = FakeClock()
+        self.jobs = FakeJobs(self.clock)
+        self.messages = FakeMessages()
+        self.keys = FakeKeys()
+        self.replier = FakeReplier()
+        self.protocol = FakeProtocol(self.clock)
+        configured = providers or ({"name": "p", "models": {"m": ""}},)
+        self.providers = [Provider.model_validate({"base_url": "http://127.0.0.1:1/v1", **p}) for p in configured]
+        self.router = Router(lambda: self.providers, {"openai": self.protocol}, None, self.clock)
+        common: dict[str, Any] = {"settled_days": 7}
+        self.enqueue = Enqueue(
+            self.jobs, self.messages, self.router, self.clock, check_reply_to=self.replier.check, **common
+        )
+        self.work = Work(self.jobs, self.messages, self.router, self.clock, lease_margin_s=30, **common)
+        self.sweep = Sweep(self.jobs, self.messages, self.clock, **common)
+        self.status = Status(self.jobs, self.clock, self.clock.advance)
+        replier: Any = self.replier
+        self.reply = Reply(self.jobs, self.messages, self.keys, replier, self.clock, **common)
+
+    def accept(self, **options: Any) -> Job:
+        return self.enqueue.accept(requests.openai_queue_chat(BODY, requests.Options(**options)), ME)
+
+    def run(self, job: Job) -> Job:
+        """One worker takes the job's message."""
+        self.work.run(job.id, end_ms=self.clock.now + WORKER_MS)
+        return self.now(job)
+
+    def swept(self, job: Job) -> Job:
+        self.sweep.sweep(until_ms=self.clock.now + 60_000)
+        return self.now(job)
+
+    def now(self, job: Job) -> Job:
+        found = self.jobs.get(job.id)
+        assert found is not None
+        return found

@@ -1,0 +1,319 @@
+"""A job's life through the real use cases: accepted, run, waiting, failing, cancelled, recovered, never lost."""
+
+import pytest
+
+from aiserver.clock import job_id
+from aiserver.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    ProviderAuth,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
+from aiserver.jobs.backoff import delay_s, full_jitter_s, resend_ms
+from aiserver.jobs.states import Callback, State
+from aiserver.jobs.transitions import CLAIM, MARK_CALL, TABLE
+from aiserver.usecases.work import MAX_ERROR_ATTEMPTS
+from aiserver.wire import requests
+from tests.unit.house import ANSWER, BODY, ME, House
+
+GPU = {"name": "gpu", "queue": "gpu", "models": {"m": ""}}
+
+
+def test_an_accepted_job_is_run_once_and_keeps_its_answer() -> None:
+    house = House()
+    job = house.accept(tag="t")
+    assert house.messages.jobs == [("hosted", job.id, 0)]
+    done = house.run(job)
+    assert (done.state, done.attempt, done.calls, done.served_by) == (State.COMPLETED, 1, 1, "p")
+    assert house.jobs.result(done) == ANSWER.body
+    assert (done.due_at, done.cb, done.ttl) == (None, Callback.NONE, house.clock.now // 1000 + 7 * 86_400)
+    house.run(job)
+    assert len(house.protocol.calls) == 1
+
+
+def test_the_provider_gets_an_idempotency_key_and_its_own_name_for_the_model() -> None:
+    house = House({"name": "p", "models": {"m": "vendor/m-8b"}})
+    job = house.accept()
+    house.run(job)
+    (_, call) = house.protocol.calls[0]
+    assert call["idempotency_key"] == f"job-{job.id}-0"
+    assert call["body"] == BODY.replace('"m"', '"vendor/m-8b"').encode()
+
+
+def test_a_job_whose_message_could_not_be_sent_is_accepted_and_sent_by_the_sweeper() -> None:
+    house = House()
+    house.messages.broken = True
+    job = house.accept()
+    house.messages.broken = False
+    assert house.swept(job).resends == 0
+    house.clock.advance(61)
+    assert house.swept(job).resends == 1
+    assert house.messages.jobs == [("hosted", job.id, 0)]
+
+
+def test_a_backlog_is_reminded_of_ever_more_rarely() -> None:
+    house = House()
+    job = house.accept()
+    for _ in range(60):
+        house.clock.advance(60)
+        house.swept(job)
+    assert house.now(job).resends <= 8
+
+
+def test_same_ref_id_same_body_is_the_same_job_and_another_body_a_conflict() -> None:
+    house = House()
+    job = house.accept(ref_id="r")
+    assert house.accept(ref_id="r").id == job.id
+    assert len(house.messages.jobs) == 1
+    other = requests.openai_queue_chat(BODY.replace("hi", "ho"), requests.Options(ref_id="r"))
+    with pytest.raises(Conflict):
+        house.enqueue.accept(other, ME)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "least_s", "most_s"),
+    [
+        (ProviderRateLimited(retry_after_s=120), "provider_rate_limited", 120, 120),
+        (ProviderUnavailable(), "provider_unavailable", 0, 2),
+        (ProviderError(), "provider_error", 0, 2),
+    ],
+)
+def test_waiting_is_not_failing(error: ProviderError, reason: str, least_s: int, most_s: int) -> None:
+    house = House()
+    job = house.accept()
+    house.protocol.outcomes = [error]
+    waiting = house.run(job)
+    wait_ms = waiting.not_before - house.clock.now
+    assert (waiting.state, waiting.wait_reason, waiting.lease_token) == (State.QUEUED, reason, None)
+    assert least_s * 1000 <= wait_ms <= most_s * 1000
+    assert house.messages.jobs[-1] == ("hosted", job.id, delay_s(wait_ms))
+    early = house.run(job)
+    assert early == waiting
+    house.clock.now = waiting.not_before
+    assert house.run(job).state == State.COMPLETED
+
+
+def test_a_job_waits_for_a_cold_gpu_until_its_deadline_and_says_why() -> None:
+    house = House(GPU)
+    job = house.accept(deadline=3600)
+    while house.now(job).state == State.QUEUED:
+        house.protocol.outcomes = [ProviderUnavailable()]
+        waiting = house.run(job)
+        house.clock.now = max(house.clock.now + 1000, waiting.not_before)
+    ended = house.now(job)
+    assert (ended.state, ended.error_code) == (State.FAILED, "Expired")
+    assert "provider_cold_start" in (ended.error or "")
+    assert ended.attempt > 10
+
+
+def test_two_hours_of_rate_limits_cost_no_more_than_their_waits() -> None:
+    house = House()
+    job = house.accept()
+    started = house.clock.now
+    while house.clock.now < started + 7_200_000:
+        house.protocol.outcomes = [ProviderRateLimited(retry_after_s=600)]
+        house.clock.now = max(house.run(job).not_before, house.clock.now + 1)
+    assert house.now(job).attempt == 12
+    assert house.run(job).state == State.COMPLETED
+
+
+def test_a_provider_that_keeps_failing_is_given_up() -> None:
+    house = House()
+    job = house.accept()
+    for _ in range(MAX_ERROR_ATTEMPTS):
+        house.protocol.outcomes = [ProviderAuth()]
+        house.clock.now = house.run(job).not_before
+    assert (house.now(job).state, house.now(job).error_sub_code) == (State.FAILED, "provider_auth")
+
+
+def test_a_refused_request_fails_at_once() -> None:
+    house = House()
+    job = house.accept()
+    house.protocol.outcomes = [ProviderRejected("too long")]
+    failed = house.run(job)
+    assert (failed.state, failed.error, failed.attempt) == (State.FAILED, "too long", 1)
+
+
+def test_a_hosted_provider_s_unknown_outcome_is_neither_repeated_nor_failed_over() -> None:
+    house = House({"name": "p", "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
+    job = house.accept()
+    house.protocol.outcomes = [ProviderTimeout(may_be_billed=True)]
+    failed = house.run(job)
+    assert (failed.state, failed.error_code, failed.maybe_billed) == (State.FAILED, "ProviderTimeout", 1)
+    assert [name for name, _ in house.protocol.calls] == ["p"]
+
+
+def test_an_own_gpu_s_unknown_outcome_is_asked_again() -> None:
+    house = House(GPU)
+    job = house.accept()
+    house.protocol.outcomes = [ProviderTimeout(may_be_billed=True)]
+    waiting = house.run(job)
+    assert (waiting.state, waiting.maybe_billed) == (State.QUEUED, 1)
+    house.clock.now = waiting.not_before
+    done = house.run(job)
+    assert (done.state, done.maybe_billed, done.calls) == (State.COMPLETED, 1, 2)
+
+
+def test_the_next_provider_is_asked_when_one_is_known_to_have_done_nothing() -> None:
+    house = House({"name": "p", "priority": 2, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
+    job = house.accept()
+    house.protocol.outcomes = [ProviderUnavailable()]
+    assert house.run(job).served_by == "q"
+    assert house.now(job).calls == 2
+
+
+def test_a_job_whose_model_is_gone_fails_with_the_reason() -> None:
+    house = House()
+    job = house.accept()
+    house.providers.clear()
+    house.clock.advance(31)
+    failed = house.run(job)
+    assert (failed.state, failed.error_code) == (State.FAILED, "NotFound")
+
+
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("queue", ["hosted", "gpu"])
+def test_a_worker_that_dies_is_recovered_as_its_queue_allows(queue: str, marked: bool) -> None:
+    house = House({"name": "p", "queue": queue, "models": {"m": ""}})
+    job = house.accept()
+    lease_until = house.clock.now + 930_000
+    house.jobs.apply(CLAIM, job.id, {"now": house.clock.now, "lease_token": "t", "lease_until": lease_until})
+    if marked:
+        house.jobs.apply(MARK_CALL, job.id, {"now": house.clock.now, "attempt": 1, "lease_token": "t"})
+    house.clock.advance(930)
+    assert house.swept(job).state == State.STARTED
+    house.clock.advance(1)
+    recovered = house.swept(job)
+    assert recovered.maybe_billed == int(marked)
+    if marked and queue == "hosted":
+        assert (recovered.state, recovered.error_code) == (State.FAILED, "ProviderTimeout")
+    else:
+        assert (recovered.state, recovered.lease_token) == (State.QUEUED, None)
+        assert house.messages.jobs[-1] == (queue, job.id, 0)
+        assert house.run(job).state == State.COMPLETED
+
+
+def test_a_queued_job_is_cancelled_at_once() -> None:
+    house = House()
+    job = house.accept()
+    assert house.enqueue.cancel(job).state == State.CANCELLED
+    assert house.enqueue.cancel(job).state == State.CANCELLED
+    assert house.run(job).state == State.CANCELLED
+    assert house.protocol.calls == []
+
+
+@pytest.mark.parametrize(
+    "outcome", [ANSWER, ProviderRejected("no"), ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
+)
+def test_a_started_job_that_was_asked_to_cancel_ends_cancelled_whatever_came(outcome: object) -> None:
+    house = House()
+    job = house.accept()
+    ask = house.protocol.call
+
+    def cancel_during_the_call(*given: object, **more: object) -> object:
+        asked = house.enqueue.cancel(house.now(job))
+        assert (asked.state, asked.cancel_requested_at) == (State.STARTED, house.clock.now)
+        return ask(*given, **more)  # pyright: ignore
+
+    house.protocol.outcomes = [outcome]  # pyright: ignore
+    house.protocol.call = cancel_during_the_call  # pyright: ignore
+    ended = house.run(job)
+    assert (ended.state, ended.result_at) == (State.CANCELLED, None)
+    assert ended.maybe_billed == int(isinstance(outcome, ProviderTimeout))
+
+
+def test_a_completed_job_cannot_be_cancelled() -> None:
+    house = House()
+    job = house.accept()
+    house.run(job)
+    with pytest.raises(Conflict):
+        house.enqueue.cancel(job)
+
+
+def test_a_job_past_its_deadline_expires_by_the_sweeper_too() -> None:
+    house = House()
+    job = house.accept(deadline=100, reply_to="https://r.io/")
+    house.clock.advance(161)
+    expired = house.swept(job)
+    assert (expired.state, expired.error_code, expired.cb) == (State.FAILED, "Expired", Callback.PENDING)
+
+
+def test_a_sweeper_away_for_an_hour_catches_up_and_two_at_once_do_no_harm() -> None:
+    house = House()
+    jobs = [house.accept() for _ in range(250)]
+    house.messages.jobs.clear()
+    house.clock.advance(3600)
+    swept = house.sweep.sweep(until_ms=house.clock.now + 60_000)
+    house.sweep.sweep(until_ms=house.clock.now + 60_000)
+    assert swept.jobs == 250
+    assert swept.oldest_due_ms == 3_540_000
+    assert sorted(job for _, job, _ in house.messages.jobs) == sorted(job.id for job in jobs)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "in_s"),
+    [(None, 86_400), (60, 60), ("90", 90), ("2027-01-15T08:00:30Z", 30), ("/Date(1800000045000)/", 45), (1.5, 1.5)],
+)
+def test_a_deadline_is_seconds_or_a_date(deadline: str | float | None, in_s: float) -> None:
+    house = House()
+    assert house.accept(deadline=deadline).deadline == house.clock.now + in_s * 1000
+
+
+@pytest.mark.parametrize("deadline", [0, -1, 15 * 86_400, "soon", "2020-01-01", float("inf"), "9" * 400])
+def test_a_deadline_that_makes_no_sense_is_refused(deadline: str | float) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        House().accept(deadline=deadline)
+    assert refused.value.param == "deadline"
+
+
+def test_waiting_reads_twice_a_second_and_ends_with_the_job() -> None:
+    house = House()
+    job = house.accept()
+    house.run(job)
+    before = house.clock.now
+    assert house.status.wait(house.now(job), until_ms=before + 20_000).has_ended
+    assert house.clock.now == before
+    waiting = house.accept()
+    assert not house.status.wait(waiting, until_ms=before + 20_000).has_ended
+    assert house.clock.now == before + 20_000
+
+
+def test_a_job_past_its_time_to_live_is_gone_though_still_stored() -> None:
+    house = House()
+    job = house.accept(ref_id="r")
+    house.run(job)
+    house.clock.advance(7 * 86_400 - 1)
+    assert house.status.job("me", job_id=job.id, ref_id=None).id == job.id
+    house.clock.advance(1)
+    with pytest.raises(NotFound):
+        house.status.job("me", job_id=job.id, ref_id=None)
+    with pytest.raises(NotFound):
+        house.status.job("me", job_id=None, ref_id="r")
+    assert house.status.page("me", tag=None, state=None, take=10, cursor=None).jobs == []
+
+
+def test_ids_are_exact_in_javascript_and_ordered_by_time() -> None:
+    last_ms = 3_900_000_000_000  # 2093
+    assert 0 < job_id(1_764_000_000_000, 0) < job_id(1_764_000_000_000, 4095) < job_id(1_764_000_000_001, 0)
+    assert job_id(last_ms, 4095) < 2**53
+
+
+def test_waits_stay_within_what_sqs_can_delay() -> None:
+    assert [delay_s(ms) for ms in (-5, 0, 1, 1000, 1001, 10**9)] == [0, 0, 2, 2, 3, 900]
+    assert all(0 <= full_jitter_s(attempt, f) <= 300 for attempt in range(2000) for f in (0.0, 0.5, 0.999))
+    assert [resend_ms(n) // 1000 for n in range(6)] == [60, 120, 240, 480, 900, 900]
+
+
+def test_the_table_s_names_are_its_own_and_every_end_settles_what_is_owed() -> None:
+    assert len({row.name for row in TABLE}) == len(TABLE)
+    for row in TABLE:
+        if row.machine == "state" and row.target in ("Completed", "Failed", "Cancelled"):
+            assert {"completed_at", "cb", "cb_next_at", "due_at", "ttl"} <= set(row.sets), row.name
+            assert {"lease_token", "lease_until"} <= set(row.removes), row.name
+        assert not set(row.effects) & set(row.removes), row.name
+        assert not set(row.effects) & set(row.adds), row.name

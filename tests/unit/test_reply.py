@@ -1,0 +1,184 @@
+"""Callbacks: one for every end, signed, tried again by schedule, and dead only in plain sight."""
+
+import json
+
+import pytest
+
+from aiserver import keys
+from aiserver.errors import Conflict, ProviderRejected
+from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
+from aiserver.jobs.job import Job
+from aiserver.jobs.states import Callback, State
+from aiserver.jobs.transitions import DELIVER
+from aiserver.replyto import CallbackRefused, Delivery
+from aiserver.usecases.finished import Finished
+from aiserver.usecases.reply import LEASE_MS, MAX_BODY_BYTES
+from tests.fakes import FakeEvents
+from tests.unit.house import ANSWER, House
+
+REFUSED = Delivery(500, "status 500: no")
+
+
+def house_with_key() -> House:
+    house = House()
+    _, key = keys.create("mine", now_ms=house.clock.now)
+    house.keys.stored["me"] = key
+    return house
+
+
+def completed(house: House, **options: object) -> Job:
+    return house.run(house.accept(reply_to="https://r.io/hook", **options))
+
+
+def test_the_bare_result_is_posted_once_with_who_it_is_about_in_headers() -> None:
+    house = house_with_key()
+    job = completed(house, tag="ü/1", ref_id="a b")
+    assert (job.cb, job.ttl) == (Callback.PENDING, None)
+    house.reply.deliver(job.id)
+    house.reply.deliver(job.id)
+    ((url, body, headers),) = house.replier.posts
+    assert (url, body) == ("https://r.io/hook", ANSWER.body)
+    assert headers["webhook-id"] == f"msg_{job.id}_0"
+    assert (headers["x-ref-id"], headers["x-tag"], headers["x-attempt"]) == ("a%20b", "%C3%BC%2F1", "1")
+    done = house.now(job)
+    assert (done.cb, done.cb_last_status, done.due_at) == (Callback.DELIVERED, 200, None)
+    assert done.ttl == house.clock.now // 1000 + 7 * 86_400
+
+
+@pytest.mark.parametrize("end", ["Failed", "Cancelled", "Expired"])
+def test_every_end_is_told(end: str) -> None:
+    house = house_with_key()
+    job = house.accept(reply_to="https://r.io/hook", deadline=60)
+    if end == "Failed":
+        house.protocol.outcomes = [ProviderRejected("too long")]
+        house.run(job)
+    elif end == "Cancelled":
+        house.enqueue.cancel(job)
+    else:
+        house.clock.advance(61)
+        house.run(job)
+    house.reply.deliver(job.id)
+    ((_, body, headers),) = house.replier.posts
+    told = json.loads(body)
+    assert headers["x-job-state"] == ("Cancelled" if end == "Cancelled" else "Failed")
+    assert told["responseStatus"]["errorCode"] == {"Failed": "ProviderRejected"}.get(end, end)
+    assert told["error"]["message"] == told["responseStatus"]["message"]
+
+
+def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() -> None:
+    house = house_with_key()
+    job = completed(house)
+    started = house.clock.now
+    house.replier.outcomes = [REFUSED] * 10
+    waits: list[float] = []
+    while house.now(job).cb == Callback.PENDING:
+        house.reply.deliver(job.id)
+        next_at = house.now(job).cb_next_at
+        if next_at:
+            waits.append((next_at - house.clock.now) / 1000)
+            house.clock.now = next_at
+    assert waits == list(CALLBACK_SCHEDULE_S[1:])
+    assert len(house.replier.posts) == 10
+    assert {headers["webhook-id"] for _, _, headers in house.replier.posts} == {f"msg_{job.id}_0"}
+    assert 2.9 < (house.clock.now - started) / 86_400_000 < 3.2
+    dead = house.now(job)
+    assert (dead.cb, dead.cb_last_status, dead.cb_last_error) == (Callback.DEAD, 500, "status 500: no")
+    assert dead.due_at is None
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait_s"),
+    [("120", 120), ("1", 5), (None, 5), ("999999999", 86_400), ("soon", 5), ("Fri, 15 Jan 2027 08:10:00 GMT", 600)],
+)
+def test_a_receiver_that_asks_to_wait_is_heeded_within_reason(retry_after: str | None, wait_s: int) -> None:
+    house = house_with_key()
+    job = completed(house)
+    house.replier.outcomes = [Delivery(429, "status 429", retry_after)]
+    house.reply.deliver(job.id)
+    assert house.now(job).cb_next_at == house.clock.now + wait_s * 1000
+
+
+@pytest.mark.parametrize("last", [Delivery(410, "status 410"), CallbackRefused("private")])
+def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: Delivery | Exception) -> None:
+    house = house_with_key()
+    job = completed(house)
+    house.replier.outcomes = [last]
+    house.reply.deliver(job.id)
+    assert house.now(job).cb == Callback.DEAD
+
+
+def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id() -> None:
+    house = house_with_key()
+    job = completed(house)
+    lease = {"now": house.clock.now, "max_attempts": 10, "cb_lease_until": house.clock.now + LEASE_MS}
+    house.jobs.apply(DELIVER, job.id, lease)
+    house.reply.deliver(job.id)
+    assert house.replier.posts == []
+    house.clock.advance(LEASE_MS / 1000 + 1)
+    assert house.swept(job).cb == Callback.PENDING
+    house.reply.deliver(job.id)
+    ((_, _, headers),) = house.replier.posts
+    assert (headers["webhook-id"], headers["x-attempt"]) == (f"msg_{job.id}_0", "2")
+
+
+def test_a_callback_nobody_began_is_sent_again_by_the_sweeper() -> None:
+    house = house_with_key()
+    job = completed(house)
+    house.clock.advance(61)
+    house.swept(job)
+    assert house.messages.callbacks == [(job.id, 0)]
+
+
+def test_a_message_that_comes_too_early_comes_back_when_it_is_due() -> None:
+    house = house_with_key()
+    job = completed(house)
+    house.replier.outcomes = [REFUSED]
+    house.reply.deliver(job.id)
+    house.messages.callbacks.clear()
+    house.reply.deliver(job.id)
+    assert house.messages.callbacks == [(job.id, 6)]
+    assert len(house.replier.posts) == 1
+
+
+def test_a_large_result_is_left_to_be_fetched() -> None:
+    house = house_with_key()
+    house.protocol.outcomes = [type(ANSWER)(200, {}, b'{"x":"%s"}' % (b"y" * MAX_BODY_BYTES))]
+    job = completed(house)
+    house.reply.deliver(job.id)
+    ((_, body, headers),) = house.replier.posts
+    told = json.loads(body)
+    assert headers["x-result-url"] == told["resultUrl"] == f"https://x.io/v1/jobs/{job.id}/result"
+    assert told["jobState"] == "Completed"
+    assert "result" not in told
+
+
+def test_a_redelivery_is_a_new_message_and_only_for_what_was_settled() -> None:
+    house = house_with_key()
+    job = completed(house)
+    with pytest.raises(Conflict):
+        house.enqueue.redeliver(house.now(job))
+    house.reply.deliver(job.id)
+    again = house.enqueue.redeliver(house.now(job))
+    assert (again.cb, again.cb_attempt, again.ttl) == (Callback.PENDING, 0, None)
+    house.reply.deliver(job.id)
+    assert [headers["webhook-id"] for _, _, headers in house.replier.posts] == [f"msg_{job.id}_0", f"msg_{job.id}_1"]
+
+
+def test_a_job_that_has_ended_is_told_to_its_deliverer_and_to_the_bus_without_its_words() -> None:
+    house, events = house_with_key(), FakeEvents()
+    finished = Finished(house.messages, events)
+    with_reply, without = completed(house, tag="t"), house.run(house.accept())
+    finished.tell(with_reply)
+    finished.tell(without)
+    assert house.messages.callbacks == [(with_reply.id, 0)]
+    ((kind, detail), _) = events.published
+    told = json.loads(detail)
+    assert kind == "JobCompleted"
+    assert (told["id"], told["tag"], told["state"], told["usage"]) == (
+        with_reply.id,
+        "t",
+        "Completed",
+        {"total_tokens": 3},
+    )
+    assert "hi" not in detail.decode()
+    assert told["state"] == State.COMPLETED
