@@ -13,13 +13,16 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import parse_qsl, unquote
+from typing import Any, BinaryIO, cast
+from urllib.parse import parse_qsl
 
+from local.http_body import BodyBroken, BodyTooLarge, declared_length, drain, read_body
 from local.runtime_api import FunctionFailed
 from local.template import GatewayResponse, Route
 
 MAX_BODY_BYTES = 10 * 1024 * 1024  # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
+MAX_DRAINED_BYTES = 64 * 1024 * 1024  # of a refused body
+STOP_POLL_S = 0.1  # how soon a listener sees that it is to stop
 Invoke = Callable[[str, bytes, str], bytes]
 _PARAMETER = re.compile(r"\{(\w+)(\+?)\}")
 
@@ -74,7 +77,7 @@ class Door:
     def open(self, routes: list[Route], answers: Mapping[str, GatewayResponse], invoke: Invoke) -> None:
         """Serve; `invoke` runs a function by its logical id. Raises (there): FunctionFailed."""
         self._server.front = _Front(Routes(routes), answers, invoke)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(STOP_POLL_S,), daemon=True).start()
 
     def close(self) -> None:
         if self._server.front is not None:
@@ -115,12 +118,13 @@ class _Front:
         if found is None:
             return self.own("MISSING_AUTHENTICATION_TOKEN", 403, "Missing Authentication Token", asked, request_id)
         event = json.dumps(_event(asked, *found, request_id)).encode()
+        began = time.monotonic()
         try:
             return _answered(json.loads(self._invoke(found[0].function, event, request_id)))
         except FunctionFailed as failed:
             if failed.type == "RequestTooLargeException":  # what AWS answers here has not been proven off AWS
                 return self.own("REQUEST_TOO_LARGE", 413, "Request Too Long", asked, request_id)
-            if failed.type == "Sandbox.Timedout":
+            if time.monotonic() - began >= found[0].timeout_s:  # API Gateway gives up first; else it sees a failure
                 return self.own("INTEGRATION_TIMEOUT", 504, "Endpoint request timed out", asked, request_id)
         except (ValueError, TypeError, KeyError, AttributeError):
             pass  # a malformed proxy response
@@ -147,7 +151,12 @@ class _Front:
 
 
 def _event(asked: Asked, route: Route, params: Mapping[str, str], request_id: str) -> dict[str, Any]:
-    """The proxy event. https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html"""
+    """The proxy event: path and path parameters percent-encoded as sent, query parameters decoded.
+
+    Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html; it is
+    silent on encoding, reports from deployed APIs are not: https://github.com/aws/aws-sam-cli/issues/3524,
+    https://github.com/serverless/serverless/issues/5037, https://github.com/localstack/localstack/pull/7728.
+    """
     path, _, query = asked.target.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     many_headers: dict[str, list[str]] = {}
@@ -156,17 +165,17 @@ def _event(asked: Asked, route: Route, params: Mapping[str, str], request_id: st
     many_query: dict[str, list[str]] = {}
     for name, value in pairs:
         many_query.setdefault(name, []).append(value)
-    host = next((value for name, value in asked.headers if name.lower() == "host"), "127.0.0.1")
+    sent = {name.lower(): value for name, value in asked.headers}
     now = time.time()
     return {
         "resource": route.path,
-        "path": unquote(path),
+        "path": path,
         "httpMethod": asked.method,
         "headers": {name: values[-1] for name, values in many_headers.items()},
         "multiValueHeaders": many_headers,
         "queryStringParameters": {name: values[-1] for name, values in many_query.items()} or None,
         "multiValueQueryStringParameters": many_query or None,
-        "pathParameters": {name: unquote(value).rstrip("/") for name, value in params.items()} or None,
+        "pathParameters": {name: value.rstrip("/") for name, value in params.items()} or None,
         "stageVariables": None,
         "requestContext": {
             "resourcePath": route.path,
@@ -174,14 +183,14 @@ def _event(asked: Asked, route: Route, params: Mapping[str, str], request_id: st
             "path": path,
             "protocol": "HTTP/1.1",
             "stage": "local",
-            "domainName": host,
+            "domainName": sent.get("host", "127.0.0.1"),
             "requestId": request_id,
             "extendedRequestId": request_id,
             "requestTime": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),
             "requestTimeEpoch": round(now * 1000),
             "accountId": "000000000000",
             "apiId": "local",
-            "identity": {"sourceIp": asked.source_ip, "userAgent": None},
+            "identity": {"sourceIp": asked.source_ip, "userAgent": sent.get("user-agent")},
         },
         "body": asked.body.decode("utf-8", "replace") if asked.body else None,
         "isBase64Encoded": False,
@@ -189,14 +198,16 @@ def _event(asked: Asked, route: Route, params: Mapping[str, str], request_id: st
 
 
 def _answered(response: Mapping[str, Any]) -> Answered:
-    single: Mapping[str, str] = response.get("headers") or {}
-    multiple: Mapping[str, list[str]] = response.get("multiValueHeaders") or {}
+    single: dict[str, Any] = response.get("headers") or {}
+    many: dict[str, list[Any]] = response.get("multiValueHeaders") or {}
     headers = [(name, str(value)) for name, value in single.items()]
-    for name, values in multiple.items():
+    for name, values in many.items():
         headers = [pair for pair in headers if pair[0].lower() != name.lower()]
         headers += [(name, str(value)) for value in values]
     body = response.get("body") or ""
     content = base64.b64decode(body) if response.get("isBase64Encoded") else body.encode()
+    if any(sign in text for pair in headers for text in pair for sign in "\r\n"):
+        raise ValueError("a header holds a line break")
     return Answered(int(response["statusCode"]), headers, content)
 
 
@@ -216,42 +227,47 @@ class _Handler(BaseHTTPRequestHandler):
         front = self.server.front
         if front is None:  # unreachable: nothing is accepted before `open`
             return
-        asked = Asked(self.command, self.path, self.headers.items(), b"", self.client_address[0])
-        body = self._body()
-        if body is None:
-            self.close_connection = True
-            answer = front.own("REQUEST_TOO_LARGE", 413, "Request Too Long", asked, str(uuid.uuid4()))
+        source = cast(BinaryIO, self.rfile)
+        try:
+            body = read_body(source, self.headers, limit=MAX_BODY_BYTES)
+        except BodyTooLarge:
+            self._refuse("REQUEST_TOO_LARGE", 413, "Request Too Long")
+            drain(source, self.headers, limit=MAX_DRAINED_BYTES)
+        except BodyBroken as broken:
+            self._refuse("DEFAULT_4XX", 400, f"Bad Request: {broken}")
         else:
-            answer = front.answer(Asked(asked.method, asked.target, asked.headers, body, asked.source_ip))
-        self._send(answer)
+            self._send(front.answer(self._asked(body)))
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = _serve  # noqa: N815  http.server's names
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = _serve  # noqa: N815
 
-    def _body(self) -> bytes | None:
-        """The whole body; None when it is over the limit. Reads on a little so that the caller hears the answer."""
-        if self.headers.get("transfer-encoding", "").lower() == "chunked":
-            return self._chunks()
-        length = int(self.headers.get("content-length") or 0)
-        if length > MAX_BODY_BYTES:
-            self._drain(length)
-            return None
-        return self.rfile.read(length)
+    def handle_expect_100(self) -> bool:
+        """Refuse before the body is sent, where its length already tells."""
+        try:
+            if declared_length(self.headers) <= MAX_BODY_BYTES:
+                return super().handle_expect_100()
+        except BodyBroken:
+            return super().handle_expect_100()  # refused when it is read
+        self._refuse("REQUEST_TOO_LARGE", 413, "Request Too Long")
+        return False
 
-    def _chunks(self) -> bytes | None:
-        body = bytearray()
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-            if len(body) > MAX_BODY_BYTES:
-                return None
-        while self.rfile.readline().strip():
-            pass
-        return bytes(body)
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses: bad syntax, a method nobody knows."""
+        if code == 501:
+            self._refuse("MISSING_AUTHENTICATION_TOKEN", 403, "Missing Authentication Token")
+        else:
+            self._refuse("DEFAULT_4XX", 400, "Bad Request")
 
-    def _drain(self, length: int) -> None:
-        left = min(length, 2 * MAX_BODY_BYTES)
-        while left > 0 and (read := self.rfile.read(min(left, 1 << 16))):
-            left -= len(read)
+    def _asked(self, body: bytes) -> Asked:
+        return Asked(self.command, self.path, self.headers.items(), body, self.client_address[0])
+
+    def _refuse(self, kind: str, status: int, message: str) -> None:
+        """One of API Gateway's own answers, and the end of a connection whose next request cannot be found."""
+        self.close_connection = True
+        self.command = getattr(self, "command", None) or "GET"  # unset where the request line was not understood
+        self.path = getattr(self, "path", "/")
+        self.headers = getattr(self, "headers", None) or self.MessageClass()
+        if self.server.front is not None:
+            self._send(self.server.front.own(kind, status, message, self._asked(b""), str(uuid.uuid4())))
 
     def _send(self, answer: Answered) -> None:
         bodiless = answer.status in (204, 304)

@@ -23,6 +23,7 @@ from local.template import REGION
 MAX_PAYLOAD_BYTES = 6_291_456
 MAX_SANDBOXES = 16  # of one function; a call more waits for one to be free
 INIT_S = 30.0  # Lambda gives 10; a busy laptop compiling bytecode needs more
+STOP_POLL_S = 0.1  # how soon a listener sees that it is to stop
 API = "/2018-06-01/runtime"
 
 
@@ -84,6 +85,12 @@ class Pool:
             finally:
                 self._give_back(sandbox)
 
+    @property
+    def size(self) -> int:
+        """Processes that run."""
+        with self._lock:
+            return sum(sandbox.is_alive for sandbox in self._all)
+
     def close(self) -> None:
         with self._lock:
             sandboxes, self._all, self._free = self._all, set(), []
@@ -92,8 +99,11 @@ class Pool:
 
     def _take(self) -> "_Sandbox":
         with self._lock:
-            if self._free:
-                return self._free.pop()
+            while self._free:
+                if (sandbox := self._free.pop()).is_alive:
+                    return sandbox
+                self._all.discard(sandbox)  # it died between two calls; that is nobody's failure
+                sandbox.close()
         sandbox = _Sandbox(self.function, self._environment(), self._log)
         with self._lock:
             self._all.add(sandbox)
@@ -146,7 +156,7 @@ class _Sandbox:
         self._ended: FunctionFailed | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(STOP_POLL_S,), daemon=True).start()
         self._child = children.start(
             [sys.executable, "-m", "awslambdaric", function.handler],
             environment={**environment, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}"},
@@ -168,7 +178,7 @@ class _Sandbox:
     def invoke(self, request_id: str, event: bytes) -> bytes:
         self.wait_until_ready()
         limit_s = self._function.timeout_s
-        self._calls.put(_Call(request_id, event, round((time.time() + limit_s) * 1000)))
+        self._calls.put(_Call(request_id, event, int((time.time() + limit_s) * 1000)))
         try:
             end = self._ends.get(timeout=limit_s)
         except queue.Empty:
@@ -228,7 +238,9 @@ class _Sandbox:
                     problem = (
                         f"Response payload size exceeded maximum allowed payload size ({MAX_PAYLOAD_BYTES} bytes)."
                     )
-                    sandbox._ends.put(FunctionFailed("Function.ResponseSizeTooLarge", problem))
+                    failure = FunctionFailed("Function.ResponseSizeTooLarge", problem)
+                    sandbox._kill(failure)  # its client gives up over the refusal; the next call must not meet that
+                    sandbox._ends.put(failure)
                 elif verb == "response":
                     self._send(202, b'{"status":"OK"}', {})
                     sandbox._ends.put(body)

@@ -110,7 +110,7 @@ def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: D
 def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id() -> None:
     house = house_with_key()
     job = completed(house)
-    lease = {"now": house.clock.now, "max_attempts": 10, "cb_lease_until": house.clock.now + LEASE_MS}
+    lease = {"now": house.clock.now, "max_attempts": 10, "cb_token": "t", "cb_lease_until": house.clock.now + LEASE_MS}
     house.jobs.apply(DELIVER, job.id, lease)
     house.reply.deliver(job.id)
     assert house.replier.posts == []

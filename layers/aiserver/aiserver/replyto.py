@@ -11,6 +11,7 @@ import hmac
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -175,12 +176,16 @@ def _refused(why: str) -> CallbackRefused:
 
 
 def _excerpt(response: httpx.Response) -> str:
-    """The start of the answer, as text for its owner's eyes; reading ends at the limit, however much is to come."""
+    """The start of the answer, as text for its owner's eyes; reading ends at the limit, however much is to come.
+
+    The status has been heard: what goes wrong after it takes nothing back.
+    """
     read = bytearray()
-    for chunk in response.iter_raw():
-        read += chunk
-        if len(read) >= MAX_ANSWER_BYTES:
-            break
+    with suppress(httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError):
+        for chunk in response.iter_raw():
+            read += chunk
+            if len(read) >= MAX_ANSWER_BYTES:
+                break
     return read[:MAX_EXCERPT_CHARS].decode("utf-8", "replace")
 
 

@@ -1,0 +1,67 @@
+"""Runs one function on one event from events/, in the embedded cloud and its real runtime client.
+
+python -m local.invoke chat              events/chat.json, function chat
+python -m local.invoke chat.no-model     events/chat.no-model.json, function chat
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from local.cloud import Cloud
+from local.ministack import CloudFailed
+from local.runtime_api import FunctionFailed
+from local.template import REPOSITORY
+from local.upstream import choose
+
+EVENTS = REPOSITORY / "events"
+
+
+class WrongEvent(Exception):
+    """What the caller must put right; shown as one line."""
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        name, event = read_event(arguments)
+        with choose(os.environ) as upstream, Cloud(upstream) as cloud:
+            print(upstream.sentence, file=sys.stderr)
+            if name not in cloud.function_names:
+                raise WrongEvent(f"there is no function {name}, only {', '.join(cloud.function_names)}")
+            with_key(event, cloud.seeded.api_key)
+            print(json.dumps(json.loads(cloud.invoke(name, json.dumps(event).encode())), indent=2, ensure_ascii=False))
+    except (WrongEvent, CloudFailed, FunctionFailed) as failed:
+        print(f"invoke: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def read_event(arguments: list[str], events: Path = EVENTS) -> tuple[str, dict[str, Any]]:
+    """The function's name, which is the event's up to its first dot, and the event. Raises: WrongEvent."""
+    known = sorted(path.stem for path in events.glob("*.json"))
+    if len(arguments) != 1 or arguments[0] not in known:
+        raise WrongEvent(f"name one event of {events}: {', '.join(known) or 'there is none yet'}")
+    try:
+        event: Any = json.loads((events / f"{arguments[0]}.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WrongEvent(f"{arguments[0]}.json is not JSON: {error}") from error
+    if not isinstance(event, dict):
+        raise WrongEvent(f"{arguments[0]}.json is not an object")
+    return arguments[0].partition(".")[0], cast(dict[str, Any], event)
+
+
+def with_key(event: dict[str, Any], api_key: str) -> None:
+    """Put a key that works in place of the event's: keys are made anew at every boot."""
+    for member, value in (("headers", f"Bearer {api_key}"), ("multiValueHeaders", [f"Bearer {api_key}"])):
+        headers: dict[str, Any] = event.get(member) or {}
+        for name in headers:
+            if name.lower() == "authorization":
+                headers[name] = value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
