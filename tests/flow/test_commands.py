@@ -1,0 +1,185 @@
+"""The commands people and scripts rely on, as they run them: dev, demo, invoke and the admin tool."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local.template import REPOSITORY
+from tests.flow.conftest import Product
+
+CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "hi"}]}
+PROVIDERS = """
+providers:
+  - name: mine
+    base_url: {base_url}
+    api_key_var: MY_KEY
+    models: {{"llama3:8b": vendor/llama}}
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def admin(product: Product, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    cloud = {
+        "AWS_ENDPOINT_URL": product.cloud.endpoint_url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    return run("aiserver.admin", *arguments, **cloud, **environment)
+
+
+@contextmanager
+def dev(**environment: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`make dev` until the block ends, then Ctrl-C; yields the lines up to READY."""
+    command = [sys.executable, "-m", "local.dev"]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=os.environ | environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        try:
+            for line in process.stdout:
+                lines.append(line.strip())
+                if line.startswith("READY"):
+                    break
+            yield process, lines
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def children(pid: int) -> list[int]:
+    """The processes started by `pid`, and theirs, as Linux tells."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *children(child)]
+    return found
+
+
+def have_ended(processes: list[int]) -> bool:
+    """Whether these pidfds' processes have ended, or do within moments of being killed."""
+    return all(select.select([process], [], [], 5)[0] for process in processes)
+
+
+def test_dev_serves_until_ctrl_c_and_leaves_nothing(product: Product, tmp_path: Path) -> None:
+    providers = tmp_path / "providers.yaml"
+    providers.write_text(PROVIDERS.format(base_url=product.upstream.base_url))
+    with dev(PORT="0", PROVIDERS=str(providers), MY_KEY="sk-of-the-provider") as (process, lines):
+        url = lines[-1].removeprefix("READY ")
+        card_file = REPOSITORY / ".local" / f"dev-{url.rsplit(':', 1)[1]}.json"
+        card = json.loads(card_file.read_text())
+        assert str(providers) in lines[0]
+        assert (card["base_url"], card["pid"]) == (url, process.pid)
+        assert card["api_key"] != card["other_api_key"]
+        assert card["webhook_secret"].startswith("whsec_")
+        headers = {"authorization": f"Bearer {card['api_key']}"}
+        assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
+        started = [os.pidfd_open(pid) for pid in children(process.pid)]
+        assert started
+    assert process.returncode == 0
+    assert not card_file.exists()
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    (sent,) = product.upstream.requests
+    assert (sent.headers["authorization"], json.loads(sent.body)["model"]) == (
+        "Bearer sk-of-the-provider",
+        "vendor/llama",
+    )
+
+
+def test_strict_callbacks_are_production_s_rules() -> None:
+    with dev(PORT="0", STRICT_CALLBACKS="1") as (_, lines):
+        url = lines[-1].removeprefix("READY ")
+        card = json.loads((REPOSITORY / ".local" / f"dev-{url.rsplit(':', 1)[1]}.json").read_text())
+        headers = {"authorization": f"Bearer {card['api_key']}"}
+        ask = {"replyTo": "http://127.0.0.1:9/hook", "request": CHAT}
+        refused = httpx.post(f"{url}/api/QueueOpenAiChatCompletion", json=ask, headers=headers)
+    assert refused.status_code == 400
+    assert refused.json()["responseStatus"]["errors"][0]["fieldName"] == "ReplyTo"
+    assert "SCRIPTED" in lines[0]
+
+
+def test_a_taken_port_gets_a_clear_message_and_nothing_is_started() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        failed = run("local.dev", PORT=str(port))
+    assert failed.returncode == 1
+    assert failed.stderr.strip() == f"dev: port {port} is taken; choose another, as in: PORT={port + 1} make dev"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("providers: [{name: a}]", "base_url"),
+        ("nothing: 1", "'providers'"),
+        ("providers: [{name: a, base_url: http://x, api_key_var: UNSET_KEY, models: {m: }}]", "UNSET_KEY is not set"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_providers_that_are_configured_wrongly_are_told_in_a_line(
+    text: str, why: str, product: Product, tmp_path: Path
+) -> None:
+    file = tmp_path / "providers.yaml"
+    file.write_text(text)
+    failed = admin(product, "providers", "apply", str(file))
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert why in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_the_admin_tool_makes_lists_and_revokes_keys(product: Product) -> None:
+    made = json.loads(admin(product, "keys", "create", "by-hand", "--expires-days", "1").stdout)
+    headers = {"authorization": f"Bearer {made['key']}"}
+    assert httpx.get(f"{product.url}/v1/models", headers=headers).status_code == 200
+    listed = admin(product, "keys", "list").stdout
+    assert made["id"] in listed
+    assert made["key"] not in listed
+    revoked = json.loads(admin(product, "keys", "revoke", made["id"]).stdout)
+    assert revoked["revoked"].endswith("Z")
+    assert admin(product, "keys", "revoke", "nobody").returncode == 1
+
+
+def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Product, tmp_path: Path) -> None:
+    before = admin(product, "providers", "list").stdout
+    file = tmp_path / "providers.yaml"
+    file.write_text(PROVIDERS.format(base_url=product.upstream.base_url))
+    try:
+        applied = admin(product, "providers", "apply", str(file), MY_KEY="sk-secret")
+        assert applied.returncode == 0, applied.stderr
+        (provider,) = [json.loads(line) for line in applied.stdout.splitlines()]
+        assert provider["api_key_secret"] == "/aiserver/providers/mine/api-key"
+        assert "sk-secret" not in applied.stdout + admin(product, "providers", "list").stdout
+    finally:
+        again = tmp_path / "before.yaml"
+        again.write_text(json.dumps({"providers": [json.loads(line) for line in before.splitlines()]}))
+        assert admin(product, "providers", "apply", str(again)).stdout == before
+
+
+def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:
+    failed = admin(product, "--stack", "nowhere", "keys", "list")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("aiserver: stack nowhere cannot be read")
+    assert "Traceback" not in failed.stderr
+
+
+def test_the_demo_shows_every_step_and_ends_well() -> None:
+    shown = run("local.demo")
+    assert shown.returncode == 0, shown.stderr
+    for told in ("SCRIPTED", "1. Ask now", "2. Ask later", "signature valid", "jobState Completed", "404 NotFound"):
+        assert told in shown.stdout
