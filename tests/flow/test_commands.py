@@ -95,7 +95,7 @@ def test_dev_serves_until_ctrl_c_and_leaves_nothing(product: Product, tmp_path: 
         assert started
     assert process.returncode == 0
     assert not card_file.exists()
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert have_ended(started)
     (sent,) = product.upstream.requests
     assert (sent.headers["authorization"], json.loads(sent.body)["model"]) == (
         "Bearer sk-of-the-provider",
