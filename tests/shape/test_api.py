@@ -1,0 +1,111 @@
+"""What no linter sees of the API: that its routes are the code's, and that its own answers speak our error shape."""
+
+import json
+import re
+
+import pytest
+
+from aiserver import errors
+from local import template
+from tests import stack
+from tests.stack import TEMPLATE
+
+ROUTES = template.routes(TEMPLATE)
+RESPONSES = template.gateway_responses(TEMPLATE)
+API_FUNCTIONS = sorted({route.function for route in ROUTES})
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-basic-concept.html names what a part may hold
+PART = re.compile(r"[A-Za-z0-9._:-]+|\{[a-z]+\+?\}")
+API_LIMIT_S = 29
+# Which error of ours each of API Gateway's own answers is.
+ERRORS = {
+    "UNAUTHORIZED": errors.Unauthorized,
+    "ACCESS_DENIED": errors.Forbidden,
+    "MISSING_AUTHENTICATION_TOKEN": errors.NotFound,
+    "REQUEST_TOO_LARGE": errors.PayloadTooLarge,
+    "THROTTLED": errors.TooManyRequests,
+    "INTEGRATION_TIMEOUT": errors.ProviderTimeout,
+    "DEFAULT_4XX": errors.InvalidRequest,
+    "DEFAULT_5XX": errors.AiServerError,
+}
+CONTEXT = {"$context.error.messageString": '"Say \\"please\\""', "$context.requestId": "5c1e-42"}
+
+
+@pytest.mark.parametrize("function", API_FUNCTIONS)
+def test_the_api_sends_a_function_just_the_routes_its_code_has(function: str) -> None:
+    sent = {(route.method, route.path) for route in ROUTES if route.function == function and route.method != "OPTIONS"}
+    assert sent == set(stack.module(function).ROUTES)
+
+
+def test_every_path_answers_options_so_that_browsers_may_ask() -> None:
+    paths = {route.path for route in ROUTES}
+    assert {route.path for route in ROUTES if route.method == "OPTIONS"} == paths
+
+
+def test_methods_are_listed_one_by_one() -> None:
+    assert {route.method for route in ROUTES} <= METHODS
+
+
+@pytest.mark.parametrize("path", sorted({route.path for route in ROUTES}))
+def test_a_path_holds_only_what_api_gateway_accepts(path: str) -> None:
+    parts = path.removeprefix("/").split("/")
+    assert all(PART.fullmatch(part) for part in parts)
+    assert not any("+" in part for part in parts[:-1])
+
+
+def test_no_two_path_variables_stand_at_one_place() -> None:
+    variables: dict[str, set[str]] = {}
+    for route in ROUTES:
+        parts = route.path.split("/")
+        for at, part in enumerate(parts):
+            if part.startswith("{"):
+                variables.setdefault("/".join(parts[:at]), set()).add(part)
+    assert {place: names for place, names in variables.items() if len(names) > 1} == {}
+
+
+def test_the_stage_is_not_taken_for_a_version() -> None:
+    assert template.stage(TEMPLATE) != "v1"
+
+
+def test_every_answer_is_buffered_and_in_time_for_the_api() -> None:
+    assert not any(route.streamed for route in ROUTES)
+    assert max(route.timeout_s for route in ROUTES) <= API_LIMIT_S
+
+
+@pytest.mark.parametrize("function", API_FUNCTIONS)
+def test_a_function_behind_the_api_gives_up_before_the_api_does(function: str) -> None:
+    assert stack.number(stack.properties(function)["Timeout"]) <= API_LIMIT_S
+
+
+def test_the_api_itself_answers_in_all_the_cases_our_code_never_sees() -> None:
+    assert set(RESPONSES) == set(ERRORS)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_the_api_s_own_answer_is_the_error_body_of_our_code(kind: str) -> None:
+    (body,) = RESPONSES[kind].templates.values()
+    for name, value in CONTEXT.items():
+        body = body.replace(name, value)
+    assert "$" not in body
+    told, error = json.loads(body), ERRORS[kind]
+    assert set(told) == {"responseStatus", "error"}
+    assert told["responseStatus"]["errorCode"] == error.error_code
+    assert (told["error"]["type"], told["error"]["code"]) == (error.type, error.code)
+    assert told["responseStatus"]["message"] == told["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_the_api_s_own_answer_has_our_status(kind: str) -> None:
+    assert RESPONSES[kind].status == (None if kind.startswith("DEFAULT") else ERRORS[kind].status)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_browser_may_read_the_api_s_own_answer(kind: str) -> None:
+    headers = RESPONSES[kind].headers
+    assert headers["Access-Control-Allow-Origin"] == "method.request.header.origin"
+    assert headers["Vary"] == "'Origin'"
+
+
+def test_a_call_that_ran_out_of_time_is_not_repeated_by_the_official_clients() -> None:
+    assert RESPONSES["INTEGRATION_TIMEOUT"].headers["x-should-retry"] == "'false'"
+    assert RESPONSES["THROTTLED"].headers["Retry-After"] == "'1'"
