@@ -60,10 +60,13 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  #
 docs: $(VENV)/local.installed  ## write what the docs take from the code
 	@$(BIN)/python docs/generate.py
 
+bench: $(VENV)/local.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.local
+
 build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python3.13)
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam build
 
 deploy: build  ## to your AWS account, as samconfig.toml says
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy
 
-.PHONY: help lock demo dev invoke test check docs build deploy
+.PHONY: bench help lock demo dev invoke test check docs build deploy

@@ -1,0 +1,154 @@
+"""How fast the product is on this machine's embedded cloud: `make bench` writes raw numbers and docs/benchmarks.md.
+
+"""How fast the product is on this machine's embedded cloud; `make bench` writes raw numbers and docs/benchmarks.md.
+"""
+
+import http.client
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from local import ministack
+from local.cloud import Cloud
+from local.door import Door
+from local.receiver import Receiver, receiver
+from local.runtime_api import Deployed, Pool
+from local.scripted import ScriptedProvider
+from local.template import REPOSITORY, Route
+from local.upstream import scripted_upstream
+
+RESULTS = REPOSITORY / "benchmarks" / "results" / "local.json"
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+CALLS = 500
+JOBS = 50
+CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "How do LLMs work?"}], "max_tokens": 50}
+TRIVIAL = "def handler(event, context):\n    return {'statusCode': 200, 'body': '{}'}\n"
+
+
+def main() -> int:
+    figures = {"the local door alone, trivial handler": _door()}
+    with ScriptedProvider() as upstream:
+        started = time.monotonic()
+        with Cloud(scripted_upstream(upstream)) as cloud, receiver() as hook:
+            figures["boot of the embedded cloud, once"] = _summary([(time.monotonic() - started) * 1000])
+            figures |= _product(cloud, upstream, hook)
+    told: dict[str, Any] = {
+        "command": "make bench",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "unit": "ms",
+        "figures": figures,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    PAGE.write_text(page(told), encoding="utf-8")
+    print(page(told))
+    return 0
+
+
+def _product(cloud: Cloud, upstream: ScriptedProvider, hook: Receiver) -> dict[str, Mapping[str, float]]:
+    headers = {"authorization": f"Bearer {cloud.seeded.api_key}"}
+    with httpx.Client(base_url=cloud.base_url, headers=headers, timeout=60, trust_env=False) as caller:
+        direct = f"{upstream.base_url}/chat/completions"
+        queue = "/api/QueueOpenAiChatCompletion"
+
+        def job() -> None:
+            caller.post(queue, json={"replyTo": hook.url, "request": CHAT}).raise_for_status()
+            hook.next(60)
+
+        return {
+            "the upstream asked directly": _timed(CALLS, lambda: caller.post(direct, json=CHAT).raise_for_status()),
+            "GET /health": _timed(CALLS, lambda: caller.get("/health").raise_for_status()),
+            "POST /v1/chat/completions": _timed(
+                CALLS, lambda: caller.post("/v1/chat/completions", json=CHAT).raise_for_status()
+            ),
+            f"POST {queue}, accepted": _timed(
+                CALLS, lambda: caller.post(queue, json={"request": CHAT}).raise_for_status()
+            ),
+            "queued job, from accept to callback received": _timed(JOBS, job),
+        }
+
+
+def _door() -> Mapping[str, float]:
+    """A handler that does nothing, in the real runtime client, over a connection that is kept alive."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "handler.py").write_text(TRIVIAL)
+        function = Deployed("trivial", "arn:aws:lambda:us-east-1:0:function:t", folder, "handler.handler", 10, 128, {})
+        pool = Pool(function, "http://127.0.0.1:1", folder, [])
+        door = Door(0)
+        try:
+            pool.warm()
+            door.open(
+                [Route("GET", "/trivial", "T", 29, streamed=False)],
+                {},
+                lambda _, event, request_id: pool.invoke(event, request_id=request_id),
+            )
+            connection = http.client.HTTPConnection("127.0.0.1", door.port)  # a tenth of what httpx itself costs
+
+            def call() -> None:
+                connection.request("GET", "/trivial")
+                connection.getresponse().read()
+
+            return _timed(CALLS, call)
+        finally:
+            door.close()
+            pool.close()
+
+
+def _timed(times: int, call: Callable[[], object]) -> Mapping[str, float]:
+    for _ in range(max(1, times // 10)):
+        call()
+    took: list[float] = []
+    for _ in range(times):
+        started = time.perf_counter()
+        call()
+        took.append((time.perf_counter() - started) * 1000)
+    return _summary(took)
+
+
+def _summary(took_ms: list[float]) -> Mapping[str, float]:
+    ordered = sorted(took_ms)
+    return {
+        "times": len(ordered),
+        "p50": round(statistics.median(ordered), 2),
+        "p95": round(ordered[int(len(ordered) * 0.95)], 2),
+        "max": round(ordered[-1], 2),
+    }
+
+
+def page(told: Mapping[str, Any]) -> str:
+    """docs/benchmarks.md from the raw numbers."""
+    rows = [f"| {name} | {f['times']} | {f['p50']} | {f['p95']} | {f['max']} |" for name, f in told["figures"].items()]
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            f"`{told['command']}`, {told['date']}, on {told['machine']}. Raw numbers: `benchmarks/results/local.json`.",
+            "The embedded cloud with an upstream that answers at once. Caller, upstream and product share the cores, one",
+            "call at a time, and each line includes the caller's own HTTP client, as the first line shows it.",
+            "On AWS, the network and cold starts come on top.",
+            "",
+            "| what | times | p50 ms | p95 ms | max ms |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except ministack.CloudFailed as failed:
+        sys.exit(f"bench: {failed}")
