@@ -1,6 +1,6 @@
-"""How fast the product is on this machine's embedded cloud: `make bench` writes raw numbers and docs/benchmarks.md.
+"""How fast the product is on this machine's embedded cloud: writes the raw results and docs/benchmarks.md.
 
-"""How fast the product is on this machine's embedded cloud; `make bench` writes raw numbers and docs/benchmarks.md.
+The upstream answers at once; caller, upstream, door and handlers share the machine's cores: read ratios, not records.
 """
 
 import http.client
@@ -134,7 +134,7 @@ def page(told: Mapping[str, Any]) -> str:
         [
             "# Benchmarks",
             "",
-            f"`{told['command']}`, {told['date']}, on {told['machine']}. Raw numbers: `benchmarks/results/local.json`.",
+            f"`{told['command']}`, {told['date']}, {told['machine']}. Raw numbers: `benchmarks/results/local.json`.",
             "The embedded cloud with an upstream that answers at once. Caller, upstream and product share the cores, one",
             "call at a time, and each line includes the caller's own HTTP client, as the first line shows it.",
             "On AWS, the network and cold starts come on top.",
