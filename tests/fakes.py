@@ -45,13 +45,16 @@ class FakeJobs:
         self.bodies: dict[tuple[int, str], bytes] = {}
         self.refs: dict[tuple[str, str], tuple[int, int]] = {}
 
-    def create(self, job: Job, request: bytes, *, now_ms: int) -> Accepted:
+    def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> Accepted:
         named, ttl = self.refs.get((job.owner, job.ref_id), (0, 0))
         if named in self.items and ttl > now_ms // 1000:
             return Accepted(Job.from_item(self.items[named]), created=False)
         while job.id in self.items:
             job = replace(job, id=self._clock.job_id())
         job = replace(job, request_at="item")
+        if result is not None:
+            job = replace(job, result_at="item", result_bytes=len(result))
+            self.bodies[job.id, "result"] = result
         self.items[job.id] = job.to_item()
         self.bodies[job.id, "request"] = request
         self.refs[job.owner, job.ref_id] = (job.id, job.deadline // 1000 + 11 * 86_400)

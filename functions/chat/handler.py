@@ -9,9 +9,12 @@ from aiserver.wire import requests
 
 def answer(request: Request) -> Response:
     parts = wiring.chat()
-    parts.keys.authenticate(request.headers)
-    done = parts.chat.answer(requests.chat(request.body), deadline_ms=request.deadline_ms)
+    owner = parts.keys.authenticate(request.headers).id
+    asked = requests.chat(request.body)
+    done = parts.chat.answer(asked, owner=owner, base_url=request.base_url, deadline_ms=request.deadline_ms)
     told = {**done.headers, "x-provider": done.provider, "x-attempts": str(done.attempts)}
+    if done.replayed:
+        told["x-replayed"] = "true"
     return Response(done.body, done.status, told)
 
 

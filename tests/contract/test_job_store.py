@@ -102,6 +102,16 @@ def test_an_accepted_job_is_there_with_its_request(jobs: JobStore, clock: FakeCl
     assert jobs.get(accepted.job.id + 1) is None
 
 
+@pytest.mark.parametrize("size", [20, INLINE_BYTES + 1])
+def test_a_job_answered_on_the_spot_is_there_with_both_its_bodies(size: int, jobs: JobStore, clock: FakeClock) -> None:
+    done = job(clock, state=State.COMPLETED, due_shard=None, due_at=None)
+    made = jobs.create(done, b"q" * size, now_ms=clock.now, result=b"a" * size).job
+    assert jobs.get(made.id) == made
+    assert (jobs.request(made), jobs.result(made)) == (b"q" * size, b"a" * size)
+    assert made.result_bytes == size
+    assert all(jobs.due(str(shard), now_ms=clock.now + 10**9, limit=10) == [] for shard in range(8))
+
+
 def test_one_ref_id_names_one_job_per_owner(jobs: JobStore, clock: FakeClock) -> None:
     first = jobs.create(job(clock, ref_id="r"), b"1", now_ms=clock.now)
     again = jobs.create(job(clock, ref_id="r"), b"2", now_ms=clock.now)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 
 import httpx
 import pytest
@@ -248,3 +249,41 @@ def test_nothing_listens_beyond_this_machine(product: Product) -> None:
     for address in {entry[4][0] for entry in socket.getaddrinfo("localhost", None)} - {"127.0.0.1"}:
         with socket.socket(socket.AF_INET6 if ":" in str(address) else socket.AF_INET) as probe:
             assert probe.connect_ex((str(address), port)) != 0
+
+
+def test_a_sync_chat_with_a_ref_id_is_answered_once_and_told_again(product: Product) -> None:
+    told = b'{"id":"paid-once", "choices":[],"usage":{"total_tokens":1}, "n":2.50}'
+    product.upstream.answer_with(200, told)
+    ask = CHAT[:-1] + ',"refId":"sync-1","tag":"sync"}'
+    first = product.http.post("/v1/chat/completions", content=ask)
+    again = product.http.post("/api/OpenAiChatCompletion", content=ask)
+    assert first.content == again.content == told
+    assert ("x-replayed" in first.headers, again.headers["x-replayed"]) == (False, "true")
+    assert len(product.upstream.requests) == 1
+    other = product.http.post("/v1/chat/completions", content=ask.replace("hi", "ho"))
+    assert both(other) == (409, "Conflict", "invalid_request_error", "idempotency_conflict")
+    status = product.http.get("/api/GetOpenAiChatStatus?refId=sync-1").json()
+    assert (status["jobState"], status["tag"], status["usage"]) == ("Completed", "sync", {"total_tokens": 1})
+    foreign = {"authorization": f"Bearer {product.cloud.seeded.other_api_key}"}
+    assert "x-replayed" not in product.http.post("/v1/chat/completions", content=ask, headers=foreign).headers
+
+
+def test_a_sync_chat_whose_ref_id_names_a_running_job_is_a_conflict(product: Product) -> None:
+    hold = threading.Event()
+    product.upstream.answer_with(200, b'{"choices":[]}', hold=hold)
+    product.http.post("/api/QueueOpenAiChatCompletion", content='{"refId":"runs","request":%s}' % CHAT)
+    try:
+        refused = product.http.post("/v1/chat/completions", content=CHAT[:-1] + ',"refId":"runs"}')
+        assert both(refused) == (409, "Conflict", "invalid_request_error", "idempotency_conflict")
+        assert refused.headers["x-should-retry"] == "false"
+    finally:
+        hold.set()
+    product.ended("runs")
+    done = product.http.post("/v1/chat/completions", content=CHAT[:-1] + ',"refId":"runs"}')
+    assert (done.status_code, done.headers["x-replayed"]) == (200, "true")
+
+
+def test_a_sync_chat_with_only_a_tag_is_recorded(product: Product) -> None:
+    product.http.post("/v1/chat/completions", content=CHAT[:-1] + ',"tag":"only-tag"}').raise_for_status()
+    (job,) = product.http.get("/api/QueryJobs?tag=only-tag").json()["results"]
+    assert (job["state"], job["model"], job["attempts"]) == ("Completed", "llama3:8b", 1)

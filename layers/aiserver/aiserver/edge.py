@@ -24,7 +24,9 @@ ANSWER_MS = 1_500  # kept free at the end of a function's time, to say that time
 ALLOWED_HEADERS = (
     "authorization, content-type, x-api-key, idempotency-key, x-ref-id, x-tag, x-reply-to, x-provider, x-deadline"
 )
-EXPOSED_HEADERS = "location, retry-after, x-aiserver-request-id, x-attempts, x-provider, x-request-id, x-should-retry"
+EXPOSED_HEADERS = (
+    "location, retry-after, x-aiserver-request-id, x-attempts, x-provider, x-replayed, x-request-id, x-should-retry"
+)
 
 logger = Logger()
 

@@ -30,7 +30,10 @@ class Http(Settings):
 
 
 class ChatSettings(Http):
-    pass
+    jobs_table: str
+    bodies_bucket: str
+    settled_job_days: int
+    public_base_url: str
 
 
 class QueueSettings(Http):

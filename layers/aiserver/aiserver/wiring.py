@@ -67,7 +67,12 @@ def chat() -> ChatParts:
     settings = ChatSettings.read()
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
     router = _calling_router(config)
-    return ChatParts(Edge(CLOCK, settings.cors_origins), Authenticator(config, CLOCK), Chat(router, CLOCK))
+    jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
+    return ChatParts(
+        Edge(CLOCK, settings.cors_origins, settings.public_base_url),
+        Authenticator(config, CLOCK),
+        Chat(jobs, router, CLOCK, settled_days=settings.settled_job_days),
+    )
 
 
 @cache

@@ -39,11 +39,19 @@ class DynamoJobs:
         self._s3 = s3
         self._new_id = new_id
 
-    def create(self, job: Job, request: bytes, *, now_ms: int) -> Accepted:
+    def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> Accepted:
         lost: int | None = None  # the job a RefId still points at, though it has been deleted
         for _ in range(TRIES):
-            job = self._place_request(job, request)
-            writes = self._create_writes(job, request, now_ms=now_ms, lost=lost)
+            job = replace(job, request_at=self._place(f"jobs/{job.id}/request", request))
+            bodies = [self._body_item(job, "REQUEST", request)] if job.request_at == "item" else []
+            if result is not None:
+                at = self._place(f"jobs/{job.id}/result-0-{job.attempt}", result)
+                job = replace(job, result_at=at, result_bytes=len(result))
+                bodies += [self._body_item(job, "RESULT", result)] if at == "item" else []
+            writes = [
+                *self._create_writes(job, now_ms=now_ms, lost=lost),
+                *({"Put": {"TableName": self._table, "Item": body}} for body in bodies),
+            ]
             reasons = self._transact(writes)
             if not reasons:
                 return Accepted(job, created=True)
@@ -56,19 +64,14 @@ class DynamoJobs:
                 job = replace(job, id=self._new_id())
         raise AiServerError("The job could not be written")
 
-    def _place_request(self, job: Job, request: bytes) -> Job:
-        if len(request) <= INLINE_BYTES:
-            return replace(job, request_at="item")
-        return replace(job, request_at=self._put(f"jobs/{job.id}/request", request))
-
-    def _create_writes(self, job: Job, request: bytes, *, now_ms: int, lost: int | None) -> list[dict[str, Any]]:
+    def _create_writes(self, job: Job, *, now_ms: int, lost: int | None) -> list[dict[str, Any]]:
         ref = {
             "pk": f"REF#{job.owner}#{job.ref_id}",
             "sk": "REF",
             "job_id": job.id,
             "ttl": (job.deadline + REF_TTL_MS) // 1000,
         }
-        writes: list[dict[str, Any]] = [
+        return [
             {
                 "Put": {
                     "TableName": self._table,
@@ -87,9 +90,6 @@ class DynamoJobs:
                 }
             },
         ]
-        if job.request_at == "item":
-            writes.append({"Put": {"TableName": self._table, "Item": self._body_item(job, "REQUEST", request)}})
-        return writes
 
     def get(self, job_id: int) -> Job | None:
         found = self._dynamodb.get_item(TableName=self._table, Key=pack(_job_key(job_id)), ConsistentRead=True)
@@ -116,9 +116,7 @@ class DynamoJobs:
         return Job.from_item(unpack(answer["Attributes"]))
 
     def complete(self, transition: Transition, job: Job, params: Mapping[str, Value], result: bytes) -> Refused | None:
-        at = "item"
-        if len(result) > INLINE_BYTES:
-            at = self._put(f"jobs/{job.id}/result-{job.epoch}-{job.attempt}", result)
+        at = self._place(f"jobs/{job.id}/result-{job.epoch}-{job.attempt}", result)
         params = {**params, "result_at": at, "result_bytes": len(result)}
         change = {"TableName": self._table, "Key": pack(_job_key(job.id)), **update(transition, params)}
         writes: list[dict[str, Any]] = [{"Update": change}]
@@ -223,7 +221,10 @@ class DynamoJobs:
             raise AiServerError(f"Job {job.id} has no {kind.lower()} any more")
         return bytes(unpack(found["Item"])["body"])
 
-    def _put(self, key: str, body: bytes) -> str:
+    def _place(self, key: str, body: bytes) -> str:
+        """Where a body goes: "item", to be written beside its job, or an object that is written here and now."""
+        if len(body) <= INLINE_BYTES:
+            return "item"
         if self._s3 is None:
             raise AiServerError("This function writes no large bodies")
         self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")

@@ -1,5 +1,6 @@
 """The job: one unit of work somebody asked for, whatever its kind."""
 
+import hashlib
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -89,6 +90,11 @@ class Job:
     def to_item(self) -> dict[str, Any]:
         """The table's attributes; what is None is left out."""
         return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+
+
+def request_hash(operation: str, body: bytes) -> str:
+    """What tells whether a RefId is used for the same request again."""
+    return hashlib.sha256(operation.encode() + b"\n" + body).hexdigest()
 
 
 def due_shard(job_id: int) -> str:

@@ -34,10 +34,11 @@ class Page:
 class JobStore(Protocol):
     """The truth about jobs."""
 
-    def create(self, job: Job, request: bytes, *, now_ms: int) -> Accepted:
+    def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> Accepted:
         """T1: write the job, its request and its RefId at once, or give back the job that holds the RefId.
 
-        Takes a further id where the job's own is taken. Large bodies are written before what refers to them.
+        A job that was answered on the spot is written with its `result`. Takes a further id where the job's own is
+        taken. Large bodies are written before what refers to them.
         """
         ...
 

@@ -1,6 +1,5 @@
 """Accept a request to be answered later, exactly once for a RefId; cancel one; ask for its callback again."""
 
-import hashlib
 import logging
 import math
 import re
@@ -10,13 +9,14 @@ from datetime import UTC, datetime
 
 from aiserver.clock import Clock
 from aiserver.errors import Conflict, NotFound
-from aiserver.jobs.job import Job, due_shard
+from aiserver.jobs.job import Job, due_shard, request_hash
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import ASK_CANCEL, CANCEL, REDELIVER, REDELIVER_DELIVERED
 from aiserver.router import Router
 from aiserver.usecases.ends import CALLBACK_DUE_MS, end
-from aiserver.wire.requests import QueueRequest, invalid
+from aiserver.wire.requests import QueueRequest
+from aiserver.wire.validation import invalid
 
 DEFAULT_DEADLINE_S = 86_400
 MAX_DEADLINE_S = 14 * 86_400  # its bodies must outlive it: the bucket forgets after 30 days
@@ -76,7 +76,7 @@ class Enqueue:
             created_at=now,
             deadline=deadline,
             request_at="",
-            request_hash=hashlib.sha256(request.operation.encode() + b"\n" + request.body).hexdigest(),
+            request_hash=request_hash(request.operation, request.body),
             base_url=caller.base_url,
             tag=options.tag,
             provider=options.provider,
