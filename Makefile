@@ -48,13 +48,17 @@ tests/flow/node/node_modules/.installed: tests/flow/node/package-lock.json
 test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_CLIENTS)  ## the whole suite
 	@$(BIN)/python -m pytest
 
-check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  ## format, lint, types, floors, template
+check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  ## format, lint, types, floors, template, docs fresh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
+	$(BIN)/python docs/generate.py --check
+
+docs: $(VENV)/local.installed  ## write what the docs take from the code
+	@$(BIN)/python docs/generate.py
 
 build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python3.13)
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam build
@@ -62,4 +66,4 @@ build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python
 deploy: build  ## to your AWS account, as samconfig.toml says
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy
 
-.PHONY: help lock demo dev invoke test check build deploy
+.PHONY: help lock demo dev invoke test check docs build deploy

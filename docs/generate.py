@@ -1,0 +1,90 @@
+"""Fills the part of docs/jobs.md that follows from the table of transitions: `python docs/generate.py`.
+
+`--check` writes nothing and exits 1 when the page is stale; `make check` runs it so.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from aiserver.jobs.states import ENDED, Callback, State
+from aiserver.jobs.transitions import TABLE, Param, Transition, When
+
+PAGE = Path(__file__).parent / "jobs.md"
+BEGIN, END = "<!-- begin: docs/generate.py -->", "<!-- end: docs/generate.py -->"
+ACCEPT = "T1"  # writes a new job: it changes none, so it is no row of the table
+
+
+def main(arguments: list[str]) -> int:
+    old = PAGE.read_text(encoding="utf-8")
+    new = filled(old)
+    if new == old:
+        return 0
+    if "--check" in arguments:
+        sys.stderr.write(f"{PAGE.name} is stale: run `make docs`\n")
+        return 1
+    PAGE.write_text(new, encoding="utf-8")
+    return 0
+
+
+def filled(page: str) -> str:
+    """The page with what stands between the markers made anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    jobs = [t for t in TABLE if t.machine == "state"]
+    callbacks = [t for t in TABLE if t.machine == "cb"]
+    parts = [
+        "### Jobs",
+        diagram(jobs, starts=[(State.QUEUED, ACCEPT)], ends=sorted(ENDED)),
+        table(jobs),
+        "### Callbacks",
+        diagram(callbacks, starts=[(Callback.PENDING, "the job ended")], ends=[Callback.DELIVERED, Callback.DEAD]),
+        table(callbacks),
+    ]
+    return before + "\n\n".join([BEGIN, *parts, END]) + after
+
+
+def diagram(rows: list[Transition], *, starts: Iterable[tuple[str, str]], ends: Iterable[str]) -> str:
+    """One arrow for each pair of states, named by its transitions; those that stay where they are have none."""
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.source != row.target:
+            arrows.setdefault((row.source, row.target), []).append(row.name)
+    lines = [f"    [*] --> {state}: {label}" for state, label in starts]
+    lines += [f"    {source} --> {target}: {', '.join(names)}" for (source, target), names in arrows.items()]
+    lines += [f"    {state} --> [*]" for state in ends]
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    direction LR", *lines, "```"])
+
+
+def table(rows: list[Transition]) -> str:
+    head = "| | what | writer | from → to | only if | writes |\n|---|---|---|---|---|---|"
+    lines = [
+        f"| {row.name} | {row.what} | {row.writer} | {row.source} → {row.target} | {_only_if(row)} | {_writes(row)} |"
+        for row in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def _only_if(row: Transition) -> str:
+    return ", ".join(_condition(when) for when in row.when) or "its state"
+
+
+def _condition(when: When) -> str:
+    if when.op == "absent":
+        return f"no `{when.attribute}`"
+    return f"`{when.attribute} {when.op} {_value(when.value)}`"
+
+
+def _writes(row: Transition) -> str:
+    sets = [f"`{name}`" if value == Param(name) else f"`{name} = {_value(value)}`" for name, value in row.sets.items()]
+    adds = [f"`{name} + {by}`" for name, by in row.adds.items()]
+    removes = ["removes " + ", ".join(f"`{name}`" for name in row.removes)] if row.removes else []
+    return "; ".join([", ".join(sets + adds), *removes])
+
+
+def _value(value: Param | str | int) -> str:
+    return f":{value.name}" if isinstance(value, Param) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
