@@ -59,9 +59,12 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  #
 
 docs: $(VENV)/local.installed  ## write what the docs take from the code
 	@$(BIN)/python docs/generate.py
+<<<<<<< HEAD
 
 bench: $(VENV)/local.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.local
+=======
+>>>>>>> ed17f1d43268ea062f14528509c05b579683f349
 
 build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python3.13)
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam build
@@ -69,4 +72,8 @@ build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python
 deploy: build  ## to your AWS account, as samconfig.toml says
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy
 
+<<<<<<< HEAD
 .PHONY: bench help lock demo dev invoke test check docs build deploy
+=======
+.PHONY: help lock demo dev invoke test check docs build deploy
+>>>>>>> ed17f1d43268ea062f14528509c05b579683f349

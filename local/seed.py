@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiserver.admin import Admin
-from aiserver.aws.config import DynamoConfig
-from aiserver.clock import SystemClock
+from aiserver.admin import administer
 from local import aws
 
 
@@ -23,8 +21,7 @@ def seed(endpoint_url: str, outputs: Mapping[str, str], providers: str, environm
 
     Raises: aiserver.admin.Problem, for a providers.yaml that is wrong.
     """
-    config = DynamoConfig(outputs["ConfigTable"], aws.client("dynamodb", endpoint_url))
-    admin = Admin("aiserver", config, aws.client("ssm", endpoint_url), SystemClock())
+    admin = administer("aiserver", outputs, lambda service: aws.client(service, endpoint_url))
     admin.apply_providers(providers, environment)
     mine, other = admin.create_key("development"), admin.create_key("somebody else")
     return Seeded(mine["key"], other["key"], mine["webhookSecret"])

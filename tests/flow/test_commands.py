@@ -171,6 +171,20 @@ def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Pr
         assert admin(product, "providers", "apply", str(again)).stdout == before
 
 
+def test_a_failed_job_is_redriven_by_its_operator(product: Product) -> None:
+    product.upstream.answer_with(400, b'{"error":{"message":"not today"}}')
+    queued = product.http.post("/api/QueueOpenAiChatCompletion", json={"refId": "redriven", "request": CHAT}).json()
+    assert product.ended("redriven")["state"] == "Failed"
+    redriven = admin(product, "jobs", "redrive", str(queued["id"]))
+    assert json.loads(redriven.stdout)["state"] == "Queued", redriven.stderr
+    assert product.ended("redriven")["state"] == "Completed"
+    again = admin(product, "jobs", "redrive", str(queued["id"]))
+    assert (again.returncode, again.stderr.strip()) == (
+        1,
+        f"aiserver: job {queued['id']} is Completed; only a Failed one can be redriven",
+    )
+
+
 def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:
     failed = admin(product, "--stack", "nowhere", "keys", "list")
     assert failed.returncode == 1

@@ -15,8 +15,10 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.jobs.backoff import delay_s, full_jitter_s, resend_ms
+from aiserver.jobs.job import Job
+from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import Callback, State
-from aiserver.jobs.transitions import CLAIM, MARK_CALL, TABLE
+from aiserver.jobs.transitions import CLAIM, MARK_CALL, REDRIVE, TABLE
 from aiserver.usecases.work import MAX_ERROR_ATTEMPTS
 from aiserver.wire import requests
 from tests.unit.house import ANSWER, BODY, ME, House
@@ -317,3 +319,20 @@ def test_the_table_s_names_are_its_own_and_every_end_settles_what_is_owed() -> N
             assert {"lease_token", "lease_until"} <= set(row.removes), row.name
         assert not set(row.effects) & set(row.removes), row.name
         assert not set(row.effects) & set(row.adds), row.name
+
+
+def test_a_failed_job_that_is_redriven_starts_a_new_epoch_and_tells_its_end_anew() -> None:
+    house = House()
+    job = house.accept(deadline=60, reply_to="https://r.io/hook")
+    house.protocol.outcomes = [ProviderRejected("no")]
+    house.run(job)
+    deadline = house.clock.now + 86_400_000
+    again = house.jobs.apply(REDRIVE, job.id, {"now": house.clock.now, "due_at": deadline, "deadline": deadline})
+    assert isinstance(again, Job)
+    assert (again.state, again.epoch, again.attempt, again.ttl, again.error) == (State.QUEUED, 1, 1, None, None)
+    assert (again.cb, again.cb_sequence) == (Callback.NONE, 1)
+    done = house.run(job)
+    assert (done.state, done.attempt, done.cb) == (State.COMPLETED, 2, Callback.PENDING)
+    assert [call["idempotency_key"] for _, call in house.protocol.calls] == [f"job-{job.id}-0", f"job-{job.id}-1"]
+    completed = house.jobs.apply(REDRIVE, job.id, {"now": house.clock.now, "due_at": deadline, "deadline": deadline})
+    assert isinstance(completed, Refused)

@@ -1,10 +1,11 @@
-"""The operator's command line, with the operator's own AWS credentials: keys and providers.
+"""The operator's command line, with the operator's own AWS credentials: keys, providers, failed jobs.
 
     python -m aiserver.admin keys create my-app       shows the key, once
     python -m aiserver.admin keys list
     python -m aiserver.admin keys revoke KEY_ID
     python -m aiserver.admin providers apply providers.yaml
     python -m aiserver.admin providers list
+    python -m aiserver.admin jobs redrive JOB_ID …    lets failed jobs try again
 
 AWS_ENDPOINT_URL points it at the embedded cloud; --stack names the stack (aiserver by default).
 """
@@ -13,7 +14,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from aiserver import keys
 from aiserver.aws.config import DynamoConfig
+from aiserver.aws.jobs import DynamoJobs
+from aiserver.aws.messages import SqsMessages
 from aiserver.clock import Clock, SystemClock
+from aiserver.jobs.ports import JobStore, Messages, Refused
+from aiserver.jobs.transitions import REDRIVE
 from aiserver.providers.provider import Provider
+from aiserver.usecases.enqueue import DEFAULT_DEADLINE_S, QUEUED_DUE_MS
 from aiserver.wire.render import iso
 
 if TYPE_CHECKING:
@@ -41,11 +47,13 @@ class Problem(Exception):
 
 @dataclass(frozen=True)
 class Admin:
-    """One stack's keys and providers."""
+    """One stack's keys, providers and jobs."""
 
     stack: str
     config: DynamoConfig
     ssm: "SSMClient"
+    jobs: JobStore
+    messages: Messages
     clock: Clock
 
     def create_key(self, name: str, *, expires_days: int | None = None) -> dict[str, Any]:
@@ -94,6 +102,23 @@ class Admin:
         self.config.replace_providers(stored)
         return self.list_providers()
 
+    def redrive(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Let failed jobs try again, with a new deadline and a new callback. Raises: Problem, for the first that cannot.
+
+        Attempts are kept; a job whose message cannot be sent is sent by the sweeper.
+        """
+        redriven: list[dict[str, Any]] = []
+        for job_id in job_ids:
+            now = self.clock.now_ms()
+            due_at, deadline = now + QUEUED_DUE_MS, now + DEFAULT_DEADLINE_S * 1000
+            job = self.jobs.apply(REDRIVE, job_id, {"now": now, "due_at": due_at, "deadline": deadline})
+            if isinstance(job, Refused):
+                state = job.job.state if job.job else "unknown"
+                raise Problem(f"job {job_id} is {state}; only a Failed one can be redriven")
+            self.messages.send_job(job.queue, job.id)
+            redriven.append({"id": job.id, "refId": job.ref_id, "state": job.state, "deadline": iso(job.deadline)})
+        return redriven
+
     def list_providers(self) -> list[dict[str, Any]]:
         """As stored: keys by the name of their SSM parameter, never by value."""
         return [provider.model_dump(exclude_none=True) for provider in self.config.providers()]
@@ -133,8 +158,21 @@ def connect(stack: str) -> Admin:
     except (ClientError, BotoCoreError) as error:
         raise Problem(f"stack {stack} cannot be read: {error}") from error
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found[0].get("Outputs", [])}
-    config = DynamoConfig(outputs["ConfigTable"], clients.client("dynamodb"))
-    return Admin(stack, config, clients.client("ssm"), SystemClock())
+    return administer(stack, outputs, clients.client)
+
+
+def administer(stack: str, outputs: Mapping[str, str], client: Callable[[str], Any]) -> Admin:
+    """The admin of a stack with these outputs, over clients made by `client`."""
+    clock = SystemClock()
+    dynamodb = client("dynamodb")
+    return Admin(
+        stack,
+        DynamoConfig(outputs["ConfigTable"], dynamodb),
+        client("ssm"),
+        DynamoJobs(outputs["JobsTable"], outputs["BodiesBucket"], dynamodb, client("s3"), clock.job_id),
+        SqsMessages(client("sqs"), hosted=outputs["HostedQueueUrl"], gpu=outputs["GpuQueueUrl"]),
+        clock,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,6 +195,8 @@ def _run(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
             return [admin.revoke_key(args.id)]
         case "keys", _:
             return admin.list_keys()
+        case "jobs", _:
+            return admin.redrive(args.id)
         case _, "apply":
             return admin.apply_providers(_text(args.file))
         case _:
@@ -171,7 +211,9 @@ def _text(file: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m aiserver.admin", description="Keys and providers of one stack")
+    parser = argparse.ArgumentParser(
+        prog="python -m aiserver.admin", description="Keys, providers and failed jobs of one stack"
+    )
     parser.add_argument("--stack", default=os.environ.get("AISERVER_STACK", "aiserver"))
     things = parser.add_subparsers(dest="thing", required=True)
     verbs = things.add_parser("keys").add_subparsers(dest="verb", required=True)
@@ -180,6 +222,8 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--expires-days", type=int)
     verbs.add_parser("list")
     verbs.add_parser("revoke").add_argument("id")
+    verbs = things.add_parser("jobs").add_subparsers(dest="verb", required=True)
+    verbs.add_parser("redrive").add_argument("id", type=int, nargs="+")
     verbs = things.add_parser("providers").add_subparsers(dest="verb", required=True)
     verbs.add_parser("apply").add_argument("file", type=Path)
     verbs.add_parser("list")

@@ -245,6 +245,20 @@ ASK_CANCEL = Transition(
     when=(When("owner", "=", Param("owner")),),
     sets={"cancel_requested_at": _NOW},
 )
+REDRIVE = Transition(
+    "T11",
+    "its operator lets it try again",
+    "admin",
+    "state",
+    State.FAILED,
+    State.QUEUED,
+    sets={"not_before": _NOW, "resends": 0, "cb": Callback.NONE, "cb_attempt": 0} | _params("deadline", "due_at"),
+    adds={"epoch": 1, "cb_sequence": 1},
+    removes=(
+        *("ttl", "completed_at", "error_code", "error", "error_type", "error_sub_code"),
+        *("cb_next_at", "cb_token", "cb_lease_until", "cb_last_status", "cb_last_error"),
+    ),
+)
 
 DELIVER = Transition(
     "C1",
@@ -351,6 +365,6 @@ REDELIVER_DELIVERED = Transition(
 
 TABLE: tuple[Transition, ...] = (
     *(CLAIM, MARK_CALL, COMPLETE, COMPLETE_CANCELLED, FAIL, FAIL_CANCELLED, WAIT),
-    *(RECOVER, RECOVER_FAILED, RECOVER_CANCELLED, EXPIRE, RESEND, CANCEL, ASK_CANCEL),
+    *(RECOVER, RECOVER_FAILED, RECOVER_CANCELLED, EXPIRE, RESEND, CANCEL, ASK_CANCEL, REDRIVE),
     *(DELIVER, DELIVERED, RETRY_LATER, GIVE_UP, RECOVER_DELIVERY, RECOVER_DEAD, REMIND, REDELIVER, REDELIVER_DELIVERED),
 )
