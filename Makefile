@@ -67,6 +67,7 @@ bench: $(VENV)/local.installed  ## measure this machine, write benchmarks/result
 >>>>>>> ed17f1d43268ea062f14528509c05b579683f349
 
 build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python3.13)
+	@python3.13 --version >/dev/null 2>&1 || { echo "make build needs python3.13, Lambda's own, on the PATH"; exit 1; }
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam build
 
 deploy: build  ## to your AWS account, as samconfig.toml says

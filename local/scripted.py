@@ -120,7 +120,7 @@ def answer(path: str, body: bytes, number: int) -> tuple[int, bytes]:
     except (ValueError, KeyError, TypeError):
         return 400, _error("The request is not a chat completion", "invalid_request")
     content = (
-        f"This is a scripted answer: no model is behind it. You sent {len(messages)} messages, {chars} characters."
+        f"This is a scripted answer: no model is behind it. You sent {chars} characters in {len(messages)} message(s)."
     )
     used = {"prompt_tokens": chars // CHARS_PER_TOKEN, "completion_tokens": len(content) // CHARS_PER_TOKEN}
     completion = {

@@ -60,10 +60,8 @@ def models(request: Request) -> Response:
 def model(request: Request) -> Response:
     _owner(request)
     name = request.params["proxy"]
-    owner = dict(wiring.status().router.models()).get(name)
-    if owner is None:
-        raise NotFound(f"Model {name} not found", code="model_not_found", param="model")
-    return Response(_model(name, owner))
+    best = wiring.status().router.candidates(name)[0]
+    return Response(_model(name, best.provider.name))
 
 
 def health(request: Request) -> Response:

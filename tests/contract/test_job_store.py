@@ -188,7 +188,7 @@ def test_a_late_worker_changes_nothing(jobs: JobStore, clock: FakeClock) -> None
     assert back.wait_reason == "w"
     now_its = claim(jobs, clock, late.id, token="t2")
     assert isinstance(now_its, Job)
-    assert isinstance(jobs.apply(MARK_CALL, late.id, fence | {"now": clock.now}), Refused)
+    assert isinstance(jobs.apply(MARK_CALL, late.id, fence | {"now": clock.now, "call_queue": "hosted"}), Refused)
     assert isinstance(jobs.complete(COMPLETE, late, answered(late, clock), b"late"), Refused)
     failure = {"error_code": "e", "error": "e", "error_type": "e", "error_sub_code": "e", "maybe_billed": 0}
     assert isinstance(jobs.apply(FAIL, late.id, answered(late, clock) | failure), Refused)

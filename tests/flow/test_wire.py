@@ -163,14 +163,14 @@ def test_a_ref_id_names_one_request_and_refuses_another(product: Product) -> Non
 
 
 def test_the_openai_shaped_queue_route_takes_our_members_as_headers(product: Product, hook: Receiver) -> None:
-    headers = {"x-ref-id": "by-header", "x-tag": "t", "x-reply-to": hook.url, "x-deadline": "600"}
+    headers = {"x-ref-id": "by-header", "x-tag": "by header", "x-reply-to": hook.url, "x-deadline": "600"}
     accepted = product.http.post("/v1/queue/chat/completions", content=CHAT, headers=headers)
     assert accepted.status_code == 202
     assert accepted.headers["location"] == accepted.json()["statusUrl"]
     assert json.loads(hook.next(30).body)["object"] == "chat.completion"
     status = product.http.get(accepted.headers["location"]).json()
-    assert (status["refId"], status["tag"], status["jobState"]) == ("by-header", "t", "Completed")
-    listed = product.http.get("/api/QueryJobs", params={"tag": "t", "state": "Completed"}).json()["results"]
+    assert (status["refId"], status["tag"], status["jobState"]) == ("by-header", "by header", "Completed")
+    listed = product.http.get("/api/QueryJobs", params={"tag": "by header", "state": "Completed"}).json()["results"]
     assert [job["refId"] for job in listed] == ["by-header"]
     bare = product.http.get(f"/v1/jobs/{status['jobId']}/result")
     assert bare.json() == status["result"]

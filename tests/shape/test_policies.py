@@ -14,6 +14,7 @@ PARAMETERS_OF_THE_STACK = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::Accou
 ALLOWED = {
     ("ChatRole", PARAMETERS_OF_THE_STACK): "providers' keys: the stack's own parameters, named at runtime",
     ("WorkerRole", PARAMETERS_OF_THE_STACK): "providers' keys: the stack's own parameters, named at runtime",
+    ("ChatRole", "${BodiesBucket.Arn}/*"): "objects of the own bucket, named by job",
     ("QueueRole", "${BodiesBucket.Arn}/*"): "objects of the own bucket, named by job",
     ("WorkerRole", "${BodiesBucket.Arn}/*"): "objects of the own bucket, named by job",
     ("StatusRole", "${BodiesBucket.Arn}/*"): "objects of the own bucket, named by job",
@@ -24,7 +25,11 @@ ALLOWED = {
 }
 BATCHES = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 STREAMS = {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"}
-WRITES_BODIES = {"QueueRole", "WorkerRole"}  # a request with its job, a result with its end; the rest only update
+WRITES_BODIES = {
+    "ChatRole",
+    "QueueRole",
+    "WorkerRole",
+}  # a request with its job, a result with its end; the rest only update
 
 
 def statements() -> Iterator[tuple[str, dict[str, Any]]]:

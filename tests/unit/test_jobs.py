@@ -186,7 +186,9 @@ def test_a_worker_that_dies_is_recovered_as_its_queue_allows(queue: str, marked:
     lease_until = house.clock.now + 930_000
     house.jobs.apply(CLAIM, job.id, {"now": house.clock.now, "lease_token": "t", "lease_until": lease_until})
     if marked:
-        house.jobs.apply(MARK_CALL, job.id, {"now": house.clock.now, "attempt": 1, "lease_token": "t"})
+        house.jobs.apply(
+            MARK_CALL, job.id, {"now": house.clock.now, "attempt": 1, "lease_token": "t", "call_queue": queue}
+        )
     house.clock.advance(930)
     assert house.swept(job).state == State.STARTED
     house.clock.advance(1)
@@ -336,3 +338,25 @@ def test_a_failed_job_that_is_redriven_starts_a_new_epoch_and_tells_its_end_anew
     assert [call["idempotency_key"] for _, call in house.protocol.calls] == [f"job-{job.id}-0", f"job-{job.id}-1"]
     completed = house.jobs.apply(REDRIVE, job.id, {"now": house.clock.now, "due_at": deadline, "deadline": deadline})
     assert isinstance(completed, Refused)
+
+
+def test_a_job_of_an_own_gpu_that_is_cold_goes_to_a_hosted_provider_but_never_the_other_way() -> None:
+    house = House(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
+    job = house.accept()
+    assert job.queue == "gpu"
+    house.protocol.outcomes = [ProviderUnavailable()]
+    assert house.run(job).served_by == "hosted"
+    house.providers[0] = house.providers[0].model_copy(update={"priority": -1})
+    house.clock.advance(31)
+    other = house.accept()
+    house.protocol.outcomes = [ProviderUnavailable()]
+    assert (other.queue, house.run(other).state) == ("hosted", State.QUEUED)
+    assert [name for name, _ in house.protocol.calls] == ["gpu", "hosted", "hosted"]
+
+
+def test_a_hosted_call_made_for_a_gpu_job_is_not_repeated_when_its_outcome_is_unknown() -> None:
+    house = House(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
+    job = house.accept()
+    house.protocol.outcomes = [ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
+    failed = house.run(job)
+    assert (failed.state, failed.error_code, failed.maybe_billed) == (State.FAILED, "ProviderTimeout", 1)

@@ -89,21 +89,33 @@ class Admin:
     def apply_providers(self, text: str, environment: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
         """Make the providers what a providers.yaml says. Raises: Problem, before anything is written."""
         providers = read_providers(text)
+        for provider in providers:
+            if provider.api_key_secret and not provider.api_key_secret.startswith(f"/{self.stack}/"):
+                raise Problem(f"provider {provider.name}: functions may only read parameters below /{self.stack}/")
         secrets = {p.name: _secret(p, environment) for p in providers if p.api_key_var}
         stored: list[Provider] = []
         for provider in providers:
             if provider.name in secrets:
-                parameter = f"/{self.stack}/providers/{provider.name}/api-key"
+                parameter = self._parameter(provider)
                 self.ssm.put_parameter(
                     Name=parameter, Value=secrets[provider.name], Type="SecureString", Overwrite=True
                 )
                 provider = provider.model_copy(update={"api_key_var": None, "api_key_secret": parameter})
             stored.append(provider)
+        still_read = {provider.api_key_secret for provider in stored}
+        for gone in self.config.providers():
+            own = self._parameter(gone)
+            if gone.api_key_secret == own and own not in still_read:
+                self.ssm.delete_parameter(Name=own)
         self.config.replace_providers(stored)
         return self.list_providers()
 
+    def _parameter(self, provider: Provider) -> str:
+        """Where the key of an `api_key_var` is kept."""
+        return f"/{self.stack}/providers/{provider.name}/api-key"
+
     def redrive(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Let failed jobs try again, with a new deadline and a new callback. Raises: Problem, for the first that cannot.
+        """Let failed jobs try again, with a new deadline and a new callback. Raises: Problem, for one that cannot.
 
         Attempts are kept; a job whose message cannot be sent is sent by the sweeper.
         """

@@ -134,10 +134,12 @@ class ProviderError(AiServerError):
         fields: tuple[FieldError, ...] = (),
         retry_after_s: int | None = None,
         upstream: UpstreamAnswer | None = None,
+        upstream_status: int | None = None,
         may_be_billed: bool = False,
     ) -> None:
         super().__init__(message, code=code, param=param, fields=fields, retry_after_s=retry_after_s)
         self.upstream = upstream
+        self.upstream_status = upstream.status if upstream else upstream_status
         self.may_be_billed = may_be_billed
         if upstream and upstream.status >= 400:
             self.status = upstream.status

@@ -15,6 +15,7 @@ class Job:
 
     Times are milliseconds since 1970, but `ttl`, which DynamoDB wants in seconds. `lease_*` fence a worker,
     `due_at` is when the sweeper looks after an unfinished obligation, `cb_*` belong to the callback.
+    `call_queue` is the queue of the provider being called: "gpu" where an unknown outcome costs nobody money.
     `base_url` is where its caller reached us, so that links made later lead back there.
     `request_at` and `result_at` say where a body is: "item", or the key of an S3 object.
     """
@@ -48,6 +49,7 @@ class Job:
     lease_token: str | None = None
     lease_until: int | None = None
     call_started_at: int | None = None
+    call_queue: str | None = None
     started_at: int | None = None
     completed_at: int | None = None
     cancel_requested_at: int | None = None

@@ -81,7 +81,8 @@ def _params(*names: str) -> dict[str, Param | str | int]:
 _NOW = Param("now")
 _FENCE = (When("attempt", "=", Param("attempt")), When("lease_token", "=", Param("lease_token")))
 _NO_CANCEL = When("cancel_requested_at", "absent")
-_LEASE = ("lease_token", "lease_until", "call_started_at", "cancel_requested_at", "wait_reason")
+_CALL = ("lease_token", "lease_until", "call_started_at", "call_queue")
+_LEASE = (*_CALL, "cancel_requested_at", "wait_reason")
 
 # What every end writes: when it was, whether a callback is owed, and either when the sweeper looks after that callback
 # (`due_at`) or, where none is owed, when the job may be forgotten (`ttl`).
@@ -100,7 +101,7 @@ CLAIM = Transition(
     when=(When("not_before", "<=", _NOW), When("deadline", ">", _NOW)),
     sets={**_params("lease_token", "lease_until"), "due_at": Param("lease_until"), "started_at": _NOW},
     adds={"attempt": 1},
-    removes=("wait_reason", "call_started_at"),
+    removes=("wait_reason", "call_started_at", "call_queue"),
 )
 MARK_CALL = Transition(
     "T3",
@@ -110,7 +111,7 @@ MARK_CALL = Transition(
     State.STARTED,
     State.STARTED,
     when=(*_FENCE, _NO_CANCEL),
-    sets={"call_started_at": _NOW},
+    sets={"call_started_at": _NOW, **_params("call_queue")},
     adds={"calls": 1},
 )
 COMPLETE = Transition(
@@ -166,7 +167,7 @@ WAIT = Transition(
     State.QUEUED,
     when=(*_FENCE, _NO_CANCEL),
     sets=_params("not_before", "wait_reason", "due_at", "maybe_billed"),
-    removes=("lease_token", "lease_until", "call_started_at"),
+    removes=_CALL,
 )
 _DEAD_LEASE = (When("attempt", "=", Param("attempt")), When("lease_until", "<", _NOW))
 RECOVER = Transition(
@@ -178,7 +179,7 @@ RECOVER = Transition(
     State.QUEUED,
     when=(*_DEAD_LEASE, _NO_CANCEL),
     sets=_params("not_before", "due_at", "maybe_billed"),
-    removes=("lease_token", "lease_until", "call_started_at"),
+    removes=_CALL,
 )
 RECOVER_FAILED = Transition(
     "T7f",

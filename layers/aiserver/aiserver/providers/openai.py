@@ -104,10 +104,11 @@ def _judge(
         return UpstreamAnswer(status, answer.headers, answer.body, usage=told.usage)
     message = told.message or f"Provider {provider.name} answered status {status}"
     if status in (401, 402, 403) or (status == 404 and model_is_configured) or told.code == "insufficient_quota":
-        raise ProviderAuth("The provider refused the gateway's own account or configuration")
+        raise ProviderAuth("The provider refused the gateway's own account or configuration", upstream_status=status)
     if not told.is_object or status < 400:
         kind = ProviderUnavailable if status == 503 else ProviderRateLimited if status == 429 else ProviderError
-        raise kind(f"Provider {provider.name} answered status {status} without JSON", retry_after_s=retry_after_s)
+        said = f"Provider {provider.name} answered status {status} without JSON"
+        raise kind(said, retry_after_s=retry_after_s, upstream_status=status)
     if status == 429:
         raise ProviderRateLimited(message, upstream=answer, retry_after_s=retry_after_s)
     if status == 503:

@@ -13,13 +13,17 @@ log = logging.getLogger("aiserver.ask")
 
 @dataclass(frozen=True)
 class Pass:
-    """What came of it: an answer, or the error to tell. `unknown` counts calls that may have been billed in vain."""
+    """What came of it: an answer, or the error to tell. `unknown` counts calls that may have been billed in vain.
+
+    `may_ask_again` is whether another pass is safe: no call to a hosted provider has an unknown outcome.
+    """
 
     answer: UpstreamAnswer | None
     error: ProviderError | None
     provider: str
     attempts: int
     unknown: int
+    may_ask_again: bool
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def ask(
     *,
     clock: Clock,
     deadline_ms: int,
-    before_call: Callable[[], None] = lambda: None,
+    before_call: Callable[[Candidate], None] = lambda _: None,
 ) -> Pass:
     """One pass, never sleeping. The next candidate is asked only where the last one's outcome is known to be nothing.
 
@@ -52,7 +56,7 @@ def ask(
         if left_s <= 0:
             break
         name = candidate.provider.name
-        before_call()
+        before_call(candidate)
         attempts += 1
         try:
             answer = router.call(
@@ -63,18 +67,19 @@ def ask(
                 idempotency_key=question.idempotency_key,
             )
         except ProviderError as error:
-            log.warning(
-                "provider failed", extra={"provider": name, "error": type(error).__name__, "status": error.status}
-            )
+            told = {"provider": name, "error": type(error).__name__, "upstream_status": error.upstream_status}
+            log.warning("provider failed", extra=told)
             errors.append(error)
             unknown += error.may_be_billed
             if not (error.retryable or isinstance(error, ProviderTimeout)):
                 break
             if error.may_be_billed and candidate.provider.queue != "gpu":
-                break
+                return Pass(None, error, name, attempts, unknown, may_ask_again=False)
         else:
-            return Pass(answer, None, name, attempts, unknown)
-    return Pass(None, _to_tell(errors), name, attempts, unknown)
+            return Pass(answer, None, name, attempts, unknown, may_ask_again=False)
+    error = _to_tell(errors)
+    may_ask_again = error.retryable or isinstance(error, ProviderTimeout)
+    return Pass(None, error, name, attempts, unknown, may_ask_again)
 
 
 def _to_tell(errors: list[ProviderError]) -> ProviderError:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from aiserver.clock import Clock
-from aiserver.errors import Conflict, InvalidRequest
+from aiserver.errors import Conflict, InvalidRequest, ProviderTimeout
 from aiserver.jobs.job import Job, request_hash
 from aiserver.jobs.ports import JobStore
 from aiserver.jobs.states import State
@@ -51,6 +51,8 @@ class Chat:
         candidates = self._router.candidates(request.model, request.options.provider)
         question = Question(OPERATION, request.body)
         done = ask(self._router, question, candidates, clock=self._clock, deadline_ms=deadline_ms)
+        if isinstance(done.error, ProviderTimeout):
+            raise ProviderTimeout(f"{done.error.message}; queue the request to wait for longer", may_be_billed=True)
         if done.answer is None:
             raise done.error or AssertionError("a pass without an answer has an error")
         told = done.answer

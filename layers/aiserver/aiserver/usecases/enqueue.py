@@ -106,7 +106,7 @@ class Enqueue:
         if done.job is None:
             raise NotFound(f"Job {job.id} not found")
         if done.job.state != State.CANCELLED:
-            raise Conflict(f"Job {job.id} is {done.job.state} and cannot be cancelled", code="conflict")
+            raise Conflict(f"Job {job.id} is {done.job.state} and cannot be cancelled")
         return done.job
 
     def redeliver(self, job: Job) -> Job:
@@ -116,7 +116,7 @@ class Enqueue:
         again = REDELIVER_DELIVERED if job.cb == Callback.DELIVERED else REDELIVER
         done = self._jobs.apply(again, job.id, params)
         if isinstance(done, Refused):
-            raise Conflict(f"Job {job.id} has no callback to send again (it is {job.cb})", code="conflict")
+            raise Conflict(f"Job {job.id} has no callback to send again (it is {job.cb})")
         self._messages.send_callback(job.id)
         return done
 

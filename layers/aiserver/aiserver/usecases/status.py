@@ -63,7 +63,7 @@ class Status:
     def result(self, job: Job) -> bytes | str:
         """The bare result, or a link to it where it is large. Raises: Conflict, for a job that has none."""
         if job.state != State.COMPLETED:
-            raise Conflict(f"Job {job.id} is {job.state} and has no result", code="conflict")
+            raise Conflict(f"Job {job.id} is {job.state} and has no result")
         if not documents.fits_inline(job) and (link := self._jobs.result_link(job, seconds=LINK_S)):
             return link
         return self._jobs.result(job) or b""

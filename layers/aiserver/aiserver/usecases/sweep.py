@@ -88,7 +88,7 @@ class Sweep:
         ended = fence | end(job, now_ms=now, settled_days=self._settled_days)
         if job.cancel_requested_at is not None:
             self._jobs.apply(RECOVER_CANCELLED, job.id, ended)
-        elif unknown and job.queue != "gpu":
+        elif unknown and job.call_queue != "gpu":
             error = ProviderTimeout("The worker died during the call; it may have been billed and is not repeated")
             self._jobs.apply(RECOVER_FAILED, job.id, ended | failure(error))
         else:

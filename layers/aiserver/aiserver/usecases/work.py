@@ -106,8 +106,9 @@ class Work:
         job = held.job
         request = self._jobs.request(job)
 
-        def mark() -> None:
-            marked = self._jobs.apply(MARK_CALL, job.id, held.fence | {"now": self._clock.now_ms()})
+        def mark(candidate: Candidate) -> None:
+            params = held.fence | {"now": self._clock.now_ms(), "call_queue": candidate.provider.queue}
+            marked = self._jobs.apply(MARK_CALL, job.id, params)
             if isinstance(marked, Refused):
                 raise _NotOurs
 
@@ -121,36 +122,39 @@ class Work:
         )
 
     def _candidates(self, job: Job) -> list[Candidate]:
-        """Those of the job's own queue, whose concurrency it counts against; others only where none is left."""
+        """All but an own GPU for a job of the hosted queue: only the gpu queue's limit protects a GPU.
+
+        Where that leaves nobody, the operator has moved the model to a GPU since, and the job goes along.
+        """
         found = self._router.candidates(job.model, job.provider)
-        return [candidate for candidate in found if candidate.provider.queue == job.queue] or found
+        return [candidate for candidate in found if candidate.provider.queue in (job.queue, "hosted")] or found
 
     def _settle(self, held: Lease, done: Pass) -> None:
         if done.answer is not None:
             self._complete(held, done, done.answer)
             return
         error = done.error or ProviderError("No provider answered")
-        if self._waits_for(held.job, error):
+        if done.may_ask_again and self._waits_for(held.job, error):
             self._wait(held, error, done.unknown)
         else:
             self._fail(held, error, done.unknown)
 
     def _waits_for(self, job: Job, error: ProviderError) -> bool:
-        """A hosted provider's unknown outcome is never repeated; an own GPU is asked again."""
-        if error.may_be_billed:
-            return job.queue == "gpu"
+        """One that asks to wait, or is not there, is waited for until the deadline; one that answers badly is not."""
         if isinstance(error, ProviderUnavailable | ProviderRateLimited | ProviderTimeout):
             return True
-        return error.retryable and job.attempt < MAX_ERROR_ATTEMPTS
+        return job.attempt < MAX_ERROR_ATTEMPTS
 
     def _complete(self, held: Lease, done: Pass, answer: UpstreamAnswer) -> None:
         job = held.job
         told: dict[str, Value] = {"served_by": done.provider, "usage": answer.usage}
         params = held.fence | end(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days) | told
-        refused = self._jobs.complete(COMPLETE, job, params, answer.body)
-        if refused:
-            self._jobs.apply(COMPLETE_CANCELLED, job.id, params)
-        self._log(job, "completed" if not refused else "cancelled")
+        if self._jobs.complete(COMPLETE, job, params, answer.body) is None:
+            self._log(job, "completed")
+        elif isinstance(self._jobs.apply(COMPLETE_CANCELLED, job.id, params), Refused):
+            self._log(job, "lost to another worker")
+        else:
+            self._log(job, "cancelled")
 
     def _fail(self, held: Lease, error: AiServerError, unknown: int) -> None:
         job = held.job
@@ -158,6 +162,7 @@ class Work:
         params |= failure(error) | {"maybe_billed": job.maybe_billed + unknown}
         if isinstance(self._jobs.apply(FAIL, job.id, params), Refused):
             self._cancelled(held, unknown)
+            return
         self._log(job, "failed", error=error.error_code)
 
     def _wait(self, held: Lease, error: ProviderError, unknown: int) -> None:
@@ -182,7 +187,8 @@ class Work:
     def _cancelled(self, held: Lease, unknown: int) -> None:
         """End it as cancelled, if it is still ours and that is why we were refused; else another has it."""
         params = held.fence | end(held.job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
-        self._jobs.apply(FAIL_CANCELLED, held.job.id, params | {"maybe_billed": held.job.maybe_billed + unknown})
+        done = self._jobs.apply(FAIL_CANCELLED, held.job.id, params | {"maybe_billed": held.job.maybe_billed + unknown})
+        self._log(held.job, "lost to another worker" if isinstance(done, Refused) else "cancelled")
 
     def _log(self, job: Job, what: str, **more: str) -> None:
         log.info(f"job {what}", extra={"job_id": job.id, "attempt": job.attempt, **more})

@@ -7,11 +7,6 @@ from aiserver.errors import AiServerError, Conflict, FieldError, InvalidRequest,
 from aiserver.wire import text as json_text
 from aiserver.wire.render import Raw, render
 
-PROVIDER_FAULT = (
-    "The provider could not answer with the gateway's own account; its operator has been told why in the log"
-)
-HINT_QUEUE = "The provider took too long; queue the request to wait for longer"
-
 
 def body(error: AiServerError) -> bytes:
     """`{"responseStatus": {…}, "error": {…}}`; a provider's own error and other members are kept as they came."""
