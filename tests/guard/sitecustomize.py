@@ -6,7 +6,7 @@ Python imports a `sitecustomize` by itself at start; tests put this folder on PY
 import sys
 from typing import Any
 
-LOCAL_NAMES = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::", None, b"localhost", b"127.0.0.1"}  # noqa: S104
+LOCAL_NAMES = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::", None, b"localhost", b"127.0.0.1"}
 
 
 class LeftTheMachine(RuntimeError):
