@@ -1,20 +1,21 @@
 """What all tests share: no test reaches beyond this machine, or sees the developer's keys."""
 
 import os
-import sys
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 GUARD = Path(__file__).parent / "guard"
-sys.path.insert(0, str(GUARD))
-import sitecustomize  # pyright: ignore[reportMissingImports]  # noqa: E402, F401  the import installs the guard
+# Run by its path: a system's Python may have imported a sitecustomize of its own (Debian's and Ubuntu's do).
+runpy.run_path(str(GUARD / "sitecustomize.py"))
 
 for name in list(os.environ):
     if name.startswith(("AWS_", "OPENAI_", "OLLAMA_")) or name in ("PROVIDERS", "STATE_DIR", "STRICT_CALLBACKS"):
         del os.environ[name]
 os.environ["PYTHONPATH"] = str(GUARD)  # children install the guard, too
+os.environ["POWERTOOLS_SERVICE_NAME"] = "aiserver"  # as the template says: read when the logger is made, at import
 
 from local.ministack import running  # noqa: E402  reads the environment above
 

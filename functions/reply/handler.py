@@ -7,11 +7,12 @@ from aiserver import edge, wiring
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    reply = wiring.reply()  # before there are threads, each of which would build its own
+
+    def deliver(record: Mapping[str, Any]) -> None:
+        reply.deliver(edge.message(record))
+
     return edge.each_record(event, deliver, threads=len(event["Records"]))
-
-
-def deliver(record: Mapping[str, Any]) -> None:
-    wiring.reply().deliver(edge.message(record))
 
 
 wiring.warm(wiring.reply)

@@ -9,11 +9,12 @@ from aiserver.jobs.job import Job
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    finished = wiring.finished()  # before there are threads, each of which would build its own
+
+    def tell(record: Mapping[str, Any]) -> None:
+        finished.tell(Job.from_item(unpack(record["dynamodb"]["NewImage"])))
+
     return edge.each_record(event, tell, threads=8)
-
-
-def tell(record: Mapping[str, Any]) -> None:
-    wiring.finished().tell(Job.from_item(unpack(record["dynamodb"]["NewImage"])))
 
 
 wiring.warm(wiring.finished)

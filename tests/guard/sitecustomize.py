@@ -14,11 +14,11 @@ class LeftTheMachine(RuntimeError):
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "socket.connect":
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         address = arguments[1]
         if isinstance(address, tuple) and not _is_local(address[0]):
             raise LeftTheMachine(f"a test tried to connect to {address[0]}")
-    elif event == "socket.getaddrinfo" and not _is_local(arguments[0]):
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname") and not _is_local(arguments[0]):
         raise LeftTheMachine(f"a test tried to resolve {arguments[0]}")
 
 

@@ -58,6 +58,14 @@ def warm(build: Callable[[], object]) -> None:
         build()
 
 
+def reset() -> None:
+    """Close and forget what was built from the environment: what is asked for next is built anew. For tests."""
+    if _http.cache_info().currsize:
+        _http().close()
+    for built in (chat, queue, worker, status, finished, reply, sweep, _http):
+        built.cache_clear()
+
+
 @cache
 def chat() -> ChatParts:
     from aiserver.aws.config import DynamoConfig
@@ -197,10 +205,18 @@ def _jobs(table: str, bucket: str) -> Any:
 
 def _calling_router(config: Any) -> "Router":
     from aiserver.aws.secrets import SsmSecrets
-    from aiserver.providers.openai import OpenAi, client
+    from aiserver.providers.openai import OpenAi
     from aiserver.router import Router
 
-    return Router(config.providers, {"openai": OpenAi(client(), CLOCK)}, SsmSecrets(_client("ssm"), CLOCK), CLOCK)
+    return Router(config.providers, {"openai": OpenAi(_http(), CLOCK)}, SsmSecrets(_client("ssm"), CLOCK), CLOCK)
+
+
+@cache
+def _http() -> Any:
+    """The one HTTP client for providers."""
+    from aiserver.providers.openai import client
+
+    return client()
 
 
 @cache

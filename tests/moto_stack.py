@@ -1,0 +1,125 @@
+"""The template's tables, queues, bucket and bus as moto plays them in this process, and its handlers run on them."""
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+
+from aiserver import keys, wiring
+from aiserver.aws.config import DynamoConfig
+from aiserver.aws.jobs import DynamoJobs
+from aiserver.keys import ApiKey
+from local.template import REGION, REPOSITORY
+from tests import stack
+from tests.stack import FUNCTIONS, PARAMETERS
+
+STACK_NAME = "aiserver"
+WEBHOOK_SECRET = "whsec_bm90IGEgc2VjcmV0LCBvbmx5IGFuIGV4YW1wbGU="
+NOT_IN_MOTO = ("PointInTimeRecoverySpecification", "TimeToLiveSpecification", "StreamSpecification")
+REMAINING_MS = 29_000
+
+
+@functools.cache
+def client(service: str) -> Any:
+    """A client moto answers in every test: it intercepts whatever client was made after its import."""
+    session: Any = boto3.session.Session("testing", "testing", region_name=REGION)
+    return session.client(service)
+
+
+class Context:
+    """What a handler asks of Lambda's context."""
+
+    aws_request_id = "8f507cfc-xmpl-4697-b07a-ac58fc914c95"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return REMAINING_MS
+
+
+def event(name: str) -> dict[str, Any]:
+    """The event of events/{name}.json."""
+    return json.loads((REPOSITORY / "events" / f"{name}.json").read_text())
+
+
+def example_key() -> str:
+    """The text of the key in the event files."""
+    return event("chat")["headers"]["Authorization"].removeprefix("Bearer ")
+
+
+@dataclass
+class MotoStack:
+    """Use inside `moto.mock_aws()`. `parameters` are the stack's; what is not given has its default."""
+
+    parameters: dict[str, str] = field(default_factory=dict[str, str])
+    names: dict[str, str] = field(default_factory=dict[str, str])
+
+    def create(self) -> None:
+        """Make what the template declares."""
+        for table, properties in stack.of_type("AWS::DynamoDB::Table").items():
+            kept = {name: value for name, value in properties.items() if name not in NOT_IN_MOTO}
+            client("dynamodb").create_table(TableName=table, **kept)
+            self.names[table] = table
+        for bucket in stack.of_type("AWS::S3::Bucket"):
+            client("s3").create_bucket(Bucket=bucket.lower())
+            self.names[bucket] = bucket.lower()
+        for bus in stack.of_type("AWS::Events::EventBus"):
+            client("events").create_event_bus(Name=STACK_NAME)
+            self.names[bus] = STACK_NAME
+        queues = stack.of_type("AWS::SQS::Queue")
+        for queue in sorted(queues, key=lambda name: "RedrivePolicy" in queues[name]):
+            self.names[queue] = self._queue(queue, queues[queue])
+
+    def _queue(self, name: str, properties: Mapping[str, Any]) -> str:
+        attributes = {
+            key: str(stack.number(value)) for key, value in properties.items() if key in ("VisibilityTimeout",)
+        }
+        if redrive := properties.get("RedrivePolicy"):
+            dead = self.arn(stack.the_one(redrive["deadLetterTargetArn"]))
+            attributes["RedrivePolicy"] = json.dumps({**redrive, "deadLetterTargetArn": dead})
+        return client("sqs").create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+
+    def arn(self, queue: str) -> str:
+        url = self.names[queue]
+        sqs = client("sqs")
+        return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+
+    def environment(self, function: str) -> dict[str, str]:
+        """A function's variables as CloudFormation would resolve them."""
+        return {name: self._resolved(value) for name, value in stack.variables(function).items()}
+
+    def _resolved(self, value: Any) -> str:
+        if not isinstance(value, dict):
+            return str(value)
+        name = value["Ref"]
+        return self.parameters.get(name, str(PARAMETERS[name]["Default"])) if name in PARAMETERS else self.names[name]
+
+    def invoke(self, function: str, given: Mapping[str, Any], **changed: str) -> dict[str, Any]:
+        """Run the handler of, say, `chat` in a fresh container of its environment, `changed` where told."""
+        logical_id = f"{function.capitalize()}Function"
+        wiring.reset()
+        for name in {name for one in FUNCTIONS for name in stack.variables(one)}:
+            os.environ.pop(name, None)
+        os.environ.update({**self.environment(logical_id), **changed})
+        handler = stack.properties(logical_id)["Handler"].rpartition(".")[2]
+        return getattr(stack.module(logical_id), handler)(json.loads(json.dumps(given)), Context())
+
+    def config(self) -> DynamoConfig:
+        return DynamoConfig(self.names["ConfigTable"], client("dynamodb"))
+
+    def put_key(self, text: str, name: str) -> ApiKey:
+        """Store a key's record, so that it opens."""
+        key = keys.record(text, name, WEBHOOK_SECRET, now_ms=wiring.CLOCK.now_ms())
+        self.config().put_key(key)
+        return key
+
+    def jobs(self) -> DynamoJobs:
+        clients = (client("dynamodb"), client("s3"))
+        return DynamoJobs(self.names["JobsTable"], self.names["BodiesBucket"], *clients, wiring.CLOCK.job_id)
+
+    def messages(self, queue: str) -> list[dict[str, Any]]:
+        """Take what is in a queue."""
+        taken = client("sqs").receive_message(QueueUrl=self.names[queue], MaxNumberOfMessages=10)
+        return [json.loads(message["Body"]) for message in taken.get("Messages", [])]
