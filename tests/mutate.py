@@ -12,6 +12,7 @@ from aiserver.jobs.transitions import TABLE, Transition
 SUITES = ["tests/unit/test_jobs.py", "tests/unit/test_reply.py", "tests/unit/test_crashes.py"]
 CONTRACT = ["tests/contract/test_job_store.py", "-k", "fake"]
 TARGET = "MUTATION"
+HANGS_S = 60
 
 
 def pytest_configure() -> None:
@@ -41,7 +42,13 @@ def main() -> int:
 
 def _fails(target: str, suite: list[str]) -> bool:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutate", "-p", "no:cacheprovider", *suite]
-    return subprocess.run(command, env=os.environ | {TARGET: target}, capture_output=True, check=False).returncode != 0
+    try:
+        ran = subprocess.run(
+            command, env=os.environ | {TARGET: target}, capture_output=True, check=False, timeout=HANGS_S
+        )
+    except subprocess.TimeoutExpired:  # the job goes round for ever: nobody could miss that
+        return True
+    return ran.returncode != 0
 
 
 if __name__ == "__main__":
