@@ -59,15 +59,12 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  #
 
 docs: $(VENV)/local.installed  ## write what the docs take from the code
 	@$(BIN)/python docs/generate.py
-<<<<<<< HEAD
 
 mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of the job machine held by a test? (minutes)
 	@$(BIN)/python -m tests.mutate
 
 bench: $(VENV)/local.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.local
-=======
->>>>>>> ed17f1d43268ea062f14528509c05b579683f349
 
 build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python3.13)
 	@python3.13 --version >/dev/null 2>&1 || { echo "make build needs python3.13, Lambda's own, on the PATH"; exit 1; }
@@ -76,8 +73,4 @@ build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python
 deploy: build  ## to your AWS account, as samconfig.toml says
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy
 
-<<<<<<< HEAD
 .PHONY: bench mutate help lock demo dev invoke test check docs build deploy
-=======
-.PHONY: help lock demo dev invoke test check docs build deploy
->>>>>>> ed17f1d43268ea062f14528509c05b579683f349

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 INLINE_BYTES = 32 * 1024  # DynamoDB bills by the kilobyte: a larger body is cheaper in S3
-BODY_TTL_S = 30 * 86_400  # after the deadline; as the bucket's lifecycle, and longer than any job is readable
+BODY_TTL_S = 60 * 86_400  # after the deadline: 3 days of callbacks, then at most 25 + 30 until the job is forgotten
 REF_TTL_MS = 11 * 86_400_000  # after the deadline: 7 readable days and a callback's 3, and one to spare
 TRIES = 5  # of a create: each only after another request took the id or is writing the same RefId
 BATCH_GET = 100  # BatchGetItem takes no more keys

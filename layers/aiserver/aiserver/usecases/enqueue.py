@@ -19,7 +19,7 @@ from aiserver.wire.requests import QueueRequest
 from aiserver.wire.validation import invalid
 
 DEFAULT_DEADLINE_S = 86_400
-MAX_DEADLINE_S = 14 * 86_400  # its bodies must outlive it: the bucket forgets after 30 days
+MAX_DEADLINE_S = 14 * 86_400  # its bodies must outlive it: the bucket forgets after 90 days
 QUEUED_DUE_MS = 60_000  # a job nobody took by then is reminded of
 
 _DATE_MS = re.compile(r"/Date\((\d+)(?:[+-]\d{4})?\)/")
