@@ -9,7 +9,12 @@ import sys
 
 from aiserver.jobs.transitions import TABLE, Transition
 
-SUITES = ["tests/unit/test_jobs.py", "tests/unit/test_reply.py", "tests/unit/test_crashes.py"]
+SUITES = [
+    "tests/unit/test_jobs.py",
+    "tests/unit/test_reply.py",
+    "tests/unit/test_races.py",
+    "tests/unit/test_crashes.py",
+]
 CONTRACT = ["tests/contract/test_job_store.py", "-k", "fake"]
 TARGET = "MUTATION"
 HANGS_S = 60

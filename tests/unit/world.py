@@ -29,17 +29,27 @@ class Died(BaseException):
 
 
 class Crashes:
-    """Counts port calls, and dies before or after the one it was told."""
+    """Counts port calls: dies before or after the one it was told, or lets somebody else act in between."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.at: int | None = None
         self.after = False
+        self.meanwhile_at: int | None = None
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def tick(self) -> bool:
+        """One more port call is about to be made; whether it is the one to die at."""
+        self.calls += 1
+        if self.calls == self.meanwhile_at:
+            calls, at, self.meanwhile_at, self.at = self.calls, self.at, None, None
+            self.meanwhile()
+            self.calls, self.at = calls, at
+        return self.calls == self.at
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*given: Any, **more: Any) -> Any:
-            self.calls += 1
-            dies = self.calls == self.at
+            dies = self.tick()
             if dies and not self.after:
                 raise Died
             answer = call(*given, **more)
@@ -162,8 +172,7 @@ class World(House):
     def _call(self, *given: Any, **more: Any) -> UpstreamAnswer:
         provider, body = given[0], given[2]
         job_id = int(more["idempotency_key"].split("-")[1])
-        self.crashes.calls += 1
-        dies = self.crashes.calls == self.crashes.at
+        dies = self.crashes.tick()
         outcome = ANSWER
         error: ProviderError | None = None
         try:
@@ -184,8 +193,7 @@ class World(House):
         job = self.jobs.get(job_id)
         assert job is not None
         assert job.has_ended, "I6: a callback before the end"
-        self.crashes.calls += 1
-        dies = self.crashes.calls == self.crashes.at
+        dies = self.crashes.tick()
         if dies and not self.crashes.after:
             raise Died
         delivery = self._plain_post(url, body, headers)
