@@ -1,58 +1,19 @@
 """What every job store promises: the in-memory fake, DynamoDB as moto plays it, and DynamoDB as MiniStack does."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import boto3
-import moto
 import pytest
 
-from aiserver.aws.jobs import INLINE_BYTES, DynamoJobs
+from aiserver.aws.jobs import INLINE_BYTES
 from aiserver.clock import job_id as make_id
 from aiserver.jobs.job import Job, due_shard
 from aiserver.jobs.ports import JobStore, Refused
 from aiserver.jobs.states import State
 from aiserver.jobs.transitions import ASK_CANCEL, CLAIM, COMPLETE, FAIL, MARK_CALL, RESEND, WAIT
 from aiserver.usecases.ends import end
-from local import aws
-from local.template import read_template
-from tests.fakes import FakeClock, FakeJobs
-
-
-def table_properties() -> dict[str, Any]:
-    """The jobs table as the template declares it."""
-    properties = dict(read_template().transformed["Resources"]["JobsTable"]["Properties"])
-    for later in ("PointInTimeRecoverySpecification", "TimeToLiveSpecification", "StreamSpecification"):
-        properties.pop(later)
-    return properties | {"TableName": "jobs"}
-
-
-def dynamo_jobs(dynamodb: Any, s3: Any, clock: FakeClock) -> DynamoJobs:
-    dynamodb.create_table(**table_properties())
-    s3.create_bucket(Bucket="bodies")
-    return DynamoJobs("jobs", "bodies", dynamodb, s3, clock.job_id)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=["fake", "moto", "ministack"])
-def jobs(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[JobStore]:
-    if request.param == "fake":
-        yield FakeJobs(clock)
-    elif request.param == "moto":
-        with moto.mock_aws():
-            credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-            yield dynamo_jobs(boto3.client("dynamodb", **credentials), boto3.client("s3", **credentials), clock)
-    else:
-        endpoint = request.getfixturevalue("ministack")
-        dynamodb, s3 = aws.client("dynamodb", endpoint), aws.client("s3", endpoint)
-        yield dynamo_jobs(dynamodb, s3, clock)
-        dynamodb.delete_table(TableName="jobs")
+from tests.fakes import FakeClock
 
 
 def job(clock: FakeClock, **more: Any) -> Job:
@@ -263,14 +224,9 @@ def test_jobs_are_listed_newest_first_by_tag_and_state_with_a_cursor(jobs: JobSt
     assert listed(tag="b", state="Started") == []
 
 
-def test_a_ref_id_used_by_many_at_once_makes_one_job(clock: FakeClock, ministack: str) -> None:
-    dynamodb = aws.client("dynamodb", ministack)
-    jobs = dynamo_jobs(dynamodb, aws.client("s3", ministack), clock)
-    try:
-        wanted = [replace(job(clock), ref_id="r") for _ in range(20)]
-        with ThreadPoolExecutor(10) as pool:
-            accepted = list(pool.map(lambda one: jobs.create(one, b"{}", now_ms=clock.now), wanted))
-        assert sum(one.created for one in accepted) == 1
-        assert len({one.job.id for one in accepted}) == 1
-    finally:
-        dynamodb.delete_table(TableName="jobs")
+def test_a_ref_id_used_by_many_at_once_makes_one_job(clock: FakeClock, ministack_jobs: JobStore) -> None:
+    wanted = [replace(job(clock), ref_id="r") for _ in range(50)]
+    with ThreadPoolExecutor(10) as pool:
+        accepted = list(pool.map(lambda one: ministack_jobs.create(one, b"{}", now_ms=clock.now), wanted))
+    assert sum(one.created for one in accepted) == 1
+    assert len({one.job.id for one in accepted}) == 1
