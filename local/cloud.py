@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aiserver.admin import Problem
+from aiserver.admin.stack import Problem
 from local import aws, ministack, package
 from local.door import Door
 from local.ministack import CloudFailed

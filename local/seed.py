@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiserver.admin import administer
+from aiserver.admin.stack import administer
 from local import aws
 
 
@@ -19,7 +19,7 @@ class Seeded:
 def seed(endpoint_url: str, outputs: Mapping[str, str], providers: str, environment: Mapping[str, str]) -> Seeded:
     """Apply `providers` (a providers.yaml; its `api_key_var`s are read from `environment`) and make the keys.
 
-    Raises: aiserver.admin.Problem, for a providers.yaml that is wrong.
+    Raises: aiserver.admin.stack.Problem, for a providers.yaml that is wrong.
     """
     admin = administer("aiserver", outputs, lambda service: aws.client(service, endpoint_url))
     admin.apply_providers(providers, environment)

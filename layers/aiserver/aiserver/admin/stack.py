@@ -1,22 +1,8 @@
-"""The operator's command line, with the operator's own AWS credentials: keys, providers, failed jobs.
+"""One stack's keys, providers and failed jobs, as its operator sees and changes them."""
 
-    python -m aiserver.admin keys create my-app       shows the key, once
-    python -m aiserver.admin keys list
-    python -m aiserver.admin keys revoke KEY_ID
-    python -m aiserver.admin providers apply providers.yaml
-    python -m aiserver.admin providers list
-    python -m aiserver.admin jobs redrive JOB_ID …    lets failed jobs try again
-
-AWS_ENDPOINT_URL points it at the embedded cloud; --stack names the stack (aiserver by default).
-"""
-
-import argparse
-import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -185,62 +171,3 @@ def administer(stack: str, outputs: Mapping[str, str], client: Callable[[str], A
         SqsMessages(client("sqs"), hosted=outputs["HostedQueueUrl"], gpu=outputs["GpuQueueUrl"]),
         clock,
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(arguments)
-    try:
-        shown = _run(connect(args.stack), args)
-    except Problem as problem:
-        print(f"aiserver: {problem}", file=sys.stderr)
-        return 1
-    for line in shown:
-        print(json.dumps(line))
-    return 0
-
-
-def _run(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
-    match args.thing, args.verb:
-        case "keys", "create":
-            return [admin.create_key(args.name, expires_days=args.expires_days)]
-        case "keys", "revoke":
-            return [admin.revoke_key(args.id)]
-        case "keys", _:
-            return admin.list_keys()
-        case "jobs", _:
-            return admin.redrive(args.id)
-        case _, "apply":
-            return admin.apply_providers(_text(args.file))
-        case _:
-            return admin.list_providers()
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Problem(f"{file} cannot be read: {error.strerror}") from error
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m aiserver.admin", description="Keys, providers and failed jobs of one stack"
-    )
-    parser.add_argument("--stack", default=os.environ.get("AISERVER_STACK", "aiserver"))
-    things = parser.add_subparsers(dest="thing", required=True)
-    verbs = things.add_parser("keys").add_subparsers(dest="verb", required=True)
-    create = verbs.add_parser("create")
-    create.add_argument("name", help="whose key it is, for `keys list`")
-    create.add_argument("--expires-days", type=int)
-    verbs.add_parser("list")
-    verbs.add_parser("revoke").add_argument("id")
-    verbs = things.add_parser("jobs").add_subparsers(dest="verb", required=True)
-    verbs.add_parser("redrive").add_argument("id", type=int, nargs="+")
-    verbs = things.add_parser("providers").add_subparsers(dest="verb", required=True)
-    verbs.add_parser("apply").add_argument("file", type=Path)
-    verbs.add_parser("list")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What an operator does, with their own AWS credentials; there is no admin route to attack."""
