@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import socket
 import sys
 import time
@@ -49,7 +50,8 @@ def running(folder: Path, *, state_dir: Path | None = None) -> Generator[str]:
 def environment(port: int, folder: Path, state_dir: Path | None) -> dict[str, str]:
     """All that MiniStack, and so every handler it runs, sees: it hands its whole environment to them."""
     scratch = folder / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run unpacked
+    scratch.mkdir(parents=True)
     variables = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
         "HOME": str(folder),  # not the developer's: ~/.aws must not be read

@@ -98,7 +98,7 @@ class FakeJobs:
     def result(self, job: Job) -> bytes | None:
         return self.bodies[job.id, "result"] if job.result_at else None
 
-    def result_link(self, job: Job, *, seconds: int) -> str | None:
+    def link(self, at: str | None, *, seconds: int) -> str | None:
         return None
 
     def due(self, shard: str, *, now_ms: int, limit: int) -> list[int]:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from aws_lambda_powertools import Logger
 
 from aiserver.clock import Clock
-from aiserver.errors import AiServerError, InvalidRequest, NotFound, PayloadTooLarge
+from aiserver.errors import AiServerError, InvalidRequest, NotFound, PayloadTooLarge, ProviderError
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.render import JSON_TYPE
 
@@ -159,7 +159,8 @@ def _own_address(event: Mapping[str, Any]) -> str:
 def _checked(response: Response) -> Response:
     # Escaping for the event at most triples a body: a smaller one need not be measured.
     if len(response.body) * 3 > MAX_ANSWER_BYTES and len(json.dumps(response.body.decode())) > MAX_ANSWER_BYTES:
-        raise AiServerError("The answer is too large to be sent at once; queue the request and fetch its result")
+        said = "The answer is too large to be sent at once; queue the request and fetch its result"
+        raise ProviderError(said, may_be_billed=True)
     return response
 
 

@@ -226,6 +226,13 @@ def _client(service: str) -> Any:
     from botocore.config import Config
 
     retries: Any = {"mode": "standard", "total_max_attempts": 4}
-    config = Config(connect_timeout=2, read_timeout=10, retries=retries, max_pool_connections=50)
+    # s3v4: by itself boto3 signs S3 links in the old way, which buckets made since 2020 refuse
+    config = Config(
+        connect_timeout=2,
+        read_timeout=10,
+        retries=retries,
+        max_pool_connections=50,
+        signature_version="s3v4" if service == "s3" else None,
+    )
     session: Any = boto3.session.Session()
     return session.client(service, config=config)

@@ -144,10 +144,10 @@ class DynamoJobs:
     def result(self, job: Job) -> bytes | None:
         return self._body(job, "RESULT", job.result_at) if job.result_at else None
 
-    def result_link(self, job: Job, *, seconds: int) -> str | None:
-        if job.result_at in (None, "item") or self._s3 is None:
+    def link(self, at: str | None, *, seconds: int) -> str | None:
+        if at in (None, "item") or self._s3 is None:
             return None
-        where = {"Bucket": self._bucket, "Key": job.result_at, "ResponseContentType": "application/json"}
+        where = {"Bucket": self._bucket, "Key": at, "ResponseContentType": "application/json"}
         return self._s3.generate_presigned_url("get_object", Params=where, ExpiresIn=seconds)
 
     def due(self, shard: str, *, now_ms: int, limit: int) -> list[int]:

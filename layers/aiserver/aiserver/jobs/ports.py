@@ -63,8 +63,8 @@ class JobStore(Protocol):
 
     def result(self, job: Job) -> bytes | None: ...
 
-    def result_link(self, job: Job, *, seconds: int) -> str | None:
-        """A signed link to a result kept as an object; None for a small one."""
+    def link(self, at: str | None, *, seconds: int) -> str | None:
+        """A signed link to a body kept as an object, by its `request_at` or `result_at`; None for a small one."""
         ...
 
     def due(self, shard: str, *, now_ms: int, limit: int) -> list[int]:

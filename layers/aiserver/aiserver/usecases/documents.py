@@ -8,9 +8,9 @@ from aiserver.jobs.states import Callback, State
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.render import Raw, duration, iso, render
 
-INLINE_ANSWER_BYTES = 4 * 1024 * 1024  # Lambda refuses an answer over 6 MB, escapes included
-STRING_BYTES = 1024 * 1024  # a body inside a JSON string: escaping may double it, and there are two
-STATUS_OVERHEAD_BYTES = 8 * 1024
+INLINE_BYTES = 4 * 1024 * 1024 - 8 * 1024  # of bodies in one answer, which stays under 4 MB with what stands around
+ESCAPED_BYTES = 5 * 1024 * 1024 + 512 * 1024  # Lambda takes an answer as a JSON string, of at most 6 MB
+STRING_BYTES = 1024 * 1024  # of one body as a JSON string of its own, which Lambda's escaping then doubles again
 
 
 def accepted(job: Job) -> dict[str, Any]:
@@ -28,7 +28,6 @@ def result_url(job: Job) -> str:
 
 def status(job: Job, result: bytes | None) -> bytes:
     """The status document; `result`, where given, is spliced in, and for older clients twice as far as it fits."""
-    room = INLINE_ANSWER_BYTES - STATUS_OVERHEAD_BYTES
     return render(
         {
             "jobId": job.id,
@@ -43,20 +42,28 @@ def status(job: Job, result: bytes | None) -> bytes:
             "usage": Raw(job.usage.encode()) if job.usage else None,
             "callback": callback(job),
             "resultUrl": result_url(job) if job.state == State.COMPLETED else None,
-            "result": Raw(result) if result is not None else None,
-            "chatResponse": Raw(result) if result is not None and 2 * len(result) <= room else None,
+            "result": Raw(result) if result is not None and fits(result) else None,
+            "chatResponse": Raw(result) if result is not None and fits(result, times=2) else None,
             "responseStatus": failure_status(job),
         }
     )
 
 
-def fits_inline(job: Job) -> bool:
-    return (job.result_bytes or 0) <= INLINE_ANSWER_BYTES - STATUS_OVERHEAD_BYTES
+def may_fit_inline(job: Job) -> bool:
+    """Whether it is worth reading the result to see."""
+    return (job.result_bytes or 0) <= INLINE_BYTES
 
 
-def record(job: Job, request: bytes | None = None, result: bytes | None = None) -> dict[str, Any]:
+def fits(body: bytes, times: int = 1) -> bool:
+    """Whether an answer can hold this body so many times, in itself and once Lambda has escaped it."""
+    escaped = len(body) + sum(body.count(char) for char in (b'"', b"\\", b"\n", b"\r", b"\t"))
+    return times * len(body) <= INLINE_BYTES and times * escaped <= ESCAPED_BYTES
+
+
+def record(
+    job: Job, request: bytes | None = None, result: bytes | None = None, *, request_link: str | None = None
+) -> dict[str, Any]:
     """AI Server's job record; bodies are JSON strings, and give way to where they are when too large."""
-    large = job.result_bytes is not None and job.result_bytes > STRING_BYTES
     return {
         "id": job.id,
         "refId": job.ref_id,
@@ -67,9 +74,10 @@ def record(job: Job, request: bytes | None = None, result: bytes | None = None) 
         **_timing(job),
         "durationMs": job.completed_at - job.started_at if job.completed_at and job.started_at else None,
         "replyTo": job.reply_to,
-        "requestBody": request.decode() if request is not None else None,
-        "responseBody": result.decode() if result is not None else None,
-        "resultUrl": result_url(job) if large else None,
+        "requestBody": _string(request),
+        "requestUrl": request_link if request is not None and _string(request) is None else None,
+        "responseBody": _string(result),
+        "resultUrl": result_url(job) if job.result_at and _string(result) is None else None,
         "errorCode": job.error_code,
         "error": job.error,
     }
@@ -123,6 +131,13 @@ def event(job: Job) -> bytes:
             "errorCode": job.error_code,
         }
     )
+
+
+def _string(body: bytes | None) -> str | None:
+    """A body as a JSON string, unless that would be too long; quotes in it take two characters, and then four."""
+    if body is None or len(body) + body.count(b'"') + body.count(b"\\") > STRING_BYTES:
+        return None
+    return body.decode()
 
 
 def _timing(job: Job) -> dict[str, Any]:

@@ -35,13 +35,14 @@ class Status:
 
     def status(self, job: Job) -> bytes:
         """The status document, the result within where it fits."""
-        inline = job.state == State.COMPLETED and documents.fits_inline(job)
+        inline = job.state == State.COMPLETED and documents.may_fit_inline(job)
         return documents.status(job, self._jobs.result(job) if inline else None)
 
     def record(self, job: Job) -> dict[str, object]:
-        """The job record with its bodies."""
-        small = (job.result_bytes or 0) <= documents.STRING_BYTES
-        return documents.record(job, self._jobs.request(job), self._jobs.result(job) if small else None)
+        """The job record with its bodies, or with a link to a request and an address of a result that is too large."""
+        request = self._jobs.request(job)
+        result = self._jobs.result(job) if documents.may_fit_inline(job) else None
+        return documents.record(job, request, result, request_link=self._jobs.link(job.request_at, seconds=LINK_S))
 
     def wait(self, job: Job, *, until_ms: int) -> Job:
         """The job once it has ended, or as it stands at `until_ms`."""
@@ -64,6 +65,7 @@ class Status:
         """The bare result, or a link to it where it is large. Raises: Conflict, for a job that has none."""
         if job.state != State.COMPLETED:
             raise Conflict(f"Job {job.id} is {job.state} and has no result")
-        if not documents.fits_inline(job) and (link := self._jobs.result_link(job, seconds=LINK_S)):
-            return link
-        return self._jobs.result(job) or b""
+        result = self._jobs.result(job) if documents.may_fit_inline(job) else None
+        if result is not None and documents.fits(result):
+            return result
+        return self._jobs.link(job.result_at, seconds=LINK_S) or self._jobs.result(job) or b""
