@@ -13,6 +13,7 @@ from local.template import REPOSITORY
 from local.upstream import choose
 
 DEFAULT_PORT = "8080"
+MAX_PORT = 65_535
 
 
 def main() -> int:
@@ -25,7 +26,7 @@ def main() -> int:
             choose(os.environ) as upstream,
             Cloud(
                 upstream,
-                port=int(os.environ.get("PORT", DEFAULT_PORT)),
+                port=_port(os.environ.get("PORT", DEFAULT_PORT)),
                 strict_callbacks=os.environ.get("STRICT_CALLBACKS") == "1",
                 state_dir=Path(state_dir).resolve() if state_dir else None,
             ) as cloud,
@@ -44,6 +45,12 @@ def main() -> int:
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > MAX_PORT:
+        raise CloudFailed(f"PORT is {text!r}; it must be a number up to {MAX_PORT}")
+    return int(text)
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -29,7 +29,7 @@ class CloudFailed(Exception):
 def running(folder: Path, *, state_dir: Path | None = None) -> Generator[str]:
     """Run MiniStack until the block ends; yields its endpoint URL. Log and scratch files go to `folder`."""
     for _ in range(_PORT_TRIES):
-        port = _free_port()
+        port = _port(state_dir)
         log = folder / "ministack.log"
         child = children.start(
             [sys.executable, "-m", "ministack"],
@@ -104,6 +104,18 @@ def _healthy(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _port(state_dir: Path | None) -> int:
+    """A free port; with kept state that of the first run, which is in the addresses MiniStack keeps queues by."""
+    kept = state_dir / "port" if state_dir else None
+    if kept and kept.exists():
+        return int(kept.read_text())
+    port = _free_port()
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(str(port))
+    return port
 
 
 def _free_port() -> int:

@@ -135,6 +135,7 @@ class Pool:
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",  # its client then answers in UTF-8, unescaped
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/local/{function.name}",
             "AWS_LAMBDA_LOG_STREAM_NAME": "local",
             "AWS_REGION": REGION,

@@ -47,7 +47,8 @@ class FakeJobs:
 
     def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> Accepted:
         named, ttl = self.refs.get((job.owner, job.ref_id), (0, 0))
-        if named in self.items and ttl > now_ms // 1000:
+        there = self.get(named)
+        if there and ttl > now_ms // 1000 and not there.is_gone(now_ms):
             return Accepted(Job.from_item(self.items[named]), created=False)
         while job.id in self.items:
             job = replace(job, id=self._clock.job_id())
@@ -57,7 +58,7 @@ class FakeJobs:
             self.bodies[job.id, "result"] = result
         self.items[job.id] = job.to_item()
         self.bodies[job.id, "request"] = request
-        self.refs[job.owner, job.ref_id] = (job.id, job.deadline // 1000 + 11 * 86_400)
+        self.refs[job.owner, job.ref_id] = (job.id, job.deadline // 1000 + 60 * 86_400)
         return Accepted(job, created=True)
 
     def get(self, job_id: int) -> Job | None:
@@ -65,7 +66,8 @@ class FakeJobs:
 
     def find(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
         named, ttl = self.refs.get((owner, ref_id), (0, 0))
-        return self.get(named) if ttl > now_ms // 1000 else None
+        job = self.get(named) if ttl > now_ms // 1000 else None
+        return None if job is None or job.is_gone(now_ms) else job
 
     def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
         item = self.items.get(job_id)

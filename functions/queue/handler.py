@@ -30,12 +30,12 @@ def queue_chat(request: Request) -> Response:
 
 
 def queue_chats(request: Request) -> Response:
-    """A batch: nothing is accepted unless all of it is well formed."""
+    """A batch: nothing is accepted unless all of it could be, but for a RefId that was used for another request."""
     caller = _caller(request)
     bound = [requests.queue_chat(text) for text in requests.array(request.body)]
     if len(bound) > MAX_BATCH:
         raise InvalidRequest(f"A batch holds at most {MAX_BATCH} requests")
-    return Response(dump([documents.accepted(wiring.queue().enqueue.accept(one, caller)) for one in bound]))
+    return Response(dump([documents.accepted(job) for job in wiring.queue().enqueue.accept_all(bound, caller)]))
 
 
 def cancel(request: Request) -> Response:
@@ -50,7 +50,7 @@ def redeliver(request: Request) -> Response:
 def by_name(request: Request) -> Response:
     """POST /api/{name}; the name in any case, `[]` behind it for a batch."""
     name = request.params["proxy"].lower()
-    if name.removesuffix(BATCH) not in NAMES:
+    if name.removesuffix(BATCH) not in {*NAMES, "openaichatcompletion"} or name == "openaichatcompletion":
         raise NotFound(f"There is no POST /api/{request.params['proxy']} here")
     if name.endswith(BATCH) and name not in NAMES:
         raise InvalidRequest(f"{request.params['proxy'].removesuffix(BATCH)} cannot be sent in batches")

@@ -82,18 +82,20 @@ def test_one_ref_id_names_one_job_per_owner(jobs: JobStore, clock: FakeClock) ->
     assert jobs.request(first.job) == b"1"
 
 
-def test_an_id_that_is_taken_is_replaced(jobs: JobStore, clock: FakeClock) -> None:
+@pytest.mark.parametrize("size", [1, INLINE_BYTES + 1])
+def test_an_id_that_is_taken_is_replaced_and_no_body_with_it(size: int, jobs: JobStore, clock: FakeClock) -> None:
     taken = make_id(clock.now, 4000)
-    jobs.create(job(clock, id=taken), b"1", now_ms=clock.now)
-    second = jobs.create(job(clock, id=taken, ref_id="other"), b"2", now_ms=clock.now)
+    mine, yours = b"1" * size, b"2" * size
+    first = jobs.create(job(clock, id=taken), mine, now_ms=clock.now)
+    second = jobs.create(job(clock, id=taken, ref_id="other", owner="you"), yours, now_ms=clock.now)
     assert second.created
     assert second.job.id != taken
-    assert jobs.request(second.job) == b"2"
+    assert (jobs.request(first.job), jobs.request(second.job)) == (mine, yours)
 
 
 def test_a_ref_id_may_be_used_again_after_its_time(jobs: JobStore, clock: FakeClock) -> None:
     first = jobs.create(job(clock, ref_id="r"), b"1", now_ms=clock.now)
-    clock.advance(3600 + 11 * 86_400)
+    clock.advance(3600 + 60 * 86_400)
     assert jobs.find("me", "r", now_ms=clock.now) is None
     second = jobs.create(job(clock, ref_id="r"), b"2", now_ms=clock.now)
     assert second.created
@@ -109,6 +111,16 @@ def test_a_claim_is_won_once_and_its_own_echo_counts_as_won(jobs: JobStore, cloc
     lost = claim(jobs, clock, created.id, token="t2")
     assert isinstance(lost, Refused)
     assert lost.job == won
+
+
+def test_a_ref_id_whose_job_is_gone_is_free_though_the_job_is_still_stored(jobs: JobStore, clock: FakeClock) -> None:
+    gone = job(clock, ref_id="r", state=State.COMPLETED, due_at=None, ttl=clock.now // 1000 + 60)
+    first = jobs.create(gone, b"1", now_ms=clock.now)
+    clock.advance(61)
+    assert jobs.find("me", "r", now_ms=clock.now) is None
+    second = jobs.create(job(clock, ref_id="r"), b"2", now_ms=clock.now)
+    assert second.created
+    assert second.job.id != first.job.id
 
 
 @pytest.mark.parametrize("ahead_s", [-1, 0, 1])

@@ -27,11 +27,11 @@ EXPECTED = {
     "T10": "state = 'Started', owner = 'me'",
     "T11": "state = 'Failed'",
     "C1": "cb = 'Pending', cb_next_at <= now, cb_attempt < 10",
-    "C2": "cb = 'Delivering', cb_attempt = 2",
-    "C3": "cb = 'Delivering', cb_attempt = 2",
-    "C4": "cb = 'Delivering', cb_attempt = 2",
-    "C5": "cb = 'Delivering', cb_attempt = 2, cb_lease_until < now",
-    "C5d": "cb = 'Delivering', cb_attempt = 2, cb_lease_until < now",
+    "C2": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd'",
+    "C3": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd'",
+    "C4": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd'",
+    "C5": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd', cb_lease_until < now",
+    "C5d": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd', cb_lease_until < now",
     "C5b": "cb = 'Pending', due_at = 5",
     "C6": "cb = 'Dead', owner = 'me'",
     "C6d": "cb = 'Delivered', owner = 'me'",
@@ -43,7 +43,7 @@ CASES = [(name, index) for name, text in EXPECTED.items() for index in range(len
 def params(clock: FakeClock) -> dict[str, Any]:
     """What the conditions compare with, and something harmless for whatever else a row sets."""
     told: dict[str, Any] = {"now": clock.now, "attempt": 3, "lease_token": "t", "seen": 5, "owner": "me"}
-    told |= {"cb_attempt": 2, "max_attempts": 10, "cb": "None"}
+    told |= {"cb_attempt": 2, "max_attempts": 10, "cb": "None", "cb_token": "d"}
     for row in TABLE:
         for value in row.sets.values():
             if isinstance(value, Param):

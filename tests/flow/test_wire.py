@@ -87,6 +87,26 @@ def test_our_key_does_not_reach_the_provider(header: str, product: Product) -> N
         ("GET", "/v1/jobs/1/result", None, (404, "NotFound", "invalid_request_error", "not_found")),
         ("GET", "/v1/jobs/junk/result", None, (404, "NotFound", "invalid_request_error", "not_found")),
         (
+            *("POST", "/api/OpenAiChatCompletion[]", "[]"),
+            (400, "ValidationException", "invalid_request_error", "invalid_request"),
+        ),
+        (
+            *(
+                "POST",
+                "/api/QueueOpenAiChatCompletion[]",
+                '[{"request":%s},{"provider":"nope","request":%s}]' % (CHAT, CHAT),
+            ),
+            (400, "ValidationException", "invalid_request_error", "invalid_request"),
+        ),
+        (
+            *("POST", "/api/CancelJob", '{"id":"%s"}' % ("9" * 5000)),
+            (400, "ValidationException", "invalid_request_error", "invalid_request"),
+        ),
+        (
+            *("POST", "/v1/chat/completions", '{"model":"%s",%s}' % ("m" * 300, MESSAGES)),
+            (400, "ValidationException", "invalid_request_error", "invalid_request"),
+        ),
+        (
             *("POST", "/api/CancelJob[]", "[]"),
             (400, "ValidationException", "invalid_request_error", "invalid_request"),
         ),

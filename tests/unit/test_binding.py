@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -178,6 +179,14 @@ def test_a_queue_request_without_its_request_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refused:
         requests.queue_chat('{"refId":"r"}')
     assert refused.value.param == "request"
+
+
+def test_a_long_string_among_many_brackets_costs_little() -> None:
+    tracemalloc.start()
+    parse('["%s",%s]' % ("x" * 5_000_000, ",".join(["[]"] * 101)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60_000_000
 
 
 def test_a_batch_is_split_into_its_own_texts() -> None:

@@ -23,7 +23,7 @@ def as_lambda_sends(body: bytes) -> int:
     return len(json.dumps({"body": body.decode()}, ensure_ascii=False).encode())
 
 
-@pytest.mark.parametrize("fill", ["y", '\\"', "é", "\\\\"])
+@pytest.mark.parametrize("fill", ["y", '\\"', "é", "語", "\\\\"])
 @pytest.mark.parametrize("megabytes", [0.1, 0.9, 1.9, 2.1, 3.9, 4.1, 20])
 def test_a_status_fits_whatever_its_result(fill: str, megabytes: float) -> None:
     result = b'{"x":"' + (fill * int(megabytes * MB / len(fill.encode()))).encode() + b'"}'

@@ -138,6 +138,8 @@ def test_an_answer_comes_whole_with_its_usage_and_the_headers_we_relay(upstream:
         (429, b'{"error":{"code":"insufficient_quota"}}', ProviderAuth, False),
         (500, b'{"error":"m"}', ProviderError, False),
         (503, b"{}", ProviderUnavailable, False),
+        (504, b"<html>", ProviderTimeout, True),
+        (524, b'{"error":{"message":"m"}}', ProviderTimeout, True),
         (200, b"<html>", ProviderError, True),
         (200, b"[]", ProviderError, True),
         (204, b"", ProviderError, True),
@@ -163,7 +165,16 @@ def test_an_unknown_model_behind_any_is_the_caller_s_affair(upstream: ScriptedPr
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"), [("7", 7), ("Fri, 15 Jan 2027 08:00:30 GMT", 30), ("soon", None), ("", None), ("-1", None)]
+    ("said", "seconds"),
+    [
+        ("7", 7),
+        ("Fri, 15 Jan 2027 08:00:30 GMT", 30),
+        ("soon", None),
+        ("", None),
+        ("-1", None),
+        ("9" * 4500, None),
+        ("\xb2", None),
+    ],
 )
 def test_retry_after_is_read_in_both_its_forms(said: str, seconds: int | None, upstream: ScriptedProvider) -> None:
     upstream.answer_with(429, b"{}", {"retry-after": said})

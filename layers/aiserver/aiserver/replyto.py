@@ -74,6 +74,8 @@ def resolve(host: str, port: int) -> list[str]:
     """All addresses of a name. Raises: NameNotFound, ResolverFailed."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label that is empty or too long
+        raise NameNotFound(f"replyTo: {host} is no host name", param="replyTo") from error
     except socket.gaierror as error:
         if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
             raise NameNotFound(f"replyTo: the name {host} does not exist", param="replyTo") from error
@@ -120,6 +122,8 @@ class Replier:
                 excerpt = _excerpt(response)
         except (NameNotFound, ResolverFailed, httpcore.NetworkError, httpcore.TimeoutException) as error:
             return Delivery(None, (str(error) or type(error).__name__)[:MAX_EXCERPT_CHARS])
+        except httpx.InvalidURL as error:
+            return Delivery(None, f"the address is no URL: {error}"[:MAX_EXCERPT_CHARS])
         except httpcore.ProtocolError:
             return Delivery(None, "the receiver does not speak HTTP")
         if 200 <= status < 300:

@@ -226,13 +226,15 @@ def _client(service: str) -> Any:
     from botocore.config import Config
 
     retries: Any = {"mode": "standard", "total_max_attempts": 4}
-    # s3v4: by itself boto3 signs S3 links in the old way, which buckets made since 2020 refuse
+    # By itself boto3 signs S3 links in the old way, which buckets made since 2020 refuse, and for the global host,
+    # which sends a new bucket's callers elsewhere; the embedded cloud's address has no virtual hosts.
     config = Config(
         connect_timeout=2,
         read_timeout=10,
         retries=retries,
         max_pool_connections=50,
         signature_version="s3v4" if service == "s3" else None,
+        s3={"addressing_style": "auto" if "AWS_ENDPOINT_URL" in os.environ else "virtual"},
     )
     session: Any = boto3.session.Session()
     return session.client(service, config=config)

@@ -4,6 +4,9 @@ Items of a job share the partition `JOB#<id>`: the job itself (`JOB`), its `REQU
 item `REF#<owner>#<refId>`. Each write of state is one conditional call, made from the table of transitions.
 """
 
+import random
+import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 
 INLINE_BYTES = 32 * 1024  # DynamoDB bills by the kilobyte: a larger body is cheaper in S3
 BODY_TTL_S = 60 * 86_400  # after the deadline: 3 days of callbacks, then at most 25 + 30 until the job is forgotten
-REF_TTL_MS = 11 * 86_400_000  # after the deadline: 7 readable days and a callback's 3, and one to spare
+REF_TTL_MS = BODY_TTL_S * 1000  # a RefId leads to its job for as long as there can be one
+PAUSE_S = 0.02
 TRIES = 5  # of a create: each only after another request took the id or is writing the same RefId
 BATCH_GET = 100  # BatchGetItem takes no more keys
 
@@ -41,11 +45,12 @@ class DynamoJobs:
 
     def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> Accepted:
         lost: int | None = None  # the job a RefId still points at, though it has been deleted
-        for _ in range(TRIES):
-            job = replace(job, request_at=self._place(f"jobs/{job.id}/request", request))
+        for attempt in range(TRIES):
+            _pause(attempt)
+            job = replace(job, request_at=self._place(job.id, "request", request))
             bodies = [self._body_item(job, "REQUEST", request)] if job.request_at == "item" else []
             if result is not None:
-                at = self._place(f"jobs/{job.id}/result-0-{job.attempt}", result)
+                at = self._place(job.id, "result", result)
                 job = replace(job, result_at=at, result_bytes=len(result))
                 bodies += [self._body_item(job, "RESULT", result)] if at == "item" else []
             writes = [
@@ -57,7 +62,8 @@ class DynamoJobs:
                 return Accepted(job, created=True)
             if ref := reasons[1].get("Item"):
                 named = int(unpack(ref)["job_id"])
-                if there := self.get(named):
+                there = self.get(named)
+                if there and not there.is_gone(now_ms):
                     return Accepted(there, created=False)
                 lost = named
             elif reasons[0].get("Code") == "ConditionalCheckFailed":
@@ -101,28 +107,35 @@ class DynamoJobs:
         if "Item" not in found:
             return None
         ref = unpack(found["Item"])
-        return self.get(ref["job_id"]) if ref["ttl"] > now_ms // 1000 else None
+        job = self.get(ref["job_id"]) if ref["ttl"] > now_ms // 1000 else None
+        return None if job is None or job.is_gone(now_ms) else job
 
     def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
-        try:
-            answer = self._dynamodb.update_item(
-                TableName=self._table,
-                Key=pack(_job_key(job_id)),
-                ReturnValues="ALL_NEW",
-                **update(transition, params),
-            )
-        except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
-            return self._refused(error.response.get("Item"), transition, params)  # pyright: ignore
-        return Job.from_item(unpack(answer["Attributes"]))
+        for attempt in range(TRIES):
+            _pause(attempt)
+            try:
+                answer = self._dynamodb.update_item(
+                    TableName=self._table,
+                    Key=pack(_job_key(job_id)),
+                    ReturnValues="ALL_NEW",
+                    **update(transition, params),
+                )
+            except self._dynamodb.exceptions.TransactionConflictException:  # boto3 does not try these again
+                continue
+            except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
+                return self._refused(error.response.get("Item"), transition, params)  # pyright: ignore
+            return Job.from_item(unpack(answer["Attributes"]))
+        raise AiServerError(f"Job {job_id} is being written by others all the time")
 
     def complete(self, transition: Transition, job: Job, params: Mapping[str, Value], result: bytes) -> Refused | None:
-        at = self._place(f"jobs/{job.id}/result-{job.epoch}-{job.attempt}", result)
+        at = self._place(job.id, "result", result)
         params = {**params, "result_at": at, "result_bytes": len(result)}
         change = {"TableName": self._table, "Key": pack(_job_key(job.id)), **update(transition, params)}
         writes: list[dict[str, Any]] = [{"Update": change}]
         if at == "item":
             writes.append({"Put": {"TableName": self._table, "Item": self._body_item(job, "RESULT", result)}})
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
+            _pause(attempt)
             reasons = self._transact(writes)
             if not reasons:
                 return None
@@ -221,12 +234,16 @@ class DynamoJobs:
             raise AiServerError(f"Job {job.id} has no {kind.lower()} any more")
         return bytes(unpack(found["Item"])["body"])
 
-    def _place(self, key: str, body: bytes) -> str:
-        """Where a body goes: "item", to be written beside its job, or an object that is written here and now."""
+    def _place(self, job_id: int, kind: str, body: bytes) -> str:
+        """Where a body goes: "item", to be written beside its job, or an object that is written here and now.
+
+        An object's name is nobody else's: the id may turn out to be taken, and a late worker may come with a result.
+        """
         if len(body) <= INLINE_BYTES:
             return "item"
         if self._s3 is None:
             raise AiServerError("This function writes no large bodies")
+        key = f"jobs/{job_id}/{kind}-{secrets.token_hex(8)}"
         self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
         return key
 
@@ -239,6 +256,12 @@ class DynamoJobs:
                 raise
             return list(error.response["CancellationReasons"])  # pyright: ignore
         return []
+
+
+def _pause(attempt: int) -> None:
+    """Before every try but the first: lets the transaction that was met end."""
+    if attempt:
+        time.sleep(PAUSE_S * attempt * (1 + random.random()))
 
 
 def _job_key(job_id: int) -> dict[str, str]:

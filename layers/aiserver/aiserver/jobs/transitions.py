@@ -272,7 +272,7 @@ DELIVER = Transition(
     sets=_params("cb_token", "cb_lease_until") | {"due_at": Param("cb_lease_until")},
     adds={"cb_attempt": 1},
 )
-_THIS_ATTEMPT = (When("cb_attempt", "=", Param("cb_attempt")),)
+_THIS_ATTEMPT = (When("cb_attempt", "=", Param("cb_attempt")), When("cb_token", "=", Param("cb_token")))
 _OUTCOME = _params("cb_last_status", "cb_last_error")
 DELIVERED = Transition(
     "C2",

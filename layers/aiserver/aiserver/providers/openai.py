@@ -3,8 +3,6 @@
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
-from email.utils import parsedate_to_datetime
-
 import httpcore
 import httpx
 
@@ -22,13 +20,16 @@ from aiserver.errors import (
 from aiserver.providers.provider import Provider
 from aiserver.providers.transport import DeadlineBackend, Transport, total_deadline
 from aiserver.wire import text as json_text
+from aiserver.wire.dates import retry_after_s
 
 PATHS = {"chat.completions": "/chat/completions"}
 RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
 RELAYED_PREFIX = "x-ratelimit-"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # far beyond any chat answer; keeps one upstream from filling the memory
 CONNECT_S = 10
-KEEP_ALIVE_S = 60
+KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
+GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
+MAX_USAGE_CHARS = 2048  # kept with the job
 
 
 def client() -> httpx.Client:
@@ -76,7 +77,7 @@ class OpenAi:
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpx.DecodingError) as error:
             raise ProviderTimeout(f"Provider {provider.name} did not answer in time", may_be_billed=True) from error
         answer = UpstreamAnswer(status, answered, content)
-        wait_s = _retry_after_s(answered.get("retry-after"), self._clock.now_ms())
+        wait_s = retry_after_s(answered.get("retry-after"), self._clock.now_ms())
         return _judge(provider, answer, model_is_configured, wait_s)
 
 
@@ -105,6 +106,8 @@ def _judge(
     message = told.message or f"Provider {provider.name} answered status {status}"
     if status in (401, 402, 403) or (status == 404 and model_is_configured) or told.code == "insufficient_quota":
         raise ProviderAuth("The provider refused the gateway's own account or configuration", upstream_status=status)
+    if status in GATEWAY_TIMEOUTS and not told.is_object:
+        raise ProviderTimeout(message, upstream_status=status, may_be_billed=True)
     if not told.is_object or status < 400:
         kind = ProviderUnavailable if status == 503 else ProviderRateLimited if status == 429 else ProviderError
         said = f"Provider {provider.name} answered status {status} without JSON"
@@ -113,21 +116,11 @@ def _judge(
         raise ProviderRateLimited(message, upstream=answer, retry_after_s=retry_after_s)
     if status == 503:
         raise ProviderUnavailable(message, upstream=answer, retry_after_s=retry_after_s)
+    if status in GATEWAY_TIMEOUTS:
+        raise ProviderTimeout(message, upstream=answer, may_be_billed=True)
     if status >= 500:
         raise ProviderError(message, upstream=answer, retry_after_s=retry_after_s)
     raise ProviderRejected(message, upstream=answer, code=told.code, param=told.param)
-
-
-def _retry_after_s(value: str | None, now_ms: int) -> int | None:
-    """Seconds, from either form of the header. Source: RFC 9110, 10.2.3."""
-    if not value:
-        return None
-    if value.strip().isdigit():
-        return int(value)
-    try:
-        return max(0, round(parsedate_to_datetime(value).timestamp() - now_ms / 1000))
-    except ValueError:
-        return None
 
 
 class _Told:
@@ -146,7 +139,8 @@ class _Told:
         self.is_object = text[json_text.skip_space(text, 0)] == "{"
         found = {member.key: member for member in json_text.members(text)}
         if (usage := found.get("usage")) and isinstance(usage.value, dict):
-            self.usage = text[usage.value_start : usage.value_end]
+            said = text[usage.value_start : usage.value_end]
+            self.usage = said if len(said) <= MAX_USAGE_CHARS else None
         error = found["error"].value if "error" in found else None
         if isinstance(error, dict):
             inner = {member.key: member.value for member in json_text.members(text, found["error"].value_start)}

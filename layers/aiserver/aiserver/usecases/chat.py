@@ -51,7 +51,7 @@ class Chat:
         candidates = self._router.candidates(request.model, request.options.provider)
         question = Question(OPERATION, request.body)
         done = ask(self._router, question, candidates, clock=self._clock, deadline_ms=deadline_ms)
-        if isinstance(done.error, ProviderTimeout):
+        if isinstance(done.error, ProviderTimeout) and done.error.upstream is None:
             raise ProviderTimeout(f"{done.error.message}; queue the request to wait for longer", may_be_billed=True)
         if done.answer is None:
             raise done.error or AssertionError("a pass without an answer has an error")

@@ -42,8 +42,8 @@ def status(job: Job, result: bytes | None) -> bytes:
             "usage": Raw(job.usage.encode()) if job.usage else None,
             "callback": callback(job),
             "resultUrl": result_url(job) if job.state == State.COMPLETED else None,
-            "result": Raw(result) if result is not None and fits(result) else None,
-            "chatResponse": Raw(result) if result is not None and fits(result, times=2) else None,
+            "result": Raw(_bare(result)) if result is not None and fits(result) else None,
+            "chatResponse": Raw(_bare(result)) if result is not None and fits(result, times=2) else None,
             "responseStatus": failure_status(job),
         }
     )
@@ -131,6 +131,11 @@ def event(job: Job) -> bytes:
             "errorCode": job.error_code,
         }
     )
+
+
+def _bare(body: bytes) -> bytes:
+    """Without the byte order mark that may stand before a JSON text, but not within one."""
+    return body.removeprefix(b"\xef\xbb\xbf")
 
 
 def _string(body: bytes | None) -> str | None:

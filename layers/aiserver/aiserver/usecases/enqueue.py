@@ -58,6 +58,14 @@ class Enqueue:
         Once the job is written it cannot be lost: a message that cannot be sent now is sent by the sweeper.
         Raises: InvalidRequest, NotFound (model), Conflict (the RefId was used for another body).
         """
+        return self._write(self._prepare(request, caller), request.body)
+
+    def accept_all(self, batch: list[QueueRequest], caller: Caller) -> list[Job]:
+        """As `accept` for each, and none is written unless all could be; only a Conflict can come in the middle."""
+        prepared = [self._prepare(request, caller) for request in batch]
+        return [self._write(job, request.body) for job, request in zip(prepared, batch, strict=True)]
+
+    def _prepare(self, request: QueueRequest, caller: Caller) -> Job:
         now = self._clock.now_ms()
         options = request.options
         deadline = _deadline(options.deadline, now)
@@ -65,7 +73,7 @@ class Enqueue:
         if options.reply_to is not None:
             self._check_reply_to(options.reply_to)
         job_id = self._clock.job_id()
-        job = Job(
+        return Job(
             id=job_id,
             owner=caller.owner,
             ref_id=options.ref_id or self._clock.token(),
@@ -84,7 +92,9 @@ class Enqueue:
             due_shard=due_shard(job_id),
             due_at=now + QUEUED_DUE_MS,
         )
-        accepted = self._jobs.create(job, request.body, now_ms=now)
+
+    def _write(self, job: Job, body: bytes) -> Job:
+        accepted = self._jobs.create(job, body, now_ms=job.created_at)
         if accepted.created:
             self._hint(accepted.job)
         elif accepted.job.request_hash != job.request_hash:
@@ -117,7 +127,10 @@ class Enqueue:
         done = self._jobs.apply(again, job.id, params)
         if isinstance(done, Refused):
             raise Conflict(f"Job {job.id} has no callback to send again (it is {job.cb})")
-        self._messages.send_callback(job.id)
+        try:
+            self._messages.send_callback(job.id)
+        except Exception:  # it is written, and the sweeper will send
+            log.exception("callback message not sent; the sweeper will", extra={"job_id": job.id})
         return done
 
     def _hint(self, job: Job) -> None:

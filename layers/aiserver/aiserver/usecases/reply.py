@@ -1,7 +1,6 @@
 """Deliver one callback, once: claim the attempt, make the POST, write what came of it."""
 
 import logging
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 from aiserver.clock import Clock
@@ -14,6 +13,7 @@ from aiserver.keys import KeyStore
 from aiserver.replyto import TOTAL_S, CallbackRefused, Delivery, Replier, signature_headers
 from aiserver.usecases import documents
 from aiserver.usecases.ends import CALLBACK_DUE_MS, settled_ttl
+from aiserver.wire.dates import retry_after_s
 
 MAX_BODY_BYTES = 256 * 1024  # a larger result is fetched by its receiver
 LEASE_MS = (TOTAL_S + 45) * 1000  # past the function's own time limit: a deliverer that is still at it is alive
@@ -105,7 +105,7 @@ class Reply:
             self._give_up(job, delivery)
             return
         now = self._clock.now_ms()
-        wait_s = max(wait_s, min(_seconds(delivery.retry_after, now), MAX_RETRY_AFTER_S))
+        wait_s = max(wait_s, min(retry_after_s(delivery.retry_after, now) or 0, MAX_RETRY_AFTER_S))
         next_at = now + round(wait_s * 1000)
         params: dict[str, Value] = {"cb_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
         later = self._jobs.apply(RETRY_LATER, job.id, _outcome(job, delivery) | params)
@@ -119,16 +119,9 @@ class Reply:
 
 
 def _outcome(job: Job, delivery: Delivery) -> dict[str, Value]:
-    return {"cb_attempt": job.cb_attempt, "cb_last_status": delivery.status, "cb_last_error": delivery.error}
-
-
-def _seconds(retry_after: str | None, now_ms: int) -> float:
-    """What the receiver asked for; nothing sensible is nothing."""
-    if not retry_after:
-        return 0
-    if retry_after.strip().isdigit():
-        return int(retry_after)
-    try:
-        return max(0, parsedate_to_datetime(retry_after).timestamp() - now_ms / 1000)
-    except ValueError:
-        return 0
+    return {
+        "cb_attempt": job.cb_attempt,
+        "cb_token": job.cb_token,
+        "cb_last_status": delivery.status,
+        "cb_last_error": delivery.error,
+    }

@@ -18,6 +18,7 @@ from aiserver.jobs.transitions import (
     RECOVER_FAILED,
     REMIND,
     RESEND,
+    Value,
 )
 from aiserver.usecases.ends import CALLBACK_DUE_MS, end, expiry, failure, settled_ttl
 from aiserver.usecases.reply import DEAD_DAYS
@@ -44,7 +45,8 @@ class Sweep:
     def sweep(self, *, until_ms: int) -> Swept:
         """Look after every overdue job, until there is none or time is up. Safe to run twice at once."""
         count = oldest = 0
-        for shard in range(SHARDS):
+        first = self._clock.now_ms() // 60_000  # another each minute: where time runs out, it is not always the same
+        for shard in ((first + i) % SHARDS for i in range(SHARDS)):
             before: list[int] = []
             while self._clock.now_ms() < until_ms:
                 ids = self._jobs.due(str(shard), now_ms=self._clock.now_ms(), limit=BATCH)
@@ -102,7 +104,7 @@ class Sweep:
             if not isinstance(self._jobs.apply(REMIND, job.id, {"seen": job.due_at, "due_at": due_at}), Refused):
                 self._messages.send_callback(job.id)
             return
-        fence = {"now": now, "cb_attempt": job.cb_attempt}
+        fence: dict[str, Value] = {"now": now, "cb_attempt": job.cb_attempt, "cb_token": job.cb_token}
         if job.cb_attempt >= len(CALLBACK_SCHEDULE_S):
             ttl = settled_ttl(now, self._settled_days + DEAD_DAYS)
             self._jobs.apply(RECOVER_DEAD, job.id, fence | {"ttl": ttl})

@@ -118,7 +118,7 @@ def which(body: str) -> tuple[int | None, str | None]:
     names = {"id": "id", "jobid": "id", "refid": "refId"}
     given = {name: member.value for name, member in _own(json_text.members(body), names).items()}
     job_id, ref_id = given.get("id") or None, given.get("refId") or None
-    if isinstance(job_id, str) and job_id.isascii() and job_id.isdigit():
+    if isinstance(job_id, str) and job_id.isascii() and job_id.isdigit() and len(job_id) <= 18:
         job_id = int(job_id)
     if isinstance(job_id, bool) or not isinstance(job_id, int | None):
         raise invalid("InvalidType", "id", "'id' must be an integer")
@@ -128,21 +128,21 @@ def which(body: str) -> tuple[int | None, str | None]:
 
 
 def query(sent: Mapping[str, str], name: str) -> str | None:
-    """A value of the query string, its name in any case; `0` and nothing mean absent, as typed clients send them."""
+    """A value of the query string, its name in any case; an empty one means absent, as typed clients send it."""
     for key, value in sent.items():
-        if fold(key) == fold(name) and value not in ("", "0"):
+        if fold(key) == fold(name) and value:
             return value
     return None
 
 
 def integer(sent: Mapping[str, str], name: str) -> int | None:
-    """A query value as a non-negative integer. Raises: InvalidRequest."""
+    """A query value as a positive integer; 0 means absent, as typed clients send it. Raises: InvalidRequest."""
     value = query(sent, name)
     if value is None:
         return None
     if not (value.isascii() and value.isdigit()) or len(value) > 18:
         raise invalid("InvalidType", name, f"'{name}' must be an integer")
-    return int(value)
+    return int(value) or None
 
 
 def _object(value: Any) -> None:

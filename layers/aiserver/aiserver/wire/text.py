@@ -14,7 +14,7 @@ from aiserver.errors import InvalidRequest
 MAX_DEPTH = 100  # deeper than any real request; well under what the C parser bears
 
 _skip_space = re.compile(r"[ \t\n\r]*").match
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"')  # possessive: a long string costs no memory
 _BRACKET = re.compile(r"[\[\]{}]")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 

@@ -10,6 +10,9 @@ from aiserver.errors import FieldError, InvalidRequest
 _STRICT = ConfigDict(strict=True, extra="ignore")
 
 Text = Annotated[str, Field(min_length=1)]
+Model = Annotated[str, Field(min_length=1, max_length=256)]  # kept with the job, which stays small
+MAX_MESSAGES = 10_000  # far beyond any conversation; each costs time to check
+MAX_PROBLEMS = 20
 
 
 class _Message(BaseModel):
@@ -30,8 +33,8 @@ class ChatBody(BaseModel):
     """The members whose types we check; ranges are the provider's to judge."""
 
     model_config = _STRICT
-    model: Text
-    messages: Annotated[list[_Message], Field(min_length=1)]
+    model: Model
+    messages: Annotated[list[_Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     frequency_penalty: float | None = None
     logit_bias: dict[str, Any] | None = None
     logprobs: bool | None = None
@@ -59,7 +62,7 @@ def check(value: Any) -> ChatBody:
     try:
         return ChatBody.model_validate(value)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
+        problems = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
         fields: dict[str, FieldError] = {}
         for problem in problems:
             # a union reports each of its members: `content.str`, `content.list[…]`; the first tells enough
