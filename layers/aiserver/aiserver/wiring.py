@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiserver.clock import SystemClock
 from aiserver.edge import Edge
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from aiserver.usecases.work import Work
 
 CLOCK = SystemClock()
+Built = TypeVar("Built")
+_built: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,30 @@ def warm(build: Callable[[], object]) -> None:
         build()
 
 
+def once(build: Callable[[], Built]) -> Callable[[], Built]:
+    """`build`, whose first result stands until `reset`."""
+
+    def get() -> Built:
+        if build.__name__ not in _built:
+            _built[build.__name__] = build()
+        return _built[build.__name__]
+
+    return get
+
+
+def put(**built: object) -> None:
+    """Have handlers get these, by their builders' names, instead of what the environment says. For tests."""
+    _built.update(built)
+
+
 def reset() -> None:
-    """Close and forget what was built from the environment: what is asked for next is built anew. For tests."""
-    if _http.cache_info().currsize:
-        _http().close()
-    for built in (chat, queue, worker, status, finished, reply, sweep, _http):
-        built.cache_clear()
+    """Close and forget what was built: what is asked for next is built anew. For tests."""
+    if "http" in _built:
+        _built["http"].close()
+    _built.clear()
 
 
-@cache
+@once
 def chat() -> ChatParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.settings import ChatSettings
@@ -83,7 +100,7 @@ def chat() -> ChatParts:
     )
 
 
-@cache
+@once
 def queue() -> QueueParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsMessages
@@ -114,7 +131,7 @@ def queue() -> QueueParts:
     return QueueParts(edge, Authenticator(config, CLOCK), enqueue, Status(jobs, CLOCK, time.sleep))
 
 
-@cache
+@once
 def worker() -> "Work":
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsMessages
@@ -132,7 +149,7 @@ def worker() -> "Work":
     )
 
 
-@cache
+@once
 def status() -> StatusParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.router import Router
@@ -149,7 +166,7 @@ def status() -> StatusParts:
     )
 
 
-@cache
+@once
 def finished() -> "Finished":
     from aiserver.aws.messages import BusEvents, SqsMessages
     from aiserver.settings import FinishedSettings
@@ -160,7 +177,7 @@ def finished() -> "Finished":
     return Finished(messages, BusEvents(settings.event_bus, _client("events")))
 
 
-@cache
+@once
 def reply() -> "Reply":
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsMessages
@@ -179,7 +196,7 @@ def reply() -> "Reply":
     )
 
 
-@cache
+@once
 def sweep() -> "Sweep":
     from aiserver.aws.jobs import DynamoJobs
     from aiserver.aws.messages import SqsMessages
@@ -208,11 +225,11 @@ def _calling_router(config: Any) -> "Router":
     from aiserver.providers.openai import OpenAi
     from aiserver.router import Router
 
-    return Router(config.providers, {"openai": OpenAi(_http(), CLOCK)}, SsmSecrets(_client("ssm"), CLOCK), CLOCK)
+    return Router(config.providers, {"openai": OpenAi(http(), CLOCK)}, SsmSecrets(_client("ssm"), CLOCK), CLOCK)
 
 
-@cache
-def _http() -> Any:
+@once
+def http() -> Any:
     """The one HTTP client for providers."""
     from aiserver.providers.openai import client
 

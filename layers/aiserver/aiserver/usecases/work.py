@@ -33,7 +33,9 @@ from aiserver.router import Candidate, Router
 from aiserver.usecases.ask import Pass, Question, ask
 from aiserver.usecases.ends import end, expiry, failure
 
-SETTLE_MS = 10_000  # kept free of provider time at a worker's end, so that it always writes an outcome itself
+# Kept free of provider time at a worker's end, so that it always writes an outcome itself.
+SETTLE_MS = 10_000
+SETTLE_SHARE = 4  # of a short time limit, at most a fourth
 WAIT_DUE_MS = 60_000
 MAX_ERROR_ATTEMPTS = 8  # of a provider that answers, but badly; one that asks to wait is waited for until the deadline
 
@@ -117,7 +119,7 @@ class Work:
             Question(job.operation, request, idempotency_key=f"job-{job.id}-{job.epoch}"),
             self._candidates(job),
             clock=self._clock,
-            deadline_ms=min(end_ms - SETTLE_MS, job.deadline),
+            deadline_ms=min(end_ms - _settle_ms(end_ms - self._clock.now_ms()), job.deadline),
             before_call=mark,
         )
 
@@ -192,6 +194,10 @@ class Work:
 
     def _log(self, job: Job, what: str, **more: str) -> None:
         log.info(f"job {what}", extra={"job_id": job.id, "attempt": job.attempt, **more})
+
+
+def _settle_ms(left_ms: int) -> int:
+    return min(SETTLE_MS, left_ms // SETTLE_SHARE)
 
 
 def _reason(job: Job, error: ProviderError) -> str:
