@@ -1,6 +1,6 @@
 """In-memory ports for tests; they pass the same contract suite as the AWS adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -103,13 +103,13 @@ class FakeJobs:
     def link(self, at: str | None, *, seconds: int) -> str | None:
         return None
 
-    def due(self, shard: str, *, now_ms: int, limit: int) -> list[int]:
+    def due(self, shard: str, *, now_ms: int) -> Iterator[int]:
         found = [
             (item["due_at"], job_id)
             for job_id, item in self.items.items()
             if item.get("due_shard") == shard and item.get("due_at", now_ms + 1) <= now_ms
         ]
-        return [job_id for _, job_id in sorted(found)[:limit]]
+        return iter([job_id for _, job_id in sorted(found)])
 
     def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page:
         jobs = [Job.from_item(item) for _, item in sorted(self.items.items(), reverse=True)]

@@ -10,8 +10,7 @@ STOP_MS = 5_000  # before the time limit: the next sweep is never more than a mi
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    until_ms = wiring.CLOCK.now_ms() + edge.remaining_ms(context) - STOP_MS
-    swept = wiring.sweep().sweep(until_ms=until_ms)
+    swept = wiring.sweep().sweep(left_ms=edge.remaining_ms(context) - STOP_MS)
     with single_metric(name="OldestDueAge", unit=MetricUnit.Milliseconds, value=swept.oldest_due_ms) as metric:
         metric.add_metadata("jobs", swept.jobs)
     return {"jobs": swept.jobs, "oldestDueMs": swept.oldest_due_ms}

@@ -7,11 +7,10 @@ from aiserver import edge, wiring
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    end_ms = wiring.CLOCK.now_ms() + edge.remaining_ms(context)
     work = wiring.worker()  # before there are threads, each of which would build its own
 
     def run(record: Mapping[str, Any]) -> None:
-        work.run(edge.message(record), end_ms=end_ms)
+        work.run(edge.message(record), left_ms=edge.remaining_ms(context))
 
     return edge.each_record(event, run, threads=len(event["Records"]))
 

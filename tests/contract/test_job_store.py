@@ -50,7 +50,11 @@ def claimed(jobs: JobStore, clock: FakeClock, **more: Any) -> Job:
 
 def answered(taken: Job, clock: FakeClock, token: str = "t1") -> dict[str, Any]:
     fence = {"attempt": taken.attempt, "lease_token": token}
-    return fence | end(taken, now_ms=clock.now, settled_days=7) | {"served_by": "p", "usage": '{"total_tokens":1}'}
+    return (
+        fence
+        | end(taken, now_ms=clock.now, settled_days=7)
+        | {"served_by": "p", "usage": '{"total_tokens":1}', "maybe_billed": 0}
+    )
 
 
 def test_an_accepted_job_is_there_with_its_request(jobs: JobStore, clock: FakeClock) -> None:
@@ -70,7 +74,7 @@ def test_a_job_answered_on_the_spot_is_there_with_both_its_bodies(size: int, job
     assert jobs.get(made.id) == made
     assert (jobs.request(made), jobs.result(made)) == (b"q" * size, b"a" * size)
     assert made.result_bytes == size
-    assert all(jobs.due(str(shard), now_ms=clock.now + 10**9, limit=10) == [] for shard in range(8))
+    assert all(list(jobs.due(str(shard), now_ms=clock.now + 10**9)) == [] for shard in range(8))
 
 
 def test_one_ref_id_names_one_job_per_owner(jobs: JobStore, clock: FakeClock) -> None:
@@ -155,13 +159,17 @@ def test_a_late_worker_changes_nothing(jobs: JobStore, clock: FakeClock) -> None
     late = claimed(jobs, clock)
     fence = {"attempt": late.attempt, "lease_token": "t1"}
     back = jobs.apply(
-        WAIT, late.id, fence | {"not_before": clock.now, "wait_reason": "w", "due_at": clock.now, "maybe_billed": 0}
+        WAIT,
+        late.id,
+        fence | {"not_before": clock.now, "wait_reason": "w", "due_at": clock.now, "bad_answers": 0, "maybe_billed": 0},
     )
     assert isinstance(back, Job)
     assert back.wait_reason == "w"
     now_its = claim(jobs, clock, late.id, token="t2")
     assert isinstance(now_its, Job)
-    assert isinstance(jobs.apply(MARK_CALL, late.id, fence | {"now": clock.now, "call_queue": "hosted"}), Refused)
+    assert isinstance(
+        jobs.apply(MARK_CALL, late.id, fence | {"now": clock.now, "call_queue": "hosted", "maybe_billed": 0}), Refused
+    )
     assert isinstance(jobs.complete(COMPLETE, late, answered(late, clock), b"late"), Refused)
     failure = {"error_code": "e", "error": "e", "error_type": "e", "error_sub_code": "e", "maybe_billed": 0}
     assert isinstance(jobs.apply(FAIL, late.id, answered(late, clock) | failure), Refused)
@@ -198,19 +206,19 @@ def test_a_transition_of_a_job_that_never_was_is_refused_with_nothing(jobs: JobS
 def test_the_due_index_holds_unfinished_obligations_only(jobs: JobStore, clock: FakeClock) -> None:
     queued = jobs.create(job(clock), b"{}", now_ms=clock.now).job
     shard = queued.due_shard or ""
-    assert jobs.due(shard, now_ms=clock.now, limit=10) == []
+    assert list(jobs.due(shard, now_ms=clock.now)) == []
     clock.advance(61)
-    assert jobs.due(shard, now_ms=clock.now, limit=10) == [queued.id]
-    assert jobs.due(str((int(shard) + 1) % 8), now_ms=clock.now, limit=10) == []
+    assert list(jobs.due(shard, now_ms=clock.now)) == [queued.id]
+    assert list(jobs.due(str((int(shard) + 1) % 8), now_ms=clock.now)) == []
     seen = {"seen": queued.due_at, "due_at": clock.now + 60_000}
     assert isinstance(jobs.apply(RESEND, queued.id, seen), Job)
     assert isinstance(jobs.apply(RESEND, queued.id, seen | {"due_at": clock.now + 1}), Refused)
-    assert jobs.due(shard, now_ms=clock.now, limit=10) == []
+    assert list(jobs.due(shard, now_ms=clock.now)) == []
     won = claim(jobs, clock, queued.id)
     assert isinstance(won, Job)
     jobs.complete(COMPLETE, won, answered(won, clock), b"{}")
     clock.advance(100_000)
-    assert jobs.due(shard, now_ms=clock.now, limit=10) == []
+    assert list(jobs.due(shard, now_ms=clock.now)) == []
 
 
 def test_jobs_are_listed_newest_first_by_tag_and_state_with_a_cursor(jobs: JobStore, clock: FakeClock) -> None:

@@ -8,7 +8,7 @@ import pytest
 from aiserver.jobs.job import Job
 from aiserver.usecases import documents
 from aiserver.wire.render import render
-from tests.unit.house import House
+from tests.house import House
 
 LAMBDA_BYTES = 6_291_456
 MB = 1024 * 1024

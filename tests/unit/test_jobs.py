@@ -19,9 +19,9 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import CLAIM, MARK_CALL, REDRIVE, TABLE
-from aiserver.usecases.work import MAX_ERROR_ATTEMPTS
+from aiserver.usecases.settle import MAX_BAD_ANSWERS
 from aiserver.wire import requests
-from tests.unit.house import ANSWER, BODY, ME, House
+from tests.house import ANSWER, BODY, ME, House
 
 GPU = {"name": "gpu", "queue": "gpu", "models": {"m": ""}}
 
@@ -127,7 +127,7 @@ def test_two_hours_of_rate_limits_cost_no_more_than_their_waits() -> None:
 def test_a_provider_that_keeps_failing_is_given_up() -> None:
     house = House()
     job = house.accept()
-    for _ in range(MAX_ERROR_ATTEMPTS):
+    for _ in range(MAX_BAD_ANSWERS):
         house.protocol.outcomes = [ProviderAuth()]
         house.clock.now = house.run(job).not_before
     assert (house.now(job).state, house.now(job).error_sub_code) == (State.FAILED, "provider_auth")
@@ -187,7 +187,9 @@ def test_a_worker_that_dies_is_recovered_as_its_queue_allows(queue: str, marked:
     house.jobs.apply(CLAIM, job.id, {"now": house.clock.now, "lease_token": "t", "lease_until": lease_until})
     if marked:
         house.jobs.apply(
-            MARK_CALL, job.id, {"now": house.clock.now, "attempt": 1, "lease_token": "t", "call_queue": queue}
+            MARK_CALL,
+            job.id,
+            {"now": house.clock.now, "attempt": 1, "lease_token": "t", "call_queue": queue, "maybe_billed": 0},
         )
     house.clock.advance(930)
     assert house.swept(job).state == State.STARTED
@@ -252,8 +254,8 @@ def test_a_sweeper_away_for_an_hour_catches_up_and_two_at_once_do_no_harm() -> N
     jobs = [house.accept() for _ in range(250)]
     house.messages.jobs.clear()
     house.clock.advance(3600)
-    swept = house.sweep.sweep(until_ms=house.clock.now + 60_000)
-    house.sweep.sweep(until_ms=house.clock.now + 60_000)
+    swept = house.sweep.sweep(left_ms=60_000)
+    house.sweep.sweep(left_ms=60_000)
     assert swept.jobs == 250
     assert swept.oldest_due_ms == 3_540_000
     assert sorted(job for _, job, _ in house.messages.jobs) == sorted(job.id for job in jobs)

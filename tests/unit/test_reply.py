@@ -14,7 +14,7 @@ from aiserver.replyto import CallbackRefused, Delivery
 from aiserver.usecases.finished import Finished
 from aiserver.usecases.reply import LEASE_MS, MAX_BODY_BYTES
 from tests.fakes import FakeEvents
-from tests.unit.house import ANSWER, House
+from tests.house import ANSWER, House
 
 REFUSED = Delivery(500, "status 500: no")
 

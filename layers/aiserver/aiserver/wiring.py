@@ -144,6 +144,7 @@ def worker() -> "Work":
         SqsMessages(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url),
         _calling_router(DynamoConfig(settings.config_table, _client("dynamodb"))),
         CLOCK,
+        sleep=time.sleep,
         settled_days=settings.settled_job_days,
         lease_margin_s=settings.lease_margin_seconds,
     )

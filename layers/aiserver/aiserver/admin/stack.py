@@ -19,6 +19,7 @@ from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.transitions import REDRIVE
 from aiserver.providers.provider import Provider
 from aiserver.usecases.enqueue import DEFAULT_DEADLINE_S, QUEUED_DUE_MS
+from aiserver.usecases.hint import hint
 from aiserver.wire.render import iso
 
 if TYPE_CHECKING:
@@ -109,11 +110,13 @@ class Admin:
         for job_id in job_ids:
             now = self.clock.now_ms()
             due_at, deadline = now + QUEUED_DUE_MS, now + DEFAULT_DEADLINE_S * 1000
+            there = self.jobs.get(job_id)
+            if there is None or there.is_gone(now):
+                raise Problem(f"job {job_id} is unknown, or past its time to live")
             job = self.jobs.apply(REDRIVE, job_id, {"now": now, "due_at": due_at, "deadline": deadline})
             if isinstance(job, Refused):
-                state = job.job.state if job.job else "unknown"
-                raise Problem(f"job {job_id} is {state}; only a Failed one can be redriven")
-            self.messages.send_job(job.queue, job.id)
+                raise Problem(f"job {job_id} is {there.state}; only a Failed one can be redriven")
+            hint(self.messages, job)
             redriven.append({"id": job.id, "refId": job.ref_id, "state": job.state, "deadline": iso(job.deadline)})
         return redriven
 

@@ -7,7 +7,7 @@ item `REF#<owner>#<refId>`. Each write of state is one conditional call, made fr
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,8 @@ INLINE_BYTES = 32 * 1024  # DynamoDB bills by the kilobyte: a larger body is che
 BODY_TTL_S = 60 * 86_400  # after the deadline: 3 days of callbacks, then at most 25 + 30 until the job is forgotten
 REF_TTL_MS = BODY_TTL_S * 1000  # a RefId leads to its job for as long as there can be one
 PAUSE_S = 0.02
-TRIES = 5  # of a create: each only after another request took the id or is writing the same RefId
+TRIES = 8  # of a write, each only after it met another one on the same item, or an id that was taken
+DUE_PAGE = 100  # of the due index: few enough to be fresh when looked after
 BATCH_GET = 100  # BatchGetItem takes no more keys
 
 
@@ -68,6 +69,8 @@ class DynamoJobs:
                 lost = named
             elif reasons[0].get("Code") == "ConditionalCheckFailed":
                 job = replace(job, id=self._new_id())
+            elif there := self.find(job.owner, job.ref_id, now_ms=now_ms):  # met another of the same RefId
+                return Accepted(there, created=False)
         raise AiServerError("The job could not be written")
 
     def _create_writes(self, job: Job, *, now_ms: int, lost: int | None) -> list[dict[str, Any]]:
@@ -163,15 +166,21 @@ class DynamoJobs:
         where = {"Bucket": self._bucket, "Key": at, "ResponseContentType": "application/json"}
         return self._s3.generate_presigned_url("get_object", Params=where, ExpiresIn=seconds)
 
-    def due(self, shard: str, *, now_ms: int, limit: int) -> list[int]:
-        found = self._dynamodb.query(
-            TableName=self._table,
-            IndexName="due",
-            KeyConditionExpression="due_shard = :shard AND due_at <= :now",
-            ExpressionAttributeValues=pack({":shard": shard, ":now": now_ms}),
-            Limit=limit,
-        )
-        return [int(unpack(item)["pk"].removeprefix("JOB#")) for item in found["Items"]]
+    def due(self, shard: str, *, now_ms: int) -> Iterator[int]:
+        more: dict[str, Any] = {}
+        while True:
+            found = self._dynamodb.query(
+                TableName=self._table,
+                IndexName="due",
+                KeyConditionExpression="due_shard = :shard AND due_at <= :now",
+                ExpressionAttributeValues=pack({":shard": shard, ":now": now_ms}),
+                Limit=DUE_PAGE,
+                **more,
+            )
+            yield from (int(unpack(item)["pk"].removeprefix("JOB#")) for item in found["Items"])
+            if "LastEvaluatedKey" not in found:
+                return
+            more = {"ExclusiveStartKey": found["LastEvaluatedKey"]}
 
     def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page:
         jobs: list[Job] = []

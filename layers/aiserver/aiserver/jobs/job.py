@@ -42,6 +42,7 @@ class Job:
     epoch: int = 0
     attempt: int = 0
     calls: int = 0
+    bad_answers: int = 0
     maybe_billed: int = 0
     resends: int = 0
     not_before: int = 0

@@ -1,6 +1,6 @@
 """What the job machine needs of the outside world; fakes and AWS adapters pass the same contract suite."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,8 +67,8 @@ class JobStore(Protocol):
         """A signed link to a body kept as an object, by its `request_at` or `result_at`; None for a small one."""
         ...
 
-    def due(self, shard: str, *, now_ms: int, limit: int) -> list[int]:
-        """Ids of jobs whose `due_at` has passed, longest overdue first."""
+    def due(self, shard: str, *, now_ms: int) -> Iterator[int]:
+        """Ids of jobs whose `due_at` has passed, longest overdue first, read as they are asked for."""
         ...
 
     def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page: ...

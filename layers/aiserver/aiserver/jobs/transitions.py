@@ -88,7 +88,7 @@ _LEASE = (*_CALL, "cancel_requested_at", "wait_reason")
 # (`due_at`) or, where none is owed, when the job may be forgotten (`ttl`).
 _END = {"completed_at": _NOW} | _params("cb", "cb_next_at", "due_at", "ttl")
 _FAILURE = _params("error_code", "error", "error_type", "error_sub_code")
-_ANSWER = _params("served_by", "usage", "result_at", "result_bytes")
+_ANSWER = _params("served_by", "usage", "maybe_billed", "result_at", "result_bytes")
 
 
 CLAIM = Transition(
@@ -111,7 +111,7 @@ MARK_CALL = Transition(
     State.STARTED,
     State.STARTED,
     when=(*_FENCE, _NO_CANCEL),
-    sets={"call_started_at": _NOW, **_params("call_queue")},
+    sets={"call_started_at": _NOW, **_params("call_queue", "maybe_billed")},
     adds={"calls": 1},
 )
 COMPLETE = Transition(
@@ -133,7 +133,7 @@ COMPLETE_CANCELLED = Transition(
     State.STARTED,
     State.CANCELLED,
     when=_FENCE,
-    sets=_END | _params("served_by", "usage"),
+    sets=_END | _params("served_by", "usage", "maybe_billed"),
     removes=_LEASE,
 )
 FAIL = Transition(
@@ -166,7 +166,7 @@ WAIT = Transition(
     State.STARTED,
     State.QUEUED,
     when=(*_FENCE, _NO_CANCEL),
-    sets=_params("not_before", "wait_reason", "due_at", "maybe_billed"),
+    sets=_params("not_before", "wait_reason", "due_at", "bad_answers", "maybe_billed"),
     removes=_CALL,
 )
 _DEAD_LEASE = (When("attempt", "=", Param("attempt")), When("lease_until", "<", _NOW))
@@ -253,7 +253,8 @@ REDRIVE = Transition(
     "state",
     State.FAILED,
     State.QUEUED,
-    sets={"not_before": _NOW, "resends": 0, "cb": Callback.NONE, "cb_attempt": 0} | _params("deadline", "due_at"),
+    sets={"not_before": _NOW, "resends": 0, "bad_answers": 0, "cb": Callback.NONE, "cb_attempt": 0}
+    | _params("deadline", "due_at"),
     adds={"epoch": 1, "cb_sequence": 1},
     removes=(
         *("ttl", "completed_at", "error_code", "error", "error_type", "error_sub_code"),

@@ -42,11 +42,12 @@ def ask(
     *,
     clock: Clock,
     deadline_ms: int,
-    before_call: Callable[[Candidate], None] = lambda _: None,
+    before_call: Callable[[Candidate, int], None] = lambda _candidate, _unknown: None,
 ) -> Pass:
     """One pass, never sleeping. The next candidate is asked only where the last one's outcome is known to be nothing.
 
     An own GPU's unknown outcome goes on to the next, since it costs nobody money; a hosted provider's ends the pass.
+    `before_call` hears who will be called, and how many calls of this pass have an unknown outcome by then.
     """
     errors: list[ProviderError] = []
     attempts = unknown = 0
@@ -56,7 +57,7 @@ def ask(
         if left_s <= 0:
             break
         name = candidate.provider.name
-        before_call(candidate)
+        before_call(candidate, unknown)
         attempts += 1
         try:
             answer = router.call(

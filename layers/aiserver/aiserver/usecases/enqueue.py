@@ -15,6 +15,7 @@ from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import ASK_CANCEL, CANCEL, REDELIVER, REDELIVER_DELIVERED
 from aiserver.router import Router
 from aiserver.usecases.ends import CALLBACK_DUE_MS, end
+from aiserver.usecases.hint import hint
 from aiserver.wire.requests import QueueRequest
 from aiserver.wire.validation import invalid
 
@@ -96,7 +97,7 @@ class Enqueue:
     def _write(self, job: Job, body: bytes) -> Job:
         accepted = self._jobs.create(job, body, now_ms=job.created_at)
         if accepted.created:
-            self._hint(accepted.job)
+            hint(self._messages, accepted.job)
         elif accepted.job.request_hash != job.request_hash:
             raise Conflict(f"RefId {job.ref_id} was already used for another request", param="refId")
         return accepted.job
@@ -132,12 +133,6 @@ class Enqueue:
         except Exception:  # it is written, and the sweeper will send
             log.exception("callback message not sent; the sweeper will", extra={"job_id": job.id})
         return done
-
-    def _hint(self, job: Job) -> None:
-        try:
-            self._messages.send_job(job.queue, job.id)
-        except Exception:  # whatever failed, the job is written and the sweeper will send again
-            log.exception("job message not sent; the sweeper will", extra={"job_id": job.id})
 
 
 def _deadline(given: str | float | None, now_ms: int) -> int:

@@ -16,7 +16,8 @@ from aiserver.usecases.ends import CALLBACK_DUE_MS, settled_ttl
 from aiserver.wire.dates import retry_after_s
 
 MAX_BODY_BYTES = 256 * 1024  # a larger result is fetched by its receiver
-LEASE_MS = (TOTAL_S + 45) * 1000  # past the function's own time limit: a deliverer that is still at it is alive
+# Past the function's own limit of 30 s, by two clocks that are a minute off: a deliverer that is still at it is alive.
+LEASE_MS = (TOTAL_S + 135) * 1000
 MAX_RETRY_AFTER_S = 86_400
 DEAD_DAYS = 30  # how much longer a job with a dead callback stays, so that it can be sent again
 

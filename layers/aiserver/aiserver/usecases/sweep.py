@@ -1,6 +1,7 @@
 """Turn whatever is overdue into progress or an end: lost messages, dead workers, passed deadlines, owed callbacks."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from aiserver.clock import Clock
@@ -21,9 +22,9 @@ from aiserver.jobs.transitions import (
     Value,
 )
 from aiserver.usecases.ends import CALLBACK_DUE_MS, end, expiry, failure, settled_ttl
+from aiserver.usecases.hint import hint
 from aiserver.usecases.reply import DEAD_DAYS
 
-BATCH = 100  # jobs read of a shard at a time
 log = logging.getLogger("aiserver.sweep")
 
 
@@ -36,43 +37,50 @@ class Swept:
 
 
 class Sweep:
-    def __init__(self, jobs: JobStore, messages: Messages, clock: Clock, *, settled_days: int) -> None:
+    def __init__(
+        self, jobs: JobStore, messages: Messages, clock: Clock, *, settled_days: int, threads: int = SHARDS
+    ) -> None:
         self._jobs = jobs
         self._messages = messages
         self._clock = clock
         self._settled_days = settled_days
+        self._threads = threads
 
-    def sweep(self, *, until_ms: int) -> Swept:
-        """Look after every overdue job, until there is none or time is up. Safe to run twice at once."""
+    def sweep(self, *, left_ms: int) -> Swept:
+        """Look after every overdue job, until there is none or time is up. Safe to run twice at once.
+
+        The shards are swept side by side, each from the longest overdue: none waits for another's backlog.
+        """
+        now = self._clock.now_ms()
+        with ThreadPoolExecutor(self._threads) as pool:
+            sweeps = [pool.submit(self._shard, str(shard), now, now + left_ms) for shard in range(SHARDS)]
+            swept = [sweep.result() for sweep in sweeps]
+        return Swept(sum(one.jobs for one in swept), max(one.oldest_due_ms for one in swept))
+
+    def _shard(self, shard: str, now: int, until_ms: int) -> Swept:
         count = oldest = 0
-        first = self._clock.now_ms() // 60_000  # another each minute: where time runs out, it is not always the same
-        for shard in ((first + i) % SHARDS for i in range(SHARDS)):
-            before: list[int] = []
-            while self._clock.now_ms() < until_ms:
-                ids = self._jobs.due(str(shard), now_ms=self._clock.now_ms(), limit=BATCH)
-                if not ids or ids == before:  # the same again: nothing here could be moved on
-                    break
-                before = ids
-                for job_id in ids:
-                    oldest = max(oldest, self._look_after(job_id))
-                    count += 1
+        for job_id in self._jobs.due(shard, now_ms=now):
+            if self._clock.now_ms() >= until_ms:  # the next sweep is never more than a minute away
+                break
+            count += 1
+            try:
+                oldest = max(oldest, self._look_after(job_id))
+            except Exception:  # the others are looked after all the same, and this one by the next sweep
+                log.exception("job not swept", extra={"job_id": job_id})
         return Swept(count, oldest)
 
     def _look_after(self, job_id: int) -> int:
-        """How long it had been due, in ms. One that fails is logged, and the others still looked after."""
+        """How long it had been due, in ms."""
         job = self._jobs.get(job_id)
         now = self._clock.now_ms()
         if job is None or job.due_at is None or job.due_at > now:
             return 0
-        try:
-            if job.has_ended:
-                self._callback(job, now)
-            elif job.state == State.QUEUED:
-                self._queued(job, now)
-            else:
-                self._started(job, now)
-        except Exception:  # the next sweep tries again
-            log.exception("job not swept", extra={"job_id": job_id})
+        if job.has_ended:
+            self._callback(job, now)
+        elif job.state == State.QUEUED:
+            self._queued(job, now)
+        else:
+            self._started(job, now)
         return now - job.due_at
 
     def _queued(self, job: Job, now: int) -> None:
@@ -81,7 +89,7 @@ class Sweep:
             return
         due_at = min(now + resend_ms(job.resends), max(job.deadline, now + 1000))
         if not isinstance(self._jobs.apply(RESEND, job.id, {"seen": job.due_at, "due_at": due_at}), Refused):
-            self._messages.send_job(job.queue, job.id)
+            hint(self._messages, job)
 
     def _started(self, job: Job, now: int) -> None:
         """Its worker is dead. Whether a call had begun decides: nothing that may be billed is bought twice."""
@@ -96,7 +104,7 @@ class Sweep:
         else:
             again = fence | {"not_before": now, "due_at": now + resend_ms(0)}
             if not isinstance(self._jobs.apply(RECOVER, job.id, again), Refused):
-                self._messages.send_job(job.queue, job.id)
+                hint(self._messages, job)
 
     def _callback(self, job: Job, now: int) -> None:
         if job.cb == Callback.PENDING:

@@ -5,6 +5,7 @@ from typing import Any
 
 from aiserver.errors import ProviderError, UpstreamAnswer
 from aiserver.jobs.job import Job
+from aiserver.jobs.ports import JobStore, Messages
 from aiserver.providers.provider import Provider
 from aiserver.replyto import Delivery
 from aiserver.router import Router
@@ -20,6 +21,8 @@ BODY = '{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 ANSWER = UpstreamAnswer(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
 ME = Caller("me", "https://x.io")
 WORKER_MS = 900_000
+SWEEPER_MS = 50_000
+LEASE_MS = WORKER_MS + 120_000
 
 
 @dataclass
@@ -58,8 +61,37 @@ class FakeReplier:
         return outcome
 
 
-class House:
-    """Everything wired as in production, over fakes."""
+class UseCases:
+    """Everything wired as in production, over the ports it is given."""
+
+    def __init__(
+        self,
+        providers: list[Provider],
+        *,
+        clock: FakeClock,
+        jobs: JobStore,
+        messages: Messages,
+        protocol: Any,
+        replier: Any,
+        keys: FakeKeys,
+    ) -> None:
+        common: dict[str, Any] = {"settled_days": 7}
+        self.router = Router(lambda: providers, {"openai": protocol}, None, clock)
+        self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
+        self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=120, **common)
+        self.sweep = Sweep(jobs, messages, clock, threads=1, **common)
+        self.status = Status(jobs, clock, clock.advance)
+        self.reply = Reply(jobs, messages, keys, replier, clock, **common)
+
+
+def configured(*providers: dict[str, Any]) -> list[Provider]:
+    return [Provider.model_validate({"base_url": "http://127.0.0.1:1/v1", **provider}) for provider in providers]
+
+
+class House(UseCases):
+    """The use cases over fakes."""
+
+    jobs: FakeJobs
 
     def __init__(self, *providers: dict[str, Any]) -> None:
         self.clock = FakeClock()
@@ -68,29 +100,27 @@ class House:
         self.keys = FakeKeys()
         self.replier = FakeReplier()
         self.protocol = FakeProtocol(self.clock)
-        configured = providers or ({"name": "p", "models": {"m": ""}},)
-        self.providers = [Provider.model_validate({"base_url": "http://127.0.0.1:1/v1", **p}) for p in configured]
-        self.router = Router(lambda: self.providers, {"openai": self.protocol}, None, self.clock)
-        common: dict[str, Any] = {"settled_days": 7}
-        self.enqueue = Enqueue(
-            self.jobs, self.messages, self.router, self.clock, check_reply_to=self.replier.check, **common
+        self.providers = configured(*(providers or ({"name": "p", "models": {"m": ""}},)))
+        super().__init__(
+            self.providers,
+            clock=self.clock,
+            jobs=self.jobs,
+            messages=self.messages,
+            protocol=self.protocol,
+            replier=self.replier,
+            keys=self.keys,
         )
-        self.work = Work(self.jobs, self.messages, self.router, self.clock, lease_margin_s=30, **common)
-        self.sweep = Sweep(self.jobs, self.messages, self.clock, **common)
-        self.status = Status(self.jobs, self.clock, self.clock.advance)
-        replier: Any = self.replier
-        self.reply = Reply(self.jobs, self.messages, self.keys, replier, self.clock, **common)
 
     def accept(self, **options: Any) -> Job:
         return self.enqueue.accept(requests.openai_queue_chat(BODY, requests.Options(**options)), ME)
 
     def run(self, job: Job) -> Job:
         """One worker takes the job's message."""
-        self.work.run(job.id, end_ms=self.clock.now + WORKER_MS)
+        self.work.run(job.id, left_ms=WORKER_MS)
         return self.now(job)
 
     def swept(self, job: Job) -> Job:
-        self.sweep.sweep(until_ms=self.clock.now + 60_000)
+        self.sweep.sweep(left_ms=SWEEPER_MS)
         return self.now(job)
 
     def now(self, job: Job) -> Job:

@@ -1,0 +1,126 @@
+"""Where the world keeps jobs and messages: in fakes, or in the embedded cloud's DynamoDB, S3, SQS and EventBridge."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+from aiserver.aws.jobs import DynamoJobs
+from aiserver.aws.messages import BusEvents, SqsMessages
+from aiserver.jobs.job import Job
+from aiserver.jobs.ports import Events, JobStore, Messages
+from local import aws
+from tests.contract.conftest import table_properties
+from tests.crash.death import Crashes, Guarded
+from tests.fakes import FakeClock, FakeEvents, FakeJobs, FakeMessages
+
+OWNER = "example00000"  # whose key the event files hold
+BUCKET = "crash-bodies"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message as it was sent: to which kind of function, about which job, to be seen after how long."""
+
+    kind: str
+    job_id: int
+    delay_s: int
+
+
+class Place(Protocol):
+    """`jobs` is what the product uses, each call a place to die; `seen` is the same store, for those who look on."""
+
+    jobs: JobStore
+    seen: JobStore
+    messages: Messages
+    events: Events
+
+    def sent(self) -> list[Sent]:
+        """Take what was sent since last asked."""
+        ...
+
+    def all_jobs(self) -> list[Job]: ...
+
+
+OpenPlace = Callable[[FakeClock, Crashes], Place]
+
+
+class Fakes:
+    """In memory; a port's call is a place to die."""
+
+    def __init__(self, clock: FakeClock, crashes: Crashes) -> None:
+        self.seen = FakeJobs(clock)
+        self._messages = FakeMessages()
+        ports: list[Any] = [Guarded(port, crashes) for port in (self.seen, self._messages, FakeEvents())]
+        self.jobs, self.messages, self.events = ports
+
+    def sent(self) -> list[Sent]:
+        jobs = [Sent("job", job_id, delay_s) for _, job_id, delay_s in self._messages.jobs]
+        callbacks = [Sent("callback", job_id, delay_s) for job_id, delay_s in self._messages.callbacks]
+        self._messages.jobs.clear()
+        self._messages.callbacks.clear()
+        return jobs + callbacks
+
+    def all_jobs(self) -> list[Job]:
+        return [Job.from_item(item) for item in self.seen.items.values()]
+
+
+class EmbeddedCloud:
+    """The real adapters over MiniStack, a fresh table each; a call to AWS is a place to die.
+
+    Time is the test's own, and SQS goes by the wall clock: a delay travels as an attribute, to be kept by the world.
+    """
+
+    def __init__(self, endpoint_url: str, clock: FakeClock, crashes: Crashes) -> None:
+        self._dynamodb, s3, self._sqs, events = _clients(endpoint_url)
+        self._table = self._fresh_table()
+        s3.create_bucket(Bucket=BUCKET)
+        self._queues = {
+            kind: self._sqs.create_queue(QueueName=f"crash-{kind}")["QueueUrl"] for kind in ("job", "callback")
+        }
+        self.sent()  # what an earlier world left
+        self.seen = DynamoJobs(self._table, BUCKET, self._dynamodb, s3, clock.job_id)
+        clients: list[Any] = [Guarded(client, crashes) for client in (self._dynamodb, s3, self._sqs, events)]
+        dynamodb, s3, sqs, events = clients
+        job, callback = self._queues["job"], self._queues["callback"]
+        self.jobs = DynamoJobs(self._table, BUCKET, dynamodb, s3, clock.job_id)
+        self.messages = SqsMessages(sqs, hosted=job, gpu=job, callback=callback)
+        self.events = BusEvents("default", events)
+
+    def _fresh_table(self) -> str:
+        there = self._dynamodb.list_tables()["TableNames"]
+        number = 1 + max((int(t.removeprefix("crash-")) for t in there if t.startswith("crash-")), default=0)
+        for table in there:
+            if table.startswith("crash-"):
+                self._dynamodb.delete_table(TableName=table)
+        self._dynamodb.create_table(**table_properties() | {"TableName": f"crash-{number}"})
+        return f"crash-{number}"
+
+    def sent(self) -> list[Sent]:
+        return [Sent(kind, job_id, delay_s) for kind in self._queues for job_id, delay_s in self._received(kind)]
+
+    def _received(self, kind: str) -> Iterator[tuple[int, int]]:
+        url = self._queues[kind]
+        while True:
+            found = self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"])
+            if "Messages" not in found:
+                return
+            for message in found["Messages"]:
+                self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+                yield json.loads(message["Body"])["id"], int(message["MessageAttributes"]["delay"]["StringValue"])
+
+    def all_jobs(self) -> list[Job]:
+        return self.seen.page(OWNER, tag=None, state=None, take=1000, cursor=None).jobs
+
+
+@cache
+def _clients(endpoint_url: str) -> list[Any]:
+    made = [aws.client(name, endpoint_url) for name in ("dynamodb", "s3", "sqs", "events")]
+    made[2].meta.events.register("before-parameter-build.sqs.SendMessage", _delay_as_attribute)
+    return made
+
+
+def _delay_as_attribute(params: dict[str, Any], **_: Any) -> None:
+    delay = params.pop("DelaySeconds")
+    params["MessageAttributes"] = {"delay": {"DataType": "Number", "StringValue": str(delay)}}

@@ -1,0 +1,88 @@
+"""Where one job may stand, and what may be done about it: the ground of the races and of the deaths."""
+
+from collections.abc import Callable
+
+from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
+from aiserver.jobs.transitions import CLAIM, DELIVER, MARK_CALL
+from aiserver.replyto import Delivery
+from aiserver.usecases import reply
+from tests.crash.world import World
+from tests.house import LEASE_MS
+
+
+def the_job(world: World) -> int:
+    return world.accepted[0]
+
+
+def queued(world: World, *, gpu: bool = False) -> None:
+    world.alive(lambda: world.ask("r", gpu=gpu))
+    world.bag.clear()
+
+
+def overdue(world: World) -> None:
+    queued(world)
+    world.clock.advance(61)
+
+
+def past_its_deadline(world: World) -> None:
+    queued(world)
+    world.clock.advance(86_401)
+
+
+def abandoned(world: World, *, gpu: bool = False, called: bool, cancelled: bool = False) -> None:
+    """Its worker died, before or during the call, perhaps after a cancel was asked; its lease is over."""
+    queued(world, gpu=gpu)
+    fence = {"attempt": 1, "lease_token": "dead"}
+    now = world.clock.now
+    world.place.seen.apply(CLAIM, the_job(world), {"now": now, **fence, "lease_until": now + LEASE_MS})
+    if called:
+        marked = {"now": now, "call_queue": "gpu" if gpu else "hosted", "maybe_billed": 0}
+        world.place.seen.apply(MARK_CALL, the_job(world), fence | marked)
+        world.paid[the_job(world)] = 0 if gpu else 1
+    if cancelled:
+        world.alive(lambda: world.cancel(the_job(world)))
+    world.clock.advance(LEASE_MS / 1000 + 1)
+
+
+def ended(world: World) -> None:
+    queued(world)
+    world.alive(lambda: world.work(the_job(world)))
+    world.bag.clear()
+    world.clock.advance(61)
+
+
+def half_delivered(world: World, *, last: bool = False) -> None:
+    """Its deliverer died, on the first attempt or on the last; its lease is over."""
+    ended(world)
+    for _ in range(len(CALLBACK_SCHEDULE_S) - 1 if last else 0):
+        world.replier.outcomes.append(Delivery(500, "no"))
+        world.alive(lambda: world.reply(the_job(world)))
+        world.clock.now = world.now_of(the_job(world)).cb_next_at or 0
+    world.bag.clear()
+    lease = {"now": world.clock.now, "max_attempts": 10, "cb_token": "dead"}
+    until = world.clock.now + reply.LEASE_MS
+    world.place.seen.apply(DELIVER, the_job(world), lease | {"cb_lease_until": until})
+    world.clock.advance(reply.LEASE_MS / 1000 + 1)
+
+
+SITUATIONS: dict[str, Callable[[World], None]] = {
+    "queued": queued,
+    "queued for a gpu": lambda world: queued(world, gpu=True),
+    "overdue": overdue,
+    "past its deadline": past_its_deadline,
+    "abandoned before the call": lambda world: abandoned(world, called=False),
+    "abandoned during a hosted call": lambda world: abandoned(world, called=True),
+    "abandoned during a gpu call": lambda world: abandoned(world, gpu=True, called=True),
+    "abandoned and cancelled": lambda world: abandoned(world, called=False, cancelled=True),
+    "ended": ended,
+    "half delivered": half_delivered,
+    "half delivered for the last time": lambda world: half_delivered(world, last=True),
+}
+
+DEEDS: dict[str, Callable[[World], object]] = {
+    "work": lambda world: world.work(the_job(world)),
+    "sweep": lambda world: world.sweep(),
+    "reply": lambda world: world.reply(the_job(world)),
+    "cancel": lambda world: world.cancel(the_job(world)),
+}
+MOST_CALLS = {"work": 6, "sweep": 12, "reply": 5, "cancel": 4}  # more than the deed makes for one job

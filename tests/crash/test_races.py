@@ -1,0 +1,41 @@
+"""Two who act at once, and one who dies, in every situation a job may be in and at each call they make."""
+
+import itertools
+
+import pytest
+
+from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
+from aiserver.replyto import Delivery
+from tests.crash.situations import DEEDS, MOST_CALLS, SITUATIONS, the_job
+from tests.crash.world import World, trouble
+
+
+def world_in(situation: str, outcome: str | None) -> World:
+    world = World()
+    SITUATIONS[situation](world)
+    if outcome:
+        world.protocol.outcomes.append(trouble(outcome))
+        world.replier.outcomes.append(Delivery(500, outcome))
+    return world
+
+
+@pytest.mark.parametrize("outcome", [None, "slow down", "silence", "broken"])
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_whoever_acts_at_once_nothing_is_lost_doubled_or_stuck(situation: str, outcome: str | None) -> None:
+    for first, second in itertools.product(DEEDS, DEEDS):
+        for moment in range(1, MOST_CALLS[first] + 1):
+            world = world_in(situation, outcome)
+            world.meanwhile(moment, lambda world=world, second=second: DEEDS[second](world))
+            world.alive(lambda world=world, first=first: DEEDS[first](world))
+            world.settle()
+            assert world.now_of(the_job(world)).cb_attempt <= len(CALLBACK_SCHEDULE_S), (first, second, moment)
+            assert len(world.replier.posts) <= len(CALLBACK_SCHEDULE_S), (first, second, moment)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_whoever_dies_nothing_is_lost_doubled_or_stuck(situation: str) -> None:
+    for deed, outcome, after in itertools.product(DEEDS, (None, "slow down", "silence"), (False, True)):
+        for at in range(1, MOST_CALLS[deed] + 1):
+            world = world_in(situation, outcome)
+            world.alive(lambda world=world, deed=deed: DEEDS[deed](world), crash_at=at, after=after)
+            world.settle()

@@ -1,0 +1,260 @@
+"""A hostile world around the real handlers: messages are lost, doubled and late, and any call may be a process's last.
+
+What it watches are the machine's promises: I1 one end per epoch, I2 no accepted job is stuck, I3 no avoidable second
+call that costs money, I4 every ReplyTo ends Delivered or Dead, I5 Delivered means a POST got a 2xx, I6 no callback
+before the end.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aiserver import keys, wiring
+from aiserver.aws.items import pack
+from aiserver.edge import Edge
+from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
+from aiserver.jobs.job import Job
+from aiserver.jobs.states import ENDED, Callback
+from aiserver.keys import Authenticator
+from aiserver.replyto import Delivery
+from aiserver.usecases.finished import Finished
+from tests import stack
+from tests.crash.death import Crashes, Died
+from tests.crash.places import Fakes, OpenPlace
+from tests.fakes import FakeClock, FakeKeys
+from tests.house import WORKER_MS, FakeProtocol, FakeReplier, UseCases, configured
+from tests.moto_stack import WEBHOOK_SECRET, event, example_key
+
+MAX_RECEIVES = 5  # then a message goes to the dead letters, and the sweeper is what is left
+HTTP_MS, REPLY_MS, SWEEPER_MS = 29_000, 30_000, 55_000
+MOST_STEPS = 3_000
+PROVIDERS = ({"name": "hosted", "models": {"m": ""}}, {"name": "gpu", "queue": "gpu", "models": {"gpu-m": ""}})
+LARGE = "x" * 40_000  # a request with this, and the answer to it, go to S3
+
+
+@dataclass(frozen=True)
+class Message:
+    """What lies in a queue; nobody sees it before `visible_at`."""
+
+    kind: str
+    job_id: int
+    visible_at: int
+    receives: int = 0
+
+
+class Context:
+    """What a handler asks of Lambda's context, by the world's clock."""
+
+    def __init__(self, clock: FakeClock, limit_ms: int) -> None:
+        self._clock = clock
+        self._deadline = clock.now + limit_ms
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self._deadline - self._clock.now
+
+
+class World:
+    """The handlers over a place, its queues, and what was seen of each job."""
+
+    def __init__(self, open_place: OpenPlace = Fakes) -> None:
+        self.clock = FakeClock()
+        self.crashes = Crashes()
+        self.place = open_place(self.clock, self.crashes)
+        self.protocol = FakeProtocol(self.clock)
+        self.replier = FakeReplier()
+        self.bag: list[Message] = []
+        self.paid: dict[int, int] = {}  # hosted calls whose outcome is success or unknown
+        self.accepted: list[int] = []
+        self._ends: dict[tuple[int, int], str] = {}
+        self._delivered: set[tuple[int, int]] = set()
+        self._put_parts(FakeKeys())
+
+    def _put_parts(self, known: FakeKeys) -> None:
+        """Into the handlers, as wiring would: everything but the outside is real."""
+        known.put_key(keys.record(example_key(), "example", WEBHOOK_SECRET, now_ms=self.clock.now))
+        place = self.place
+        parts = UseCases(
+            configured(*PROVIDERS),
+            clock=self.clock,
+            jobs=place.jobs,
+            messages=place.messages,
+            protocol=_Outside(call=self.crashes.around(self._call)),
+            replier=_Outside(check=self.replier.check, post=self.crashes.around(self._post)),
+            keys=known,
+        )
+        front = Edge(self.clock, []), Authenticator(known, self.clock)
+        wiring.reset()
+        wiring.put(
+            queue=wiring.QueueParts(*front, parts.enqueue, parts.status),
+            worker=parts.work,
+            finished=Finished(place.messages, place.events),
+            reply=parts.reply,
+            sweep=parts.sweep,
+        )
+
+    # --- what happens in it
+
+    def alive(
+        self, deed: Callable[[], Any], *, crash_at: int | None = None, after: bool = False, skew_s: int = 0
+    ) -> bool:
+        """A process does it, dying at the given call, its clock off by `skew_s`; whether it lived."""
+        self.crashes.at, self.crashes.after = crash_at, after
+        self.clock.advance(skew_s)
+        try:
+            deed()
+        except Died:
+            return False
+        finally:
+            self.clock.advance(-skew_s)
+            self.crashes.begin()
+            self._collect()
+            self._look()
+        return True
+
+    def meanwhile(self, at: int, deed: Callable[[], object]) -> None:
+        """Have the next process interrupted just before its call number `at`."""
+        self.crashes.meanwhile_at, self.crashes.meanwhile = at, deed
+
+    def ask(self, ref_id: str, *, gpu: bool = False, reply_to: bool = True, large: bool = False) -> None:
+        """A caller asks; what they were promised is remembered."""
+        asked: dict[str, Any] = {"model": "gpu-m" if gpu else "m", "messages": [{"role": "user", "content": "hi"}]}
+        body = {"refId": ref_id, "request": asked | ({"x": LARGE} if large else {})}
+        answer = self.post("QueueOpenAiChatCompletion", body | ({"replyTo": "https://r.io/"} if reply_to else {}))
+        assert answer["statusCode"] == 200, answer
+        job_id = json.loads(answer["body"])["id"]
+        if job_id not in self.accepted:
+            self.accepted.append(job_id)
+
+    def cancel(self, job_id: int) -> None:
+        answer = self.post("CancelJob", {"id": job_id})
+        assert answer["statusCode"] in (200, 202, 409), answer
+
+    def post(self, name: str, body: object) -> dict[str, Any]:
+        """POST /api/{name} through the queue function."""
+        called = event("queue") | {"path": f"/api/{name}", "body": json.dumps(body)}
+        return self._run("QueueFunction", called | {"pathParameters": {"proxy": name}}, HTTP_MS)
+
+    def work(self, *job_ids: int) -> dict[str, Any]:
+        """A worker gets a batch of messages."""
+        return self._run("WorkerFunction", _records("worker", job_ids), WORKER_MS)
+
+    def reply(self, job_id: int) -> None:
+        self._run("ReplyFunction", _records("reply", [job_id]), REPLY_MS)
+
+    def sweep(self) -> None:
+        self._run("SweepFunction", event("sweep"), SWEEPER_MS)
+
+    def stream(self, job_id: int) -> None:
+        """The table's stream tells that a job has ended."""
+        job = self.now_of(job_id)
+        if job.has_ended:
+            image = pack({"pk": f"JOB#{job.id}", "sk": "JOB", **job.to_item()})
+            record = {"eventName": "MODIFY", "dynamodb": {"SequenceNumber": "1", "NewImage": image}}
+            self._run("FinishedFunction", {"Records": [record]}, REPLY_MS)
+
+    def _run(self, function: str, given: dict[str, Any], limit_ms: int) -> dict[str, Any]:
+        module = stack.module(function)
+        name = stack.properties(function)["Handler"].rpartition(".")[2]
+        return getattr(module, name)(given, Context(self.clock, limit_ms))
+
+    def receive(self, index: int, **fate: Any) -> None:
+        """One message of the bag is handled; one whose handler dies comes again, a few times."""
+        message = self.bag.pop(index % len(self.bag))
+        handle = self.work if message.kind == "job" else self.reply
+        if not self.alive(lambda: handle(message.job_id), **fate) and message.receives + 1 < MAX_RECEIVES:
+            hidden = self.clock.now + 6 * WORKER_MS
+            self.bag.append(replace(message, receives=message.receives + 1, visible_at=hidden))
+
+    def settle(self) -> None:
+        """Peace returns: nothing dies any more, the sweeper runs whenever something is due, messages are handled."""
+        for _ in range(MOST_STEPS):
+            while visible := [i for i, message in enumerate(self.bag) if message.visible_at <= self.clock.now]:
+                self.receive(visible[0])
+            jobs = [self.now_of(job_id) for job_id in self.accepted]
+            due = [job.due_at for job in jobs if job.due_at is not None]
+            if not due:
+                break
+            self.clock.now = max(self.clock.now + 1, min([*due, *(message.visible_at for message in self.bag)]))
+            if min(due) <= self.clock.now:
+                self.alive(self.sweep)
+        self._check_settled()
+
+    # --- what it watches
+
+    def _call(self, *given: Any, **more: Any) -> UpstreamAnswer:
+        provider, job_id = given[0], int(more["idempotency_key"].split("-")[1])
+        error: ProviderError | None = None
+        try:
+            answer = self.protocol.call(*given, **more)
+            return replace(answer, body=b'{"x":"%s"}' % LARGE.encode()) if LARGE.encode() in given[2] else answer
+        except ProviderError as failed:
+            error = failed
+            raise
+        finally:
+            if provider.queue != "gpu" and (error is None or error.may_be_billed):
+                self.paid[job_id] = self.paid.get(job_id, 0) + 1
+                assert self.paid[job_id] == 1, "I3: a hosted call was paid for twice"
+
+    def _post(self, url: str, body: bytes, headers: dict[str, str]) -> Delivery:
+        job_id, sequence = map(int, headers["webhook-id"].split("_")[1:])
+        assert self.now_of(job_id).has_ended, "I6: a callback before the end"
+        delivery = self.replier.post(url, body, headers)
+        if delivery.error is None:
+            self._delivered.add((job_id, sequence))
+        return delivery
+
+    def _collect(self) -> None:
+        for sent in self.place.sent():
+            self.bag.append(Message(sent.kind, sent.job_id, self.clock.now + 1000 * sent.delay_s))
+
+    def _look(self) -> None:
+        for job in self.place.all_jobs():
+            if job.state in ENDED:
+                first = self._ends.setdefault((job.id, job.epoch), job.state)
+                assert first == job.state, "I1: an end was followed by another"
+            else:
+                assert (job.id, job.epoch) not in self._ends, "I1: an end was taken back"
+            if job.cb == Callback.DELIVERED:
+                assert (job.id, job.cb_sequence) in self._delivered, "I5: Delivered without a 2xx"
+            obliged = job.state not in ENDED or job.cb in (Callback.PENDING, Callback.DELIVERING)
+            assert obliged == (job.due_at is not None), "I2: an obligation nobody will look after"
+            assert not (obliged and job.ttl), "I2: an obligation that may be forgotten"
+
+    def _check_settled(self) -> None:
+        for job_id in self.accepted:
+            job = self.now_of(job_id)
+            assert job.has_ended, f"I2: job {job_id} is stuck as {job.state}"
+            assert (job.cb == Callback.NONE) == (job.reply_to is None), "I4: a callback was forgotten"
+            assert job.cb in (Callback.NONE, Callback.DELIVERED, Callback.DEAD), f"I4: callback stuck as {job.cb}"
+            if job.has_ended and job.result_at:
+                assert self.place.seen.result(job), "a Completed job without its result"
+
+    def now_of(self, job_id: int) -> Job:
+        found = self.place.seen.get(job_id)
+        assert found is not None
+        return found
+
+
+class _Outside:
+    """An object of these methods."""
+
+    def __init__(self, **methods: Callable[..., Any]) -> None:
+        vars(self).update(methods)
+
+
+def _records(name: str, job_ids: Any) -> dict[str, Any]:
+    """The event of a batch of messages, made from the event file of one."""
+    (record,) = event(name)["Records"]
+    bodies = [json.dumps({"id": job_id}) for job_id in job_ids]
+    return {"Records": [record | {"messageId": f"message-{n}", "body": body} for n, body in enumerate(bodies)]}
+
+
+def trouble(kind: str) -> ProviderError:
+    """An upstream's bad moment, by name."""
+    return {
+        "away": ProviderUnavailable(),
+        "slow down": ProviderRateLimited(retry_after_s=90),
+        "silence": ProviderTimeout(may_be_billed=True),
+        "broken": ProviderError(),
+    }[kind]
