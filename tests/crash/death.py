@@ -1,4 +1,4 @@
-"""Where a process may die: before or after any call to the outside, or while somebody else acts in between."""
+"""What may become of a call to the outside: the process dies at it, it fails, or somebody else acts just before it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,45 +9,42 @@ class Died(BaseException):
 
 
 class Crashes:
-    """Counts the calls a process makes, and kills it at the one it was told, or lets another act just before it."""
+    """Counts the calls a process makes, and has the one it was told of go wrong."""
 
     def __init__(self) -> None:
+        self.broken: set[str] = set()  # calls of these names fail, whoever makes them
         self.begin()
 
-    def begin(self, at: int | None = None, *, after: bool = False) -> None:
-        """A new process, which dies at its call number `at`."""
+    def begin(self, at: int | None = None, *, after: bool = False, dies: bool = True) -> None:
+        """A new process: at its call number `at`, before or after it was made, it dies or just hears of a failure."""
         self.calls = 0
         self.at = at
         self.after = after
+        self.dies = dies
         self.is_dead = False
         self.meanwhile_at: int | None = None
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`call`, as a place to die at."""
+    def around(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """`call`, as a place where things go wrong."""
 
         def guarded(*given: Any, **more: Any) -> Any:
-            dies = self._enter()
+            if self.is_dead:  # another thread of the process was the one to die
+                raise Died
+            self.calls += 1
+            number = self.calls
+            if number == self.meanwhile_at:
+                self._let_another_act()
+            if name in self.broken:
+                raise TimeoutError(name)
+            if number == self.at and not self.after:
+                self._go_wrong(name)
             answer = call(*given, **more)
-            if dies:
-                self._die()
+            if number == self.at and self.after:
+                self._go_wrong(name)
             return answer
 
         return guarded
-
-    def _enter(self) -> bool:
-        """Whether to die once this call is made."""
-        if self.is_dead:  # another thread of the process was the one to die
-            raise Died
-        self.calls += 1
-        number = self.calls
-        if number == self.meanwhile_at:
-            self._let_another_act()
-        if number != self.at:
-            return False
-        if not self.after:
-            self._die()
-        return True
 
     def _let_another_act(self) -> None:
         ours = dict(vars(self))
@@ -56,13 +53,15 @@ class Crashes:
         meanwhile()
         vars(self).update(ours)
 
-    def _die(self) -> None:
+    def _go_wrong(self, name: str) -> None:
+        if not self.dies:
+            raise TimeoutError(name)
         self.is_dead = True
         raise Died
 
 
 class Guarded:
-    """Any port or AWS client, each call of it a place to die."""
+    """Any port or AWS client, each call of it a place where things go wrong."""
 
     def __init__(self, inner: Any, crashes: Crashes) -> None:
         self._inner = inner
@@ -70,4 +69,4 @@ class Guarded:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        return self._crashes.around(found) if callable(found) else found
+        return self._crashes.around(found, name) if callable(found) else found

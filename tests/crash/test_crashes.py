@@ -46,7 +46,7 @@ def lead(world: World, *, gpu: bool = False, large: bool = False, death: Death |
                 counted[name] = world.crashes.calls
 
         dies = death is not None and death.step == name
-        world.alive(counting, crash_at=death.at if death and dies else None, after=bool(death and death.after))
+        world.alive(counting, at=death.at if death and dies else None, after=bool(death and death.after))
 
     ask = partial(world.ask, "r", gpu=gpu, large=large)
     step("accept", ask)
@@ -119,6 +119,6 @@ def test_a_worker_may_die_at_any_call_of_a_batch_of_ten(at: int, after: bool) ->
     for number in range(10):
         world.alive(partial(world.ask, f"r{number}", gpu=number % 2 == 0))
     world.bag.clear()
-    assert not world.alive(lambda: world.work(*world.accepted), crash_at=at, after=after)
+    assert not world.alive(lambda: world.work(*world.accepted), at=at, after=after)
     world.settle()
     assert {world.now_of(job_id).cb for job_id in world.accepted} == {Callback.DELIVERED}

@@ -1,4 +1,4 @@
-"""Two who act at once, and one who dies, in every situation a job may be in and at each call they make."""
+"""Two who act at once, and one who dies or hears of a failure: in every situation of a job, at each call they make."""
 
 import itertools
 
@@ -33,9 +33,10 @@ def test_whoever_acts_at_once_nothing_is_lost_doubled_or_stuck(situation: str, o
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_whoever_dies_nothing_is_lost_doubled_or_stuck(situation: str) -> None:
-    for deed, outcome, after in itertools.product(DEEDS, (None, "slow down", "silence"), (False, True)):
+def test_whoever_dies_or_hears_of_a_failure_nothing_is_lost_doubled_or_stuck(situation: str) -> None:
+    booleans = (False, True)
+    for deed, outcome, after, dies in itertools.product(DEEDS, (None, "slow down", "silence"), booleans, booleans):
         for at in range(1, MOST_CALLS[deed] + 1):
             world = world_in(situation, outcome)
-            world.alive(lambda world=world, deed=deed: DEEDS[deed](world), crash_at=at, after=after)
+            world.alive(lambda world=world, deed=deed: DEEDS[deed](world), at=at, after=after, dies=dies)
             world.settle()

@@ -84,15 +84,17 @@ class Job:
     @classmethod
     def from_item(cls, item: dict[str, Any]) -> Self:
         """From the table's attributes; those a newer version added are skipped."""
-        known = {f.name for f in fields(cls)}
-        given = {k: v for k, v in item.items() if k in known}
+        given = {k: v for k, v in item.items() if k in _KNOWN}
         given["state"] = State(given["state"])
         given["cb"] = Callback(given.get("cb", Callback.NONE))
         return cls(**given)
 
     def to_item(self) -> dict[str, Any]:
         """The table's attributes; what is None is left out."""
-        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return {name: v for name in _KNOWN if (v := getattr(self, name)) is not None}
+
+
+_KNOWN = tuple(f.name for f in fields(Job))
 
 
 def request_hash(operation: str, body: bytes) -> str:
