@@ -103,6 +103,11 @@ class MotoStack:
         for name in {name for one in FUNCTIONS for name in stack.variables(one)}:
             os.environ.pop(name, None)
         os.environ.update({**self.environment(logical_id), **changed})
+        return self.invoke_again(function, given)
+
+    def invoke_again(self, function: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Run a handler in the container that ran last: what was built stands, what was read is remembered."""
+        logical_id = f"{function.capitalize()}Function"
         handler = stack.properties(logical_id)["Handler"].rpartition(".")[2]
         return getattr(stack.module(logical_id), handler)(json.loads(json.dumps(given)), Context())
 
