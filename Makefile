@@ -55,10 +55,12 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  #
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
-	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m docs.cost --check
 
-docs: $(VENV)/local.installed  ## write what the docs take from the code
-	@$(BIN)/python docs/generate.py
+docs: $(VENV)/local.installed $(VENV)/test.installed  ## write what the docs take from the code
+	@$(BIN)/python -m docs.generate
+	@$(BIN)/python -m docs.cost
 
 mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of the job machine held by a test? (minutes)
 	@$(BIN)/python -m tests.mutate

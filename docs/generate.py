@@ -1,4 +1,4 @@
-"""Fills the part of docs/jobs.md that follows from the table of transitions: `python docs/generate.py`.
+"""Fills the part of docs/jobs.md that follows from the table of transitions: `python -m docs.generate`.
 
 `--check` writes nothing and exits 1 when the page is stale; `make check` runs it so.
 """
@@ -11,26 +11,10 @@ from aiserver.jobs.states import ENDED, Callback, State
 from aiserver.jobs.transitions import TABLE, Param, Transition, When
 
 PAGE = Path(__file__).parent / "jobs.md"
-BEGIN, END = "<!-- begin: docs/generate.py -->", "<!-- end: docs/generate.py -->"
 ACCEPT = "T1"  # writes a new job: it changes none, so it is no row of the table
 
 
 def main(arguments: list[str]) -> int:
-    old = PAGE.read_text(encoding="utf-8")
-    new = filled(old)
-    if new == old:
-        return 0
-    if "--check" in arguments:
-        sys.stderr.write(f"{PAGE.name} is stale: run `make docs`\n")
-        return 1
-    PAGE.write_text(new, encoding="utf-8")
-    return 0
-
-
-def filled(page: str) -> str:
-    """The page with what stands between the markers made anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
     jobs = [t for t in TABLE if t.machine == "state"]
     callbacks = [t for t in TABLE if t.machine == "cb"]
     parts = [
@@ -41,7 +25,23 @@ def filled(page: str) -> str:
         diagram(callbacks, starts=[(Callback.PENDING, "the job ended")], ends=[Callback.DELIVERED, Callback.DEAD]),
         table(callbacks),
     ]
-    return before + "\n\n".join([BEGIN, *parts, END]) + after
+    return write(PAGE, "docs/generate.py", parts, arguments)
+
+
+def write(page: Path, by: str, parts: list[str], arguments: list[str]) -> int:
+    """Put the parts between the markers of the script `by`, or only check that they stand there; the exit status."""
+    begin, end = f"<!-- begin: {by} -->", f"<!-- end: {by} -->"
+    old = page.read_text(encoding="utf-8")
+    before, _, rest = old.partition(begin)
+    _, _, after = rest.partition(end)
+    new = before + "\n\n".join([begin, *parts, end]) + after
+    if new == old:
+        return 0
+    if "--check" in arguments:
+        sys.stderr.write(f"{page.name} is stale: run `make docs`\n")
+        return 1
+    page.write_text(new, encoding="utf-8")
+    return 0
 
 
 def diagram(rows: list[Transition], *, starts: Iterable[tuple[str, str]], ends: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_s3.client import S3Client
 
-INLINE_BYTES = 32 * 1024  # DynamoDB bills by the kilobyte: a larger body is cheaper in S3
+INLINE_BYTES = 32 * 1024  # an item is one call less, an object cheaper: docs/decisions/0007
 BODY_TTL_S = 60 * 86_400  # after the deadline: 3 days of callbacks, then at most 25 + 30 until the job is forgotten
 REF_TTL_MS = BODY_TTL_S * 1000  # a RefId leads to its job for as long as there can be one
 PAUSE_S = 0.02
