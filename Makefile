@@ -57,16 +57,19 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  #
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m docs.cost --check
+	$(BIN)/python -m benchmarks.page --check
 
 docs: $(VENV)/local.installed $(VENV)/test.installed  ## write what the docs take from the code
 	@$(BIN)/python -m docs.generate
 	@$(BIN)/python -m docs.cost
+	@$(BIN)/python -m benchmarks.page
 
 mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of the job machine held by a test? (minutes)
 	@$(BIN)/python -m tests.mutate
 
 bench: $(VENV)/local.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.local
+	@$(BIN)/python -m benchmarks.batch
 
 build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python3.13)
 	@python3.13 --version >/dev/null 2>&1 || { echo "make build needs python3.13, Lambda's own, on the PATH"; exit 1; }

@@ -4,31 +4,25 @@ The upstream answers at once; caller, upstream, door and handlers share the mach
 """
 
 import http.client
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 
+from benchmarks import page
 from local import ministack
 from local.cloud import Cloud
 from local.door import Door
 from local.receiver import Receiver, receiver
 from local.runtime_api import Deployed, Pool
 from local.scripted import ScriptedProvider
-from local.template import REPOSITORY, Route
+from local.template import Route
 from local.upstream import scripted_upstream
 
-RESULTS = REPOSITORY / "benchmarks" / "results" / "local.json"
-PAGE = REPOSITORY / "docs" / "benchmarks.md"
 CALLS = 500
 JOBS = 50
 CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "How do LLMs work?"}], "max_tokens": 50}
@@ -42,17 +36,7 @@ def main() -> int:
         with Cloud(scripted_upstream(upstream)) as cloud, receiver() as hook:
             figures["boot of the embedded cloud, once"] = _summary([(time.monotonic() - started) * 1000])
             figures |= _product(cloud, upstream, hook)
-    told: dict[str, Any] = {
-        "command": "make bench",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "unit": "ms",
-        "figures": figures,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    PAGE.write_text(page(told), encoding="utf-8")
-    print(page(told))
+    page.keep("local", {"command": "make bench", "unit": "ms", "figures": figures})
     return 0
 
 
@@ -125,26 +109,6 @@ def _summary(took_ms: list[float]) -> Mapping[str, float]:
         "p95": round(ordered[int(len(ordered) * 0.95)], 2),
         "max": round(ordered[-1], 2),
     }
-
-
-def page(told: Mapping[str, Any]) -> str:
-    """docs/benchmarks.md from the raw numbers."""
-    rows = [f"| {name} | {f['times']} | {f['p50']} | {f['p95']} | {f['max']} |" for name, f in told["figures"].items()]
-    return "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            f"`{told['command']}`, {told['date']}, {told['machine']}. Raw numbers: `benchmarks/results/local.json`.",
-            "The embedded cloud with an upstream that answers at once. Caller, upstream and product share the cores,",
-            "one call at a time, and each line includes the caller's own HTTP client, which is most of what asking",
-            "the upstream directly takes. On AWS, the network and cold starts come on top.",
-            "",
-            "| what | times | p50 ms | p95 ms | max ms |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import itertools
 import json
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,12 +16,13 @@ CHARS_PER_TOKEN = 4  # a rule of thumb; nobody is billed for these
 
 @dataclass(frozen=True)
 class Recorded:
-    """One request as it arrived; header names in lower case."""
+    """One request as it arrived, on the connection from the caller's `port`; header names in lower case."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
+    port: int
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class Scripted:
 
 @dataclass
 class ScriptedProvider:
-    """Serves until its block ends. Answers queued with `answer_with` go first, in order."""
+    """Serves until its block ends, each answer after `takes_s`. Those queued with `answer_with` go first, in order."""
 
     port: int = 0
+    takes_s: float = 0
     requests: list[Recorded] = field(default_factory=list[Recorded])
     _script: deque[Scripted] = field(default_factory=deque[Scripted])
 
@@ -70,7 +73,8 @@ class ScriptedProvider:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                provider.requests.append(Recorded("POST", self.path, headers, body))
+                provider.requests.append(Recorded("POST", self.path, headers, body, self.client_address[1]))
+                time.sleep(provider.takes_s)
                 if provider._script:
                     self._play(provider._script.popleft())
                 else:

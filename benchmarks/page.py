@@ -1,0 +1,100 @@
+"""Writes docs/benchmarks.md from the raw results: `python -m benchmarks.page`; `--check` exits 1 where it is stale.
+
+The one writer of that page: a benchmark keeps its results here, and has its section below.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from local.template import REPOSITORY
+
+RESULTS = REPOSITORY / "benchmarks" / "results"
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+
+Told = Mapping[str, Any]
+
+
+def keep(name: str, told: Told) -> None:
+    """Write one benchmark's raw results, with when and where, and the page anew."""
+    where = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**where, **told}, indent=2) + "\n", encoding="utf-8")
+    text = made()
+    PAGE.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def made() -> str:
+    """The page, from whatever results there are."""
+    sections = ["# Benchmarks\n\n`make bench`. Raw numbers: `benchmarks/results/`."]
+    for name, section in SECTIONS.items():
+        if (kept := RESULTS / f"{name}.json").exists():
+            sections.append(section(json.loads(kept.read_text(encoding="utf-8"))))
+    return "\n\n".join(sections) + "\n"
+
+
+def _local(told: Told) -> str:
+    rows = [f"| {name} | {f['times']} | {f['p50']} | {f['p95']} | {f['max']} |" for name, f in told["figures"].items()]
+    return "\n".join(
+        [
+            "## One call at a time",
+            "",
+            f"{_where(told)}. The embedded cloud with an upstream that answers at once. Caller, upstream and product",
+            "share the cores, one call at a time, and each line includes the caller's own HTTP client, which is most",
+            "of what asking the upstream directly takes. On AWS, the network and cold starts come on top.",
+            "",
+            "| what | times | p50 ms | p95 ms | max ms |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _batch(told: Told) -> str:
+    jobs, answer_s = told["jobs"], told["answer_s"]
+    rows = [
+        f"| {queue} | {f['one_by_one_ms'] / 1000:.2f} | {f['side_by_side_ms'] / 1000:.2f} | {f['ratio']} |"
+        for queue, f in told["figures"].items()
+    ]
+    return "\n".join(
+        [
+            "## A batch of jobs",
+            "",
+            f"{_where(told)}. {jobs} jobs whose provider takes {answer_s:g} s: seconds of worker invocations, which is",
+            f"what Lambda bills, for {jobs} invocations of one job (their sum) and for one of {jobs} (median of "
+            f"{len(next(iter(told['figures'].values()))['side by side'])}).",
+            "The worker runs in Lambda's runtime client, warm.",
+            "",
+            "| queue | one by one, s | side by side, s | ratio |",
+            "|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _where(told: Told) -> str:
+    return f"{told['date']}, {told['machine']}"
+
+
+SECTIONS: Mapping[str, Callable[[Told], str]] = {"local": _local, "batch": _batch}
+
+
+def main(arguments: list[str]) -> int:
+    text = made()
+    if "--check" in arguments and PAGE.read_text(encoding="utf-8") != text:
+        sys.stderr.write(f"{PAGE.name} is stale: run `make docs`\n")
+        return 1
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
