@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -77,6 +78,10 @@ class Cloud:
     def invoke(self, name: str, event: bytes) -> bytes:
         """Run the function `name` (chat, worker, …) once. Raises: FunctionFailed, KeyError."""
         return self._pools[name].invoke(event)
+
+    def sandboxes(self, name: str, *, timeout_s: int) -> Pool:
+        """Sandboxes of the function `name` with another time limit, beside those that serve; closed with the cloud."""
+        return self._pool(replace(self._pools[name].function, timeout_s=timeout_s))
 
     @property
     def function_names(self) -> list[str]:
