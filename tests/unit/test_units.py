@@ -2,7 +2,7 @@
 
 import pytest
 
-from docs.cost import as_item, break_even
+from docs.cost import BODY_ITEM_BYTES, as_item, break_even
 from docs.metered import indexes_of
 from docs.units import Index, index_units, item_bytes, read_units, write_units
 
@@ -77,5 +77,5 @@ def test_no_index_holds_more_than_it_takes_to_find_a_job() -> None:
 
 
 def test_an_object_is_cheaper_than_an_item_from_four_kilobytes_on() -> None:
-    assert break_even() == 4 * 1024 - 45 + 1
+    assert break_even() == 4 * 1024 - BODY_ITEM_BYTES + 1
     assert as_item(break_even() - 1) == pytest.approx(8 * 0.625 + 0.125)
