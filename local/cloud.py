@@ -17,7 +17,7 @@ from local import aws, ministack, package
 from local.door import Door
 from local.ministack import CloudFailed
 from local.runtime_api import Deployed, FunctionFailed, Pool
-from local.seed import Seeded, seed
+from local.seed import Seeded, new_keys, seed
 from local.template import REPOSITORY, functions, gateway_responses, read_template, routes
 from local.upstream import Upstream
 
@@ -95,8 +95,10 @@ class Cloud:
         self.log_dir = REPOSITORY / ".local" / str(door.port)
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self.endpoint_url = self._running.enter_context(ministack.running(self.log_dir, state_dir=self._state_dir))
+        self.seeded = new_keys()
         self.outputs = self._deploy()
-        self.seeded = seed(self.endpoint_url, self.outputs, self.upstream.providers, self.upstream.environment)
+        upstream = self.upstream
+        seed(self.endpoint_url, self.outputs, upstream.providers, upstream.environment, self.seeded)
         self._pools = {function.name: self._pool(function) for function in self._deployed()}
         names = {function.logical_id: function.name for function in functions(self._template)}
         served = routes(self._template)
@@ -131,6 +133,7 @@ class Cloud:
         given = {
             "PublicBaseUrl": self.base_url,
             "UnsafeAllowAnyCallbackAddress": "false" if self._strict else "true",
+            "IntakeKeyIds": self.seeded.key_id,
             **self._parameters,
         }
         stack = {

@@ -64,6 +64,9 @@ def _write(card: Path, cloud: Cloud) -> None:
         "api_key": cloud.seeded.api_key,
         "other_api_key": cloud.seeded.other_api_key,
         "webhook_secret": cloud.seeded.webhook_secret,
+        "key_id": cloud.seeded.key_id,
+        "intake_queue_url": cloud.outputs["IntakeQueueUrl"],
+        "event_bus": cloud.outputs["EventBusName"],
         "pid": os.getpid(),
         "aws_endpoint_url": cloud.endpoint_url,
     }

@@ -13,10 +13,12 @@ from typing import Any, cast
 from local.cloud import Cloud
 from local.ministack import CloudFailed
 from local.runtime_api import FunctionFailed
+from local.seed import Seeded
 from local.template import REPOSITORY
 from local.upstream import choose
 
 EVENTS = REPOSITORY / "events"
+EXAMPLE_KEY_ID = "example00000"  # of the key in the event files
 
 
 class WrongEvent(Exception):
@@ -30,7 +32,7 @@ def main(arguments: list[str]) -> int:
             print(upstream.sentence, file=sys.stderr)
             if name not in cloud.function_names:
                 raise WrongEvent(f"there is no function {name}, only {', '.join(cloud.function_names)}")
-            with_key(event, cloud.seeded.api_key)
+            event = with_key(event, cloud.seeded)
             print(json.dumps(json.loads(cloud.invoke(name, json.dumps(event).encode())), indent=2, ensure_ascii=False))
     except (WrongEvent, CloudFailed, FunctionFailed) as failed:
         print(f"invoke: {failed}", file=sys.stderr)
@@ -54,13 +56,16 @@ def read_event(arguments: list[str], events: Path = EVENTS) -> tuple[str, dict[s
     return arguments[0].partition(".")[0], cast(dict[str, Any], event)
 
 
-def with_key(event: dict[str, Any], api_key: str) -> None:
-    """Put a key that works in place of the event's: keys are made anew at every boot."""
-    for member, value in (("headers", f"Bearer {api_key}"), ("multiValueHeaders", [f"Bearer {api_key}"])):
+def with_key(event: dict[str, Any], seeded: Seeded) -> dict[str, Any]:
+    """The event with a key that works, and its id, in place of the example's: keys are made anew at every boot."""
+    event = json.loads(json.dumps(event).replace(EXAMPLE_KEY_ID, seeded.key_id))
+    bearer = f"Bearer {seeded.api_key}"
+    for member, value in (("headers", bearer), ("multiValueHeaders", [bearer])):
         headers: dict[str, Any] = event.get(member) or {}
         for name in headers:
             if name.lower() == "authorization":
                 headers[name] = value
+    return event
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from aiserver import keys
 from aiserver.admin.stack import administer
+from aiserver.clock import SystemClock
+from aiserver.keys import ApiKey
 from local import aws
 
 
@@ -13,15 +16,33 @@ class Seeded:
 
     api_key: str
     other_api_key: str
-    webhook_secret: str
+    records: tuple[ApiKey, ApiKey]
+
+    @property
+    def key_id(self) -> str:
+        """The id of `api_key`, which the intake may queue jobs for."""
+        return self.records[0].id
+
+    @property
+    def webhook_secret(self) -> str:
+        return self.records[0].webhook_secret
 
 
-def seed(endpoint_url: str, outputs: Mapping[str, str], providers: str, environment: Mapping[str, str]) -> Seeded:
-    """Apply `providers` (a providers.yaml; its `api_key_var`s are read from `environment`) and make the keys.
+def new_keys() -> Seeded:
+    """Two new keys, made before the stack: its parameters name one of them."""
+    now = SystemClock().now_ms()
+    mine, other = keys.create("development", now_ms=now), keys.create("somebody else", now_ms=now)
+    return Seeded(mine[0], other[0], (mine[1], other[1]))
+
+
+def seed(
+    endpoint_url: str, outputs: Mapping[str, str], providers: str, environment: Mapping[str, str], seeded: Seeded
+) -> None:
+    """Apply `providers` (a providers.yaml; its `api_key_var`s are read from `environment`) and store the keys.
 
     Raises: aiserver.admin.stack.Problem, for a providers.yaml that is wrong.
     """
     admin = administer("aiserver", outputs, lambda service: aws.client(service, endpoint_url))
     admin.apply_providers(providers, environment)
-    mine, other = admin.create_key("development"), admin.create_key("somebody else")
-    return Seeded(mine["key"], other["key"], mine["webhookSecret"])
+    for key in seeded.records:
+        admin.config.put_key(key)

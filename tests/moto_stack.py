@@ -18,6 +18,9 @@ from tests import stack
 from tests.stack import FUNCTIONS, PARAMETERS
 
 STACK_NAME = "aiserver"
+API_ID = "a1b2c3d4e5"
+PSEUDO = {"AWS::StackName": STACK_NAME, "AWS::Region": REGION, "AWS::URLSuffix": "amazonaws.com"}
+CONDITIONS = stack.TEMPLATE.transformed["Conditions"]
 WEBHOOK_SECRET = "whsec_bm90IGEgc2VjcmV0LCBvbmx5IGFuIGV4YW1wbGU="
 NOT_IN_MOTO = ("PointInTimeRecoverySpecification", "TimeToLiveSpecification", "StreamSpecification")
 REMAINING_MS = 29_000
@@ -58,6 +61,7 @@ class MotoStack:
 
     def create(self) -> None:
         """Make what the template declares."""
+        self.names["Api"] = API_ID
         for table, properties in stack.of_type("AWS::DynamoDB::Table").items():
             kept = {name: value for name, value in properties.items() if name not in NOT_IN_MOTO}
             client("dynamodb").create_table(TableName=table, **kept)
@@ -93,8 +97,27 @@ class MotoStack:
     def _resolved(self, value: Any) -> str:
         if not isinstance(value, dict):
             return str(value)
-        name = value["Ref"]
-        return self.parameters.get(name, str(PARAMETERS[name]["Default"])) if name in PARAMETERS else self.names[name]
+        ((function, given),) = value.items()
+        if function == "Ref":
+            return self._named(given)
+        if function == "Fn::Sub":
+            return stack.SUBSTITUTED.sub(lambda found: self._named(found[1]), given)
+        if function == "Fn::If":
+            condition, yes, no = given
+            return self._resolved(yes if self._holds(CONDITIONS[condition]) else no)
+        raise NotImplementedError(function)
+
+    def _named(self, name: str) -> str:
+        if name in PARAMETERS:
+            return self.parameters.get(name, str(PARAMETERS[name]["Default"]))
+        return PSEUDO[name] if name in PSEUDO else self.names[name]
+
+    def _holds(self, condition: Mapping[str, Any]) -> bool:
+        ((function, given),) = condition.items()
+        if function == "Fn::Not":
+            return not self._holds(given[0])
+        one, other = map(self._resolved, given)
+        return one == other
 
     def invoke(self, function: str, given: Mapping[str, Any], **changed: str) -> dict[str, Any]:
         """Run the handler of, say, `chat` in a fresh container of its environment, `changed` where told."""
@@ -126,5 +149,9 @@ class MotoStack:
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
         """Take what is in a queue."""
-        taken = client("sqs").receive_message(QueueUrl=self.names[queue], MaxNumberOfMessages=10)
-        return [json.loads(message["Body"]) for message in taken.get("Messages", [])]
+        return [json.loads(message["Body"]) for message in self.taken(queue)]
+
+    def taken(self, queue: str) -> list[dict[str, Any]]:
+        """Take what is in a queue, each message whole."""
+        all_of_it: Any = {"MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"]}
+        return client("sqs").receive_message(QueueUrl=self.names[queue], **all_of_it).get("Messages", [])

@@ -14,7 +14,7 @@ TEMPLATE = read_template()
 RESOURCES: dict[str, Any] = TEMPLATE.transformed["Resources"]
 PARAMETERS: dict[str, Any] = TEMPLATE.transformed["Parameters"]
 FUNCTIONS = sorted(name for name, one in RESOURCES.items() if one["Type"] == "AWS::Lambda::Function")
-_SUBSTITUTED = re.compile(r"\$\{([^!}][^}]*)\}")
+SUBSTITUTED = re.compile(r"\$\{([^!}][^}]*)\}")
 
 
 def properties(logical_id: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def references(value: Any) -> Iterator[tuple[str, str | None]]:
                 yield name, attribute
             elif key == "Fn::Sub":
                 text, given = (inner, {}) if isinstance(inner, str) else inner
-                for found in _SUBSTITUTED.findall(text):
+                for found in SUBSTITUTED.findall(text):
                     name, _, attribute = found.partition(".")
                     if name not in given:
                         yield name, attribute or None

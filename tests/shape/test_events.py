@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from aiserver import keys
+from aiserver.aws.messages import EVENT_SOURCE
 from local import template
 from local.template import REPOSITORY
 from tests.stack import FUNCTIONS, TEMPLATE
 
 FILES = sorted((REPOSITORY / "events").glob("*.json"))
+OUT = sorted((REPOSITORY / "events" / "out").glob("*.json"))  # what leaves: no function takes these
 CALLS = [path for path in FILES if "httpMethod" in path.read_text()]
 ACCOUNT, REGION = "123456789012", "us-east-1"
 
@@ -54,7 +56,14 @@ def test_a_call_s_key_is_well_formed_and_obviously_an_example(path: Any) -> None
         assert authorization.startswith("Bearer ak-example")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", OUT, ids=lambda path: path.name)
+def test_an_event_that_leaves_is_named_after_what_a_rule_matches(path: Any) -> None:
+    told = event(path)
+    assert told["detail-type"] == path.stem == f"Job{told['detail']['state']}"
+    assert told["source"] == EVENT_SOURCE
+
+
+@pytest.mark.parametrize("path", FILES + OUT, ids=lambda path: path.name)
 def test_an_event_names_the_example_account(path: Any) -> None:
     text = path.read_text()
     assert ACCOUNT in text

@@ -23,8 +23,8 @@ BATCH_WITHOUT_WINDOW = 10  # SQS sources take more only with a batching window
 ORDER = ("Queued", "Started", "Completed", "Failed", "Cancelled")
 
 
-def test_each_job_queue_and_the_callback_queue_have_a_consumer() -> None:
-    assert set(CONSUMED) == {*JOB_QUEUES, "CallbackQueue"}
+def test_each_job_queue_the_callback_queue_and_the_intake_queue_have_a_consumer() -> None:
+    assert set(CONSUMED) == {*JOB_QUEUES, "CallbackQueue", "IntakeQueue"}
 
 
 @pytest.mark.parametrize("queue", CONSUMED)

@@ -14,6 +14,7 @@ from tests.stack import FUNCTIONS, PARAMETERS, RESOURCES, TEMPLATE
 MODELS = {
     "ChatFunction": settings.ChatSettings,
     "QueueFunction": settings.QueueSettings,
+    "IntakeFunction": settings.IntakeSettings,
     "WorkerFunction": settings.WorkerSettings,
     "StatusFunction": settings.StatusSettings,
     "FinishedFunction": settings.FinishedSettings,
@@ -72,6 +73,11 @@ def test_a_function_is_given_the_variables_it_reads_and_no_others(function: str)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_function_logs_under_our_package_s_name_so_that_lower_floors_come_out_as_json(function: str) -> None:
     assert stack.variables(function)["POWERTOOLS_SERVICE_NAME"] == "aiserver"
+
+
+def test_links_of_jobs_that_came_by_message_lead_to_the_address_the_stack_tells() -> None:
+    told = TEMPLATE.transformed["Outputs"]["BaseUrl"]["Value"]
+    assert stack.variables("IntakeFunction")["PUBLIC_BASE_URL"] == told
 
 
 def test_every_function_logs_to_a_group_of_its_own_that_forgets() -> None:

@@ -4,59 +4,26 @@ import base64
 import copy
 import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import moto
 import pytest
 from moto.moto_api import recorder
 
-from aiserver import edge, keys, wiring
+from aiserver import keys, wiring
 from aiserver.edge import MAX_BODY_BYTES
 from aiserver.jobs.job import Job, due_shard
 from aiserver.jobs.states import Callback, State
-from aiserver.providers.provider import Provider
 from local import template
 from local.receiver import receiver
 from local.scripted import MODELS, ScriptedProvider
-from tests.moto_stack import WEBHOOK_SECRET, MotoStack, event, example_key
+from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, event, example_key
 from tests.stack import TEMPLATE
 
 ORIGIN, FOREIGN = "https://app.example.com", "https://evil.example.net"
 PROMPT = "Why is the sky blue?"
 CALLS = ("chat", "chat.no-key", "queue", "queue.openai", "queue.reply-to", "queue.cancel", "status", "status.models")
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-def upstream(provider: ScriptedProvider) -> ScriptedProvider:
-    """The provider behind the stack, as if nobody had asked it yet."""
-    provider.requests.clear()
-    return provider
-
-
-@pytest.fixture
-def stack(monkeypatch: pytest.MonkeyPatch, upstream: ScriptedProvider) -> Iterator[MotoStack]:
-    """A stack with a provider for every scripted model, and the key of the event files."""
-    before = dict(os.environ)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", template.REGION)
-    with moto.mock_aws():
-        made = MotoStack()
-        made.create()
-        made.put_key(example_key(), "example")
-        models = dict.fromkeys(MODELS, "")
-        made.config().replace_providers([Provider(name="scripted", base_url=upstream.base_url, models=models)])
-        yield made
-        wiring.reset()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture
@@ -72,16 +39,6 @@ def bus(stack: MotoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
 
     yield put
     recorder.stop_recording()
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """Every line the functions log."""
-    lines, handler = io.StringIO(), edge.logger.registered_handler
-    before = handler.setStream(lines)
-    yield lines
-    if before:
-        handler.setStream(before)
 
 
 def call(name: str, **headers: str) -> dict[str, Any]:
@@ -314,10 +271,10 @@ def test_a_job_that_has_ended_triggers_its_callback_and_an_event(
     assert stack.invoke("finished", event("finished")) == {"batchItemFailures": []}
     assert stack.messages("CallbackQueue") == [{"id": job_id("reply")}]
     (put,) = bus()
-    assert (put["EventBusName"], put["Source"], put["DetailType"]) == ("aiserver", "aiserver", "JobCompleted")
-    detail = json.loads(put["Detail"])
-    assert (detail["id"], detail["refId"], detail["keyId"]) == (job_id("reply"), "example-ref-1", "example00000")
-    assert detail["usage"]["total_tokens"] == 41
+    told = event("out/JobCompleted")
+    assert put["EventBusName"] == STACK_NAME
+    assert (put["Source"], put["DetailType"]) == (told["source"], told["detail-type"])
+    assert json.loads(put["Detail"]) == told["detail"]
 
 
 def test_a_job_that_has_ended_without_a_reply_to_is_an_event_only(
@@ -505,7 +462,7 @@ def test_no_prompt_answer_or_key_is_logged_whatever_happens(
     upstream.answer_with(400, secret)
     stack.invoke("worker", event("worker"))
     stack.invoke("worker", {"Records": [event("worker")["Records"][0] | {"body": f'{{"{PROMPT}"'}]})
-    for name in (*CALLS, "finished", "sweep"):
+    for name in (*CALLS, "intake", "intake.bad", "finished", "sweep"):
         stack.invoke(name.partition(".")[0], event(name))
     for broken in ("chat", "queue", "status"):
         stack.invoke(broken, event(broken), CONFIG_TABLE="no-such-table")

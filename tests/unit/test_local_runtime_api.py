@@ -15,6 +15,7 @@ import pytest
 from local.door import Door
 from local.invoke import WrongEvent, read_event, with_key
 from local.runtime_api import MAX_PAYLOAD_BYTES, Deployed, FunctionFailed, Pool
+from local.seed import new_keys
 from local.template import Route, gateway_responses, read_template
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:toy"
@@ -229,9 +230,8 @@ def test_an_events_name_up_to_its_first_dot_is_the_function(tmp_path: Path) -> N
 
 def test_an_event_gets_a_key_that_works_only_where_it_had_one() -> None:
     event: dict[str, Any] = {"headers": {"Authorization": "old", "A": "b"}, "multiValueHeaders": {"authorization": []}}
-    with_key(event, "ak-1")
-    assert event["headers"] == {"Authorization": "Bearer ak-1", "A": "b"}
-    assert event["multiValueHeaders"] == {"authorization": ["Bearer ak-1"]}
-    bare: dict[str, Any] = {"Records": []}
-    with_key(bare, "ak-1")
-    assert bare == {"Records": []}
+    seeded = new_keys()
+    given = with_key(event, seeded)
+    assert given["headers"] == {"Authorization": f"Bearer {seeded.api_key}", "A": "b"}
+    assert given["multiValueHeaders"] == {"authorization": [f"Bearer {seeded.api_key}"]}
+    assert with_key({"Records": []}, seeded) == {"Records": []}

@@ -12,6 +12,7 @@ from aiserver.settings import Settings
 MODELS = [
     settings.ChatSettings,
     settings.QueueSettings,
+    settings.IntakeSettings,
     settings.WorkerSettings,
     settings.StatusSettings,
     settings.FinishedSettings,
@@ -21,6 +22,7 @@ MODELS = [
 BUILDERS = [
     (wiring.chat, settings.ChatSettings),
     (wiring.queue, settings.QueueSettings),
+    (wiring.intake, settings.IntakeSettings),
     (wiring.worker, settings.WorkerSettings),
     (wiring.status, settings.StatusSettings),
     (wiring.finished, settings.FinishedSettings),
@@ -66,10 +68,11 @@ def test_a_wrong_variable_is_an_error_that_names_it(wrong: str, model: type[Sett
     assert named(problem) == [field.upper()]
 
 
-def test_origins_are_a_list_separated_by_commas() -> None:
-    environment = complete(settings.ChatSettings)
-    for text, origins in (("", []), (" , ", []), ("https://a.io", ["https://a.io"]), ("a, b ,c", ["a", "b", "c"])):
-        assert settings.ChatSettings.read(environment | {"CORS_ORIGINS": text}).cors_origins == origins
+def test_origins_and_key_ids_are_lists_separated_by_commas() -> None:
+    chat, intake = complete(settings.ChatSettings), complete(settings.IntakeSettings)
+    for text, listed in (("", []), (" , ", []), ("https://a.io", ["https://a.io"]), ("a, b ,c", ["a", "b", "c"])):
+        assert settings.ChatSettings.read(chat | {"CORS_ORIGINS": text}).cors_origins == listed
+        assert settings.IntakeSettings.read(intake | {"INTAKE_KEY_IDS": text}).intake_key_ids == listed
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])

@@ -21,6 +21,7 @@ ID_CHARS = 12
 SECRET_CHARS = 43
 CHECKSUM_CHARS = 6
 CACHE_MS = 30_000  # how long a revoked key may still work in a warm container
+NOT_VALID = "The API key is not valid"
 _ALPHABET = string.digits + string.ascii_letters
 
 
@@ -60,7 +61,7 @@ def record(text: str, name: str, webhook_secret: str, *, now_ms: int, expires_at
 
 
 class Authenticator:
-    """Turns a request's headers into the key they hold."""
+    """Turns a request's headers into the key they hold, or an id into the key it names."""
 
     def __init__(self, store: KeyStore, clock: Clock) -> None:
         self._store = store
@@ -76,8 +77,20 @@ class Authenticator:
         if not text:
             raise Unauthorized("No API key: send it as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'")
         key = self._lookup(_id(text)) if is_well_formed(text) else None
-        if key is None or key.revoked_at is not None or not hmac.compare_digest(key.secret_hash, _hash(text)):
-            raise Unauthorized("The API key is not valid")
+        if key is None or not hmac.compare_digest(key.secret_hash, _hash(text)):
+            raise Unauthorized(NOT_VALID)
+        return self._in_force(key)
+
+    def named(self, key_id: str) -> ApiKey:
+        """The key of that id, for a caller who may act for it without holding it. Raises: Unauthorized."""
+        key = self._lookup(key_id)
+        if key is None:
+            raise Unauthorized(NOT_VALID)
+        return self._in_force(key)
+
+    def _in_force(self, key: ApiKey) -> ApiKey:
+        if key.revoked_at is not None:
+            raise Unauthorized(NOT_VALID)
         if key.expires_at is not None and key.expires_at <= self._clock.now_ms():
             raise Unauthorized("The API key has expired")
         return key

@@ -10,8 +10,11 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
-def _origins(value: str) -> list[str]:
-    return [origin.strip() for origin in value.split(",") if origin.strip()]
+def _listed(value: str) -> list[str]:
+    return [one.strip() for one in value.split(",") if one.strip()]
+
+
+Listed = Annotated[list[str], BeforeValidator(_listed)]
 
 
 class Settings(BaseModel):
@@ -26,7 +29,7 @@ class Settings(BaseModel):
 
 class Http(Settings):
     config_table: str
-    cors_origins: Annotated[list[str], BeforeValidator(_origins)]
+    cors_origins: Listed
 
 
 class ChatSettings(Http):
@@ -42,6 +45,19 @@ class QueueSettings(Http):
     hosted_queue_url: str
     gpu_queue_url: str
     callback_queue_url: str
+    settled_job_days: int
+    public_base_url: str
+    unsafe_callbacks: bool
+
+
+class IntakeSettings(Settings):
+    jobs_table: str
+    config_table: str
+    bodies_bucket: str
+    hosted_queue_url: str
+    gpu_queue_url: str
+    intake_dead_letter_queue_url: str
+    intake_key_ids: Listed
     settled_job_days: int
     public_base_url: str
     unsafe_callbacks: bool

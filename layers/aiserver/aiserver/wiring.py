@@ -17,10 +17,13 @@ from aiserver.edge import Edge
 from aiserver.keys import Authenticator
 
 if TYPE_CHECKING:
+    from aiserver.aws.messages import SqsDeadLetters
     from aiserver.router import Router
+    from aiserver.settings import IntakeSettings, QueueSettings
     from aiserver.usecases.chat import Chat
     from aiserver.usecases.enqueue import Enqueue
     from aiserver.usecases.finished import Finished
+    from aiserver.usecases.intake import Intake
     from aiserver.usecases.reply import Reply
     from aiserver.usecases.status import Status
     from aiserver.usecases.sweep import Sweep
@@ -44,6 +47,12 @@ class QueueParts:
     keys: Authenticator
     enqueue: "Enqueue"
     status: "Status"
+
+
+@dataclass(frozen=True)
+class IntakeParts:
+    intake: "Intake"
+    dead_letters: "SqsDeadLetters"
 
 
 @dataclass(frozen=True)
@@ -104,10 +113,7 @@ def chat() -> ChatParts:
 def queue() -> QueueParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsMessages
-    from aiserver.replyto import Replier
-    from aiserver.router import Router
     from aiserver.settings import QueueSettings
-    from aiserver.usecases.enqueue import Enqueue
     from aiserver.usecases.status import Status
 
     settings = QueueSettings.read()
@@ -119,16 +125,28 @@ def queue() -> QueueParts:
         gpu=settings.gpu_queue_url,
         callback=settings.callback_queue_url,
     )
-    enqueue = Enqueue(
-        jobs,
-        messages,
-        Router(config.providers, {}, None, CLOCK),
-        CLOCK,
-        check_reply_to=Replier(unsafe=settings.unsafe_callbacks).check,
-        settled_days=settings.settled_job_days,
-    )
+    enqueue = _enqueue(jobs, messages, config, settings)
     edge = Edge(CLOCK, settings.cors_origins, settings.public_base_url)
     return QueueParts(edge, Authenticator(config, CLOCK), enqueue, Status(jobs, CLOCK, time.sleep))
+
+
+@once
+def intake() -> IntakeParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.messages import SqsDeadLetters, SqsMessages
+    from aiserver.settings import IntakeSettings
+    from aiserver.usecases.intake import Intake
+
+    settings = IntakeSettings.read()
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    messages = SqsMessages(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url)
+    jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
+    enqueue = _enqueue(jobs, messages, config, settings)
+    keys = Authenticator(config, CLOCK)
+    return IntakeParts(
+        Intake(enqueue, keys, key_ids=settings.intake_key_ids, base_url=settings.public_base_url),
+        SqsDeadLetters(_client("sqs"), settings.intake_dead_letter_queue_url),
+    )
 
 
 @once
@@ -219,6 +237,21 @@ def _jobs(table: str, bucket: str) -> Any:
     from aiserver.aws.jobs import DynamoJobs
 
     return DynamoJobs(table, bucket, _client("dynamodb"), _client("s3"), CLOCK.job_id)
+
+
+def _enqueue(jobs: Any, messages: Any, config: Any, settings: "QueueSettings | IntakeSettings") -> "Enqueue":
+    from aiserver.replyto import Replier
+    from aiserver.router import Router
+    from aiserver.usecases.enqueue import Enqueue
+
+    return Enqueue(
+        jobs,
+        messages,
+        Router(config.providers, {}, None, CLOCK),
+        CLOCK,
+        check_reply_to=Replier(unsafe=settings.unsafe_callbacks).check,
+        settled_days=settings.settled_job_days,
+    )
 
 
 def _calling_router(config: Any) -> "Router":

@@ -1,7 +1,8 @@
 """The hints on SQS, and the events on EventBridge."""
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from aiserver.errors import AiServerError
 
@@ -28,6 +29,22 @@ class SqsMessages:
 
     def _send(self, url: str, job_id: int, delay_s: int) -> None:
         self._sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"id": job_id}), DelaySeconds=delay_s)
+
+
+class SqsDeadLetters:
+    """Where a message goes that will never be good, with the reason beside it."""
+
+    def __init__(self, sqs: "SQSClient", url: str) -> None:
+        self._sqs = sqs
+        self._url = url
+
+    def put(self, body: str, attributes: Mapping[str, str]) -> None:
+        """Keep the message as it came. Characters that SQS takes in no attribute, and empty ones, are made a `?`."""
+        told: dict[str, Any] = {
+            name: {"DataType": "String", "StringValue": "".join(c if c.isprintable() else "?" for c in value) or "?"}
+            for name, value in attributes.items()
+        }
+        self._sqs.send_message(QueueUrl=self._url, MessageBody=body, MessageAttributes=told)
 
 
 class BusEvents:

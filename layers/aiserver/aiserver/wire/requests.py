@@ -1,4 +1,4 @@
-"""Binds what callers send: the chat body, the queue request around it, and the query of a GET.
+"""Binds what callers send: the chat body, the queue request around it, by HTTP or by message, and the query of a GET.
 
 All three naming styles bind (`max_tokens`, `maxTokens`, `MaxTokens`); what we do not know passes as it came.
 """
@@ -55,6 +55,14 @@ class QueueRequest:
     options: Options
 
 
+@dataclass(frozen=True)
+class SentRequest:
+    """A queue request that came as a message, and the id of the key it names to answer for it."""
+
+    key_id: str
+    request: QueueRequest
+
+
 def chat(body: str, *, drop: tuple[str, ...] = ()) -> ChatRequest:
     """Bind an OpenAI chat body; the members named in `drop` are taken out with our own.
 
@@ -78,13 +86,24 @@ def queue_chat(body: str) -> QueueRequest:
 
     Raises: InvalidRequest.
     """
-    _object(json_text.parse(body))
-    around = _own(json_text.members(body), OWN | {"request": "request"})
-    if "request" not in around:
-        raise invalid("NotEmpty", "request", "'request' is required: the chat completion to run")
-    options = _options({name: member.value for name, member in around.items() if name != "request"})
-    request = around["request"]
-    return openai_queue_chat(body[request.value_start : request.value_end], options)
+    return _queue_chat(body, _around(body, OWN))
+
+
+def sent(body: str, key_id: str | None) -> SentRequest:
+    """Bind a message of the intake queue: a queue request with a `keyId`, or `key_id` from the message's attribute.
+
+    Raises: InvalidRequest, where none is given, or the two differ.
+    """
+    around = _around(body, OWN | {"keyid": "keyId"})
+    given = around.pop("keyId").value if "keyId" in around else None
+    if not isinstance(given, str | None):
+        raise invalid("InvalidType", "keyId", "'keyId' must be a string")
+    if given and key_id and given != key_id:
+        raise invalid("Conflict", "keyId", "'keyId' is one in the body and another in the message's attribute")
+    named = given or key_id
+    if not named:
+        raise invalid("NotEmpty", "keyId", "'keyId' is required: the id of the key the job shall belong to")
+    return SentRequest(named, _queue_chat(body, around))
 
 
 def openai_queue_chat(body: str, options: Options) -> QueueRequest:
@@ -143,6 +162,20 @@ def integer(sent: Mapping[str, str], name: str) -> int | None:
     if not (value.isascii() and value.isdigit()) or len(value) > 18:
         raise invalid("InvalidType", name, f"'{name}' must be an integer")
     return int(value) or None
+
+
+def _around(body: str, names: Mapping[str, str]) -> dict[str, Member]:
+    """The members we know of a queue request's outer object."""
+    _object(json_text.parse(body))
+    return _own(json_text.members(body), {**names, "request": "request"})
+
+
+def _queue_chat(body: str, around: dict[str, Member]) -> QueueRequest:
+    if "request" not in around:
+        raise invalid("NotEmpty", "request", "'request' is required: the chat completion to run")
+    options = _options({name: member.value for name, member in around.items() if name != "request"})
+    request = around["request"]
+    return openai_queue_chat(body[request.value_start : request.value_end], options)
 
 
 def _object(value: Any) -> None:

@@ -1,0 +1,20 @@
+"""Takes jobs that other AWS services send to the intake queue; what can never be a job goes to its dead letters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiserver import edge, wiring
+from aiserver.wire import requests
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    parts = wiring.intake()  # before there are threads, each of which would build its own
+
+    def accept(record: Mapping[str, Any]) -> None:
+        asked = requests.sent(edge.body_of(record), edge.attribute_of(record, "keyId"))
+        parts.intake.accept(asked, message_id=record["messageId"])
+
+    return edge.each_record(event, edge.refusing(accept, parts.dead_letters.put), threads=len(event["Records"]))
+
+
+wiring.warm(wiring.intake)

@@ -1,0 +1,54 @@
+"""A stack in this process, as the tests of the real handlers want it: moto's services, and a scripted provider."""
+
+import io
+import os
+from collections.abc import Iterator
+
+import moto
+import pytest
+
+from aiserver import edge, wiring
+from aiserver.providers.provider import Provider
+from local import template
+from local.scripted import MODELS, ScriptedProvider
+from tests.moto_stack import MotoStack, example_key
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[ScriptedProvider]:
+    with ScriptedProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def upstream(provider: ScriptedProvider) -> ScriptedProvider:
+    """The provider behind the stack, as if nobody had asked it yet."""
+    provider.requests.clear()
+    return provider
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch, upstream: ScriptedProvider) -> Iterator[MotoStack]:
+    """A stack with a provider for every scripted model, and the key of the event files."""
+    before = dict(os.environ)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", template.REGION)
+    with moto.mock_aws():
+        made = MotoStack()
+        made.create()
+        made.put_key(example_key(), "example")
+        models = dict.fromkeys(MODELS, "")
+        made.config().replace_providers([Provider(name="scripted", base_url=upstream.base_url, models=models)])
+        yield made
+        wiring.reset()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Every line the functions log."""
+    lines, handler = io.StringIO(), edge.logger.registered_handler
+    before = handler.setStream(lines)
+    yield lines
+    if before:
+        handler.setStream(before)
