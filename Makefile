@@ -53,7 +53,7 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  #
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/cfn-lint template.yaml
+	$(BIN)/cfn-lint template.yaml docs/examples/*.yaml
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m docs.cost --check

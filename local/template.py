@@ -86,8 +86,13 @@ cast(Any, _Tags).add_multi_constructor("!", _long_form)
 
 def read_template(path: Path = REPOSITORY / "template.yaml") -> Template:
     """Load and transform the template at `path`; its CodeUri folders are relative to it."""
-    source = cast(dict[str, Any], yaml.load(path.read_text(), _Tags))  # noqa: S506  _Tags is a SafeLoader
+    source = read_yaml(path)
     return Template(path.parent, source, transform(source))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A template as it is written, its short tags in their long form."""
+    return cast(dict[str, Any], yaml.load(path.read_text(), _Tags))  # noqa: S506  _Tags is a SafeLoader
 
 
 def transform(source: Mapping[str, Any]) -> dict[str, Any]:
