@@ -15,7 +15,6 @@ for name in list(os.environ):
     if name.startswith(("AWS_", "OPENAI_", "OLLAMA_")) or name in ("PROVIDERS", "STATE_DIR", "STRICT_CALLBACKS"):
         del os.environ[name]
 os.environ["PYTHONPATH"] = str(GUARD)  # children install the guard, too
-os.environ["POWERTOOLS_SERVICE_NAME"] = "aiserver"  # as the template says: read when the logger is made, at import
 
 from local.ministack import running  # noqa: E402  reads the environment above
 

@@ -17,7 +17,7 @@ from local.template import REGION, REPOSITORY
 from tests import stack
 from tests.stack import FUNCTIONS, PARAMETERS
 
-STACK_NAME = "aiserver"
+STACK_NAME = "ai-prod"  # not the name our package happens to have
 API_ID = "a1b2c3d4e5"
 PSEUDO = {"AWS::StackName": STACK_NAME, "AWS::Region": REGION, "AWS::URLSuffix": "amazonaws.com"}
 CONDITIONS = stack.TEMPLATE.transformed["Conditions"]

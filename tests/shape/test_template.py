@@ -6,7 +6,8 @@ import sys
 import pytest
 import yaml
 
-from aiserver import settings
+import aiserver
+from aiserver import edge, settings
 from local.template import REPOSITORY
 from tests import stack
 from tests.stack import FUNCTIONS, PARAMETERS, RESOURCES, TEMPLATE
@@ -70,9 +71,8 @@ def test_a_function_is_given_the_variables_it_reads_and_no_others(function: str)
     assert {name for name in stack.variables(function) if not name.startswith("POWERTOOLS_")} == read
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_every_function_logs_under_our_package_s_name_so_that_lower_floors_come_out_as_json(function: str) -> None:
-    assert stack.variables(function)["POWERTOOLS_SERVICE_NAME"] == "aiserver"
+def test_what_lower_floors_log_comes_out_as_json_whatever_the_stack_is_called() -> None:
+    assert edge.logger.name == aiserver.__name__
 
 
 def test_links_of_jobs_that_came_by_message_lead_to_the_address_the_stack_tells() -> None:

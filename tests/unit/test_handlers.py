@@ -19,7 +19,7 @@ from local import template
 from local.receiver import receiver
 from local.scripted import MODELS, ScriptedProvider
 from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, event, example_key
-from tests.stack import TEMPLATE
+from tests.stack import TEMPLATE, properties
 
 ORIGIN, FOREIGN = "https://app.example.com", "https://evil.example.net"
 PROMPT = "Why is the sky blue?"
@@ -320,7 +320,13 @@ def test_the_sweep_sends_an_overdue_job_s_message_again(stack: MotoStack, capsys
     assert stack.messages("HostedQueue") == [{"id": overdue.id}]
     metric = json.loads(capsys.readouterr().out)
     assert metric["OldestDueAge"] == [swept["oldestDueMs"]]
-    assert metric["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "AiServer"
+    (emitted,) = metric["_aws"]["CloudWatchMetrics"]
+    (named,) = emitted["Metrics"]
+    alarm = properties("OverdueJobsAlarm")
+    assert (emitted["Namespace"], named["Name"]) == (alarm["Namespace"], alarm["MetricName"])
+    (dimension,) = alarm["Dimensions"]
+    assert emitted["Dimensions"] == [[dimension["Name"]]]
+    assert (metric[dimension["Name"]], dimension["Value"]) == (STACK_NAME, {"Ref": "AWS::StackName"})
 
 
 # --- browsers ---

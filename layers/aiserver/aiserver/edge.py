@@ -29,7 +29,8 @@ EXPOSED_HEADERS = (
     "location, retry-after, x-aiserver-request-id, x-attempts, x-provider, x-replayed, x-request-id, x-should-retry"
 )
 
-logger = Logger()
+# Lower floors log by the standard library, to children of this name, whatever the stack is called.
+logger = Logger(service="aiserver")
 
 
 @dataclass(frozen=True)
