@@ -16,6 +16,7 @@ from aiserver.admin.stack import Problem
 from local import aws, ministack, package
 from local.door import Door
 from local.ministack import CloudFailed
+from local.redrive import set_redrive_policies
 from local.runtime_api import Deployed, FunctionFailed, Pool
 from local.seed import Seeded, new_keys, seed
 from local.template import REPOSITORY, functions, gateway_responses, read_template, routes
@@ -97,6 +98,7 @@ class Cloud:
         self.endpoint_url = self._running.enter_context(ministack.running(self.log_dir, state_dir=self._state_dir))
         self.seeded = new_keys()
         self.outputs = self._deploy()
+        set_redrive_policies(self._template, STACK, self.endpoint_url)
         upstream = self.upstream
         seed(self.endpoint_url, self.outputs, upstream.providers, upstream.environment, self.seeded)
         self._pools = {function.name: self._pool(function) for function in self._deployed()}
