@@ -2,14 +2,14 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from aiserver import wiring
-from aiserver.errors import InvalidRequest
+from aiserver import edge, wiring
+from aiserver.errors import AiServerError, InvalidRequest, ProviderUnavailable, TooManyRequests
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import State
 from aiserver.wire import requests
@@ -160,6 +160,18 @@ def test_a_bad_message_comes_again_while_its_dead_letters_cannot_be_written(open
     answer = open_stack.invoke("intake", sent("{}", body(refId="good")), INTAKE_DEAD_LETTER_QUEUE_URL=gone)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "message-0"}]}
     assert found(open_stack, "good").state == State.QUEUED
+
+
+@pytest.mark.parametrize("error", [TooManyRequests("a limit"), AiServerError("ours"), ProviderUnavailable("away")])
+def test_what_passes_is_no_reason_to_refuse_a_message(error: AiServerError) -> None:
+    refused: list[str] = []
+
+    def handle(record: Mapping[str, Any]) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        edge.refusing(handle, lambda body, told: refused.append(body))(sent("{}")["Records"][0])
+    assert refused == []
 
 
 def test_nothing_of_a_message_is_logged(open_stack: MotoStack, log: io.StringIO) -> None:
