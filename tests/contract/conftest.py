@@ -1,9 +1,9 @@
 """The stores of the contract suite: the in-memory fake, DynamoDB as moto plays it, and as MiniStack does."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
-import boto3
 import moto
 import pytest
 
@@ -11,6 +11,7 @@ from aiserver.aws.jobs import DynamoJobs
 from aiserver.jobs.ports import JobStore
 from local import aws
 from local.template import read_template
+from tests import moto_stack
 from tests.fakes import FakeClock, FakeJobs
 
 
@@ -39,14 +40,18 @@ def jobs(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[JobStore]
         yield FakeJobs(clock)
     elif request.param == "moto":
         with moto.mock_aws():
-            credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-            yield dynamo_jobs(boto3.client("dynamodb", **credentials), boto3.client("s3", **credentials), clock)
+            yield dynamo_jobs(moto_stack.client("dynamodb"), moto_stack.client("s3"), clock)
     else:
         yield request.getfixturevalue("ministack_jobs")
 
 
+@cache
+def embedded(endpoint_url: str) -> tuple[Any, Any]:
+    return aws.client("dynamodb", endpoint_url), aws.client("s3", endpoint_url)
+
+
 @pytest.fixture
 def ministack_jobs(ministack: str, clock: FakeClock) -> Iterator[JobStore]:
-    dynamodb, s3 = aws.client("dynamodb", ministack), aws.client("s3", ministack)
+    dynamodb, s3 = embedded(ministack)
     yield dynamo_jobs(dynamodb, s3, clock)
     dynamodb.delete_table(TableName="jobs")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aiserver.aws.items import unpack
 from aiserver.aws.jobs import INLINE_BYTES
 from aiserver.clock import job_id as make_id
 from aiserver.jobs.job import Job, due_shard
@@ -13,6 +14,7 @@ from aiserver.jobs.ports import JobStore, Refused
 from aiserver.jobs.states import State
 from aiserver.jobs.transitions import ASK_CANCEL, CLAIM, COMPLETE, FAIL, MARK_CALL, RESEND, WAIT
 from aiserver.usecases.ends import end
+from local import aws
 from tests.fakes import FakeClock
 
 
@@ -242,6 +244,30 @@ def test_jobs_are_listed_newest_first_by_tag_and_state_with_a_cursor(jobs: JobSt
     assert listed(tag="a") == newest[::2]
     assert listed(state="Started") == newest[:1]
     assert listed(tag="b", state="Started") == []
+
+
+def test_a_page_looks_at_some_hundred_jobs_at_most_and_its_cursor_leads_on(
+    clock: FakeClock, ministack_jobs: JobStore
+) -> None:
+    oldest = ministack_jobs.create(job(clock, state=State.FAILED), b"{}", now_ms=clock.now).job
+    for _ in range(300):
+        ministack_jobs.create(job(clock), b"{}", now_ms=clock.now)
+    first = ministack_jobs.page("me", tag=None, state="Failed", take=5, cursor=None)
+    assert (first.jobs, first.cursor is None) == ([], False)
+    then = ministack_jobs.page("me", tag=None, state="Failed", take=5, cursor=first.cursor)
+    assert ([one.id for one in then.jobs], then.cursor) == ([oldest.id], None)
+
+
+def test_no_item_comes_near_what_dynamodb_refuses(clock: FakeClock, ministack: str, ministack_jobs: JobStore) -> None:
+    """400 KB is its limit: names and errors of any allowed length, and bodies of any size, stay far below."""
+    widest = {"ref_id": "\U0001f600" * 256, "tag": "\U0001f600" * 256, "model": "\U0001f600" * 256}
+    widest |= {"reply_to": "https://x.io/" + "x" * 2035, "error": "\U0001f600" * 1000, "usage": "x" * 2048}
+    for number, size in enumerate((INLINE_BYTES, INLINE_BYTES + 1, 399 * 1024, 400 * 1024)):
+        made = job(clock, **widest | {"owner": f"owner-{number}", "state": State.COMPLETED, "due_at": None})
+        kept = ministack_jobs.create(made, b"q" * size, now_ms=clock.now, result=b"a" * size).job
+        assert (ministack_jobs.request(kept), ministack_jobs.result(kept)) == (b"q" * size, b"a" * size)
+    items = aws.client("dynamodb", ministack).scan(TableName="jobs")["Items"]
+    assert max(len(str(unpack(item)).encode()) for item in items) < 40 * 1024
 
 
 def test_a_ref_id_used_by_many_at_once_makes_one_job(clock: FakeClock, ministack_jobs: JobStore) -> None:

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -180,6 +181,23 @@ def test_a_ref_id_names_one_request_and_refuses_another(product: Product) -> Non
     assert both(refused) == (409, "Conflict", "invalid_request_error", "idempotency_conflict")
     assert refused.headers["x-should-retry"] == "false"
     assert len(product.upstream.requests) == 1
+
+
+def test_fifty_at_once_with_one_ref_id_are_one_job_and_one_call(product: Product) -> None:
+    def ask(_: int) -> httpx.Response:
+        return product.http.post("/api/QueueOpenAiChatCompletion", content='{"refId":"fifty","request":%s}' % CHAT)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert product.ended("fifty")["state"] == "Completed"
+    assert len(product.upstream.requests) == 1
+    other = {"authorization": f"Bearer {product.cloud.seeded.other_api_key}"}
+    theirs = product.http.post(
+        "/api/QueueOpenAiChatCompletion", content='{"refId":"fifty","request":%s}' % CHAT, headers=other
+    )
+    assert theirs.json()["id"] != answers[0].json()["id"]
 
 
 def test_the_openai_shaped_queue_route_takes_our_members_as_headers(product: Product, hook: Receiver) -> None:

@@ -30,6 +30,7 @@ PAUSE_S = 0.02
 TRIES = 8  # of a write, each only after it met another one on the same item, or an id that was taken
 DUE_PAGE = 100  # of the due index: few enough to be fresh when looked after
 BATCH_GET = 100  # BatchGetItem takes no more keys
+MAX_LOOKS = 3  # batches one page reads: a state that few jobs are in must not have a caller read them all
 
 
 class DynamoJobs:
@@ -184,7 +185,7 @@ class DynamoJobs:
 
     def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page:
         jobs: list[Job] = []
-        while True:
+        for _ in range(MAX_LOOKS):
             ids, more = self._owned(owner, tag, cursor)
             for job in self._batch(ids):
                 if state in (None, job.state):
@@ -194,6 +195,7 @@ class DynamoJobs:
             if not more:
                 return Page(jobs, None)
             cursor = more
+        return Page(jobs, cursor)
 
     def _owned(self, owner: str, tag: str | None, cursor: int | None) -> tuple[list[int], int | None]:
         asked: dict[str, Any] = {":owner": owner}

@@ -25,7 +25,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Page:
-    """Jobs of one owner, newest first; `cursor` continues, None at the end."""
+    """Jobs of one owner, newest first; `cursor` continues, None at the end. It may hold few, and others still come."""
 
     jobs: list[Job]
     cursor: int | None
