@@ -102,8 +102,7 @@ def test_a_process_may_die_at_any_call(death: Death, gpu: bool) -> None:
     check(world, death)
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize(("gpu", "large"), [(True, False), (False, True)])
+@pytest.mark.parametrize(("step", "gpu", "large"), [*((step, False, True) for step in STEPS), ("work", True, False)])
 def test_a_process_may_die_at_any_call_to_the_embedded_cloud(step: str, gpu: bool, large: bool, ministack: str) -> None:
     for death in DEATHS["cloud, large bodies" if large else "cloud"]:
         if death.step == step:

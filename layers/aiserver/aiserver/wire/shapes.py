@@ -8,6 +8,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/create
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from aiserver.errors import FieldError, InvalidRequest
 from aiserver.wire.text import Edit, Member, elements, members, skip_space
@@ -25,16 +26,19 @@ class Shape:
     names: Collection[str]
     below: Mapping[str, "Shape"] = field(default_factory=dict[str, "Shape"])
 
+    @cached_property
+    def _by_fold(self) -> Mapping[str, str]:
+        return {fold(name): name for name in self.names}
+
     def canonical(self, found: list[Member]) -> list[str]:
         """Each member's known name, or its own where it has none.
 
         Raises: InvalidRequest for a known member given twice, since we would check one and the provider bill the other.
         """
-        by_fold = {fold(name): name for name in self.names}
         exact = {member.key for member in found} & set(self.names)
         canonical: list[str] = []
         for member in found:
-            name = member.key if member.key in exact else by_fold.get(fold(member.key), member.key)
+            name = member.key if member.key in exact else self._by_fold.get(fold(member.key), member.key)
             canonical.append(member.key if name in exact else name)
         for name in self.names:
             if canonical.count(name) > 1:
