@@ -1,4 +1,4 @@
-"""Each test leaves the handlers without the parts its world has put into them; what they log of it would be too much."""
+"""Each test leaves the handlers without the parts its world has put into them; their logs would be too much."""
 
 from collections.abc import Iterator
 
