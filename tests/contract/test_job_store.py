@@ -170,7 +170,10 @@ def test_a_late_worker_changes_nothing(jobs: JobStore, clock: FakeClock) -> None
     now_its = claim(jobs, clock, late.id, token="t2")
     assert isinstance(now_its, Job)
     assert isinstance(
-        jobs.apply(MARK_CALL, late.id, fence | {"now": clock.now, "call_queue": "hosted", "maybe_billed": 0}), Refused
+        jobs.apply(
+            MARK_CALL, late.id, fence | {"now": clock.now, "call_queue": "hosted", "calls": 1, "maybe_billed": 0}
+        ),
+        Refused,
     )
     assert isinstance(jobs.complete(COMPLETE, late, answered(late, clock), b"late"), Refused)
     failure = {"error_code": "e", "error": "e", "error_type": "e", "error_sub_code": "e", "maybe_billed": 0}
@@ -183,6 +186,16 @@ def test_a_finish_that_was_committed_but_not_confirmed_counts_as_made(jobs: JobS
     params = answered(taken, clock)
     assert jobs.complete(COMPLETE, taken, params, b"{}") is None
     assert jobs.complete(COMPLETE, taken, params, b"{}") is None
+
+
+def test_a_call_whose_mark_was_committed_but_not_confirmed_is_counted_once(jobs: JobStore, clock: FakeClock) -> None:
+    taken = claimed(jobs, clock)
+    fence = {"attempt": taken.attempt, "lease_token": "t1"}
+    mark = fence | {"now": clock.now, "call_queue": "hosted", "calls": taken.calls + 1, "maybe_billed": 0}
+    marked = jobs.apply(MARK_CALL, taken.id, mark)
+    assert jobs.apply(MARK_CALL, taken.id, mark) == marked
+    assert isinstance(marked, Job)
+    assert marked.calls == 1
 
 
 def test_a_finish_is_refused_once_a_cancel_was_asked(jobs: JobStore, clock: FakeClock) -> None:

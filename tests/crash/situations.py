@@ -36,7 +36,7 @@ def abandoned(world: World, *, gpu: bool = False, called: bool, cancelled: bool 
     now = world.clock.now
     world.place.seen.apply(CLAIM, the_job(world), {"now": now, **fence, "lease_until": now + LEASE_MS})
     if called:
-        marked = {"now": now, "call_queue": "gpu" if gpu else "hosted", "maybe_billed": 0}
+        marked = {"now": now, "call_queue": "gpu" if gpu else "hosted", "calls": 1, "maybe_billed": 0}
         world.place.seen.apply(MARK_CALL, the_job(world), fence | marked)
         world.paid[the_job(world)] = 0 if gpu else 1
     if cancelled:

@@ -179,7 +179,14 @@ def test_a_worker_that_dies_is_recovered_as_its_queue_allows(queue: str, marked:
         house.jobs.apply(
             MARK_CALL,
             job.id,
-            {"now": house.clock.now, "attempt": 1, "lease_token": "t", "call_queue": queue, "maybe_billed": 0},
+            {
+                "now": house.clock.now,
+                "attempt": 1,
+                "lease_token": "t",
+                "call_queue": queue,
+                "calls": 1,
+                "maybe_billed": 0,
+            },
         )
     house.clock.advance(930)
     assert house.swept(job).state == State.STARTED

@@ -111,8 +111,8 @@ MARK_CALL = Transition(
     State.STARTED,
     State.STARTED,
     when=(*_FENCE, _NO_CANCEL),
-    sets={"call_started_at": _NOW, **_params("call_queue", "maybe_billed")},
-    adds={"calls": 1},
+    # `calls` is set, not added to: the SDK sends a mark whose answer was lost again, and its conditions still hold.
+    sets={"call_started_at": _NOW, **_params("call_queue", "calls", "maybe_billed")},
 )
 COMPLETE = Transition(
     "T4",

@@ -1,5 +1,6 @@
 """Run one queued job: claim it, ask its provider, and write what came of it, so that it happens once."""
 
+import itertools
 import logging
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from aiserver.jobs.backoff import delay_s
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import State
-from aiserver.jobs.transitions import CLAIM, EXPIRE, MARK_CALL
+from aiserver.jobs.transitions import CLAIM, EXPIRE, MARK_CALL, Value
 from aiserver.router import Candidate, Router
 from aiserver.usecases.ask import Pass, Question, ask
 from aiserver.usecases.ends import end, expiry
@@ -100,10 +101,13 @@ class Work:
         except Exception as error:
             raise _NotAsked from error
 
+        calls = itertools.count(job.calls + 1)
+
         def mark(candidate: Candidate, unknown: int) -> None:
-            params = held.fence | {"now": self._clock.now_ms(), "call_queue": candidate.provider.queue}
+            params: dict[str, Value] = {"now": self._clock.now_ms(), "call_queue": candidate.provider.queue}
+            params |= held.fence | {"calls": next(calls), "maybe_billed": job.maybe_billed + unknown}
             try:
-                marked = self._jobs.apply(MARK_CALL, job.id, params | {"maybe_billed": job.maybe_billed + unknown})
+                marked = self._jobs.apply(MARK_CALL, job.id, params)
             except Exception as error:
                 raise _NotAsked(unknown) from error
             if isinstance(marked, Refused):
