@@ -94,11 +94,11 @@ class FakeJobs:
         self.bodies[job.id, "result"] = result
         return None
 
-    def request(self, job: Job) -> bytes:
-        return self.bodies[job.id, "request"]
+    def request(self, job: Job) -> bytes | None:
+        return self.bodies.get((job.id, "request"))
 
     def result(self, job: Job) -> bytes | None:
-        return self.bodies[job.id, "result"] if job.result_at else None
+        return self.bodies.get((job.id, "result")) if job.result_at else None
 
     def link(self, at: str | None, *, seconds: int) -> str | None:
         return None

@@ -99,6 +99,12 @@ def test_an_id_that_is_taken_is_replaced_and_no_body_with_it(size: int, jobs: Jo
     assert (jobs.request(first.job), jobs.request(second.job)) == (mine, yours)
 
 
+@pytest.mark.parametrize("at", ["item", "jobs/1/request-gone"])
+def test_a_body_that_is_no_longer_kept_is_none(at: str, jobs: JobStore, clock: FakeClock) -> None:
+    forgotten = job(clock, request_at=at, result_at=at)
+    assert (jobs.request(forgotten), jobs.result(forgotten)) == (None, None)
+
+
 def test_a_ref_id_may_be_used_again_after_its_time(jobs: JobStore, clock: FakeClock) -> None:
     first = jobs.create(job(clock, ref_id="r"), b"1", now_ms=clock.now)
     clock.advance(3600 + 60 * 86_400)

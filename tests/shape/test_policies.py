@@ -128,6 +128,12 @@ def test_only_who_writes_bodies_may_put_whole_items_into_the_jobs_table() -> Non
     assert {role for role in ROLES if "dynamodb:PutItem" in actions_on(role, "JobsTable")} == WRITES_BODIES
 
 
+def test_who_reads_bodies_may_list_them_or_else_s3_calls_what_is_gone_forbidden() -> None:
+    bucket = {role: actions_on(role, "BodiesBucket") for role in ROLES}
+    readers = {role for role, actions in bucket.items() if "s3:GetObject" in actions}
+    assert readers == {role for role, actions in bucket.items() if "s3:ListBucket" in actions}
+
+
 def test_no_function_may_delete_anything_but_its_own_messages() -> None:
     actions = {action for owner, one in statements() if one["Effect"] == "Allow" for action in listed(one["Action"])}
     assert {action for action in actions if "Delete" in action} == {"sqs:DeleteMessage"}

@@ -168,6 +168,14 @@ def test_a_job_whose_model_is_gone_fails_with_the_reason() -> None:
     assert (failed.state, failed.error_code) == (State.FAILED, "NotFound")
 
 
+def test_a_job_whose_request_is_gone_fails_with_the_reason_and_asks_nobody() -> None:
+    house = House()
+    job = house.accept()
+    house.jobs.bodies.clear()
+    failed = house.run(job)
+    assert (failed.state, failed.error, failed.calls) == (State.FAILED, "The job's request is no longer kept", 0)
+
+
 @pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize("queue", ["hosted", "gpu"])
 def test_a_worker_that_dies_is_recovered_as_its_queue_allows(queue: str, marked: bool) -> None:

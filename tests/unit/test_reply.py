@@ -152,6 +152,15 @@ def test_a_large_result_is_left_to_be_fetched() -> None:
     assert "result" not in told
 
 
+def test_a_result_that_is_no_longer_kept_is_not_told_as_an_empty_one() -> None:
+    house = house_with_key()
+    job = completed(house)
+    house.jobs.bodies.clear()
+    house.reply.deliver(job.id)
+    ((_, body, headers),) = house.replier.posts
+    assert json.loads(body)["resultUrl"] == headers["x-result-url"]
+
+
 def test_a_redelivery_is_a_new_message_and_only_for_what_was_settled() -> None:
     house = house_with_key()
     job = completed(house)

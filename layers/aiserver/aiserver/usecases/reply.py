@@ -91,11 +91,11 @@ class Reply:
             headers["x-tag"] = quote(job.tag, safe="")
         if job.state != State.COMPLETED:
             body = documents.error_envelope(job)
-        elif (job.result_bytes or 0) > MAX_BODY_BYTES:
+        elif (job.result_bytes or 0) <= MAX_BODY_BYTES and (result := self._jobs.result(job)) is not None:
+            body = result
+        else:
             body = documents.status(job, None)
             headers["x-result-url"] = documents.result_url(job)
-        else:
-            body = self._jobs.result(job) or b""
         message_id = f"msg_{job.id}_{job.cb_sequence}"
         headers |= signature_headers([key.webhook_secret], message_id, now // 1000, body)
         return self._replier.post(job.reply_to, body, headers)

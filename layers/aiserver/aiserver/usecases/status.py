@@ -62,10 +62,16 @@ class Status:
         return Page([job for job in page.jobs if not job.is_gone(now)], page.cursor)
 
     def result(self, job: Job) -> bytes | str:
-        """The bare result, or a link to it where it is large. Raises: Conflict, for a job that has none."""
+        """The bare result, or a link to it where it is large.
+
+        Raises: Conflict, for a job that has none; NotFound, where it is no longer kept.
+        """
         if job.state != State.COMPLETED:
             raise Conflict(f"Job {job.id} is {job.state} and has no result")
-        result = self._jobs.result(job) if documents.may_fit_inline(job) else None
-        if result is not None and documents.fits(result):
-            return result
+        if documents.may_fit_inline(job):
+            result = self._jobs.result(job)
+            if result is None:
+                raise NotFound(f"The result of job {job.id} is no longer kept")
+            if documents.fits(result):
+                return result
         return self._jobs.link(job.result_at, seconds=LINK_S) or self._jobs.result(job) or b""

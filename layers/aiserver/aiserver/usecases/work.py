@@ -76,7 +76,7 @@ class Work:
         except _NotAsked as stopped:
             log.exception("job not asked yet", extra={"job_id": job_id})
             self._settle.wait_for_store(held, stopped.unknown)
-        except (NotFound, InvalidRequest) as error:  # the model or the provider it names is no longer configured
+        except (NotFound, InvalidRequest) as error:  # its model or provider is no longer configured, or no request kept
             self._settle.fail(held, error)
         else:
             self._settle.by(held, done)
@@ -100,7 +100,8 @@ class Work:
             raise
         except Exception as error:
             raise _NotAsked from error
-
+        if request is None:
+            raise NotFound("The job's request is no longer kept")
         calls = itertools.count(job.calls + 1)
 
         def mark(candidate: Candidate, unknown: int) -> None:
