@@ -70,6 +70,7 @@ mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of
 bench: $(VENV)/local.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.local
 	@$(BIN)/python -m benchmarks.batch
+	@$(BIN)/python -m benchmarks.memory
 
 build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python3.13)
 	@python3.13 --version >/dev/null 2>&1 || { echo "make build needs python3.13, Lambda's own, on the PATH"; exit 1; }

@@ -80,11 +80,30 @@ def _batch(told: Told) -> str:
     )
 
 
+def _memory(told: Told) -> str:
+    rows = [
+        f"| {r['form']} | {r['times']} | {r['megabytes']} | {r['before']} | {r['peak']} | {r['seconds']} |"
+        for r in told["rows"]
+    ]
+    return "\n".join(
+        [
+            "## Memory of a worker",
+            "",
+            f"{_where(told)}. One process of Lambda's runtime client takes a batch whose provider answers all jobs at",
+            "once. The function has 1,024 MB. Time is for all of them, with upstream and cloud on the same cores.",
+            "",
+            "| answers full of | how many | of MB | before, MB | at most, MB | s |",
+            "|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
 def _where(told: Told) -> str:
     return f"{told['date']}, {told['machine']}"
 
 
-SECTIONS: Mapping[str, Callable[[Told], str]] = {"local": _local, "batch": _batch}
+SECTIONS: Mapping[str, Callable[[Told], str]] = {"local": _local, "batch": _batch, "memory": _memory}
 
 
 def main(arguments: list[str]) -> int:

@@ -84,6 +84,10 @@ class Cloud:
         """Sandboxes of the function `name` with another time limit, beside those that serve; closed with the cloud."""
         return self._pool(replace(self._pools[name].function, timeout_s=timeout_s))
 
+    def max_memory_used_mb(self, name: str) -> int:
+        """The most memory that any process `invoke` has run the function `name` in has held. Raises: KeyError."""
+        return self._pools[name].max_memory_used_mb
+
     @property
     def function_names(self) -> list[str]:
         return sorted(self._pools)

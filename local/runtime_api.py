@@ -91,6 +91,12 @@ class Pool:
         with self._lock:
             return sum(sandbox.is_alive for sandbox in self._all)
 
+    @property
+    def max_memory_used_mb(self) -> int:
+        """The most that any process that runs has held since it began, as Lambda's REPORT line tells it (Linux)."""
+        with self._lock:
+            return max((sandbox.max_memory_used_mb for sandbox in self._all if sandbox.is_alive), default=0)
+
     def close(self) -> None:
         with self._lock:
             sandboxes, self._all, self._free = self._all, set(), []
@@ -169,6 +175,11 @@ class _Sandbox:
     @property
     def is_alive(self) -> bool:
         return self._ended is None
+
+    @property
+    def max_memory_used_mb(self) -> int:
+        status = Path(f"/proc/{self._child.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
     def wait_until_ready(self) -> None:
         if not self._ready.wait(INIT_S):

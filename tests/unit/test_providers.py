@@ -19,11 +19,13 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.providers.openai import OpenAi, client
+from aiserver.providers.openai import MAX_ERROR_BYTES, OpenAi, client
 from aiserver.providers.provider import Provider
 from aiserver.router import Router
 from local.scripted import ScriptedProvider
 from tests.fakes import FakeClock
+
+TOO_LONG = b"m" * (2 * MAX_ERROR_BYTES)
 
 
 def provider(name: str = "p", **more: object) -> Provider:
@@ -136,6 +138,8 @@ def test_an_answer_comes_whole_with_its_usage_and_the_headers_we_relay(upstream:
         (429, b'{"error":{"message":"m"}}', ProviderRateLimited, False),
         (429, b"slow", ProviderRateLimited, False),
         (429, b'{"error":{"code":"insufficient_quota"}}', ProviderAuth, False),
+        (429, b'{"error":{"message":"%s","code":"insufficient_quota"}}' % TOO_LONG, ProviderRateLimited, False),
+        (400, b'{"x":"%s"}' % TOO_LONG, ProviderError, False),
         (500, b'{"error":"m"}', ProviderError, False),
         (503, b"{}", ProviderUnavailable, False),
         (504, b"<html>", ProviderTimeout, True),

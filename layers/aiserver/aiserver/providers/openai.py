@@ -3,12 +3,14 @@
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
+import io
+import json
+
 import httpcore
 import httpx
 
 from aiserver.clock import Clock
 from aiserver.errors import (
-    InvalidRequest,
     ProviderAuth,
     ProviderError,
     ProviderRateLimited,
@@ -19,7 +21,7 @@ from aiserver.errors import (
 )
 from aiserver.providers.provider import Provider
 from aiserver.providers.transport import DeadlineBackend, Transport, total_deadline
-from aiserver.wire import text as json_text
+from aiserver.wire import scan
 from aiserver.wire.dates import retry_after_s
 
 PATHS = {"chat.completions": "/chat/completions"}
@@ -29,7 +31,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024  # far beyond any chat answer; keeps one ups
 CONNECT_S = 10
 KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
 GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
-MAX_USAGE_CHARS = 2048  # kept with the job
+MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
+MAX_USAGE_BYTES = 2048  # kept with the job
 
 
 def client() -> httpx.Client:
@@ -82,12 +85,14 @@ class OpenAi:
 
 
 def _read(response: httpx.Response) -> bytes:
-    content = bytearray()
+    content = io.BytesIO()  # its value is its buffer, not a copy
     for chunk in response.iter_bytes():
-        content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
+        content.write(chunk)
+        if content.tell() > MAX_ANSWER_BYTES:
             raise ProviderError("The provider's answer is too large", may_be_billed=True)
-    return bytes(content)
+        if content.tell() > MAX_ERROR_BYTES and not response.is_success:
+            break
+    return content.getvalue()
 
 
 def _relayed(headers: httpx.Headers) -> dict[str, str]:
@@ -127,25 +132,18 @@ class _Told:
     """What an upstream's body says of itself: `error` as an object or a string, `detail`, or `message`."""
 
     def __init__(self, body: bytes) -> None:
-        self.is_object = False
-        self.message = self.code = ""
-        self.param: str | None = None
-        self.usage: str | None = None
-        try:
-            text = json_text.decode(body)
-            json_text.parse(text)
-        except InvalidRequest:
-            return
-        self.is_object = text[json_text.skip_space(text, 0)] == "{"
-        found = {member.key: member for member in json_text.members(text)}
-        if (usage := found.get("usage")) and isinstance(usage.value, dict):
-            said = text[usage.value_start : usage.value_end]
-            self.usage = said if len(said) <= MAX_USAGE_CHARS else None
-        error = found["error"].value if "error" in found else None
-        if isinstance(error, dict):
-            inner = {member.key: member.value for member in json_text.members(text, found["error"].value_start)}
-            self.code = inner["code"] if isinstance(inner.get("code"), str) else ""
-            self.param = inner["param"] if isinstance(inner.get("param"), str) else None
-            error = inner.get("message")
-        said = [error, *(found[name].value for name in ("detail", "message") if name in found)]
-        self.message = next((words for words in said if isinstance(words, str) and words), "")
+        found = scan.members(body, ("usage", "error", "detail", "message"))
+        self.is_object = found is not None
+        found = found or {}
+        usage = found.get("usage", b"")
+        self.usage = usage.decode() if usage[:1] == b"{" and len(usage) <= MAX_USAGE_BYTES else None
+        inner = scan.members(found.get("error", b""), ("message", "code", "param")) or {}
+        said = (inner.get("message"), found.get("error"), found.get("detail"), found.get("message"))
+        self.message = next((words for words in map(_string, said) if words), "")
+        self.code = _string(inner.get("code")) or ""
+        self.param = _string(inner.get("param"))
+
+
+def _string(text: bytes | None) -> str | None:
+    """What a JSON text says, if it is a string and no longer than an error can be."""
+    return json.loads(text) if text and text[:1] == b'"' and len(text) <= MAX_ERROR_BYTES else None

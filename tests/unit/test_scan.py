@@ -1,0 +1,107 @@
+"""Large JSON is judged as `wire.text` judges it, and its members found as it finds them, without being built."""
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiserver.errors import InvalidRequest
+from aiserver.wire import scan, text
+
+WANTED = ("usage", "error")
+MB = 1024 * 1024
+TEXTS = st.text(max_size=5) | st.sampled_from(["usage", "error", '"', "\\", "[", "}", "\n", "語", "😀"])
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=20,
+)
+PIECES = st.sampled_from([*'[]{},:"\\ \t\n\x010.-eE1atnul', "", "\\u0061", "\\ud83d", "\\ude00", "NaN", "\\x", "[]"])
+
+
+@st.composite
+def nearly_json(draw: st.DrawFn) -> bytes:
+    """An object's text, in some style, with up to two places overwritten."""
+    value = draw(st.dictionaries(TEXTS, VALUES, max_size=4) | VALUES)
+    written = json.dumps(value, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1])))
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(written)))
+        written = written[:at] + draw(PIECES) + written[at + draw(st.integers(0, 1)) :]
+    return draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + written.encode("utf-8", "surrogatepass")
+
+
+def as_text_tells(body: bytes) -> dict[str, bytes] | None:
+    try:
+        decoded = text.decode(body)
+        text.parse(decoded)
+    except InvalidRequest:
+        return None
+    if decoded[text.skip_space(decoded, 0)] != "{":
+        return None
+    told = text.members(decoded)
+    return {one.key: decoded[one.value_start : one.value_end].encode() for one in told if one.key in WANTED}
+
+
+@given(nearly_json())
+def test_a_text_is_an_object_or_none_as_the_parser_says_and_its_members_are_the_same(body: bytes) -> None:
+    assert scan.members(body, WANTED) == as_text_tells(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"usage":1,"us\\u0061ge":{"a":[2]}}', {"usage": b'{"a":[2]}'}),
+        (b' {"error" : [ {} , [[1 ] ] ] } \n', {"error": b"[ {} , [[1 ] ] ]"}),
+        (b'{"a":"\\ud83d\\ude00"}', {}),
+        (b'{"a":"\\\\ud83d"}', {}),
+        (b'{"a":"\\ud83d"}', None),
+        (b'{"a":"\\ude00\\ud83d"}', None),
+        (b'{"a":"\\u12"}', None),
+        (b'{"a":[1,]}', None),
+        (b'{"a":[[],]}', None),
+        (b'{"a":{"b":[],}}', None),
+        (b'{"a":[[]}', None),
+        (b'{"a":{"b":{}]}', None),
+        (b'{"a":1.}', None),
+        (b'{"a":01}', None),
+        (b'{"a":"\xff"}', None),
+        (b'{"a":1}{', None),
+        (b"{", None),
+        (b"", None),
+        (b"[]", None),
+    ],
+)
+def test_the_grammar_s_corners(body: bytes, expected: dict[str, bytes] | None) -> None:
+    assert scan.members(body, WANTED) == expected
+
+
+@pytest.mark.parametrize("inner", ["", "1", '"a":1'])
+def test_nesting_ends_where_the_parser_s_ends(inner: str) -> None:
+    opened, closed = ("{", "}") if ":" in inner else ("[", "]")
+    around = '{"a":' if ":" in inner else "["
+    for depth in (text.MAX_DEPTH, text.MAX_DEPTH + 1):
+        nested = around * (depth - 2) + opened + inner + closed + ("}" if ":" in inner else "]") * (depth - 2)
+        body = f'{{"error":{nested}}}'.encode()
+        assert scan.members(body, WANTED) == as_text_tells(body)
+        assert (scan.members(body, WANTED) is None) == (depth > text.MAX_DEPTH)
+
+
+def repeated(unit: str, size: int) -> bytes:
+    return b'{"x":[%s],"usage":{"n":1}}' % ((unit.encode() * (size // len(unit.encode())))[:-1])
+
+
+@pytest.mark.parametrize("unit", ['{"a":1},', '[{"b":[]}],', '"語",', "[],"])
+def test_a_large_text_of_any_kind_takes_no_memory_worth_naming(unit: str) -> None:
+    body = repeated(unit, MB)
+    tracemalloc.start()
+    try:
+        found: Any = scan.members(body, WANTED)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == {"usage": b'{"n":1}'}
+    assert peak < 5 * MB  # a chunk of it as Python's text, at most; built, they would take up to 60 MB
