@@ -117,12 +117,12 @@ class _Front:
         found = self._routes.find(asked.method, path)
         if found is None:
             return self.own("MISSING_AUTHENTICATION_TOKEN", 403, "Missing Authentication Token", asked, request_id)
-        event = json.dumps(_event(asked, *found, request_id)).encode()
+        event = json.dumps(_event(asked, *found, request_id), ensure_ascii=False).encode()  # letters as they are
         began = time.monotonic()
         try:
             return _answered(json.loads(self._invoke(found[0].function, event, request_id)))
         except FunctionFailed as failed:
-            if failed.type == "RequestTooLargeException":  # what AWS answers here has not been proven off AWS
+            if failed.type == "RequestTooLargeException":  # a 413; whether in the template's words: docs/api.md, Limits
                 return self.own("REQUEST_TOO_LARGE", 413, "Request Too Long", asked, request_id)
             if time.monotonic() - began >= found[0].timeout_s:  # API Gateway gives up first; else it sees a failure
                 return self.own("INTEGRATION_TIMEOUT", 504, "Endpoint request timed out", asked, request_id)

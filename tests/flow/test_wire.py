@@ -229,17 +229,6 @@ def test_a_job_that_fails_tells_status_and_receiver_why(product: Product, hook: 
     assert product.http.get(f"/v1/jobs/{status.json()['jobId']}/result").status_code == 409
 
 
-@pytest.mark.parametrize("bytes_out", [31 * 1024, 33 * 1024, 300 * 1024])
-def test_large_requests_and_results_come_through_whole(bytes_out: int, product: Product) -> None:
-    told = b'{"id":"big","choices":[],"x":"%s"}' % (b"y" * bytes_out)
-    product.upstream.answer_with(200, told)
-    ask = '{"refId":"big-%d","request":%s}' % (bytes_out, CHAT[:-1] + ',"x":"' + "x" * bytes_out + '"}')
-    queued = product.http.post("/api/QueueOpenAiChatCompletion", content=ask).json()
-    product.ended(queued["refId"])
-    assert product.http.get(f"/v1/jobs/{queued['id']}/result").content == told
-    assert len(product.upstream.requests[-1].body) > bytes_out
-
-
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
