@@ -79,4 +79,7 @@ build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python
 deploy: build  ## to your AWS account, as samconfig.toml says
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy
 
-.PHONY: bench mutate help lock demo dev invoke test check docs build deploy
+verify-deploy: $(VENV)/local.installed  ## probe a deployment from outside: make verify-deploy URL=… KEY=…
+	@URL="$(URL)" KEY="$(KEY)" MODEL="$(MODEL)" $(BIN)/python -m local.verify_deploy
+
+.PHONY: verify-deploy bench mutate help lock demo dev invoke test check docs build deploy

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -190,6 +191,28 @@ def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:
     assert failed.returncode == 1
     assert failed.stderr.startswith("aiserver: stack nowhere cannot be read")
     assert "Traceback" not in failed.stderr
+
+
+def test_a_deployment_is_probed_from_outside_and_what_differs_is_shown(product: Product) -> None:
+    probed = run("local.verify_deploy", URL=product.url + "/", KEY=product.key)
+    assert probed.returncode == 0, probed.stdout
+    assert "12 of 12 as expected, model gpt-4-turbo" in probed.stdout
+    assert len(product.upstream.requests) == 3
+    assert all(json.loads(sent.body)["max_tokens"] == 5 for sent in product.upstream.requests)
+
+    product.upstream.answer_with(200, b"<html>")
+    failed = run("local.verify_deploy", URL=product.url, KEY=product.key, MODEL="llama3:8b")
+    assert failed.returncode == 1
+    (row,) = [line for line in failed.stdout.splitlines() if line.startswith("FAIL")]
+    assert re.match(r"FAIL  a sync chat +200, choices +502 application/json", row)
+    assert "11 of 12" in failed.stdout
+    assert product.key not in probed.stdout + failed.stdout
+
+
+def test_a_deployment_without_a_model_to_ask_or_a_key_is_told_in_a_line(product: Product) -> None:
+    nobody = run("local.verify_deploy", URL=product.url, KEY="ak-nobody")
+    assert (nobody.returncode, nobody.stdout.count("\n")) == (1, 1)
+    assert run("local.verify_deploy", URL=product.url).returncode == 2
 
 
 def test_the_demo_shows_every_step_and_ends_well() -> None:
