@@ -117,7 +117,7 @@ class _Front:
         found = self._routes.find(asked.method, path)
         if found is None:
             return self.own("MISSING_AUTHENTICATION_TOKEN", 403, "Missing Authentication Token", asked, request_id)
-        event = json.dumps(_event(asked, *found, request_id), ensure_ascii=False).encode()  # letters as they are
+        event = json.dumps(_event(asked, *found, request_id), ensure_ascii=False).encode()  # docs/api.md, Limits
         began = time.monotonic()
         try:
             return _answered(json.loads(self._invoke(found[0].function, event, request_id)))
