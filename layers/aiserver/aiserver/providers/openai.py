@@ -132,12 +132,12 @@ class _Told:
     """What an upstream's body says of itself: `error` as an object or a string, `detail`, or `message`."""
 
     def __init__(self, body: bytes) -> None:
-        found = scan.members(body, ("usage", "error", "detail", "message"))
+        found = scan.members(body, "usage", "error", "detail", "message")
         self.is_object = found is not None
         found = found or {}
         usage = found.get("usage", b"")
         self.usage = usage.decode() if usage[:1] == b"{" and len(usage) <= MAX_USAGE_BYTES else None
-        inner = scan.members(found.get("error", b""), ("message", "code", "param")) or {}
+        inner = scan.members(found.get("error", b""), "message", "code", "param") or {}
         said = (inner.get("message"), found.get("error"), found.get("detail"), found.get("message"))
         self.message = next((words for words in map(_string, said) if words), "")
         self.code = _string(inner.get("code")) or ""
