@@ -161,10 +161,8 @@ def test_ten_results_of_20_mb_side_by_side_leave_the_worker_memory_to_spare(prod
     batch = [*told.values()] * 3 + [told["letters"]]
     measured = memory.run_batch(product.cloud, product.upstream, batch)
     assert measured.peak_mb < WORKER_MB - SPARE_MB
-    results: list[httpx.Response] = []
-    for job_id in measured.job_ids[:3]:
-        results.append(product.http.get(f"/v1/jobs/{job_id}/result", follow_redirects=True))
-    assert {result.content for result in results} <= set(batch)
+    kept = Kept(product)
+    assert {kept.object(job_id, "RESULT") for job_id in measured.job_ids[:3]} <= set(batch)
 
 
 @pytest.mark.parametrize("size", [KB, 40 * KB])
