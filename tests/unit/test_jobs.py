@@ -20,6 +20,8 @@ from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import CLAIM, MARK_CALL, REDRIVE, TABLE
 from aiserver.usecases.settle import MAX_BAD_ANSWERS
+from aiserver.usecases.status import Status
+from tests.crash.death import Crashes, Guarded
 from tests.house import ANSWER, BODY, House
 
 GPU = {"name": "gpu", "queue": "gpu", "models": {"m": ""}}
@@ -270,16 +272,30 @@ def test_a_deadline_that_makes_no_sense_is_refused(deadline: str | float) -> Non
     assert refused.value.param == "deadline"
 
 
-def test_waiting_reads_twice_a_second_and_ends_with_the_job() -> None:
+def test_waiting_reads_twice_a_second_at_most_and_hears_of_the_end_within_a_second() -> None:
     house = House()
     job = house.accept()
-    house.run(job)
-    before = house.clock.now
-    assert house.status.wait(house.now(job), until_ms=before + 20_000).has_ended
-    assert house.clock.now == before
+    reads = Crashes()
+    ends_at = house.clock.now + 3_200
+
+    def sleep(seconds: float) -> None:
+        before, after = house.clock.now, house.clock.now + seconds * 1000
+        if before < ends_at <= after:
+            house.clock.now = ends_at
+            house.run(job)
+        house.clock.now = round(after)
+
+    status = Status(Guarded(house.jobs, reads), house.clock, sleep)  # pyright: ignore[reportArgumentType]
+    assert status.wait(job, until_ms=house.clock.now + 20_000).state == State.COMPLETED
+    assert ends_at <= house.clock.now <= ends_at + 1000
+    assert reads.calls <= 2 * 3.2 + 1
+    at_once = house.clock.now
+    assert status.wait(house.now(job), until_ms=at_once + 20_000).has_ended
+    assert house.clock.now == at_once
     waiting = house.accept()
-    assert not house.status.wait(waiting, until_ms=before + 20_000).has_ended
-    assert house.clock.now == before + 20_000
+    reads.begin()
+    assert not status.wait(waiting, until_ms=at_once + 20_000).has_ended
+    assert (house.clock.now, reads.calls) == (at_once + 20_000, 40)
 
 
 def test_a_job_past_its_time_to_live_is_gone_though_still_stored() -> None:
