@@ -4,7 +4,7 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,7 +31,8 @@ LAYERS = [REPOSITORY / "layers" / "aiserver"]
 class Cloud:
     """Boots on entering its block, and leaves no process behind however the block ends.
 
-    `port` 0 takes a free one. `state_dir` keeps keys, jobs and bodies between runs.
+    `port` 0 takes a free one. `state_dir` keeps keys, jobs and bodies between runs. `between` is told AWS's
+    address and says at which one functions are to call it, so that something may stand between the two.
     """
 
     base_url: str
@@ -47,6 +48,7 @@ class Cloud:
         strict_callbacks: bool = False,
         state_dir: Path | None = None,
         parameters: Mapping[str, str] | None = None,
+        between: Callable[[str], str] = lambda url: url,
     ) -> None:
         self.upstream = upstream
         self.port = port
@@ -54,6 +56,7 @@ class Cloud:
         self._strict = strict_callbacks
         self._state_dir = state_dir
         self._parameters = parameters or {}
+        self._between = between
         self._template = read_template()
         self._pools: dict[str, Pool] = {}
         self._running = ExitStack()
@@ -99,7 +102,9 @@ class Cloud:
         self.base_url = f"http://127.0.0.1:{door.port}"
         self.log_dir = REPOSITORY / ".local" / str(door.port)
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        self.endpoint_url = self._running.enter_context(ministack.running(self.log_dir, state_dir=self._state_dir))
+        self.endpoint_url = self._running.enter_context(
+            ministack.running(self.log_dir, state_dir=self._state_dir, between=self._between)
+        )
         self.seeded = new_keys()
         self.outputs = self._deploy()
         set_redrive_policies(self._template, STACK, self.endpoint_url)
@@ -116,7 +121,7 @@ class Cloud:
         door.open(served, gateway_responses(self._template), invoke)
 
     def _pool(self, function: Deployed) -> Pool:
-        pool = Pool(function, self.endpoint_url, self.log_dir, LAYERS)
+        pool = Pool(function, self._between(self.endpoint_url), self.log_dir, LAYERS)
         self._running.callback(pool.close)
         return pool
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from local import aws, children
@@ -26,14 +26,19 @@ class CloudFailed(Exception):
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, state_dir: Path | None = None) -> Generator[str]:
-    """Run MiniStack until the block ends; yields its endpoint URL. Log and scratch files go to `folder`."""
+def running(
+    folder: Path, *, state_dir: Path | None = None, between: Callable[[str], str] = lambda url: url
+) -> Generator[str]:
+    """Run MiniStack until the block ends; yields its endpoint URL. Log and scratch files go to `folder`.
+
+    The handlers it runs call AWS at the address that `between` makes of MiniStack's own.
+    """
     for _ in range(_PORT_TRIES):
         port = _port(state_dir)
         log = folder / "ministack.log"
         child = children.start(
             [sys.executable, "-m", "ministack"],
-            environment=environment(port, folder, state_dir),
+            environment=environment(port, folder, state_dir, between),
             folder=folder,
             log=log,
         ).result()
@@ -47,7 +52,7 @@ def running(folder: Path, *, state_dir: Path | None = None) -> Generator[str]:
     raise CloudFailed(f"MiniStack found no free port in {_PORT_TRIES} tries")
 
 
-def environment(port: int, folder: Path, state_dir: Path | None) -> dict[str, str]:
+def environment(port: int, folder: Path, state_dir: Path | None, between: Callable[[str], str]) -> dict[str, str]:
     """All that MiniStack, and so every handler it runs, sees: it hands its whole environment to them."""
     scratch = folder / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run unpacked
@@ -65,7 +70,7 @@ def environment(port: int, folder: Path, state_dir: Path | None) -> dict[str, st
         "DOCKER_HOST": f"unix://{scratch}/no-docker.sock",  # it stops every container it takes for its own
         "LAMBDA_EXECUTOR": "local",
         "AWS_DEFAULT_REGION": REGION,
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": between(f"http://127.0.0.1:{port}"),
         **aws.CREDENTIALS,
     }
     if inherited := os.environ.get("PYTHONPATH"):  # tests put a guard there that allows loopback only

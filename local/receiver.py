@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +27,7 @@ class Callback:
 
 
 class Receiver:
-    """Answers 200 to every POST and keeps it."""
+    """Keeps every POST it was sent."""
 
     def __init__(self, url: str, arrived: "queue.Queue[Callback]") -> None:
         self.url = url
@@ -39,15 +39,16 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Generator[Receiver]:
-    """Listen on a free port of 127.0.0.1 until the block ends."""
+def receiver(answer: Callable[[Callback], int] = lambda _: 200) -> Generator[Receiver]:
+    """Listen on a free port of 127.0.0.1 until the block ends; `answer` says with which status."""
     arrived: queue.Queue[Callback] = queue.Queue()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            arrived.put(Callback({name.lower(): value for name, value in self.headers.items()}, body))
-            self.send_response(200)
+            callback = Callback({name.lower(): value for name, value in self.headers.items()}, body)
+            arrived.put(callback)
+            self.send_response(answer(callback))
             self.send_header("content-length", "0")
             self.end_headers()
 
