@@ -72,6 +72,9 @@ bench: $(VENV)/local.installed  ## measure this machine, write benchmarks/result
 	@$(BIN)/python -m benchmarks.batch
 	@$(BIN)/python -m benchmarks.memory
 
+soak: $(VENV)/local.installed  ## 2,000 jobs among kills and faults, books balanced, write docs/soak.md (5 minutes; SEED, COUNT)
+	@$(BIN)/python -m benchmarks.soak
+
 build: $(VENV)/check.installed  ## what `make deploy` would upload (needs python3.13)
 	@python3.13 --version >/dev/null 2>&1 || { echo "make build needs python3.13, Lambda's own, on the PATH"; exit 1; }
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam build
@@ -82,4 +85,4 @@ deploy: build  ## to your AWS account, as samconfig.toml says
 verify-deploy: $(VENV)/local.installed  ## probe a deployment from outside: make verify-deploy URL=… KEY=…
 	@URL="$(URL)" KEY="$(KEY)" MODEL="$(MODEL)" $(BIN)/python -m local.verify_deploy
 
-.PHONY: verify-deploy bench mutate help lock demo dev invoke test check docs build deploy
+.PHONY: verify-deploy bench soak mutate help lock demo dev invoke test check docs build deploy
