@@ -41,8 +41,8 @@ class Silent:
 
 def store(cloud: Cloud) -> DynamoJobs:
     """The cloud's jobs."""
-    clients = (aws.client(service, cloud.endpoint_url) for service in ("dynamodb", "s3"))
-    return DynamoJobs(cloud.outputs["JobsTable"], cloud.outputs["BodiesBucket"], *clients, SystemClock().job_id)
+    dynamodb, s3 = (aws.client(service, cloud.endpoint_url) for service in ("dynamodb", "s3"))
+    return DynamoJobs(cloud.outputs["JobsTable"], cloud.outputs["BodiesBucket"], dynamodb, s3, SystemClock().job_id)
 
 
 def unsent(cloud: Cloud, model: str, count: int) -> list[int]:

@@ -154,11 +154,12 @@ def deed(target: str, body: bytes) -> Deed | None:
 
 
 def _change(update: Mapping[str, Any]) -> Deed:
-    """Which row of the table of transitions this is: by what it counts, and by the fence that it holds."""
+    """Which row of the table of transitions this is: by what it counts or sets, and by the fence that it holds."""
     counts = re.search(r"ADD #(\w+)", update["UpdateExpression"])
-    points = {"attempt": Point.CLAIM, "calls": Point.MARK, "cb_attempt": Point.DELIVER}
-    point = points.get(counts[1]) if counts else None
+    point = {"attempt": Point.CLAIM, "cb_attempt": Point.DELIVER}.get(counts[1]) if counts else None
     values = update["ExpressionAttributeValues"]
+    if ":call_started_at" in values:
+        point = Point.MARK
     fence = re.search(r"#lease_token = (:\w+)", f"{update['ConditionExpression']} {update['UpdateExpression']}")
     if point is None and fence:
         point = Point.OUTCOME
