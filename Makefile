@@ -46,7 +46,7 @@ tests/flow/node/node_modules/.installed: tests/flow/node/package-lock.json
 	@cd tests/flow/node && npm ci --silent --no-audit --no-fund && touch node_modules/.installed
 
 test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_CLIENTS)  ## the whole suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  ## format, lint, types, floors, template, docs fresh
 	$(BIN)/ruff format --check .
