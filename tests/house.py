@@ -22,7 +22,10 @@ ANSWER = UpstreamAnswer(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
 ME = Caller("me", "https://x.io")
 WORKER_MS = 900_000
 SWEEPER_MS = 50_000
-LEASE_MS = WORKER_MS + 120_000
+REPLY_MS = 30_000
+MARGIN_S = 120
+LEASE_MS = WORKER_MS + MARGIN_S * 1000
+CALLBACK_LEASE_MS = REPLY_MS + MARGIN_S * 1000
 
 
 @dataclass
@@ -78,10 +81,10 @@ class UseCases:
         common: dict[str, Any] = {"settled_days": 7}
         self.router = Router(lambda: providers, {"openai": protocol}, None, clock)
         self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
-        self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=120, **common)
+        self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
         self.sweep = Sweep(jobs, messages, clock, threads=1, **common)
         self.status = Status(jobs, clock, clock.advance)
-        self.reply = Reply(jobs, messages, keys, replier, clock, **common)
+        self.reply = Reply(jobs, messages, keys, replier, clock, lease_margin_s=MARGIN_S, **common)
 
 
 def configured(*providers: dict[str, Any]) -> list[Provider]:
@@ -117,6 +120,11 @@ class House(UseCases):
     def run(self, job: Job) -> Job:
         """One worker takes the job's message."""
         self.work.run(job.id, left_ms=WORKER_MS)
+        return self.now(job)
+
+    def deliver(self, job: Job) -> Job:
+        """One deliverer takes its callback's message."""
+        self.reply.deliver(job.id, left_ms=REPLY_MS)
         return self.now(job)
 
     def swept(self, job: Job) -> Job:

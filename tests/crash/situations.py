@@ -5,9 +5,8 @@ from collections.abc import Callable
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.transitions import CLAIM, DELIVER, MARK_CALL
 from aiserver.replyto import Delivery
-from aiserver.usecases import reply
 from tests.crash.world import World
-from tests.house import LEASE_MS
+from tests.house import CALLBACK_LEASE_MS, LEASE_MS
 
 
 def the_job(world: World) -> int:
@@ -60,9 +59,9 @@ def half_delivered(world: World, *, last: bool = False) -> None:
         world.clock.now = world.now_of(the_job(world)).cb_next_at or 0
     world.bag.clear()
     lease = {"now": world.clock.now, "max_attempts": 10, "cb_token": "dead"}
-    until = world.clock.now + reply.LEASE_MS
+    until = world.clock.now + CALLBACK_LEASE_MS
     world.place.seen.apply(DELIVER, the_job(world), lease | {"cb_lease_until": until})
-    world.clock.advance(reply.LEASE_MS / 1000 + 1)
+    world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
 
 
 SITUATIONS: dict[str, Callable[[World], None]] = {

@@ -23,11 +23,11 @@ from tests import stack
 from tests.crash.death import Crashes, Died
 from tests.crash.places import Fakes, OpenPlace
 from tests.fakes import FakeClock, FakeKeys
-from tests.house import WORKER_MS, FakeProtocol, FakeReplier, UseCases, configured
+from tests.house import REPLY_MS, WORKER_MS, FakeProtocol, FakeReplier, UseCases, configured
 from tests.moto_stack import WEBHOOK_SECRET, event, example_key
 
 MAX_RECEIVES = 5  # then a message goes to the dead letters, and the sweeper is what is left
-HTTP_MS, REPLY_MS, SWEEPER_MS = 29_000, 30_000, 55_000
+HTTP_MS, SWEEPER_MS = 29_000, 55_000
 MOST_STEPS = 3_000
 PROVIDERS = ({"name": "hosted", "models": {"m": ""}}, {"name": "gpu", "queue": "gpu", "models": {"gpu-m": ""}})
 LARGE = "x" * 40_000  # a request with this, and the answer to it, go to S3

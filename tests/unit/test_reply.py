@@ -12,9 +12,9 @@ from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import DELIVER
 from aiserver.replyto import CallbackRefused, Delivery
 from aiserver.usecases.finished import Finished
-from aiserver.usecases.reply import LEASE_MS, MAX_BODY_BYTES
+from aiserver.usecases.reply import MAX_BODY_BYTES
 from tests.fakes import FakeEvents
-from tests.house import ANSWER, House
+from tests.house import ANSWER, CALLBACK_LEASE_MS, House
 
 REFUSED = Delivery(500, "status 500: no")
 
@@ -34,8 +34,8 @@ def test_the_bare_result_is_posted_once_with_who_it_is_about_in_headers() -> Non
     house = house_with_key()
     job = completed(house, tag="ü/1", ref_id="a b")
     assert (job.cb, job.ttl) == (Callback.PENDING, None)
-    house.reply.deliver(job.id)
-    house.reply.deliver(job.id)
+    house.deliver(job)
+    house.deliver(job)
     ((url, body, headers),) = house.replier.posts
     assert (url, body) == ("https://r.io/hook", ANSWER.body)
     assert headers["webhook-id"] == f"msg_{job.id}_0"
@@ -57,7 +57,7 @@ def test_every_end_is_told(end: str) -> None:
     else:
         house.clock.advance(61)
         house.run(job)
-    house.reply.deliver(job.id)
+    house.deliver(job)
     ((_, body, headers),) = house.replier.posts
     told = json.loads(body)
     assert headers["x-job-state"] == ("Cancelled" if end == "Cancelled" else "Failed")
@@ -72,7 +72,7 @@ def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() 
     house.replier.outcomes = [REFUSED] * 10
     waits: list[float] = []
     while house.now(job).cb == Callback.PENDING:
-        house.reply.deliver(job.id)
+        house.deliver(job)
         next_at = house.now(job).cb_next_at
         if next_at:
             waits.append((next_at - house.clock.now) / 1000)
@@ -94,7 +94,7 @@ def test_a_receiver_that_asks_to_wait_is_heeded_within_reason(retry_after: str |
     house = house_with_key()
     job = completed(house)
     house.replier.outcomes = [Delivery(429, "status 429", retry_after)]
-    house.reply.deliver(job.id)
+    house.deliver(job)
     assert house.now(job).cb_next_at == house.clock.now + wait_s * 1000
 
 
@@ -103,20 +103,25 @@ def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: D
     house = house_with_key()
     job = completed(house)
     house.replier.outcomes = [last]
-    house.reply.deliver(job.id)
+    house.deliver(job)
     assert house.now(job).cb == Callback.DEAD
 
 
 def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id() -> None:
     house = house_with_key()
     job = completed(house)
-    lease = {"now": house.clock.now, "max_attempts": 10, "cb_token": "t", "cb_lease_until": house.clock.now + LEASE_MS}
+    lease = {
+        "now": house.clock.now,
+        "max_attempts": 10,
+        "cb_token": "t",
+        "cb_lease_until": house.clock.now + CALLBACK_LEASE_MS,
+    }
     house.jobs.apply(DELIVER, job.id, lease)
-    house.reply.deliver(job.id)
+    house.deliver(job)
     assert house.replier.posts == []
-    house.clock.advance(LEASE_MS / 1000 + 1)
+    house.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
     assert house.swept(job).cb == Callback.PENDING
-    house.reply.deliver(job.id)
+    house.deliver(job)
     ((_, _, headers),) = house.replier.posts
     assert (headers["webhook-id"], headers["x-attempt"]) == (f"msg_{job.id}_0", "2")
 
@@ -133,9 +138,9 @@ def test_a_message_that_comes_too_early_comes_back_when_it_is_due() -> None:
     house = house_with_key()
     job = completed(house)
     house.replier.outcomes = [REFUSED]
-    house.reply.deliver(job.id)
+    house.deliver(job)
     house.messages.callbacks.clear()
-    house.reply.deliver(job.id)
+    house.deliver(job)
     assert house.messages.callbacks == [(job.id, 6)]
     assert len(house.replier.posts) == 1
 
@@ -144,7 +149,7 @@ def test_a_large_result_is_left_to_be_fetched() -> None:
     house = house_with_key()
     house.protocol.outcomes = [type(ANSWER)(200, {}, b'{"x":"%s"}' % (b"y" * MAX_BODY_BYTES))]
     job = completed(house)
-    house.reply.deliver(job.id)
+    house.deliver(job)
     ((_, body, headers),) = house.replier.posts
     told = json.loads(body)
     assert headers["x-result-url"] == told["resultUrl"] == f"https://x.io/v1/jobs/{job.id}/result"
@@ -156,7 +161,7 @@ def test_a_result_that_is_no_longer_kept_is_not_told_as_an_empty_one() -> None:
     house = house_with_key()
     job = completed(house)
     house.jobs.bodies.clear()
-    house.reply.deliver(job.id)
+    house.deliver(job)
     ((_, body, headers),) = house.replier.posts
     assert json.loads(body)["resultUrl"] == headers["x-result-url"]
 
@@ -166,10 +171,10 @@ def test_a_redelivery_is_a_new_message_and_only_for_what_was_settled() -> None:
     job = completed(house)
     with pytest.raises(Conflict):
         house.enqueue.redeliver(house.now(job))
-    house.reply.deliver(job.id)
+    house.deliver(job)
     again = house.enqueue.redeliver(house.now(job))
     assert (again.cb, again.cb_attempt, again.ttl) == (Callback.PENDING, 0, None)
-    house.reply.deliver(job.id)
+    house.deliver(job)
     assert [headers["webhook-id"] for _, _, headers in house.replier.posts] == [f"msg_{job.id}_0", f"msg_{job.id}_1"]
 
 

@@ -90,6 +90,7 @@ class ReplySettings(Settings):
     bodies_bucket: str
     callback_queue_url: str
     settled_job_days: int
+    lease_margin_seconds: int
     unsafe_callbacks: bool
 
 

@@ -212,6 +212,7 @@ def reply() -> "Reply":
         Replier(unsafe=settings.unsafe_callbacks),
         CLOCK,
         settled_days=settings.settled_job_days,
+        lease_margin_s=settings.lease_margin_seconds,
     )
 
 

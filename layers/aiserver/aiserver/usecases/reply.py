@@ -10,14 +10,12 @@ from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import DELIVER, DELIVERED, GIVE_UP, RETRY_LATER, Value
 from aiserver.keys import KeyStore
-from aiserver.replyto import TOTAL_S, CallbackRefused, Delivery, Replier, signature_headers
+from aiserver.replyto import CallbackRefused, Delivery, Replier, signature_headers
 from aiserver.usecases import documents
 from aiserver.usecases.ends import CALLBACK_DUE_MS, settled_ttl
 from aiserver.wire.dates import retry_after_s
 
 MAX_BODY_BYTES = 256 * 1024  # a larger result is fetched by its receiver
-# Past the function's own limit of 30 s, by two clocks that are a minute off: a deliverer that is still at it is alive.
-LEASE_MS = (TOTAL_S + 135) * 1000
 MAX_RETRY_AFTER_S = 86_400
 DEAD_DAYS = 30  # how much longer a job with a dead callback stays, so that it can be sent again
 
@@ -34,6 +32,7 @@ class Reply:
         clock: Clock,
         *,
         settled_days: int,
+        lease_margin_s: int,
     ) -> None:
         self._jobs = jobs
         self._messages = messages
@@ -41,15 +40,19 @@ class Reply:
         self._replier = replier
         self._clock = clock
         self._settled_days = settled_days
+        self._lease_margin_ms = lease_margin_s * 1000
 
-    def deliver(self, job_id: int) -> None:
-        """Make one attempt, if one is due. Returning means the message is done with."""
+    def deliver(self, job_id: int, *, left_ms: int) -> None:
+        """Make one attempt, if one is due; `left_ms` is what is left of this deliverer's own time.
+
+        Returning means the message is done with.
+        """
         now = self._clock.now_ms()
         params: dict[str, Value] = {
             "now": now,
             "max_attempts": len(CALLBACK_SCHEDULE_S),
             "cb_token": self._clock.token(),
-            "cb_lease_until": now + LEASE_MS,
+            "cb_lease_until": now + left_ms + self._lease_margin_ms,
         }
         job = self._jobs.apply(DELIVER, job_id, params)
         if isinstance(job, Refused):
