@@ -12,7 +12,7 @@ from tests.fakes import FakeClock
 FENCE = "attempt = 3, lease_token = 't'"
 EXPECTED = {
     "T2": "state = 'Queued', not_before <= now, deadline > now",
-    "T3": f"state = 'Started', {FENCE}, cancel_requested_at absent",
+    "T3": f"state = 'Started', {FENCE}, lease_until > now, cancel_requested_at absent",
     "T4": f"state = 'Started', {FENCE}, cancel_requested_at absent",
     "T4c": f"state = 'Started', {FENCE}",
     "T5": f"state = 'Started', {FENCE}, cancel_requested_at absent",

@@ -8,6 +8,16 @@ class Died(BaseException):
     """The process is gone; no `except Exception` hears of it."""
 
 
+class Broken(BaseException):
+    """A promise was broken; nothing that a handler catches may hide it."""
+
+
+def promise(kept: bool, words: str) -> None:
+    """Raises: Broken."""
+    if not kept:
+        raise Broken(words)
+
+
 class Crashes:
     """Counts the calls a process makes, and has the one it was told of go wrong."""
 

@@ -49,10 +49,11 @@ class DynamoJobs:
         lost: int | None = None  # the job a RefId still points at, though it has been deleted
         for attempt in range(TRIES):
             _pause(attempt)
-            job = replace(job, request_at=self._place(job.id, "request", request))
+            token = secrets.token_hex(8)  # the id may turn out to be taken: an object's name is nobody else's
+            job = replace(job, request_at=self._place(job.id, "request", token, request))
             bodies = [self._body_item(job, "REQUEST", request)] if job.request_at == "item" else []
             if result is not None:
-                at = self._place(job.id, "result", result)
+                at = self._place(job.id, "result", token, result)
                 job = replace(job, result_at=at, result_bytes=len(result))
                 bodies += [self._body_item(job, "RESULT", result)] if at == "item" else []
             writes = [
@@ -132,7 +133,7 @@ class DynamoJobs:
         raise AiServerError(f"Job {job_id} is being written by others all the time")
 
     def complete(self, transition: Transition, job: Job, params: Mapping[str, Value], result: bytes) -> Refused | None:
-        at = self._place(job.id, "result", result)
+        at = self._place(job.id, "result", str(params["lease_token"]), result)  # again the same, when written again
         params = {**params, "result_at": at, "result_bytes": len(result)}
         change = {"TableName": self._table, "Key": pack(_job_key(job.id)), **update(transition, params)}
         writes: list[dict[str, Any]] = [{"Update": change}]
@@ -246,16 +247,13 @@ class DynamoJobs:
         found = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         return bytes(unpack(found["Item"])["body"]) if "Item" in found else None
 
-    def _place(self, job_id: int, kind: str, body: bytes) -> str:
-        """Where a body goes: "item", to be written beside its job, or an object that is written here and now.
-
-        An object's name is nobody else's: the id may turn out to be taken, and a late worker may come with a result.
-        """
+    def _place(self, job_id: int, kind: str, token: str, body: bytes) -> str:
+        """Where a body goes: "item", to be written beside its job, or an object that is written here and now."""
         if len(body) <= INLINE_BYTES:
             return "item"
         if self._s3 is None:
             raise AiServerError("This function writes no large bodies")
-        key = f"jobs/{job_id}/{kind}-{secrets.token_hex(8)}"
+        key = f"jobs/{job_id}/{kind}-{token}"
         self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
         return key
 

@@ -110,7 +110,7 @@ MARK_CALL = Transition(
     "state",
     State.STARTED,
     State.STARTED,
-    when=(*_FENCE, _NO_CANCEL),
+    when=(*_FENCE, When("lease_until", ">", _NOW), _NO_CANCEL),
     # `calls` is set, not added to: the SDK sends a mark whose answer was lost again, and its conditions still hold.
     sets={"call_started_at": _NOW, **_params("call_queue", "calls", "maybe_billed")},
 )

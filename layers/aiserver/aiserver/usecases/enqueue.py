@@ -1,5 +1,6 @@
 """Accept a request to be answered later, exactly once for a RefId; cancel one; ask for its callback again."""
 
+import itertools
 import logging
 import math
 import re
@@ -110,8 +111,9 @@ class Enqueue:
         now = self._clock.now_ms()
         params = {"owner": job.owner, **end(job, now_ms=now, settled_days=self._settled_days)}
         done = self._jobs.apply(CANCEL, job.id, params)
-        if isinstance(done, Refused) and done.job and done.job.state == State.STARTED:
-            done = self._jobs.apply(ASK_CANCEL, job.id, params)
+        tries = itertools.cycle((ASK_CANCEL, CANCEL))  # a worker may take it, or let it go, in between
+        while isinstance(done, Refused) and done.job and not done.job.has_ended:
+            done = self._jobs.apply(next(tries), job.id, params)
         if not isinstance(done, Refused):
             return done
         if done.job is None:
