@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiserver import edge
 from aiserver.aws.jobs import INLINE_BYTES
 from docs.generate import write
 from docs.metered import Metered, indexes_of, metered
@@ -80,6 +81,7 @@ BILL = [
 
 
 def main(arguments: list[str]) -> int:
+    edge.logger.setLevel("ERROR")  # the handlers' own lines would be in the way
     with ScriptedProvider() as upstream, calls.observed(upstream) as seen:
         sent = {size_kb * 1024: _sent(seen, size_kb * 1024) for size_kb in SIZES_KB}
     runs = [_run(size, *parts) for size, parts in sent.items()]

@@ -66,6 +66,7 @@ def _write(card: Path, cloud: Cloud) -> None:
         "webhook_secret": cloud.seeded.webhook_secret,
         "key_id": cloud.seeded.key_id,
         "intake_queue_url": cloud.outputs["IntakeQueueUrl"],
+        "intake_dead_letter_queue_url": cloud.outputs["IntakeDeadLetterQueueUrl"],
         "event_bus": cloud.outputs["EventBusName"],
         "pid": os.getpid(),
         "aws_endpoint_url": cloud.endpoint_url,

@@ -1,7 +1,7 @@
 """Runs one function on one event from events/, in the embedded cloud and its real runtime client.
 
 python -m local.invoke chat              events/chat.json, function chat
-python -m local.invoke chat.no-model     events/chat.no-model.json, function chat
+python -m local.invoke chat.no-key     events/chat.no-key.json, function chat
 """
 
 import json

@@ -1,6 +1,7 @@
 """Receives callbacks on loopback and checks their signature, as the owner of a ReplyTo would."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import queue
@@ -51,6 +52,10 @@ def receiver(answer: Callable[[Callback], int] = lambda _: 200) -> Generator[Rec
             self.send_response(answer(callback))
             self.send_header("content-length", "0")
             self.end_headers()
+
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # the caller was killed
+                super().handle()
 
         def log_message(self, format: str, *args: object) -> None:
             pass

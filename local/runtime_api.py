@@ -3,6 +3,7 @@
 Source: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -263,6 +264,10 @@ class _Sandbox:
             def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
                 head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
                 self.wfile.write(f"HTTP/1.1 {status} -\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):  # the process was killed
+                    super().handle()
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

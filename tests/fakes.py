@@ -103,13 +103,13 @@ class FakeJobs:
     def link(self, at: str | None, *, seconds: int) -> str | None:
         return None
 
-    def due(self, shard: str, *, now_ms: int) -> Iterator[int]:
+    def due(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
         found = [
             (item["due_at"], job_id)
             for job_id, item in self.items.items()
             if item.get("due_shard") == shard and item.get("due_at", now_ms + 1) <= now_ms
         ]
-        return iter([job_id for _, job_id in sorted(found)])
+        return iter([(job_id, due_at) for due_at, job_id in sorted(found)])
 
     def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page:
         jobs = [Job.from_item(item) for _, item in sorted(self.items.items(), reverse=True)]
@@ -139,13 +139,15 @@ class FakeMessages:
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, int, int]] = []
+        self.attempts: list[int] = []  # of each message in `jobs`
         self.callbacks: list[tuple[int, int]] = []
         self.broken = False
 
-    def send_job(self, queue: str, job_id: int, *, delay_s: int = 0) -> None:
+    def send_job(self, queue: str, job_id: int, *, attempt: int, delay_s: int = 0) -> None:
         if self.broken:
             raise ConnectionError("SQS is away")
         self.jobs.append((queue, job_id, delay_s))
+        self.attempts.append(attempt)
 
     def send_callback(self, job_id: int, *, delay_s: int = 0) -> None:
         self.callbacks.append((job_id, delay_s))

@@ -1,5 +1,6 @@
 """The use cases over fakes: one owner's house, with a provider that does as it is told."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,9 +78,10 @@ class UseCases:
         protocol: Any,
         replier: Any,
         keys: FakeKeys,
+        secrets: Any = None,
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
-        self.router = Router(lambda: providers, {"openai": protocol}, None, clock)
+        self.router = Router(lambda: providers, {"openai": protocol}, secrets, clock)
         self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
         self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
         self.sweep = Sweep(jobs, messages, clock, threads=1, **common)
@@ -96,9 +98,14 @@ class House(UseCases):
 
     jobs: FakeJobs
 
-    def __init__(self, *providers: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        *providers: dict[str, Any],
+        jobs: Callable[[FakeClock], FakeJobs] = FakeJobs,
+        secrets: Callable[[FakeClock], Any] = lambda _: None,
+    ) -> None:
         self.clock = FakeClock()
-        self.jobs = FakeJobs(self.clock)
+        self.jobs = jobs(self.clock)
         self.messages = FakeMessages()
         self.keys = FakeKeys()
         self.replier = FakeReplier()
@@ -112,6 +119,7 @@ class House(UseCases):
             protocol=self.protocol,
             replier=self.replier,
             keys=self.keys,
+            secrets=secrets(self.clock),
         )
 
     def accept(self, **options: Any) -> Job:

@@ -10,7 +10,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     reply = wiring.reply()  # before there are threads, each of which would build its own
 
     def deliver(record: Mapping[str, Any]) -> None:
-        reply.deliver(edge.message(record), left_ms=edge.remaining_ms(context))
+        job_id, _ = edge.message(record)
+        reply.deliver(job_id, left_ms=edge.remaining_ms(context))
 
     return edge.each_record(event, deliver, threads=len(event["Records"]))
 

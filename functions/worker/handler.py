@@ -10,7 +10,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     work = wiring.worker()  # before there are threads, each of which would build its own
 
     def run(record: Mapping[str, Any]) -> None:
-        work.run(edge.message(record), left_ms=edge.remaining_ms(context))
+        job_id, attempt = edge.message(record)
+        work.run(job_id, attempt=attempt, left_ms=edge.remaining_ms(context))
 
     return edge.each_record(event, run, threads=len(event["Records"]))
 

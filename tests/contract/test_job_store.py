@@ -229,7 +229,7 @@ def test_the_due_index_holds_unfinished_obligations_only(jobs: JobStore, clock: 
     shard = queued.due_shard or ""
     assert list(jobs.due(shard, now_ms=clock.now)) == []
     clock.advance(61)
-    assert list(jobs.due(shard, now_ms=clock.now)) == [queued.id]
+    assert list(jobs.due(shard, now_ms=clock.now)) == [(queued.id, queued.due_at)]
     assert list(jobs.due(str((int(shard) + 1) % 8), now_ms=clock.now)) == []
     seen = {"seen": queued.due_at, "due_at": clock.now + 60_000}
     assert isinstance(jobs.apply(RESEND, queued.id, seen), Job)

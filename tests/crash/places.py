@@ -21,10 +21,10 @@ BUCKET = "crash-bodies"
 
 @dataclass(frozen=True)
 class Sent:
-    """A message as it was sent: to which kind of function, about which job, to be seen after how long."""
+    """A message as it was sent: to which kind of function, saying what, to be seen after how long."""
 
     kind: str
-    job_id: int
+    body: str
     delay_s: int
 
 
@@ -56,9 +56,13 @@ class Fakes:
         self.jobs, self.messages, self.events = ports
 
     def sent(self) -> list[Sent]:
-        jobs = [Sent("job", job_id, delay_s) for _, job_id, delay_s in self._messages.jobs]
-        callbacks = [Sent("callback", job_id, delay_s) for job_id, delay_s in self._messages.callbacks]
+        jobs = [
+            Sent("job", json.dumps({"id": job_id, "attempt": attempt}), delay_s)
+            for (_, job_id, delay_s), attempt in zip(self._messages.jobs, self._messages.attempts, strict=True)
+        ]
+        callbacks = [Sent("callback", json.dumps({"id": i}), delay_s) for i, delay_s in self._messages.callbacks]
         self._messages.jobs.clear()
+        self._messages.attempts.clear()
         self._messages.callbacks.clear()
         return jobs + callbacks
 
@@ -98,9 +102,9 @@ class EmbeddedCloud:
         return f"crash-{number}"
 
     def sent(self) -> list[Sent]:
-        return [Sent(kind, job_id, delay_s) for kind in self._queues for job_id, delay_s in self._received(kind)]
+        return [Sent(kind, body, delay_s) for kind in self._queues for body, delay_s in self._received(kind)]
 
-    def _received(self, kind: str) -> Iterator[tuple[int, int]]:
+    def _received(self, kind: str) -> Iterator[tuple[str, int]]:
         url = self._queues[kind]
         while True:
             found = self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"])
@@ -108,7 +112,7 @@ class EmbeddedCloud:
                 return
             for message in found["Messages"]:
                 self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-                yield json.loads(message["Body"])["id"], int(message["MessageAttributes"]["delay"]["StringValue"])
+                yield message["Body"], int(message["MessageAttributes"]["delay"]["StringValue"])
 
     def all_jobs(self) -> list[Job]:
         return self.seen.page(OWNER, tag=None, state=None, take=1000, cursor=None).jobs

@@ -38,9 +38,13 @@ class Message:
     """What lies in a queue; nobody sees it before `visible_at`."""
 
     kind: str
-    job_id: int
+    body: str
     visible_at: int
     receives: int = 0
+
+    @property
+    def job_id(self) -> int:
+        return json.loads(self.body)["id"]
 
 
 class Context:
@@ -168,8 +172,12 @@ class World:
     def receive(self, index: int, **fate: Any) -> None:
         """One message of the bag is handled; one that was not done with comes again, a few times."""
         message = self.bag.pop(index % len(self.bag))
-        handle = self.work if message.kind == "job" else self.reply
-        if not self.alive(lambda: handle(message.job_id), **fate) and message.receives + 1 < MAX_RECEIVES:
+        function, limit_ms = ("worker", WORKER_MS) if message.kind == "job" else ("reply", REPLY_MS)
+        given = _records(function, {"message": message.body})
+        if (
+            not self.alive(lambda: self._run(f"{function.capitalize()}Function", given, limit_ms), **fate)
+            and message.receives + 1 < MAX_RECEIVES
+        ):
             hidden = self.clock.now + 6 * WORKER_MS
             self.bag.append(replace(message, receives=message.receives + 1, visible_at=hidden))
 
@@ -213,7 +221,7 @@ class World:
 
     def _collect(self) -> None:
         for sent in self.place.sent():
-            self.bag.append(Message(sent.kind, sent.job_id, self.clock.now + 1000 * sent.delay_s))
+            self.bag.append(Message(sent.kind, sent.body, self.clock.now + 1000 * sent.delay_s))
 
     def _look(self) -> None:
         for job in self.place.all_jobs():

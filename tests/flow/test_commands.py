@@ -179,11 +179,16 @@ def test_a_failed_job_is_redriven_by_its_operator(product: Product) -> None:
     redriven = admin(product, "jobs", "redrive", str(queued["id"]))
     assert json.loads(redriven.stdout)["state"] == "Queued", redriven.stderr
     assert product.ended("redriven")["state"] == "Completed"
-    again = admin(product, "jobs", "redrive", str(queued["id"]))
-    assert (again.returncode, again.stderr.strip()) == (
-        1,
+    product.upstream.answer_with(400, b'{"error":{"message":"not today"}}')
+    other = product.http.post("/api/QueueOpenAiChatCompletion", json={"refId": "redriven-2", "request": CHAT}).json()
+    assert product.ended("redriven-2")["state"] == "Failed"
+    again = admin(product, "jobs", "redrive", str(queued["id"]), "4711", str(other["id"]))
+    assert json.loads(again.stdout)["id"] == other["id"]  # those that cannot be keep no other from it
+    assert again.returncode == 1
+    assert again.stderr.splitlines() == [
         f"aiserver: job {queued['id']} is Completed; only a Failed one can be redriven",
-    )
+        "aiserver: job 4711 is unknown, or past its time to live",
+    ]
 
 
 def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:

@@ -99,7 +99,7 @@ def test_a_job_whose_message_is_a_dead_letter_is_run_all_the_same(product: Produ
     with hosted.without_a_worker():
         job_id = queue_job(product, "its message died")
         hosted.take_and_die()
-    assert json.loads(hosted.dead_letter()) == {"id": job_id}
+    assert json.loads(hosted.dead_letter())["id"] == job_id
     date_back(product, job_id, "due_at")
     sweep(product)
     assert product.ended("its message died")["state"] == "Completed"
@@ -109,7 +109,7 @@ def test_a_job_whose_message_is_a_dead_letter_still_ends_by_its_deadline(product
     with hosted.without_a_worker():
         job_id = queue_job(product, "nobody ran it")
         hosted.take_and_die()
-    assert json.loads(hosted.dead_letter()) == {"id": job_id}
+    assert json.loads(hosted.dead_letter())["id"] == job_id
     date_back(product, job_id, "due_at", "deadline")
     sweep(product)
     job = product.ended("nobody ran it")

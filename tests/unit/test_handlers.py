@@ -133,7 +133,7 @@ def test_a_queued_chat_becomes_a_job_and_a_message(stack: MotoStack) -> None:
     assert answer["statusCode"] == 200
     assert set(told) == {"id", "refId", "statusUrl"}
     assert told["refId"] == "example-ref-1"
-    assert stack.messages("HostedQueue") == [{"id": told["id"]}]
+    assert stack.messages("HostedQueue") == [{"id": told["id"], "attempt": 0}]
     job = stack.jobs().get(told["id"])
     assert job is not None
     assert (job.state, job.owner, job.tag, job.cb) == (State.QUEUED, "example00000", "example", Callback.NONE)
@@ -317,7 +317,7 @@ def test_the_sweep_sends_an_overdue_job_s_message_again(stack: MotoStack, capsys
     swept = stack.invoke("sweep", event("sweep"))
     assert swept["jobs"] == 1
     assert swept["oldestDueMs"] >= 90_000
-    assert stack.messages("HostedQueue") == [{"id": overdue.id}]
+    assert stack.messages("HostedQueue") == [{"id": overdue.id, "attempt": 0}]
     metric = json.loads(capsys.readouterr().out)
     assert metric["OldestDueAge"] == [swept["oldestDueMs"]]
     (emitted,) = metric["_aws"]["CloudWatchMetrics"]

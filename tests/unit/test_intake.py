@@ -71,14 +71,14 @@ def test_messages_become_jobs_of_the_keys_they_name(open_stack: MotoStack) -> No
 def test_a_message_that_comes_twice_is_one_job_with_its_id_for_a_ref_id(open_stack: MotoStack) -> None:
     for _ in range(2):
         assert open_stack.invoke("intake", sent(body())) == {"batchItemFailures": []}
-    assert open_stack.messages("HostedQueue") == [{"id": found(open_stack, "message-0").id}]
+    assert open_stack.messages("HostedQueue") == [{"id": found(open_stack, "message-0").id, "attempt": 0}]
 
 
 def test_a_ref_id_makes_two_messages_one_job_and_another_request_a_conflict(open_stack: MotoStack) -> None:
     other = body(refId="r").replace("blue", "red")
     open_stack.invoke("intake", sent(body(refId="r"), body(refId="r")))
     open_stack.invoke("intake", sent(other))
-    assert open_stack.messages("HostedQueue") == [{"id": found(open_stack, "r").id}]
+    assert open_stack.messages("HostedQueue") == [{"id": found(open_stack, "r").id, "attempt": 0}]
     assert reasons(open_stack)[other]["errorCode"] == "Conflict"
 
 
@@ -114,7 +114,7 @@ def test_what_can_never_be_a_job_goes_to_the_dead_letters_with_the_reason(
     assert set(told) == {message}
     assert (told[message]["errorCode"], told[message]["messageId"]) == (error_code, "message-0")
     assert told[message]["reason"].startswith(reason)
-    assert open_stack.messages("HostedQueue") == [{"id": found(open_stack, "good").id}]
+    assert open_stack.messages("HostedQueue") == [{"id": found(open_stack, "good").id, "attempt": 0}]
 
 
 def test_the_bad_examples_are_bad(open_stack: MotoStack) -> None:

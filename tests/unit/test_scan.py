@@ -1,11 +1,12 @@
 """What is judged without being built is judged as by the parser that builds it, and its members are the same."""
 
 import json
+import re
 import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
@@ -46,8 +47,16 @@ def as_text_tells(body: bytes) -> dict[str, bytes] | None:
     return {one.key: decoded[one.value_start : one.value_end].encode() for one in told if one.key in WANTED}
 
 
+def is_half_a_pair(body: bytes) -> bool:
+    """Whether the parser refuses the text only because of an escaped surrogate that stands alone."""
+    return (
+        as_text_tells(body) is None and as_text_tells(re.sub(rb"\\u[dD][89a-fA-F]..", b"\\\\ufffd", body)) is not None
+    )
+
+
 @given(nearly_json())
 def test_a_text_is_an_object_or_none_as_the_parser_says_and_its_members_are_the_same(body: bytes) -> None:
+    assume(not is_half_a_pair(body))
     assert scan.members(body, *WANTED) == as_text_tells(body)
 
 
@@ -58,8 +67,9 @@ def test_a_text_is_an_object_or_none_as_the_parser_says_and_its_members_are_the_
         (b' {"error" : [ {} , [[1 ] ] ] } \n', {"error": b"[ {} , [[1 ] ] ]"}),
         (b'{"a":"\\ud83d\\ude00"}', {}),
         (b'{"a":"\\\\ud83d"}', {}),
-        (b'{"a":"\\ud83d"}', None),
-        (b'{"a":"\\ude00\\ud83d"}', None),
+        (b'{"a":"\\ud83d"}', {}),
+        (b'{"a":"cut \\ud83d","usage":{"n":1}}', {"usage": b'{"n":1}'}),
+        (b'{"a":"\\ude00\\ud83d"}', {}),
         (b'{"a":"\\u12"}', None),
         (b'{"a":[1,]}', None),
         (b'{"a":[[],]}', None),

@@ -21,6 +21,7 @@ from aiserver.wire.render import JSON_TYPE
 MAX_BODY_BYTES = 5 * 1024 * 1024  # escaped in the event it must stay under Lambda's 6 MB, beyond which we never run
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit, less what stands around a body
 ANSWER_MS = 1_500  # kept free at the end of a function's time, to say that time is over
+MAX_KEPT_ATTRIBUTES = 7  # of a refused message: SQS takes ten, and three are ours
 MAX_REASON_CHARS = 1_000  # beside a refused message, which with it must stay under SQS's 1 MiB
 ALLOWED_HEADERS = (
     "authorization, content-type, x-api-key, idempotency-key, x-ref-id, x-tag, x-reply-to, x-provider, x-deadline"
@@ -112,11 +113,15 @@ def each_record(event: Mapping[str, Any], handle: Handle, *, threads: int) -> di
     return {"batchItemFailures": [{"itemIdentifier": record} for record in failed if record]}
 
 
-def message(record: Mapping[str, Any]) -> int:
-    """The job id an SQS message hints at. Raises: InvalidRequest: what is malformed ends in the dead letters."""
+def message(record: Mapping[str, Any]) -> tuple[int, int | None]:
+    """The job id an SQS message hints at, and of which attempt it is, where it says.
+
+    Raises: InvalidRequest: what is malformed ends in the dead letters.
+    """
     try:
-        return int(json.loads(record["body"])["id"])
-    except (ValueError, TypeError, KeyError) as error:
+        told = json.loads(record["body"])
+        return int(told["id"]), int(told["attempt"]) if "attempt" in told else None
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InvalidRequest("The message names no job") from error
 
 
@@ -144,7 +149,8 @@ def refusing(handle: Handle, refuse: Callable[[str, Mapping[str, str]], None]) -
                 raise
             about = {"messageId": record["messageId"], "errorCode": error.error_code}
             reason = error.message[:MAX_REASON_CHARS]
-            refuse(record["body"], {**_attributes(record), **about, "reason": reason})
+            sent = dict(list(_attributes(record).items())[:MAX_KEPT_ATTRIBUTES])
+            refuse(record["body"], {**sent, **about, "reason": reason})
             logger.info("refused", extra={"message_id": record["messageId"], "error": error.error_code})
 
     return handle_or_refuse

@@ -47,6 +47,15 @@ class Candidate:
         return self.rank < 2
 
 
+@dataclass(frozen=True)
+class Question:
+    """What every candidate is asked."""
+
+    operation: str
+    body: bytes
+    idempotency_key: str | None = None
+
+
 class Router:
     """The configured providers, read through a short cache."""
 
@@ -92,24 +101,22 @@ class Router:
                 raise InvalidRequest(f"Provider {provider} does not serve model {model}", param="provider")
         return sorted(found, key=lambda c: (c.rank == 2, -c.provider.priority, c.rank, c.provider.name))
 
+    def api_key(self, candidate: Candidate) -> str | None:
+        """The provider's key. Raises: ProviderAuth (it is not stored), ProviderUnavailable (it cannot be read now)."""
+        secret = candidate.provider.api_key_secret
+        return self._secrets.value(secret) if secret and self._secrets else None
+
     def call(
-        self,
-        candidate: Candidate,
-        operation: str,
-        body: bytes,
-        *,
-        deadline_s: float,
-        idempotency_key: str | None = None,
+        self, candidate: Candidate, question: Question, *, api_key: str | None, deadline_s: float
     ) -> UpstreamAnswer:
         """Ask one candidate. Raises: the ProviderErrors of providers/openai.py."""
         provider = candidate.provider
-        secret = provider.api_key_secret
         return self._protocols[provider.type].call(
             provider,
-            operation,
-            replace_member(decode(body), "model", candidate.upstream_model).encode(),
-            api_key=self._secrets.value(secret) if secret and self._secrets else None,
-            idempotency_key=idempotency_key,
+            question.operation,
+            replace_member(decode(question.body), "model", candidate.upstream_model).encode(),
+            api_key=api_key,
+            idempotency_key=question.idempotency_key,
             model_is_configured=candidate.names_the_model,
             deadline_s=min(deadline_s, provider.timeout_s),
         )

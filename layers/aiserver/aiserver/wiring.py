@@ -282,7 +282,7 @@ def _client(service: str) -> Any:
     # which sends a new bucket's callers elsewhere; the embedded cloud's address has no virtual hosts.
     config = Config(
         connect_timeout=2,
-        read_timeout=10,
+        read_timeout=10 if service == "s3" else 3,
         retries=retries,
         max_pool_connections=50,
         signature_version="s3v4" if service == "s3" else None,

@@ -14,7 +14,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +24,39 @@ from aiserver.admin.stack import Admin, Problem, connect
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
+    failed = False
     try:
-        shown = _run(connect(args.stack), args)
+        deeds = _deeds(connect(args.stack), args)
     except Problem as problem:
-        print(f"aiserver: {problem}", file=sys.stderr)
-        return 1
-    for line in shown:
-        print(json.dumps(line))
-    return 0
+        return _tell(problem)
+    for deed in deeds:  # one that fails keeps no other from being done
+        try:
+            for line in deed():
+                print(json.dumps(line))
+        except Problem as problem:
+            failed = bool(_tell(problem))
+    return int(failed)
 
 
-def _run(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
+def _tell(problem: Problem) -> int:
+    print(f"aiserver: {problem}", file=sys.stderr)
+    return 1
+
+
+def _deeds(admin: Admin, args: argparse.Namespace) -> list[Callable[[], list[dict[str, Any]]]]:
     match args.thing, args.verb:
         case "keys", "create":
-            return [admin.create_key(args.name, expires_days=args.expires_days)]
+            return [lambda: [admin.create_key(args.name, expires_days=args.expires_days)]]
         case "keys", "revoke":
-            return [admin.revoke_key(args.id)]
+            return [lambda: [admin.revoke_key(args.id)]]
         case "keys", _:
-            return admin.list_keys()
+            return [admin.list_keys]
         case "jobs", _:
-            return admin.redrive(args.id)
+            return [partial(admin.redrive, job_id) for job_id in args.id]
         case _, "apply":
-            return admin.apply_providers(_text(args.file))
+            return [lambda: admin.apply_providers(_text(args.file))]
         case _:
-            return admin.list_providers()
+            return [admin.list_providers]
 
 
 def _text(file: Path) -> str:

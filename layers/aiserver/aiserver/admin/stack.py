@@ -1,7 +1,7 @@
 """One stack's keys, providers and failed jobs, as its operator sees and changes them."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -101,24 +101,21 @@ class Admin:
         """Where the key of an `api_key_var` is kept."""
         return f"/{self.stack}/providers/{provider.name}/api-key"
 
-    def redrive(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Let failed jobs try again, with a new deadline and a new callback. Raises: Problem, for one that cannot.
+    def redrive(self, job_id: int) -> list[dict[str, Any]]:
+        """Let a failed job try again, with a new deadline and a new callback. Raises: Problem, for one that cannot.
 
         Attempts are kept; a job whose message cannot be sent is sent by the sweeper.
         """
-        redriven: list[dict[str, Any]] = []
-        for job_id in job_ids:
-            now = self.clock.now_ms()
-            due_at, deadline = now + QUEUED_DUE_MS, now + DEFAULT_DEADLINE_S * 1000
-            there = self.jobs.get(job_id)
-            if there is None or there.is_gone(now):
-                raise Problem(f"job {job_id} is unknown, or past its time to live")
-            job = self.jobs.apply(REDRIVE, job_id, {"now": now, "due_at": due_at, "deadline": deadline})
-            if isinstance(job, Refused):
-                raise Problem(f"job {job_id} is {there.state}; only a Failed one can be redriven")
-            hint(self.messages, job)
-            redriven.append({"id": job.id, "refId": job.ref_id, "state": job.state, "deadline": iso(job.deadline)})
-        return redriven
+        now = self.clock.now_ms()
+        there = self.jobs.get(job_id)
+        if there is None or there.is_gone(now):
+            raise Problem(f"job {job_id} is unknown, or past its time to live")
+        due_at, deadline = now + QUEUED_DUE_MS, now + DEFAULT_DEADLINE_S * 1000
+        job = self.jobs.apply(REDRIVE, job_id, {"now": now, "due_at": due_at, "deadline": deadline})
+        if isinstance(job, Refused):
+            raise Problem(f"job {job_id} is {there.state}; only a Failed one can be redriven")
+        hint(self.messages, job)
+        return [{"id": job.id, "refId": job.ref_id, "state": job.state, "deadline": iso(job.deadline)}]
 
     def list_providers(self) -> list[dict[str, Any]]:
         """As stored: keys by the name of their SSM parameter, never by value."""

@@ -168,7 +168,7 @@ class DynamoJobs:
         where = {"Bucket": self._bucket, "Key": at, "ResponseContentType": "application/json"}
         return self._s3.generate_presigned_url("get_object", Params=where, ExpiresIn=seconds)
 
-    def due(self, shard: str, *, now_ms: int) -> Iterator[int]:
+    def due(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
         more: dict[str, Any] = {}
         while True:
             found = self._dynamodb.query(
@@ -179,7 +179,8 @@ class DynamoJobs:
                 Limit=DUE_PAGE,
                 **more,
             )
-            yield from (int(unpack(item)["pk"].removeprefix("JOB#")) for item in found["Items"])
+            for item in map(unpack, found["Items"]):
+                yield int(item["pk"].removeprefix("JOB#")), item["due_at"]
             if "LastEvaluatedKey" not in found:
                 return
             more = {"ExclusiveStartKey": found["LastEvaluatedKey"]}

@@ -14,21 +14,21 @@ EVENT_SOURCE = "aiserver"
 
 
 class SqsMessages:
-    """jobs.ports.Messages. A message holds the job's id and nothing that could go stale."""
+    """jobs.ports.Messages. A message names a job; what is to be done stands in the table."""
 
     def __init__(self, sqs: "SQSClient", *, hosted: str = "", gpu: str = "", callback: str = "") -> None:
         self._sqs = sqs
         self._job_queues = {"hosted": hosted, "gpu": gpu}
         self._callbacks = callback
 
-    def send_job(self, queue: str, job_id: int, *, delay_s: int = 0) -> None:
-        self._send(self._job_queues[queue], job_id, delay_s)
+    def send_job(self, queue: str, job_id: int, *, attempt: int, delay_s: int = 0) -> None:
+        self._send(self._job_queues[queue], {"id": job_id, "attempt": attempt}, delay_s)
 
     def send_callback(self, job_id: int, *, delay_s: int = 0) -> None:
-        self._send(self._callbacks, job_id, delay_s)
+        self._send(self._callbacks, {"id": job_id}, delay_s)
 
-    def _send(self, url: str, job_id: int, delay_s: int) -> None:
-        self._sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"id": job_id}), DelaySeconds=delay_s)
+    def _send(self, url: str, message: Mapping[str, int], delay_s: int) -> None:
+        self._sqs.send_message(QueueUrl=url, MessageBody=json.dumps(message), DelaySeconds=delay_s)
 
 
 class SqsDeadLetters:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aiserver.clock import Clock
-from aiserver.errors import ProviderAuth
+from aiserver.errors import ProviderAuth, ProviderUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm.client import SSMClient
@@ -23,7 +23,7 @@ class SsmSecrets:
         self._cache: dict[str, tuple[int, str]] = {}
 
     def value(self, name: str) -> str:
-        """Raises: ProviderAuth, when there is no such parameter or it cannot be read."""
+        """Raises: ProviderAuth, when there is no such parameter; ProviderUnavailable, when it cannot be read now."""
         cached = self._cache.get(name)
         now = self._clock.now_ms()
         if cached and now < cached[0]:
@@ -33,7 +33,7 @@ class SsmSecrets:
         except (ClientError, BotoCoreError) as error:
             if cached:
                 return cached[1]
-            raise ProviderAuth("The provider's key cannot be read") from error
+            raise ProviderUnavailable("The provider's key cannot be read") from error
         if not found or "Value" not in found[0]:
             raise ProviderAuth("The provider's key is not stored")
         fresh_until = now + round(CACHE_MS * (1 - JITTER * self._clock.fraction()))

@@ -2,6 +2,7 @@
 
 BASE_S = 1.0
 CAP_S = 300.0  # a cold GPU is back within minutes; asking each five costs next to nothing
+LEAST_WAIT_CAP_S = 60  # a "Retry-After: 0" is believed less each time, up to this
 MAX_DELAY_S = 900  # SQS refuses a longer DelaySeconds
 
 RESEND_BASE_MS = 60_000
@@ -14,6 +15,11 @@ CALLBACK_JITTER = 0.1
 def full_jitter_s(attempt: int, fraction: float) -> float:
     """Seconds before attempt + 1, anywhere up to a doubling ceiling: spreads a crowd that failed together."""
     return min(CAP_S, BASE_S * 2 ** min(attempt, 30)) * fraction
+
+
+def asked_wait_s(retry_after_s: int, attempt: int) -> float:
+    """Seconds a provider asked for; never so few, however often it says so, that asking becomes a hot loop."""
+    return max(retry_after_s, min(attempt, LEAST_WAIT_CAP_S))
 
 
 def resend_ms(resends: int) -> int:

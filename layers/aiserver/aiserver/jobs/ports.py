@@ -71,8 +71,8 @@ class JobStore(Protocol):
         """A signed link to a body kept as an object, by its `request_at` or `result_at`; None for a small one."""
         ...
 
-    def due(self, shard: str, *, now_ms: int) -> Iterator[int]:
-        """Ids of jobs whose `due_at` has passed, longest overdue first, read as they are asked for."""
+    def due(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
+        """Jobs whose `due_at` has passed, by id and `due_at`, longest overdue first, read as they are asked for."""
         ...
 
     def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page: ...
@@ -81,7 +81,9 @@ class JobStore(Protocol):
 class Messages(Protocol):
     """Hints that something can be done; losing, doubling or reordering one is harmless."""
 
-    def send_job(self, queue: str, job_id: int, *, delay_s: int = 0) -> None: ...
+    def send_job(self, queue: str, job_id: int, *, attempt: int, delay_s: int = 0) -> None:
+        """`attempt` is how often the job had been taken: it tells this wait's message from an earlier one's."""
+        ...
 
     def send_callback(self, job_id: int, *, delay_s: int = 0) -> None: ...
 

@@ -26,11 +26,11 @@ def total_deadline(seconds: float) -> Generator[None]:
         _deadline.reset(token)
 
 
-def remaining_s() -> float:
-    """Seconds left of the deadline. Raises: httpcore.ReadTimeout when none are."""
+def remaining_s(late: type[Exception] = httpcore.ReadTimeout) -> float:
+    """Seconds left of the deadline. Raises: `late` when none are: while connecting, nothing has been sent yet."""
     left = _deadline.get() - time.monotonic()
     if left <= 0:
-        raise httpcore.ReadTimeout("the total deadline has passed")
+        raise late("the total deadline has passed")
     return left
 
 
@@ -55,7 +55,8 @@ class DeadlineStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        return DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, remaining_s()))
+        left_s = remaining_s(httpcore.ConnectTimeout)
+        return DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, left_s))
 
     def get_extra_info(self, info: str) -> object:
         return self._inner.get_extra_info(info)
@@ -76,7 +77,7 @@ class DeadlineBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        wait_s = min(self._connect_s, remaining_s())
+        wait_s = min(self._connect_s, remaining_s(httpcore.ConnectTimeout))
         return DeadlineStream(self._inner.connect_tcp(host, port, wait_s, local_address, socket_options))
 
 
@@ -103,7 +104,7 @@ class Transport(httpx.BaseTransport):
                 ),
                 headers=request.headers.raw,
                 content=request.stream,
-                extensions={"timeout": {"pool": remaining_s()}},
+                extensions={"timeout": {"pool": remaining_s(httpcore.ConnectTimeout)}},
             )
         )
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))

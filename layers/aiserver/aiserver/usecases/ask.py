@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, UpstreamAnswer
-from aiserver.router import Candidate, Router
+from aiserver.router import Candidate, Question, Router
 
 log = logging.getLogger("aiserver.ask")
 
@@ -16,6 +16,7 @@ class Pass:
     """What came of it: an answer, or the error to tell. `unknown` counts calls that may have been billed in vain.
 
     `may_ask_again` is whether another pass is safe: no call to a hosted provider has an unknown outcome.
+    `retry_after_s` is the shortest wait that was asked for, where every candidate asked for one.
     """
 
     answer: UpstreamAnswer | None
@@ -24,15 +25,7 @@ class Pass:
     attempts: int
     unknown: int
     may_ask_again: bool
-
-
-@dataclass(frozen=True)
-class Question:
-    """What every candidate is asked."""
-
-    operation: str
-    body: bytes
-    idempotency_key: str | None = None
+    retry_after_s: int | None = None
 
 
 def ask(
@@ -53,20 +46,15 @@ def ask(
     attempts = unknown = 0
     name = ""
     for candidate in candidates:
-        left_s = (deadline_ms - clock.now_ms()) / 1000
-        if left_s <= 0:
+        if clock.now_ms() >= deadline_ms:
             break
         name = candidate.provider.name
-        before_call(candidate, unknown)
-        attempts += 1
         try:
-            answer = router.call(
-                candidate,
-                question.operation,
-                question.body,
-                deadline_s=left_s,
-                idempotency_key=question.idempotency_key,
-            )
+            api_key = router.api_key(candidate)
+            before_call(candidate, unknown)
+            attempts += 1
+            left_s = (deadline_ms - clock.now_ms()) / 1000  # now, since reading and marking took their time
+            answer = router.call(candidate, question, api_key=api_key, deadline_s=left_s)
         except ProviderError as error:
             told = {"provider": name, "error": type(error).__name__, "upstream_status": error.upstream_status}
             log.warning("provider failed", extra=told)
@@ -80,7 +68,13 @@ def ask(
             return Pass(answer, None, name, attempts, unknown, may_ask_again=False)
     error = _to_tell(errors)
     may_ask_again = error.retryable or isinstance(error, ProviderTimeout)
-    return Pass(None, error, name, attempts, unknown, may_ask_again)
+    return Pass(None, error, name, attempts, unknown, may_ask_again, _shortest_wait(errors))
+
+
+def _shortest_wait(errors: list[ProviderError]) -> int | None:
+    """Seconds until somebody may be asked again; None where one did not say: then it may be soon."""
+    waits = [error.retry_after_s for error in errors]
+    return None if None in waits or not waits else min(wait for wait in waits if wait is not None)
 
 
 def _to_tell(errors: list[ProviderError]) -> ProviderError:

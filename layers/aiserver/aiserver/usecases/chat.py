@@ -8,8 +8,8 @@ from aiserver.errors import Conflict, InvalidRequest, ProviderTimeout
 from aiserver.jobs.job import Job, request_hash
 from aiserver.jobs.ports import JobStore
 from aiserver.jobs.states import State
-from aiserver.router import Router
-from aiserver.usecases.ask import Question, ask
+from aiserver.router import Question, Router
+from aiserver.usecases.ask import ask
 from aiserver.usecases.ends import settled_ttl
 from aiserver.wire.requests import ChatRequest
 

@@ -11,6 +11,6 @@ log = logging.getLogger("aiserver.hint")
 def hint(messages: Messages, job: Job, *, delay_s: int = 0) -> None:
     """Never raises: the job is written, and its `due_at` has the sweeper send again."""
     try:
-        messages.send_job(job.queue, job.id, delay_s=delay_s)
+        messages.send_job(job.queue, job.id, attempt=job.attempt, delay_s=delay_s)
     except Exception:
         log.exception("job message not sent; the sweeper will", extra={"job_id": job.id})

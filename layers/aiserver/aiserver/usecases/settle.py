@@ -14,7 +14,7 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.jobs.backoff import delay_s, full_jitter_s
+from aiserver.jobs.backoff import asked_wait_s, delay_s, full_jitter_s, resend_ms
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.transitions import (
@@ -30,7 +30,6 @@ from aiserver.usecases.ask import Pass
 from aiserver.usecases.ends import end, failure
 from aiserver.usecases.hint import hint
 
-WAIT_DUE_MS = 60_000
 MAX_BAD_ANSWERS = 8  # of a provider that answers, but badly; one that asks to wait is waited for until the deadline
 INSIST_MS = 60_000  # how long an outcome whose store is away is written again and again
 STORE_AWAY = "storage_unavailable"  # the waitReason of a job whose request could not be read, or its call not marked
@@ -67,7 +66,7 @@ class Settle:
         asks_to_wait = isinstance(error, ProviderUnavailable | ProviderRateLimited | ProviderTimeout)
         bad_answers = held.job.bad_answers + (0 if asks_to_wait else 1)
         if done.may_ask_again and bad_answers < MAX_BAD_ANSWERS:
-            self._wait(held, _reason(held.job, error), error.retry_after_s, done.unknown, bad_answers)
+            self._wait(held, _reason(held.job, error), done.retry_after_s, done.unknown, bad_answers)
         else:
             self.fail(held, error, done.unknown)
 
@@ -103,12 +102,16 @@ class Settle:
     def _wait(self, held: Lease, reason: str, retry_after_s: int | None, unknown: int, bad_answers: int) -> None:
         job = held.job
         now = self._clock.now_ms()
-        wait_s = full_jitter_s(job.attempt, self._clock.fraction()) if retry_after_s is None else retry_after_s
+        wait_s = (
+            full_jitter_s(job.attempt, self._clock.fraction())
+            if retry_after_s is None
+            else asked_wait_s(retry_after_s, job.attempt)
+        )
         not_before = min(now + round(wait_s * 1000), job.deadline)
         params: dict[str, Value] = {
             "not_before": not_before,
             "wait_reason": reason,
-            "due_at": not_before + WAIT_DUE_MS,
+            "due_at": not_before + resend_ms(job.resends),  # a backlog is not reminded of more often by waiting
             "bad_answers": bad_answers,
             "maybe_billed": job.maybe_billed + unknown,
         }

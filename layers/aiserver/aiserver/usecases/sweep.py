@@ -59,29 +59,31 @@ class Sweep:
 
     def _shard(self, shard: str, now: int, until_ms: int) -> Swept:
         count = oldest = 0
-        for job_id in self._jobs.due(shard, now_ms=now):
+        for job_id, due_at in self._jobs.due(shard, now_ms=now):
             if self._clock.now_ms() >= until_ms:  # the next sweep is never more than a minute away
                 break
             count += 1
+            was_due = True
             try:
-                oldest = max(oldest, self._look_after(job_id))
+                was_due = self._look_after(job_id)
             except Exception:  # the others are looked after all the same, and this one by the next sweep
                 log.exception("job not swept", extra={"job_id": job_id})
+            oldest = max(oldest, now - due_at) if was_due else oldest
         return Swept(count, oldest)
 
-    def _look_after(self, job_id: int) -> int:
-        """How long it had been due, in ms."""
+    def _look_after(self, job_id: int) -> bool:
+        """Whether it was due indeed: the index may be a moment behind."""
         job = self._jobs.get(job_id)
         now = self._clock.now_ms()
         if job is None or job.due_at is None or job.due_at > now:
-            return 0
+            return False
         if job.has_ended:
             self._callback(job, now)
         elif job.state == State.QUEUED:
             self._queued(job, now)
         else:
             self._started(job, now)
-        return now - job.due_at
+        return True
 
     def _queued(self, job: Job, now: int) -> None:
         if job.deadline <= now:

@@ -11,8 +11,8 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import State
 from aiserver.jobs.transitions import CLAIM, EXPIRE, MARK_CALL, Value
-from aiserver.router import Candidate, Router
-from aiserver.usecases.ask import Pass, Question, ask
+from aiserver.router import Candidate, Question, Router
+from aiserver.usecases.ask import Pass, ask
 from aiserver.usecases.ends import end, expiry
 from aiserver.usecases.hint import hint
 from aiserver.usecases.settle import Lease, Settle
@@ -56,8 +56,8 @@ class Work:
         self._settled_days = settled_days
         self._lease_margin_ms = lease_margin_s * 1000
 
-    def run(self, job_id: int, *, left_ms: int) -> None:
-        """Bring the job one step on; `left_ms` is what is left of this worker's own time.
+    def run(self, job_id: int, *, left_ms: int, attempt: int | None = None) -> None:
+        """Bring the job one step on; `left_ms` is what is left of this worker's own time, `attempt` the message's.
 
         Returning means the message is done with, whatever became of the job; what raises is tried again.
         """
@@ -66,7 +66,7 @@ class Work:
         lease = {"now": now, "lease_token": token, "lease_until": end_ms + self._lease_margin_ms}
         claimed = self._jobs.apply(CLAIM, job_id, lease)
         if isinstance(claimed, Refused):
-            self._not_now(claimed.job, now)
+            self._not_now(claimed.job, now, attempt)
             return
         held = Lease(claimed, {"attempt": claimed.attempt, "lease_token": token}, end_ms)
         try:
@@ -81,14 +81,18 @@ class Work:
         else:
             self._settle.by(held, done)
 
-    def _not_now(self, job: Job | None, now: int) -> None:
-        """The claim was refused: the job is done or taken, it is too early, or too late."""
+    def _not_now(self, job: Job | None, now: int, attempt: int | None) -> None:
+        """The claim was refused: the job is done or taken, it is too early, or too late.
+
+        A message that is too early comes again for the rest of the wait, if it is this wait's own: one of an earlier
+        wait has a younger one behind it, and would go round for as long as the job waits.
+        """
         if job is None or job.state != State.QUEUED:
             return
         if job.deadline <= now:
             params = end(job, now_ms=now, settled_days=self._settled_days) | expiry(job)
             self._jobs.apply(EXPIRE, job.id, params)
-        elif job.not_before > now:
+        elif job.not_before > now and attempt in (None, job.attempt):
             hint(self._messages, job, delay_s=delay_s(job.not_before - now))
 
     def _ask(self, held: Lease) -> Pass:

@@ -5,24 +5,35 @@ Python's 80 MB where one letter is an emoji. Here what nobody asks for is skippe
 """
 
 import codecs
+import re
 from functools import cache
 
 import msgspec
 
 _CHUNK_BYTES = 1024 * 1024  # decoded at a time, to see whether the whole is UTF-8
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _BOM = b"\xef\xbb\xbf"
 
 
 def members(body: bytes, *wanted: str) -> dict[str, bytes] | None:
     """The JSON texts of the `wanted` members of the object in `body`, the last of each; None when it is no object.
 
-    What is not UTF-8, or not JSON, is none.
+    What is not UTF-8, or not JSON, is none. Half an escaped surrogate pair is let pass: an answer that was cut within
+    an emoji has been paid for all the same.
     """
     try:
         _check_utf8(body)
-        found = _decoder(wanted).decode(memoryview(body)[len(_BOM) :] if body.startswith(_BOM) else body)
+        try:
+            return _members(body, wanted)
+        except msgspec.DecodeError:
+            whole = _SURROGATE.sub(rb"\\ufffd", body)
+            return _members(whole, wanted) if whole != body else None
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
+
+
+def _members(body: bytes, wanted: tuple[str, ...]) -> dict[str, bytes]:
+    found = _decoder(wanted).decode(memoryview(body)[len(_BOM) :] if body.startswith(_BOM) else body)
     texts = {name: bytes(getattr(found, name)) for name in wanted}
     return {name: text for name, text in texts.items() if text}
 

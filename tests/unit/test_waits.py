@@ -1,0 +1,158 @@
+"""Waiting costs what it must: messages do not multiply, calls do not loop, and time that was used is counted."""
+
+import heapq
+import itertools
+from collections.abc import Mapping
+
+import pytest
+
+from aiserver.errors import ProviderError, ProviderRateLimited, ProviderUnavailable
+from aiserver.jobs.job import Job
+from aiserver.jobs.ports import Refused
+from aiserver.jobs.states import State
+from aiserver.jobs.transitions import Transition, Value
+from aiserver.usecases.sweep import Sweep
+from tests.fakes import FakeClock, FakeJobs
+from tests.house import House
+
+GPU = {"name": "gpu", "queue": "gpu", "models": {"m": ""}}
+HOUR_MS = 3_600_000
+
+
+class Backlog:
+    """Jobs of a cold GPU, and two workers who take a while over each: the queue by its own clock."""
+
+    def __init__(self, count: int, pass_ms: int) -> None:
+        self.house = House(GPU)
+        self.jobs = [self.house.accept() for _ in range(count)]
+        self.house.protocol.outcomes = [ProviderUnavailable()] * 100_000
+        self._pass_ms = pass_ms
+        self.queue: list[tuple[int, int, int, int]] = []
+        self._order = itertools.count()
+        self.largest = 0
+
+    def run(self, hours: float) -> None:
+        clock = self.house.clock
+        began, swept = clock.now, clock.now
+        free = [began] * 2
+        self._collect()
+        while clock.now < began + hours * HOUR_MS:
+            at = max(heapq.heappop(free), self.queue[0][0])
+            while swept + 60_000 <= at:
+                clock.now = swept = swept + 60_000
+                self.house.sweep.sweep(left_ms=50_000)
+                self._collect()
+            clock.now = max(clock.now, at)
+            _, _, job_id, attempt = heapq.heappop(self.queue)
+            calls = len(self.house.protocol.calls)
+            self.house.work.run(job_id, left_ms=900_000, attempt=attempt)
+            self._collect()
+            heapq.heappush(free, clock.now + (self._pass_ms if len(self.house.protocol.calls) > calls else 50))
+
+    def _collect(self) -> None:
+        messages = self.house.messages
+        for (_, job_id, delay_s), attempt in zip(messages.jobs, messages.attempts, strict=True):
+            entry = (self.house.clock.now + delay_s * 1000, next(self._order), job_id, attempt)
+            heapq.heappush(self.queue, entry)
+        messages.jobs.clear()
+        messages.attempts.clear()
+        self.largest = max(self.largest, len(self.queue))
+
+
+def test_a_backlog_that_takes_long_to_go_round_does_not_multiply_its_messages() -> None:
+    backlog = Backlog(count=100, pass_ms=10_000)
+    backlog.run(hours=6)
+    assert backlog.largest <= 6 * len(backlog.jobs)  # 38 each, were early ones of earlier waits sent again, too
+    assert max(backlog.house.now(job).resends for job in backlog.jobs) <= 6 * 4 + 4
+
+
+@pytest.mark.parametrize(("attempt", "sent_again"), [(0, False), (1, True), (None, True)])
+def test_a_message_that_is_too_early_comes_again_only_if_it_is_this_wait_s(
+    attempt: int | None, sent_again: bool
+) -> None:
+    house = House()
+    job = house.accept()
+    house.protocol.outcomes = [ProviderRateLimited(retry_after_s=2000)]
+    house.run(job)
+    house.messages.jobs.clear()
+    house.work.run(job.id, left_ms=900_000, attempt=attempt)
+    assert house.messages.jobs == ([("hosted", job.id, 900)] if sent_again else [])
+
+
+def test_a_provider_that_says_to_come_back_at_once_is_not_asked_in_a_loop() -> None:
+    house = House()
+    job = house.accept()
+    for _ in range(100):
+        house.protocol.outcomes = [ProviderRateLimited(retry_after_s=0)]
+        house.clock.now = max(house.clock.now, house.run(job).not_before)
+    assert (house.clock.now - job.created_at) / 1000 > 3600
+
+
+def test_one_provider_s_long_wait_does_not_keep_a_job_from_another_that_is_soon_back() -> None:
+    house = House({"name": "a", "priority": 2, "models": {"m": ""}}, {"name": "b", "models": {"m": ""}})
+    job = house.accept()
+    house.protocol.outcomes = [ProviderRateLimited(retry_after_s=86_400), ProviderUnavailable()]
+    assert house.run(job).not_before <= house.clock.now + 2000
+    house.clock.advance(2)
+    house.protocol.outcomes = [ProviderRateLimited(retry_after_s=86_400)]
+    assert house.run(job).served_by == "b"
+
+
+class SlowJobs(FakeJobs):
+    """A store whose marks take half a minute."""
+
+    def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
+        self._clock.advance(30 if transition.name == "T3" else 0)
+        return super().apply(transition, job_id, params)
+
+
+class Secrets:
+    """router.Secrets that take their time, or are away."""
+
+    def __init__(self, clock: FakeClock, seconds: float, error: ProviderError | None = None) -> None:
+        self._clock, self._seconds, self._error = clock, seconds, error
+
+    def value(self, name: str) -> str:
+        self._clock.advance(self._seconds)
+        if self._error:
+            raise self._error
+        return "k"
+
+
+KEYED = {"name": "p", "models": {"m": ""}, "timeout_s": 900, "api_key_secret": "/s/p"}
+
+
+def test_a_call_has_only_the_time_that_its_mark_and_its_secret_left_it() -> None:
+    house = House(KEYED, jobs=SlowJobs, secrets=lambda clock: Secrets(clock, 10))
+    job, began = house.accept(), house.clock.now
+    house.work.run(job.id, left_ms=60_000)
+    ((_, call),) = house.protocol.calls
+    assert house.clock.now - began == 40_000
+    assert call["deadline_s"] == 60 - 10 - 40
+
+
+def test_a_secret_that_cannot_be_read_now_is_waited_for_and_no_call() -> None:
+    away = ProviderUnavailable("The provider's key cannot be read")
+    house = House(KEYED, secrets=lambda clock: Secrets(clock, 0, away))
+    job = house.accept()
+    for _ in range(20):
+        waiting = house.run(job)
+        assert (waiting.state, waiting.calls, waiting.wait_reason) == (State.QUEUED, 0, "provider_unavailable")
+        house.clock.now = waiting.not_before
+
+
+class StuckJobs(FakeJobs):
+    """A store that takes no writes."""
+
+    def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
+        raise ConnectionError("DynamoDB is away")
+
+
+def test_a_job_that_cannot_be_looked_after_counts_as_long_overdue_as_it_is() -> None:
+    house = House()
+    house.accept()
+    stuck = StuckJobs(house.clock)
+    stuck.items = house.jobs.items
+    house.clock.advance(60 + 7200)
+    swept = Sweep(stuck, house.messages, house.clock, settled_days=7, threads=1).sweep(left_ms=50_000)
+    assert (swept.jobs, swept.oldest_due_ms) == (1, 7_200_000)
