@@ -17,9 +17,11 @@ def full_jitter_s(attempt: int, fraction: float) -> float:
     return min(CAP_S, BASE_S * 2 ** min(attempt, 30)) * fraction
 
 
-def asked_wait_s(retry_after_s: int, attempt: int) -> float:
-    """Seconds a provider asked for; never so few, however often it says so, that asking becomes a hot loop."""
-    return max(retry_after_s, min(attempt, LEAST_WAIT_CAP_S))
+def wait_s(asked_s: int | None, attempt: int, fraction: float) -> float:
+    """Seconds before attempt + 1: what was asked for, though never so few that asking becomes a hot loop; or jitter."""
+    if asked_s is None:
+        return full_jitter_s(attempt, fraction)
+    return max(asked_s, min(attempt, LEAST_WAIT_CAP_S))
 
 
 def resend_ms(resends: int) -> int:

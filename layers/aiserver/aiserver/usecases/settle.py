@@ -14,7 +14,7 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.jobs.backoff import asked_wait_s, delay_s, full_jitter_s, resend_ms
+from aiserver.jobs.backoff import delay_s, resend_ms, wait_s
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.transitions import (
@@ -102,12 +102,8 @@ class Settle:
     def _wait(self, held: Lease, reason: str, retry_after_s: int | None, unknown: int, bad_answers: int) -> None:
         job = held.job
         now = self._clock.now_ms()
-        wait_s = (
-            full_jitter_s(job.attempt, self._clock.fraction())
-            if retry_after_s is None
-            else asked_wait_s(retry_after_s, job.attempt)
-        )
-        not_before = min(now + round(wait_s * 1000), job.deadline)
+        waits_s = wait_s(retry_after_s, job.attempt, self._clock.fraction())
+        not_before = min(now + round(waits_s * 1000), job.deadline)
         params: dict[str, Value] = {
             "not_before": not_before,
             "wait_reason": reason,
