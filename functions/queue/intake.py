@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver import edge, wiring
+from aiserver import records, wiring
 from aiserver.wire import requests
 
 
@@ -11,10 +11,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     parts = wiring.intake()  # before there are threads, each of which would build its own
 
     def accept(record: Mapping[str, Any]) -> None:
-        asked = requests.sent(edge.body_of(record), edge.attribute_of(record, "keyId"))
+        asked = requests.sent(records.body_of(record), records.attribute_of(record, "keyId"))
         parts.intake.accept(asked, message_id=record["messageId"])
 
-    return edge.each_record(event, edge.refusing(accept, parts.dead_letters.put), threads=len(event["Records"]))
+    return records.each_record(event, records.refusing(accept, parts.dead_letters.put), threads=len(event["Records"]))
 
 
 wiring.warm(wiring.intake)

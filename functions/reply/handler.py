@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver import edge, wiring
+from aiserver import edge, records, wiring
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     reply = wiring.reply()  # before there are threads, each of which would build its own
 
     def deliver(record: Mapping[str, Any]) -> None:
-        job_id, _ = edge.message(record)
+        job_id, _ = records.message(record)
         reply.deliver(job_id, left_ms=edge.remaining_ms(context))
 
-    return edge.each_record(event, deliver, threads=len(event["Records"]))
+    return records.each_record(event, deliver, threads=len(event["Records"]))
 
 
 wiring.warm(wiring.reply)

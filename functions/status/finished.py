@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver import edge, wiring
+from aiserver import records, wiring
 from aiserver.aws.items import unpack
 from aiserver.jobs.job import Job
 
@@ -14,7 +14,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     def tell(record: Mapping[str, Any]) -> None:
         finished.tell(Job.from_item(unpack(record["dynamodb"]["NewImage"])))
 
-    return edge.each_record(event, tell, threads=8)
+    return records.each_record(event, tell, threads=8)
 
 
 wiring.warm(wiring.finished)

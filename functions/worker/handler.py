@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver import edge, wiring
+from aiserver import edge, records, wiring
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     work = wiring.worker()  # before there are threads, each of which would build its own
 
     def run(record: Mapping[str, Any]) -> None:
-        job_id, attempt = edge.message(record)
+        job_id, attempt = records.message(record)
         work.run(job_id, attempt=attempt, left_ms=edge.remaining_ms(context))
 
-    return edge.each_record(event, run, threads=len(event["Records"]))
+    return records.each_record(event, run, threads=len(event["Records"]))
 
 
 wiring.warm(wiring.worker)

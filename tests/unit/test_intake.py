@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiserver import edge, wiring
+from aiserver import records, wiring
 from aiserver.errors import AiServerError, InvalidRequest, ProviderUnavailable, TooManyRequests
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import State
@@ -170,7 +170,7 @@ def test_what_passes_is_no_reason_to_refuse_a_message(error: AiServerError) -> N
         raise error
 
     with pytest.raises(type(error)):
-        edge.refusing(handle, lambda body, told: refused.append(body))(sent("{}")["Records"][0])
+        records.refusing(handle, lambda body, told: refused.append(body))(sent("{}")["Records"][0])
     assert refused == []
 
 

@@ -1,4 +1,4 @@
-"""HTTP in and out: API Gateway's events as requests, our answers and errors as its responses; batches of records.
+"""HTTP in and out: API Gateway's events as requests, our answers and errors as its responses.
 
 One place turns an error into an answer, so that handlers are parse, one use case, answer.
 """
@@ -6,7 +6,6 @@ One place turns an error into an answer, so that handlers are parse, one use cas
 import base64
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -14,15 +13,13 @@ from urllib.parse import unquote
 from aws_lambda_powertools import Logger
 
 from aiserver.clock import Clock
-from aiserver.errors import AiServerError, InvalidRequest, NotFound, PayloadTooLarge, ProviderError, TooManyRequests
+from aiserver.errors import AiServerError, NotFound, PayloadTooLarge, ProviderError
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.render import JSON_TYPE
 
 MAX_BODY_BYTES = 5 * 1024 * 1024  # escaped in the event it must stay under Lambda's 6 MB, beyond which we never run
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit, less what stands around a body
 ANSWER_MS = 1_500  # kept free at the end of a function's time, to say that time is over
-MAX_KEPT_ATTRIBUTES = 7  # of a refused message: SQS takes ten, and three are ours
-MAX_REASON_CHARS = 1_000  # beside a refused message, which with it must stay under SQS's 1 MiB
 ALLOWED_HEADERS = (
     "authorization, content-type, x-api-key, idempotency-key, x-ref-id, x-tag, x-reply-to, x-provider, x-deadline"
 )
@@ -55,7 +52,6 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-Handle = Callable[[Mapping[str, Any]], None]
 Routes = Mapping[tuple[str, str], Callable[[Request], Response]]
 
 
@@ -97,65 +93,6 @@ def no_such_route(request: Request) -> Response:
     raise NotFound("No such route")
 
 
-def each_record(event: Mapping[str, Any], handle: Handle, *, threads: int) -> dict[str, Any]:
-    """Handle every record of a batch, `threads` at a time; only those that failed come again."""
-
-    def attempt(record: Mapping[str, Any]) -> str | None:
-        try:
-            handle(record)
-        except Exception:
-            logger.exception("record failed")
-            return record["messageId"] if "messageId" in record else record["dynamodb"]["SequenceNumber"]
-        return None
-
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        failed = list(pool.map(attempt, event["Records"]))
-    return {"batchItemFailures": [{"itemIdentifier": record} for record in failed if record]}
-
-
-def message(record: Mapping[str, Any]) -> tuple[int, int | None]:
-    """The job id an SQS message hints at, and of which attempt it is, where it says.
-
-    Raises: InvalidRequest: what is malformed ends in the dead letters.
-    """
-    try:
-        told = json.loads(record["body"])
-        return int(told["id"]), int(told["attempt"]) if "attempt" in told else None
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise InvalidRequest("The message names no job") from error
-
-
-def body_of(record: Mapping[str, Any]) -> str:
-    """What an SQS message says, a byte order mark left out."""
-    return record["body"].removeprefix("\ufeff")
-
-
-def attribute_of(record: Mapping[str, Any], name: str) -> str | None:
-    """An SQS message's own attribute, where it has that one as a string."""
-    return _attributes(record).get(name)
-
-
-def refusing(handle: Handle, refuse: Callable[[str, Mapping[str, str]], None]) -> Handle:
-    """`handle`, but a message that can never be taken is given to `refuse`, with the reason, and is done with.
-
-    That is one whose sender is at fault. A limit passes, and so may a fault of ours: such a message comes again.
-    """
-
-    def handle_or_refuse(record: Mapping[str, Any]) -> None:
-        try:
-            handle(record)
-        except AiServerError as error:
-            if error.status >= TooManyRequests.status:
-                raise
-            about = {"messageId": record["messageId"], "errorCode": error.error_code}
-            reason = error.message[:MAX_REASON_CHARS]
-            sent = dict(list(_attributes(record).items())[:MAX_KEPT_ATTRIBUTES])
-            refuse(record["body"], {**sent, **about, "reason": reason})
-            logger.info("refused", extra={"message_id": record["messageId"], "error": error.error_code})
-
-    return handle_or_refuse
-
-
 def remaining_ms(context: Any) -> int:
     """What is left of the function's time limit."""
     return int(context.get_remaining_time_in_millis())
@@ -180,12 +117,6 @@ def _request(event: Mapping[str, Any], sent: Mapping[str, str], context: Any, ed
 def _texts(event: Mapping[str, Any], name: str) -> Mapping[str, str]:
     """A map of the event; API Gateway writes an empty one as null."""
     return event.get(name) or {}
-
-
-def _attributes(record: Mapping[str, Any]) -> dict[str, str]:
-    """The attributes an SQS message was sent with, as far as they are strings."""
-    sent: Mapping[str, Mapping[str, Any]] = record.get("messageAttributes") or {}
-    return {name: one["stringValue"] for name, one in sent.items() if one.get("dataType") == "String"}
 
 
 def _own_address(event: Mapping[str, Any]) -> str:
