@@ -14,16 +14,16 @@ DEFAULT_TAKE = 50
 
 
 def chat_status(request: Request) -> Response:
-    return Response(wiring.status().status.status(_job(request, "jobId")))
+    return Response(wiring.status().status.status(_job(request)))
 
 
 def chat(request: Request) -> Response:
-    return Response(render({"result": wiring.status().status.record(_job(request, "id"))}))
+    return Response(render({"result": wiring.status().status.record(_job(request))}))
 
 
 def wait(request: Request) -> Response:
     status = wiring.status().status
-    job = status.wait(_job(request, "id"), until_ms=request.deadline_ms)
+    job = status.wait(_job(request), until_ms=request.deadline_ms)
     return Response(render({"result": status.record(job)}))
 
 
@@ -101,9 +101,10 @@ def _owner(request: Request) -> str:
     return wiring.status().keys.authenticate(request.headers).id
 
 
-def _job(request: Request, id_name: str) -> Job:
+def _job(request: Request) -> Job:
+    """By `jobId`, `id` or `refId`: AI Server's requests differ in what they call it."""
     owner = _owner(request)
-    job_id = requests.integer(request.query, id_name)
+    job_id = requests.integer(request.query, "jobId") or requests.integer(request.query, "id")
     return wiring.status().status.job(owner, job_id=job_id, ref_id=requests.query(request.query, "refId"))
 
 

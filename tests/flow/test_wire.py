@@ -81,6 +81,8 @@ def test_our_key_does_not_reach_the_provider(header: str, product: Product) -> N
         ("DELETE", "/v1/chat/completions", None, (404, "NotFound", "invalid_request_error", "not_found")),
         ("GET", "/", None, (404, "NotFound", "invalid_request_error", "not_found")),
         ("GET", "/api/GetOpenAiChatStatus?jobId=1", None, (404, "NotFound", "invalid_request_error", "not_found")),
+        ("GET", "/api/GetOpenAiChatStatus?id=1", None, (404, "NotFound", "invalid_request_error", "not_found")),
+        ("GET", "/api/GetOpenAiChat?jobId=1", None, (404, "NotFound", "invalid_request_error", "not_found")),
         (
             *("GET", "/api/GetOpenAiChatStatus", None),
             (400, "ValidationException", "invalid_request_error", "invalid_request"),
