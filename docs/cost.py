@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiserver import edge
-from aiserver.aws.jobs import INLINE_BYTES
+from aiserver.aws.bodies import INLINE_BYTES
 from docs.generate import write
 from docs.metered import Metered, indexes_of, metered
 from docs.units import READ_BYTES, STORED_BYTES, TRANSACTION, WRITE_BYTES, item_bytes

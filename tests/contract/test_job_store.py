@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from aiserver.aws.bodies import INLINE_BYTES
 from aiserver.aws.items import unpack
-from aiserver.aws.jobs import INLINE_BYTES
 from aiserver.clock import job_id as make_id
 from aiserver.jobs.job import Job, due_shard
 from aiserver.jobs.ports import JobStore, Refused

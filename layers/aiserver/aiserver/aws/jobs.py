@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from aiserver.aws.bodies import BODY_TTL_S, Bodies
 from aiserver.aws.items import Item, pack, unpack, update
 from aiserver.errors import AiServerError
 from aiserver.jobs.job import Job
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_s3.client import S3Client
 
-INLINE_BYTES = 32 * 1024  # an item is one call less, an object cheaper: docs/decisions/0007
-BODY_TTL_S = 60 * 86_400  # after the deadline: 3 days of callbacks, then at most 25 + 30 until the job is forgotten
-REF_TTL_MS = BODY_TTL_S * 1000  # a RefId leads to its job for as long as there can be one
+REF_TTL_S = BODY_TTL_S  # a RefId leads to its job for as long as its bodies are kept
 PAUSE_S = 0.02
 TRIES = 8  # of a write, each only after it met another one on the same item, or an id that was taken
 DUE_PAGE = 100  # of the due index: few enough to be fresh when looked after
@@ -40,9 +39,8 @@ class DynamoJobs:
         self, table: str, bucket: str, dynamodb: "DynamoDBClient", s3: "S3Client | None", new_id: Callable[[], int]
     ) -> None:
         self._table = table
-        self._bucket = bucket
         self._dynamodb = dynamodb
-        self._s3 = s3
+        self._bodies = Bodies(table, bucket, dynamodb, s3)
         self._new_id = new_id
 
     def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> Accepted:
@@ -50,17 +48,12 @@ class DynamoJobs:
         for attempt in range(TRIES):
             _pause(attempt)
             token = secrets.token_hex(8)  # the id may turn out to be taken: an object's name is nobody else's
-            job = replace(job, request_at=self._place(job.id, "request", token, request))
-            bodies = [self._body_item(job, "REQUEST", request)] if job.request_at == "item" else []
+            at, bodies = self._bodies.put(job, "request", token, request)
+            job = replace(job, request_at=at)
             if result is not None:
-                at = self._place(job.id, "result", token, result)
-                job = replace(job, result_at=at, result_bytes=len(result))
-                bodies += [self._body_item(job, "RESULT", result)] if at == "item" else []
-            writes = [
-                *self._create_writes(job, now_ms=now_ms, lost=lost),
-                *({"Put": {"TableName": self._table, "Item": body}} for body in bodies),
-            ]
-            reasons = self._transact(writes)
+                at, more = self._bodies.put(job, "result", token, result)
+                job, bodies = replace(job, result_at=at, result_bytes=len(result)), bodies + more
+            reasons = self._transact([*self._create_writes(job, now_ms=now_ms, lost=lost), *bodies])
             if not reasons:
                 return Accepted(job, created=True)
             if ref := reasons[1].get("Item"):
@@ -80,7 +73,7 @@ class DynamoJobs:
             "pk": f"REF#{job.owner}#{job.ref_id}",
             "sk": "REF",
             "job_id": job.id,
-            "ttl": (job.deadline + REF_TTL_MS) // 1000,
+            "ttl": job.deadline // 1000 + REF_TTL_S,
         }
         return [
             {
@@ -133,15 +126,13 @@ class DynamoJobs:
         raise AiServerError(f"Job {job_id} is being written by others all the time")
 
     def complete(self, transition: Transition, job: Job, params: Mapping[str, Value], result: bytes) -> Refused | None:
-        at = self._place(job.id, "result", str(params["lease_token"]), result)  # again the same, when written again
+        token = str(params["lease_token"])  # again the same, when it is written again
+        at, bodies = self._bodies.put(job, "result", token, result)
         params = {**params, "result_at": at, "result_bytes": len(result)}
         change = {"TableName": self._table, "Key": pack(_job_key(job.id)), **update(transition, params)}
-        writes: list[dict[str, Any]] = [{"Update": change}]
-        if at == "item":
-            writes.append({"Put": {"TableName": self._table, "Item": self._body_item(job, "RESULT", result)}})
         for attempt in range(TRIES):
             _pause(attempt)
-            reasons = self._transact(writes)
+            reasons = self._transact([{"Update": change}, *bodies])
             if not reasons:
                 return None
             if reasons[0].get("Code") == "ConditionalCheckFailed":
@@ -157,16 +148,13 @@ class DynamoJobs:
         return job if is_made(transition, stored, params) else Refused(job)
 
     def request(self, job: Job) -> bytes | None:
-        return self._body(job, "REQUEST", job.request_at)
+        return self._bodies.read(job, "request", job.request_at)
 
     def result(self, job: Job) -> bytes | None:
-        return self._body(job, "RESULT", job.result_at) if job.result_at else None
+        return self._bodies.read(job, "result", job.result_at) if job.result_at else None
 
     def link(self, at: str | None, *, seconds: int) -> str | None:
-        if at in (None, "item") or self._s3 is None:
-            return None
-        where = {"Bucket": self._bucket, "Key": at, "ResponseContentType": "application/json"}
-        return self._s3.generate_presigned_url("get_object", Params=where, ExpiresIn=seconds)
+        return self._bodies.link(at, seconds=seconds)
 
     def due(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
         more: dict[str, Any] = {}
@@ -231,32 +219,6 @@ class DynamoJobs:
                 found[job.id] = job
             wanted = dict(answer.get("UnprocessedKeys", {}))
         return [found[i] for i in ids if i in found]
-
-    def _body_item(self, job: Job, kind: str, body: bytes) -> dict[str, Any]:
-        ttl = job.deadline // 1000 + BODY_TTL_S
-        return pack({"pk": f"JOB#{job.id}", "sk": kind, "body": body, "ttl": ttl})
-
-    def _body(self, job: Job, kind: str, at: str) -> bytes | None:
-        if at != "item":
-            if self._s3 is None:
-                raise AiServerError("This function reads no large bodies")
-            try:
-                return self._s3.get_object(Bucket=self._bucket, Key=at)["Body"].read()
-            except self._s3.exceptions.NoSuchKey:  # said only to who may list the bucket; others hear 403
-                return None
-        key = pack({"pk": f"JOB#{job.id}", "sk": kind})
-        found = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
-        return bytes(unpack(found["Item"])["body"]) if "Item" in found else None
-
-    def _place(self, job_id: int, kind: str, token: str, body: bytes) -> str:
-        """Where a body goes: "item", to be written beside its job, or an object that is written here and now."""
-        if len(body) <= INLINE_BYTES:
-            return "item"
-        if self._s3 is None:
-            raise AiServerError("This function writes no large bodies")
-        key = f"jobs/{job_id}/{kind}-{token}"
-        self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
-        return key
 
     def _transact(self, writes: list[dict[str, Any]]) -> list[Any]:
         """Nothing when it was written, else a reason for each write. Two at once on one item is a reason, too."""
