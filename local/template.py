@@ -153,11 +153,6 @@ def gateway_responses(template: Template) -> dict[str, GatewayResponse]:
     }
 
 
-def binary_media_types(template: Template) -> list[str]:
-    """Media types the API passes as base64; without any, a body is always text."""
-    return list(_api_body(template).get("x-amazon-apigateway-binary-media-types", []))
-
-
 def stage(template: Template) -> str:
     """The name of the API's stage."""
     return _only(template, "AWS::ApiGateway::Stage")["StageName"]
