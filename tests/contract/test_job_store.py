@@ -187,11 +187,14 @@ def test_a_late_worker_changes_nothing(jobs: JobStore, clock: FakeClock) -> None
     assert jobs.get(late.id) == now_its
 
 
-def test_a_finish_that_was_committed_but_not_confirmed_counts_as_made(jobs: JobStore, clock: FakeClock) -> None:
+@pytest.mark.parametrize("size", [2, INLINE_BYTES + 1])
+def test_a_finish_that_was_committed_but_not_confirmed_counts_as_made(
+    size: int, jobs: JobStore, clock: FakeClock
+) -> None:
     taken = claimed(jobs, clock)
     params = answered(taken, clock)
-    assert jobs.complete(COMPLETE, taken, params, b"{}") is None
-    assert jobs.complete(COMPLETE, taken, params, b"{}") is None
+    assert jobs.complete(COMPLETE, taken, params, b"r" * size) is None
+    assert jobs.complete(COMPLETE, taken, params, b"r" * size) is None
 
 
 def test_a_call_whose_mark_was_committed_but_not_confirmed_is_counted_once(jobs: JobStore, clock: FakeClock) -> None:

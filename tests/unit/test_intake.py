@@ -82,6 +82,14 @@ def test_a_ref_id_makes_two_messages_one_job_and_another_request_a_conflict(open
     assert reasons(open_stack)[other]["errorCode"] == "Conflict"
 
 
+def test_a_refused_message_keeps_as_many_attributes_as_sqs_takes_beside_the_reason(open_stack: MotoStack) -> None:
+    mine = {f"mine{number}": "x" for number in range(10)}
+    assert open_stack.invoke("intake", sent("not JSON", **mine)) == {"batchItemFailures": []}
+    (kept,) = reasons(open_stack).values()
+    assert len(kept) == 10
+    assert {"errorCode", "messageId", "reason", "mine0"} <= set(kept)
+
+
 def test_links_lead_to_the_api_or_to_the_public_address(open_stack: MotoStack) -> None:
     open_stack.invoke("intake", sent(body(refId="here")))
     open_stack.parameters["PublicBaseUrl"] = "https://ai.example.org"

@@ -219,6 +219,24 @@ def raw_server(*pieces: bytes, pause_s: float) -> Iterator[str]:
         thread.join()
 
 
+def test_a_call_whose_time_is_over_before_it_connects_was_never_made(upstream: ScriptedProvider) -> None:
+    upstream.requests.clear()
+    with pytest.raises(ProviderUnavailable):
+        call(upstream.base_url, deadline_s=0)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\r\nlines"])
+def test_a_key_that_no_header_can_hold_is_the_gateway_s_own_trouble_and_no_call(
+    key: str, upstream: ScriptedProvider
+) -> None:
+    upstream.requests.clear()
+    with pytest.raises(ProviderAuth) as refused:
+        call(upstream.base_url, key=key)
+    assert (upstream.requests, refused.value.may_be_billed) == ([], False)
+    assert key not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "pieces",
     [

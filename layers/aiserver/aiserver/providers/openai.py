@@ -77,6 +77,8 @@ class OpenAi:
                 content = _read(response)
         except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.WriteError, httpcore.WriteTimeout) as error:
             raise ProviderUnavailable(f"Provider {provider.name} cannot be reached") from error
+        except (httpcore.LocalProtocolError, UnicodeEncodeError):  # nothing was sent; its words would tell the key
+            raise ProviderAuth(f"The key of provider {provider.name} cannot stand in a header") from None
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpx.DecodingError) as error:
             raise ProviderTimeout(f"Provider {provider.name} did not answer in time", may_be_billed=True) from error
         answer = UpstreamAnswer(status, answered, content)
