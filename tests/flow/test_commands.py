@@ -189,6 +189,7 @@ def test_a_failed_job_is_redriven_by_its_operator(product: Product) -> None:
         f"aiserver: job {queued['id']} is Completed; only a Failed one can be redriven",
         "aiserver: job 4711 is unknown, or past its time to live",
     ]
+    assert product.ended("redriven-2")["state"] == "Completed"
 
 
 def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:

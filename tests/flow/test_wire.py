@@ -200,6 +200,8 @@ def test_fifty_at_once_with_one_ref_id_are_one_job_and_one_call(product: Product
         "/api/QueueOpenAiChatCompletion", content='{"refId":"fifty","request":%s}' % CHAT, headers=other
     )
     assert theirs.json()["id"] != answers[0].json()["id"]
+    told = product.http.get("/api/WaitForOpenAiChat", params={"refId": "fifty"}, headers=other).json()["result"]
+    assert (told["id"], told["state"]) == (theirs.json()["id"], "Completed")
 
 
 def test_the_openai_shaped_queue_route_takes_our_members_as_headers(product: Product, hook: Receiver) -> None:
