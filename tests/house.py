@@ -8,7 +8,7 @@ from aiserver.errors import ProviderError, UpstreamAnswer
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages
 from aiserver.providers.provider import Provider
-from aiserver.replyto import Delivery
+from aiserver.replyto.replier import Delivery
 from aiserver.router import Router
 from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.usecases.reply import Reply

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.transitions import CLAIM, DELIVER, MARK_CALL
-from aiserver.replyto import Delivery
+from aiserver.replyto.replier import Delivery
 from tests.crash.world import World
 from tests.house import CALLBACK_LEASE_MS, LEASE_MS
 

@@ -17,7 +17,7 @@ from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout,
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import ENDED, Callback
 from aiserver.keys import Authenticator
-from aiserver.replyto import Delivery
+from aiserver.replyto.replier import Delivery
 from aiserver.usecases.finished import Finished
 from tests import stack
 from tests.crash.death import Crashes, Died, promise

@@ -10,7 +10,8 @@ from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import DELIVER
-from aiserver.replyto import CallbackRefused, Delivery
+from aiserver.replyto.address import CallbackRefused
+from aiserver.replyto.replier import Delivery
 from aiserver.usecases.finished import Finished
 from aiserver.usecases.reply import MAX_BODY_BYTES
 from tests.fakes import FakeEvents

@@ -13,15 +13,9 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from aiserver.errors import InvalidRequest
-from aiserver.replyto import (
-    MAX_ANSWER_BYTES,
-    CallbackRefused,
-    NameNotFound,
-    Replier,
-    ResolverFailed,
-    is_public,
-    signature_headers,
-)
+from aiserver.replyto.address import CallbackRefused, NameNotFound, ResolverFailed, is_public
+from aiserver.replyto.replier import MAX_ANSWER_BYTES, Replier
+from aiserver.replyto.signature import signature_headers
 from local.receiver import receiver
 
 PUBLIC = "93.184.215.14"

@@ -200,7 +200,7 @@ def finished() -> "Finished":
 def reply() -> "Reply":
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsMessages
-    from aiserver.replyto import Replier
+    from aiserver.replyto.replier import Replier
     from aiserver.settings import ReplySettings
     from aiserver.usecases.reply import Reply
 
@@ -241,7 +241,7 @@ def _jobs(table: str, bucket: str) -> Any:
 
 
 def _enqueue(jobs: Any, messages: Any, config: Any, settings: "QueueSettings | IntakeSettings") -> "Enqueue":
-    from aiserver.replyto import Replier
+    from aiserver.replyto.replier import Replier
     from aiserver.router import Router
     from aiserver.usecases.enqueue import Enqueue
 

@@ -10,7 +10,9 @@ from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import DELIVER, DELIVERED, GIVE_UP, RETRY_LATER, Value
 from aiserver.keys import KeyStore
-from aiserver.replyto import CallbackRefused, Delivery, Replier, signature_headers
+from aiserver.replyto.address import CallbackRefused
+from aiserver.replyto.replier import Delivery, Replier
+from aiserver.replyto.signature import signature_headers
 from aiserver.usecases import documents
 from aiserver.usecases.ends import CALLBACK_DUE_MS, settled_ttl
 from aiserver.wire.dates import retry_after_s
