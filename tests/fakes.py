@@ -1,5 +1,6 @@
 """In-memory ports for tests; they pass the same contract suite as the AWS adapters."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -151,6 +152,27 @@ class FakeMessages:
 
     def send_callback(self, job_id: int, *, delay_s: int = 0) -> None:
         self.callbacks.append((job_id, delay_s))
+
+
+class FakeSlots:
+    """jobs.ports.Slots in a dict, for many threads."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, dict[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, name: str, *, limit: int, now_ms: int, until_ms: int) -> int | None:
+        with self._lock:
+            taken = self.taken.setdefault(name, {})
+            for slot in range(limit):
+                if taken.get(slot, 0) < now_ms:
+                    taken[slot] = until_ms
+                    return slot
+        return None
+
+    def give_back(self, name: str, slot: int, *, until_ms: int) -> None:
+        if self.taken.get(name, {}).get(slot) == until_ms:
+            del self.taken[name][slot]
 
 
 class FakeEvents:

@@ -1,22 +1,24 @@
 """The use cases over fakes: one owner's house, with a provider that does as it is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiserver import keys
 from aiserver.errors import ProviderError, UpstreamAnswer
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages
 from aiserver.providers.provider import Provider
 from aiserver.replyto.replier import Delivery
 from aiserver.router import Router
+from aiserver.usecases.callbacks import CallbackTest, Redeliver
 from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.usecases.reply import Reply
 from aiserver.usecases.status import Status
 from aiserver.usecases.sweep import Sweep
 from aiserver.usecases.work import Work
 from aiserver.wire import requests
-from tests.fakes import FakeClock, FakeJobs, FakeKeys, FakeMessages
+from tests.fakes import FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
 
 BODY = '{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 ANSWER = UpstreamAnswer(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
@@ -26,6 +28,7 @@ SWEEPER_MS = 50_000
 REPLY_MS = 30_000
 MARGIN_S = 120
 LEASE_MS = WORKER_MS + MARGIN_S * 1000
+PER_RECEIVER = 10
 CALLBACK_LEASE_MS = REPLY_MS + MARGIN_S * 1000
 
 
@@ -54,10 +57,13 @@ class FakeReplier:
         self.outcomes: list[Delivery | Exception] = []
         self.posts: list[tuple[str, bytes, dict[str, str]]] = []
 
-    def check(self, url: str) -> None:
+    def receiver(self, url: str) -> str:
+        return url.split("/")[2]
+
+    def check(self, url: str, hosts: Collection[str] = ()) -> None:
         pass
 
-    def post(self, url: str, body: bytes, headers: dict[str, str]) -> Delivery:
+    def post(self, url: str, body: bytes, headers: dict[str, str], hosts: Collection[str] = ()) -> Delivery:
         self.posts.append((url, body, headers))
         outcome = self.outcomes.pop(0) if self.outcomes else Delivery(200, None)
         if isinstance(outcome, Exception):
@@ -78,6 +84,7 @@ class UseCases:
         protocol: Any,
         replier: Any,
         keys: FakeKeys,
+        slots: Any,
         secrets: Any = None,
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
@@ -86,7 +93,19 @@ class UseCases:
         self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
         self.sweep = Sweep(jobs, messages, clock, threads=1, **common)
         self.status = Status(jobs, clock, clock.advance)
-        self.reply = Reply(jobs, messages, keys, replier, clock, lease_margin_s=MARGIN_S, **common)
+        self.redeliver = Redeliver(jobs, messages, clock)
+        self.callback_test = CallbackTest(replier, clock)
+        self.reply = Reply(
+            jobs,
+            messages,
+            keys,
+            replier,
+            slots,
+            clock,
+            per_receiver=PER_RECEIVER,
+            lease_margin_s=MARGIN_S,
+            **common,
+        )
 
 
 def configured(*providers: dict[str, Any]) -> list[Provider]:
@@ -103,11 +122,15 @@ class House(UseCases):
         *providers: dict[str, Any],
         jobs: Callable[[FakeClock], FakeJobs] = FakeJobs,
         secrets: Callable[[FakeClock], Any] = lambda _: None,
+        replier: Any = None,
     ) -> None:
         self.clock = FakeClock()
         self.jobs = jobs(self.clock)
         self.messages = FakeMessages()
         self.keys = FakeKeys()
+        _, key = keys.create("mine", now_ms=self.clock.now)
+        self.keys.stored[ME.owner] = key
+        self.slots = FakeSlots()
         self.replier = FakeReplier()
         self.protocol = FakeProtocol(self.clock)
         self.providers = configured(*(providers or ({"name": "p", "models": {"m": ""}},)))
@@ -117,8 +140,9 @@ class House(UseCases):
             jobs=self.jobs,
             messages=self.messages,
             protocol=self.protocol,
-            replier=self.replier,
+            replier=replier or self.replier,
             keys=self.keys,
+            slots=self.slots,
             secrets=secrets(self.clock),
         )
 

@@ -1,4 +1,4 @@
-"""Accepts jobs, cancels them, and sends a callback again: what POST /api/{name} and the queue route do."""
+"""Accepts jobs, cancels them, sends a callback again or a sample: what POST /api/{name} and the queue route do."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from aiserver.usecases import documents
 from aiserver.usecases.enqueue import Caller
 from aiserver.wire import requests
 from aiserver.wire.render import dump, render
+from aiserver.wire.samples import CHAT_COMPLETION
 
 BATCH = "[]"
 MAX_BATCH = 100
@@ -44,7 +45,16 @@ def cancel(request: Request) -> Response:
 
 
 def redeliver(request: Request) -> Response:
-    return Response(_state(wiring.queue().enqueue.redeliver(_job(request))))
+    return Response(_state(wiring.queue().redeliver.redeliver(_job(request))))
+
+
+def try_receiver(request: Request) -> Response:
+    """A sample callback, now: what its receiver says is the answer."""
+    key = wiring.queue().keys.authenticate(request.headers)
+    tried = wiring.queue().callback_test.send(key, requests.reply_to(request.body), CHAT_COMPLETION)
+    status, error = tried.delivery.status, tried.delivery.error
+    told = {"webhookId": tried.message_id, "delivered": error is None, "status": status, "error": error}
+    return Response(render(told | {"durationMs": tried.took_ms}))
 
 
 def by_name(request: Request) -> Response:
@@ -62,6 +72,7 @@ NAMES = {
     "queueopenaichatcompletion" + BATCH: queue_chats,
     "canceljob": cancel,
     "redelivercallback": redeliver,
+    "testcallback": try_receiver,
 }
 ROUTES: edge.Routes = {
     ("POST", "/v1/queue/chat/completions"): queue_openai,

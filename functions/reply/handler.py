@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
+
 from aiserver import edge, records, wiring
+from aiserver.jobs.states import Callback
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -11,7 +14,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     def deliver(record: Mapping[str, Any]) -> None:
         job_id, _ = records.message(record)
-        reply.deliver(job_id, left_ms=edge.remaining_ms(context))
+        if reply.deliver(job_id, left_ms=edge.remaining_ms(context)) == Callback.DEAD:
+            with single_metric(name="DeadCallbacks", unit=MetricUnit.Count, value=1):
+                pass
 
     return records.each_record(event, deliver, threads=len(event["Records"]))
 

@@ -13,6 +13,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     swept = wiring.sweep().sweep(left_ms=edge.remaining_ms(context) - STOP_MS)
     with single_metric(name="OldestDueAge", unit=MetricUnit.Milliseconds, value=swept.oldest_due_ms) as metric:
         metric.add_metadata("jobs", swept.jobs)
+    if swept.dead_callbacks:
+        with single_metric(name="DeadCallbacks", unit=MetricUnit.Count, value=swept.dead_callbacks):
+            pass
     return {"jobs": swept.jobs, "oldestDueMs": swept.oldest_due_ms}
 
 

@@ -27,6 +27,7 @@ EXPECTED = {
     "T10": "state = 'Started', owner = 'me'",
     "T11": "state = 'Failed'",
     "C1": "cb = 'Pending', cb_next_at <= now, cb_attempt < 10",
+    "C1b": "cb = 'Pending', cb_next_at <= now",
     "C2": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd'",
     "C3": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd'",
     "C4": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd'",

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.aws.messages import BusEvents, SqsMessages
+from aiserver.aws.slots import DynamoSlots
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import Events, JobStore, Messages
+from aiserver.jobs.ports import Events, JobStore, Messages, Slots
 from local import aws
 from tests.contract.conftest import table_properties
 from tests.crash.death import Crashes, Guarded
-from tests.fakes import FakeClock, FakeEvents, FakeJobs, FakeMessages
+from tests.fakes import FakeClock, FakeEvents, FakeJobs, FakeMessages, FakeSlots
 
 OWNER = "example00000"  # whose key the event files hold
 BUCKET = "crash-bodies"
@@ -35,6 +36,7 @@ class Place(Protocol):
     seen: JobStore
     messages: Messages
     events: Events
+    slots: Slots
 
     def sent(self) -> list[Sent]:
         """Take what was sent since last asked."""
@@ -52,8 +54,8 @@ class Fakes:
     def __init__(self, clock: FakeClock, crashes: Crashes) -> None:
         self.seen = FakeJobs(clock)
         self._messages = FakeMessages()
-        ports: list[Any] = [Guarded(port, crashes) for port in (self.seen, self._messages, FakeEvents())]
-        self.jobs, self.messages, self.events = ports
+        ports: Any = [Guarded(port, crashes) for port in (self.seen, self._messages, FakeEvents(), FakeSlots())]
+        self.jobs, self.messages, self.events, self.slots = ports
 
     def sent(self) -> list[Sent]:
         jobs = [
@@ -91,6 +93,7 @@ class EmbeddedCloud:
         self.jobs = DynamoJobs(self._table, BUCKET, dynamodb, s3, clock.job_id)
         self.messages = SqsMessages(sqs, hosted=job, gpu=job, callback=callback)
         self.events = BusEvents("default", events)
+        self.slots = DynamoSlots(self._table, dynamodb)
 
     def _fresh_table(self) -> str:
         there = self._dynamodb.list_tables()["TableNames"]

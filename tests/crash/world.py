@@ -84,13 +84,18 @@ class World:
             jobs=place.jobs,
             messages=place.messages,
             protocol=_Outside(call=self.crashes.around(self._call, "provider")),
-            replier=_Outside(check=self.replier.check, post=self.crashes.around(self.post_callback, "receiver")),
+            replier=_Outside(
+                receiver=self.replier.receiver,
+                check=self.replier.check,
+                post=self.crashes.around(self.post_callback, "receiver"),
+            ),
             keys=known,
+            slots=place.slots,
         )
         front = Edge(self.clock, []), Authenticator(known, self.clock)
         wiring.reset()
         wiring.put(
-            queue=wiring.QueueParts(*front, parts.enqueue, parts.status),
+            queue=wiring.QueueParts(*front, parts.enqueue, parts.status, parts.redeliver, parts.callback_test),
             worker=parts.work,
             finished=Finished(place.messages, place.events),
             reply=parts.reply,

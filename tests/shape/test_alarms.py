@@ -10,8 +10,10 @@ from tests import stack
 OPERATE = REPOSITORY / "docs" / "operate.md"
 ALARMS = stack.of_type("AWS::CloudWatch::Alarm")
 FREE_ALARMS = 10  # CloudWatch's always-free tier, https://aws.amazon.com/cloudwatch/pricing/
-OVERDUE = ALARMS["OverdueJobsAlarm"]
-DEAD_LETTERS = {stack.the_one(one["Dimensions"]): one for name, one in ALARMS.items() if one is not OVERDUE}
+OVERDUE, DEAD_CALLBACKS = ALARMS["OverdueJobsAlarm"], ALARMS["DeadCallbacksAlarm"]
+DEAD_LETTERS = {
+    stack.the_one(one["Dimensions"]): one for one in ALARMS.values() if one not in (OVERDUE, DEAD_CALLBACKS)
+}
 
 
 def dead_letter_queues() -> set[str]:
@@ -24,7 +26,7 @@ def dead_letter_queues() -> set[str]:
 
 def test_each_dead_letter_queue_has_an_alarm_of_its_own() -> None:
     assert set(DEAD_LETTERS) == dead_letter_queues()
-    assert len(ALARMS) == len(DEAD_LETTERS) + 1
+    assert len(ALARMS) == len(DEAD_LETTERS) + 2
 
 
 @pytest.mark.parametrize("queue", DEAD_LETTERS)
@@ -46,6 +48,19 @@ def test_ten_minutes_without_a_sweep_raise_an_alarm() -> None:
     variables = stack.variables("SweepFunction")
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == OVERDUE["Namespace"]
     assert {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]} in OVERDUE["Dimensions"]
+
+
+def test_a_single_dead_callback_raises_an_alarm_whoever_has_given_it_up() -> None:
+    assert (DEAD_CALLBACKS["MetricName"], DEAD_CALLBACKS["Statistic"], DEAD_CALLBACKS["Threshold"]) == (
+        "DeadCallbacks",
+        "Sum",
+        0,
+    )
+    assert DEAD_CALLBACKS["TreatMissingData"] == "notBreaching"
+    for function in ("ReplyFunction", "SweepFunction"):
+        variables = stack.variables(function)
+        assert variables["POWERTOOLS_METRICS_NAMESPACE"] == DEAD_CALLBACKS["Namespace"]
+        assert {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]} in DEAD_CALLBACKS["Dimensions"]
 
 
 @pytest.mark.parametrize("alarm", ALARMS)

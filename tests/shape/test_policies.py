@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from aiserver.jobs.transitions import TABLE
 from tests import stack
 from tests.stack import FUNCTIONS
 
@@ -19,7 +20,7 @@ ALLOWED = {
     ("IntakeRole", "${BodiesBucket.Arn}/*"): "objects of the own bucket, named by job",
     ("WorkerRole", "${BodiesBucket.Arn}/*"): "objects of the own bucket, named by job",
     ("StatusRole", "${BodiesBucket.Arn}/*"): "objects of the own bucket, named by job",
-    ("ReplyRole", "${BodiesBucket.Arn}/*"): "objects of the own bucket, named by job",
+    ("ReplyRole", "${BodiesBucket.Arn}/jobs/*/result-*"): "results, named by job; no requests",
     ("TracingPolicy", "*"): "X-Ray's write actions know no resources",
     ("BodiesBucketPolicy", "s3:*"): "a Deny: nothing without TLS",
     ("BodiesBucketPolicy", "${BodiesBucket.Arn}/*"): "a Deny: nothing without TLS",
@@ -126,6 +127,28 @@ def test_a_function_may_read_what_its_event_sources_poll(function: str) -> None:
 
 def test_only_who_writes_bodies_may_put_whole_items_into_the_jobs_table() -> None:
     assert {role for role in ROLES if "dynamodb:PutItem" in actions_on(role, "JobsTable")} == WRITES_BODIES
+
+
+def test_the_deliverer_of_callbacks_may_write_their_fields_its_slots_and_nothing_else() -> None:
+    """What IAM allows is what its transitions and its slots name, so that neither can grow without the other."""
+    mine = [row for row in TABLE if row.writer == "reply"]
+    touched = {"pk", "sk"} | {one.attribute for row in mine for one in row.conditions}
+    touched |= {name for row in mine for name in (*row.effects, *row.adds, *row.removes)}
+    job, slots = (one["Condition"] for one in writes_of("ReplyRole"))
+    assert job["ForAllValues:StringLike"] == {"dynamodb:LeadingKeys": ["JOB#*"]}
+    assert sorted(job["ForAllValues:StringEquals"]["dynamodb:Attributes"]) == sorted(touched)
+    assert slots == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["SLOTS#receiver#*"]}}
+
+
+def test_the_deliverer_of_callbacks_reads_keys_and_no_providers_results_and_no_requests_in_the_bucket() -> None:
+    (keys,) = [one for owner, one in statements() if owner == "ReplyRole" and "ConfigTable" in str(one["Resource"])]
+    assert keys["Action"] == ["dynamodb:GetItem"]
+    assert keys["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["KEY"]}}
+    assert actions_on("ReplyRole", "BodiesBucket") == {"s3:GetObject", "s3:ListBucket"}
+
+
+def writes_of(role: str) -> list[dict[str, Any]]:
+    return [one for owner, one in statements() if owner == role and "dynamodb:UpdateItem" in one["Action"]]
 
 
 def test_who_reads_bodies_may_list_them_or_else_s3_calls_what_is_gone_forbidden() -> None:

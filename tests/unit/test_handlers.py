@@ -23,7 +23,17 @@ from tests.stack import TEMPLATE, properties
 
 ORIGIN, FOREIGN = "https://app.example.com", "https://evil.example.net"
 PROMPT = "Why is the sky blue?"
-CALLS = ("chat", "chat.no-key", "queue", "queue.openai", "queue.reply-to", "queue.cancel", "status", "status.models")
+CALLS = (
+    "chat",
+    "chat.no-key",
+    "queue",
+    "queue.openai",
+    "queue.reply-to",
+    "queue.cancel",
+    "queue.test-callback",
+    "status",
+    "status.models",
+)
 
 
 @pytest.fixture
@@ -309,6 +319,57 @@ def test_a_callback_s_message_has_it_delivered_signed(stack: MotoStack) -> None:
     assert arrived.body == stack.jobs().result(job)
     assert arrived.is_signed_by(WEBHOOK_SECRET)
     assert (arrived.headers["x-job-id"], arrived.headers["x-tag"]) == (str(job.id), "tag%20%C3%A9")
+
+
+def test_a_sample_callback_is_sent_now_signed_and_no_job_is_behind_it(stack: MotoStack) -> None:
+    stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
+    with receiver() as there:
+        answer = stack.invoke("queue", event("queue.test-callback") | {"body": json.dumps({"replyTo": there.url})})
+        arrived = there.next(timeout_s=5)
+    told = body(answer)
+    assert (answer["statusCode"], told["delivered"], told["status"]) == (200, True, 200)
+    assert told["durationMs"] >= 0
+    assert arrived.is_signed_by(WEBHOOK_SECRET)
+    assert arrived.headers["webhook-id"] == told["webhookId"] != ""
+    assert told["webhookId"].startswith("msg_test_")
+    assert (arrived.headers["x-job-id"], arrived.headers["x-job-state"]) == ("0", "Completed")
+    assert json.loads(arrived.body)["choices"][0]["message"]["role"] == "assistant"
+    assert stack.jobs().page("example00000", tag=None, state=None, take=9, cursor=None).jobs == []
+
+
+def test_what_a_receiver_says_to_a_sample_is_told_to_who_asked(stack: MotoStack) -> None:
+    stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
+    with receiver(lambda _: 500) as there:
+        told = body(stack.invoke("queue", event("queue.test-callback") | {"body": json.dumps({"ReplyTo": there.url})}))
+    assert (told["delivered"], told["status"]) == (False, 500)
+    assert told["error"].startswith("status 500")
+    nobody = body(stack.invoke("queue", event("queue.test-callback") | {"body": json.dumps({"replyTo": there.url})}))
+    assert (nobody["delivered"], "status" in nobody) == (False, False)
+    assert nobody["error"]
+
+
+@pytest.mark.parametrize("asked", ["{}", "[]", '{"replyTo":""}', '{"replyTo":1}', '{"replyTo":"https://10.0.0.1/"}'])
+def test_a_sample_callback_to_nowhere_or_inside_is_refused(asked: str, stack: MotoStack) -> None:
+    assert is_error(stack.invoke("queue", event("queue.test-callback") | {"body": asked}), 400, "ValidationException")
+
+
+def test_a_dead_callback_is_a_metric_whether_its_deliverer_or_the_sweeper_gives_it_up(
+    stack: MotoStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
+    now = wiring.CLOCK.now_ms()
+    with receiver(lambda _: 410) as there:
+        put_job(
+            stack, job_id("reply"), state="Failed", cb="Pending", cb_next_at=now, reply_to=there.url, error_code="X"
+        )
+        stack.invoke("reply", event("reply"))
+    put_job(stack, 4711, state="Failed", cb="Delivering", cb_attempt=10, cb_token="t", cb_lease_until=now, due_at=now)
+    stack.invoke("sweep", event("sweep"))
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    dead = [line for line in told if "DeadCallbacks" in line]
+    assert [(one["DeadCallbacks"], one["service"]) for one in dead] == [([1.0], STACK_NAME)] * 2
+    alarm = properties("DeadCallbacksAlarm")
+    assert all(one["_aws"]["CloudWatchMetrics"][0]["Namespace"] == alarm["Namespace"] for one in dead)
 
 
 def test_the_sweep_sends_an_overdue_job_s_message_again(stack: MotoStack, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from aiserver import keys
 from aiserver.errors import Conflict, ProviderRejected
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.job import Job
@@ -12,19 +11,13 @@ from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import DELIVER
 from aiserver.replyto.address import CallbackRefused
 from aiserver.replyto.replier import Delivery
+from aiserver.usecases.ends import CALLBACK_DUE_MS
 from aiserver.usecases.finished import Finished
 from aiserver.usecases.reply import MAX_BODY_BYTES
 from tests.fakes import FakeEvents
-from tests.house import ANSWER, CALLBACK_LEASE_MS, House
+from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_RECEIVER, House
 
 REFUSED = Delivery(500, "status 500: no")
-
-
-def house_with_key() -> House:
-    house = House()
-    _, key = keys.create("mine", now_ms=house.clock.now)
-    house.keys.stored["me"] = key
-    return house
 
 
 def completed(house: House, **options: object) -> Job:
@@ -32,7 +25,7 @@ def completed(house: House, **options: object) -> Job:
 
 
 def test_the_bare_result_is_posted_once_with_who_it_is_about_in_headers() -> None:
-    house = house_with_key()
+    house = House()
     job = completed(house, tag="ü/1", ref_id="a b")
     assert (job.cb, job.ttl) == (Callback.PENDING, None)
     house.deliver(job)
@@ -48,7 +41,7 @@ def test_the_bare_result_is_posted_once_with_who_it_is_about_in_headers() -> Non
 
 @pytest.mark.parametrize("end", ["Failed", "Cancelled", "Expired"])
 def test_every_end_is_told(end: str) -> None:
-    house = house_with_key()
+    house = House()
     job = house.accept(reply_to="https://r.io/hook", deadline=60)
     if end == "Failed":
         house.protocol.outcomes = [ProviderRejected("too long")]
@@ -67,7 +60,7 @@ def test_every_end_is_told(end: str) -> None:
 
 
 def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() -> None:
-    house = house_with_key()
+    house = House()
     job = completed(house)
     started = house.clock.now
     house.replier.outcomes = [REFUSED] * 10
@@ -92,7 +85,7 @@ def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() 
     [("120", 120), ("1", 5), (None, 5), ("999999999", 86_400), ("soon", 5), ("Fri, 15 Jan 2027 08:10:00 GMT", 600)],
 )
 def test_a_receiver_that_asks_to_wait_is_heeded_within_reason(retry_after: str | None, wait_s: int) -> None:
-    house = house_with_key()
+    house = House()
     job = completed(house)
     house.replier.outcomes = [Delivery(429, "status 429", retry_after)]
     house.deliver(job)
@@ -101,7 +94,7 @@ def test_a_receiver_that_asks_to_wait_is_heeded_within_reason(retry_after: str |
 
 @pytest.mark.parametrize("last", [Delivery(410, "status 410"), CallbackRefused("private")])
 def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: Delivery | Exception) -> None:
-    house = house_with_key()
+    house = House()
     job = completed(house)
     house.replier.outcomes = [last]
     house.deliver(job)
@@ -109,7 +102,7 @@ def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: D
 
 
 def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id() -> None:
-    house = house_with_key()
+    house = House()
     job = completed(house)
     lease = {
         "now": house.clock.now,
@@ -128,7 +121,7 @@ def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id()
 
 
 def test_a_callback_nobody_began_is_sent_again_by_the_sweeper() -> None:
-    house = house_with_key()
+    house = House()
     job = completed(house)
     house.clock.advance(61)
     house.swept(job)
@@ -136,7 +129,7 @@ def test_a_callback_nobody_began_is_sent_again_by_the_sweeper() -> None:
 
 
 def test_a_message_that_comes_too_early_comes_back_when_it_is_due() -> None:
-    house = house_with_key()
+    house = House()
     job = completed(house)
     house.replier.outcomes = [REFUSED]
     house.deliver(job)
@@ -146,8 +139,37 @@ def test_a_message_that_comes_too_early_comes_back_when_it_is_due() -> None:
     assert len(house.replier.posts) == 1
 
 
+def test_a_receiver_that_is_busy_is_tried_later_and_that_is_no_attempt() -> None:
+    house = House()
+    job = completed(house)
+    until = house.clock.now + 1
+    while house.slots.take("receiver#r.io", limit=PER_RECEIVER, now_ms=house.clock.now, until_ms=until) is not None:
+        pass
+    waiting = house.deliver(job)
+    assert (waiting.cb, waiting.cb_attempt, waiting.cb_next_at) == (Callback.PENDING, 0, house.clock.now + 1000)
+    assert house.messages.callbacks == [(job.id, 2)]
+    house.clock.advance(2)
+    assert house.deliver(job).cb == Callback.DELIVERED
+    assert len(house.replier.posts) == 1
+
+
+def test_the_longer_a_busy_receiver_keeps_a_callback_waiting_the_less_often_it_is_tried() -> None:
+    house = House()
+    job = completed(house)
+    waits: list[int] = []
+    while sum(waits) < 600_000:
+        until = house.clock.now + 1_000_000
+        house.slots.taken["receiver#r.io"] = dict.fromkeys(range(PER_RECEIVER), until)
+        waits.append((house.deliver(job).cb_next_at or 0) - house.clock.now)
+        assert house.swept(job).due_at == house.clock.now + waits[-1] + CALLBACK_DUE_MS  # the sweeper leaves it alone
+        house.clock.now += waits[-1]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (1000, 30_000)
+    assert len(house.messages.callbacks) == len(waits)
+
+
 def test_a_large_result_is_left_to_be_fetched() -> None:
-    house = house_with_key()
+    house = House()
     house.protocol.outcomes = [type(ANSWER)(200, {}, b'{"x":"%s"}' % (b"y" * MAX_BODY_BYTES))]
     job = completed(house)
     house.deliver(job)
@@ -159,7 +181,7 @@ def test_a_large_result_is_left_to_be_fetched() -> None:
 
 
 def test_a_result_that_is_no_longer_kept_is_not_told_as_an_empty_one() -> None:
-    house = house_with_key()
+    house = House()
     job = completed(house)
     house.jobs.bodies.clear()
     house.deliver(job)
@@ -168,19 +190,21 @@ def test_a_result_that_is_no_longer_kept_is_not_told_as_an_empty_one() -> None:
 
 
 def test_a_redelivery_is_a_new_message_and_only_for_what_was_settled() -> None:
-    house = house_with_key()
+    house = House()
     job = completed(house)
     with pytest.raises(Conflict):
-        house.enqueue.redeliver(house.now(job))
+        house.redeliver.redeliver(house.now(job))
     house.deliver(job)
-    again = house.enqueue.redeliver(house.now(job))
+    before = house.now(job)
+    again = house.redeliver.redeliver(before)
+    assert house.redeliver.redeliver(before) == again  # begun by an earlier call that was never answered
     assert (again.cb, again.cb_attempt, again.ttl) == (Callback.PENDING, 0, None)
     house.deliver(job)
     assert [headers["webhook-id"] for _, _, headers in house.replier.posts] == [f"msg_{job.id}_0", f"msg_{job.id}_1"]
 
 
 def test_a_job_that_has_ended_is_told_to_its_deliverer_and_to_the_bus_without_its_words() -> None:
-    house, events = house_with_key(), FakeEvents()
+    house, events = House(), FakeEvents()
     finished = Finished(house.messages, events)
     with_reply, without = completed(house, tag="t"), house.run(house.accept())
     finished.tell(with_reply)

@@ -91,6 +91,7 @@ class ReplySettings(Settings):
     callback_queue_url: str
     settled_job_days: int
     lease_margin_seconds: int
+    callbacks_per_receiver: int
     unsafe_callbacks: bool
 
 

@@ -18,8 +18,9 @@ from aiserver.keys import Authenticator
 
 if TYPE_CHECKING:
     from aiserver.aws.messages import SqsDeadLetters
+    from aiserver.replyto.replier import Replier
     from aiserver.router import Router
-    from aiserver.settings import IntakeSettings, QueueSettings
+    from aiserver.usecases.callbacks import CallbackTest, Redeliver
     from aiserver.usecases.chat import Chat
     from aiserver.usecases.enqueue import Enqueue
     from aiserver.usecases.finished import Finished
@@ -47,6 +48,8 @@ class QueueParts:
     keys: Authenticator
     enqueue: "Enqueue"
     status: "Status"
+    redeliver: "Redeliver"
+    callback_test: "CallbackTest"
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def chat() -> ChatParts:
 def queue() -> QueueParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsMessages
+    from aiserver.replyto.replier import Replier
     from aiserver.settings import QueueSettings
+    from aiserver.usecases.callbacks import CallbackTest, Redeliver
     from aiserver.usecases.status import Status
 
     settings = QueueSettings.read()
@@ -125,15 +130,22 @@ def queue() -> QueueParts:
         gpu=settings.gpu_queue_url,
         callback=settings.callback_queue_url,
     )
-    enqueue = _enqueue(jobs, messages, config, settings)
-    edge = Edge(CLOCK, settings.cors_origins, settings.public_base_url)
-    return QueueParts(edge, Authenticator(config, CLOCK), enqueue, Status(jobs, CLOCK, time.sleep))
+    replier = Replier(unsafe=settings.unsafe_callbacks)
+    return QueueParts(
+        Edge(CLOCK, settings.cors_origins, settings.public_base_url),
+        Authenticator(config, CLOCK),
+        _enqueue(jobs, messages, config, replier, settings.settled_job_days),
+        Status(jobs, CLOCK, time.sleep),
+        Redeliver(jobs, messages, CLOCK),
+        CallbackTest(replier, CLOCK),
+    )
 
 
 @once
 def intake() -> IntakeParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsDeadLetters, SqsMessages
+    from aiserver.replyto.replier import Replier
     from aiserver.settings import IntakeSettings
     from aiserver.usecases.intake import Intake
 
@@ -141,7 +153,7 @@ def intake() -> IntakeParts:
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
     messages = SqsMessages(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url)
     jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
-    enqueue = _enqueue(jobs, messages, config, settings)
+    enqueue = _enqueue(jobs, messages, config, Replier(unsafe=settings.unsafe_callbacks), settings.settled_job_days)
     keys = Authenticator(config, CLOCK)
     return IntakeParts(
         Intake(enqueue, keys, key_ids=settings.intake_key_ids, base_url=settings.public_base_url),
@@ -200,6 +212,7 @@ def finished() -> "Finished":
 def reply() -> "Reply":
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsMessages
+    from aiserver.aws.slots import DynamoSlots
     from aiserver.replyto.replier import Replier
     from aiserver.settings import ReplySettings
     from aiserver.usecases.reply import Reply
@@ -210,7 +223,9 @@ def reply() -> "Reply":
         SqsMessages(_client("sqs"), callback=settings.callback_queue_url),
         DynamoConfig(settings.config_table, _client("dynamodb")),
         Replier(unsafe=settings.unsafe_callbacks),
+        DynamoSlots(settings.jobs_table, _client("dynamodb")),
         CLOCK,
+        per_receiver=settings.callbacks_per_receiver,
         settled_days=settings.settled_job_days,
         lease_margin_s=settings.lease_margin_seconds,
     )
@@ -240,8 +255,7 @@ def _jobs(table: str, bucket: str) -> Any:
     return DynamoJobs(table, bucket, _client("dynamodb"), _client("s3"), CLOCK.job_id)
 
 
-def _enqueue(jobs: Any, messages: Any, config: Any, settings: "QueueSettings | IntakeSettings") -> "Enqueue":
-    from aiserver.replyto.replier import Replier
+def _enqueue(jobs: Any, messages: Any, config: Any, replier: "Replier", settled_days: int) -> "Enqueue":
     from aiserver.router import Router
     from aiserver.usecases.enqueue import Enqueue
 
@@ -250,8 +264,8 @@ def _enqueue(jobs: Any, messages: Any, config: Any, settings: "QueueSettings | I
         messages,
         Router(config.providers, {}, None, CLOCK),
         CLOCK,
-        check_reply_to=Replier(unsafe=settings.unsafe_callbacks).check,
-        settled_days=settings.settled_job_days,
+        check_reply_to=replier.check,
+        settled_days=settled_days,
     )
 
 

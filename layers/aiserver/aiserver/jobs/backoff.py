@@ -11,6 +11,9 @@ RESEND_CAP_MS = 900_000
 CALLBACK_SCHEDULE_S = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  # ten attempts, about 3 days
 CALLBACK_JITTER = 0.1
 
+BUSY_LEAST_MS = 1_000
+BUSY_MOST_MS = 30_000
+
 
 def full_jitter_s(attempt: int, fraction: float) -> float:
     """Seconds before attempt + 1, anywhere up to a doubling ceiling: spreads a crowd that failed together."""
@@ -34,6 +37,11 @@ def callback_wait_s(attempts: int, fraction: float) -> float | None:
     if attempts >= len(CALLBACK_SCHEDULE_S):
         return None
     return CALLBACK_SCHEDULE_S[attempts] * (1 + CALLBACK_JITTER * (2 * fraction - 1))
+
+
+def busy_wait_ms(pending_ms: int, fraction: float) -> int:
+    """Until a receiver that is busy with others is tried again: the longer it has kept one waiting, the longer."""
+    return round(min(max(pending_ms / 4, BUSY_LEAST_MS), BUSY_MOST_MS) * (0.5 + fraction))
 
 
 def delay_s(wait_ms: int) -> int:

@@ -88,6 +88,21 @@ class Messages(Protocol):
     def send_callback(self, job_id: int, *, delay_s: int = 0) -> None: ...
 
 
+class Slots(Protocol):
+    """How many may do the same thing at once, over all functions. Whoever dies in a slot frees it when its time is up.
+
+    A name must not hold more than `limit` slots; the limit of a name may change at any time.
+    """
+
+    def take(self, name: str, *, limit: int, now_ms: int, until_ms: int) -> int | None:
+        """A free slot of `name`, now taken until then; None when there is none."""
+        ...
+
+    def give_back(self, name: str, slot: int, *, until_ms: int) -> None:
+        """Free the slot that was taken until then; no longer ours, it is left alone."""
+        ...
+
+
 class Events(Protocol):
     """Where other systems hear that a job has ended."""
 

@@ -275,6 +275,16 @@ DELIVER = Transition(
 )
 _THIS_ATTEMPT = (When("cb_attempt", "=", Param("cb_attempt")), When("cb_token", "=", Param("cb_token")))
 _OUTCOME = _params("cb_last_status", "cb_last_error")
+POSTPONE = Transition(
+    "C1b",
+    "its receiver has as many deliveries at once as it may have: later",
+    "reply",
+    "cb",
+    Callback.PENDING,
+    Callback.PENDING,
+    when=(When("cb_next_at", "<=", _NOW),),
+    sets=_params("cb_next_at", "due_at"),
+)
 DELIVERED = Transition(
     "C2",
     "the receiver answered 2xx",
@@ -342,8 +352,8 @@ REMIND = Transition(
 )
 REDELIVER = Transition(
     "C6",
-    "its owner wants a dead callback again",
-    "queue",
+    "somebody wants a dead callback again",
+    "queue, admin",
     "cb",
     Callback.DEAD,
     Callback.PENDING,
@@ -354,8 +364,8 @@ REDELIVER = Transition(
 )
 REDELIVER_DELIVERED = Transition(
     "C6d",
-    "its owner wants a delivered callback again",
-    "queue",
+    "somebody wants a delivered callback again",
+    "queue, admin",
     "cb",
     Callback.DELIVERED,
     Callback.PENDING,
@@ -368,5 +378,6 @@ REDELIVER_DELIVERED = Transition(
 TABLE: tuple[Transition, ...] = (
     *(CLAIM, MARK_CALL, COMPLETE, COMPLETE_CANCELLED, FAIL, FAIL_CANCELLED, WAIT),
     *(RECOVER, RECOVER_FAILED, RECOVER_CANCELLED, EXPIRE, RESEND, CANCEL, ASK_CANCEL, REDRIVE),
-    *(DELIVER, DELIVERED, RETRY_LATER, GIVE_UP, RECOVER_DELIVERY, RECOVER_DEAD, REMIND, REDELIVER, REDELIVER_DELIVERED),
+    *(DELIVER, POSTPONE, DELIVERED, RETRY_LATER, GIVE_UP),
+    *(RECOVER_DELIVERY, RECOVER_DEAD, REMIND, REDELIVER, REDELIVER_DELIVERED),
 )

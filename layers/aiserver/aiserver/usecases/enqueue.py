@@ -1,7 +1,6 @@
-"""Accept a request to be answered later, exactly once for a RefId; cancel one; ask for its callback again."""
+"""Accept a request to be answered later, exactly once for a RefId; cancel one."""
 
 import itertools
-import logging
 import math
 import re
 from collections.abc import Callable
@@ -12,10 +11,10 @@ from aiserver.clock import Clock
 from aiserver.errors import Conflict, NotFound
 from aiserver.jobs.job import Job, due_shard, request_hash
 from aiserver.jobs.ports import JobStore, Messages, Refused
-from aiserver.jobs.states import Callback, State
-from aiserver.jobs.transitions import ASK_CANCEL, CANCEL, REDELIVER, REDELIVER_DELIVERED
+from aiserver.jobs.states import State
+from aiserver.jobs.transitions import ASK_CANCEL, CANCEL
 from aiserver.router import Router
-from aiserver.usecases.ends import CALLBACK_DUE_MS, end
+from aiserver.usecases.ends import end
 from aiserver.usecases.hint import hint
 from aiserver.wire.requests import QueueRequest
 from aiserver.wire.validation import invalid
@@ -25,7 +24,6 @@ MAX_DEADLINE_S = 14 * 86_400  # its bodies must outlive it: the bucket forgets a
 QUEUED_DUE_MS = 60_000  # a job nobody took by then is reminded of
 
 _DATE_MS = re.compile(r"/Date\((\d+)(?:[+-]\d{4})?\)/")
-log = logging.getLogger("aiserver.enqueue")
 
 
 @dataclass(frozen=True)
@@ -121,20 +119,6 @@ class Enqueue:
         if done.job.state != State.CANCELLED:
             raise Conflict(f"Job {job.id} is {done.job.state} and cannot be cancelled")
         return done.job
-
-    def redeliver(self, job: Job) -> Job:
-        """Start the callback over, as a new message of its own. Raises: Conflict, when there is none to repeat."""
-        now = self._clock.now_ms()
-        params = {"owner": job.owner, "cb_next_at": now, "due_at": now + CALLBACK_DUE_MS}
-        again = REDELIVER_DELIVERED if job.cb == Callback.DELIVERED else REDELIVER
-        done = self._jobs.apply(again, job.id, params)
-        if isinstance(done, Refused):
-            raise Conflict(f"Job {job.id} has no callback to send again (it is {job.cb})")
-        try:
-            self._messages.send_callback(job.id)
-        except Exception:  # it is written, and the sweeper will send
-            log.exception("callback message not sent; the sweeper will", extra={"job_id": job.id})
-        return done
 
 
 def _deadline(given: str | float | None, now_ms: int) -> int:

@@ -30,10 +30,11 @@ log = logging.getLogger("aiserver.sweep")
 
 @dataclass(frozen=True)
 class Swept:
-    """How many jobs were looked after, and how long the oldest had been due."""
+    """How many jobs were looked after, how long the oldest had been due, and how many callbacks are now dead."""
 
     jobs: int
     oldest_due_ms: int
+    dead_callbacks: int
 
 
 class Sweep:
@@ -55,35 +56,43 @@ class Sweep:
         with ThreadPoolExecutor(self._threads) as pool:
             sweeps = [pool.submit(self._shard, str(shard), now, now + left_ms) for shard in range(SHARDS)]
             swept = [sweep.result() for sweep in sweeps]
-        return Swept(sum(one.jobs for one in swept), max(one.oldest_due_ms for one in swept))
+        return Swept(
+            sum(one.jobs for one in swept),
+            max(one.oldest_due_ms for one in swept),
+            sum(one.dead_callbacks for one in swept),
+        )
 
     def _shard(self, shard: str, now: int, until_ms: int) -> Swept:
-        count = oldest = 0
+        count = oldest = dead = 0
         for job_id, due_at in self._jobs.due(shard, now_ms=now):
             if self._clock.now_ms() >= until_ms:  # the next sweep is never more than a minute away
                 break
             count += 1
-            was_due = True
             try:
-                was_due = self._look_after(job_id)
+                job = self._due(job_id)
+                if job is None:
+                    continue
+                oldest = max(oldest, now - due_at)
+                dead += self._look_after(job) == Callback.DEAD
             except Exception:  # the others are looked after all the same, and this one by the next sweep
                 log.exception("job not swept", extra={"job_id": job_id})
-            oldest = max(oldest, now - due_at) if was_due else oldest
-        return Swept(count, oldest)
+        return Swept(count, oldest, dead)
 
-    def _look_after(self, job_id: int) -> bool:
-        """Whether it was due indeed: the index may be a moment behind."""
+    def _due(self, job_id: int) -> Job | None:
+        """The job, if it is due indeed: the index may be a moment behind."""
         job = self._jobs.get(job_id)
+        return job if job and job.due_at is not None and job.due_at <= self._clock.now_ms() else None
+
+    def _look_after(self, job: Job) -> Callback | None:
+        """What its callback has become, where that is what was looked after."""
         now = self._clock.now_ms()
-        if job is None or job.due_at is None or job.due_at > now:
-            return False
         if job.has_ended:
-            self._callback(job, now)
-        elif job.state == State.QUEUED:
+            return self._callback(job, now)
+        if job.state == State.QUEUED:
             self._queued(job, now)
         else:
             self._started(job, now)
-        return True
+        return None
 
     def _queued(self, job: Job, now: int) -> None:
         if job.deadline <= now:
@@ -108,17 +117,18 @@ class Sweep:
             if not isinstance(self._jobs.apply(RECOVER, job.id, again), Refused):
                 hint(self._messages, job)
 
-    def _callback(self, job: Job, now: int) -> None:
+    def _callback(self, job: Job, now: int) -> Callback | None:
         if job.cb == Callback.PENDING:
             due_at = max(now, job.cb_next_at or now) + CALLBACK_DUE_MS
             if not isinstance(self._jobs.apply(REMIND, job.id, {"seen": job.due_at, "due_at": due_at}), Refused):
                 self._messages.send_callback(job.id)
-            return
+            return None
         fence: dict[str, Value] = {"now": now, "cb_attempt": job.cb_attempt, "cb_token": job.cb_token}
         if job.cb_attempt >= len(CALLBACK_SCHEDULE_S):
             ttl = settled_ttl(now, self._settled_days + DEAD_DAYS)
-            self._jobs.apply(RECOVER_DEAD, job.id, fence | {"ttl": ttl})
-            return
+            dead = self._jobs.apply(RECOVER_DEAD, job.id, fence | {"ttl": ttl})
+            return None if isinstance(dead, Refused) else dead.cb
         again = fence | {"cb_next_at": now, "due_at": now + CALLBACK_DUE_MS}
         if not isinstance(self._jobs.apply(RECOVER_DELIVERY, job.id, again), Refused):
             self._messages.send_callback(job.id)
+        return None

@@ -146,6 +146,16 @@ def which(body: str) -> tuple[int | None, str | None]:
     return job_id, ref_id
 
 
+def reply_to(body: str) -> str:
+    """Where a sample callback shall go, `{replyTo}`. Raises: InvalidRequest."""
+    _object(json_text.parse(body))
+    own = _own(json_text.members(body), {fold("replyTo"): "replyTo"})
+    given = _options({name: member.value for name, member in own.items()}).reply_to
+    if not given:
+        raise invalid("NotEmpty", "replyTo", "'replyTo' is required: the address to send a sample callback to")
+    return given
+
+
 def query(sent: Mapping[str, str], name: str) -> str | None:
     """A value of the query string, its name in any case; an empty one means absent, as typed clients send it."""
     for key, value in sent.items():

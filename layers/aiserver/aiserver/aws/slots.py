@@ -1,0 +1,64 @@
+"""Slots on DynamoDB: one item a name, one attribute a slot, which holds until when it is taken."""
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from aiserver.aws.items import pack, unpack
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+
+TRIES = 4  # each only after another took the very slot that was free
+KEPT_S = 86_400  # an item that nobody uses is forgotten
+
+
+class DynamoSlots:
+    """jobs.ports.Slots."""
+
+    def __init__(self, table: str, dynamodb: "DynamoDBClient") -> None:
+        self._table = table
+        self._dynamodb = dynamodb
+
+    def take(self, name: str, *, limit: int, now_ms: int, until_ms: int) -> int | None:
+        slot = random.randrange(limit)
+        for _ in range(TRIES):
+            there = self._update(
+                name,
+                f"SET {_attribute(slot)} = :until, #ttl = :ttl",
+                f"attribute_not_exists({_attribute(slot)}) OR {_attribute(slot)} < :now",
+                {":until": until_ms, ":now": now_ms, ":ttl": until_ms // 1000 + KEPT_S},
+                names={"#ttl": "ttl"},
+            )
+            if there is None:
+                return slot
+            free = [one for one in range(limit) if there.get(_attribute(one), 0) < now_ms]
+            if not free:
+                return None
+            slot = random.choice(free)
+        return None
+
+    def give_back(self, name: str, slot: int, *, until_ms: int) -> None:
+        self._update(name, f"REMOVE {_attribute(slot)}", f"{_attribute(slot)} = :until", {":until": until_ms})
+
+    def _update(
+        self, name: str, change: str, condition: str, values: dict[str, int], names: dict[str, str] | None = None
+    ) -> dict[str, Any] | None:
+        """What was there instead, when the condition did not hold; None when the change was made."""
+        more: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
+        try:
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key=pack({"pk": f"SLOTS#{name}", "sk": "SLOTS"}),
+                UpdateExpression=change,
+                ConditionExpression=condition,
+                ExpressionAttributeValues=pack(values),
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **more,
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
+            return unpack(error.response.get("Item", {}))  # pyright: ignore
+        return None
+
+
+def _attribute(slot: int) -> str:
+    return f"s{slot}"

@@ -1,0 +1,88 @@
+"""What somebody does about callbacks: send one again, or try whether a receiver would take one."""
+
+import logging
+from dataclasses import dataclass
+
+from aiserver.clock import Clock
+from aiserver.errors import Conflict
+from aiserver.jobs.job import Job
+from aiserver.jobs.ports import JobStore, Messages, Refused
+from aiserver.jobs.states import Callback, State
+from aiserver.jobs.transitions import REDELIVER, REDELIVER_DELIVERED, Value
+from aiserver.keys import ApiKey
+from aiserver.replyto.replier import Delivery, Replier
+from aiserver.replyto.signature import signature_headers
+from aiserver.usecases.ends import CALLBACK_DUE_MS
+from aiserver.usecases.reply import about
+
+TEST_REF_ID = "test-callback"
+
+log = logging.getLogger("aiserver.callbacks")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a receiver said to a sample callback of that `webhook-id`."""
+
+    message_id: str
+    delivery: Delivery
+    took_ms: int
+
+
+class Redeliver:
+    def __init__(self, jobs: JobStore, messages: Messages, clock: Clock) -> None:
+        self._jobs = jobs
+        self._messages = messages
+        self._clock = clock
+
+    def redeliver(self, job: Job) -> Job:
+        """Start the callback over, as a new message of its own. Raises: Conflict, when there is none to repeat."""
+        now = self._clock.now_ms()
+        params: dict[str, Value] = {"owner": job.owner, "cb_next_at": now, "due_at": now + CALLBACK_DUE_MS}
+        again = REDELIVER_DELIVERED if job.cb == Callback.DELIVERED else REDELIVER
+        done = self._jobs.apply(again, job.id, params)
+        if isinstance(done, Refused):
+            if done.job and done.job.cb_sequence > job.cb_sequence:  # by another, or by us, and we were never told
+                return done.job
+            raise Conflict(f"Job {job.id} has no callback to send again (it is {job.cb})")
+        try:
+            self._messages.send_callback(job.id)
+        except Exception:  # it is written, and the sweeper will send
+            log.exception("callback message not sent; the sweeper will", extra={"job_id": job.id})
+        return done
+
+
+class CallbackTest:
+    def __init__(self, replier: Replier, clock: Clock) -> None:
+        self._replier = replier
+        self._clock = clock
+
+    def send(self, key: ApiKey, reply_to: str, sample: bytes) -> Tested:
+        """POST a sample result there, signed as `key`'s callbacks are; no job is written, and nothing is tried again.
+
+        Raises: CallbackRefused, NameNotFound.
+        """
+        now = self._clock.now_ms()
+        self._replier.check(reply_to)
+        message_id = f"msg_test_{self._clock.token()}"
+        signature = signature_headers([key.webhook_secret], message_id, now // 1000, sample)
+        delivery = self._replier.post(reply_to, sample, about(_sample_job(key, now)) | signature)
+        return Tested(message_id, delivery, self._clock.now_ms() - now)
+
+
+def _sample_job(key: ApiKey, now: int) -> Job:
+    return Job(
+        id=0,
+        owner=key.id,
+        ref_id=TEST_REF_ID,
+        operation="",
+        model="",
+        queue="",
+        state=State.COMPLETED,
+        created_at=now,
+        deadline=now,
+        request_at="",
+        request_hash="",
+        base_url="",
+        cb_attempt=1,
+    )

@@ -1,0 +1,76 @@
+"""What slots promise: the in-memory fake, DynamoDB as moto plays it, and DynamoDB as MiniStack does."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import moto
+import pytest
+
+from aiserver.aws.slots import DynamoSlots
+from aiserver.jobs.ports import Slots
+from tests import moto_stack
+from tests.contract.conftest import embedded, table_properties
+from tests.fakes import FakeSlots
+
+NOW, LATER = 1_800_000_000_000, 1_800_000_150_000
+
+
+@pytest.fixture(params=["fake", "moto", "ministack"])
+def slots(request: pytest.FixtureRequest) -> Iterator[Slots]:
+    if request.param == "fake":
+        yield FakeSlots()
+    elif request.param == "moto":
+        with moto.mock_aws():
+            moto_stack.client("dynamodb").create_table(**table_properties())
+            yield DynamoSlots("jobs", moto_stack.client("dynamodb"))
+    else:
+        dynamodb, _ = embedded(request.getfixturevalue("ministack"))
+        dynamodb.create_table(**table_properties())
+        yield DynamoSlots("jobs", dynamodb)
+        dynamodb.delete_table(TableName="jobs")
+
+
+def take(slots: Slots, name: str = "a", *, limit: int = 3, now_ms: int = NOW, until_ms: int = LATER) -> int | None:
+    return slots.take(name, limit=limit, now_ms=now_ms, until_ms=until_ms)
+
+
+def test_a_name_has_as_many_slots_as_its_limit_says_and_each_name_its_own(slots: Slots) -> None:
+    assert {take(slots) for _ in range(3)} == {0, 1, 2}
+    assert take(slots) is None
+    assert take(slots, "b") is not None
+
+
+def test_a_slot_that_is_given_back_is_free(slots: Slots) -> None:
+    first, *_ = [take(slots) for _ in range(3)]
+    assert first is not None
+    slots.give_back("a", first, until_ms=LATER)
+    assert take(slots) == first
+    assert take(slots) is None
+
+
+def test_a_slot_whose_holder_died_is_free_when_its_time_is_up(slots: Slots) -> None:
+    assert {take(slots) for _ in range(3)} == {0, 1, 2}
+    assert take(slots, now_ms=LATER) is None
+    assert take(slots, now_ms=LATER + 1, until_ms=LATER + 150_000) is not None
+
+
+def test_a_holder_that_comes_back_late_frees_no_slot_of_another(slots: Slots) -> None:
+    assert take(slots, limit=1) == 0
+    assert take(slots, limit=1, now_ms=LATER + 1, until_ms=LATER + 150_000) == 0
+    slots.give_back("a", 0, until_ms=LATER)
+    slots.give_back("nobody", 0, until_ms=LATER)
+    assert take(slots, limit=1, now_ms=LATER + 2) is None
+
+
+def test_a_limit_that_was_lowered_holds_at_once_and_one_that_was_raised_too(slots: Slots) -> None:
+    assert {take(slots) for _ in range(3)} == {0, 1, 2}
+    assert take(slots, limit=2) is None
+    assert take(slots, limit=4) == 3
+
+
+def test_of_many_at_once_no_more_get_a_slot_than_there_are(slots: Slots) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        taken = list(pool.map(lambda _: take(slots, limit=8), range(24)))
+    held = [slot for slot in taken if slot is not None]
+    assert len(held) == len(set(held)) <= 8
+    assert held

@@ -1,0 +1,228 @@
+"""What can befall a callback, incident by incident: each by its name, over the fakes and over the embedded cloud."""
+
+import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook
+
+from aiserver.jobs.job import Job
+from aiserver.jobs.states import Callback, State
+from aiserver.replyto.replier import Delivery, Replier
+from tests.crash.places import EmbeddedCloud, Fakes
+from tests.crash.situations import the_job
+from tests.crash.world import World
+from tests.fakes import FakeClock
+from tests.house import CALLBACK_LEASE_MS, PER_RECEIVER, REPLY_MS, FakeReplier, House
+from tests.moto_stack import WEBHOOK_SECRET
+
+# The calls a deliverer makes for one callback; a process dies before or after one of them.
+READ, SLOT, CLAIM, RESULT, POST, OUTCOME, GIVE_BACK = range(1, 8)
+DELIVERERS = 20
+DAY_S = 86_400
+PUBLIC, PRIVATE = "93.184.215.14", "10.0.0.1"
+
+
+@pytest.fixture(params=["fakes", "cloud"])
+def world(request: pytest.FixtureRequest) -> World:
+    if request.param == "fakes":
+        return World(Fakes)
+    return World(partial(EmbeddedCloud, request.getfixturevalue("ministack")))
+
+
+def job(world: World) -> Job:
+    return world.now_of(the_job(world))
+
+
+def ended(world: World) -> None:
+    """A job that has ended; the message that its callback is due has come and gone."""
+    world.alive(lambda: world.ask("r"))
+    world.alive(lambda: world.work(the_job(world)))
+    world.bag.clear()
+
+
+def deliver(world: World, **fate: Any) -> bool:
+    return world.alive(lambda: world.reply(the_job(world)), **fate)
+
+
+def sent(world: World) -> list[dict[str, str]]:
+    """The headers of each POST, each signed for what it said when it said it."""
+    for _, body, headers in world.replier.posts:
+        moment = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+        expected = Webhook(WEBHOOK_SECRET).sign(headers["webhook-id"], moment, body.decode())
+        assert headers["webhook-signature"] == expected
+    return [headers for _, _, headers in world.replier.posts]
+
+
+def test_a_crash_after_the_2xx_before_delivered_posts_the_same_message_again_signed_anew(world: World) -> None:
+    ended(world)
+    assert not deliver(world, at=POST, after=True)
+    assert job(world).cb == Callback.DELIVERING
+    world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
+    world.settle()
+    first, second = sent(world)
+    assert first["webhook-id"] == second["webhook-id"] == f"msg_{the_job(world)}_0"
+    assert int(second["webhook-timestamp"]) > int(first["webhook-timestamp"])
+    assert first["webhook-signature"] != second["webhook-signature"]
+    assert (first["x-attempt"], second["x-attempt"]) == ("1", "2")
+    assert job(world).cb == Callback.DELIVERED
+
+
+def test_a_crash_after_the_claim_sends_nothing_and_another_deliverer_does(world: World) -> None:
+    ended(world)
+    assert not deliver(world, at=CLAIM, after=True)
+    assert world.replier.posts == []
+    assert deliver(world)  # its message comes again: it is another's
+    assert world.replier.posts == []
+    world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
+    world.settle()
+    (headers,) = sent(world)
+    assert (headers["x-attempt"], job(world).cb) == ("2", Callback.DELIVERED)
+
+
+@pytest.mark.parametrize("moment", range(READ, GIVE_BACK + 1))
+def test_two_deliverers_at_once_are_one_post(moment: int, world: World) -> None:
+    ended(world)
+    world.meanwhile(moment, lambda: world.reply(the_job(world)))
+    deliver(world)
+    world.settle()
+    assert len(sent(world)) == 1
+    assert (job(world).cb, job(world).cb_attempt) == (Callback.DELIVERED, 1)
+
+
+def test_deliverers_that_died_hold_their_places_no_longer_than_their_leases(world: World) -> None:
+    ended(world)
+    until = world.clock.now + CALLBACK_LEASE_MS
+    while (
+        world.place.slots.take("receiver#r.io", limit=PER_RECEIVER, now_ms=world.clock.now, until_ms=until) is not None
+    ):
+        pass
+    assert deliver(world)
+    waiting = job(world)
+    assert (waiting.cb, waiting.cb_attempt, world.replier.posts) == (Callback.PENDING, 0, [])
+    world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
+    world.settle()
+    assert (job(world).cb, job(world).cb_attempt, len(sent(world))) == (Callback.DELIVERED, 1, 1)
+
+
+def test_a_place_that_cannot_be_given_back_changes_nothing(world: World) -> None:
+    ended(world)
+    assert deliver(world, at=GIVE_BACK, dies=False)
+    assert job(world).cb == Callback.DELIVERED
+
+
+class DownUntil(FakeReplier):
+    """A receiver that answers nothing before a moment, and 200 after it."""
+
+    def __init__(self, clock: FakeClock, until: int) -> None:
+        super().__init__()
+        self._clock = clock
+        self._until = until
+
+    def post(self, *given: Any, **more: Any) -> Delivery:
+        delivery = super().post(*given, **more)
+        return Delivery(None, "refused") if self._clock.now < self._until else delivery
+
+
+def test_a_receiver_that_is_down_for_a_day_gets_its_callback_when_it_is_back(world: World) -> None:
+    ended(world)
+    started = world.clock.now
+    world.replier = DownUntil(world.clock, started + DAY_S * 1000)
+    deliver(world)
+    while job(world).cb == Callback.PENDING:
+        assert all(message.visible_at - world.clock.now <= 901_000 for message in world.bag)
+        world.clock.now = min([job(world).due_at or 0, *(message.visible_at for message in world.bag)])
+        world.alive(world.sweep)
+        while due := [i for i, message in enumerate(world.bag) if message.visible_at <= world.clock.now]:
+            world.receive(due[0])
+    headers = sent(world)
+    assert (job(world).cb, [int(one["x-attempt"]) for one in headers]) == (Callback.DELIVERED, list(range(1, 9)))
+    assert len({one["webhook-id"] for one in headers}) == 1
+    assert DAY_S < (world.clock.now - started) / 1000 < 1.5 * DAY_S
+
+
+def test_a_name_that_turns_private_after_its_job_was_accepted_gets_no_packet_and_the_callback_is_dead() -> None:
+    answers = [[PUBLIC], [PUBLIC, PRIVATE]]
+    connects: list[str] = []
+
+    class Network:
+        def connect_tcp(self, host: str, *_: Any, **__: Any) -> None:
+            connects.append(host)
+
+    replier: Any = Replier(resolver=lambda *_: answers.pop(0), network=Network())  # pyright: ignore
+    house = House(replier=replier)
+    done = house.run(house.accept(reply_to="https://r.example.com/hook"))
+    dead = house.deliver(done)
+    assert (answers, connects) == ([], [])
+    assert (dead.cb, dead.cb_attempt, dead.cb_last_status) == (Callback.DEAD, 1, None)
+    assert (dead.cb_last_error or "").startswith("CallbackRefused: ")
+    assert dead.state == State.COMPLETED
+
+
+class OneHangs:
+    """Any receiver answers 200 at once, but one holds whoever calls it until it is released."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.hanging = 0
+        self.held_up = False
+        self.reached: set[str] = set()
+
+    def receiver(self, url: str) -> str:
+        return url.split("/")[2]
+
+    def check(self, url: str, hosts: Any = ()) -> None:
+        pass
+
+    def post(self, url: str, body: bytes, headers: dict[str, str], hosts: Any = ()) -> Delivery:
+        if "dead" in url:
+            self.hanging += 1
+            if not self.release.wait(10):
+                self.held_up = True
+                self.release.set()
+            return Delivery(None, "ReadTimeout")
+        self.reached.add(headers["x-job-id"])
+        return Delivery(200, None)
+
+
+def test_a_thousand_jobs_with_one_dead_receiver_hold_up_nobody_else() -> None:
+    """A third is for a receiver that hangs for as long as there are others to be reached."""
+    receivers = OneHangs()
+    house = House(replier=receivers)
+    lock = threading.Lock()
+    apply = house.jobs.apply
+
+    def one_at_a_time(*given: Any) -> Any:  # the fake's dict is no database
+        with lock:
+            return apply(*given)
+
+    house.jobs.apply = one_at_a_time
+    hosts = ["dead.io", "a.io", "b.io"]
+    jobs = [house.run(house.accept(reply_to=f"https://{hosts[i % 3]}/")) for i in range(1000)]
+    healthy = {str(one.id) for one in jobs if "dead" not in (one.reply_to or "")}
+    due: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    for one in jobs:
+        due.put(one.id)
+
+    def deliverer() -> None:
+        while (job_id := due.get()) is not None:
+            house.reply.deliver(job_id, left_ms=REPLY_MS)
+            if receivers.reached == healthy:
+                receivers.release.set()
+
+    with ThreadPoolExecutor(DELIVERERS) as pool:
+        for _ in range(DELIVERERS):
+            pool.submit(deliverer)
+            due.put(None)
+    assert not receivers.held_up
+    assert receivers.reached == healthy
+    states = [house.now(one) for one in jobs]
+    assert sum(one.cb == Callback.DELIVERED for one in states) == len(healthy)
+    waiting = [one for one in states if one.cb == Callback.PENDING and not one.cb_attempt]
+    assert receivers.hanging == 1000 - len(healthy) - len(waiting) <= PER_RECEIVER
+    assert all(one.due_at and one.cb_next_at and one.cb_next_at > house.clock.now for one in waiting)
+    assert {job_id for job_id, _ in house.messages.callbacks} >= {one.id for one in waiting}
