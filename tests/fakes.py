@@ -199,5 +199,10 @@ class FakeKeys:
     def put_key(self, key: ApiKey) -> None:
         self.stored[key.id] = key
 
+    def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
+        if self.stored.get(old.id) == old:
+            self.stored[old.id] = new
+        return self.stored.get(old.id) == new
+
     def keys(self) -> list[ApiKey]:
         return list(self.stored.values())

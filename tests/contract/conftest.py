@@ -7,20 +7,22 @@ from typing import Any
 import moto
 import pytest
 
+from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.jobs.ports import JobStore
+from aiserver.keys import KeyStore
 from local import aws
 from local.template import read_template
 from tests import moto_stack
-from tests.fakes import FakeClock, FakeJobs
+from tests.fakes import FakeClock, FakeJobs, FakeKeys
 
 
-def table_properties() -> dict[str, Any]:
-    """The jobs table as the template declares it."""
-    properties = dict(read_template().transformed["Resources"]["JobsTable"]["Properties"])
+def table_properties(logical_id: str = "JobsTable") -> dict[str, Any]:
+    """A table as the template declares it."""
+    properties = dict(read_template().transformed["Resources"][logical_id]["Properties"])
     for later in ("PointInTimeRecoverySpecification", "TimeToLiveSpecification", "StreamSpecification"):
-        properties.pop(later)
-    return properties | {"TableName": "jobs"}
+        properties.pop(later, None)
+    return properties | {"TableName": logical_id.removesuffix("Table").lower()}
 
 
 def dynamo_jobs(dynamodb: Any, s3: Any, clock: FakeClock) -> DynamoJobs:
@@ -55,3 +57,26 @@ def ministack_jobs(ministack: str, clock: FakeClock) -> Iterator[JobStore]:
     dynamodb, s3 = embedded(ministack)
     yield dynamo_jobs(dynamodb, s3, clock)
     dynamodb.delete_table(TableName="jobs")
+
+
+def dynamo_config(dynamodb: Any) -> DynamoConfig:
+    dynamodb.create_table(**table_properties("ConfigTable"))
+    return DynamoConfig("config", dynamodb)
+
+
+@pytest.fixture
+def moto_config() -> Iterator[DynamoConfig]:
+    with moto.mock_aws():
+        yield dynamo_config(moto_stack.client("dynamodb"))
+
+
+@pytest.fixture
+def ministack_config(ministack: str) -> Iterator[DynamoConfig]:
+    dynamodb, _ = embedded(ministack)
+    yield dynamo_config(dynamodb)
+    dynamodb.delete_table(TableName="config")
+
+
+@pytest.fixture(params=["fake", "moto", "ministack"])
+def key_store(request: pytest.FixtureRequest) -> KeyStore:
+    return FakeKeys() if request.param == "fake" else request.getfixturevalue(f"{request.param}_config")

@@ -6,12 +6,15 @@ A key is `ak-` + 12 characters of key id + 43 of secret (256 bits) + 6 of checks
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 import string
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+import idna
 
 from aiserver.clock import Clock
 from aiserver.errors import Unauthorized
@@ -23,11 +26,15 @@ CHECKSUM_CHARS = 6
 CACHE_MS = 30_000  # how long a revoked key may still work in a warm container
 NOT_VALID = "The API key is not valid"
 _ALPHABET = string.digits + string.ascii_letters
+_NUMERIC_LABEL = re.compile(r"0x[0-9a-f]*|[0-9]+")  # at its end, a name is read as an IP address
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What is stored of a key. `webhook_secret` signs its callbacks (`whsec_…`, Standard Webhooks)."""
+    """What is stored of a key. `webhook_secret` signs its callbacks (`whsec_…`, Standard Webhooks).
+
+    While it is being rotated, the previous one signs side by side with it, until `previous_secret_until`.
+    """
 
     id: str
     name: str
@@ -36,6 +43,15 @@ class ApiKey:
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
+    previous_webhook_secret: str | None = None
+    previous_secret_until: int | None = None
+    callback_hosts: tuple[str, ...] = ()  # patterns of the hosts ReplyTo may name; empty: any public host
+
+    def signing_secrets(self, now_ms: int) -> list[str]:
+        """The secrets that sign a callback now: the current one first, then the previous while it still signs."""
+        if self.previous_webhook_secret and now_ms < (self.previous_secret_until or 0):
+            return [self.webhook_secret, self.previous_webhook_secret]
+        return [self.webhook_secret]
 
 
 class KeyStore(Protocol):
@@ -43,21 +59,59 @@ class KeyStore(Protocol):
 
     def key(self, key_id: str) -> ApiKey | None: ...
 
-    def put_key(self, key: ApiKey) -> None: ...
+    def put_key(self, key: ApiKey) -> None:
+        """Store a new key."""
+        ...
+
+    def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
+        """Store `new` if `old` is still what is stored; whether `new` is stored now."""
+        ...
 
     def keys(self) -> list[ApiKey]: ...
 
 
-def create(name: str, *, now_ms: int, expires_at: int | None = None) -> tuple[str, ApiKey]:
-    """A new key: its text, to be shown once, and its record, to be stored."""
+def create(
+    name: str, *, now_ms: int, expires_at: int | None = None, callback_hosts: Iterable[str] = ()
+) -> tuple[str, ApiKey]:
+    """A new key: its text, to be shown once, and its record, to be stored. Hosts are patterns of `host_pattern`."""
     text = _with_checksum(PREFIX + _random(ID_CHARS) + _random(SECRET_CHARS))
-    webhook_secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-    return text, record(text, name, webhook_secret, now_ms=now_ms, expires_at=expires_at)
+    key = record(text, name, _webhook_secret(), now_ms=now_ms, expires_at=expires_at)
+    return text, replace(key, callback_hosts=tuple(callback_hosts))
 
 
 def record(text: str, name: str, webhook_secret: str, *, now_ms: int, expires_at: int | None = None) -> ApiKey:
     """What is stored of the key `text`."""
     return ApiKey(_id(text), name, _hash(text), webhook_secret, now_ms, expires_at)
+
+
+def rotated(key: ApiKey, *, now_ms: int, overlap_ms: int) -> ApiKey:
+    """The key with a new webhook secret; the one it had signs on for `overlap_ms`, any older one no more."""
+    previous, until = (key.webhook_secret, now_ms + overlap_ms) if overlap_ms else (None, None)
+    return replace(key, webhook_secret=_webhook_secret(), previous_webhook_secret=previous, previous_secret_until=until)
+
+
+def host_pattern(text: str) -> str:
+    """A host that ReplyTo may name, as it is stored: an exact name, or `*.` and a name for all names below it.
+
+    Raises: ValueError, for anything else.
+    """
+    wildcard, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
+    try:
+        name = idna.encode(name, uts46=True).decode()
+    except UnicodeError as error:
+        raise _no_pattern(text) from error
+    labels = name.split(".")
+    if len(labels) < 2 or not labels[-1] or _NUMERIC_LABEL.fullmatch(labels[-1]):
+        raise _no_pattern(text)
+    return wildcard + name
+
+
+def is_allowed_host(host: str, patterns: Iterable[str]) -> bool:
+    """Whether ReplyTo may name `host`, an A-label in lower case; without patterns it may name any."""
+    patterns = tuple(patterns)
+    return not patterns or any(
+        host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern for pattern in patterns
+    )
 
 
 class Authenticator:
@@ -111,6 +165,14 @@ def is_well_formed(text: str) -> bool:
     return len(text) == len(PREFIX) + ID_CHARS + SECRET_CHARS + CHECKSUM_CHARS and text == _with_checksum(
         text[:-CHECKSUM_CHARS]
     )
+
+
+def _no_pattern(text: str) -> ValueError:
+    return ValueError(f"{text!r} is no callback host; write hooks.example.com, or *.example.com for all names below it")
+
+
+def _webhook_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def _bearer(authorization: str) -> str:

@@ -25,8 +25,24 @@ class DynamoConfig:
         return _key(unpack(found["Item"])) if "Item" in found else None
 
     def put_key(self, key: ApiKey) -> None:
-        values = {f.name: value for f in fields(key) if (value := getattr(key, f.name)) is not None}
-        self._dynamodb.put_item(TableName=self._table, Item=pack({"pk": _KEYS, "sk": key.id, **values}))
+        self._dynamodb.put_item(TableName=self._table, Item=_item(key))
+
+    def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
+        stored = _attributes(old)
+        conditions = [f"#{f.name} = :{f.name}" for f in fields(old) if f.name in stored]
+        conditions += [f"attribute_not_exists(#{f.name})" for f in fields(old) if f.name not in stored]
+        try:
+            self._dynamodb.put_item(
+                TableName=self._table,
+                Item=_item(new),
+                ConditionExpression=" AND ".join(conditions),
+                ExpressionAttributeNames={f"#{f.name}": f.name for f in fields(old)},
+                ExpressionAttributeValues=pack({f":{name}": value for name, value in stored.items()}),
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
+            return error.response.get("Item") == _item(new)  # ours, sent twice by boto3: its answer got lost
+        return True
 
     def keys(self) -> list[ApiKey]:
         return [_key(item) for item in self._all(_KEYS)]
@@ -52,5 +68,19 @@ class DynamoConfig:
         return [unpack(item) for page in pages for item in page["Items"]]
 
 
+def _item(key: ApiKey) -> dict[str, Any]:
+    return pack({"pk": _KEYS, "sk": key.id, **_attributes(key)})
+
+
+def _attributes(key: ApiKey) -> dict[str, str | int]:
+    """What is stored of a key: nothing for what it has not, and its hosts as one string."""
+    values = {f.name: getattr(key, f.name) for f in fields(key)}
+    values["callback_hosts"] = ",".join(key.callback_hosts) or None
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _key(item: dict[str, Any]) -> ApiKey:
-    return ApiKey(**{f.name: item[f.name] for f in fields(ApiKey) if f.name in item})
+    values = {f.name: item[f.name] for f in fields(ApiKey) if f.name in item}
+    if "callback_hosts" in item:
+        values["callback_hosts"] = tuple(item["callback_hosts"].split(","))
+    return ApiKey(**values)
