@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -154,6 +155,51 @@ def test_the_admin_tool_makes_lists_and_revokes_keys(product: Product) -> None:
     revoked = json.loads(admin(product, "keys", "revoke", made["id"]).stdout)
     assert revoked["revoked"].endswith("Z")
     assert admin(product, "keys", "revoke", "nobody").returncode == 1
+
+
+def test_the_admin_tool_rotates_a_key_s_secret_until_it_is_revoked(product: Product) -> None:
+    made = json.loads(admin(product, "keys", "create", "rotated").stdout)
+    rotated = json.loads(admin(product, "keys", "rotate-secret", made["id"]).stdout)
+    assert rotated["previousWebhookSecret"] == made["webhookSecret"]
+    assert datetime.fromisoformat(rotated["previousSignsUntil"]) - datetime.now(UTC) > timedelta(hours=23)
+    assert json.loads(admin(product, "keys", "secret", made["id"]).stdout) == rotated
+    again = admin(product, "keys", "rotate-secret", made["id"], "--overlap-hours", "2")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert re.fullmatch(r"aiserver: key \w+ is being rotated: [^\n]+ with --overlap-hours 0\n", again.stderr)
+    alone = json.loads(admin(product, "keys", "rotate-secret", made["id"], "--overlap-hours", "0").stdout)
+    assert alone["previousWebhookSecret"] is alone["previousSignsUntil"] is None
+    secrets = {made["webhookSecret"], rotated["webhookSecret"], alone["webhookSecret"]}
+    assert len(secrets) == 3
+    assert json.loads(admin(product, "keys", "secret", made["id"]).stdout) == alone
+    admin(product, "keys", "revoke", made["id"])
+    revoked = admin(product, "keys", "rotate-secret", made["id"])
+    assert (revoked.returncode, revoked.stderr) == (
+        1,
+        f"aiserver: key {made['id']} is revoked: make a new key instead\n",
+    )
+    listed = admin(product, "keys", "list").stdout
+    assert made["id"] in listed
+    assert not [secret for secret in secrets if secret in listed]
+
+
+def test_the_admin_tool_lists_the_hosts_that_reply_to_may_name(product: Product) -> None:
+    hosts = ("--callback-host", "Hooks.example.com", "*.bücher.example", "--callback-host", "a.example.org")
+    made = json.loads(admin(product, "keys", "create", "allow-list", *hosts).stdout)
+
+    def listed() -> list[str]:
+        keys = [json.loads(line) for line in admin(product, "keys", "list").stdout.splitlines()]
+        return next(key["callbackHosts"] for key in keys if key["id"] == made["id"])
+
+    assert listed() == ["hooks.example.com", "*.xn--bcher-kva.example", "a.example.org"]
+    wrong = admin(product, "keys", "callback-hosts", made["id"], "b.example.com", "https://b.example.com/hook")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr.startswith("aiserver: 'https://b.example.com/hook' is no callback host; write ")
+    assert len(listed()) == 3
+    replaced = json.loads(admin(product, "keys", "callback-hosts", made["id"], "b.example.com").stdout)
+    assert replaced == {"id": made["id"], "name": "allow-list", "callbackHosts": ["b.example.com"]}
+    assert listed() == ["b.example.com"]
+    assert json.loads(admin(product, "keys", "callback-hosts", made["id"]).stdout)["callbackHosts"] == []
+    assert listed() == []
 
 
 def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Product, tmp_path: Path) -> None:

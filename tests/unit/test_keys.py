@@ -1,14 +1,18 @@
 """API keys: shown once, kept as a hash, junk refused without a read."""
 
+import base64
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiserver import keys
+from aiserver.admin.stack import Admin, Problem
 from aiserver.errors import Unauthorized
-from aiserver.keys import Authenticator
+from aiserver.keys import ApiKey, Authenticator, host_pattern, is_allowed_host
 from tests.fakes import FakeClock, FakeKeys
 
 
@@ -82,3 +86,243 @@ def test_an_expired_key_is_refused_though_cached(store: FakeKeys, clock: FakeClo
     clock.advance(1)
     with pytest.raises(Unauthorized, match="expired"):
         door.authenticate({"x-api-key": text})
+
+
+def test_both_secrets_sign_until_the_overlap_ends_the_new_one_first(clock: FakeClock) -> None:
+    _, key = keys.create("mine", now_ms=clock.now)
+    assert key.signing_secrets(clock.now) == [key.webhook_secret]
+    new = keys.rotated(key, now_ms=clock.now, overlap_ms=1000)
+    assert new.webhook_secret != key.webhook_secret
+    assert len(base64.b64decode(new.webhook_secret.removeprefix("whsec_"), validate=True)) == 32
+    assert new.signing_secrets(clock.now) == [new.webhook_secret, key.webhook_secret]
+    assert new.signing_secrets(clock.now + 999) == [new.webhook_secret, key.webhook_secret]
+    assert new.signing_secrets(clock.now + 1000) == [new.webhook_secret]
+    assert replace(new, webhook_secret="", previous_webhook_secret=None, previous_secret_until=None) == replace(
+        key, webhook_secret=""
+    )
+
+
+def test_without_an_overlap_the_new_secret_signs_alone_and_no_older_one_is_kept(clock: FakeClock) -> None:
+    _, key = keys.create("mine", now_ms=clock.now)
+    overlapping = keys.rotated(key, now_ms=clock.now, overlap_ms=1000)
+    new = keys.rotated(overlapping, now_ms=clock.now, overlap_ms=0)
+    assert new.signing_secrets(clock.now) == [new.webhook_secret]
+    assert key.webhook_secret not in repr(new)
+    assert overlapping.webhook_secret not in repr(new)
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("hooks.example.com", "hooks.example.com"),
+        ("*.example.com", "*.example.com"),
+        ("*.Example.COM", "*.example.com"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("*.BÜCHER.example", "*.xn--bcher-kva.example"),
+        ("XN--BCHER-KVA.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_a_callback_host_is_stored_as_it_is_compared(text: str, stored: str) -> None:
+    assert host_pattern(text) == host_pattern(stored) == stored
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            " ",
+            "*",
+            "*.",
+            ".",
+            "localhost",
+            "*.com",
+            "example.com.",
+            "*.example.com.",
+            "a..b",
+            ".a.b",
+            " a.b",
+            "a.b\n",
+        ),
+        *("https://a.b", "a.b:443", "a.b/x", "a.b?", "u@a.b", "a,b.c", "a_b.c", "-a.b", "a.b\0", "a" * 64 + ".b"),
+        *("a.*.b", "*.*.b", "*a.b", "**.a.b", "a.*"),
+        *("127.0.0.1", "*.0.0.1", "[::1]", "::1", "①②⑦.⓪.⓪.①", "a.0x7f", "a.0x", ".".join(["a" * 60] * 5)),
+    ],
+)
+def test_what_is_no_callback_host_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no callback host; write hooks.example.com") as refused:
+        host_pattern(text)
+    assert repr(text) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("hooks.example.com", True),
+        ("other.example.com", False),
+        ("a.hooks.example.com", False),
+        ("a.example.org", True),
+        ("a.b.example.org", True),
+        ("example.org", False),
+        ("evil-example.org", False),
+        ("example.org.evil.net", False),
+        ("hooks.example.com.evil.net", False),
+    ],
+)
+def test_a_pattern_allows_its_own_host_or_every_name_below_it(host: str, allowed: bool) -> None:
+    assert is_allowed_host(host, ("hooks.example.com", "*.example.org")) is allowed
+    assert is_allowed_host(host, ())
+
+
+def over(store: Any, clock: FakeClock) -> Admin:
+    nothing: Any = None
+    return Admin("stack", store, ssm=nothing, jobs=nothing, messages=nothing, clock=clock)
+
+
+@pytest.fixture
+def admin(store: FakeKeys, clock: FakeClock) -> Admin:
+    return over(store, clock)
+
+
+def test_a_secret_is_rotated_and_its_overlap_ends_by_the_clock(admin: Admin, store: FakeKeys, clock: FakeClock) -> None:
+    made = admin.create_key("mine")
+    new = admin.rotate_secret(made["id"], overlap_hours=24)
+    assert new["webhookSecret"] != made["webhookSecret"]
+    assert new["previousWebhookSecret"] == made["webhookSecret"]
+    assert new["previousSignsUntil"] == "2027-01-16T08:00:00.000Z"
+    clock.advance(24 * 3600 - 0.001)
+    assert admin.show_secret(made["id"]) == new
+    with pytest.raises(Problem, match=r"signs until 2027-01-16T08:00:00.000Z; wait .* --overlap-hours 0"):
+        admin.rotate_secret(made["id"], overlap_hours=24)
+    assert admin.show_secret(made["id"]) == new
+    clock.advance(0.001)
+    assert admin.show_secret(made["id"]) == new | {"previousWebhookSecret": None, "previousSignsUntil": None}
+    assert admin.rotate_secret(made["id"], overlap_hours=1)["previousWebhookSecret"] == new["webhookSecret"]
+
+
+def test_secrets_that_leaked_are_ended_at_once_during_an_overlap(admin: Admin, store: FakeKeys) -> None:
+    made = admin.create_key("mine")
+    leaked = admin.rotate_secret(made["id"], overlap_hours=24)
+    new = admin.rotate_secret(made["id"], overlap_hours=0)
+    assert new["previousWebhookSecret"] is new["previousSignsUntil"] is None
+    assert new["webhookSecret"] not in (made["webhookSecret"], leaked["webhookSecret"])
+
+
+@pytest.mark.parametrize("hours", [-1, 721])
+def test_an_overlap_is_at_most_a_month(hours: int, admin: Admin, store: FakeKeys) -> None:
+    made = admin.create_key("mine")
+    with pytest.raises(Problem, match="0 to 720"):
+        admin.rotate_secret(made["id"], overlap_hours=hours)
+    assert admin.show_secret(made["id"])["webhookSecret"] == made["webhookSecret"]
+    assert admin.rotate_secret(made["id"], overlap_hours=720)["previousSignsUntil"].startswith("2027-02-14")
+
+
+def test_a_wrong_callback_host_is_told_and_nothing_is_written(admin: Admin, store: FakeKeys) -> None:
+    with pytest.raises(Problem, match=r"'a\.b:1' is no callback host"):
+        admin.create_key("mine", callback_hosts=["ok.example.com", "a.b:1"])
+    assert store.stored == {}
+    made = admin.create_key("mine", callback_hosts=["ok.example.com", "OK.example.com"])
+    assert store.stored[made["id"]].callback_hosts == ("ok.example.com",)
+    with pytest.raises(Problem, match=r"'a\.b:1' is no callback host"):
+        admin.set_callback_hosts(made["id"], ["a.b:1"])
+    assert store.stored[made["id"]].callback_hosts == ("ok.example.com",)
+
+
+class Shared(FakeKeys):
+    """A store in which others do something right after each read, as long as there is something to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others: list[Callable[[], object]] = []
+
+    def key(self, key_id: str) -> ApiKey | None:
+        found = super().key(key_id)
+        if self.others:
+            self.others.pop()()
+        return found
+
+
+@pytest.fixture
+def shared() -> Shared:
+    return Shared()
+
+
+@pytest.fixture
+def one_of_two(shared: Shared, clock: FakeClock) -> Admin:
+    """An operator who is not alone."""
+    return over(shared, clock)
+
+
+def test_a_rotation_does_not_bring_a_key_back_that_is_revoked_meanwhile(
+    one_of_two: Admin, shared: Shared, clock: FakeClock
+) -> None:
+    made = one_of_two.create_key("mine")
+    shared.others = [lambda: one_of_two.revoke_key(made["id"])]
+    with pytest.raises(Problem, match="is revoked"):
+        one_of_two.rotate_secret(made["id"], overlap_hours=24)
+    key = shared.stored[made["id"]]
+    assert (key.revoked_at, key.webhook_secret) == (clock.now, made["webhookSecret"])
+
+
+def test_revoking_and_setting_hosts_keep_what_others_change_meanwhile(
+    one_of_two: Admin, shared: Shared, clock: FakeClock
+) -> None:
+    made = one_of_two.create_key("mine")
+    shared.others = [lambda: one_of_two.rotate_secret(made["id"], overlap_hours=24)]
+    one_of_two.set_callback_hosts(made["id"], ["a.example.com"])
+    shared.others = [lambda: one_of_two.set_callback_hosts(made["id"], ["b.example.com"])]
+    one_of_two.revoke_key(made["id"])
+    key = shared.stored[made["id"]]
+    assert (key.revoked_at, key.previous_webhook_secret, key.callback_hosts) == (
+        clock.now,
+        made["webhookSecret"],
+        ("b.example.com",),
+    )
+
+
+def test_of_two_rotations_at_once_one_is_refused_and_no_secret_is_lost(
+    one_of_two: Admin, shared: Shared, clock: FakeClock
+) -> None:
+    made = one_of_two.create_key("mine")
+    shared.others = [lambda: one_of_two.rotate_secret(made["id"], overlap_hours=24)]
+    with pytest.raises(Problem, match="is being rotated"):
+        one_of_two.rotate_secret(made["id"], overlap_hours=24)
+    assert one_of_two.show_secret(made["id"])["previousWebhookSecret"] == made["webhookSecret"]
+
+
+def test_a_change_that_meets_others_each_time_gives_up_in_words(
+    one_of_two: Admin, shared: Shared, clock: FakeClock
+) -> None:
+    made = one_of_two.create_key("mine")
+
+    def rename() -> None:
+        shared.put_key(replace(shared.stored[made["id"]], name=f"{len(shared.others)} to go"))
+
+    shared.others = [rename] * 100
+    with pytest.raises(Problem, match="by others all the time"):
+        one_of_two.revoke_key(made["id"])
+    assert shared.stored[made["id"]].revoked_at is None
+
+
+def test_a_key_that_was_revoked_stays_revoked_at_its_first_time(
+    admin: Admin, store: FakeKeys, clock: FakeClock
+) -> None:
+    made = admin.create_key("mine")
+    first = admin.revoke_key(made["id"])
+    clock.advance(60)
+    assert admin.revoke_key(made["id"]) == first
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda admin: admin.revoke_key("nobody"),
+        lambda admin: admin.show_secret("nobody"),
+        lambda admin: admin.rotate_secret("nobody", overlap_hours=1),
+        lambda admin: admin.set_callback_hosts("nobody", []),
+    ],
+)
+def test_a_key_that_is_not_there_is_told(command: Callable[[Admin], object], admin: Admin, store: FakeKeys) -> None:
+    with pytest.raises(Problem, match="There is no key nobody"):
+        command(admin)
+    assert store.stored == {}

@@ -1,7 +1,7 @@
 """One stack's keys, providers and failed jobs, as its operator sees and changes them."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from aiserver.aws.messages import SqsMessages
 from aiserver.clock import Clock, SystemClock
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.transitions import REDRIVE
+from aiserver.keys import ApiKey
 from aiserver.providers.provider import Provider
 from aiserver.usecases.enqueue import DEFAULT_DEADLINE_S, QUEUED_DUE_MS
 from aiserver.usecases.hint import hint
@@ -25,7 +26,10 @@ from aiserver.wire.render import iso
 if TYPE_CHECKING:
     from mypy_boto3_ssm.client import SSMClient
 
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+MAX_OVERLAP_HOURS = 30 * 24  # a secret that signs for longer than a month has not been rotated
+CHANGE_TRIES = 5  # of a change to a key, each only after somebody else changed it in between
 
 
 class Problem(Exception):
@@ -43,11 +47,13 @@ class Admin:
     messages: Messages
     clock: Clock
 
-    def create_key(self, name: str, *, expires_days: int | None = None) -> dict[str, Any]:
-        """The new key, its id and its webhook secret; the key itself is nowhere else."""
+    def create_key(
+        self, name: str, *, expires_days: int | None = None, callback_hosts: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """The new key, its id and its webhook secret; the key itself is nowhere else. Raises: Problem."""
         now = self.clock.now_ms()
         expires_at = now + expires_days * DAY_MS if expires_days else None
-        text, key = keys.create(name, now_ms=now, expires_at=expires_at)
+        text, key = keys.create(name, now_ms=now, expires_at=expires_at, callback_hosts=_patterns(callback_hosts))
         self.config.put_key(key)
         return {"id": key.id, "name": name, "key": text, "webhookSecret": key.webhook_secret}
 
@@ -59,19 +65,69 @@ class Admin:
                 "created": iso(key.created_at),
                 "expires": iso(key.expires_at),
                 "revoked": iso(key.revoked_at),
+                "callbackHosts": list(key.callback_hosts),
             }
             for key in sorted(self.config.keys(), key=lambda key: key.created_at)
         ]
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         """From now, and within 30 s in containers that have read it, the key opens nothing. Raises: Problem."""
+        now = self.clock.now_ms()
+        key = self._change(key_id, lambda key: replace(key, revoked_at=key.revoked_at or now))
+        return {"id": key.id, "name": key.name, "revoked": iso(key.revoked_at)}
+
+    def show_secret(self, key_id: str) -> dict[str, Any]:
+        """The secrets that sign the key's callbacks now. Raises: Problem."""
+        return self._secrets(self._key(key_id))
+
+    def rotate_secret(self, key_id: str, *, overlap_hours: int) -> dict[str, Any]:
+        """A new webhook secret; the one before signs, too, until the overlap ends. Raises: Problem."""
+        if not 0 <= overlap_hours <= MAX_OVERLAP_HOURS:
+            raise Problem(f"--overlap-hours is 0 to {MAX_OVERLAP_HOURS}")
+        now = self.clock.now_ms()
+
+        def rotated(key: ApiKey) -> ApiKey:
+            if key.revoked_at is not None:
+                raise Problem(f"key {key_id} is revoked: make a new key instead")
+            if overlap_hours and len(key.signing_secrets(now)) > 1:
+                raise Problem(
+                    f"key {key_id} is being rotated: its previous secret signs until {iso(key.previous_secret_until)}; "
+                    "wait until then, or end both at once with --overlap-hours 0"
+                )
+            return keys.rotated(key, now_ms=now, overlap_ms=overlap_hours * HOUR_MS)
+
+        return self._secrets(self._change(key_id, rotated))
+
+    def set_callback_hosts(self, key_id: str, hosts: Iterable[str]) -> dict[str, Any]:
+        """Make these the hosts that ReplyTo may name; none: any public host. Raises: Problem."""
+        patterns = _patterns(hosts)
+        key = self._change(key_id, lambda key: replace(key, callback_hosts=patterns))
+        return {"id": key.id, "name": key.name, "callbackHosts": list(key.callback_hosts)}
+
+    def _secrets(self, key: ApiKey) -> dict[str, Any]:
+        current, *previous = key.signing_secrets(self.clock.now_ms())
+        return {
+            "id": key.id,
+            "name": key.name,
+            "webhookSecret": current,
+            "previousWebhookSecret": previous[0] if previous else None,
+            "previousSignsUntil": iso(key.previous_secret_until) if previous else None,
+        }
+
+    def _key(self, key_id: str) -> ApiKey:
         key = self.config.key(key_id)
         if key is None:
             raise Problem(f"There is no key {key_id}; `keys list` shows them")
-        if key.revoked_at is None:
-            key = replace(key, revoked_at=self.clock.now_ms())
-            self.config.put_key(key)
-        return {"id": key.id, "name": key.name, "revoked": iso(key.revoked_at)}
+        return key
+
+    def _change(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
+        """Write what `change` makes of the key as it is stored, and of no older one. Raises: Problem."""
+        for _ in range(CHANGE_TRIES):
+            key = self._key(key_id)
+            changed = change(key)
+            if self.config.replace_key(key, changed):
+                return changed
+        raise Problem(f"key {key_id} is being changed by others all the time; nothing was changed")
 
     def apply_providers(self, text: str, environment: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
         """Make the providers what a providers.yaml says. Raises: Problem, before anything is written."""
@@ -139,6 +195,13 @@ def read_providers(text: str) -> list[Provider]:
     if twice := {name for name in names if names.count(name) > 1}:
         raise Problem(f"each provider needs its own name; given twice: {', '.join(sorted(twice))}")
     return providers
+
+
+def _patterns(hosts: Iterable[str]) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(map(keys.host_pattern, hosts)))
+    except ValueError as error:
+        raise Problem(str(error)) from error
 
 
 def _secret(provider: Provider, environment: Mapping[str, str]) -> str:
