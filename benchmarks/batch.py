@@ -50,7 +50,7 @@ def unsent(cloud: Cloud, model: str, count: int) -> list[int]:
     clock = SystemClock()
     config = DynamoConfig(cloud.outputs["ConfigTable"], aws.client("dynamodb", cloud.endpoint_url))
     router = Router(config.providers, {}, None, clock)
-    enqueue = Enqueue(store(cloud), Silent(), router, clock, check_reply_to=lambda _: None, settled_days=1)
+    enqueue = Enqueue(store(cloud), Silent(), router, clock, check_reply_to=lambda url, hosts: None, settled_days=1)
     chat = requests.openai_queue_chat(
         json.dumps({"model": model, "messages": [{"role": "user", "content": "How do LLMs work?"}]}),
         requests.Options(),

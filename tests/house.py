@@ -1,7 +1,7 @@
 """The use cases over fakes: one owner's house, with a provider that does as it is told."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiserver import keys
@@ -129,7 +129,7 @@ class House(UseCases):
         self.messages = FakeMessages()
         self.keys = FakeKeys()
         _, key = keys.create("mine", now_ms=self.clock.now)
-        self.keys.stored[ME.owner] = key
+        self.keys.put_key(replace(key, id=ME.owner))
         self.slots = FakeSlots()
         self.replier = FakeReplier()
         self.protocol = FakeProtocol(self.clock)

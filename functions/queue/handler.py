@@ -85,7 +85,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def _caller(request: Request) -> Caller:
-    return Caller(wiring.queue().keys.authenticate(request.headers).id, request.base_url)
+    key = wiring.queue().keys.authenticate(request.headers)
+    return Caller(key.id, request.base_url, key.callback_hosts)
 
 
 def _job(request: Request) -> Job:

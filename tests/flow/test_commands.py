@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from local.receiver import receiver
 from local.template import REPOSITORY
 from tests.flow.conftest import Product
 
@@ -236,6 +237,34 @@ def test_a_failed_job_is_redriven_by_its_operator(product: Product) -> None:
         "aiserver: job 4711 is unknown, or past its time to live",
     ]
     assert product.ended("redriven-2")["state"] == "Completed"
+
+
+def test_dead_callbacks_are_found_and_sent_again_by_their_operator(product: Product) -> None:
+    answers = iter([410, 410, 200, 200])
+    with receiver(lambda _: next(answers)) as hook:
+        for name in ("dead-1", "dead-2"):
+            ask = {"refId": name, "replyTo": hook.url, "request": CHAT}
+            product.http.post("/api/QueueOpenAiChatCompletion", json=ask)
+            product.ended(name)
+        first = {hook.next(10).headers["webhook-id"] for _ in range(2)}
+        port = ["--host", "127.0.0.1"]
+        listed = dead_callbacks(product, *port)
+        while len(listed) < 2:  # the receiver hears of its answer before the table does
+            listed = dead_callbacks(product, *port)
+        assert {one["refId"] for one in listed} == {"dead-1", "dead-2"}
+        assert {one["lastStatus"] for one in listed} == {410}
+        again = admin(product, "callbacks", "redeliver", "--dead", *port)
+        assert len(again.stdout.splitlines()) == 2, again.stderr
+        second = {hook.next(10).headers["webhook-id"] for _ in range(2)}
+    assert {one.rpartition("_")[0] for one in first} == {one.rpartition("_")[0] for one in second}
+    assert {one.rpartition("_")[2] for one in second} == {"1"}
+    both = admin(product, "callbacks", "redeliver", "--dead", "4711")
+    assert (both.returncode, both.stdout) == (1, "")
+    assert both.stderr.startswith("aiserver: callbacks redeliver takes ids of jobs, or --dead")
+
+
+def dead_callbacks(product: Product, *which: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in admin(product, "callbacks", "list", *which).stdout.splitlines()]
 
 
 def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:

@@ -20,7 +20,7 @@ from openai import InvalidWebhookSignatureError
 from standardwebhooks import WebhookVerificationError
 
 from aiserver import keys
-from aiserver.replyto import signature_headers
+from aiserver.replyto.signature import signature_headers
 from local.template import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "callbacks.md").read_text(encoding="utf-8")

@@ -6,15 +6,12 @@ A key is `ak-` + 12 characters of key id + 43 of secret (256 bits) + 6 of checks
 import base64
 import hashlib
 import hmac
-import re
 import secrets
 import string
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
-
-import idna
 
 from aiserver.clock import Clock
 from aiserver.errors import Unauthorized
@@ -26,7 +23,6 @@ CHECKSUM_CHARS = 6
 CACHE_MS = 30_000  # how long a revoked key may still work in a warm container
 NOT_VALID = "The API key is not valid"
 _ALPHABET = string.digits + string.ascii_letters
-_NUMERIC_LABEL = re.compile(r"0x[0-9a-f]*|[0-9]+")  # at its end, a name is read as an IP address
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class KeyStore(Protocol):
 def create(
     name: str, *, now_ms: int, expires_at: int | None = None, callback_hosts: Iterable[str] = ()
 ) -> tuple[str, ApiKey]:
-    """A new key: its text, to be shown once, and its record, to be stored. Hosts are patterns of `host_pattern`."""
+    """A new key: its text, to be shown once, and its record, to be stored."""
     text = _with_checksum(PREFIX + _random(ID_CHARS) + _random(SECRET_CHARS))
     key = record(text, name, _webhook_secret(), now_ms=now_ms, expires_at=expires_at)
     return text, replace(key, callback_hosts=tuple(callback_hosts))
@@ -88,30 +84,6 @@ def rotated(key: ApiKey, *, now_ms: int, overlap_ms: int) -> ApiKey:
     """The key with a new webhook secret; the one it had signs on for `overlap_ms`, any older one no more."""
     previous, until = (key.webhook_secret, now_ms + overlap_ms) if overlap_ms else (None, None)
     return replace(key, webhook_secret=_webhook_secret(), previous_webhook_secret=previous, previous_secret_until=until)
-
-
-def host_pattern(text: str) -> str:
-    """A host that ReplyTo may name, as it is stored: an exact name, or `*.` and a name for all names below it.
-
-    Raises: ValueError, for anything else.
-    """
-    wildcard, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
-    try:
-        name = idna.encode(name, uts46=True).decode()
-    except UnicodeError as error:
-        raise _no_pattern(text) from error
-    labels = name.split(".")
-    if len(labels) < 2 or not labels[-1] or _NUMERIC_LABEL.fullmatch(labels[-1]):
-        raise _no_pattern(text)
-    return wildcard + name
-
-
-def is_allowed_host(host: str, patterns: Iterable[str]) -> bool:
-    """Whether ReplyTo may name `host`, an A-label in lower case; without patterns it may name any."""
-    patterns = tuple(patterns)
-    return not patterns or any(
-        host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern for pattern in patterns
-    )
 
 
 class Authenticator:
@@ -165,10 +137,6 @@ def is_well_formed(text: str) -> bool:
     return len(text) == len(PREFIX) + ID_CHARS + SECRET_CHARS + CHECKSUM_CHARS and text == _with_checksum(
         text[:-CHECKSUM_CHARS]
     )
-
-
-def _no_pattern(text: str) -> ValueError:
-    return ValueError(f"{text!r} is no callback host; write hooks.example.com, or *.example.com for all names below it")
 
 
 def _webhook_secret() -> str:

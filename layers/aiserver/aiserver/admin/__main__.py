@@ -1,4 +1,4 @@
-"""The operator's command line: keys, providers, failed jobs.
+"""The operator's command line: keys, providers, failed jobs, dead callbacks.
 
     python -m aiserver.admin keys create my-app       shows the key, once
     python -m aiserver.admin keys list
@@ -9,6 +9,8 @@
     python -m aiserver.admin providers apply providers.yaml
     python -m aiserver.admin providers list
     python -m aiserver.admin jobs redrive JOB_ID …    lets failed jobs try again
+    python -m aiserver.admin callbacks list           the dead ones (--key, --host, --since narrow it down)
+    python -m aiserver.admin callbacks redeliver JOB_ID …   or --dead, with the same: starts them over
 
 AWS_ENDPOINT_URL points it at the embedded cloud; --stack names the stack (aiserver by default).
 """
@@ -17,12 +19,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aiserver.admin import jobs
 from aiserver.admin.stack import Admin, Problem, connect
+
+Deed = Callable[[], Iterable[dict[str, Any]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +51,7 @@ def _tell(problem: Problem) -> int:
     return 1
 
 
-def _deeds(admin: Admin, args: argparse.Namespace) -> list[Callable[[], list[dict[str, Any]]]]:
+def _deeds(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
     match args.thing, args.verb:
         case "keys", "create":
             return [
@@ -63,11 +68,30 @@ def _deeds(admin: Admin, args: argparse.Namespace) -> list[Callable[[], list[dic
         case "keys", _:
             return [admin.list_keys]
         case "jobs", _:
-            return [partial(admin.redrive, job_id) for job_id in args.id]
+            return [partial(_line, jobs.redrive, admin, job_id) for job_id in args.id]
+        case "callbacks", "list":
+            return [lambda: map(jobs.shown, jobs.dead(admin, _which(args)))]
+        case "callbacks", _:
+            return _redeliveries(admin, args)
         case _, "apply":
             return [lambda: admin.apply_providers(_text(args.file))]
         case _:
             return [admin.list_providers]
+
+
+def _line(deed: Callable[[Admin, int], dict[str, Any]], admin: Admin, job_id: int) -> list[dict[str, Any]]:
+    return [deed(admin, job_id)]
+
+
+def _which(args: argparse.Namespace) -> jobs.Which:
+    return jobs.Which(args.key, args.host, args.since)
+
+
+def _redeliveries(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
+    if bool(args.id) == args.dead or (args.id and _which(args) != jobs.Which()):
+        raise Problem("callbacks redeliver takes ids of jobs, or --dead with --key, --host and --since as you like")
+    found = (job.id for job in jobs.dead(admin, _which(args))) if args.dead else args.id
+    return (partial(_line, jobs.redeliver, admin, job_id) for job_id in found)
 
 
 def _text(file: Path) -> str:
@@ -79,7 +103,7 @@ def _text(file: Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m aiserver.admin", description="Keys, providers and failed jobs of one stack"
+        prog="python -m aiserver.admin", description="Keys, providers, failed jobs and dead callbacks of one stack"
     )
     parser.add_argument("--stack", default=os.environ.get("AISERVER_STACK", "aiserver"))
     things = parser.add_subparsers(dest="thing", required=True)
@@ -99,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     hosts.add_argument("host", nargs="*", help="whom ReplyTo may name from now on; none: any public host")
     verbs = things.add_parser("jobs").add_subparsers(dest="verb", required=True)
     verbs.add_parser("redrive").add_argument("id", type=int, nargs="+")
+    verbs = things.add_parser("callbacks").add_subparsers(dest="verb", required=True)
+    for verb in (verbs.add_parser("list"), verbs.add_parser("redeliver")):
+        verb.add_argument("--key", metavar="KEY_ID", help="only callbacks of this key's jobs")
+        verb.add_argument("--host", help="only those to this receiver")
+        verb.add_argument("--since", metavar="DATE", help="only of jobs that ended since then, as in 2026-11-25")
+    verb.add_argument("--dead", action="store_true", help="all dead ones, as `callbacks list` shows them")
+    verb.add_argument("id", type=int, nargs="*")
     verbs = things.add_parser("providers").add_subparsers(dest="verb", required=True)
     verbs.add_parser("apply").add_argument("file", type=Path)
     verbs.add_parser("list")

@@ -1,4 +1,4 @@
-"""One stack's keys, providers and failed jobs, as its operator sees and changes them."""
+"""One stack's keys and providers, as its operator sees and changes them, and the way to its jobs."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,12 +15,10 @@ from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.aws.messages import SqsMessages
 from aiserver.clock import Clock, SystemClock
-from aiserver.jobs.ports import JobStore, Messages, Refused
-from aiserver.jobs.transitions import REDRIVE
+from aiserver.jobs.ports import JobStore, Messages
 from aiserver.keys import ApiKey
 from aiserver.providers.provider import Provider
-from aiserver.usecases.enqueue import DEFAULT_DEADLINE_S, QUEUED_DUE_MS
-from aiserver.usecases.hint import hint
+from aiserver.replyto.address import host_pattern
 from aiserver.wire.render import iso
 
 if TYPE_CHECKING:
@@ -157,22 +155,6 @@ class Admin:
         """Where the key of an `api_key_var` is kept."""
         return f"/{self.stack}/providers/{provider.name}/api-key"
 
-    def redrive(self, job_id: int) -> list[dict[str, Any]]:
-        """Let a failed job try again, with a new deadline and a new callback. Raises: Problem, for one that cannot.
-
-        Attempts are kept; a job whose message cannot be sent is sent by the sweeper.
-        """
-        now = self.clock.now_ms()
-        there = self.jobs.get(job_id)
-        if there is None or there.is_gone(now):
-            raise Problem(f"job {job_id} is unknown, or past its time to live")
-        due_at, deadline = now + QUEUED_DUE_MS, now + DEFAULT_DEADLINE_S * 1000
-        job = self.jobs.apply(REDRIVE, job_id, {"now": now, "due_at": due_at, "deadline": deadline})
-        if isinstance(job, Refused):
-            raise Problem(f"job {job_id} is {there.state}; only a Failed one can be redriven")
-        hint(self.messages, job)
-        return [{"id": job.id, "refId": job.ref_id, "state": job.state, "deadline": iso(job.deadline)}]
-
     def list_providers(self) -> list[dict[str, Any]]:
         """As stored: keys by the name of their SSM parameter, never by value."""
         return [provider.model_dump(exclude_none=True) for provider in self.config.providers()]
@@ -199,7 +181,7 @@ def read_providers(text: str) -> list[Provider]:
 
 def _patterns(hosts: Iterable[str]) -> tuple[str, ...]:
     try:
-        return tuple(dict.fromkeys(map(keys.host_pattern, hosts)))
+        return tuple(dict.fromkeys(map(host_pattern, hosts)))
     except ValueError as error:
         raise Problem(str(error)) from error
 
@@ -231,6 +213,11 @@ def administer(stack: str, outputs: Mapping[str, str], client: Callable[[str], A
         DynamoConfig(outputs["ConfigTable"], dynamodb),
         client("ssm"),
         DynamoJobs(outputs["JobsTable"], outputs["BodiesBucket"], dynamodb, client("s3"), clock.job_id),
-        SqsMessages(client("sqs"), hosted=outputs["HostedQueueUrl"], gpu=outputs["GpuQueueUrl"]),
+        SqsMessages(
+            client("sqs"),
+            hosted=outputs["HostedQueueUrl"],
+            gpu=outputs["GpuQueueUrl"],
+            callback=outputs["CallbackQueueUrl"],
+        ),
         clock,
     )

@@ -119,6 +119,19 @@ def host_name(host: str) -> str | None:
     return name if _NAME.fullmatch(name) else None
 
 
+def host_pattern(text: str) -> str:
+    """A host that ReplyTo may name, as it is compared: a public name, or `*.` and one for all names below it.
+
+    Raises: ValueError, for anything else.
+    """
+    wildcard = "*." if text.startswith("*.") else ""
+    try:
+        return wildcard + _public_name(text.removeprefix(wildcard))
+    except CallbackRefused as error:
+        known = "write hooks.example.com, or *.example.com for all names below it"
+        raise ValueError(f"{text!r} is no callback host; {known}") from error
+
+
 def is_allowed_host(host: str, patterns: Collection[str]) -> bool:
     """Whether a host is one of these; `*.example.com` stands for every name below example.com."""
     return any(host.endswith(one[1:]) if one.startswith("*.") else host == one for one in patterns)

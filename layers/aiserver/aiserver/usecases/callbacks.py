@@ -63,10 +63,11 @@ class CallbackTest:
         Raises: CallbackRefused, NameNotFound.
         """
         now = self._clock.now_ms()
-        self._replier.check(reply_to)
+        self._replier.check(reply_to, key.callback_hosts)
         message_id = f"msg_test_{self._clock.token()}"
-        signature = signature_headers([key.webhook_secret], message_id, now // 1000, sample)
-        delivery = self._replier.post(reply_to, sample, about(_sample_job(key, now)) | signature)
+        signature = signature_headers(key.signing_secrets(now), message_id, now // 1000, sample)
+        headers = about(_sample_job(key, now)) | signature
+        delivery = self._replier.post(reply_to, sample, headers, key.callback_hosts)
         return Tested(message_id, delivery, self._clock.now_ms() - now)
 
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -28,10 +28,11 @@ _DATE_MS = re.compile(r"/Date\((\d+)(?:[+-]\d{4})?\)/")
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, and the address they reached us at."""
+    """Who asks, the address they reached us at, and the only hosts their ReplyTo may name, where there are any."""
 
     owner: str
     base_url: str
+    callback_hosts: Collection[str] = ()
 
 
 class Enqueue:
@@ -42,7 +43,7 @@ class Enqueue:
         router: Router,
         clock: Clock,
         *,
-        check_reply_to: Callable[[str], None],
+        check_reply_to: Callable[[str, Collection[str]], None],
         settled_days: int,
     ) -> None:
         self._jobs = jobs
@@ -71,7 +72,7 @@ class Enqueue:
         deadline = _deadline(options.deadline, now)
         best = self._router.candidates(request.model, options.provider)[0]
         if options.reply_to is not None:
-            self._check_reply_to(options.reply_to)
+            self._check_reply_to(options.reply_to, caller.callback_hosts)
         job_id = self._clock.job_id()
         return Job(
             id=job_id,

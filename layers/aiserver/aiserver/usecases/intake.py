@@ -24,6 +24,8 @@ class Intake:
         """
         if sent.key_id not in self._key_ids:
             raise Forbidden(f"Key {sent.key_id} is not one that the intake may queue jobs for")
-        owner = self._keys.named(sent.key_id).id
+        key = self._keys.named(sent.key_id)
         options = sent.request.options.or_else(Options(ref_id=message_id))
-        return self._enqueue.accept(replace(sent.request, options=options), Caller(owner, self._base_url))
+        return self._enqueue.accept(
+            replace(sent.request, options=options), Caller(key.id, self._base_url, key.callback_hosts)
+        )

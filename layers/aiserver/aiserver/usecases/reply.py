@@ -128,8 +128,8 @@ class Reply:
             raise CallbackRefused("there is no key to sign with")
         body, more = self._body(job)
         message_id = f"msg_{job.id}_{job.cb_sequence}"  # one for all attempts, another for each redelivery
-        headers = {**more, **about(job), **signature_headers([key.webhook_secret], message_id, now // 1000, body)}
-        return self._replier.post(job.reply_to, body, headers)
+        headers = {**more, **about(job), **signature_headers(key.signing_secrets(now), message_id, now // 1000, body)}
+        return self._replier.post(job.reply_to, body, headers, key.callback_hosts)
 
     def _body(self, job: Job) -> tuple[bytes, dict[str, str]]:
         """What is sent, and the headers that are only for it."""
