@@ -5,6 +5,7 @@ import copy
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +352,33 @@ def test_what_a_receiver_says_to_a_sample_is_told_to_who_asked(stack: MotoStack)
 @pytest.mark.parametrize("asked", ["{}", "[]", '{"replyTo":""}', '{"replyTo":1}', '{"replyTo":"https://10.0.0.1/"}'])
 def test_a_sample_callback_to_nowhere_or_inside_is_refused(asked: str, stack: MotoStack) -> None:
     assert is_error(stack.invoke("queue", event("queue.test-callback") | {"body": asked}), 400, "ValidationException")
+
+
+def test_a_key_s_callback_hosts_hold_for_whoever_asks_and_at_each_delivery(stack: MotoStack) -> None:
+    stack.parameters |= {"UnsafeAllowAnyCallbackAddress": "true", "IntakeKeyIds": "example00000"}
+    mine = stack.config().key("example00000")
+    assert mine
+    assert stack.config().replace_key(mine, replace(mine, callback_hosts=("hooks.example.com",)))
+    sample = event("queue.test-callback")
+    for given in (event("queue.reply-to"), sample):
+        refused = stack.invoke("queue", given)
+        assert is_error(refused, 400, "ValidationException")
+        assert "not among the hosts that this API key may name" in body(refused)["error"]["message"]
+    sent = event("intake")
+    asked = json.loads(sent["Records"][0]["body"]) | {"replyTo": "http://127.0.0.1:9000/hook"}
+    sent["Records"][0]["body"] = json.dumps(asked)
+    stack.invoke("intake", sent)
+    (dead,) = stack.taken("IntakeDeadLetterQueue")
+    assert "not among the hosts" in dead["MessageAttributes"]["reason"]["StringValue"]
+    with receiver() as there:  # accepted before there was a list
+        now = wiring.CLOCK.now_ms()
+        put_job(
+            stack, job_id("reply"), state="Failed", cb="Pending", cb_next_at=now, reply_to=there.url, error_code="X"
+        )
+        stack.invoke("reply", event("reply"))
+    job = stack.jobs().get(job_id("reply"))
+    assert job
+    assert (job.cb, (job.cb_last_error or "")[:17]) == (Callback.DEAD, "CallbackRefused: ")
 
 
 def test_a_dead_callback_is_a_metric_whether_its_deliverer_or_the_sweeper_gives_it_up(

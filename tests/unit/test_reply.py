@@ -1,9 +1,12 @@
 """Callbacks: one for every end, signed, tried again by schedule, and dead only in plain sight."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
+from standardwebhooks import Webhook
 
+from aiserver import keys
 from aiserver.errors import Conflict, ProviderRejected
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.job import Job
@@ -99,6 +102,21 @@ def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: D
     house.replier.outcomes = [last]
     house.deliver(job)
     assert house.now(job).cb == Callback.DEAD
+
+
+def test_while_a_secret_is_rotated_both_sign_and_then_the_new_one_alone() -> None:
+    house = House()
+    old = house.keys.stored["me"]
+    new = keys.rotated(old, now_ms=house.clock.now, overlap_ms=60_000)
+    house.keys.put_key(new)
+    for seconds, secrets in ((0, [new.webhook_secret, old.webhook_secret]), (60, [new.webhook_secret])):
+        house.clock.advance(seconds)
+        house.replier.posts.clear()
+        house.deliver(completed(house))
+        ((_, body, headers),) = house.replier.posts
+        moment = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+        expected = [Webhook(secret).sign(headers["webhook-id"], moment, body.decode()) for secret in secrets]
+        assert headers["webhook-signature"].split() == expected
 
 
 def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id() -> None:
