@@ -2,6 +2,7 @@
 
 Safe on a real account: three calls reach a provider, each with one short message and few tokens to answer. One of them
 is large by a member that is no part of its prompt. The bodies at the limits name a provider that nobody has.
+Callbacks of its jobs go to the deployment itself.
 """
 
 import json
@@ -18,12 +19,13 @@ import httpx
 MB = 1024 * 1024
 CALL_S = 60
 JOB_S = 180  # a hosted provider may ask us to wait
+CALLBACK_S = 90  # where the stream did not tell, the sweeper does within a minute
 NOBODY = "no-such-provider-of-verify-deploy"
 MAX_SHOWN_CHARS = 300
 SHORT_CHARS = 60  # of what is as expected
 # How API Gateway names the kind of its own answers.
 SHOWN_HEADERS = ("content-type", "x-amzn-errortype")
-ROW = "{:4}  {:35}  {:43}  {}"
+ROW = "{:4}  {:37}  {:43}  {}"
 
 
 @dataclass
@@ -35,9 +37,15 @@ class Deployment:
     ref_id: str = field(default_factory=lambda: f"verify-{secrets.token_hex(8)}")
     job: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def receiver(self) -> str:
+        """Where callbacks go: the deployment itself, which takes a POST there without a key."""
+        return f"{str(self.http.base_url).rstrip('/')}/health"
+
     def queue(self, ref_id: str, **more: object) -> httpx.Response:
         """Queue the short chat under a RefId."""
-        return self.http.post("/v1/queue/chat/completions", json=self.chat(**more), headers={"x-ref-id": ref_id})
+        headers = {"x-ref-id": ref_id, "x-reply-to": self.receiver}
+        return self.http.post("/v1/queue/chat/completions", json=self.chat(**more), headers=headers)
 
     def chat(self, **more: object) -> dict[str, object]:
         return {"model": self.model, "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 5, **more}
@@ -130,6 +138,20 @@ def _through_the_queue(at: Deployment) -> Seen:
     )
 
 
+def _callback(at: Deployment) -> Seen:
+    until = time.monotonic() + CALLBACK_S
+    while True:
+        told = at.http.get("/api/GetOpenAiChatStatus", params={"refId": at.ref_id}).json()["callback"]
+        if told["state"] == "Delivered" or time.monotonic() > until:
+            return Seen(json.dumps(told), told["state"] == "Delivered")
+        time.sleep(1)
+
+
+def _sample(at: Deployment) -> Seen:
+    answer = at.http.post("/api/TestCallback", json={"replyTo": at.receiver})
+    return _seen(answer, answer.status_code == 200 and answer.json()["delivered"])
+
+
 def _letters(at: Deployment) -> Seen:
     return _read_whole(at.large(4.9))
 
@@ -158,6 +180,8 @@ PROBES = (
     Probe("a sync chat", "200, choices", _sync),
     Probe("a queued job", "Completed", _queued),
     Probe("its status and its result", "the same answer", _result),
+    Probe("its callback, to its own POST /health", "Delivered", _callback),
+    Probe("a sample callback to there", "200, delivered", _sample),
     Probe("its RefId and body again", "202, the same id", _again),
     Probe("its RefId, another body", "409 in our error shape", _other_body),
     Probe("1 MB through the queue", "kept whole; Completed, or refused by provider", _through_the_queue),

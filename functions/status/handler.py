@@ -89,6 +89,7 @@ ROUTES: edge.Routes = {
     ("GET", "/v1/models"): models,
     ("GET", "/v1/models/{proxy+}"): model,
     ("GET", "/health"): health,
+    ("POST", "/health"): health,  # a receiver to try callbacks with
     **{(method, "/{proxy+}"): edge.no_such_route for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
 }
 

@@ -277,7 +277,7 @@ def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:
 def test_a_deployment_is_probed_from_outside_and_what_differs_is_shown(product: Product) -> None:
     probed = run("local.verify_deploy", URL=product.url + "/", KEY=product.key)
     assert probed.returncode == 0, probed.stdout
-    assert "12 of 12 as expected, model gpt-4-turbo" in probed.stdout
+    assert "14 of 14 as expected, model gpt-4-turbo" in probed.stdout
     assert len(product.upstream.requests) == 3
     assert all(json.loads(sent.body)["max_tokens"] == 5 for sent in product.upstream.requests)
 
@@ -286,7 +286,7 @@ def test_a_deployment_is_probed_from_outside_and_what_differs_is_shown(product: 
     assert failed.returncode == 1
     (row,) = [line for line in failed.stdout.splitlines() if line.startswith("FAIL")]
     assert re.match(r"FAIL  a sync chat +200, choices +502 application/json", row)
-    assert "11 of 12" in failed.stdout
+    assert "13 of 14" in failed.stdout
     assert product.key not in probed.stdout + failed.stdout
 
 

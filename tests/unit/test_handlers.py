@@ -227,7 +227,8 @@ def test_the_models_are_those_of_the_providers(stack: MotoStack) -> None:
 def test_health_needs_no_key_and_any_other_path_is_our_not_found(stack: MotoStack) -> None:
     health = event("status.models") | {"resource": "/health", "path": "/health"}
     del health["headers"]["Authorization"]
-    assert body(stack.invoke("status", health)) == {"status": "ok"}
+    for method in ("GET", "POST"):
+        assert body(stack.invoke("status", health | {"httpMethod": method})) == {"status": "ok"}
     other = health | {"resource": "/{proxy+}", "path": "/a/b", "pathParameters": {"proxy": "a/b"}}
     assert is_error(stack.invoke("status", other), 404, "NotFound")
 
