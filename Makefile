@@ -69,6 +69,7 @@ mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of
 
 bench: $(VENV)/local.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.local
+	@$(BIN)/python -m benchmarks.callbacks
 	@$(BIN)/python -m benchmarks.batch
 	@$(BIN)/python -m benchmarks.memory
 

@@ -99,11 +99,39 @@ def _memory(told: Told) -> str:
     )
 
 
+def _callbacks(told: Told) -> str:
+    share = f"one in {told['others'] + 1}"
+    rows = [
+        f"| {kind} | {' / '.join(str(r['p50']) for r in runs)} | {' / '.join(str(r['p95']) for r in runs)} "
+        f"| {' / '.join(str(r['max']) for r in runs)} |"
+        for kind, runs in told["figures"].items()
+    ]
+    return "\n".join(
+        [
+            "## Callbacks beside a receiver that hangs",
+            "",
+            f"{_where(told)}. {told['rate']} jobs a second for {told['seconds']} s, {share} for a receiver that answers at",
+            "once in one run, and in the next takes each POST and never answers; runs by turns, each in a cloud of its own.",
+            "How long the others' callbacks take, from the request to their arrival: with one that hangs their p95 is",
+            f"{told['ratio']} times that without (medians).",
+            "",
+            "| the one receiver | p50 ms | p95 ms | max ms |",
+            "|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
 def _where(told: Told) -> str:
     return f"{told['date']}, {told['machine']}"
 
 
-SECTIONS: Mapping[str, Callable[[Told], str]] = {"local": _local, "batch": _batch, "memory": _memory}
+SECTIONS: Mapping[str, Callable[[Told], str]] = {
+    "local": _local,
+    "callbacks": _callbacks,
+    "batch": _batch,
+    "memory": _memory,
+}
 
 
 def main(arguments: list[str]) -> int:
