@@ -112,7 +112,7 @@ def _callbacks(told: Told) -> str:
             "",
             f"{_where(told)}. {told['rate']} jobs a second for {told['seconds']} s, {share} for a receiver that",
             "answers at once in one run, and in the next takes each POST and never answers; each run in a cloud of its",
-            "own. How long the others' callbacks take, from the request to their arrival: with one that hangs their p95 is",
+            "own. How long the others' callbacks take, from the request to their arrival: with one that hangs, p95 is",
             f"{told['ratio']} times that without (medians).",
             "",
             "| the one receiver | p50 ms | p95 ms | max ms |",
