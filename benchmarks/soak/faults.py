@@ -142,7 +142,8 @@ def deed(target: str, body: bytes) -> Deed | None:
         point = Point.SEND_CALLBACK if "Callback" in message["QueueUrl"] else Point.SEND
         return Deed(point, json.loads(message["MessageBody"])["id"])
     if operation == "UpdateItem":
-        return _change(json.loads(body))
+        update = json.loads(body)
+        return _change(update) if update["Key"]["pk"]["S"].startswith("JOB#") else None
     if operation == "TransactWriteItems":
         transaction = json.loads(body)
         first = transaction["TransactItems"][0]

@@ -71,6 +71,11 @@ def closed(*, died: bool, **more: Any) -> Closed:
     return Closed(Job(**(one.to_item() | more)), ledger.books[one.id], ledger.killed)
 
 
+def test_what_is_written_of_a_receiver_s_places_is_no_deed_to_a_job() -> None:
+    update = {"Key": {"pk": {"S": "SLOTS#receiver#r.io"}, "sk": {"S": "SLOTS"}}, "UpdateExpression": "REMOVE s1"}
+    assert deed("DynamoDB_20120810.UpdateItem", json.dumps(update).encode()) is None
+
+
 def broken(one: Closed) -> list[str]:
     return [equation.words.split(" = ")[0] for equation in equations([one]) if not equation.holds]
 
