@@ -6,7 +6,7 @@ before the end.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -216,7 +216,7 @@ class World:
                 self.paid[job_id] = self.paid.get(job_id, 0) + 1
                 promise(self.paid[job_id] == 1, "I3: a hosted call was paid for twice")
 
-    def post_callback(self, url: str, body: bytes, headers: dict[str, str]) -> Delivery:
+    def post_callback(self, url: str, body: bytes, headers: dict[str, str], hosts: Collection[str] = ()) -> Delivery:
         job_id, sequence = map(int, headers["webhook-id"].split("_")[1:])
         promise(self.now_of(job_id).has_ended, "I6: a callback before the end")
         delivery = self.replier.post(url, body, headers)
