@@ -25,23 +25,36 @@ _FORBIDDEN_CHARS = re.compile(r"[\x00-\x20\x7f\\]")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 _NUMERIC_LABEL = re.compile(r"(0x[0-9a-f]*|[0-9]+)")  # as the last one it makes a name an IPv4 address
+_IP_ADDRESS = "it must name a host, not an IP address"
 _SPECIAL_USE = ("internal", "local", "localhost", "home.arpa", "onion", "test", "invalid")
-# Addresses `is_global` lets through, though they lead back inside or to a cloud's own services.
+# IANA's special-purpose registries, and where clouds keep services of their own. Written out, because what the
+# ipaddress module calls global differs from one Python to the next.
+# https://www.iana.org/assignments/iana-ipv4-special-registry, https://www.iana.org/assignments/iana-ipv6-special-registry
 _NOT_PUBLIC = [
     ip_network(net)
     for net in (
-        "192.0.0.0/24",  # IETF protocol assignments; Oracle Cloud's metadata
-        "192.88.99.0/24",  # 6to4 relays, withdrawn
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # carriers' NAT; Alibaba's metadata
+        "127.0.0.0/8",  # loopback
         "168.63.129.16/32",  # Azure's platform services
-        "::/96",  # IPv4-compatible
-        "::ffff:0:0/96",  # IPv4-mapped
-        "64:ff9b::/96",  # NAT64
-        "64:ff9b:1::/48",  # NAT64, local
-        "2001::/32",  # Teredo
+        "169.254.0.0/16",  # link-local; metadata of most clouds
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # IETF protocol assignments; Oracle's metadata
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # 6to4 relays, withdrawn
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/3",  # multicast, reserved, broadcast
+        "::/3",  # with the two below: all but global unicast, 2000::/3. Loopback, mapped IPv4, NAT64
+        "4000::/2",
+        "8000::/1",  # unique local, link-local, site-local, multicast
+        "2001::/23",  # IETF protocol assignments; Teredo
+        "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4
         "3fff::/20",  # documentation
-        "5f00::/16",  # segment routing
-        "fec0::/10",  # site-local
     )
 ]
 
@@ -79,9 +92,13 @@ def parsed(url: str, *, unsafe: bool = False, hosts: Collection[str] = ()) -> ht
         raise refused("it must be an https:// address")
     if "@" in parts.netloc:
         raise refused("it must hold no user name or password")
+    if parts.fragment:  # it is never sent, and some parsers take https://a.example#@b.example for b.example's
+        raise refused("it must hold no fragment (#)")
     if not host:
         raise refused("it names no host")
     if not unsafe:
+        if "[" in parts.netloc:
+            raise refused(_IP_ADDRESS)
         if port not in (None, 443):
             raise refused("it must use port 443")
         host = _public_name(host)
@@ -93,7 +110,7 @@ def parsed(url: str, *, unsafe: bool = False, hosts: Collection[str] = ()) -> ht
 
 def _url(parts: SplitResult) -> httpx.URL:
     try:
-        return httpx.URL(parts._replace(fragment="").geturl())
+        return httpx.URL(parts.geturl())
     except (httpx.InvalidURL, UnicodeError) as error:
         raise refused("it is no URL") from error
 
@@ -104,7 +121,7 @@ def _public_name(host: str) -> str:
         raise refused("its host is no valid name")
     labels = name.split(".")
     if _NUMERIC_LABEL.fullmatch(labels[-1]):
-        raise refused("it must name a host, not an IP address")
+        raise refused(_IP_ADDRESS)
     if len(labels) < 2 or any(name == use or name.endswith("." + use) for use in _SPECIAL_USE):
         raise refused(f"{name} is not a public name")
     return name
@@ -113,7 +130,8 @@ def _public_name(host: str) -> str:
 def host_name(host: str) -> str | None:
     """A host as DNS spells it, lower-case and in A-labels; None for what is no name, as one that ends in a dot."""
     try:
-        name = host.lower() if host.isascii() else idna.encode(host, uts46=True).decode()
+        labels = idna.uts46_remap(host, std3_rules=False).split(".")
+        name = ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels)
     except (idna.IDNAError, UnicodeError):
         return None
     return name if _NAME.fullmatch(name) else None
@@ -177,4 +195,4 @@ def is_public(address: str) -> bool:
         return False
     if "%" in address:  # an IPv6 zone: an address of this machine's own links
         return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not any(ip in net for net in _NOT_PUBLIC)
+    return not any(ip in net for net in _NOT_PUBLIC)
