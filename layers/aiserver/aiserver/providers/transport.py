@@ -56,7 +56,7 @@ class DeadlineStream(httpcore.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
         left_s = remaining_s(httpcore.ConnectTimeout)
-        return DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, left_s))
+        return type(self)(self._inner.start_tls(ssl_context, server_hostname, left_s))
 
     def get_extra_info(self, info: str) -> object:
         return self._inner.get_extra_info(info)
@@ -81,12 +81,20 @@ class DeadlineBackend(httpcore.NetworkBackend):
         return DeadlineStream(self._inner.connect_tcp(host, port, wait_s, local_address, socket_options))
 
 
+def _tls() -> ssl.SSLContext:
+    """Verifies by certifi's authorities, or those of SSL_CERT_FILE."""
+    context = httpx.create_ssl_context()
+    # Python has obeyed SSLKEYLOGFILE: every session's keys would be written down. (typeshed does not know None.)
+    context.keylog_filename = None  # pyright: ignore[reportAttributeAccessIssue]
+    return context
+
+
 class Transport(httpx.BaseTransport):
     """httpx over an httpcore pool with a backend of our choosing; errors are httpcore's own."""
 
     def __init__(self, backend: httpcore.NetworkBackend, *, keep_alive_s: float, connections: int = 100) -> None:
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
+            ssl_context=_tls(),
             network_backend=backend,
             keepalive_expiry=keep_alive_s,
             max_connections=connections,

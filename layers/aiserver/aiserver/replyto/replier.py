@@ -5,7 +5,7 @@ nothing can change in between. The whole exchange has TOTAL_S, and only the star
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import httpcore
@@ -24,9 +24,12 @@ from aiserver.replyto.address import (
 )
 
 TOTAL_S = 15  # for one delivery, from resolving to the last byte read
-MAX_ANSWER_BYTES = 16 * 1024
+MAX_ANSWER_BYTES = 16 * 1024  # read of one answer: its head, its body, and whatever comes before and between
 MAX_EXCERPT_CHARS = 512
 MAX_TRIED = 4  # of a name's addresses: it could have thousands
+
+
+_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "aiserver", "connection": "close"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Replier:
         self._resolve = resolver
         self._total_s = total_s
         backend = _CheckedBackend(self._addresses, network or httpcore.SyncBackend())
-        self._http = httpx.Client(transport=Transport(backend, keep_alive_s=0), trust_env=False)
+        # No httpx.Client above it: that one keeps cookies, reads where a redirect leads, and may decompress.
+        self._http = Transport(backend, keep_alive_s=0)
 
     def receiver(self, url: str) -> str:
         """Who is called, without the path, which may hold a secret; empty for an address that may not be called."""
@@ -69,7 +73,7 @@ class Replier:
         """
         target = self._parsed(url, hosts)
         with suppress(ResolverFailed):
-            self._addresses(target.host, target.port or 443)
+            self._addresses(target.raw_host.decode(), target.port or 443)
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], hosts: Collection[str] = ()) -> Delivery:
         """POST once; redirects are not followed, and at most MAX_ANSWER_BYTES of the answer are read.
@@ -77,15 +81,16 @@ class Replier:
         Raises: CallbackRefused when the address may not be called (any more); no packet has left then.
         """
         target = self._parsed(url, hosts)
-        sent = {"accept-encoding": "identity", "user-agent": "aiserver", "connection": "close", **headers}
+        host = target.netloc.decode()  # httpx would look into A-labels, and stumble over those it does not know
+        request = httpx.Request("POST", target, content=body, headers={"host": host, **_HEADERS, **headers})
         try:
-            with total_deadline(self._total_s), self._http.stream("POST", target, content=body, headers=sent) as told:
+            with total_deadline(self._total_s), closing(self._http.handle_request(request)) as told:
                 status, retry_after = told.status_code, told.headers.get("retry-after")
                 excerpt = _excerpt(told)
         except (NameNotFound, ResolverFailed, httpcore.NetworkError, httpcore.TimeoutException) as error:
             return Delivery(None, (str(error) or type(error).__name__)[:MAX_EXCERPT_CHARS])
         except httpcore.ProtocolError:
-            return Delivery(None, "the receiver does not speak HTTP")
+            return Delivery(None, "the answer is no HTTP, breaks off, or has too long a head")
         if 200 <= status < 300:
             return Delivery(status, None)
         return Delivery(status, f"status {status}: {excerpt}"[:MAX_EXCERPT_CHARS], retry_after)
@@ -101,7 +106,7 @@ class Replier:
 
 
 def _excerpt(response: httpx.Response) -> str:
-    """The start of the answer, as text for its owner's eyes; reading ends at the limit, however much is to come.
+    """The start of the answer, as text for its owner's eyes.
 
     The status has been heard: what goes wrong after it takes nothing back.
     """
@@ -109,9 +114,20 @@ def _excerpt(response: httpx.Response) -> str:
     with suppress(httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError):
         for chunk in response.iter_raw():
             read += chunk
-            if len(read) >= MAX_ANSWER_BYTES:
-                break
     return read[:MAX_EXCERPT_CHARS].decode("utf-8", "replace")
+
+
+class _ShortStream(DeadlineStream):
+    """A connection on which the receiver seems to hang up after MAX_ANSWER_BYTES, whatever it goes on to send."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        super().__init__(inner)
+        self._left = MAX_ANSWER_BYTES
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = super().read(min(max_bytes, self._left)) if self._left else b""
+        self._left -= len(data)
+        return data
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
@@ -134,7 +150,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
         for untried, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             share_s = remaining_s(httpcore.ConnectTimeout) / untried  # a silent one leaves time for the next
             try:
-                return DeadlineStream(self._network.connect_tcp(address, port, share_s, None, socket_options))
+                return _ShortStream(self._network.connect_tcp(address, port, share_s, None, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
