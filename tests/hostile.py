@@ -34,7 +34,7 @@ class Connection:
         while b"\r\n\r\n" not in read:
             read += self._some()
         top, _, body = read.partition(b"\r\n\r\n")
-        (length,) = (int(line[15:]) for line in top.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        length = sum(int(line[15:]) for line in top.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         while len(body) < length:
             body += self._some()
         self.requests.append((top + b"\r\n\r\n" + body).decode())
@@ -69,7 +69,11 @@ def hangs(connection: Connection) -> None:
 
 
 def resets(connection: Connection) -> None:
-    """Ends with RST instead of FIN."""
+    """Ends with RST instead of FIN, once the first byte has come.
+
+    Sooner, the caller's ssl module may drop a socket that it did not close, and Python warns of that.
+    """
+    connection.socket.recv(1)
     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 

@@ -6,7 +6,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from aiserver.errors import InvalidRequest
-from aiserver.replyto.address import NameNotFound, ResolverFailed
+from aiserver.replyto.address import CallbackRefused, NameNotFound, ResolverFailed
 from aiserver.replyto.replier import Delivery, Replier
 from aiserver.replyto.signature import signature_headers
 from local.receiver import receiver
@@ -34,6 +34,14 @@ def test_development_s_rules_let_http_and_private_addresses_pass_and_the_connect
         callback = hook.next(5)
     assert callback.headers["host"] == url.split("/")[2]
     assert callback.headers["x-a"] == "b"
+
+
+@pytest.mark.parametrize(
+    "url", ["http:///", "ftp://a.example/", "http://a@b/", "http://a/#b", "http://a\\b/", "http://a:b/"]
+)
+def test_development_s_rules_still_want_a_url_that_reads_one_way(url: str) -> None:
+    with pytest.raises(CallbackRefused):
+        Replier(unsafe=True, resolver=lambda host, port: ["127.0.0.1"]).check(url)
 
 
 def test_standard_webhooks_own_library_accepts_each_signature() -> None:

@@ -125,7 +125,7 @@ class _ShortStream(DeadlineStream):
         self._left = MAX_ANSWER_BYTES
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = super().read(min(max_bytes, self._left)) if self._left else b""
+        data = super().read(min(max_bytes, self._left))
         self._left -= len(data)
         return data
 
