@@ -39,14 +39,14 @@ class Connection:
             body += self._some()
         self.requests.append((top + b"\r\n\r\n" + body).decode())
 
-    def is_left_within(self, seconds: float) -> bool:
-        self.socket.settimeout(seconds)
-        try:
-            return not self.socket.recv(1)
-        except TimeoutError:
-            return False
-        finally:
+    def drip(self, data: bytes) -> None:
+        """Send byte by byte, and wait before each for the caller to leave."""
+        for byte in data:
+            self.socket.settimeout(DRIP_S)
+            with suppress(TimeoutError):
+                self._some()
             self.socket.settimeout(PATIENCE_S)
+            self.socket.sendall(bytes([byte]))
 
     def _some(self) -> bytes:
         data = self.socket.recv(65_536)
@@ -93,6 +93,16 @@ def answers(status: int, *lines: str, body: bytes = b"") -> Behaviour:
     return says(head(status, *lines, f"content-length: {len(body)}") + body)
 
 
+def drips_handshake(count: int) -> Behaviour:
+    """So many bytes, one by one, of a TLS record that a server could begin with; then the end."""
+    record = bytes.fromhex("16 0303 4000 02 003ffc 0303") + bytes(count)
+
+    def behave(connection: Connection) -> None:
+        connection.drip(record[:count])
+
+    return behave
+
+
 def drips(status: int, *, head_bytes: int = 0, body_bytes: int = 0) -> Behaviour:
     """A whole answer, of which so many bytes come one by one."""
     start, padding = f"HTTP/1.1 {status} Said\r\nx: ".encode(), b"y" * head_bytes
@@ -100,12 +110,10 @@ def drips(status: int, *, head_bytes: int = 0, body_bytes: int = 0) -> Behaviour
 
     def behave(connection: Connection) -> None:
         connection.take_request()
-        for slow, quick in ((b"", start), (padding, rest), (b"z" * body_bytes, b"")):
-            for byte in slow:
-                if connection.is_left_within(DRIP_S):
-                    return
-                connection.socket.sendall(bytes([byte]))
-            connection.socket.sendall(quick)
+        connection.socket.sendall(start)
+        connection.drip(padding)
+        connection.socket.sendall(rest)
+        connection.drip(b"z" * body_bytes)
 
     return behave
 

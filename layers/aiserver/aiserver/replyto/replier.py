@@ -28,7 +28,6 @@ MAX_ANSWER_BYTES = 16 * 1024  # read of one answer: its head, its body, and what
 MAX_EXCERPT_CHARS = 512
 MAX_TRIED = 4  # of a name's addresses: it could have thousands
 
-
 _HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "aiserver", "connection": "close"}
 
 
@@ -106,7 +105,7 @@ class Replier:
 
 
 def _excerpt(response: httpx.Response) -> str:
-    """The start of the answer, as text for its owner's eyes.
+    """What can be read of the body, as text for its owner's eyes.
 
     The status has been heard: what goes wrong after it takes nothing back.
     """
@@ -114,7 +113,7 @@ def _excerpt(response: httpx.Response) -> str:
     with suppress(httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError):
         for chunk in response.iter_raw():
             read += chunk
-    return read[:MAX_EXCERPT_CHARS].decode("utf-8", "replace")
+    return read.decode("utf-8", "replace")
 
 
 class _ShortStream(DeadlineStream):
