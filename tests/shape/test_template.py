@@ -184,6 +184,26 @@ def test_the_template_holds_nothing_that_looks_like_a_secret() -> None:
     assert not [name for name in named if SECRET_NAME.search(name)]
 
 
+def test_only_a_parameter_that_says_it_is_unsafe_turns_the_rules_of_reply_to_off() -> None:
+    """Whatever reads the rules reads them from the one variable, and that is the parameter's alone."""
+    told = {name: stack.variables(name).get("UNSAFE_CALLBACKS") for name in FUNCTIONS}
+    assert {name for name, value in told.items() if value is not None} == {
+        "QueueFunction",
+        "IntakeFunction",
+        "ReplyFunction",
+    }
+    assert {stack.parameter(value) for value in told.values() if value} == {"UnsafeAllowAnyCallbackAddress"}
+    unsafe = PARAMETERS["UnsafeAllowAnyCallbackAddress"]
+    assert (unsafe["Default"], unsafe["AllowedValues"]) == ("false", ["false", "true"])
+    assert unsafe["Description"].startswith("UNSAFE")
+
+
+def test_a_receiver_that_hangs_leaves_most_deliveries_to_others() -> None:
+    (source,) = [one for one in stack.of_type("AWS::Lambda::EventSourceMapping").values() if "Callback" in str(one)]
+    places = stack.number(source["ScalingConfig"]["MaximumConcurrency"]) * source["BatchSize"]
+    assert stack.number(stack.variables("ReplyFunction")["CALLBACKS_PER_RECEIVER"]) <= places / 4
+
+
 def _values_of(key: str, value: object) -> list[list[str]]:
     if isinstance(value, dict):
         return [*([value[key]] if key in value else []), *(f for v in value.values() for f in _values_of(key, v))]
