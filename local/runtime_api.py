@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,6 +68,7 @@ class Pool:
         self._free: list[_Sandbox] = []
         self._all: set[_Sandbox] = set()
         self._places = threading.Semaphore(MAX_SANDBOXES)
+        self._closed = False
         self._lock = threading.Lock()
 
     def warm(self) -> None:
@@ -83,6 +85,9 @@ class Pool:
             sandbox = self._take()
             try:
                 return sandbox.invoke(request_id or str(uuid.uuid4()), event)
+            except FunctionFailed as failed:
+                self._tell(failed)
+                raise
             finally:
                 self._give_back(sandbox)
 
@@ -100,9 +105,11 @@ class Pool:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             sandboxes, self._all, self._free = self._all, set(), []
-        for sandbox in sandboxes:
-            sandbox.close()
+        if sandboxes:
+            with ThreadPoolExecutor(len(sandboxes)) as threads:  # each takes as long as STOP_POLL_S
+                list(threads.map(_Sandbox.close, sandboxes))
 
     def _take(self) -> "_Sandbox":
         with self._lock:
@@ -113,8 +120,11 @@ class Pool:
                 sandbox.close()
         sandbox = _Sandbox(self.function, self._environment(), self._log)
         with self._lock:
-            self._all.add(sandbox)
-        return sandbox
+            if not self._closed:
+                self._all.add(sandbox)
+                return sandbox
+        sandbox.close()
+        raise FunctionFailed("Runtime.ExitError", "closed")
 
     def _give_back(self, sandbox: "_Sandbox") -> None:
         with self._lock:
@@ -123,6 +133,13 @@ class Pool:
                 return
             self._all.discard(sandbox)
         sandbox.close()
+
+    def _tell(self, failed: FunctionFailed) -> None:
+        """In the function's log, as Lambda does: a process that was killed cannot."""
+        with self._lock:
+            if not self._closed:
+                with self._log.open("a") as log:
+                    print(failed, file=log)
 
     def _environment(self) -> dict[str, str]:
         """What Lambda would set, the function's own, the way to the embedded cloud; nothing of the developer's."""

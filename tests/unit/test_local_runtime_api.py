@@ -133,6 +133,7 @@ def handler(event, context):
     failure = fails(pool, "hang")
     assert failure.type == "Sandbox.Timedout"
     assert "Task timed out after 1.00 seconds" in str(failure)
+    assert f"{failure}\n" in (tmp_path / "toy.log").read_text()
     assert gone(int((tmp_path / "pid").read_text()))
     assert call(pool) == "well"
 
@@ -199,6 +200,8 @@ def test_closing_leaves_no_process(start: Start) -> None:
     pid = call(pool)
     pool.close()
     assert gone(pid)
+    assert fails(pool).type == "Runtime.ExitError"
+    assert pool.size == 0
 
 
 def test_a_crash_reaches_the_caller_as_the_templates_502(start: Start) -> None:
