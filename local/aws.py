@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import botocore.session
+from botocore.config import Config
 
 from local.template import REGION
 
@@ -29,7 +30,8 @@ def session() -> boto3.session.Session:
     return boto3.session.Session(botocore_session=bare, region_name=REGION)
 
 
-def client(service: str, endpoint_url: str) -> Any:
-    """A client for `service` of the embedded cloud at `endpoint_url`."""
+def client(service: str, endpoint_url: str, *, tries: int | None = None) -> Any:
+    """A client for `service` of the embedded cloud at `endpoint_url`; `tries` bounds how often it sends a request."""
     untyped: Any = session()
-    return untyped.client(service, endpoint_url=endpoint_url)
+    config = Config(retries={"total_max_attempts": tries}) if tries else None
+    return untyped.client(service, endpoint_url=endpoint_url, config=config)

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +16,12 @@ from aiserver.admin.stack import Problem
 from local import aws, ministack, package
 from local.door import Door
 from local.ministack import CloudFailed
+from local.queues import QueuePoller
 from local.redrive import set_redrive_policies
 from local.runtime_api import Deployed, FunctionFailed, Pool
 from local.seed import Seeded, new_keys, seed
+from local.sources import Source, take_over
+from local.streams import StreamPoller
 from local.template import REPOSITORY, functions, gateway_responses, read_template, routes
 from local.upstream import Upstream
 
@@ -59,6 +62,8 @@ class Cloud:
         self._between = between
         self._template = read_template()
         self._pools: dict[str, Pool] = {}
+        self._pollers: list[QueuePoller | StreamPoller] = []
+        self._queues: dict[str, QueuePoller] = {}
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
@@ -87,8 +92,12 @@ class Cloud:
         """Sandboxes of the function `name` with another time limit, beside those that serve; closed with the cloud."""
         return self._pool(replace(self._pools[name].function, timeout_s=timeout_s))
 
+    def paused(self, queue_arn: str) -> AbstractContextManager[None]:
+        """While the block lasts, no function is given messages of this queue. Raises: KeyError."""
+        return self._queues[queue_arn].paused()
+
     def max_memory_used_mb(self, name: str) -> int:
-        """The most memory that any process `invoke` has run the function `name` in has held. Raises: KeyError."""
+        """The most memory that any running sandbox of the function `name` has held. Raises: KeyError."""
         return self._pools[name].max_memory_used_mb
 
     @property
@@ -102,6 +111,7 @@ class Cloud:
         self.base_url = f"http://127.0.0.1:{door.port}"
         self.log_dir = REPOSITORY / ".local" / str(door.port)
         self.log_dir.mkdir(parents=True, exist_ok=True)
+        self._running.callback(self._join)  # last: MiniStack's end is that of an open long poll, too
         self.endpoint_url = self._running.enter_context(
             ministack.running(self.log_dir, state_dir=self._state_dir, between=self._between)
         )
@@ -113,7 +123,10 @@ class Cloud:
         self._pools = {function.name: self._pool(function) for function in self._deployed()}
         names = {function.logical_id: function.name for function in functions(self._template)}
         served = routes(self._template)
-        self._warm({names[route.function] for route in served})
+        sources = take_over(self.endpoint_url)
+        self._warm({names[route.function] for route in served}, {source.function_arn for source in sources})
+        for source in sources:
+            self._poll(source)
 
         def invoke(logical_id: str, event: bytes, request_id: str) -> bytes:
             return self._pools[names[logical_id]].invoke(event, request_id=request_id)
@@ -125,13 +138,29 @@ class Cloud:
         self._running.callback(pool.close)
         return pool
 
-    def _warm(self, http: set[str]) -> None:
-        """One process of each function, so that the first call is no slower than the next: HTTP ones behind the door,
-        the others where MiniStack runs them."""
+    def _poll(self, source: Source) -> None:
+        (pool,) = [pool for pool in self._pools.values() if pool.function.arn == source.function_arn]
+        if source.service == "sqs":
+            sqs = aws.client("sqs", self.endpoint_url, tries=1)
+            poller = self._queues[source.arn] = QueuePoller(source, sqs, pool.invoke)
+        else:
+            streams = aws.client("dynamodbstreams", self.endpoint_url, tries=1)
+            poller = StreamPoller(source, streams, pool.invoke)
+        self._pollers.append(poller)
+        poller.start()
+        self._running.callback(poller.stop)
+
+    def _join(self) -> None:
+        for poller in self._pollers:
+            poller.join()
+
+    def _warm(self, http: set[str], fed: set[str]) -> None:
+        """One process of each function, so that the first call is no slower than the next: those behind the door (by
+        name) and those with an event source (by ARN) in sandboxes, the scheduled one where MiniStack runs it."""
         client = aws.client("lambda", self.endpoint_url)
 
         def warm(pool: Pool) -> None:
-            if pool.function.name in http:
+            if pool.function.name in http or pool.function.arn in fed:
                 pool.warm()
             else:
                 client.invoke(FunctionName=pool.function.arn, Payload=b'{"Records": []}')

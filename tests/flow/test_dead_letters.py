@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -18,27 +18,21 @@ class HostedQueue:
     """The job queue of the running product, a message of which comes again after a second instead of 90 minutes."""
 
     def __init__(self, product: Product) -> None:
+        self._cloud = product.cloud
         self._sqs = aws.client("sqs", product.cloud.endpoint_url)
-        self._lambda = aws.client("lambda", product.cloud.endpoint_url)
         self.url = product.cloud.outputs["HostedQueueUrl"]
         told = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])["Attributes"]
         self.visibility, self._redrive = told["VisibilityTimeout"], json.loads(told["RedrivePolicy"])
-        sources = self._lambda.list_event_source_mappings(EventSourceArn=told["QueueArn"])["EventSourceMappings"]
-        (self._source,) = [source["UUID"] for source in sources]
+        self._arn = told["QueueArn"]
         name = self._redrive["deadLetterTargetArn"].rpartition(":")[2]
         self._dead = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
 
     def come_again_after(self, seconds: str) -> None:
         self._sqs.set_queue_attributes(QueueUrl=self.url, Attributes={"VisibilityTimeout": seconds})
 
-    @contextmanager
-    def without_a_worker(self) -> Iterator[None]:
+    def without_a_worker(self) -> AbstractContextManager[None]:
         """What is sent meanwhile is one batch afterwards."""
-        self._lambda.update_event_source_mapping(UUID=self._source, Enabled=False)
-        try:
-            yield
-        finally:
-            self._lambda.update_event_source_mapping(UUID=self._source, Enabled=True)
+        return self._cloud.paused(self._arn)
 
     def send(self, body: str) -> None:
         self._sqs.send_message(QueueUrl=self.url, MessageBody=body)

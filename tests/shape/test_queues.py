@@ -11,6 +11,7 @@ from aiserver.aws.items import pack
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import ENDED, Callback, State
 from aiserver.jobs.transitions import TABLE, Transition
+from local.streams import matches
 from tests import stack
 from tests.stack import PARAMETERS
 
@@ -83,15 +84,6 @@ def test_a_failing_record_does_not_block_the_stream() -> None:
 
 
 # --- which records the stream's filter lets through ---
-
-
-def matches(pattern: Any, value: Any) -> bool:
-    """Lambda's event filter, as far as we use it: nested objects, and a list of the literals that are wanted."""
-    if isinstance(pattern, list):
-        if not all(isinstance(wanted, str) for wanted in pattern):
-            raise NotImplementedError(f"this matcher knows literals only: {pattern}")
-        return value in pattern
-    return isinstance(value, Mapping) and all(matches(inner, value.get(key)) for key, inner in pattern.items())
 
 
 def is_seen(record: Mapping[str, Any]) -> bool:
