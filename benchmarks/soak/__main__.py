@@ -75,7 +75,7 @@ class Soak:
         """Queue every job and wait until each is done with, and so is every message that could start one again."""
         over = time.monotonic() + LIMIT_S
         owed = sum(self._is_so("replyTo", number, REPLY_TO) for number in range(self.count))
-        with receiver(self._receive(cloud)) as hook, Hands(cloud, PARAMETERS) as hands:
+        with receiver(self._receive(cloud)) as hook, Hands(cloud) as hands:
             self.proxy.second_worker = hands.double
             self._accept_all(cloud, hook)
             while time.monotonic() < over:
