@@ -16,7 +16,7 @@ from aiserver.admin.stack import Problem
 from local import aws, ministack, package
 from local.door import Door
 from local.ministack import CloudFailed
-from local.queues import QueuePoller
+from local.queues import MAX_INVOCATIONS, QueuePoller
 from local.redrive import set_redrive_policies
 from local.runtime_api import Deployed, FunctionFailed, Pool
 from local.seed import Seeded, new_keys, seed
@@ -174,6 +174,7 @@ class Cloud:
             "PublicBaseUrl": self.base_url,
             "UnsafeAllowAnyCallbackAddress": "false" if self._strict else "true",
             "IntakeKeyIds": self.seeded.key_id,
+            "CallbacksPerReceiver": str(MAX_INVOCATIONS // 2),  # half of what a queue has here: others find room
             **self._parameters,
         }
         stack = {
