@@ -142,6 +142,7 @@ class FakeMessages:
         self.jobs: list[tuple[str, int, int]] = []
         self.attempts: list[int] = []  # of each message in `jobs`
         self.callbacks: list[tuple[int, int]] = []
+        self.dues: list[int | None] = []  # of each message in `callbacks`
         self.broken = False
 
     def send_job(self, queue: str, job_id: int, *, attempt: int, delay_s: int = 0) -> None:
@@ -150,8 +151,9 @@ class FakeMessages:
         self.jobs.append((queue, job_id, delay_s))
         self.attempts.append(attempt)
 
-    def send_callback(self, job_id: int, *, delay_s: int = 0) -> None:
+    def send_callback(self, job_id: int, *, due: int | None, delay_s: int = 0) -> None:
         self.callbacks.append((job_id, delay_s))
+        self.dues.append(due)
 
 
 class FakeSlots:

@@ -13,8 +13,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     reply = wiring.reply()  # before there are threads, each of which would build its own
 
     def deliver(record: Mapping[str, Any]) -> None:
-        job_id, _ = records.message(record)
-        if reply.deliver(job_id, left_ms=edge.remaining_ms(context)) == Callback.DEAD:
+        job_id, due = records.message(record, "due")
+        if reply.deliver(job_id, due=due, left_ms=edge.remaining_ms(context)) == Callback.DEAD:
             with single_metric(name="DeadCallbacks", unit=MetricUnit.Count, value=1):
                 pass
 

@@ -10,7 +10,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     work = wiring.worker()  # before there are threads, each of which would build its own
 
     def run(record: Mapping[str, Any]) -> None:
-        job_id, attempt = records.message(record)
+        job_id, attempt = records.message(record, "attempt")
         work.run(job_id, attempt=attempt, left_ms=edge.remaining_ms(context))
 
     return records.each_record(event, run, threads=len(event["Records"]))

@@ -62,10 +62,14 @@ class Fakes:
             Sent("job", json.dumps({"id": job_id, "attempt": attempt}), delay_s)
             for (_, job_id, delay_s), attempt in zip(self._messages.jobs, self._messages.attempts, strict=True)
         ]
-        callbacks = [Sent("callback", json.dumps({"id": i}), delay_s) for i, delay_s in self._messages.callbacks]
+        callbacks = [
+            Sent("callback", json.dumps({"id": job_id, "due": due}), delay_s)
+            for (job_id, delay_s), due in zip(self._messages.callbacks, self._messages.dues, strict=True)
+        ]
         self._messages.jobs.clear()
         self._messages.attempts.clear()
         self._messages.callbacks.clear()
+        self._messages.dues.clear()
         return jobs + callbacks
 
     def all_jobs(self) -> list[Job]:

@@ -281,7 +281,7 @@ def test_a_job_that_has_ended_triggers_its_callback_and_an_event(
     stack: MotoStack, bus: Callable[[], list[Any]]
 ) -> None:
     assert stack.invoke("finished", event("finished")) == {"batchItemFailures": []}
-    assert stack.messages("CallbackQueue") == [{"id": job_id("reply")}]
+    assert stack.messages("CallbackQueue") == [json.loads(event("reply")["Records"][0]["body"])]
     (put,) = bus()
     told = event("out/JobCompleted")
     assert put["EventBusName"] == STACK_NAME

@@ -18,7 +18,7 @@ from aiserver.usecases.ends import CALLBACK_DUE_MS
 from aiserver.usecases.finished import Finished
 from aiserver.usecases.reply import MAX_BODY_BYTES
 from tests.fakes import FakeEvents
-from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_RECEIVER, House
+from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_RECEIVER, REPLY_MS, House
 
 REFUSED = Delivery(500, "status 500: no")
 
@@ -175,15 +175,29 @@ def test_the_longer_a_busy_receiver_keeps_a_callback_waiting_the_less_often_it_i
     house = House()
     job = completed(house)
     waits: list[int] = []
-    while sum(waits) < 600_000:
-        until = house.clock.now + 1_000_000
-        house.slots.taken["receiver#r.io"] = dict.fromkeys(range(PER_RECEIVER), until)
+    while sum(waits) < 7_200_000:
+        house.slots.taken["receiver#r.io"] = dict.fromkeys(range(PER_RECEIVER), house.clock.now + 1_000_000)
         waits.append((house.deliver(job).cb_next_at or 0) - house.clock.now)
         assert house.swept(job).due_at == house.clock.now + waits[-1] + CALLBACK_DUE_MS  # the sweeper leaves it alone
         house.clock.now += waits[-1]
     assert waits == sorted(waits)
-    assert (waits[0], waits[-1]) == (1000, 30_000)
-    assert len(house.messages.callbacks) == len(waits)
+    assert (waits[0], waits[1], waits[-1]) == (1000, 1500, 600_000)
+    assert len(house.messages.callbacks) == len(waits) < 30
+    house.slots.taken.clear()
+    assert house.deliver(job).cb_waits == 0
+
+
+def test_of_two_messages_for_one_callback_one_is_left_once_it_has_waited() -> None:
+    house = House()
+    job = completed(house)
+    first = house.now(job).cb_next_at
+    house.slots.taken["receiver#r.io"] = dict.fromkeys(range(PER_RECEIVER), house.clock.now + 1_000_000)
+    for _ in range(2):  # the second is too early for the wait that the first began
+        house.reply.deliver(job.id, left_ms=REPLY_MS, due=first)
+    waiting = house.now(job).cb_next_at
+    assert (house.messages.callbacks, house.messages.dues) == ([(job.id, 2)], [waiting])
+    house.reply.deliver(job.id, left_ms=REPLY_MS, due=waiting)  # by a clock that is slow
+    assert house.messages.dues == [waiting, waiting]
 
 
 def test_a_large_result_is_left_to_be_fetched() -> None:

@@ -30,15 +30,15 @@ def each_record(event: Mapping[str, Any], handle: Handle, *, threads: int) -> di
     return {"batchItemFailures": [{"itemIdentifier": record} for record in failed if record]}
 
 
-def message(record: Mapping[str, Any]) -> tuple[int, int | None]:
-    """The job id an SQS message hints at, and of which attempt it is, where it says.
+def message(record: Mapping[str, Any], about: str) -> tuple[int, int | None]:
+    """The job id an SQS message hints at, and which of the job's waits it is for, `about`, where it says.
 
     Raises: InvalidRequest: what is malformed ends in the dead letters.
     """
     try:
         told = json.loads(record["body"])
-        return int(told["id"]), int(told["attempt"]) if "attempt" in told else None
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        return int(told["id"]), None if told.get(about) is None else int(told[about])
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InvalidRequest("The message names no job") from error
 
 

@@ -24,10 +24,10 @@ class SqsMessages:
     def send_job(self, queue: str, job_id: int, *, attempt: int, delay_s: int = 0) -> None:
         self._send(self._job_queues[queue], {"id": job_id, "attempt": attempt}, delay_s)
 
-    def send_callback(self, job_id: int, *, delay_s: int = 0) -> None:
-        self._send(self._callbacks, {"id": job_id}, delay_s)
+    def send_callback(self, job_id: int, *, due: int | None, delay_s: int = 0) -> None:
+        self._send(self._callbacks, {"id": job_id, "due": due}, delay_s)
 
-    def _send(self, url: str, message: Mapping[str, int], delay_s: int) -> None:
+    def _send(self, url: str, message: Mapping[str, int | None], delay_s: int) -> None:
         self._sqs.send_message(QueueUrl=url, MessageBody=json.dumps(message), DelaySeconds=delay_s)
 
 

@@ -11,8 +11,7 @@ RESEND_CAP_MS = 900_000
 CALLBACK_SCHEDULE_S = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  # ten attempts, about 3 days
 CALLBACK_JITTER = 0.1
 
-BUSY_LEAST_MS = 1_000
-BUSY_MOST_MS = 30_000
+BUSY_BASE_MS, BUSY_FACTOR, BUSY_CAP_MS = 1_000, 1.5, 600_000  # with its jitter, less than MAX_DELAY_S
 
 
 def full_jitter_s(attempt: int, fraction: float) -> float:
@@ -39,9 +38,9 @@ def callback_wait_s(attempts: int, fraction: float) -> float | None:
     return CALLBACK_SCHEDULE_S[attempts] * (1 + CALLBACK_JITTER * (2 * fraction - 1))
 
 
-def busy_wait_ms(pending_ms: int, fraction: float) -> int:
-    """Until a receiver that is busy with others is tried again: the longer it has kept one waiting, the longer."""
-    return round(min(max(pending_ms / 4, BUSY_LEAST_MS), BUSY_MOST_MS) * (0.5 + fraction))
+def busy_wait_ms(waits: int, fraction: float) -> int:
+    """Milliseconds until a receiver that is busy with others is tried again: a backlog must not keep asking."""
+    return round(min(BUSY_BASE_MS * BUSY_FACTOR ** min(waits, 30), BUSY_CAP_MS) * (0.5 + fraction))
 
 
 def delay_s(wait_ms: int) -> int:

@@ -67,6 +67,7 @@ class Job:
     cb: Callback = Callback.NONE
     cb_attempt: int = 0
     cb_sequence: int = 0
+    cb_waits: int = 0
     cb_next_at: int | None = None
     cb_token: str | None = None
     cb_lease_until: int | None = None

@@ -85,7 +85,9 @@ class Messages(Protocol):
         """`attempt` is how often the job had been taken: it tells this wait's message from an earlier one's."""
         ...
 
-    def send_callback(self, job_id: int, *, delay_s: int = 0) -> None: ...
+    def send_callback(self, job_id: int, *, due: int | None, delay_s: int = 0) -> None:
+        """`due` is when the next attempt was to be made (`cb_next_at`): it tells a wait's message from an earlier's."""
+        ...
 
 
 class Slots(Protocol):

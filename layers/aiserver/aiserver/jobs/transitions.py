@@ -258,7 +258,7 @@ REDRIVE = Transition(
     adds={"epoch": 1, "cb_sequence": 1},
     removes=(
         *("ttl", "completed_at", "error_code", "error", "error_type", "error_sub_code"),
-        *("cb_next_at", "cb_token", "cb_lease_until", "cb_last_status", "cb_last_error"),
+        *("cb_next_at", "cb_waits", "cb_token", "cb_lease_until", "cb_last_status", "cb_last_error"),
     ),
 )
 
@@ -272,6 +272,7 @@ DELIVER = Transition(
     when=(When("cb_next_at", "<=", _NOW), When("cb_attempt", "<", Param("max_attempts"))),
     sets=_params("cb_token", "cb_lease_until") | {"due_at": Param("cb_lease_until")},
     adds={"cb_attempt": 1},
+    removes=("cb_waits",),
 )
 _THIS_ATTEMPT = (When("cb_attempt", "=", Param("cb_attempt")), When("cb_token", "=", Param("cb_token")))
 _OUTCOME = _params("cb_last_status", "cb_last_error")
@@ -284,6 +285,7 @@ POSTPONE = Transition(
     Callback.PENDING,
     when=(When("cb_next_at", "<=", _NOW),),
     sets=_params("cb_next_at", "due_at"),
+    adds={"cb_waits": 1},
 )
 DELIVERED = Transition(
     "C2",

@@ -46,7 +46,7 @@ class Redeliver:
                 return done.job
             raise Conflict(f"Job {job.id} has no callback to send again (it is {job.cb})")
         try:
-            self._messages.send_callback(job.id)
+            self._messages.send_callback(job.id, due=done.cb_next_at)
         except Exception:  # it is written, and the sweeper will send
             log.exception("callback message not sent; the sweeper will", extra={"job_id": job.id})
         return done

@@ -14,5 +14,5 @@ class Finished:
     def tell(self, job: Job) -> None:
         """Both may be told twice: a delivery is claimed before it is made, and an event carries the job's id."""
         if job.cb == Callback.PENDING:
-            self._messages.send_callback(job.id)
+            self._messages.send_callback(job.id, due=job.cb_next_at)
         self._events.publish(f"Job{job.state}", event(job))

@@ -49,17 +49,19 @@ class Reply:
         self._settled_days = settled_days
         self._lease_margin_ms = lease_margin_s * 1000
 
-    def deliver(self, job_id: int, *, left_ms: int) -> Callback | None:
+    def deliver(self, job_id: int, *, left_ms: int, due: int | None = None) -> Callback | None:
         """Make one attempt, if one is due; `left_ms` is what is left of this deliverer's own time.
 
         Returning means the message is done with; what the callback has become, where this attempt decided it.
         A receiver has at most `per_receiver` attempts at once, so that one that hangs leaves room for the others.
+        `due` is the wait the message was sent for: one that is too early comes back only if no other was sent since.
         """
         job, now = self._jobs.get(job_id), self._clock.now_ms()
         if job is None or job.cb != Callback.PENDING or job.reply_to is None or job.cb_next_at is None:
             return None
         if job.cb_next_at > now:
-            self._come_back(job, job.cb_next_at - now)
+            if due in (None, job.cb_next_at):
+                self._come_back(job, now)
             return None
         receiver = self._replier.receiver(job.reply_to)
         name, until = f"receiver#{receiver}", now + left_ms + self._lease_margin_ms
@@ -72,20 +74,18 @@ class Reply:
         finally:
             self._give_back(name, slot, until)
 
-    def _come_back(self, job: Job, wait_ms: int) -> None:
+    def _come_back(self, job: Job, now: int) -> None:
         """A message for when it is due; for what is further away than a message can wait, the sweeper sends one."""
+        wait_ms = (job.cb_next_at or now) - now
         if wait_ms <= MAX_DELAY_S * 1000:
-            self._messages.send_callback(job.id, delay_s=delay_s(wait_ms))
+            self._messages.send_callback(job.id, due=job.cb_next_at, delay_s=delay_s(wait_ms))
 
     def _postpone(self, job: Job, now: int) -> None:
-        wait_ms = busy_wait_ms(now - (job.completed_at or now), self._clock.fraction())
-        params: dict[str, Value] = {
-            "now": now,
-            "cb_next_at": now + wait_ms,
-            "due_at": now + wait_ms + CALLBACK_DUE_MS,
-        }
-        if not isinstance(self._jobs.apply(POSTPONE, job.id, params), Refused):
-            self._come_back(job, wait_ms)
+        next_at = now + busy_wait_ms(job.cb_waits, self._clock.fraction())
+        params: dict[str, Value] = {"now": now, "cb_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
+        later = self._jobs.apply(POSTPONE, job.id, params)
+        if not isinstance(later, Refused):
+            self._come_back(later, now)
 
     def _give_back(self, name: str, slot: int, until: int) -> None:
         try:
@@ -142,12 +142,12 @@ class Reply:
     def _retry(self, job: Job, delivery: Delivery, wait_s: float) -> Callback | None:
         now = self._clock.now_ms()
         asked_s = min(retry_after_s(delivery.retry_after, now) or 0, MAX_RETRY_AFTER_S)
-        wait_ms = round(max(wait_s, asked_s) * 1000)
-        params: dict[str, Value] = {"cb_next_at": now + wait_ms, "due_at": now + wait_ms + CALLBACK_DUE_MS}
+        next_at = now + round(max(wait_s, asked_s) * 1000)
+        params: dict[str, Value] = {"cb_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
         later = self._jobs.apply(RETRY_LATER, job.id, _outcome(job, delivery) | params)
         if isinstance(later, Refused):
             return None
-        self._come_back(job, wait_ms)
+        self._come_back(later, now)
         return later.cb
 
 

@@ -121,7 +121,7 @@ class Sweep:
         if job.cb == Callback.PENDING:
             due_at = max(now, job.cb_next_at or now) + CALLBACK_DUE_MS
             if not isinstance(self._jobs.apply(REMIND, job.id, {"seen": job.due_at, "due_at": due_at}), Refused):
-                self._messages.send_callback(job.id)
+                self._messages.send_callback(job.id, due=job.cb_next_at)
             return None
         fence: dict[str, Value] = {"now": now, "cb_attempt": job.cb_attempt, "cb_token": job.cb_token}
         if job.cb_attempt >= len(CALLBACK_SCHEDULE_S):
@@ -130,5 +130,5 @@ class Sweep:
             return None if isinstance(dead, Refused) else dead.cb
         again = fence | {"cb_next_at": now, "due_at": now + CALLBACK_DUE_MS}
         if not isinstance(self._jobs.apply(RECOVER_DELIVERY, job.id, again), Refused):
-            self._messages.send_callback(job.id)
+            self._messages.send_callback(job.id, due=now)
         return None
