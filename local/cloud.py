@@ -174,7 +174,8 @@ class Cloud:
             "PublicBaseUrl": self.base_url,
             "UnsafeAllowAnyCallbackAddress": "false" if self._strict else "true",
             "IntakeKeyIds": self.seeded.key_id,
-            "CallbacksPerReceiver": str(MAX_INVOCATIONS // 2),  # half of what a queue has here: others find room
+            "CallbacksPerKey": str(MAX_INVOCATIONS - 2),  # less than a queue has here, so that others find room
+            "CallbacksPerReceiver": str((MAX_INVOCATIONS - 2) // 2),
             **self._parameters,
         }
         stack = {

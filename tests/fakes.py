@@ -1,7 +1,7 @@
 """In-memory ports for tests; they pass the same contract suite as the AWS adapters."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -163,10 +163,10 @@ class FakeSlots:
         self.taken: dict[str, dict[int, int]] = {}
         self._lock = threading.Lock()
 
-    def take(self, name: str, *, limit: int, now_ms: int, until_ms: int) -> int | None:
+    def take(self, name: str, among: Sequence[int], *, now_ms: int, until_ms: int) -> int | None:
         with self._lock:
             taken = self.taken.setdefault(name, {})
-            for slot in range(limit):
+            for slot in among:
                 if taken.get(slot, 0) < now_ms:
                     taken[slot] = until_ms
                     return slot

@@ -13,6 +13,7 @@ from aiserver.replyto.replier import Delivery
 from aiserver.router import Router
 from aiserver.usecases.callbacks import CallbackTest, Redeliver
 from aiserver.usecases.enqueue import Caller, Enqueue
+from aiserver.usecases.places import Places
 from aiserver.usecases.reply import Reply
 from aiserver.usecases.status import Status
 from aiserver.usecases.sweep import Sweep
@@ -28,7 +29,7 @@ SWEEPER_MS = 50_000
 REPLY_MS = 30_000
 MARGIN_S = 120
 LEASE_MS = WORKER_MS + MARGIN_S * 1000
-PER_RECEIVER = 10
+PER_KEY, PER_RECEIVER = 25, 10
 CALLBACK_LEASE_MS = REPLY_MS + MARGIN_S * 1000
 
 
@@ -86,6 +87,7 @@ class UseCases:
         keys: FakeKeys,
         slots: Any,
         secrets: Any = None,
+        per_key: int = PER_KEY,
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
         self.router = Router(lambda: providers, {"openai": protocol}, secrets, clock)
@@ -94,15 +96,15 @@ class UseCases:
         self.sweep = Sweep(jobs, messages, clock, threads=1, **common)
         self.status = Status(jobs, clock, clock.advance)
         self.redeliver = Redeliver(jobs, messages, clock)
-        self.callback_test = CallbackTest(replier, clock)
+        places = Places(slots, per_key=per_key, per_receiver=PER_RECEIVER)
+        self.callback_test = CallbackTest(replier, places, clock)
         self.reply = Reply(
             jobs,
             messages,
             keys,
             replier,
-            slots,
+            places,
             clock,
-            per_receiver=PER_RECEIVER,
             lease_margin_s=MARGIN_S,
             **common,
         )
@@ -123,6 +125,7 @@ class House(UseCases):
         jobs: Callable[[FakeClock], FakeJobs] = FakeJobs,
         secrets: Callable[[FakeClock], Any] = lambda _: None,
         replier: Any = None,
+        per_key: int = PER_KEY,
     ) -> None:
         self.clock = FakeClock()
         self.jobs = jobs(self.clock)
@@ -144,6 +147,7 @@ class House(UseCases):
             keys=self.keys,
             slots=self.slots,
             secrets=secrets(self.clock),
+            per_key=per_key,
         )
 
     def accept(self, **options: Any) -> Job:

@@ -1,6 +1,6 @@
 """What slots promise: the in-memory fake, DynamoDB as moto plays it, and DynamoDB as MiniStack does."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import moto
@@ -30,11 +30,13 @@ def slots(request: pytest.FixtureRequest) -> Iterator[Slots]:
         dynamodb.delete_table(TableName="jobs")
 
 
-def take(slots: Slots, name: str = "a", *, limit: int = 3, now_ms: int = NOW, until_ms: int = LATER) -> int | None:
-    return slots.take(name, limit=limit, now_ms=now_ms, until_ms=until_ms)
+def take(
+    slots: Slots, name: str = "a", *, among: Sequence[int] = (0, 1, 2), now_ms: int = NOW, **more: int
+) -> int | None:
+    return slots.take(name, among, now_ms=now_ms, until_ms=more.get("until_ms", LATER))
 
 
-def test_a_name_has_as_many_slots_as_its_limit_says_and_each_name_its_own(slots: Slots) -> None:
+def test_a_name_has_the_slots_it_is_asked_for_and_each_name_its_own(slots: Slots) -> None:
     assert {take(slots) for _ in range(3)} == {0, 1, 2}
     assert take(slots) is None
     assert take(slots, "b") is not None
@@ -55,22 +57,23 @@ def test_a_slot_whose_holder_died_is_free_when_its_time_is_up(slots: Slots) -> N
 
 
 def test_a_holder_that_comes_back_late_frees_no_slot_of_another(slots: Slots) -> None:
-    assert take(slots, limit=1) == 0
-    assert take(slots, limit=1, now_ms=LATER + 1, until_ms=LATER + 150_000) == 0
+    assert take(slots, among=[0]) == 0
+    assert take(slots, among=[0], now_ms=LATER + 1, until_ms=LATER + 150_000) == 0
     slots.give_back("a", 0, until_ms=LATER)
     slots.give_back("nobody", 0, until_ms=LATER)
-    assert take(slots, limit=1, now_ms=LATER + 2) is None
+    assert take(slots, among=[0], now_ms=LATER + 2) is None
 
 
-def test_a_limit_that_was_lowered_holds_at_once_and_one_that_was_raised_too(slots: Slots) -> None:
+def test_who_may_have_other_slots_of_a_name_finds_those_free(slots: Slots) -> None:
     assert {take(slots) for _ in range(3)} == {0, 1, 2}
-    assert take(slots, limit=2) is None
-    assert take(slots, limit=4) == 3
+    assert take(slots, among=[1, 2]) is None
+    assert take(slots, among=[2, 3]) == 3
+    assert take(slots, among=[]) is None
 
 
 def test_of_many_at_once_no_more_get_a_slot_than_there_are(slots: Slots) -> None:
     with ThreadPoolExecutor(16) as pool:
-        taken = list(pool.map(lambda _: take(slots, limit=8), range(24)))
+        taken = list(pool.map(lambda _: take(slots, among=range(8)), range(24)))
     held = [slot for slot in taken if slot is not None]
     assert len(held) == len(set(held)) <= 8
     assert held

@@ -26,8 +26,9 @@ EXPECTED = {
     "T9": "state = 'Queued', owner = 'me'",
     "T10": "state = 'Started', owner = 'me'",
     "T11": "state = 'Failed'",
-    "C1": "cb = 'Pending', cb_next_at <= now, cb_attempt < 10",
+    "C1": "cb = 'Pending', cb_next_at <= now, cb_attempt < 10, completed_at = 7",
     "C1b": "cb = 'Pending', cb_next_at <= now",
+    "C1d": "cb = 'Pending', cb_next_at <= now",
     "C2": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd'",
     "C3": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd'",
     "C4": "cb = 'Delivering', cb_attempt = 2, cb_token = 'd'",
@@ -44,7 +45,7 @@ CASES = [(name, index) for name, text in EXPECTED.items() for index in range(len
 def params(clock: FakeClock) -> dict[str, Any]:
     """What the conditions compare with, and something harmless for whatever else a row sets."""
     told: dict[str, Any] = {"now": clock.now, "attempt": 3, "lease_token": "t", "seen": 5, "owner": "me"}
-    told |= {"cb_attempt": 2, "max_attempts": 10, "cb": "None", "cb_token": "d"}
+    told |= {"completed_at": 7, "cb_attempt": 2, "max_attempts": 10, "cb": "None", "cb_token": "d"}
     for row in TABLE:
         for value in row.sets.values():
             if isinstance(value, Param):

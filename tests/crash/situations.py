@@ -58,7 +58,8 @@ def half_delivered(world: World, *, last: bool = False) -> None:
         world.alive(lambda: world.reply(the_job(world)))
         world.clock.now = world.now_of(the_job(world)).cb_next_at or 0
     world.bag.clear()
-    lease = {"now": world.clock.now, "max_attempts": 10, "cb_token": "dead"}
+    done_at = world.now_of(the_job(world)).completed_at
+    lease = {"now": world.clock.now, "completed_at": done_at, "max_attempts": 10, "cb_token": "dead"}
     until = world.clock.now + CALLBACK_LEASE_MS
     world.place.seen.apply(DELIVER, the_job(world), lease | {"cb_lease_until": until})
     world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)

@@ -13,15 +13,16 @@ from standardwebhooks import Webhook
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import Callback, State
 from aiserver.replyto.replier import Delivery, Replier
-from tests.crash.places import EmbeddedCloud, Fakes
+from aiserver.usecases.places import Places
+from tests.crash.places import OWNER, EmbeddedCloud, Fakes
 from tests.crash.situations import the_job
 from tests.crash.world import World
-from tests.fakes import FakeClock
-from tests.house import CALLBACK_LEASE_MS, PER_RECEIVER, REPLY_MS, FakeReplier, House
+from tests.fakes import FakeClock, FakeSlots
+from tests.house import CALLBACK_LEASE_MS, PER_KEY, PER_RECEIVER, REPLY_MS, FakeReplier, House
 from tests.moto_stack import WEBHOOK_SECRET
 
 # The calls a deliverer makes for one callback; a process dies before or after one of them.
-READ, SLOT, CLAIM, RESULT, POST, OUTCOME, GIVE_BACK = range(1, 8)
+READ, PLACE, RESULT, CLAIM, POST, OUTCOME, GIVE_BACK = range(1, 8)
 DELIVERERS = 20
 DAY_S = 86_400
 PUBLIC, PRIVATE = "93.184.215.14", "10.0.0.1"
@@ -98,7 +99,7 @@ def test_deliverers_that_died_hold_their_places_no_longer_than_their_leases(worl
     ended(world)
     until = world.clock.now + CALLBACK_LEASE_MS
     while (
-        world.place.slots.take("receiver#r.io", limit=PER_RECEIVER, now_ms=world.clock.now, until_ms=until) is not None
+        world.place.slots.take(f"callbacks#{OWNER}", range(PER_KEY), now_ms=world.clock.now, until_ms=until) is not None
     ):
         pass
     assert deliver(world)
@@ -163,6 +164,14 @@ def test_a_name_that_turns_private_after_its_job_was_accepted_gets_no_packet_and
     assert dead.state == State.COMPLETED
 
 
+def _part(receiver: str) -> set[int]:
+    return set(Places(FakeSlots(), per_key=100, per_receiver=PER_RECEIVER).part_of(receiver))
+
+
+# Receivers that share no place with the dead one.
+_APART = [host for host in (f"r{i}.io" for i in range(200)) if not _part(host) & _part("dead.io")][:2]
+
+
 class OneHangs:
     """Any receiver answers 200 at once, but one holds whoever calls it until it is released."""
 
@@ -192,7 +201,7 @@ class OneHangs:
 def test_a_thousand_jobs_with_one_dead_receiver_hold_up_nobody_else() -> None:
     """A third is for a receiver that hangs for as long as there are others to be reached."""
     receivers = OneHangs()
-    house = House(replier=receivers)
+    house = House(replier=receivers, per_key=100)
     lock = threading.Lock()
     apply = house.jobs.apply
 
@@ -201,8 +210,7 @@ def test_a_thousand_jobs_with_one_dead_receiver_hold_up_nobody_else() -> None:
             return apply(*given)
 
     house.jobs.apply = one_at_a_time
-    hosts = ["dead.io", "a.io", "b.io"]
-    jobs = [house.run(house.accept(reply_to=f"https://{hosts[i % 3]}/")) for i in range(1000)]
+    jobs = [house.run(house.accept(reply_to=f"https://{host}/")) for host in ("dead.io", *_APART) * 334][:1000]
     healthy = {str(one.id) for one in jobs if "dead" not in (one.reply_to or "")}
     due: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     for one in jobs:

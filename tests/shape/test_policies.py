@@ -137,10 +137,16 @@ def test_the_deliverer_of_callbacks_may_write_their_fields_its_slots_and_nothing
     job, slots = (one["Condition"] for one in writes_of("ReplyRole"))
     assert job["ForAllValues:StringLike"] == {"dynamodb:LeadingKeys": ["JOB#*"]}
     assert sorted(job["ForAllValues:StringEquals"]["dynamodb:Attributes"]) == sorted(touched)
-    assert slots == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["SLOTS#receiver#*"]}}
+    assert slots == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["SLOTS#callbacks#*"]}}
 
 
 def test_the_deliverer_of_callbacks_reads_keys_and_no_providers_results_and_no_requests_in_the_bucket() -> None:
+    (jobs,) = [
+        one
+        for owner, one in statements()
+        if owner == "ReplyRole" and "dynamodb:GetItem" in one["Action"] and "JobsTable" in str(one["Resource"])
+    ]
+    assert jobs["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["JOB#*"]}}
     (keys,) = [one for owner, one in statements() if owner == "ReplyRole" and "ConfigTable" in str(one["Resource"])]
     assert keys["Action"] == ["dynamodb:GetItem"]
     assert keys["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["KEY"]}}

@@ -374,7 +374,14 @@ def test_a_key_s_callback_hosts_hold_for_whoever_asks_and_at_each_delivery(stack
     with receiver() as there:  # accepted before there was a list
         now = wiring.CLOCK.now_ms()
         put_job(
-            stack, job_id("reply"), state="Failed", cb="Pending", cb_next_at=now, reply_to=there.url, error_code="X"
+            stack,
+            job_id("reply"),
+            state="Failed",
+            completed_at=now,
+            cb="Pending",
+            cb_next_at=now,
+            reply_to=there.url,
+            error_code="X",
         )
         stack.invoke("reply", event("reply"))
     job = stack.jobs().get(job_id("reply"))
@@ -389,7 +396,14 @@ def test_a_dead_callback_is_a_metric_whether_its_deliverer_or_the_sweeper_gives_
     now = wiring.CLOCK.now_ms()
     with receiver(lambda _: 410) as there:
         put_job(
-            stack, job_id("reply"), state="Failed", cb="Pending", cb_next_at=now, reply_to=there.url, error_code="X"
+            stack,
+            job_id("reply"),
+            state="Failed",
+            completed_at=now,
+            cb="Pending",
+            cb_next_at=now,
+            reply_to=there.url,
+            error_code="X",
         )
         stack.invoke("reply", event("reply"))
     put_job(stack, 4711, state="Failed", cb="Delivering", cb_attempt=10, cb_token="t", cb_lease_until=now, due_at=now)

@@ -18,7 +18,7 @@ from aiserver.usecases.ends import CALLBACK_DUE_MS
 from aiserver.usecases.finished import Finished
 from aiserver.usecases.reply import MAX_BODY_BYTES
 from tests.fakes import FakeEvents
-from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_RECEIVER, REPLY_MS, House
+from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_KEY, REPLY_MS, House
 
 REFUSED = Delivery(500, "status 500: no")
 
@@ -124,6 +124,7 @@ def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id()
     job = completed(house)
     lease = {
         "now": house.clock.now,
+        "completed_at": job.completed_at,
         "max_attempts": 10,
         "cb_token": "t",
         "cb_lease_until": house.clock.now + CALLBACK_LEASE_MS,
@@ -160,9 +161,7 @@ def test_a_message_that_comes_too_early_comes_back_when_it_is_due() -> None:
 def test_a_receiver_that_is_busy_is_tried_later_and_that_is_no_attempt() -> None:
     house = House()
     job = completed(house)
-    until = house.clock.now + 1
-    while house.slots.take("receiver#r.io", limit=PER_RECEIVER, now_ms=house.clock.now, until_ms=until) is not None:
-        pass
+    house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1)
     waiting = house.deliver(job)
     assert (waiting.cb, waiting.cb_attempt, waiting.cb_next_at) == (Callback.PENDING, 0, house.clock.now + 1000)
     assert house.messages.callbacks == [(job.id, 2)]
@@ -176,7 +175,7 @@ def test_the_longer_a_busy_receiver_keeps_a_callback_waiting_the_less_often_it_i
     job = completed(house)
     waits: list[int] = []
     while sum(waits) < 7_200_000:
-        house.slots.taken["receiver#r.io"] = dict.fromkeys(range(PER_RECEIVER), house.clock.now + 1_000_000)
+        house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
         waits.append((house.deliver(job).cb_next_at or 0) - house.clock.now)
         assert house.swept(job).due_at == house.clock.now + waits[-1] + CALLBACK_DUE_MS  # the sweeper leaves it alone
         house.clock.now += waits[-1]
@@ -191,7 +190,7 @@ def test_of_two_messages_for_one_callback_one_is_left_once_it_has_waited() -> No
     house = House()
     job = completed(house)
     first = house.now(job).cb_next_at
-    house.slots.taken["receiver#r.io"] = dict.fromkeys(range(PER_RECEIVER), house.clock.now + 1_000_000)
+    house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
     for _ in range(2):  # the second is too early for the wait that the first began
         house.reply.deliver(job.id, left_ms=REPLY_MS, due=first)
     waiting = house.now(job).cb_next_at

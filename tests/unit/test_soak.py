@@ -72,7 +72,7 @@ def closed(*, died: bool, **more: Any) -> Closed:
 
 
 def test_what_is_written_of_a_receiver_s_places_is_no_deed_to_a_job() -> None:
-    update = {"Key": {"pk": {"S": "SLOTS#receiver#r.io"}, "sk": {"S": "SLOTS"}}, "UpdateExpression": "REMOVE s1"}
+    update = {"Key": {"pk": {"S": "SLOTS#callbacks#k"}, "sk": {"S": "SLOTS"}}, "UpdateExpression": "REMOVE s1"}
     assert deed("DynamoDB_20120810.UpdateItem", json.dumps(update).encode()) is None
 
 

@@ -45,6 +45,8 @@ class QueueSettings(Http):
     hosted_queue_url: str
     gpu_queue_url: str
     callback_queue_url: str
+    callbacks_per_key: int
+    callbacks_per_receiver: int
     settled_job_days: int
     public_base_url: str
     unsafe_callbacks: bool
@@ -91,6 +93,7 @@ class ReplySettings(Settings):
     callback_queue_url: str
     settled_job_days: int
     lease_margin_seconds: int
+    callbacks_per_key: int
     callbacks_per_receiver: int
     unsafe_callbacks: bool
 

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from aiserver.aws.messages import SqsDeadLetters
     from aiserver.replyto.replier import Replier
     from aiserver.router import Router
+    from aiserver.settings import QueueSettings, ReplySettings
     from aiserver.usecases.callbacks import CallbackTest, Redeliver
     from aiserver.usecases.chat import Chat
     from aiserver.usecases.enqueue import Enqueue
     from aiserver.usecases.finished import Finished
     from aiserver.usecases.intake import Intake
+    from aiserver.usecases.places import Places
     from aiserver.usecases.reply import Reply
     from aiserver.usecases.status import Status
     from aiserver.usecases.sweep import Sweep
@@ -137,7 +139,7 @@ def queue() -> QueueParts:
         _enqueue(jobs, messages, config, replier, settings.settled_job_days),
         Status(jobs, CLOCK, time.sleep),
         Redeliver(jobs, messages, CLOCK),
-        CallbackTest(replier, CLOCK),
+        CallbackTest(replier, _places(settings), CLOCK),
     )
 
 
@@ -212,7 +214,6 @@ def finished() -> "Finished":
 def reply() -> "Reply":
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsMessages
-    from aiserver.aws.slots import DynamoSlots
     from aiserver.replyto.replier import Replier
     from aiserver.settings import ReplySettings
     from aiserver.usecases.reply import Reply
@@ -223,9 +224,8 @@ def reply() -> "Reply":
         SqsMessages(_client("sqs"), callback=settings.callback_queue_url),
         DynamoConfig(settings.config_table, _client("dynamodb")),
         Replier(unsafe=settings.unsafe_callbacks),
-        DynamoSlots(settings.jobs_table, _client("dynamodb")),
+        _places(settings),
         CLOCK,
-        per_receiver=settings.callbacks_per_receiver,
         settled_days=settings.settled_job_days,
         lease_margin_s=settings.lease_margin_seconds,
     )
@@ -253,6 +253,14 @@ def _jobs(table: str, bucket: str) -> Any:
     from aiserver.aws.jobs import DynamoJobs
 
     return DynamoJobs(table, bucket, _client("dynamodb"), _client("s3"), CLOCK.job_id)
+
+
+def _places(settings: "QueueSettings | ReplySettings") -> "Places":
+    from aiserver.aws.slots import DynamoSlots
+    from aiserver.usecases.places import Places
+
+    slots = DynamoSlots(settings.jobs_table, _client("dynamodb"))
+    return Places(slots, per_key=settings.callbacks_per_key, per_receiver=settings.callbacks_per_receiver)
 
 
 def _enqueue(jobs: Any, messages: Any, config: Any, replier: "Replier", settled_days: int) -> "Enqueue":

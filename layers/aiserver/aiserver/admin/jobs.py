@@ -12,6 +12,7 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import Callback
 from aiserver.jobs.transitions import REDRIVE
+from aiserver.replyto.address import host_name
 from aiserver.usecases import documents
 from aiserver.usecases.callbacks import Redeliver
 from aiserver.usecases.enqueue import DEFAULT_DEADLINE_S, QUEUED_DUE_MS
@@ -52,10 +53,11 @@ def dead(admin: Admin, which: Which) -> Iterator[Job]:
     if which.key_id and not owners:
         raise Problem(f"There is no key {which.key_id}; `keys list` shows them")
 
+    host = which.host and (host_name(which.host) or which.host)
+
     def is_meant(job: Job) -> bool:
-        host = urlsplit(job.reply_to or "").hostname
         ended = job.completed_at or 0
-        return job.cb == Callback.DEAD and which.host in (None, host) and ended >= since and not job.is_gone(now)
+        return job.cb == Callback.DEAD and host in (None, _host(job)) and ended >= since and not job.is_gone(now)
 
     return (job for owner in owners for job in _all(admin, owner) if is_meant(job))
 
@@ -64,7 +66,7 @@ def shown(job: Job) -> dict[str, Any]:
     """A dead callback as `callbacks list` tells it; of its address the host alone, since a path may be a secret."""
     told = documents.callback(job) or {}
     about = {"id": job.id, "keyId": job.owner, "refId": job.ref_id, "ended": iso(job.completed_at)}
-    return about | {"host": urlsplit(job.reply_to or "").hostname} | told
+    return about | {"host": _host(job)} | told
 
 
 def redeliver(admin: Admin, job_id: int) -> dict[str, Any]:
@@ -81,6 +83,12 @@ def _job(admin: Admin, job_id: int) -> Job:
     if job is None or job.is_gone(admin.clock.now_ms()):
         raise Problem(f"job {job_id} is unknown, or past its time to live")
     return job
+
+
+def _host(job: Job) -> str:
+    """As DNS spells it, like the log's `receiver`."""
+    host = urlsplit(job.reply_to or "").hostname or ""
+    return host_name(host) or host
 
 
 def _all(admin: Admin, owner: str) -> Iterator[Job]:

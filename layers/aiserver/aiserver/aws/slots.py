@@ -1,6 +1,8 @@
 """Slots on DynamoDB: one item a name, one attribute a slot, which holds until when it is taken."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiserver.aws.items import pack, unpack
@@ -19,9 +21,12 @@ class DynamoSlots:
         self._table = table
         self._dynamodb = dynamodb
 
-    def take(self, name: str, *, limit: int, now_ms: int, until_ms: int) -> int | None:
-        slot = random.randrange(limit)
+    def take(self, name: str, among: Sequence[int], *, now_ms: int, until_ms: int) -> int | None:
+        free = among
         for _ in range(TRIES):
+            if not free:
+                return None
+            slot = random.choice(free)
             there = self._update(
                 name,
                 f"SET {_attribute(slot)} = :until, #ttl = :ttl",
@@ -29,12 +34,9 @@ class DynamoSlots:
                 {":until": until_ms, ":now": now_ms, ":ttl": until_ms // 1000 + KEPT_S},
                 names={"#ttl": "ttl"},
             )
-            if there is None:
+            if there is None or (there.retried and there.slots.get(_attribute(slot)) == until_ms):
                 return slot
-            free = [one for one in range(limit) if there.get(_attribute(one), 0) < now_ms]
-            if not free:
-                return None
-            slot = random.choice(free)
+            free = [one for one in among if there.slots.get(_attribute(one), 0) < now_ms]
         return None
 
     def give_back(self, name: str, slot: int, *, until_ms: int) -> None:
@@ -42,7 +44,7 @@ class DynamoSlots:
 
     def _update(
         self, name: str, change: str, condition: str, values: dict[str, int], names: dict[str, str] | None = None
-    ) -> dict[str, Any] | None:
+    ) -> "_There | None":
         """What was there instead, when the condition did not hold; None when the change was made."""
         more: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
         try:
@@ -56,8 +58,17 @@ class DynamoSlots:
                 **more,
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
-            return unpack(error.response.get("Item", {}))  # pyright: ignore
+            told: Any = error.response
+            return _There(unpack(told.get("Item", {})), bool(told["ResponseMetadata"].get("RetryAttempts")))
         return None
+
+
+@dataclass(frozen=True)
+class _There:
+    """An item that stood in the way; after a retry of boto3's it may be our own, whose first answer was lost."""
+
+    slots: dict[str, Any]
+    retried: bool
 
 
 def _attribute(slot: int) -> str:

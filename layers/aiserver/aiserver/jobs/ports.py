@@ -1,6 +1,6 @@
 """What the job machine needs of the outside world; fakes and AWS adapters pass the same contract suite."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,13 +91,10 @@ class Messages(Protocol):
 
 
 class Slots(Protocol):
-    """How many may do the same thing at once, over all functions. Whoever dies in a slot frees it when its time is up.
+    """How many may do the same thing at once, over all functions. Who dies in a slot frees it when its time is up."""
 
-    A name must not hold more than `limit` slots; the limit of a name may change at any time.
-    """
-
-    def take(self, name: str, *, limit: int, now_ms: int, until_ms: int) -> int | None:
-        """A free slot of `name`, now taken until then; None when there is none."""
+    def take(self, name: str, among: Sequence[int], *, now_ms: int, until_ms: int) -> int | None:
+        """A free slot of `name` among these, now taken until then; None when there is none."""
         ...
 
     def give_back(self, name: str, slot: int, *, until_ms: int) -> None:

@@ -269,7 +269,12 @@ DELIVER = Transition(
     "cb",
     Callback.PENDING,
     Callback.DELIVERING,
-    when=(When("cb_next_at", "<=", _NOW), When("cb_attempt", "<", Param("max_attempts"))),
+    # `completed_at`: what is sent was read before, and a redrive may have given the job another end since.
+    when=(
+        When("cb_next_at", "<=", _NOW),
+        When("cb_attempt", "<", Param("max_attempts")),
+        When("completed_at", "=", Param("completed_at")),
+    ),
     sets=_params("cb_token", "cb_lease_until") | {"due_at": Param("cb_lease_until")},
     adds={"cb_attempt": 1},
     removes=("cb_waits",),
@@ -286,6 +291,17 @@ POSTPONE = Transition(
     when=(When("cb_next_at", "<=", _NOW),),
     sets=_params("cb_next_at", "due_at"),
     adds={"cb_waits": 1},
+)
+NEVER_TRIED = Transition(
+    "C1d",
+    "its receiver has been busy with others for a day",
+    "reply",
+    "cb",
+    Callback.PENDING,
+    Callback.DEAD,
+    when=(When("cb_next_at", "<=", _NOW),),
+    sets=_params("cb_last_status", "cb_last_error", "ttl"),
+    removes=("due_at", "cb_next_at", "cb_waits"),
 )
 DELIVERED = Transition(
     "C2",
@@ -328,7 +344,7 @@ RECOVER_DELIVERY = Transition(
     Callback.DELIVERING,
     Callback.PENDING,
     when=(*_THIS_ATTEMPT, When("cb_lease_until", "<", _NOW)),
-    sets=_params("cb_next_at", "due_at"),
+    sets=_OUTCOME | _params("cb_next_at", "due_at"),
     removes=("cb_lease_until",),
 )
 RECOVER_DEAD = Transition(
@@ -339,7 +355,7 @@ RECOVER_DEAD = Transition(
     Callback.DELIVERING,
     Callback.DEAD,
     when=(*_THIS_ATTEMPT, When("cb_lease_until", "<", _NOW)),
-    sets=_params("ttl"),
+    sets=_OUTCOME | _params("ttl"),
     removes=("due_at", "cb_next_at", "cb_lease_until"),
 )
 REMIND = Transition(
@@ -380,6 +396,6 @@ REDELIVER_DELIVERED = Transition(
 TABLE: tuple[Transition, ...] = (
     *(CLAIM, MARK_CALL, COMPLETE, COMPLETE_CANCELLED, FAIL, FAIL_CANCELLED, WAIT),
     *(RECOVER, RECOVER_FAILED, RECOVER_CANCELLED, EXPIRE, RESEND, CANCEL, ASK_CANCEL, REDRIVE),
-    *(DELIVER, POSTPONE, DELIVERED, RETRY_LATER, GIVE_UP),
+    *(DELIVER, POSTPONE, NEVER_TRIED, DELIVERED, RETRY_LATER, GIVE_UP),
     *(RECOVER_DELIVERY, RECOVER_DEAD, REMIND, REDELIVER, REDELIVER_DELIVERED),
 )

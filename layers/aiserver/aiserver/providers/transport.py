@@ -13,6 +13,7 @@ from contextvars import ContextVar
 import httpcore
 import httpx
 
+SLICE_BYTES = 16 * 1024  # sent at once
 _deadline: ContextVar[float] = ContextVar("deadline")
 
 
@@ -44,7 +45,8 @@ class DeadlineStream(httpcore.NetworkStream):
         return self._inner.read(max_bytes, remaining_s())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, remaining_s())
+        for start in range(0, len(buffer), SLICE_BYTES):  # httpcore gives each part that is taken the whole time anew
+            self._inner.write(buffer[start : start + SLICE_BYTES], remaining_s())
 
     def close(self) -> None:
         self._inner.close()

@@ -33,11 +33,12 @@ _HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "aiser
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of one POST. `error` is None exactly for a 2xx."""
+    """What came of one POST. `error` is None exactly for a 2xx; `refused` says that none may be made."""
 
     status: int | None
     error: str | None
     retry_after: str | None = None
+    refused: bool = False
 
 
 class Replier:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from aiserver.clock import Clock
-from aiserver.errors import Conflict
+from aiserver.errors import Conflict, TooManyRequests
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import Callback, State
@@ -13,9 +13,12 @@ from aiserver.keys import ApiKey
 from aiserver.replyto.replier import Delivery, Replier
 from aiserver.replyto.signature import signature_headers
 from aiserver.usecases.ends import CALLBACK_DUE_MS
+from aiserver.usecases.places import Places
 from aiserver.usecases.reply import about
 
 TEST_REF_ID = "test-callback"
+HELD_MS = 60_000  # a place, should its holder die: twice the function's time limit
+RETRY_AFTER_S = 5
 
 log = logging.getLogger("aiserver.callbacks")
 
@@ -53,16 +56,25 @@ class Redeliver:
 
 
 class CallbackTest:
-    def __init__(self, replier: Replier, clock: Clock) -> None:
+    def __init__(self, replier: Replier, places: Places, clock: Clock) -> None:
         self._replier = replier
+        self._places = places
         self._clock = clock
 
     def send(self, key: ApiKey, reply_to: str, sample: bytes) -> Tested:
         """POST a sample result there, signed as `key`'s callbacks are; no job is written, and nothing is tried again.
 
-        Raises: CallbackRefused, NameNotFound.
+        It takes a place among the key's deliveries to that receiver.
+        Raises: CallbackRefused, NameNotFound, TooManyRequests (no place).
         """
         now = self._clock.now_ms()
+        receiver = self._replier.receiver(reply_to)
+        with self._places.taken(key.id, receiver, now_ms=now, until_ms=now + HELD_MS) as there_is_room:
+            if not there_is_room:
+                raise TooManyRequests("Too many callbacks to this receiver are under way", retry_after_s=RETRY_AFTER_S)
+            return self._send(key, reply_to, sample, now)
+
+    def _send(self, key: ApiKey, reply_to: str, sample: bytes, now: int) -> Tested:
         self._replier.check(reply_to, key.callback_hosts)
         message_id = f"msg_test_{self._clock.token()}"
         signature = signature_headers(key.signing_secrets(now), message_id, now // 1000, sample)

@@ -90,6 +90,7 @@ def callback(job: Job) -> dict[str, Any] | None:
     return {
         "state": job.cb,
         "attempts": job.cb_attempt,
+        "waits": job.cb_waits or None,
         "lastStatus": job.cb_last_status,
         "lastError": job.cb_last_error,
         "nextAttemptAt": iso(job.cb_next_at) if job.cb == Callback.PENDING else None,

@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,6 +22,7 @@ from aiserver.wire.validation import invalid
 
 DEFAULT_DEADLINE_S = 86_400
 MAX_DEADLINE_S = 14 * 86_400  # its bodies must outlive it: the bucket forgets after 90 days
+CHECKS_AT_ONCE = 32  # of a batch's ReplyTo addresses
 QUEUED_DUE_MS = 60_000  # a job nobody took by then is reminded of
 
 _DATE_MS = re.compile(r"/Date\((\d+)(?:[+-]\d{4})?\)/")
@@ -59,11 +61,15 @@ class Enqueue:
         Once the job is written it cannot be lost: a message that cannot be sent now is sent by the sweeper.
         Raises: InvalidRequest, NotFound (model), Conflict (the RefId was used for another body).
         """
-        return self._write(self._prepare(request, caller), request.body)
+        job = self._prepare(request, caller)
+        if job.reply_to is not None:
+            self._check_reply_to(job.reply_to, caller.callback_hosts)
+        return self._write(job, request.body)
 
     def accept_all(self, batch: list[QueueRequest], caller: Caller) -> list[Job]:
         """As `accept` for each, and none is written unless all could be; only a Conflict can come in the middle."""
         prepared = [self._prepare(request, caller) for request in batch]
+        self._check_all({job.reply_to for job in prepared if job.reply_to is not None}, caller)
         return [self._write(job, request.body) for job, request in zip(prepared, batch, strict=True)]
 
     def _prepare(self, request: QueueRequest, caller: Caller) -> Job:
@@ -71,8 +77,6 @@ class Enqueue:
         options = request.options
         deadline = _deadline(options.deadline, now)
         best = self._router.candidates(request.model, options.provider)[0]
-        if options.reply_to is not None:
-            self._check_reply_to(options.reply_to, caller.callback_hosts)
         job_id = self._clock.job_id()
         return Job(
             id=job_id,
@@ -93,6 +97,12 @@ class Enqueue:
             due_shard=due_shard(job_id),
             due_at=now + QUEUED_DUE_MS,
         )
+
+    def _check_all(self, reply_tos: Collection[str], caller: Caller) -> None:
+        """Each address once, and side by side: a slow resolver must not take a whole batch's time."""
+        with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
+            for check in [pool.submit(self._check_reply_to, one, caller.callback_hosts) for one in reply_tos]:
+                check.result()
 
     def _write(self, job: Job, body: bytes) -> Job:
         accepted = self._jobs.create(job, body, now_ms=job.created_at)

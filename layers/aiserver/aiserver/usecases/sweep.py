@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderTimeout
-from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S, resend_ms
+from aiserver.jobs.backoff import MAX_DELAY_S, RESEND_CAP_MS, callback_wait_s, delay_s, resend_ms
 from aiserver.jobs.job import SHARDS, Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import Callback, State
@@ -119,16 +119,23 @@ class Sweep:
 
     def _callback(self, job: Job, now: int) -> Callback | None:
         if job.cb == Callback.PENDING:
-            due_at = max(now, job.cb_next_at or now) + CALLBACK_DUE_MS
+            late_ms = now - (job.cb_next_at or now)
+            due_at = now + min(max(late_ms, CALLBACK_DUE_MS), RESEND_CAP_MS)
             if not isinstance(self._jobs.apply(REMIND, job.id, {"seen": job.due_at, "due_at": due_at}), Refused):
                 self._messages.send_callback(job.id, due=job.cb_next_at)
             return None
-        fence: dict[str, Value] = {"now": now, "cb_attempt": job.cb_attempt, "cb_token": job.cb_token}
-        if job.cb_attempt >= len(CALLBACK_SCHEDULE_S):
+        lost: dict[str, Value] = {"now": now, "cb_attempt": job.cb_attempt, "cb_token": job.cb_token}
+        lost |= {"cb_last_status": None, "cb_last_error": "the deliverer died; it may have been sent"}
+        wait_s = callback_wait_s(job.cb_attempt, self._clock.fraction())
+        if wait_s is None:
             ttl = settled_ttl(now, self._settled_days + DEAD_DAYS)
-            dead = self._jobs.apply(RECOVER_DEAD, job.id, fence | {"ttl": ttl})
-            return None if isinstance(dead, Refused) else dead.cb
-        again = fence | {"cb_next_at": now, "due_at": now + CALLBACK_DUE_MS}
-        if not isinstance(self._jobs.apply(RECOVER_DELIVERY, job.id, again), Refused):
-            self._messages.send_callback(job.id, due=now)
+            dead = self._jobs.apply(RECOVER_DEAD, job.id, lost | {"ttl": ttl})
+            if isinstance(dead, Refused):
+                return None
+            log.error("callback dead", extra={"job_id": job.id, "attempt": job.cb_attempt})
+            return dead.cb
+        next_at = now + round(wait_s * 1000)
+        again = lost | {"cb_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
+        if not isinstance(self._jobs.apply(RECOVER_DELIVERY, job.id, again), Refused) and wait_s <= MAX_DELAY_S:
+            self._messages.send_callback(job.id, due=next_at, delay_s=delay_s(next_at - now))
         return None
