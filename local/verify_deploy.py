@@ -44,7 +44,7 @@ class Deployment:
 
     def queue(self, ref_id: str, **more: object) -> httpx.Response:
         """Queue the short chat under a RefId."""
-        headers = {"x-ref-id": ref_id, "x-reply-to": self.receiver}
+        headers = {"x-ref-id": ref_id, **({"x-reply-to": self.receiver} if ref_id == self.ref_id else {})}
         return self.http.post("/v1/queue/chat/completions", json=self.chat(**more), headers=headers)
 
     def chat(self, **more: object) -> dict[str, object]:
@@ -200,9 +200,14 @@ def main() -> int:
     headers = {"authorization": f"Bearer {key}"}
     with httpx.Client(base_url=url, headers=headers, timeout=CALL_S, trust_env=False) as http:
         try:
-            at = Deployment(http, os.environ.get("MODEL") or http.get("/v1/models").json()["data"][0]["id"])
-        except (httpx.HTTPError, ValueError, LookupError) as error:
-            print(f"verify-deploy: no model: set MODEL, or see why {url}/v1/models names none ({error!r})")
+            models = http.get("/v1/models")
+        except httpx.HTTPError as error:
+            print(f"verify-deploy: {url} cannot be reached: {error!r}")
+            return 1
+        try:
+            at = Deployment(http, os.environ.get("MODEL") or models.json()["data"][0]["id"])
+        except (ValueError, LookupError):
+            print(f"verify-deploy: no model: set MODEL, or see why {url}/v1/models answers {_told(models)}")
             return 1
         print(ROW.format("", "probe", "expected", "seen"))
         failed = sum(not _row(probe, at) for probe in PROBES)

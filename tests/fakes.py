@@ -173,8 +173,9 @@ class FakeSlots:
         return None
 
     def give_back(self, name: str, slot: int, *, until_ms: int) -> None:
-        if self.taken.get(name, {}).get(slot) == until_ms:
-            del self.taken[name][slot]
+        with self._lock:
+            if self.taken.get(name, {}).get(slot) == until_ms:
+                del self.taken[name][slot]
 
 
 class FakeEvents:

@@ -11,7 +11,7 @@ from aiserver.jobs.ports import JobStore, Messages
 from aiserver.providers.provider import Provider
 from aiserver.replyto.replier import Delivery
 from aiserver.router import Router
-from aiserver.usecases.callbacks import CallbackTest, Redeliver
+from aiserver.usecases.callbacks import Redelivery, SampleCallback
 from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.usecases.places import Places
 from aiserver.usecases.reply import Reply
@@ -95,9 +95,9 @@ class UseCases:
         self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
         self.sweep = Sweep(jobs, messages, clock, threads=1, **common)
         self.status = Status(jobs, clock, clock.advance)
-        self.redeliver = Redeliver(jobs, messages, clock)
+        self.redelivery = Redelivery(jobs, messages, clock)
         places = Places(slots, per_key=per_key, per_receiver=PER_RECEIVER)
-        self.callback_test = CallbackTest(replier, places, clock)
+        self.sample = SampleCallback(replier, places, clock)
         self.reply = Reply(
             jobs,
             messages,

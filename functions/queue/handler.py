@@ -45,16 +45,16 @@ def cancel(request: Request) -> Response:
 
 
 def redeliver(request: Request) -> Response:
-    return Response(_state(wiring.queue().redeliver.redeliver(_job(request))))
+    return Response(_state(wiring.queue().redelivery.begin(_job(request))))
 
 
-def try_receiver(request: Request) -> Response:
+def test_callback(request: Request) -> Response:
     """A sample callback, now: what its receiver says is the answer."""
     key = wiring.queue().keys.authenticate(request.headers)
-    tried = wiring.queue().callback_test.send(key, requests.reply_to(request.body), CHAT_COMPLETION)
-    status, error = tried.delivery.status, tried.delivery.error
-    told = {"webhookId": tried.message_id, "delivered": error is None, "status": status, "error": error}
-    return Response(render(told | {"durationMs": tried.took_ms}))
+    sample = wiring.queue().sample.send(key, requests.reply_to(request.body), CHAT_COMPLETION)
+    status, error = sample.delivery.status, sample.delivery.error
+    told = {"webhookId": sample.message_id, "delivered": error is None, "status": status, "error": error}
+    return Response(render(told | {"durationMs": sample.took_ms}))
 
 
 def by_name(request: Request) -> Response:
@@ -72,7 +72,7 @@ NAMES = {
     "queueopenaichatcompletion" + BATCH: queue_chats,
     "canceljob": cancel,
     "redelivercallback": redeliver,
-    "testcallback": try_receiver,
+    "testcallback": test_callback,
 }
 ROUTES: edge.Routes = {
     ("POST", "/v1/queue/chat/completions"): queue_openai,

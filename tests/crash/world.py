@@ -95,7 +95,7 @@ class World:
         front = Edge(self.clock, []), Authenticator(known, self.clock)
         wiring.reset()
         wiring.put(
-            queue=wiring.QueueParts(*front, parts.enqueue, parts.status, parts.redeliver, parts.callback_test),
+            queue=wiring.QueueParts(*front, parts.enqueue, parts.status, parts.redelivery, parts.sample),
             worker=parts.work,
             finished=Finished(place.messages, place.events),
             reply=parts.reply,

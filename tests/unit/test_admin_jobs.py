@@ -46,7 +46,10 @@ def found(admin: Admin, **which: str) -> list[int]:
     return [job.id for job in jobs.dead(admin, Which(**which))]
 
 
-def test_the_dead_ones_are_found_by_key_by_receiver_and_by_when_their_jobs_ended(house: House, admin: Admin) -> None:
+def test_the_dead_ones_are_found_by_key_by_receiver_and_by_when_their_jobs_ended(
+    house: House, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "PAGE", 1)
     first = told(house, "a.io")
     told(house, "a.io", dead=False)
     house.run(house.accept())
@@ -54,7 +57,7 @@ def test_the_dead_ones_are_found_by_key_by_receiver_and_by_when_their_jobs_ended
     second, theirs = told(house, "b.io"), told(house, "a.io", owner="other")
     assert found(admin) == [second.id, first.id, theirs.id]
     assert found(admin, key_id="other") == [theirs.id]
-    assert found(admin, host="a.io") == [first.id, theirs.id]
+    assert found(admin, host="A.io") == [first.id, theirs.id]
     assert found(admin, since=iso(house.clock.now) or "") == [second.id, theirs.id]
     assert found(admin, key_id="me", host="a.io", since="2030-01-01") == []
 
@@ -65,6 +68,12 @@ def test_what_is_shown_says_why_and_no_more_of_the_address_than_its_host(house: 
     assert (shown["id"], shown["keyId"], shown["host"], shown["state"]) == (dead.id, "me", "a.io", Callback.DEAD)
     assert (shown["attempts"], shown["lastStatus"], shown["lastError"]) == (1, 410, "status 410: gone")
     assert "s3cret" not in str(shown)
+
+
+def test_a_receiver_is_found_however_its_name_was_written(house: House, admin: Admin) -> None:
+    dead = told(house, "bücher.example")
+    assert jobs.shown(dead)["host"] == "xn--bcher-kva.example"
+    assert found(admin, host="xn--bcher-kva.example") == found(admin, host="BÜCHER.example") == [dead.id]
 
 
 def test_all_that_are_dead_are_started_over_each_as_a_message_of_its_own(house: House, admin: Admin) -> None:
@@ -100,5 +109,7 @@ def test_a_job_that_is_unknown_or_past_its_time_to_live_is_told_and_not_shown(ho
 def test_what_cannot_be_meant_is_told(admin: Admin) -> None:
     with pytest.raises(Problem, match="There is no key nobody"):
         jobs.dead(admin, Which(key_id="nobody"))
+    with pytest.raises(Problem, match="write it without a port"):
+        jobs.dead(admin, Which(host="a.io:443"))
     with pytest.raises(Problem, match="yesterday is no date"):
         jobs.dead(admin, Which(since="yesterday"))

@@ -13,13 +13,14 @@ import pytest
 from moto.moto_api import recorder
 
 from aiserver import keys, wiring
+from aiserver.aws.slots import DynamoSlots
 from aiserver.edge import MAX_BODY_BYTES
 from aiserver.jobs.job import Job, due_shard
 from aiserver.jobs.states import Callback, State
 from local import template
 from local.receiver import receiver
 from local.scripted import MODELS, ScriptedProvider
-from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, event, example_key
+from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, client, event, example_key
 from tests.stack import TEMPLATE, properties
 
 ORIGIN, FOREIGN = "https://app.example.com", "https://evil.example.net"
@@ -339,6 +340,26 @@ def test_a_sample_callback_is_sent_now_signed_and_no_job_is_behind_it(stack: Mot
     assert stack.jobs().page("example00000", tag=None, state=None, take=9, cursor=None).jobs == []
 
 
+def test_a_sample_is_signed_like_any_callback_and_waits_for_no_place(stack: MotoStack) -> None:
+    stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
+    mine = stack.config().key("example00000")
+    assert mine
+    rotated = keys.rotated(mine, now_ms=wiring.CLOCK.now_ms(), overlap_ms=60_000)
+    assert stack.config().replace_key(mine, rotated)
+    with receiver() as there:
+        sample = event("queue.test-callback") | {"body": json.dumps({"replyTo": there.url})}
+        stack.invoke("queue", sample)
+        arrived = there.next(timeout_s=5)
+        assert [arrived.is_signed_by(secret) for secret in rotated.signing_secrets(0)] == [True, True]
+        slots = DynamoSlots("JobsTable", client("dynamodb"))
+        now = wiring.CLOCK.now_ms()
+        while slots.take("callbacks#example00000", range(25), now_ms=now, until_ms=now + 60_000) is not None:
+            pass
+        refused = stack.invoke("queue", sample)
+    assert is_error(refused, 429, "TooManyRequests")
+    assert refused["headers"]["retry-after"] == "5"
+
+
 def test_what_a_receiver_says_to_a_sample_is_told_to_who_asked(stack: MotoStack) -> None:
     stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
     with receiver(lambda _: 500) as there:
@@ -565,7 +586,7 @@ def test_no_prompt_answer_or_key_is_logged_whatever_happens(
     stack: MotoStack, upstream: ScriptedProvider, log: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secret = json.dumps({"error": {"message": f"cannot answer '{PROMPT}' ANSWERED", "code": "x"}}).encode()
-    put_job(stack, job_id("worker"), reply_to="http://127.0.0.1:9/hook")
+    put_job(stack, job_id("worker"), reply_to="http://127.0.0.1:9/hook/token-in-a-path")
     for status in (200, 400, 401, 429, 500, 503):
         upstream.answer_with(status, b'{"choices":["ANSWERED"]}' if status == 200 else secret)
         stack.invoke("chat", event("chat"))
@@ -582,5 +603,5 @@ def test_no_prompt_answer_or_key_is_logged_whatever_happens(
     lines = log.getvalue().splitlines() + capsys.readouterr().out.splitlines()
     messages = {json.loads(line).get("message") for line in lines}
     assert {"provider failed", "refused", "failed", "record failed", "job failed", "callback attempted"} <= messages
-    for unsaid in (PROMPT, "sky", "ANSWERED", "one sentence", example_key(), "NotASecret", WEBHOOK_SECRET):
+    for unsaid in (PROMPT, "sky", "ANSWERED", "one sentence", example_key(), "NotASecret", WEBHOOK_SECRET, "token-in"):
         assert not [line for line in lines if unsaid in line]

@@ -1,5 +1,8 @@
 """A job's life through the real use cases: accepted, run, waiting, failing, cancelled, recovered, never lost."""
 
+import threading
+from collections.abc import Collection
+
 import pytest
 
 from aiserver.clock import job_id
@@ -21,8 +24,9 @@ from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import CLAIM, MARK_CALL, REDRIVE, TABLE
 from aiserver.usecases.settle import MAX_BAD_ANSWERS
 from aiserver.usecases.status import Status
+from aiserver.wire import requests
 from tests.crash.death import Crashes, Guarded
-from tests.house import ANSWER, BODY, House
+from tests.house import ANSWER, BODY, ME, FakeReplier, House
 
 GPU = {"name": "gpu", "queue": "gpu", "models": {"m": ""}}
 
@@ -371,3 +375,34 @@ def test_a_hosted_call_made_for_a_gpu_job_is_not_repeated_when_its_outcome_is_un
     house.protocol.outcomes = [ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
     failed = house.run(job)
     assert (failed.state, failed.error_code, failed.maybe_billed) == (State.FAILED, "ProviderTimeout", 1)
+
+
+def test_a_batch_s_addresses_are_checked_once_each_and_side_by_side() -> None:
+    """None of the checks would end, but for the others being under way."""
+    all_there = threading.Barrier(3)
+    asked: list[str] = []
+
+    class Resolving(FakeReplier):
+        def check(self, url: str, hosts: Collection[str] = ()) -> None:
+            asked.append(url)
+            all_there.wait(30)
+
+    house = House(replier=Resolving())
+    urls = ["https://a.io/", "https://b.io/", "https://c.io/"] * 10
+    bound = [requests.openai_queue_chat(BODY, requests.Options(reply_to=url)) for url in urls]
+    assert len(house.enqueue.accept_all(bound, ME)) == 30
+    assert sorted(asked) == urls[:3]
+
+
+def test_of_a_batch_with_an_address_that_may_not_be_called_nothing_is_accepted() -> None:
+    class Refusing(FakeReplier):
+        def check(self, url: str, hosts: Collection[str] = ()) -> None:
+            if "bad" in url:
+                raise InvalidRequest("no")
+
+    house = House(replier=Refusing())
+    urls = ["https://a.io/", "https://bad.io/"]
+    bound = [requests.openai_queue_chat(BODY, requests.Options(reply_to=url)) for url in urls]
+    with pytest.raises(InvalidRequest):
+        house.enqueue.accept_all(bound, ME)
+    assert house.jobs.items == {}

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
@@ -10,15 +11,16 @@ from aiserver import keys
 from aiserver.errors import Conflict, ProviderRejected
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.job import Job
+from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import Callback, State
-from aiserver.jobs.transitions import DELIVER
+from aiserver.jobs.transitions import DELIVER, RECOVER_DEAD
 from aiserver.replyto.address import CallbackRefused
 from aiserver.replyto.replier import Delivery
 from aiserver.usecases.ends import CALLBACK_DUE_MS
 from aiserver.usecases.finished import Finished
 from aiserver.usecases.reply import MAX_BODY_BYTES
 from tests.fakes import FakeEvents
-from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_KEY, REPLY_MS, House
+from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_KEY, REPLY_MS, SWEEPER_MS, FakeReplier, House
 
 REFUSED = Delivery(500, "status 500: no")
 
@@ -80,7 +82,7 @@ def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() 
     assert 2.9 < (house.clock.now - started) / 86_400_000 < 3.2
     dead = house.now(job)
     assert (dead.cb, dead.cb_last_status, dead.cb_last_error) == (Callback.DEAD, 500, "status 500: no")
-    assert dead.due_at is None
+    assert (dead.due_at, dead.ttl) == (None, house.clock.now // 1000 + (7 + 30) * 86_400)
 
 
 @pytest.mark.parametrize(
@@ -133,10 +135,86 @@ def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id()
     house.deliver(job)
     assert house.replier.posts == []
     house.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
-    assert house.swept(job).cb == Callback.PENDING
+    waiting = house.swept(job)
+    assert (waiting.cb, waiting.cb_next_at) == (Callback.PENDING, house.clock.now + 5_000)  # by the schedule
+    assert waiting.cb_last_error == "the deliverer died; it may have been sent"
+    house.clock.advance(5)
     house.deliver(job)
     ((_, _, headers),) = house.replier.posts
     assert (headers["webhook-id"], headers["x-attempt"]) == (f"msg_{job.id}_0", "2")
+
+
+@pytest.mark.parametrize("away", ["bodies", "keys"])
+def test_what_cannot_be_read_just_now_costs_no_attempt(away: str) -> None:
+    house = House()
+    job = completed(house)
+
+    def fails(*_: object) -> None:
+        raise ConnectionError(away)
+
+    broken: Any = (house.jobs, "result") if away == "bodies" else (house.keys, "key")
+    works = getattr(*broken)
+    setattr(*broken, fails)
+    with pytest.raises(ConnectionError):
+        house.deliver(job)
+    assert (house.now(job).cb, house.now(job).cb_attempt) == (Callback.PENDING, 0)
+    setattr(*broken, works)
+    assert house.deliver(job).cb == Callback.DELIVERED
+
+
+def test_a_deliverer_that_comes_back_after_its_lease_decides_nothing() -> None:
+    house = House()
+    job = completed(house)
+
+    class Slow(FakeReplier):
+        def post(self, *given: Any, **more: Any) -> Delivery:
+            house.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
+            house.swept(job)
+            return Delivery(410, "status 410")
+
+    house.reply._replier = Slow()  # pyright: ignore
+    assert house.reply.deliver(job.id, left_ms=REPLY_MS) is None
+    assert house.now(job).cb == Callback.PENDING
+
+
+def test_a_sweeper_that_is_too_late_counts_no_dead_callback() -> None:
+    house = House()
+    job = completed(house)
+    house.replier.outcomes = [REFUSED] * 9
+    for _ in range(9):
+        house.clock.now = house.deliver(job).cb_next_at or 0
+    claim = {"now": house.clock.now, "completed_at": job.completed_at, "max_attempts": 10, "cb_token": "t"}
+    house.jobs.apply(DELIVER, job.id, claim | {"cb_lease_until": house.clock.now})
+    house.clock.advance(1)
+    apply = house.jobs.apply
+    house.jobs.apply = lambda row, *given: Refused(None) if row == RECOVER_DEAD else apply(row, *given)
+    assert house.sweep.sweep(left_ms=SWEEPER_MS).dead_callbacks == 0
+    house.jobs.apply = apply
+    assert house.sweep.sweep(left_ms=SWEEPER_MS).dead_callbacks == 1
+    assert house.now(job).cb_last_error == "the deliverer died; it may have been sent"
+
+
+def test_a_callback_that_finds_no_place_for_a_day_is_dead_and_says_why() -> None:
+    house = House()
+    job, started = completed(house), house.clock.now
+    while (waiting := house.now(job)).cb == Callback.PENDING:
+        house.clock.now = waiting.cb_next_at or 0
+        house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
+        house.deliver(job)
+    assert 86_400 < (house.clock.now - started) / 1000 < 1.1 * 86_400
+    dead = house.now(job)
+    assert (dead.cb, dead.cb_attempt, dead.due_at, house.replier.posts) == (Callback.DEAD, 0, None, [])
+    assert dead.cb_last_error == "for a day there was no place among its receiver's others"
+    assert dead.ttl == house.clock.now // 1000 + (7 + 30) * 86_400
+
+
+def test_a_queue_that_nobody_reads_is_not_filled_with_reminders() -> None:
+    house = House()
+    completed(house)
+    for _ in range(180):
+        house.clock.advance(60)
+        house.sweep.sweep(left_ms=SWEEPER_MS)
+    assert 12 < len(house.messages.callbacks) < 20
 
 
 def test_a_callback_nobody_began_is_sent_again_by_the_sweeper() -> None:
@@ -224,11 +302,11 @@ def test_a_redelivery_is_a_new_message_and_only_for_what_was_settled() -> None:
     house = House()
     job = completed(house)
     with pytest.raises(Conflict):
-        house.redeliver.redeliver(house.now(job))
+        house.redelivery.begin(house.now(job))
     house.deliver(job)
     before = house.now(job)
-    again = house.redeliver.redeliver(before)
-    assert house.redeliver.redeliver(before) == again  # begun by an earlier call that was never answered
+    again = house.redelivery.begin(before)
+    assert house.redelivery.begin(before) == again  # begun by an earlier call that was never answered
     assert (again.cb, again.cb_attempt, again.ttl) == (Callback.PENDING, 0, None)
     house.deliver(job)
     assert [headers["webhook-id"] for _, _, headers in house.replier.posts] == [f"msg_{job.id}_0", f"msg_{job.id}_1"]

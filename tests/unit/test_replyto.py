@@ -1,11 +1,16 @@
 """What a name that cannot be resolved means, what development's rules allow, and how a callback is signed."""
 
+import socket
+import threading
 from datetime import UTC, datetime
 
+import httpcore
 import pytest
 from standardwebhooks import Webhook
 
 from aiserver.errors import InvalidRequest
+from aiserver.providers.transport import SLICE_BYTES, DeadlineStream, total_deadline
+from aiserver.replyto import address
 from aiserver.replyto.address import CallbackRefused, NameNotFound, ResolverFailed
 from aiserver.replyto.replier import Delivery, Replier
 from aiserver.replyto.signature import signature_headers
@@ -23,6 +28,67 @@ def test_a_name_that_does_not_exist_is_refused_and_a_resolver_that_fails_is_not_
         Replier(resolver=absent).check("https://example.com/")
     Replier(resolver=failing).check("https://example.com/")
     assert Replier(resolver=failing).post("https://example.com/", b"", {}).error == "later"
+
+
+@pytest.mark.parametrize(
+    ("code", "becomes"),
+    [(socket.EAI_NONAME, NameNotFound), (socket.EAI_AGAIN, ResolverFailed), (socket.EAI_FAIL, ResolverFailed)],
+)
+def test_what_the_system_s_resolver_says_is_told_apart(
+    code: int, becomes: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise socket.gaierror(code, "said so")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    with pytest.raises(becomes):
+        address.resolve("r.example.com", 443)
+
+
+def test_all_addresses_of_a_name_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    v4, v6 = (2, 1, 6, "", ("192.0.2.1", 443)), (10, 1, 6, "", ("2001:db8::1", 443, 0, 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [v4, v6, v4])
+    assert address.resolve("r.example.com", 443) == ["192.0.2.1", "2001:db8::1"]
+
+
+def test_a_resolver_that_is_silent_is_waited_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    silence = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: silence.wait(60))
+    monkeypatch.setattr(address, "RESOLVE_S", 0.01)
+    with pytest.raises(ResolverFailed, match=r"r\.example\.com could not be resolved within"):
+        address.resolve("r.example.com", 443)
+    silence.set()
+
+
+def test_a_name_that_does_not_exist_is_told_as_the_field_it_stood_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    with pytest.raises(NameNotFound) as refused:
+        Replier().check("https://r.example.com/")
+    assert [field.field_name for field in refused.value.fields] == ["ReplyTo"]
+
+
+def test_of_an_address_only_its_receiver_is_told() -> None:
+    assert Replier().receiver("https://bücher.example:443/hook?token=s3cret") == "xn--bcher-kva.example"
+    assert Replier(unsafe=True).receiver("http://127.0.0.1:9000/hook?token=s3cret") == "127.0.0.1:9000"
+    assert Replier().receiver("http://127.0.0.1:9000/hook") == ""
+
+
+def test_what_is_sent_goes_out_in_slices_each_within_what_is_left_of_the_time() -> None:
+    written: list[tuple[int, float | None]] = []
+
+    class Network(httpcore.NetworkStream):
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            written.append((len(buffer), timeout))
+
+    with total_deadline(60):
+        DeadlineStream(Network()).write(b"x" * (2 * SLICE_BYTES + 1))
+    assert [size for size, _ in written] == [SLICE_BYTES, SLICE_BYTES, 1]
+    waits = [timeout or 0 for _, timeout in written]
+    assert waits == sorted(waits, reverse=True)
+    assert waits[0] <= 60
 
 
 def test_development_s_rules_let_http_and_private_addresses_pass_and_the_connection_is_pinned_all_the_same() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aiserver.replyto.replier import Replier
     from aiserver.router import Router
     from aiserver.settings import QueueSettings, ReplySettings
-    from aiserver.usecases.callbacks import CallbackTest, Redeliver
+    from aiserver.usecases.callbacks import Redelivery, SampleCallback
     from aiserver.usecases.chat import Chat
     from aiserver.usecases.enqueue import Enqueue
     from aiserver.usecases.finished import Finished
@@ -50,8 +50,8 @@ class QueueParts:
     keys: Authenticator
     enqueue: "Enqueue"
     status: "Status"
-    redeliver: "Redeliver"
-    callback_test: "CallbackTest"
+    redelivery: "Redelivery"
+    sample: "SampleCallback"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def queue() -> QueueParts:
     from aiserver.aws.messages import SqsMessages
     from aiserver.replyto.replier import Replier
     from aiserver.settings import QueueSettings
-    from aiserver.usecases.callbacks import CallbackTest, Redeliver
+    from aiserver.usecases.callbacks import Redelivery, SampleCallback
     from aiserver.usecases.status import Status
 
     settings = QueueSettings.read()
@@ -138,8 +138,8 @@ def queue() -> QueueParts:
         Authenticator(config, CLOCK),
         _enqueue(jobs, messages, config, replier, settings.settled_job_days),
         Status(jobs, CLOCK, time.sleep),
-        Redeliver(jobs, messages, CLOCK),
-        CallbackTest(replier, _places(settings), CLOCK),
+        Redelivery(jobs, messages, CLOCK),
+        SampleCallback(replier, _places(settings), CLOCK),
     )
 
 

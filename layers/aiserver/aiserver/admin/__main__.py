@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from aiserver.admin import jobs
-from aiserver.admin.stack import Admin, Problem, connect
+from aiserver.admin.stack import AWS_ERRORS, Admin, Problem, connect
 
 Deed = Callable[[], Iterable[dict[str, Any]]]
 
@@ -35,18 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = False
     try:
         deeds = _deeds(connect(args.stack), args)
-    except Problem as problem:
+    except (Problem, *AWS_ERRORS) as problem:
         return _tell(problem)
     for deed in deeds:  # one that fails keeps no other from being done
         try:
             for line in deed():
                 print(json.dumps(line))
-        except Problem as problem:
+        except (Problem, *AWS_ERRORS) as problem:
             failed = bool(_tell(problem))
     return int(failed)
 
 
-def _tell(problem: Problem) -> int:
+def _tell(problem: Exception) -> int:
     print(f"aiserver: {problem}", file=sys.stderr)
     return 1
 
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     create = verbs.add_parser("create")
     create.add_argument("name", help="whose key it is, for `keys list`")
     create.add_argument("--expires-days", type=int)
-    create.add_argument("--callback-host", metavar="HOST", nargs="+", action="extend", default=[])
+    create.add_argument("--callback-host", metavar="HOST", action="append", default=[], help="may be given again")
     verbs.add_parser("list")
     verbs.add_parser("revoke").add_argument("id")
     verbs.add_parser("secret").add_argument("id")

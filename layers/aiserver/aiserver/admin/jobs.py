@@ -14,7 +14,7 @@ from aiserver.jobs.states import Callback
 from aiserver.jobs.transitions import REDRIVE
 from aiserver.replyto.address import host_name
 from aiserver.usecases import documents
-from aiserver.usecases.callbacks import Redeliver
+from aiserver.usecases.callbacks import Redelivery
 from aiserver.usecases.enqueue import DEFAULT_DEADLINE_S, QUEUED_DUE_MS
 from aiserver.usecases.hint import hint
 from aiserver.wire.render import iso
@@ -53,7 +53,9 @@ def dead(admin: Admin, which: Which) -> Iterator[Job]:
     if which.key_id and not owners:
         raise Problem(f"There is no key {which.key_id}; `keys list` shows them")
 
-    host = which.host and (host_name(which.host) or which.host)
+    host = which.host and host_name(which.host)
+    if which.host and host is None:
+        raise Problem(f"{which.host} is no host; write it without a port, as in hooks.example.com")
 
     def is_meant(job: Job) -> bool:
         ended = job.completed_at or 0
@@ -72,7 +74,7 @@ def shown(job: Job) -> dict[str, Any]:
 def redeliver(admin: Admin, job_id: int) -> dict[str, Any]:
     """Start a dead or delivered callback over, as a new message. Raises: Problem, for one that cannot."""
     try:
-        job = Redeliver(admin.jobs, admin.messages, admin.clock).redeliver(_job(admin, job_id))
+        job = Redelivery(admin.jobs, admin.messages, admin.clock).begin(_job(admin, job_id))
     except Conflict as conflict:
         raise Problem(conflict.message) from conflict
     return {"id": job.id, "refId": job.ref_id, "callback": documents.callback(job)}

@@ -30,6 +30,9 @@ MAX_OVERLAP_HOURS = 30 * 24  # a secret that signs for longer than a month has n
 CHANGE_TRIES = 5  # of a change to a key, each only after somebody else changed it in between
 
 
+AWS_ERRORS = (ClientError, BotoCoreError)
+
+
 class Problem(Exception):
     """What the operator must put right; shown as one line."""
 
@@ -49,6 +52,8 @@ class Admin:
         self, name: str, *, expires_days: int | None = None, callback_hosts: Iterable[str] = ()
     ) -> dict[str, Any]:
         """The new key, its id and its webhook secret; the key itself is nowhere else. Raises: Problem."""
+        if expires_days is not None and expires_days < 1:
+            raise Problem("--expires-days is 1 or more")
         now = self.clock.now_ms()
         expires_at = now + expires_days * DAY_MS if expires_days else None
         text, key = keys.create(name, now_ms=now, expires_at=expires_at, callback_hosts=_patterns(callback_hosts))
@@ -198,7 +203,7 @@ def connect(stack: str) -> Admin:
     clients: Any = boto3
     try:
         found = clients.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-    except (ClientError, BotoCoreError) as error:
+    except AWS_ERRORS as error:
         raise Problem(f"stack {stack} cannot be read: {error}") from error
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found[0].get("Outputs", [])}
     return administer(stack, outputs, clients.client)

@@ -76,6 +76,11 @@ def refused(why: str) -> CallbackRefused:
     return CallbackRefused(message, param="replyTo", fields=(FieldError("CallbackRefused", "ReplyTo", message),))
 
 
+def _not_found(why: str) -> NameNotFound:
+    message = f"replyTo cannot be called: {why}"
+    return NameNotFound(message, param="replyTo", fields=(FieldError("NameNotFound", "ReplyTo", message),))
+
+
 def parsed(url: str, *, unsafe: bool = False, hosts: Collection[str] = ()) -> httpx.URL:
     """The URL a ReplyTo means, its host in A-labels; `hosts`, where there are any, are those it may name.
 
@@ -179,10 +184,10 @@ def _lookup(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # a label that is empty or too long
-        raise NameNotFound(f"replyTo: {host} is no host name", param="replyTo") from error
+        raise _not_found(f"{host} is no host name") from error
     except socket.gaierror as error:
         if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-            raise NameNotFound(f"replyTo: the name {host} does not exist", param="replyTo") from error
+            raise _not_found(f"the name {host} does not exist") from error
         raise ResolverFailed(f"{host} cannot be resolved just now") from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 

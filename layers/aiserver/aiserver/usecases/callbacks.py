@@ -15,8 +15,8 @@ from aiserver.replyto.signature import signature_headers
 from aiserver.usecases.ends import CALLBACK_DUE_MS
 from aiserver.usecases.places import Places
 from aiserver.usecases.reply import about
+from aiserver.wire.render import iso
 
-TEST_REF_ID = "test-callback"
 HELD_MS = 60_000  # a place, should its holder die: twice the function's time limit
 RETRY_AFTER_S = 5
 
@@ -24,7 +24,7 @@ log = logging.getLogger("aiserver.callbacks")
 
 
 @dataclass(frozen=True)
-class Tested:
+class Sample:
     """What a receiver said to a sample callback of that `webhook-id`."""
 
     message_id: str
@@ -32,13 +32,13 @@ class Tested:
     took_ms: int
 
 
-class Redeliver:
+class Redelivery:
     def __init__(self, jobs: JobStore, messages: Messages, clock: Clock) -> None:
         self._jobs = jobs
         self._messages = messages
         self._clock = clock
 
-    def redeliver(self, job: Job) -> Job:
+    def begin(self, job: Job) -> Job:
         """Start the callback over, as a new message of its own. Raises: Conflict, when there is none to repeat."""
         now = self._clock.now_ms()
         params: dict[str, Value] = {"owner": job.owner, "cb_next_at": now, "due_at": now + CALLBACK_DUE_MS}
@@ -47,7 +47,8 @@ class Redeliver:
         if isinstance(done, Refused):
             if done.job and done.job.cb_sequence > job.cb_sequence:  # by another, or by us, and we were never told
                 return done.job
-            raise Conflict(f"Job {job.id} has no callback to send again (it is {job.cb})")
+            when = f"; it is tried next at {iso(job.cb_next_at)}" if job.cb == Callback.PENDING else ""
+            raise Conflict(f"Job {job.id} has no callback to send again: it is {job.cb}{when}")
         try:
             self._messages.send_callback(job.id, due=done.cb_next_at)
         except Exception:  # it is written, and the sweeper will send
@@ -55,17 +56,17 @@ class Redeliver:
         return done
 
 
-class CallbackTest:
+class SampleCallback:
     def __init__(self, replier: Replier, places: Places, clock: Clock) -> None:
         self._replier = replier
         self._places = places
         self._clock = clock
 
-    def send(self, key: ApiKey, reply_to: str, sample: bytes) -> Tested:
+    def send(self, key: ApiKey, reply_to: str, sample: bytes) -> Sample:
         """POST a sample result there, signed as `key`'s callbacks are; no job is written, and nothing is tried again.
 
         It takes a place among the key's deliveries to that receiver.
-        Raises: CallbackRefused, NameNotFound, TooManyRequests (no place).
+        Raises: CallbackRefused, TooManyRequests (no place).
         """
         now = self._clock.now_ms()
         receiver = self._replier.receiver(reply_to)
@@ -74,20 +75,19 @@ class CallbackTest:
                 raise TooManyRequests("Too many callbacks to this receiver are under way", retry_after_s=RETRY_AFTER_S)
             return self._send(key, reply_to, sample, now)
 
-    def _send(self, key: ApiKey, reply_to: str, sample: bytes, now: int) -> Tested:
-        self._replier.check(reply_to, key.callback_hosts)
+    def _send(self, key: ApiKey, reply_to: str, sample: bytes, now: int) -> Sample:
         message_id = f"msg_test_{self._clock.token()}"
         signature = signature_headers(key.signing_secrets(now), message_id, now // 1000, sample)
         headers = about(_sample_job(key, now)) | signature
         delivery = self._replier.post(reply_to, sample, headers, key.callback_hosts)
-        return Tested(message_id, delivery, self._clock.now_ms() - now)
+        return Sample(message_id, delivery, self._clock.now_ms() - now)
 
 
 def _sample_job(key: ApiKey, now: int) -> Job:
     return Job(
         id=0,
         owner=key.id,
-        ref_id=TEST_REF_ID,
+        ref_id="test-callback",
         operation="",
         model="",
         queue="",

@@ -105,6 +105,7 @@ class Reply:
             return None
         delivery = self._post(claimed, key, body, more, now)
         told = {"job_id": job.id, "attempt": claimed.cb_attempt, "receiver": receiver, "status": delivery.status}
+        told |= {"error": delivery.error if delivery.status is None else None}  # else it has the receiver's words
         log.info("callback attempted", extra=told | {"duration_ms": self._clock.now_ms() - now})
         if delivery.error is None:
             return self._settled(DELIVERED, claimed, _outcome(claimed, delivery), self._settled_days)
