@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -16,9 +17,9 @@ from aiserver.admin.stack import Problem
 from local import aws, ministack, package
 from local.door import Door
 from local.ministack import CloudFailed
-from local.queues import MAX_INVOCATIONS, QueuePoller
+from local.queues import QueuePoller
 from local.redrive import set_redrive_policies
-from local.runtime_api import Deployed, FunctionFailed, Pool
+from local.runtime_api import MAX_SANDBOXES, Deployed, FunctionFailed, Pool
 from local.seed import Seeded, new_keys, seed
 from local.sources import Source, take_over
 from local.streams import StreamPoller
@@ -125,8 +126,9 @@ class Cloud:
         served = routes(self._template)
         sources = take_over(self.endpoint_url)
         self._warm({names[route.function] for route in served}, {source.function_arn for source in sources})
+        fed = Counter(source.function_arn for source in sources)
         for source in sources:
-            self._poll(source)
+            self._poll(source, most=MAX_SANDBOXES // fed[source.function_arn])
 
         def invoke(logical_id: str, event: bytes, request_id: str) -> bytes:
             return self._pools[names[logical_id]].invoke(event, request_id=request_id)
@@ -138,11 +140,11 @@ class Cloud:
         self._running.callback(pool.close)
         return pool
 
-    def _poll(self, source: Source) -> None:
+    def _poll(self, source: Source, *, most: int) -> None:
         (pool,) = [pool for pool in self._pools.values() if pool.function.arn == source.function_arn]
         if source.service == "sqs":
             sqs = aws.client("sqs", self.endpoint_url, tries=1)
-            poller = self._queues[source.arn] = QueuePoller(source, sqs, pool.invoke)
+            poller = self._queues[source.arn] = QueuePoller(source, sqs, pool.invoke, most=most)
         else:
             streams = aws.client("dynamodbstreams", self.endpoint_url, tries=1)
             poller = StreamPoller(source, streams, pool.invoke)
@@ -174,8 +176,8 @@ class Cloud:
             "PublicBaseUrl": self.base_url,
             "UnsafeAllowAnyCallbackAddress": "false" if self._strict else "true",
             "IntakeKeyIds": self.seeded.key_id,
-            "CallbacksPerKey": str(MAX_INVOCATIONS - 2),  # less than a queue has here, so that others find room
-            "CallbacksPerReceiver": str((MAX_INVOCATIONS - 2) // 2),
+            "CallbacksPerKey": str(MAX_SANDBOXES * 3 // 4),  # here, too, others find room
+            "CallbacksPerReceiver": str(MAX_SANDBOXES // 4),
             **self._parameters,
         }
         stack = {

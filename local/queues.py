@@ -14,11 +14,10 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.runtime_api import MAX_PAYLOAD_BYTES, MAX_SANDBOXES, FunctionFailed
+from local.runtime_api import MAX_PAYLOAD_BYTES, FunctionFailed
 from local.sources import Source
 from local.template import REGION
 
-MAX_INVOCATIONS = MAX_SANDBOXES // 2  # at once of one queue: two feed the worker, whose sandboxes must do for both
 WAIT_S = 1  # of one long poll: MiniStack, asked to end, waits for those that are open
 RETRY_S = 1.0  # after SQS failed
 
@@ -28,12 +27,13 @@ Message = dict[str, Any]
 class QueuePoller:
     """Polls one queue from `start` to `stop`. `sqs` does not try again by itself, or stopping would take its time."""
 
-    def __init__(self, source: Source, sqs: Any, invoke: Callable[[bytes], bytes]) -> None:
+    def __init__(self, source: Source, sqs: Any, invoke: Callable[[bytes], bytes], *, most: int) -> None:
+        """`most` invocations at once, or fewer where the mapping says so."""
         self._source = source
         self._sqs = sqs
         self._url: str = sqs.get_queue_url(QueueName=source.arn.rpartition(":")[2])["QueueUrl"]
         self._invoke = invoke
-        self._places = threading.Semaphore(min(source.max_invocations, MAX_INVOCATIONS))
+        self._places = threading.Semaphore(min(source.max_invocations, most))
         self._runs: set[threading.Thread] = set()
         self._receiving = threading.Lock()
         self._wanted = threading.Event()

@@ -11,7 +11,7 @@ Parameters: {parameters}.
 {jobs} jobs are queued over HTTP by several callers, some requests twice at once, and run through the embedded cloud. A
 proxy stands between all functions and AWS; it and the upstream know which process is calling (by the kernel's table of
 connections) and kill it at chosen instants. What happens to which job follows from the seed and the job's number. Each
-queue has up to eight invocations at once, and the sweeper runs every few seconds beside its schedule.
+function has up to sixteen invocations at once, and the sweeper runs every few seconds beside its schedule.
 `SEED=2 make soak` is another run, `COUNT=200 make soak` a smaller one, which still waits for leases to run out; neither
 is recorded.
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from local.queues import MAX_INVOCATIONS, QueuePoller
+from local.queues import QueuePoller
 from local.runtime_api import FunctionFailed
 from local.sources import Source
 from local.template import REPOSITORY
 
 ARN = "arn:aws:sqs:us-east-1:123456789012:jobs"
 PATIENCE_S = 20
+MOST = 8
 NONE_FAILED = b'{"batchItemFailures": []}'
 
 
@@ -117,7 +118,7 @@ def sqs() -> FakeSqs:
 
 @contextmanager
 def polling(sqs: FakeSqs, function: Callable[[bytes], bytes], told: Source) -> Iterator[QueuePoller]:
-    poller = QueuePoller(told, sqs, function)
+    poller = QueuePoller(told, sqs, function, most=MOST)
     poller.start()
     try:
         yield poller
@@ -193,7 +194,7 @@ def test_a_mapping_that_takes_no_word_of_failures_deletes_what_did_not_raise(sqs
         sqs.until(lambda: sqs.deleted == ["a"])
 
 
-@pytest.mark.parametrize(("told", "at_once"), [(2, 2), (50, MAX_INVOCATIONS)])
+@pytest.mark.parametrize(("told", "at_once"), [(2, 2), (50, MOST)])
 def test_as_many_run_at_once_as_may_and_the_rest_stays_in_the_queue(sqs: FakeSqs, told: int, at_once: int) -> None:
     function = Function(held=True)
     names = [str(n) for n in range(at_once + 3)]
