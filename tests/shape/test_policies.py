@@ -1,12 +1,17 @@
 """Least privilege, asserted: no wildcard without a reason, no role for two, nothing a function has no use for."""
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from aiserver.aws.bodies import INLINE_BYTES, Bodies
 from aiserver.jobs.transitions import TABLE
 from tests import stack
+from tests.contract.test_job_store import job
+from tests.fakes import FakeClock
 from tests.stack import FUNCTIONS
 
 ROLES = stack.of_type("AWS::IAM::Role")
@@ -151,6 +156,17 @@ def test_the_deliverer_of_callbacks_reads_keys_and_no_providers_results_and_no_r
     assert keys["Action"] == ["dynamodb:GetItem"]
     assert keys["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["KEY"]}}
     assert actions_on("ReplyRole", "BodiesBucket") == {"s3:GetObject", "s3:ListBucket"}
+
+
+def test_what_the_deliverer_may_read_of_the_bucket_is_where_results_are_and_requests_are_not() -> None:
+    puts: list[str] = []
+    s3: Any = SimpleNamespace(put_object=lambda **told: puts.append(told["Key"]))  # pyright: ignore
+    bodies = Bodies("jobs", "bodies", None, s3)  # pyright: ignore
+    for kind in ("request", "result"):
+        bodies.put(job(FakeClock()), kind, "token", b"x" * (INLINE_BYTES + 1))
+    (allowed,) = [text for owner, text in ALLOWED if owner == "ReplyRole"]
+    pattern = allowed.removeprefix("${BodiesBucket.Arn}/")
+    assert [fnmatchcase(key, pattern) for key in puts] == [False, True]
 
 
 def writes_of(role: str) -> list[dict[str, Any]]:

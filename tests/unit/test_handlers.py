@@ -5,7 +5,6 @@ import copy
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,15 @@ import pytest
 from moto.moto_api import recorder
 
 from aiserver import keys, wiring
-from aiserver.aws.slots import DynamoSlots
 from aiserver.edge import MAX_BODY_BYTES
-from aiserver.jobs.job import Job, due_shard
 from aiserver.jobs.states import Callback, State
 from local import template
-from local.receiver import receiver
 from local.scripted import MODELS, ScriptedProvider
-from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, client, event, example_key
+from tests.answers import PROMPT, body, call, is_error, job_id, put_job
+from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, event, example_key
 from tests.stack import TEMPLATE, properties
 
 ORIGIN, FOREIGN = "https://app.example.com", "https://evil.example.net"
-PROMPT = "Why is the sky blue?"
 CALLS = (
     "chat",
     "chat.no-key",
@@ -51,55 +47,6 @@ def bus(stack: MotoStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
 
     yield put
     recorder.stop_recording()
-
-
-def call(name: str, **headers: str) -> dict[str, Any]:
-    """An event's call with more headers."""
-    changed = event(name)
-    changed["headers"] |= {header.replace("_", "-"): value for header, value in headers.items()}
-    return changed
-
-
-def body(answer: dict[str, Any]) -> Any:
-    return json.loads(answer["body"])
-
-
-def job_id(name: str) -> int:
-    """The job that a queue's event hints at."""
-    return int(json.loads(event(name)["Records"][0]["body"])["id"])
-
-
-def put_job(stack: MotoStack, number: int, **more: Any) -> Job:
-    """Write a job that was accepted just now."""
-    now = wiring.CLOCK.now_ms()
-    values: dict[str, Any] = {
-        "id": number,
-        "owner": "example00000",
-        "ref_id": f"ref-{number}",
-        "operation": "chat.completions",
-        "model": "llama3:8b",
-        "queue": "hosted",
-        "state": State.QUEUED,
-        "created_at": now,
-        "deadline": now + 3_600_000,
-        "request_at": "",
-        "request_hash": "h",
-        "base_url": "https://ai.example.com",
-        "due_shard": due_shard(number),
-        "due_at": now + 60_000,
-    }
-    request = json.dumps({"model": "llama3:8b", "messages": [{"role": "user", "content": PROMPT}]})
-    return stack.jobs().create(Job(**(values | more)), request.encode(), now_ms=now).job
-
-
-def is_error(answer: dict[str, Any], status: int, error_code: str) -> bool:
-    """Whether an answer is the one error body, in both dialects."""
-    told = body(answer)
-    return (
-        answer["statusCode"] == status
-        and told["responseStatus"]["errorCode"] == error_code
-        and told["responseStatus"]["message"] == told["error"]["message"] != ""
-    )
 
 
 # --- ask now ---
@@ -307,133 +254,6 @@ def test_a_record_of_the_stream_that_fails_is_named_by_its_sequence_number(stack
     mixed["Records"].insert(0, wrong)
     assert stack.invoke("finished", mixed) == {"batchItemFailures": [{"itemIdentifier": "111"}]}
     assert len(stack.messages("CallbackQueue")) == 1
-
-
-def test_a_callback_s_message_has_it_delivered_signed(stack: MotoStack) -> None:
-    stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
-    with receiver() as there:
-        put_job(stack, job_id("worker"), reply_to=there.url, tag="tag é")
-        stack.invoke("worker", event("worker"))
-        assert stack.invoke("reply", event("reply")) == {"batchItemFailures": []}
-        arrived = there.next(timeout_s=5)
-    job = stack.jobs().get(job_id("reply"))
-    assert job is not None
-    assert (job.cb, job.cb_attempt, job.cb_last_status) == (Callback.DELIVERED, 1, 200)
-    assert arrived.body == stack.jobs().result(job)
-    assert arrived.is_signed_by(WEBHOOK_SECRET)
-    assert (arrived.headers["x-job-id"], arrived.headers["x-tag"]) == (str(job.id), "tag%20%C3%A9")
-
-
-def test_a_sample_callback_is_sent_now_signed_and_no_job_is_behind_it(stack: MotoStack) -> None:
-    stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
-    with receiver() as there:
-        answer = stack.invoke("queue", event("queue.test-callback") | {"body": json.dumps({"replyTo": there.url})})
-        arrived = there.next(timeout_s=5)
-    told = body(answer)
-    assert (answer["statusCode"], told["delivered"], told["status"]) == (200, True, 200)
-    assert told["durationMs"] >= 0
-    assert arrived.is_signed_by(WEBHOOK_SECRET)
-    assert arrived.headers["webhook-id"] == told["webhookId"] != ""
-    assert told["webhookId"].startswith("msg_test_")
-    assert (arrived.headers["x-job-id"], arrived.headers["x-job-state"]) == ("0", "Completed")
-    assert json.loads(arrived.body)["choices"][0]["message"]["role"] == "assistant"
-    assert stack.jobs().page("example00000", tag=None, state=None, take=9, cursor=None).jobs == []
-
-
-def test_a_sample_is_signed_like_any_callback_and_waits_for_no_place(stack: MotoStack) -> None:
-    stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
-    mine = stack.config().key("example00000")
-    assert mine
-    rotated = keys.rotated(mine, now_ms=wiring.CLOCK.now_ms(), overlap_ms=60_000)
-    assert stack.config().replace_key(mine, rotated)
-    with receiver() as there:
-        sample = event("queue.test-callback") | {"body": json.dumps({"replyTo": there.url})}
-        stack.invoke("queue", sample)
-        arrived = there.next(timeout_s=5)
-        assert [arrived.is_signed_by(secret) for secret in rotated.signing_secrets(0)] == [True, True]
-        slots = DynamoSlots("JobsTable", client("dynamodb"))
-        now = wiring.CLOCK.now_ms()
-        while slots.take("callbacks#example00000", range(25), now_ms=now, until_ms=now + 60_000) is not None:
-            pass
-        refused = stack.invoke("queue", sample)
-    assert is_error(refused, 429, "TooManyRequests")
-    assert refused["headers"]["retry-after"] == "5"
-
-
-def test_what_a_receiver_says_to_a_sample_is_told_to_who_asked(stack: MotoStack) -> None:
-    stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
-    with receiver(lambda _: 500) as there:
-        told = body(stack.invoke("queue", event("queue.test-callback") | {"body": json.dumps({"ReplyTo": there.url})}))
-    assert (told["delivered"], told["status"]) == (False, 500)
-    assert told["error"].startswith("status 500")
-    nobody = body(stack.invoke("queue", event("queue.test-callback") | {"body": json.dumps({"replyTo": there.url})}))
-    assert (nobody["delivered"], "status" in nobody) == (False, False)
-    assert nobody["error"]
-
-
-@pytest.mark.parametrize("asked", ["{}", "[]", '{"replyTo":""}', '{"replyTo":1}', '{"replyTo":"https://10.0.0.1/"}'])
-def test_a_sample_callback_to_nowhere_or_inside_is_refused(asked: str, stack: MotoStack) -> None:
-    assert is_error(stack.invoke("queue", event("queue.test-callback") | {"body": asked}), 400, "ValidationException")
-
-
-def test_a_key_s_callback_hosts_hold_for_whoever_asks_and_at_each_delivery(stack: MotoStack) -> None:
-    stack.parameters |= {"UnsafeAllowAnyCallbackAddress": "true", "IntakeKeyIds": "example00000"}
-    mine = stack.config().key("example00000")
-    assert mine
-    assert stack.config().replace_key(mine, replace(mine, callback_hosts=("hooks.example.com",)))
-    sample = event("queue.test-callback")
-    for given in (event("queue.reply-to"), sample):
-        refused = stack.invoke("queue", given)
-        assert is_error(refused, 400, "ValidationException")
-        assert "not among the hosts that this API key may name" in body(refused)["error"]["message"]
-    sent = event("intake")
-    asked = json.loads(sent["Records"][0]["body"]) | {"replyTo": "http://127.0.0.1:9000/hook"}
-    sent["Records"][0]["body"] = json.dumps(asked)
-    stack.invoke("intake", sent)
-    (dead,) = stack.taken("IntakeDeadLetterQueue")
-    assert "not among the hosts" in dead["MessageAttributes"]["reason"]["StringValue"]
-    with receiver() as there:  # accepted before there was a list
-        now = wiring.CLOCK.now_ms()
-        put_job(
-            stack,
-            job_id("reply"),
-            state="Failed",
-            completed_at=now,
-            cb="Pending",
-            cb_next_at=now,
-            reply_to=there.url,
-            error_code="X",
-        )
-        stack.invoke("reply", event("reply"))
-    job = stack.jobs().get(job_id("reply"))
-    assert job
-    assert (job.cb, (job.cb_last_error or "")[:17]) == (Callback.DEAD, "CallbackRefused: ")
-
-
-def test_a_dead_callback_is_a_metric_whether_its_deliverer_or_the_sweeper_gives_it_up(
-    stack: MotoStack, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
-    now = wiring.CLOCK.now_ms()
-    with receiver(lambda _: 410) as there:
-        put_job(
-            stack,
-            job_id("reply"),
-            state="Failed",
-            completed_at=now,
-            cb="Pending",
-            cb_next_at=now,
-            reply_to=there.url,
-            error_code="X",
-        )
-        stack.invoke("reply", event("reply"))
-    put_job(stack, 4711, state="Failed", cb="Delivering", cb_attempt=10, cb_token="t", cb_lease_until=now, due_at=now)
-    stack.invoke("sweep", event("sweep"))
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    dead = [line for line in told if "DeadCallbacks" in line]
-    assert [(one["DeadCallbacks"], one["service"]) for one in dead] == [([1.0], STACK_NAME)] * 2
-    alarm = properties("DeadCallbacksAlarm")
-    assert all(one["_aws"]["CloudWatchMetrics"][0]["Namespace"] == alarm["Namespace"] for one in dead)
 
 
 def test_the_sweep_sends_an_overdue_job_s_message_again(stack: MotoStack, capsys: pytest.CaptureFixture[str]) -> None:

@@ -217,6 +217,26 @@ def test_a_queue_that_nobody_reads_is_not_filled_with_reminders() -> None:
     assert 12 < len(house.messages.callbacks) < 20
 
 
+def test_reminders_that_piled_up_while_nobody_read_the_queue_end_with_the_first_wait() -> None:
+    house = House()
+    jobs = [completed(house) for _ in range(20)]
+    for job in jobs:
+        house.messages.send_callback(job.id, due=job.cb_next_at)
+    for _ in range(90):
+        house.clock.advance(60)
+        house.sweep.sweep(left_ms=SWEEPER_MS)
+    assert len(house.messages.callbacks) > 5 * len(jobs)
+    for _ in range(3):  # rounds in which the receiver is busy all the time
+        house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
+        sent = list(zip(house.messages.callbacks, house.messages.dues, strict=True))
+        house.messages.callbacks.clear()
+        house.messages.dues.clear()
+        for (job_id, _), due in sent:
+            house.reply.deliver(job_id, left_ms=REPLY_MS, due=due)
+        assert len(house.messages.callbacks) == len(jobs)
+        house.clock.advance(5)
+
+
 def test_a_callback_nobody_began_is_sent_again_by_the_sweeper() -> None:
     house = House()
     job = completed(house)
