@@ -91,6 +91,7 @@ class World:
             ),
             keys=known,
             slots=place.slots,
+            per_key=1,  # so that there is often no place
         )
         front = Edge(self.clock, []), Authenticator(known, self.clock)
         wiring.reset()
