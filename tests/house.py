@@ -90,7 +90,7 @@ class UseCases:
         per_key: int = PER_KEY,
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
-        self.router = Router(lambda: providers, {"openai": protocol}, secrets, clock)
+        self.router = Router(lambda: providers, {"openai": protocol}, secrets, clock, slots)
         self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
         self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
         self.sweep = Sweep(jobs, messages, clock, threads=1, **common)

@@ -29,7 +29,10 @@ from tests.moto_stack import WEBHOOK_SECRET, event, example_key
 MAX_RECEIVES = 5  # then a message goes to the dead letters, and the sweeper is what is left
 HTTP_MS, SWEEPER_MS = 29_000, 55_000
 MOST_STEPS = 3_000
-PROVIDERS = ({"name": "hosted", "models": {"m": ""}}, {"name": "gpu", "queue": "gpu", "models": {"gpu-m": ""}})
+PROVIDERS = (
+    {"name": "hosted", "models": {"m": ""}},
+    {"name": "gpu", "queue": "gpu", "concurrency": 1, "models": {"gpu-m": ""}},
+)
 LARGE = "x" * 40_000  # a request with this, and the answer to it, go to S3
 
 

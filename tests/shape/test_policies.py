@@ -169,6 +169,11 @@ def test_what_the_deliverer_may_read_of_the_bucket_is_where_results_are_and_requ
     assert [fnmatchcase(key, pattern) for key in puts] == [False, True]
 
 
+def test_who_answers_at_once_may_count_calls_to_providers_and_change_no_job() -> None:
+    (slots,) = writes_of("ChatRole")
+    assert slots["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["SLOTS#provider#*"]}}
+
+
 def writes_of(role: str) -> list[dict[str, Any]]:
     return [one for owner, one in statements() if owner == role and "dynamodb:UpdateItem" in one["Action"]]
 

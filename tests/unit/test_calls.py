@@ -170,6 +170,17 @@ def test_a_sync_chat_calls_nothing_of_aws_but_what_a_cold_container_has_to_learn
     assert warm == []
 
 
+def test_a_provider_whose_calls_are_counted_costs_two_writes_a_call(seen: Observed) -> None:
+    config = seen.stack.config()
+    uncounted = config.providers()
+    config.replace_providers([provider.model_copy(update={"concurrency": 4}) for provider in uncounted])
+    try:
+        _, sent = seen.cold("chat", asked(request_of(SMALL)))
+    finally:
+        config.replace_providers(uncounted)
+    assert counted(sent)[STATE] == {"UpdateItem": 2}
+
+
 @pytest.mark.parametrize(
     ("size", "put", "replay"),
     [

@@ -12,6 +12,7 @@
     + ProviderRejected         400  ProviderRejected      the provider refused the request: its answer is relayed
     + ProviderAuth             502  ProviderError         our key or account at the provider, not the caller's
     + ProviderRateLimited      429  TooManyRequests       the provider asks to slow down
+      - ProviderBusy           429  TooManyRequests       by our own count it has all the calls it may have
     + ProviderUnavailable      503  ProviderUnavailable   nothing was done: no connection, or the provider said so
     + ProviderTimeout          504  ProviderTimeout       sent, and no answer: perhaps done, perhaps billed
 
@@ -162,6 +163,10 @@ class ProviderRateLimited(ProviderError):
     error_code = "TooManyRequests"
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+
+
+class ProviderBusy(ProviderRateLimited):
+    """All calls that it may have at once are under way, by our own count: it was not asked."""
 
 
 class ProviderUnavailable(ProviderError):

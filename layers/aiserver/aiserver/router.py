@@ -1,14 +1,19 @@
 """Chooses who answers, and asks them: the candidates for a model, best first, and one call to one of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from aiserver.clock import Clock
-from aiserver.errors import InvalidRequest, NotFound, UpstreamAnswer
+from aiserver.errors import InvalidRequest, NotFound, ProviderBusy, UpstreamAnswer
+from aiserver.jobs.ports import Slots
+from aiserver.jobs.slots import held
 from aiserver.providers.provider import Provider
 from aiserver.wire.text import decode, replace_member
 
+BUSY_S = 2  # until a provider whose calls are all under way may be asked again
+SLOT_MARGIN_MS = 60_000  # clocks may be a minute apart
 CACHE_MS = 30_000  # how long a change of the providers may take to be seen
 
 
@@ -65,11 +70,13 @@ class Router:
         protocols: Mapping[str, ProviderProtocol],
         secrets: Secrets | None,
         clock: Clock,
+        slots: Slots | None = None,
     ) -> None:
         self._load = load
         self._protocols = protocols
         self._secrets = secrets
         self._clock = clock
+        self._slots = slots
         self._cached: tuple[int, list[Provider]] | None = None
 
     def providers(self) -> list[Provider]:
@@ -105,6 +112,29 @@ class Router:
         """The provider's key. Raises: ProviderAuth (it is not stored), ProviderUnavailable (it cannot be read now)."""
         secret = candidate.provider.api_key_secret
         return self._secrets.value(secret) if secret and self._secrets else None
+
+    @contextmanager
+    def room(self, candidate: Candidate, *, deadline_ms: int) -> Generator[None]:
+        """One of the calls that the provider may have at once, for as long as the block lasts.
+
+        A provider without `concurrency` has room always, and no request to AWS is made. Whoever dies in a call holds
+        its slot until a minute after the call's deadline. Raises: ProviderBusy.
+        """
+        provider = candidate.provider
+        if provider.concurrency is None or self._slots is None:
+            yield
+            return
+        now = self._clock.now_ms()
+        until = min(deadline_ms, now + round(provider.timeout_s * 1000)) + SLOT_MARGIN_MS
+        name, among = f"provider#{provider.name}", range(provider.concurrency)
+        with ExitStack() as stack:
+            try:
+                room = stack.enter_context(held(self._slots, name, among, now_ms=now, until_ms=until))
+            except Exception as error:
+                raise ProviderBusy(f"{provider.name} cannot be counted now", retry_after_s=BUSY_S) from error
+            if not room:
+                raise ProviderBusy(f"{provider.name} has all the calls it may have", retry_after_s=BUSY_S)
+            yield
 
     def call(
         self, candidate: Candidate, question: Question, *, api_key: str | None, deadline_s: float

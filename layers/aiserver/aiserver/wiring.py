@@ -105,7 +105,7 @@ def chat() -> ChatParts:
 
     settings = ChatSettings.read()
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
-    router = _calling_router(config)
+    router = _calling_router(config, settings.jobs_table)
     jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
     return ChatParts(
         Edge(CLOCK, settings.cors_origins, settings.public_base_url),
@@ -174,7 +174,7 @@ def worker() -> "Work":
     return Work(
         _jobs(settings.jobs_table, settings.bodies_bucket),
         SqsMessages(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url),
-        _calling_router(DynamoConfig(settings.config_table, _client("dynamodb"))),
+        _calling_router(DynamoConfig(settings.config_table, _client("dynamodb")), settings.jobs_table),
         CLOCK,
         sleep=time.sleep,
         settled_days=settings.settled_job_days,
@@ -277,12 +277,14 @@ def _enqueue(jobs: Any, messages: Any, config: Any, replier: "Replier", settled_
     )
 
 
-def _calling_router(config: Any) -> "Router":
+def _calling_router(config: Any, slots_table: str) -> "Router":
     from aiserver.aws.secrets import SsmSecrets
+    from aiserver.aws.slots import DynamoSlots
     from aiserver.providers.openai import OpenAi
     from aiserver.router import Router
 
-    return Router(config.providers, {"openai": OpenAi(http(), CLOCK)}, SsmSecrets(_client("ssm"), CLOCK), CLOCK)
+    secrets, slots = SsmSecrets(_client("ssm"), CLOCK), DynamoSlots(slots_table, _client("dynamodb"))
+    return Router(config.providers, {"openai": OpenAi(http(), CLOCK)}, secrets, CLOCK, slots)
 
 
 @once

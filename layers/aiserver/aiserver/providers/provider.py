@@ -22,7 +22,7 @@ class Provider(BaseModel):
     api_key_var: str | None = None
     api_key_secret: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]+$")] | None = None
     queue: Literal["hosted", "gpu"] = "hosted"
-    concurrency: Annotated[int, Field(ge=1)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=500)] | None = None
     priority: int = 0
     enabled: bool = True
     timeout_s: Annotated[float, Field(gt=0)] = 600

@@ -51,10 +51,11 @@ def ask(
         name = candidate.provider.name
         try:
             api_key = router.api_key(candidate)
-            before_call(candidate, unknown)
-            attempts += 1
-            left_s = (deadline_ms - clock.now_ms()) / 1000  # now, since reading and marking took their time
-            answer = router.call(candidate, question, api_key=api_key, deadline_s=left_s)
+            with router.room(candidate, deadline_ms=deadline_ms):
+                before_call(candidate, unknown)
+                attempts += 1
+                left_s = (deadline_ms - clock.now_ms()) / 1000  # now, since reading and marking took their time
+                answer = router.call(candidate, question, api_key=api_key, deadline_s=left_s)
         except ProviderError as error:
             told = {"provider": name, "error": type(error).__name__, "upstream_status": error.upstream_status}
             log.warning("provider failed", extra=told)

@@ -1,13 +1,10 @@
 """Where deliveries find room: of all places a key has its share, and of that share each receiver a part."""
 
-import logging
 import random
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from aiserver.jobs.ports import Slots
-
-log = logging.getLogger("aiserver.places")
+from aiserver.jobs.slots import held
 
 
 class Places:
@@ -22,23 +19,11 @@ class Places:
         self._per_key = per_key
         self._per_receiver = min(per_receiver, per_key)
 
-    @contextmanager
-    def taken(self, owner: str, receiver: str, *, now_ms: int, until_ms: int) -> Generator[bool]:
+    def taken(self, owner: str, receiver: str, *, now_ms: int, until_ms: int) -> AbstractContextManager[bool]:
         """Whether there was a place; it is held while the block lasts, and if we die until `until_ms`."""
-        name = f"callbacks#{owner}"
-        slot = self._slots.take(name, self.part_of(receiver), now_ms=now_ms, until_ms=until_ms)
-        try:
-            yield slot is not None
-        finally:
-            if slot is not None:
-                self._give_back(name, slot, until_ms)
+        part = self.part_of(receiver)
+        return held(self._slots, f"callbacks#{owner}", part, now_ms=now_ms, until_ms=until_ms)
 
     def part_of(self, receiver: str) -> list[int]:
         """The slots of a key's that a receiver may have, the same in every process."""
         return random.Random(receiver).sample(range(self._per_key), self._per_receiver)
-
-    def _give_back(self, name: str, slot: int, until_ms: int) -> None:
-        try:
-            self._slots.give_back(name, slot, until_ms=until_ms)
-        except Exception:  # what it was taken for is done with, and it is free when its time is up
-            log.exception("place not given back", extra={"slots": name})

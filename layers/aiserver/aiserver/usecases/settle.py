@@ -8,6 +8,7 @@ from typing import TypeVar
 from aiserver.clock import Clock
 from aiserver.errors import (
     AiServerError,
+    ProviderBusy,
     ProviderError,
     ProviderRateLimited,
     ProviderTimeout,
@@ -149,6 +150,8 @@ class Settle:
 
 
 def _reason(job: Job, error: ProviderError) -> str:
+    if isinstance(error, ProviderBusy):
+        return "provider_busy"
     if isinstance(error, ProviderRateLimited):
         return "provider_rate_limited"
     if job.queue == "gpu" and isinstance(error, ProviderUnavailable | ProviderTimeout):
