@@ -220,6 +220,22 @@ def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Pr
         assert admin(product, "providers", "apply", str(again)).stdout == before
 
 
+def test_a_provider_is_disabled_and_enabled_by_name(product: Product) -> None:
+    before = admin(product, "providers", "list").stdout
+    try:
+        disabled = json.loads(admin(product, "providers", "disable", "scripted-gpu").stdout)
+        assert (disabled["name"], disabled["enabled"]) == ("scripted-gpu", False)
+        assert '"enabled": false' in admin(product, "providers", "list").stdout
+    finally:
+        admin(product, "providers", "enable", "scripted-gpu")
+    assert admin(product, "providers", "list").stdout == before
+    unknown = admin(product, "providers", "disable", "nobody")
+    assert (unknown.returncode, unknown.stderr) == (
+        1,
+        "aiserver: There is no provider nobody; `providers list` shows them\n",
+    )
+
+
 def test_a_failed_job_is_redriven_by_its_operator(product: Product) -> None:
     product.upstream.answer_with(400, b'{"error":{"message":"not today"}}')
     queued = product.http.post("/api/QueueOpenAiChatCompletion", json={"refId": "redriven", "request": CHAT}).json()

@@ -21,6 +21,7 @@ from aiserver.errors import (
 )
 from aiserver.providers.openai import MAX_ERROR_BYTES, OpenAi, client
 from aiserver.providers.provider import Provider
+from aiserver.providers.transport import total_deadline
 from aiserver.router import Router
 from local.scripted import ScriptedProvider
 from tests.fakes import FakeClock
@@ -159,6 +160,22 @@ def test_each_outcome_has_its_own_meaning(
         call(upstream.base_url)
     assert type(failed.value) is kind
     assert failed.value.may_be_billed == billed
+
+
+@pytest.mark.parametrize("location", ["http://[", "https://%zz:x/", "//", ""])
+def test_a_redirect_is_a_bad_answer_wherever_it_leads(location: str, upstream: ScriptedProvider) -> None:
+    upstream.answer_with(302, b"{}", {"location": location})
+    with pytest.raises(ProviderError) as failed:
+        call(upstream.base_url)
+    assert (failed.value.retryable, failed.value.may_be_billed) == (True, False)
+
+
+def test_no_cookie_of_one_call_goes_out_with_another(upstream: ScriptedProvider) -> None:
+    with client() as http, total_deadline(5):
+        for _ in range(2):
+            upstream.answer_with(200, b"{}", {"content-type": "application/json", "set-cookie": "a=b; Path=/"})
+            http.post(f"{upstream.base_url}/chat/completions", content=b"{}")
+    assert "cookie" not in upstream.requests[-1].headers
 
 
 def test_an_unknown_model_behind_any_is_the_caller_s_affair(upstream: ScriptedProvider) -> None:

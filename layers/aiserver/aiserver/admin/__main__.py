@@ -8,6 +8,7 @@
     python -m aiserver.admin keys callback-hosts KEY_ID hooks.example.com '*.example.org'
     python -m aiserver.admin providers apply providers.yaml
     python -m aiserver.admin providers list
+    python -m aiserver.admin providers disable NAME   or enable: asks it no more, or again
     python -m aiserver.admin jobs redrive JOB_ID …    lets failed jobs try again
     python -m aiserver.admin callbacks list           the dead ones (--key, --host, --since narrow it down)
     python -m aiserver.admin callbacks redeliver JOB_ID …   or --dead, with the same: starts them over
@@ -73,6 +74,8 @@ def _deeds(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
             return [lambda: map(jobs.shown, jobs.dead(admin, _which(args)))]
         case "callbacks", _:
             return _redeliveries(admin, args)
+        case "providers", "enable" | "disable":
+            return [lambda: [admin.enable_provider(args.name, enabled=args.verb == "enable")]]
         case _, "apply":
             return [lambda: admin.apply_providers(_text(args.file))]
         case _:
@@ -131,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--dead", action="store_true", help="all dead ones, as `callbacks list` shows them")
     verb.add_argument("id", type=int, nargs="*")
     verbs = things.add_parser("providers").add_subparsers(dest="verb", required=True)
+    for verb in ("enable", "disable"):
+        verbs.add_parser(verb).add_argument("name")
     verbs.add_parser("apply").add_argument("file", type=Path)
     verbs.add_parser("list")
     return parser

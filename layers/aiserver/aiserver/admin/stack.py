@@ -164,6 +164,15 @@ class Admin:
         """As stored: keys by the name of their SSM parameter, never by value."""
         return [provider.model_dump(exclude_none=True) for provider in self.config.providers()]
 
+    def enable_provider(self, name: str, *, enabled: bool) -> dict[str, Any]:
+        """Have it asked from now on, or no more, though it is kept; seen by functions within 30 s. Raises: Problem."""
+        found = [provider for provider in self.config.providers() if provider.name == name]
+        if not found:
+            raise Problem(f"There is no provider {name}; `providers list` shows them")
+        changed = found[0].model_copy(update={"enabled": enabled})
+        self.config.put_provider(changed)
+        return changed.model_dump(exclude_none=True)
+
 
 def read_providers(text: str) -> list[Provider]:
     """The providers of a providers.yaml. Raises: Problem, naming each member that is wrong."""

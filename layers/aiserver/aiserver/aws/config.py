@@ -50,12 +50,16 @@ class DynamoConfig:
     def providers(self) -> list[Provider]:
         return [Provider.model_validate_json(item["provider"]) for item in self._all(_PROVIDERS)]
 
+    def put_provider(self, provider: Provider) -> None:
+        """Write one, new or changed."""
+        item = {"pk": _PROVIDERS, "sk": provider.name, "provider": provider.model_dump_json()}
+        self._dynamodb.put_item(TableName=self._table, Item=pack(item))
+
     def replace_providers(self, providers: list[Provider]) -> None:
         """Make these the providers: new and changed ones are written, others removed."""
         gone = {item["sk"] for item in self._all(_PROVIDERS)} - {provider.name for provider in providers}
         for provider in providers:
-            item = {"pk": _PROVIDERS, "sk": provider.name, "provider": provider.model_dump_json()}
-            self._dynamodb.put_item(TableName=self._table, Item=pack(item))
+            self.put_provider(provider)
         for name in gone:
             self._dynamodb.delete_item(TableName=self._table, Key=pack({"pk": _PROVIDERS, "sk": name}))
 

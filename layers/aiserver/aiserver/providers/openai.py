@@ -5,6 +5,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/create
 
 import io
 import json
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpcore
 import httpx
@@ -36,8 +37,10 @@ MAX_USAGE_BYTES = 2048  # kept with the job
 
 
 def client() -> httpx.Client:
-    """One HTTP client for all calls of a container; safe to share between threads."""
-    return httpx.Client(transport=Transport(DeadlineBackend(CONNECT_S), keep_alive_s=KEEP_ALIVE_S), trust_env=False)
+    """One HTTP client for all calls of a container; safe to share between threads. It keeps no cookies."""
+    transport = Transport(DeadlineBackend(CONNECT_S), keep_alive_s=KEEP_ALIVE_S)
+    none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # one caller's would go out with another's request
+    return httpx.Client(transport=transport, cookies=none, trust_env=False)
 
 
 class OpenAi:
@@ -81,6 +84,8 @@ class OpenAi:
             raise ProviderAuth(f"The key of provider {provider.name} cannot stand in a header") from None
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpx.DecodingError) as error:
             raise ProviderTimeout(f"Provider {provider.name} did not answer in time", may_be_billed=True) from error
+        except httpx.RemoteProtocolError as error:  # httpx looks where a redirect leads, though it is not followed
+            raise ProviderError(f"Provider {provider.name} answered with a redirect to nowhere") from error
         answer = UpstreamAnswer(status, answered, content)
         wait_s = retry_after_s(answered.get("retry-after"), self._clock.now_ms())
         return _judge(provider, answer, model_is_configured, wait_s)
