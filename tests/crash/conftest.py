@@ -1,10 +1,13 @@
 """Each test leaves the handlers without the parts its world has put into them; their logs would be too much."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from aiserver import edge, wiring
+from tests.crash.places import EmbeddedCloud, Fakes
+from tests.crash.world import World
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +17,10 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     edge.logger.setLevel("INFO")
     wiring.reset()
+
+
+@pytest.fixture(params=["fakes", "cloud"])
+def world(request: pytest.FixtureRequest) -> World:
+    if request.param == "fakes":
+        return World(Fakes)
+    return World(partial(EmbeddedCloud, request.getfixturevalue("ministack")))

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.transitions import CLAIM, DELIVER, MARK_CALL
 from aiserver.replyto.replier import Delivery
+from tests.crash.death import promise
+from tests.crash.places import OWNER
 from tests.crash.world import World
 from tests.house import CALLBACK_LEASE_MS, LEASE_MS
 
@@ -50,6 +52,14 @@ def ended(world: World) -> None:
     world.clock.advance(61)
 
 
+def without_a_place(world: World) -> None:
+    """Another's delivery has the one place, and holds it until its lease is over."""
+    ended(world)
+    now = world.clock.now
+    taken = world.place.slots.take(f"callbacks#{OWNER}", [0], now_ms=now, until_ms=now + CALLBACK_LEASE_MS)
+    promise(taken == 0, "the one place was taken")
+
+
 def half_delivered(world: World, *, last: bool = False) -> None:
     """Its deliverer died, on the first attempt or on the last; its lease is over."""
     ended(world)
@@ -75,6 +85,7 @@ SITUATIONS: dict[str, Callable[[World], None]] = {
     "abandoned during a gpu call": lambda world: abandoned(world, gpu=True, called=True),
     "abandoned and cancelled": lambda world: abandoned(world, called=False, cancelled=True),
     "ended": ended,
+    "ended, and no place": without_a_place,
     "half delivered": half_delivered,
     "half delivered for the last time": lambda world: half_delivered(world, last=True),
 }

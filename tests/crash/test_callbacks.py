@@ -4,7 +4,6 @@ import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.states import Callback, State
 from aiserver.replyto.replier import Delivery, Replier
 from aiserver.usecases.places import Places
-from tests.crash.places import OWNER, EmbeddedCloud, Fakes
+from tests.crash.places import OWNER
 from tests.crash.situations import the_job
 from tests.crash.world import World
 from tests.fakes import FakeClock, FakeSlots
@@ -26,13 +25,6 @@ READ, PLACE, RESULT, CLAIM, POST, OUTCOME, GIVE_BACK = range(1, 8)
 DELIVERERS = 20
 DAY_S = 86_400
 PUBLIC, PRIVATE = "93.184.215.14", "10.0.0.1"
-
-
-@pytest.fixture(params=["fakes", "cloud"])
-def world(request: pytest.FixtureRequest) -> World:
-    if request.param == "fakes":
-        return World(Fakes)
-    return World(partial(EmbeddedCloud, request.getfixturevalue("ministack")))
 
 
 def job(world: World) -> Job:

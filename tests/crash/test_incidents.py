@@ -9,7 +9,7 @@ import pytest
 from aiserver.errors import ProviderRateLimited
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import Callback, State
-from tests.crash.places import EmbeddedCloud, Fakes
+from tests.crash.places import EmbeddedCloud
 from tests.crash.situations import the_job
 from tests.crash.world import World
 from tests.house import LEASE_MS, WORKER_MS, House
@@ -19,13 +19,6 @@ CLAIM, READ, MARK, ASK, FINISH = range(1, 6)
 WRITE = 1  # of accepting
 SEND = 2
 DAY_S = 86_400
-
-
-@pytest.fixture(params=["fakes", "cloud"])
-def world(request: pytest.FixtureRequest) -> World:
-    if request.param == "fakes":
-        return World(Fakes)
-    return World(partial(EmbeddedCloud, request.getfixturevalue("ministack")))
 
 
 def job(world: World) -> Job:

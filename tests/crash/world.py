@@ -94,7 +94,7 @@ class World:
             ),
             keys=known,
             slots=place.slots,
-            per_key=1,  # so that there is often no place
+            per_key=1,  # whoever dies in it leaves no other
         )
         front = Edge(self.clock, []), Authenticator(known, self.clock)
         wiring.reset()

@@ -14,6 +14,13 @@ from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, client, even
 from tests.stack import properties
 
 
+def put_owed(stack: MotoStack, url: str) -> None:
+    """A job that has failed, and whose callback is due: the one that the event's message names."""
+    now = wiring.CLOCK.now_ms()
+    due = {"state": "Failed", "completed_at": now, "error_code": "X", "cb": "Pending", "cb_next_at": now}
+    put_job(stack, job_id("reply"), reply_to=url, **due)
+
+
 def test_a_callback_s_message_has_it_delivered_signed(stack: MotoStack) -> None:
     stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
     with receiver() as there:
@@ -98,17 +105,7 @@ def test_a_key_s_callback_hosts_hold_for_whoever_asks_and_at_each_delivery(stack
     (dead,) = stack.taken("IntakeDeadLetterQueue")
     assert "not among the hosts" in dead["MessageAttributes"]["reason"]["StringValue"]
     with receiver() as there:  # accepted before there was a list
-        now = wiring.CLOCK.now_ms()
-        put_job(
-            stack,
-            job_id("reply"),
-            state="Failed",
-            completed_at=now,
-            cb="Pending",
-            cb_next_at=now,
-            reply_to=there.url,
-            error_code="X",
-        )
+        put_owed(stack, there.url)
         stack.invoke("reply", event("reply"))
     job = stack.jobs().get(job_id("reply"))
     assert job
@@ -121,16 +118,7 @@ def test_a_dead_callback_is_a_metric_whether_its_deliverer_or_the_sweeper_gives_
     stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
     now = wiring.CLOCK.now_ms()
     with receiver(lambda _: 410) as there:
-        put_job(
-            stack,
-            job_id("reply"),
-            state="Failed",
-            completed_at=now,
-            cb="Pending",
-            cb_next_at=now,
-            reply_to=there.url,
-            error_code="X",
-        )
+        put_owed(stack, there.url)
         stack.invoke("reply", event("reply"))
     put_job(stack, 4711, state="Failed", cb="Delivering", cb_attempt=10, cb_token="t", cb_lease_until=now, due_at=now)
     stack.invoke("sweep", event("sweep"))

@@ -86,9 +86,8 @@ def test_what_is_sent_goes_out_in_slices_each_within_what_is_left_of_the_time() 
     with total_deadline(60):
         DeadlineStream(Network()).write(b"x" * (2 * SLICE_BYTES + 1))
     assert [size for size, _ in written] == [SLICE_BYTES, SLICE_BYTES, 1]
-    waits = [timeout or 0 for _, timeout in written]
-    assert waits == sorted(waits, reverse=True)
-    assert waits[0] <= 60
+    first, second, third = (timeout or 0 for _, timeout in written)
+    assert 60 >= first > second > third  # what is left is looked up anew each time
 
 
 def test_development_s_rules_let_http_and_private_addresses_pass_and_the_connection_is_pinned_all_the_same() -> None:

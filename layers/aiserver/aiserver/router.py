@@ -1,5 +1,6 @@
 """Chooses who answers, and asks them: the candidates for a model, best first, and one call to one of them."""
 
+import logging
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from aiserver.wire.text import decode, replace_member
 
 BUSY_S = 2  # until a provider whose calls are all under way may be asked again
 SLOT_MARGIN_MS = 60_000  # clocks may be a minute apart
+log = logging.getLogger("aiserver.router")
 CACHE_MS = 30_000  # how long a change of the providers may take to be seen
 
 
@@ -130,7 +132,8 @@ class Router:
         with ExitStack() as stack:
             try:
                 room = stack.enter_context(held(self._slots, name, among, now_ms=now, until_ms=until))
-            except Exception as error:
+            except Exception as error:  # the next provider may have no limit
+                log.exception("provider not counted", extra={"provider": provider.name})
                 raise ProviderBusy(f"{provider.name} cannot be counted now", retry_after_s=BUSY_S) from error
             if not room:
                 raise ProviderBusy(f"{provider.name} has all the calls it may have", retry_after_s=BUSY_S)

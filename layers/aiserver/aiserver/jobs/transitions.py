@@ -288,7 +288,7 @@ POSTPONE = Transition(
     "cb",
     Callback.PENDING,
     Callback.PENDING,
-    when=(When("cb_next_at", "<=", _NOW),),
+    when=(When("cb_next_at", "<=", _NOW), When("cb_attempt", "=", Param("cb_attempt"))),
     sets=_params("cb_next_at", "due_at"),
     adds={"cb_waits": 1},
 )
@@ -299,7 +299,7 @@ NEVER_TRIED = Transition(
     "cb",
     Callback.PENDING,
     Callback.DEAD,
-    when=(When("cb_next_at", "<=", _NOW),),
+    when=(When("cb_next_at", "<=", _NOW), When("cb_attempt", "=", Param("cb_attempt"))),
     sets=_params("cb_last_status", "cb_last_error", "ttl"),
     removes=("due_at", "cb_next_at", "cb_waits"),
 )

@@ -14,7 +14,7 @@ from aiserver.replyto.replier import Delivery, Replier
 from aiserver.replyto.signature import signature_headers
 from aiserver.usecases.ends import CALLBACK_DUE_MS
 from aiserver.usecases.places import Places
-from aiserver.usecases.reply import about
+from aiserver.usecases.reply import headers_about
 from aiserver.wire.render import iso
 
 HELD_MS = 60_000  # a place, should its holder die: twice the function's time limit
@@ -45,10 +45,11 @@ class Redelivery:
         again = REDELIVER_DELIVERED if job.cb == Callback.DELIVERED else REDELIVER
         done = self._jobs.apply(again, job.id, params)
         if isinstance(done, Refused):
-            if done.job and done.job.cb_sequence > job.cb_sequence:  # by another, or by us, and we were never told
-                return done.job
-            when = f"; it is tried next at {iso(job.cb_next_at)}" if job.cb == Callback.PENDING else ""
-            raise Conflict(f"Job {job.id} has no callback to send again: it is {job.cb}{when}")
+            begun = done.job  # by another, or by us, and we were never told: a message more does no harm
+            if begun is None or begun.cb == Callback.NONE or begun.cb_sequence <= job.cb_sequence:
+                when = f"; it is tried next at {iso(job.cb_next_at)}" if job.cb == Callback.PENDING else ""
+                raise Conflict(f"Job {job.id} has no callback to send again: it is {job.cb}{when}")
+            done = begun
         try:
             self._messages.send_callback(job.id, due=done.cb_next_at)
         except Exception:  # it is written, and the sweeper will send
@@ -78,24 +79,6 @@ class SampleCallback:
     def _send(self, key: ApiKey, reply_to: str, sample: bytes, now: int) -> Sample:
         message_id = f"msg_test_{self._clock.token()}"
         signature = signature_headers(key.signing_secrets(now), message_id, now // 1000, sample)
-        headers = about(_sample_job(key, now)) | signature
+        headers = headers_about(0, "test-callback", State.COMPLETED, attempt=1) | signature
         delivery = self._replier.post(reply_to, sample, headers, key.callback_hosts)
         return Sample(message_id, delivery, self._clock.now_ms() - now)
-
-
-def _sample_job(key: ApiKey, now: int) -> Job:
-    return Job(
-        id=0,
-        owner=key.id,
-        ref_id="test-callback",
-        operation="",
-        model="",
-        queue="",
-        state=State.COMPLETED,
-        created_at=now,
-        deadline=now,
-        request_at="",
-        request_hash="",
-        base_url="",
-        cb_attempt=1,
-    )

@@ -84,12 +84,12 @@ class Reply:
             self._messages.send_callback(job.id, due=job.cb_next_at, delay_s=delay_s(wait_ms))
 
     def _postpone(self, job: Job, now: int) -> Callback | None:
+        seen: dict[str, Value] = {"now": now, "cb_attempt": job.cb_attempt}
         if job.cb_waits >= MAX_BUSY_WAITS:
             busy = {"cb_last_status": None, "cb_last_error": "for a day there was no place among its receiver's others"}
-            return self._settled(NEVER_TRIED, job, {"now": now, **busy}, self._settled_days + DEAD_DAYS)
+            return self._settled(NEVER_TRIED, job, seen | busy, self._settled_days + DEAD_DAYS)
         next_at = now + busy_wait_ms(job.cb_waits, self._clock.fraction())
-        params: dict[str, Value] = {"now": now, "cb_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
-        return self._later(POSTPONE, job, params, now)
+        return self._later(POSTPONE, job, seen | {"cb_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}, now)
 
     def _attempt(self, job: Job, receiver: str, now: int, until: int) -> Callback | None:
         key, (body, more) = self._keys.key(job.owner), self._body(job)  # before the attempt counts: reading may fail
@@ -131,8 +131,9 @@ class Reply:
         try:
             if key is None:
                 raise CallbackRefused("there is no key to sign with")
+            about = headers_about(job.id, job.ref_id, job.state, job.cb_attempt, job.tag)
             signature = signature_headers(key.signing_secrets(now), message_id, now // 1000, body)
-            return self._replier.post(job.reply_to or "", body, more | about(job) | signature, key.callback_hosts)
+            return self._replier.post(job.reply_to or "", body, more | about | signature, key.callback_hosts)
         except CallbackRefused as refused:
             return Delivery(None, f"CallbackRefused: {refused.message}", refused=True)
 
@@ -152,16 +153,16 @@ class Reply:
         return done.cb
 
 
-def about(job: Job) -> dict[str, str]:
-    """The headers that say what a callback is about; a caller's own words are percent-encoded."""
+def headers_about(job_id: int, ref_id: str, state: State, attempt: int, tag: str | None = None) -> dict[str, str]:
+    """What a callback says of its job beside the body; a caller's own words are percent-encoded."""
     headers = {
         "content-type": "application/json",
-        "x-job-id": str(job.id),
-        "x-ref-id": quote(job.ref_id, safe=""),
-        "x-job-state": str(job.state),
-        "x-attempt": str(job.cb_attempt),
+        "x-job-id": str(job_id),
+        "x-ref-id": quote(ref_id, safe=""),
+        "x-job-state": str(state),
+        "x-attempt": str(attempt),
     }
-    return headers | ({"x-tag": quote(job.tag, safe="")} if job.tag is not None else {})
+    return headers | ({"x-tag": quote(tag, safe="")} if tag is not None else {})
 
 
 def _outcome(job: Job, delivery: Delivery) -> dict[str, Value]:
