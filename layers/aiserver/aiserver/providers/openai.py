@@ -25,7 +25,7 @@ from aiserver.providers.transport import DeadlineBackend, Transport, total_deadl
 from aiserver.wire import scan
 from aiserver.wire.dates import retry_after_s
 
-PATHS = {"chat.completions": "/chat/completions"}
+PATHS = {"chat.completions": "/chat/completions", "embeddings": "/embeddings", "responses": "/responses"}
 RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
 RELAYED_PREFIX = "x-ratelimit-"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # far beyond any chat answer; keeps one upstream from filling the memory

@@ -1,8 +1,11 @@
 """A provider as its operator configures it in providers.yaml."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from aiserver.providers.catalogue import CATALOGUE, UNKNOWN, Operation, Preset, Queue
 
 ANY_MODEL = "*"
 
@@ -12,27 +15,51 @@ def _same_name(value: object) -> object:
 
 
 class Provider(BaseModel):
-    """One upstream. `models` maps public names to the upstream's own; an empty one is the same name, `*` any model."""
+    """One upstream. `models` maps public names to the upstream's own; an empty one is the same name, `*` any model.
+
+    `preset` names a row of the catalogue, whose words stand where nothing else is said. An unknown one means nothing:
+    what an operator applied must not stop a function that is older, or younger. (`providers apply` refuses it.)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     type: Literal["openai"] = "openai"
-    base_url: Annotated[str, Field(pattern=r"^https?://[^/?#@]+(/[^?#]*)?$")]
+    preset: str = ""
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/?#@{}]+(/[^?#{}]*)?$")]
+    auth_header: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = UNKNOWN.auth_header
     api_key_var: str | None = None
     api_key_secret: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]+$")] | None = None
-    queue: Literal["hosted", "gpu"] = "hosted"
+    queue: Queue = UNKNOWN.queue
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = UNKNOWN.operations
     concurrency: Annotated[int, Field(ge=1, le=500)] | None = None
     priority: int = 0
     enabled: bool = True
     timeout_s: Annotated[float, Field(gt=0)] = 600
     models: Annotated[dict[str, Annotated[str, BeforeValidator(_same_name)]], Field(min_length=1)]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        said = cast(Mapping[str, Any], given)
+        row = CATALOGUE.get(str(said.get("preset")), UNKNOWN)
+        filled = {**row.defaults, **said}
+        if row is not UNKNOWN and "base_url" not in filled:
+            raise ValueError(f"preset {said['preset']} needs a base_url, as in {row.base_url}")
+        return filled
+
     @model_validator(mode="after")
     def _one_key(self) -> Self:
         if self.api_key_var and self.api_key_secret:
             raise ValueError("give api_key_var or api_key_secret, not both")
         return self
+
+    @property
+    def row(self) -> Preset:
+        """What the catalogue knows of it."""
+        return CATALOGUE.get(self.preset, UNKNOWN)
 
     def serves(self, model: str) -> tuple[str, int] | None:
         """The upstream's name for `model` and how well it matches: 0 by name, 1 by tag, 2 as any; None when not.
