@@ -1,7 +1,8 @@
 """In-memory ports for tests; they pass the same contract suite as the AWS adapters."""
 
+import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Accepted, Page, Refused
 from aiserver.jobs.transitions import Transition, Value, When, is_made, resolve
 from aiserver.keys import ApiKey
+from aiserver.providers.circuit import Circuit
 
 
 class FakeClock:
@@ -17,18 +19,16 @@ class FakeClock:
 
     def __init__(self, now_ms: int = 1_800_000_000_000) -> None:
         self.now = now_ms
-        self._made = 0
+        self._made = itertools.count(1)  # of many threads each gets its own
 
     def now_ms(self) -> int:
         return self.now
 
     def job_id(self) -> int:
-        self._made += 1
-        return job_id(self.now, self._made % 4096)
+        return job_id(self.now, next(self._made) % 4096)
 
     def token(self) -> str:
-        self._made += 1
-        return f"{self._made:032x}"
+        return f"{next(self._made):032x}"
 
     def fraction(self) -> float:
         return 0.5
@@ -160,12 +160,13 @@ class FakeSlots:
     """jobs.ports.Slots in a dict, for many threads."""
 
     def __init__(self) -> None:
-        self.taken: dict[str, dict[int, int]] = {}
+        self.held: dict[str, dict[int, int]] = {}
+        self.reads = 0
         self._lock = threading.Lock()
 
     def take(self, name: str, among: Sequence[int], *, now_ms: int, until_ms: int) -> int | None:
         with self._lock:
-            taken = self.taken.setdefault(name, {})
+            taken = self.held.setdefault(name, {})
             for slot in among:
                 if taken.get(slot, 0) < now_ms:
                     taken[slot] = until_ms
@@ -174,8 +175,32 @@ class FakeSlots:
 
     def give_back(self, name: str, slot: int, *, until_ms: int) -> None:
         with self._lock:
-            if self.taken.get(name, {}).get(slot) == until_ms:
-                del self.taken[name][slot]
+            if self.held.get(name, {}).get(slot) == until_ms:
+                del self.held[name][slot]
+
+    def taken(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
+        self.reads += 1
+        return {name: sum(until >= now_ms for until in self.held.get(name, {}).values()) for name in names}
+
+
+class FakeCircuits:
+    """providers.circuit.Circuits in a dict, for many threads."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Circuit] = {}
+        self.reads = self.writes = 0
+        self._lock = threading.Lock()
+
+    def all(self) -> dict[str, Circuit]:
+        self.reads += 1
+        return dict(self.stored)
+
+    def replace(self, name: str, old: Circuit, new: Circuit) -> Circuit:
+        with self._lock:
+            self.writes += 1
+            if name not in self.stored or self.stored[name].stamp == old.stamp:
+                self.stored[name] = new
+            return self.stored[name]
 
 
 class FakeEvents:

@@ -8,6 +8,7 @@ from aiserver import keys
 from aiserver.errors import ProviderError, UpstreamAnswer
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages
+from aiserver.providers.breaker import Breaker
 from aiserver.providers.provider import Provider
 from aiserver.replyto.replier import Delivery
 from aiserver.router import Router
@@ -19,7 +20,7 @@ from aiserver.usecases.status import Status
 from aiserver.usecases.sweep import Sweep
 from aiserver.usecases.work import Work
 from aiserver.wire import requests
-from tests.fakes import FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
+from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
 
 BODY = '{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 ANSWER = UpstreamAnswer(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
@@ -86,11 +87,13 @@ class UseCases:
         replier: Any,
         keys: FakeKeys,
         slots: Any,
+        circuits: Any,
         secrets: Any = None,
         per_key: int = PER_KEY,
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
-        self.router = Router(lambda: providers, {"openai": protocol}, secrets, clock, slots)
+        breaker = Breaker(circuits, clock)
+        self.router = Router(lambda: providers, {"openai": protocol}, secrets, clock, slots, breaker)
         self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
         self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
         self.sweep = Sweep(jobs, messages, clock, threads=1, **common)
@@ -134,6 +137,7 @@ class House(UseCases):
         _, key = keys.create("mine", now_ms=self.clock.now)
         self.keys.put_key(replace(key, id=ME.owner))
         self.slots = FakeSlots()
+        self.circuits = FakeCircuits()
         self.replier = FakeReplier()
         self.protocol = FakeProtocol(self.clock)
         self.providers = configured(*(providers or ({"name": "p", "models": {"m": ""}},)))
@@ -146,6 +150,7 @@ class House(UseCases):
             replier=replier or self.replier,
             keys=self.keys,
             slots=self.slots,
+            circuits=self.circuits,
             secrets=secrets(self.clock),
             per_key=per_key,
         )

@@ -64,6 +64,13 @@ def test_a_holder_that_comes_back_late_frees_no_slot_of_another(slots: Slots) ->
     assert take(slots, among=[0], now_ms=LATER + 2) is None
 
 
+def test_how_many_are_taken_is_told_of_many_names_at_once(slots: Slots) -> None:
+    assert {take(slots), take(slots)} <= {0, 1, 2}
+    assert take(slots, "b", until_ms=NOW + 1) is not None
+    assert slots.taken(["a", "b", "nobody", "a"], now_ms=NOW + 1) == {"a": 2, "b": 1, "nobody": 0}
+    assert slots.taken(["b"], now_ms=NOW + 2) == {"b": 0}
+
+
 def test_who_may_have_other_slots_of_a_name_finds_those_free(slots: Slots) -> None:
     assert {take(slots) for _ in range(3)} == {0, 1, 2}
     assert take(slots, among=[1, 2]) is None

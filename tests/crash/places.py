@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
+from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.aws.messages import BusEvents, SqsMessages
 from aiserver.aws.slots import DynamoSlots
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Events, JobStore, Messages, Slots
+from aiserver.providers.circuit import Circuits
 from local import aws
 from tests.contract.conftest import table_properties
 from tests.crash.death import Crashes, Guarded
-from tests.fakes import FakeClock, FakeEvents, FakeJobs, FakeMessages, FakeSlots
+from tests.fakes import FakeCircuits, FakeClock, FakeEvents, FakeJobs, FakeMessages, FakeSlots
 
 OWNER = "example00000"  # whose key the event files hold
 BUCKET = "crash-bodies"
@@ -37,6 +39,7 @@ class Place(Protocol):
     messages: Messages
     events: Events
     slots: Slots
+    circuits: Circuits
 
     def sent(self) -> list[Sent]:
         """Take what was sent since last asked."""
@@ -54,8 +57,9 @@ class Fakes:
     def __init__(self, clock: FakeClock, crashes: Crashes) -> None:
         self.seen = FakeJobs(clock)
         self._messages = FakeMessages()
-        ports: Any = [Guarded(port, crashes) for port in (self.seen, self._messages, FakeEvents(), FakeSlots())]
-        self.jobs, self.messages, self.events, self.slots = ports
+        inner = (self.seen, self._messages, FakeEvents(), FakeSlots(), FakeCircuits())
+        ports: Any = [Guarded(port, crashes) for port in inner]
+        self.jobs, self.messages, self.events, self.slots, self.circuits = ports
 
     def sent(self) -> list[Sent]:
         jobs = [
@@ -98,6 +102,7 @@ class EmbeddedCloud:
         self.messages = SqsMessages(sqs, hosted=job, gpu=job, callback=callback)
         self.events = BusEvents("default", events)
         self.slots = DynamoSlots(self._table, dynamodb)
+        self.circuits = DynamoCircuits(self._table, dynamodb, clock)
 
     def _fresh_table(self) -> str:
         there = self._dynamodb.list_tables()["TableNames"]

@@ -96,4 +96,4 @@ DEEDS: dict[str, Callable[[World], object]] = {
     "reply": lambda world: world.reply(the_job(world)),
     "cancel": lambda world: world.cancel(the_job(world)),
 }
-MOST_CALLS = {"work": 6, "sweep": 12, "reply": 9, "cancel": 4}  # more than the deed makes for one job
+MOST_CALLS = {"work": 8, "sweep": 12, "reply": 9, "cancel": 4}  # more than the deed makes for one job

@@ -15,7 +15,7 @@ from tests.crash.world import World
 from tests.house import LEASE_MS, WORKER_MS, House
 
 # The calls a worker makes for one job; a process dies before or after one of them.
-CLAIM, READ, MARK, ASK, FINISH = range(1, 6)
+CLAIM, READ, LOOK, MARK, ASK, FINISH = range(1, 7)
 WRITE = 1  # of accepting
 SEND = 2
 DAY_S = 86_400
@@ -90,7 +90,7 @@ def test_a_ref_id_with_the_same_body_is_the_same_job_with_another_body_a_conflic
 
 def test_the_same_message_twice_at_once_is_one_call(world: World) -> None:
     queued(world)
-    for moment in (CLAIM, READ, MARK, ASK, FINISH):
+    for moment in (CLAIM, READ, LOOK, MARK, ASK, FINISH):
         world.meanwhile(moment, lambda: world.work(the_job(world)))
         work(world)
     world.settle()
@@ -154,7 +154,7 @@ def test_a_worker_killed_after_it_finished_but_before_it_acknowledged(world: Wor
     assert len(world.protocol.calls) == 1
 
 
-@pytest.mark.parametrize("moment", [READ, MARK, ASK, FINISH])
+@pytest.mark.parametrize("moment", [READ, LOOK, MARK, ASK, FINISH])
 @pytest.mark.parametrize("gpu", [False, True])
 def test_a_late_worker_changes_nothing(gpu: bool, moment: int, world: World) -> None:
     queued(world, gpu=gpu, reply_to=False)
@@ -224,7 +224,7 @@ def test_ten_thousand_jobs_that_wait_for_an_hour_are_sent_again_a_few_times_each
 # --- cancelling
 
 
-@pytest.mark.parametrize("moment", [CLAIM, READ, MARK, ASK, FINISH])
+@pytest.mark.parametrize("moment", [CLAIM, READ, LOOK, MARK, ASK, FINISH])
 def test_a_cancel_that_races_claim_and_finish_ends_the_job_once(moment: int, world: World) -> None:
     queued(world)
     world.meanwhile(moment, lambda: world.cancel(the_job(world)))

@@ -94,6 +94,7 @@ class World:
             ),
             keys=known,
             slots=place.slots,
+            circuits=place.circuits,
             per_key=1,  # whoever dies in it leaves no other
         )
         front = Edge(self.clock, []), Authenticator(known, self.clock)

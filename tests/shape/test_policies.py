@@ -174,6 +174,18 @@ def test_who_answers_at_once_may_count_calls_to_providers_and_change_no_job() ->
     assert slots["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["SLOTS#provider#*"]}}
 
 
+def test_who_calls_providers_may_look_at_circuits_and_at_calls_under_way_and_at_no_list_of_jobs() -> None:
+    wanted = {
+        "dynamodb:Query": {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["CIRCUITS"]}},
+        "dynamodb:BatchGetItem": {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["SLOTS#provider#*"]}},
+    }
+    for role in ("ChatRole", "WorkerRole"):
+        for action, condition in wanted.items():
+            found = [one for owner, one in statements() if owner == role and action in one["Action"]]
+            (jobs,) = [one for one in found if "JobsTable" in str(one["Resource"])]
+            assert jobs["Condition"] == condition
+
+
 def writes_of(role: str) -> list[dict[str, Any]]:
     return [one for owner, one in statements() if owner == role and "dynamodb:UpdateItem" in one["Action"]]
 

@@ -50,7 +50,7 @@ def test_where_nobody_has_room_a_caller_is_told_when_to_come_again_and_a_job_wai
     assert (done.error.status, done.error.retry_after_s, done.attempts, house.protocol.calls) == (429, 2, 0, [])
     waiting = house.run(house.accept())
     assert (waiting.state, waiting.wait_reason, waiting.calls) == (State.QUEUED, "provider_busy", 0)
-    house.slots.taken.clear()
+    house.slots.held.clear()
     house.clock.now = waiting.not_before
     assert house.run(waiting).state == State.COMPLETED
 
@@ -99,7 +99,7 @@ def test_a_count_that_cannot_be_read_is_a_provider_that_is_busy() -> None:
 def test_without_concurrency_nothing_is_counted() -> None:
     house = House(OTHER)
     assert sync(house).answer == ANSWER
-    assert house.slots.taken == {}
+    assert house.slots.held == {}
 
 
 def test_no_more_calls_are_under_way_at_once_than_there_may_be() -> None:

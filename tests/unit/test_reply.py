@@ -199,7 +199,7 @@ def test_a_callback_that_finds_no_place_for_a_day_is_dead_and_says_why() -> None
     job, started = completed(house), house.clock.now
     for _ in range(200):
         house.clock.now = house.now(job).cb_next_at or house.clock.now
-        house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
+        house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
         house.deliver(job)
     assert 86_400 < (house.clock.now - started) / 1000 < 1.1 * 86_400
     dead = house.now(job)
@@ -213,7 +213,7 @@ def test_a_wait_or_a_death_without_a_place_that_was_written_and_never_confirmed_
     house = House()
     job = completed(house)
     house.jobs.items[job.id]["cb_waits"] = waits
-    house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
+    house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
     apply = house.jobs.apply
 
     def twice(*given: Any) -> Any:  # as boto3 does, when the first answer is lost
@@ -245,7 +245,7 @@ def test_reminders_that_piled_up_while_nobody_read_the_queue_end_with_the_first_
         house.sweep.sweep(left_ms=SWEEPER_MS)
     assert len(house.messages.callbacks) > 5 * len(jobs)
     for _ in range(3):  # rounds in which the receiver is busy all the time
-        house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
+        house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
         sent = list(zip(house.messages.callbacks, house.messages.dues, strict=True))
         house.messages.callbacks.clear()
         house.messages.dues.clear()
@@ -277,7 +277,7 @@ def test_a_message_that_comes_too_early_comes_back_when_it_is_due() -> None:
 def test_a_receiver_that_is_busy_is_tried_later_and_that_is_no_attempt() -> None:
     house = House()
     job = completed(house)
-    house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1)
+    house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1)
     waiting = house.deliver(job)
     assert (waiting.cb, waiting.cb_attempt, waiting.cb_next_at) == (Callback.PENDING, 0, house.clock.now + 1000)
     assert house.messages.callbacks == [(job.id, 2)]
@@ -291,14 +291,14 @@ def test_the_longer_a_busy_receiver_keeps_a_callback_waiting_the_less_often_it_i
     job = completed(house)
     waits: list[int] = []
     while sum(waits) < 7_200_000:
-        house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
+        house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
         waits.append((house.deliver(job).cb_next_at or 0) - house.clock.now)
         assert house.swept(job).due_at == house.clock.now + waits[-1] + CALLBACK_DUE_MS  # the sweeper leaves it alone
         house.clock.now += waits[-1]
     assert waits == sorted(waits)
     assert (waits[0], waits[1], waits[-1]) == (1000, 1500, 600_000)
     assert len(house.messages.callbacks) == len(waits) < 30
-    house.slots.taken.clear()
+    house.slots.held.clear()
     assert house.deliver(job).cb_waits == 0
 
 
@@ -306,7 +306,7 @@ def test_of_two_messages_for_one_callback_one_is_left_once_it_has_waited() -> No
     house = House()
     job = completed(house)
     first = house.now(job).cb_next_at
-    house.slots.taken["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
+    house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
     for _ in range(2):  # the second is too early for the wait that the first began
         house.reply.deliver(job.id, left_ms=REPLY_MS, due=first)
     waiting = house.now(job).cb_next_at

@@ -175,6 +175,10 @@ class ProviderUnavailable(ProviderError):
     code = "provider_unavailable"
 
 
+class ProviderCircuitOpen(ProviderUnavailable):
+    """It has failed too often of late, by what all functions have seen: it was not asked."""
+
+
 class ProviderTimeout(ProviderError):
     """The outcome is unknown: repeating the call could be paid for twice."""
 

@@ -4,15 +4,18 @@ import logging
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 from aiserver.clock import Clock
 from aiserver.errors import InvalidRequest, NotFound, ProviderBusy, UpstreamAnswer
 from aiserver.jobs.ports import Slots
 from aiserver.jobs.slots import held
+from aiserver.providers.breaker import Breaker
 from aiserver.providers.provider import Provider
 from aiserver.wire.text import decode, replace_member
 
+INSTEAD = {"responses": "; ask it by /v1/chat/completions (LangChain: use_responses_api=False)"}
 BUSY_S = 2  # until a provider whose calls are all under way may be asked again
 SLOT_MARGIN_MS = 60_000  # clocks may be a minute apart
 log = logging.getLogger("aiserver.router")
@@ -53,6 +56,11 @@ class Candidate:
     def names_the_model(self) -> bool:
         return self.rank < 2
 
+    @property
+    def place(self) -> tuple[bool, int]:
+        """What it is sorted by: whoever names the model before every `*`, then by priority."""
+        return not self.names_the_model, -self.provider.priority
+
 
 @dataclass(frozen=True)
 class Question:
@@ -73,12 +81,14 @@ class Router:
         secrets: Secrets | None,
         clock: Clock,
         slots: Slots | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
         self._load = load
         self._protocols = protocols
         self._secrets = secrets
         self._clock = clock
         self._slots = slots
+        self._breaker = breaker
         self._cached: tuple[int, list[Provider]] | None = None
 
     def providers(self) -> list[Provider]:
@@ -94,21 +104,47 @@ class Router:
         owners.pop("*", None)
         return sorted(owners.items())
 
-    def candidates(self, model: str, provider: str | None = None) -> list[Candidate]:
+    def candidates(self, model: str, provider: str | None = None, operation: str | None = None) -> list[Candidate]:
         """Who can answer, best first: whoever names the model before every `*`, then by priority.
 
-        Raises: NotFound (nobody serves the model), InvalidRequest (the provider asked for does not exist or serve it).
+        Raises: NotFound (nobody serves the model, or nobody does that with it), InvalidRequest (the provider asked for
+        does not exist or serve it).
         """
-        found = [
+        serving = [
             Candidate(p, served[0], served[1]) for p in self.providers() if (served := p.serves(model)) is not None
         ]
-        if not found:
+        if not serving:
             raise NotFound(f"Model {model} not found", code="model_not_found", param="model")
+        found = [candidate for candidate in serving if operation in (None, *candidate.provider.operations)]
+        if not found:
+            raise NotFound(f"No provider of model {model} offers {operation}{INSTEAD.get(operation or '', '')}")
         if provider is not None:
             found = [candidate for candidate in found if candidate.provider.name == provider]
             if not found:
                 raise InvalidRequest(f"Provider {provider} does not serve model {model}", param="provider")
-        return sorted(found, key=lambda c: (c.rank == 2, -c.provider.priority, c.rank, c.provider.name))
+        return sorted(found, key=lambda c: (c.place, c.rank, c.provider.name))
+
+    def in_order(self, candidates: list[Candidate]) -> list[Candidate]:
+        """As they are to be asked now: of equals the one with the fewest calls under way for its concurrency.
+
+        One without `concurrency` counts as idle; those that are as idle take turns by chance. One read more, and only
+        where equals have a `concurrency`.
+        """
+        return [one for _, equals in groupby(candidates, lambda c: c.place) for one in self._by_load(list(equals))]
+
+    def _by_load(self, equals: list[Candidate]) -> list[Candidate]:
+        first = int(self._clock.fraction() * len(equals))
+        turned = equals[first:] + equals[:first]
+        if len(equals) == 1 or self._slots is None or not any(c.provider.concurrency for c in equals):
+            return turned
+        try:
+            taken = self._slots.taken(
+                [_slots_of(c.provider) for c in equals if c.provider.concurrency], now_ms=self._clock.now_ms()
+            )
+        except Exception:  # whoever is full says so when it is asked
+            log.exception("load not known")
+            return turned
+        return sorted(turned, key=lambda c: taken.get(_slots_of(c.provider), 0) / (c.provider.concurrency or 1))
 
     def api_key(self, candidate: Candidate) -> str | None:
         """The provider's key. Raises: ProviderAuth (it is not stored), ProviderUnavailable (it cannot be read now)."""
@@ -116,19 +152,33 @@ class Router:
         return self._secrets.value(secret) if secret and self._secrets else None
 
     @contextmanager
-    def room(self, candidate: Candidate, *, deadline_ms: int) -> Generator[None]:
-        """One of the calls that the provider may have at once, for as long as the block lasts.
+    def admitted(self, candidate: Candidate, *, deadline_ms: int) -> Generator[None]:
+        """Around one call: the provider is worth asking, and has room for as long as the block lasts.
+
+        Whether it will be worth asking follows from how the block ends. Raises: ProviderCircuitOpen, ProviderBusy.
+        """
+        name = candidate.provider.name
+        with ExitStack() as stack:
+            if self._breaker:
+                self._breaker.check(name)
+            stack.enter_context(self._room(candidate.provider, deadline_ms))
+            if self._breaker:
+                stack.enter_context(self._breaker.watched(name, deadline_ms=deadline_ms))
+            yield
+
+    @contextmanager
+    def _room(self, provider: Provider, deadline_ms: int) -> Generator[None]:
+        """One of the calls that the provider may have at once.
 
         A provider without `concurrency` has room always, and no request to AWS is made. Whoever dies in a call holds
         its slot until a minute after the call's deadline. Raises: ProviderBusy.
         """
-        provider = candidate.provider
         if provider.concurrency is None or self._slots is None:
             yield
             return
         now = self._clock.now_ms()
         until = min(deadline_ms, now + round(provider.timeout_s * 1000)) + SLOT_MARGIN_MS
-        name, among = f"provider#{provider.name}", range(provider.concurrency)
+        name, among = _slots_of(provider), range(provider.concurrency)
         with ExitStack() as stack:
             try:
                 room = stack.enter_context(held(self._slots, name, among, now_ms=now, until_ms=until))
@@ -153,3 +203,7 @@ class Router:
             model_is_configured=candidate.names_the_model,
             deadline_s=min(deadline_s, provider.timeout_s),
         )
+
+
+def _slots_of(provider: Provider) -> str:
+    return f"provider#{provider.name}"

@@ -277,14 +277,22 @@ def _enqueue(jobs: Any, messages: Any, config: Any, replier: "Replier", settled_
     )
 
 
-def _calling_router(config: Any, slots_table: str) -> "Router":
+def _calling_router(config: Any, jobs_table: str) -> "Router":
+    from aiserver.aws.circuits import DynamoCircuits
     from aiserver.aws.secrets import SsmSecrets
     from aiserver.aws.slots import DynamoSlots
+    from aiserver.providers.breaker import Breaker
     from aiserver.providers.openai import OpenAi
     from aiserver.router import Router
 
-    secrets, slots = SsmSecrets(_client("ssm"), CLOCK), DynamoSlots(slots_table, _client("dynamodb"))
-    return Router(config.providers, {"openai": OpenAi(http(), CLOCK)}, secrets, CLOCK, slots)
+    return Router(
+        config.providers,
+        {"openai": OpenAi(http(), CLOCK)},
+        SsmSecrets(_client("ssm"), CLOCK),
+        CLOCK,
+        DynamoSlots(jobs_table, _client("dynamodb")),
+        Breaker(DynamoCircuits(jobs_table, _client("dynamodb"), CLOCK), CLOCK),
+    )
 
 
 @once

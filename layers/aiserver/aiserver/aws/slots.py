@@ -1,7 +1,7 @@
 """Slots on DynamoDB: one item a name, one attribute a slot, which holds until when it is taken."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,13 @@ class DynamoSlots:
     def give_back(self, name: str, slot: int, *, until_ms: int) -> None:
         self._update(name, f"REMOVE {_attribute(slot)}", f"{_attribute(slot)} = :until", {":until": until_ms})
 
+    def taken(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
+        keys = [_key(name) for name in dict.fromkeys(names)]
+        answer = self._dynamodb.batch_get_item(RequestItems={self._table: {"Keys": keys}})
+        items = [unpack(item) for item in answer["Responses"].get(self._table, [])]
+        found = {item["pk"]: sum(_is_slot(name) and until >= now_ms for name, until in item.items()) for item in items}
+        return {name: found.get(_partition(name), 0) for name in names}
+
     def _update(
         self, name: str, change: str, condition: str, values: dict[str, int], names: dict[str, str] | None = None
     ) -> "_There | None":
@@ -50,7 +57,7 @@ class DynamoSlots:
         try:
             self._dynamodb.update_item(
                 TableName=self._table,
-                Key=pack({"pk": f"SLOTS#{name}", "sk": "SLOTS"}),
+                Key=_key(name),
                 UpdateExpression=change,
                 ConditionExpression=condition,
                 ExpressionAttributeValues=pack(values),
@@ -71,5 +78,17 @@ class _There:
     retried: bool
 
 
+def _key(name: str) -> dict[str, Any]:
+    return pack({"pk": _partition(name), "sk": "SLOTS"})
+
+
+def _partition(name: str) -> str:
+    return f"SLOTS#{name}"
+
+
 def _attribute(slot: int) -> str:
     return f"s{slot}"
+
+
+def _is_slot(attribute: str) -> bool:
+    return attribute.startswith("s") and attribute[1:].isdigit()

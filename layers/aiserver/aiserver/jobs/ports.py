@@ -1,6 +1,6 @@
 """What the job machine needs of the outside world; fakes and AWS adapters pass the same contract suite."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -99,6 +99,10 @@ class Slots(Protocol):
 
     def give_back(self, name: str, slot: int, *, until_ms: int) -> None:
         """Free the slot that was taken until then; no longer ours, it is left alone."""
+        ...
+
+    def taken(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
+        """How many slots of each name are taken, in one read."""
         ...
 
 

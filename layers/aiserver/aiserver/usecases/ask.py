@@ -5,8 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiserver.clock import Clock
-from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, UpstreamAnswer
+from aiserver.errors import (
+    ProviderBusy,
+    ProviderCircuitOpen,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderTimeout,
+    UpstreamAnswer,
+)
 from aiserver.router import Candidate, Question, Router
+
+NOT_ASKED = (ProviderBusy, ProviderCircuitOpen)
 
 log = logging.getLogger("aiserver.ask")
 
@@ -45,20 +54,23 @@ def ask(
     errors: list[ProviderError] = []
     attempts = unknown = 0
     name = ""
-    for candidate in candidates:
+    for candidate in router.in_order(candidates):
         if clock.now_ms() >= deadline_ms:
             break
         name = candidate.provider.name
         try:
             api_key = router.api_key(candidate)
-            with router.room(candidate, deadline_ms=deadline_ms):
+            with router.admitted(candidate, deadline_ms=deadline_ms):
                 before_call(candidate, unknown)
                 attempts += 1
                 left_s = (deadline_ms - clock.now_ms()) / 1000  # now, since reading and marking took their time
                 answer = router.call(candidate, question, api_key=api_key, deadline_s=left_s)
         except ProviderError as error:
             told = {"provider": name, "error": type(error).__name__, "upstream_status": error.upstream_status}
-            log.warning("provider failed", extra=told)
+            if isinstance(error, NOT_ASKED):
+                log.info("provider passed over", extra=told)
+            else:
+                log.warning("provider failed", extra=told)
             errors.append(error)
             unknown += error.may_be_billed
             if not (error.retryable or isinstance(error, ProviderTimeout)):
@@ -73,20 +85,29 @@ def ask(
 
 
 def _shortest_wait(errors: list[ProviderError]) -> int | None:
-    """Seconds until somebody may be asked again; None where one did not say: then it may be soon."""
-    waits = [error.retry_after_s for error in errors]
+    """Seconds until somebody may be asked again; None where one did not say: then it may be soon.
+
+    An open circuit does not say: it is tried as soon as it may be, by one of all who wait.
+    """
+    waits = [None if isinstance(error, ProviderCircuitOpen) else error.retry_after_s for error in errors]
     return None if None in waits or not waits else min(wait for wait in waits if wait is not None)
 
 
 def _to_tell(errors: list[ProviderError]) -> ProviderError:
     """The error a caller hears when nobody answered: a 429 with the shortest wait if there was one, else the last.
 
-    A request that was refused, or whose outcome is unknown, ended the pass and so is the last.
+    A request that was refused, or whose outcome is unknown, ended the pass and so is the last. An open circuit is told
+    of only where there is nothing else.
     """
     if not errors:
         return ProviderTimeout("There was no time left to ask a provider")
-    last = errors[-1]
-    limited = [error for error in errors if isinstance(error, ProviderRateLimited)]
-    if not limited or not last.retryable or last.may_be_billed:
-        return last
-    return min(limited, key=lambda error: error.retry_after_s if error.retry_after_s is not None else 1 << 30)
+    told = [error for error in errors if not isinstance(error, ProviderCircuitOpen)]
+    if not told:
+        return min(errors, key=_wait)
+    last = told[-1]
+    limited = [error for error in told if isinstance(error, ProviderRateLimited)]
+    return last if not limited or not last.retryable or last.may_be_billed else min(limited, key=_wait)
+
+
+def _wait(error: ProviderError) -> int:
+    return error.retry_after_s if error.retry_after_s is not None else 1 << 30

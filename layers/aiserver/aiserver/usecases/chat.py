@@ -48,7 +48,7 @@ class Chat:
         started = self._clock.now_ms()
         if request.options.ref_id and (known := self._jobs.find(owner, request.options.ref_id, now_ms=started)):
             return self._again(known, request)
-        candidates = self._router.candidates(request.model, request.options.provider)
+        candidates = self._router.candidates(request.model, request.options.provider, OPERATION)
         question = Question(OPERATION, request.body)
         done = ask(self._router, question, candidates, clock=self._clock, deadline_ms=deadline_ms)
         if isinstance(done.error, ProviderTimeout) and done.error.upstream is None:

@@ -76,7 +76,7 @@ class Enqueue:
         now = self._clock.now_ms()
         options = request.options
         deadline = _deadline(options.deadline, now)
-        best = self._router.candidates(request.model, options.provider)[0]
+        best = self._router.candidates(request.model, options.provider, request.operation)[0]
         job_id = self._clock.job_id()
         return Job(
             id=job_id,

@@ -132,7 +132,7 @@ class Work:
 
         Where that leaves nobody, the operator has moved the model to a GPU since, and the job goes along.
         """
-        found = self._router.candidates(job.model, job.provider)
+        found = self._router.candidates(job.model, job.provider, job.operation)
         return [candidate for candidate in found if candidate.provider.queue in (job.queue, "hosted")] or found
 
 

@@ -1,0 +1,158 @@
+"""One container's view of the circuits: it reads them every few seconds, and writes only what others must know.
+
+A call that goes well where nothing has failed lately costs no request; it is counted here, and told along with the
+next failure. Who cannot read or write circuits asks the provider: a breaker must not be an outage of its own.
+"""
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import Lock
+
+from aiserver.clock import Clock
+from aiserver.errors import (
+    ProviderAuth,
+    ProviderCircuitOpen,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+)
+from aiserver.providers.circuit import Circuit, Circuits, Tally
+
+CACHE_MS = 5_000
+TROUBLED_CACHE_MS = 1_000  # while calls fail: those that go well must soon be told to whoever counts the failures
+PATIENCE_MS = 10_000  # a call that had less time says nothing of its provider when it is cut off
+TRIES = 5  # of a write, each only after another function wrote in between
+
+log = logging.getLogger("aiserver.breaker")
+
+
+class Breaker:
+    """For all calls of one container; safe to share between threads."""
+
+    def __init__(self, circuits: Circuits, clock: Clock) -> None:
+        self._circuits = circuits
+        self._clock = clock
+        self._known: dict[str, Circuit] = {}
+        self._read_at: int | None = None
+        self._untold: dict[str, Tally] = {}
+        self._told_at: dict[str, int] = {}
+        self._lock = Lock()
+
+    def check(self, name: str) -> None:
+        """Raises: ProviderCircuitOpen, where it is known that the provider is not to be asked now."""
+        self._refuse_until(name, self._known_of(name).ask_at)
+
+    @contextmanager
+    def watched(self, name: str, *, deadline_ms: int) -> Generator[None]:
+        """Around one call: how it ends is what counts. Raises: ProviderCircuitOpen, where another call is the trial."""
+        is_trial = self._begin(name)
+        started = self._clock.now_ms()
+        try:
+            yield
+        except ProviderError as error:
+            if _is_failure(error, had_ms=deadline_ms - started):
+                self._failed(name, is_trial=is_trial)
+            elif is_trial and error.upstream_status is not None:
+                self._went_well(name, is_trial=True)
+            raise
+        self._went_well(name, is_trial=is_trial)
+
+    def _known_of(self, name: str) -> Circuit:
+        if self._is_stale():
+            try:
+                self._known = self._circuits.all()
+            except Exception:
+                log.exception("circuits not read")
+        return self._known.get(name, Circuit())
+
+    def _is_stale(self) -> bool:
+        """Whether what is known must be read anew; said to one thread, while others go by what was known."""
+        now = self._clock.now_ms()
+        with self._lock:
+            is_troubled = any(circuit.is_troubled(now) for circuit in self._known.values())
+            if self._read_at is not None and now < self._read_at + (TROUBLED_CACHE_MS if is_troubled else CACHE_MS):
+                return False
+            self._read_at = now
+        return True
+
+    def _refuse_until(self, name: str, ask_at: int | None) -> None:
+        left_ms = (ask_at or 0) - self._clock.now_ms()
+        if left_ms > 0:
+            told = f"{name} has failed too often and is not asked for now"
+            raise ProviderCircuitOpen(told, retry_after_s=-(-left_ms // 1000))
+
+    def _begin(self, name: str) -> bool:
+        """Whether this call is the trial of an open circuit. Raises: ProviderCircuitOpen."""
+        if self._known_of(name).ask_at is None:
+            return False
+        now = self._clock.now_ms()
+
+        def tried(circuit: Circuit) -> Circuit:
+            self._refuse_until(name, circuit.ask_at)
+            return circuit if circuit.ask_at is None else circuit.on_trial(now)
+
+        self._change(name, tried)
+        return self._known.get(name, Circuit()).ask_at is not None
+
+    def _failed(self, name: str, *, is_trial: bool) -> None:
+        now = self._clock.now_ms()
+        if is_trial:
+            self._change(name, lambda circuit: circuit if circuit.ask_at is None else circuit.on_trial(now))
+            return
+        self._count(name, is_good=False)
+        self._tell(name)
+
+    def _went_well(self, name: str, *, is_trial: bool) -> None:
+        if is_trial:
+            self._change(name, lambda circuit: circuit if circuit.ask_at is None else Circuit())
+            return
+        self._count(name, is_good=True)
+        now, known = self._clock.now_ms(), self._known.get(name, Circuit())
+        is_due = now >= self._told_at.get(name, 0) + CACHE_MS
+        if known.is_troubled(now) and (known.tally.bad_at or is_due):
+            self._told_at[name] = now
+            self._tell(name, tries=1)
+
+    def _count(self, name: str, *, is_good: bool) -> None:
+        now = self._clock.now_ms()
+        with self._lock:
+            self._untold[name] = self._untold.get(name, Tally()).plus(Tally.of(now, is_good=is_good), now)
+
+    def _tell(self, name: str, tries: int = TRIES) -> None:
+        """Write what has been counted here; where that fails it is told with what comes next."""
+        now = self._clock.now_ms()
+        with self._lock:
+            told = self._untold.pop(name, Tally())
+        if not self._change(name, lambda circuit: circuit.after(told, now), tries):
+            with self._lock:
+                self._untold[name] = told.plus(self._untold.get(name, Tally()), now)
+
+    def _change(self, name: str, change: Callable[[Circuit], Circuit], tries: int = TRIES) -> bool:
+        """Whether the circuit now is what `change` makes of it as it is stored, and of no older one."""
+        for _ in range(tries):
+            old = self._known.get(name, Circuit())
+            new = change(old)
+            if new == old:
+                return True
+            new = replace(new, stamp=self._clock.token())
+            try:
+                stored = self._known[name] = self._circuits.replace(name, old, new)
+            except Exception:
+                log.exception("circuit not written", extra={"provider": name})
+                return False
+            if stored.stamp == new.stamp:
+                if (old.ask_at is None) != (new.ask_at is None):
+                    log.warning("circuit closed" if new.ask_at is None else "circuit opened", extra={"provider": name})
+                return True
+        return False
+
+
+def _is_failure(error: ProviderError, *, had_ms: int) -> bool:
+    """A refusal is none, nor is "slow down": whoever says so is up. Nor is what was cut off after a moment."""
+    if isinstance(error, ProviderTimeout) and error.upstream_status is None and had_ms < PATIENCE_MS:
+        return False
+    is_refusal = isinstance(error, ProviderRejected | ProviderAuth | ProviderRateLimited)
+    return not is_refusal and not 400 <= (error.upstream_status or 0) < 500

@@ -1,0 +1,96 @@
+"""Whether a provider is worth asking now: the rules by which its circuit opens and closes, over all functions.
+
+Closed, it is asked. It opens after ROW failures in a row, or when more than half of at least LEAST calls of the last
+WINDOW_S failed. Open, it is not asked for OPEN_MS; then one real call is its trial, and while that is under way nobody
+else asks. A trial that ends well closes it; one that fails, or is never heard of again, leaves it open for as long.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+ROW = 5
+LEAST = 10
+WINDOW_S = 60
+OPEN_MS = 25_000  # with the age of what a container knows, and a trial's own time, well under a minute
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Outcomes of calls: in each second how many went well and how many failed; times in milliseconds.
+
+    `good_at` is when one last went well, `bad_at` when those failed that did so since, the last ROW of them.
+    """
+
+    seconds: Mapping[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    good_at: int = 0
+    bad_at: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, now_ms: int, *, is_good: bool) -> "Tally":
+        """One call that ended now."""
+        second = now_ms // 1000
+        return cls({second: (1, 0)}, now_ms) if is_good else cls({second: (0, 1)}, 0, (now_ms,))
+
+    def plus(self, other: "Tally", now_ms: int) -> "Tally":
+        """Both, whichever came first, without what is older than the window."""
+        oldest, seconds = now_ms // 1000 - WINDOW_S, dict[int, tuple[int, int]]()
+        for second, (good, bad) in (*self.seconds.items(), *other.seconds.items()):
+            if second > oldest:
+                before = seconds.get(second, (0, 0))
+                seconds[second] = (before[0] + good, before[1] + bad)
+        good_at = max(self.good_at, other.good_at)
+        bad_at = sorted(at for at in self.bad_at + other.bad_at if at > good_at)
+        return Tally(seconds, good_at, tuple(bad_at[-ROW:]))
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether a circuit opens by it."""
+        good = sum(counts[0] for counts in self.seconds.values())
+        bad = sum(counts[1] for counts in self.seconds.values())
+        return len(self.bad_at) >= ROW or (good + bad >= LEAST and bad > good)
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """One provider's, as all functions share it. `stamp` names its last writer's write.
+
+    `ask_at` is when an open one may be tried, in milliseconds; None when it is closed.
+    """
+
+    tally: Tally = Tally()
+    ask_at: int | None = None
+    stamp: str = ""
+
+    def after(self, seen: Tally, now_ms: int) -> "Circuit":
+        """With what was seen besides. Calls that were under way when it opened change nothing."""
+        if self.ask_at is not None:
+            return self
+        tally = self.tally.plus(seen, now_ms)
+        return replace(self, tally=tally, ask_at=now_ms + OPEN_MS if tally.is_bad else None)
+
+    def on_trial(self, now_ms: int) -> "Circuit":
+        """While the trial that begins now is under way, and after it has failed now."""
+        return replace(self, ask_at=now_ms + OPEN_MS)
+
+    def is_troubled(self, now_ms: int) -> bool:
+        """Whether a call that goes well is worth telling the others: some have failed lately."""
+        oldest = now_ms // 1000 - WINDOW_S
+        return bool(self.tally.bad_at) or any(
+            bad and second > oldest for second, (_, bad) in self.tally.seconds.items()
+        )
+
+
+class Circuits(Protocol):
+    """Where circuits are shared."""
+
+    def all(self) -> dict[str, Circuit]:
+        """Every circuit that anything is known of, by its provider's name, in one read."""
+        ...
+
+    def replace(self, name: str, old: Circuit, new: Circuit) -> Circuit:
+        """Store `new`, which has a stamp of its own, if `old` is still stored, or nothing; what then is stored.
+
+        A write that was already made by this very call, but never confirmed, counts as made.
+        """
+        ...

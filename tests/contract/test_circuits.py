@@ -1,0 +1,68 @@
+"""What circuits promise: the in-memory fake, DynamoDB as moto plays it, and DynamoDB as MiniStack does."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import moto
+import pytest
+
+from aiserver.aws.circuits import DynamoCircuits
+from aiserver.providers.circuit import Circuit, Circuits, Tally
+from tests import moto_stack
+from tests.contract.conftest import embedded, table_properties
+from tests.fakes import FakeCircuits, FakeClock
+
+TALLY = Tally({1_800_000_000: (1, 2), 1_800_000_003: (0, 1)}, 1_800_000_000_250, (1_800_000_000_500, 1_800_000_003_000))
+
+
+@pytest.fixture(params=["fake", "moto", "ministack"])
+def circuits(request: pytest.FixtureRequest) -> Iterator[Circuits]:
+    if request.param == "fake":
+        yield FakeCircuits()
+    elif request.param == "moto":
+        with moto.mock_aws():
+            moto_stack.client("dynamodb").create_table(**table_properties())
+            yield DynamoCircuits("jobs", moto_stack.client("dynamodb"), FakeClock())
+    else:
+        dynamodb, _ = embedded(request.getfixturevalue("ministack"))
+        dynamodb.create_table(**table_properties())
+        yield DynamoCircuits("jobs", dynamodb, FakeClock())
+        dynamodb.delete_table(TableName="jobs")
+
+
+def test_what_is_stored_is_what_is_read_of_every_provider_at_once(circuits: Circuits) -> None:
+    assert circuits.all() == {}
+    closed, opened = Circuit(TALLY, None, "a"), Circuit(TALLY, 1_800_000_025_000, "b")
+    assert circuits.replace("p", Circuit(), closed) == closed
+    assert circuits.replace("q", Circuit(), opened) == opened
+    assert circuits.all() == {"p": closed, "q": opened}
+    assert circuits.replace("q", opened, Circuit(stamp="c")) == Circuit(stamp="c")
+    assert circuits.all() == {"p": closed, "q": Circuit(stamp="c")}
+
+
+def test_what_another_has_written_meanwhile_stays_and_is_told(circuits: Circuits) -> None:
+    theirs = Circuit(TALLY, None, "theirs")
+    circuits.replace("p", Circuit(), theirs)
+    assert circuits.replace("p", Circuit(), Circuit(stamp="ours")) == theirs
+    assert circuits.replace("p", Circuit(stamp="older"), Circuit(stamp="ours")) == theirs
+    assert circuits.all() == {"p": theirs}
+
+
+def test_a_write_that_was_made_and_never_said_so_is_told_as_made(circuits: Circuits) -> None:
+    ours = Circuit(TALLY, None, "ours")
+    circuits.replace("p", Circuit(), ours)
+    assert circuits.replace("p", Circuit(), ours) == ours
+
+
+def test_one_that_has_been_forgotten_is_written_anew(circuits: Circuits) -> None:
+    ours = Circuit(TALLY, None, "ours")
+    assert circuits.replace("p", Circuit(stamp="forgotten"), ours) == ours
+
+
+def test_of_many_at_once_one_writes(circuits: Circuits) -> None:
+    def write(number: int) -> bool:
+        ours = Circuit(stamp=f"s{number}")
+        return circuits.replace("p", Circuit(), ours) == ours
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(write, range(16))) == 1

@@ -1,0 +1,320 @@
+"""The circuit breaker: what many containers see of a provider decides together whether it is asked."""
+
+import itertools
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiserver.errors import (
+    ProviderAuth,
+    ProviderBusy,
+    ProviderCircuitOpen,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+    UpstreamAnswer,
+)
+from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS, Breaker
+from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, WINDOW_S, Circuit, Tally
+from tests.fakes import FakeCircuits, FakeClock
+
+BAD = ProviderError("bad", upstream_status=500)
+LONG_MS = 27_000
+
+
+class Fleet:
+    """Containers of one stack, which call one provider."""
+
+    def __init__(self, containers: int = 3) -> None:
+        self.clock = FakeClock()
+        self.circuits = FakeCircuits()
+        self.breakers = [Breaker(self.circuits, self.clock) for _ in range(containers)]
+
+    def call(self, container: int = 0, outcome: ProviderError | None = None, *, left_ms: int = LONG_MS) -> bool:
+        """Whether the provider was asked."""
+        breaker = self.breakers[container]
+        self.clock.now += 1
+        try:
+            breaker.check("p")
+            with breaker.watched("p", deadline_ms=self.clock.now + left_ms):
+                if outcome:
+                    raise outcome
+        except ProviderCircuitOpen:
+            return False
+        except ProviderError:
+            pass
+        return True
+
+    def calls(self, outcomes: str, container: int | None = None) -> list[bool]:
+        """One call for each letter, G for good and B for bad, by one container or by each in turn."""
+        return [
+            self.call(i % len(self.breakers) if container is None else container, None if letter == "G" else BAD)
+            for i, letter in enumerate(outcomes)
+        ]
+
+
+def test_after_five_failures_in_a_row_it_is_not_asked() -> None:
+    fleet = Fleet()
+    assert all(fleet.calls("B" * ROW, container=0))
+    assert not fleet.call(0)
+
+
+def test_failures_that_different_containers_saw_are_counted_together_and_seen_by_all_within_the_cache_s_time() -> None:
+    fleet = Fleet(4)
+    fleet.call(3)
+    fleet.calls("B" * ROW, container=None)
+    fleet.clock.now += CACHE_MS
+    assert [fleet.call(container) for container in range(4)] == [False] * 4
+
+
+def test_one_that_goes_well_in_between_breaks_the_row_whoever_saw_it() -> None:
+    fleet = Fleet(2)
+    fleet.calls("BBBB", container=0)
+    assert fleet.call(1)
+    assert all(fleet.calls("BBBB", container=0))
+    assert fleet.call(0)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "opens"),
+    [
+        ("BBBGBBBGB", False),  # nine calls are too few
+        ("BBBGBBBGBG", True),
+        ("BBGBGBGBGG", False),  # just half
+        ("GGGGGBBBBG", False),
+    ],
+)
+def test_more_than_half_of_at_least_ten_open_it(outcomes: str, opens: bool) -> None:
+    fleet = Fleet(1)
+    assert all(fleet.calls(outcomes))
+    assert (fleet.circuits.stored["p"].ask_at is not None) == opens
+
+
+def test_what_was_a_minute_ago_counts_no_more() -> None:
+    fleet = Fleet(1)
+    fleet.calls("BBBGBBBG")
+    fleet.clock.now += WINDOW_S * 1000
+    assert all(fleet.calls("BBGBBG"))
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        ProviderRejected("no", upstream=UpstreamAnswer(400, {}, b"{}")),
+        ProviderRateLimited("slow down", upstream_status=429),
+        ProviderAuth("our key", upstream_status=401),
+        ProviderError("404 in HTML", upstream_status=404),
+        ProviderBusy("full"),
+    ],
+)
+def test_a_refusal_and_slow_down_are_no_failures(outcome: ProviderError) -> None:
+    fleet = Fleet(1)
+    assert all(fleet.call(outcome=outcome) for _ in range(2 * LEAST))
+    assert fleet.circuits.stored == {}
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        ProviderUnavailable("no connection"),
+        ProviderUnavailable("loading", upstream_status=503),
+        ProviderTimeout("silent", may_be_billed=True),
+        ProviderTimeout("its proxy gave up", upstream_status=504),
+        ProviderError("not JSON", may_be_billed=True),
+    ],
+)
+def test_no_answer_and_a_bad_one_are_failures(outcome: ProviderError) -> None:
+    fleet = Fleet(1)
+    for _ in range(ROW):
+        fleet.call(outcome=outcome)
+    assert not fleet.call()
+
+
+def test_a_call_that_had_but_a_moment_says_nothing_of_its_provider() -> None:
+    fleet = Fleet(1)
+    silent = ProviderTimeout("silent", may_be_billed=True)
+    assert all(fleet.call(outcome=silent, left_ms=PATIENCE_MS - 1) for _ in range(ROW + 1))
+    for _ in range(ROW):
+        fleet.call(outcome=silent, left_ms=PATIENCE_MS)
+    assert not fleet.call()
+
+
+def opened(containers: int = 3) -> Fleet:
+    fleet = Fleet(containers)
+    fleet.calls("B" * ROW, container=0)
+    fleet.clock.now += OPEN_MS
+    return fleet
+
+
+def test_of_all_who_would_ask_an_open_one_again_one_real_call_is_the_trial() -> None:
+    fleet = opened(8)
+    barrier, release = threading.Barrier(8), threading.Event()
+    under_way = threading.Semaphore(0)
+
+    def ask(container: int) -> bool:
+        breaker = fleet.breakers[container]
+        barrier.wait(60)
+        try:
+            with breaker.watched("p", deadline_ms=fleet.clock.now + LONG_MS):
+                under_way.release()
+                assert release.wait(60)
+        except ProviderCircuitOpen:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, container) for container in range(8)]
+        assert under_way.acquire(timeout=60)
+        refused = [one.result() for one in itertools.islice(as_completed(asked, timeout=60), 7)]
+        release.set()
+    assert refused == [False] * 7
+
+
+def test_a_trial_that_goes_well_closes_it_for_all() -> None:
+    fleet = opened()
+    assert fleet.call(1)
+    fleet.clock.now += CACHE_MS
+    assert all(fleet.calls("GGG"))
+
+
+def test_a_trial_that_is_refused_closes_it_too_since_somebody_answered() -> None:
+    fleet = opened()
+    assert fleet.call(1, ProviderRejected("no", upstream_status=400))
+    assert all(fleet.calls("GG", container=1))
+
+
+def test_a_trial_that_fails_leaves_it_open_for_as_long_again() -> None:
+    fleet = opened()
+    assert fleet.call(1, BAD)
+    fleet.clock.now += OPEN_MS - 10
+    assert not any(fleet.calls("GGG"))
+    fleet.clock.now += 10
+    assert fleet.call(2)
+
+
+def test_a_trial_that_is_never_heard_of_again_leaves_it_to_another() -> None:
+    fleet = opened()
+
+    class Killed(BaseException):
+        pass
+
+    with pytest.raises(Killed), fleet.breakers[1].watched("p", deadline_ms=fleet.clock.now + LONG_MS):
+        raise Killed
+    assert not fleet.call(2)
+    fleet.clock.now += OPEN_MS
+    assert fleet.call(2)
+
+
+def test_calls_that_were_under_way_when_it_opened_do_not_keep_it_open() -> None:
+    fleet = Fleet(1)
+
+    def slow() -> None:
+        with fleet.breakers[0].watched("p", deadline_ms=fleet.clock.now + LONG_MS):
+            fleet.calls("B" * ROW)
+            fleet.clock.now += OPEN_MS - 1
+            raise BAD
+
+    with pytest.raises(ProviderError):
+        slow()
+    fleet.clock.now += 1
+    assert fleet.call()
+
+
+@given(down_s=st.integers(1, 300), gap_ms=st.integers(200, 9000), containers=st.integers(1, 5), seed=st.integers())
+def test_it_is_used_again_within_a_minute_of_its_recovery(down_s: int, gap_ms: int, containers: int, seed: int) -> None:
+    fleet, chance = Fleet(containers), random.Random(seed)
+    recovery = fleet.clock.now + down_s * 1000
+    while fleet.clock.now < recovery + 60_000 - gap_ms:
+        is_up = fleet.clock.now >= recovery
+        if fleet.call(chance.randrange(containers), None if is_up else BAD) and is_up:
+            return
+        fleet.clock.now += gap_ms
+    pytest.fail("it recovered a minute ago and was not asked")
+
+
+def test_a_day_in_which_nothing_fails_costs_one_read_each_five_seconds_and_no_write() -> None:
+    fleet = Fleet(1)
+    for _ in range(1000):
+        assert fleet.call()
+        fleet.clock.now += 100
+    assert (fleet.circuits.reads, fleet.circuits.writes) == (20, 0)
+
+
+def test_who_cannot_read_or_write_circuits_asks_the_provider() -> None:
+    fleet = Fleet(1)
+
+    def away(*_: object) -> None:
+        raise ConnectionError("DynamoDB is away")
+
+    fleet.circuits.all = fleet.circuits.replace = away
+    assert all(fleet.calls("B" * (2 * LEAST) + "G"))
+
+
+def test_what_could_not_be_told_is_told_with_what_comes_next() -> None:
+    fleet = Fleet(1)
+    stored = fleet.circuits.replace
+
+    def away(*_: object) -> Circuit:
+        raise ConnectionError("DynamoDB is away")
+
+    fleet.circuits.replace = away
+    fleet.calls("B" * (ROW - 1))
+    fleet.circuits.replace = stored
+    fleet.calls("B")
+    assert not fleet.call()
+
+
+def test_two_who_write_at_once_lose_no_failure() -> None:
+    fleet = Fleet(2)
+    for breaker in fleet.breakers:
+        breaker.check("p")  # both know the same
+    fleet.calls("B" * ROW)
+    fleet.clock.now += CACHE_MS
+    assert not fleet.call(0)
+
+
+def test_a_crowd_s_good_calls_outweigh_its_bad_ones_though_none_is_told_while_all_is_well() -> None:
+    fleet = Fleet(20)
+    for number in range(2000):
+        is_bad = number > 100 and number % 7 in (0, 3)  # 29 %
+        assert fleet.call(number % 20, BAD if is_bad else None)
+        fleet.clock.now += 50
+    assert sum(bad for _, bad in fleet.circuits.stored["p"].tally.seconds.values()) > 300
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=80))
+def test_it_opens_exactly_when_the_rule_says(calls: list[tuple[bool, int]]) -> None:
+    circuit, seen, now = Circuit(), list[tuple[int, bool]](), 1_800_000_000_000
+    for is_good, wait_s in calls:
+        now += wait_s * 1000 + 1
+        seen.append((now, is_good))
+        circuit = circuit.after(Tally.of(now, is_good=is_good), now)
+        lately = [good for at, good in seen if at // 1000 > now // 1000 - WINDOW_S]
+        row = next((i for i, (_, good) in enumerate(reversed(seen)) if good), len(seen))
+        opens = row >= ROW or (len(lately) >= LEAST and 2 * sum(lately) < len(lately))
+        assert (circuit.ask_at is not None) == opens
+        if opens:
+            return
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 10_000), st.integers(0, 2)), max_size=30), st.randoms())
+def test_outcomes_told_late_and_in_bundles_come_to_the_same(
+    calls: list[tuple[bool, int, int]], chance: random.Random
+) -> None:
+    now, whole = 1_800_000_000_000, Tally()
+    bundles = [Tally(), Tally(), Tally()]
+    for is_good, wait_ms, container in calls:
+        now += wait_ms
+        whole = whole.plus(Tally.of(now, is_good=is_good), now)
+        bundles[container] = bundles[container].plus(Tally.of(now, is_good=is_good), now)
+    chance.shuffle(bundles)
+    told = Tally()
+    for bundle in bundles:
+        told = told.plus(bundle, now)
+    assert told == whole.plus(Tally(), now)
