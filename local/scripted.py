@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -68,18 +69,20 @@ class ScriptedProvider:
             disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
-                listed = [{"id": name, "object": "model", "created": 0, "owned_by": "scripted"} for name in MODELS]
-                self._send(200, json.dumps({"object": "list", "data": listed}).encode())
+                self._answer(lambda _body: (200, models()))
 
             def do_POST(self) -> None:
+                self._answer(lambda body: answer(self.path, body, next(count)))
+
+            def _answer(self, unscripted: Callable[[bytes], tuple[int, bytes]]) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                provider.requests.append(Recorded("POST", self.path, headers, body, self.client_address[1]))
+                provider.requests.append(Recorded(self.command, self.path, headers, body, self.client_address[1]))
                 time.sleep(provider.takes_s)
                 if provider._script:
                     self._play(provider._script.popleft())
                 else:
-                    self._send(*answer(self.path, body, next(count)))
+                    self._send(*unscripted(body))
 
             def _play(self, scripted: Scripted) -> None:
                 if scripted.hold:
@@ -116,6 +119,12 @@ class ScriptedProvider:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def models() -> bytes:
+    """The list of its models."""
+    listed = [{"id": name, "object": "model", "created": 0, "owned_by": "scripted"} for name in MODELS]
+    return json.dumps({"object": "list", "data": listed}).encode()
 
 
 def answer(path: str, body: bytes, number: int) -> tuple[int, bytes]:

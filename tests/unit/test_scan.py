@@ -104,3 +104,13 @@ def test_a_large_text_of_any_kind_takes_no_memory_worth_naming(unit: str) -> Non
         tracemalloc.stop()
     assert found == {"usage": b'{"n":1}'}
     assert peak < 3 * MB  # itself as Python's text, at most; built, they would take up to 30 MB
+
+
+@given(st.sampled_from(["", "\ufeff"]), st.sampled_from(["", " \n"]), VALUES)
+def test_the_one_element_of_an_array_is_found_as_it_stands_and_anything_else_left(
+    mark: str, space: str, value: Any
+) -> None:
+    inner = json.dumps(value)
+    assert scan.sole(f"{mark}{space}[{space}{inner}{space}]".encode()) == inner.encode()
+    for other in (f"[{inner},{inner}]", "[]", f"[{inner}", f'{{"a":[{inner}]}}'):
+        assert scan.sole(other.encode()) == other.encode()

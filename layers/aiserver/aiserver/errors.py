@@ -119,6 +119,10 @@ class UpstreamAnswer:
     body: bytes
     usage: str | None = None
 
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
 
 class ProviderError(AiServerError):
     status = 502

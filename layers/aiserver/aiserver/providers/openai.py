@@ -1,39 +1,31 @@
-"""OpenAI's protocol: OpenAI itself, and whatever else speaks it (vLLM, llama.cpp, Ollama's /v1, OpenRouter, …).
+"""OpenAI's protocol: OpenAI itself, and whatever else speaks it (the rows of catalogue.py, and others).
 
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
 import io
-import json
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpcore
 import httpx
 
 from aiserver.clock import Clock
-from aiserver.errors import (
-    ProviderAuth,
-    ProviderError,
-    ProviderRateLimited,
-    ProviderRejected,
-    ProviderTimeout,
-    ProviderUnavailable,
-    UpstreamAnswer,
-)
+from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
+from aiserver.providers.answers import MAX_ERROR_BYTES, failure, judged, model_ids
 from aiserver.providers.provider import Provider
 from aiserver.providers.transport import DeadlineBackend, Transport, total_deadline
-from aiserver.wire import scan
 from aiserver.wire.dates import retry_after_s
 
 PATHS = {"chat.completions": "/chat/completions", "embeddings": "/embeddings", "responses": "/responses"}
+MODELS_PATH = "/models"
+BEARER_HEADER = "authorization"  # any other header carries the key bare
 RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
 RELAYED_PREFIX = "x-ratelimit-"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # far beyond any chat answer; keeps one upstream from filling the memory
+MAX_LIST_BYTES = 16 * 1024 * 1024  # far beyond any list of models
 CONNECT_S = 10
 KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
-GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
-MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
-MAX_USAGE_BYTES = 2048  # kept with the job
 
 
 def client() -> httpx.Client:
@@ -41,6 +33,17 @@ def client() -> httpx.Client:
     transport = Transport(DeadlineBackend(CONNECT_S), keep_alive_s=KEEP_ALIVE_S)
     none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # one caller's would go out with another's request
     return httpx.Client(transport=transport, cookies=none, trust_env=False)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is sent to a provider but for its key, and how much of the answer is taken."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes | None
+    max_answer_bytes: int
 
 
 class OpenAi:
@@ -66,36 +69,62 @@ class OpenAi:
         `deadline_s` is total wall time in seconds, from connecting to the last byte.
 
         Raises: ProviderUnavailable (nothing was sent), ProviderTimeout (sent, outcome unknown), ProviderRateLimited,
-        ProviderAuth, ProviderRejected (other 4xx, final), ProviderError (5xx, or not JSON).
+        ProviderAuth, ProviderRejected (other 4xx, final), ProviderError (5xx, not JSON, or 200 with an error).
         """
         headers = {"content-type": "application/json"}
-        if api_key:
-            headers["authorization"] = f"Bearer {api_key}"
         if idempotency_key:
             headers["idempotency-key"] = idempotency_key
-        url = provider.base_url.rstrip("/") + PATHS[operation]
+        asked = _Request("POST", PATHS[operation], headers, body, MAX_ANSWER_BYTES)
+        answer = self._exchange(provider, asked, api_key, deadline_s)
+        wait_s = self._wait_s(answer)
+        return judged(provider, operation, answer, model_is_configured=model_is_configured, wait_s=wait_s)
+
+    def models(self, provider: Provider, *, api_key: str | None, deadline_s: float) -> list[str]:
+        """The ids of the models that the provider lists, sorted, as a request would name them.
+
+        Raises: what `call` raises; ProviderError where the answer is no list.
+        """
+        asked = _Request("GET", MODELS_PATH, {}, None, MAX_LIST_BYTES)
+        answer = self._exchange(provider, asked, api_key, deadline_s)
+        if not answer.is_success:
+            raise failure(provider, answer, model_is_configured=False, wait_s=self._wait_s(answer))
+        return model_ids(provider, answer)
+
+    def _exchange(self, provider: Provider, asked: _Request, api_key: str | None, deadline_s: float) -> UpstreamAnswer:
+        """Whatever it answers, read to its end. Raises: where there is no answer, what that means."""
+        name = provider.name
+        headers = asked.headers | _credential(provider, api_key)
+        url = provider.base_url.rstrip("/") + asked.path
+        sent = self._http.stream(asked.method, url, content=asked.body, headers=headers)
         try:
-            with total_deadline(deadline_s), self._http.stream("POST", url, content=body, headers=headers) as response:
+            with total_deadline(deadline_s), sent as response:
                 status, answered = response.status_code, _relayed(response.headers)
-                content = _read(response)
+                content = _read(response, asked.max_answer_bytes)
         except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.WriteError, httpcore.WriteTimeout) as error:
-            raise ProviderUnavailable(f"Provider {provider.name} cannot be reached") from error
+            raise ProviderUnavailable(f"Provider {name} cannot be reached") from error
         except (httpcore.LocalProtocolError, UnicodeEncodeError):  # nothing was sent; its words would tell the key
-            raise ProviderAuth(f"The key of provider {provider.name} cannot stand in a header") from None
+            raise ProviderAuth(f"The key of provider {name} cannot stand in a header") from None
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpx.DecodingError) as error:
-            raise ProviderTimeout(f"Provider {provider.name} did not answer in time", may_be_billed=True) from error
+            raise ProviderTimeout(f"Provider {name} did not answer in time", may_be_billed=True) from error
         except httpx.RemoteProtocolError as error:  # httpx looks where a redirect leads, though it is not followed
-            raise ProviderError(f"Provider {provider.name} answered with a redirect to nowhere") from error
-        answer = UpstreamAnswer(status, answered, content)
-        wait_s = retry_after_s(answered.get("retry-after"), self._clock.now_ms())
-        return _judge(provider, answer, model_is_configured, wait_s)
+            raise ProviderError(f"Provider {name} answered with a redirect to nowhere") from error
+        return UpstreamAnswer(status, answered, content)
+
+    def _wait_s(self, answer: UpstreamAnswer) -> int | None:
+        return retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
 
 
-def _read(response: httpx.Response) -> bytes:
+def _credential(provider: Provider, api_key: str | None) -> dict[str, str]:
+    if not api_key:
+        return {}
+    return {provider.auth_header: f"Bearer {api_key}" if provider.auth_header == BEARER_HEADER else api_key}
+
+
+def _read(response: httpx.Response, max_bytes: int) -> bytes:
     content = io.BytesIO()  # its value is its buffer, not a copy
     for chunk in response.iter_bytes():
         content.write(chunk)
-        if content.tell() > MAX_ANSWER_BYTES:
+        if content.tell() > max_bytes:
             raise ProviderError("The provider's answer is too large", may_be_billed=True)
         if content.tell() > MAX_ERROR_BYTES and not response.is_success:
             break
@@ -104,53 +133,3 @@ def _read(response: httpx.Response) -> bytes:
 
 def _relayed(headers: httpx.Headers) -> dict[str, str]:
     return {k: v for k, v in headers.items() if k in RELAYED or k.startswith(RELAYED_PREFIX)}
-
-
-def _judge(
-    provider: Provider, answer: UpstreamAnswer, model_is_configured: bool, retry_after_s: int | None
-) -> UpstreamAnswer:
-    """The answer, if it is one. Raises: what it means otherwise."""
-    status, told = answer.status, _Told(answer.body)
-    if 200 <= status < 300:
-        if not told.is_object:
-            raise ProviderError(f"Provider {provider.name} answered something that is not JSON", may_be_billed=True)
-        return UpstreamAnswer(status, answer.headers, answer.body, usage=told.usage)
-    message = told.message or f"Provider {provider.name} answered status {status}"
-    if status in (401, 402, 403) or (status == 404 and model_is_configured) or told.code == "insufficient_quota":
-        raise ProviderAuth("The provider refused the gateway's own account or configuration", upstream_status=status)
-    if status in GATEWAY_TIMEOUTS and not told.is_object:
-        raise ProviderTimeout(message, upstream_status=status, may_be_billed=True)
-    if not told.is_object or status < 400:
-        kind = ProviderUnavailable if status == 503 else ProviderRateLimited if status == 429 else ProviderError
-        said = f"Provider {provider.name} answered status {status} without JSON"
-        raise kind(said, retry_after_s=retry_after_s, upstream_status=status)
-    if status == 429:
-        raise ProviderRateLimited(message, upstream=answer, retry_after_s=retry_after_s)
-    if status == 503:
-        raise ProviderUnavailable(message, upstream=answer, retry_after_s=retry_after_s)
-    if status in GATEWAY_TIMEOUTS:
-        raise ProviderTimeout(message, upstream=answer, may_be_billed=True)
-    if status >= 500:
-        raise ProviderError(message, upstream=answer, retry_after_s=retry_after_s)
-    raise ProviderRejected(message, upstream=answer, code=told.code, param=told.param)
-
-
-class _Told:
-    """What an upstream's body says of itself: `error` as an object or a string, `detail`, or `message`."""
-
-    def __init__(self, body: bytes) -> None:
-        found = scan.members(body, "usage", "error", "detail", "message")
-        self.is_object = found is not None
-        found = found or {}
-        usage = found.get("usage", b"")
-        self.usage = usage.decode() if usage[:1] == b"{" and len(usage) <= MAX_USAGE_BYTES else None
-        inner = scan.members(found.get("error", b""), "message", "code", "param") or {}
-        said = (inner.get("message"), found.get("error"), found.get("detail"), found.get("message"))
-        self.message = next((words for words in map(_string, said) if words), "")
-        self.code = _string(inner.get("code")) or ""
-        self.param = _string(inner.get("param"))
-
-
-def _string(text: bytes | None) -> str | None:
-    """What a JSON text says, if it is a string and no longer than an error can be."""
-    return json.loads(text) if text and text[:1] == b'"' and len(text) <= MAX_ERROR_BYTES else None

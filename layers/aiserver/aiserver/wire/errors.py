@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiserver.errors import AiServerError, Conflict, FieldError, InvalidRequest, ProviderError, ProviderTimeout
+from aiserver.wire import scan
 from aiserver.wire import text as json_text
 from aiserver.wire.render import Raw, render
 
@@ -56,9 +57,12 @@ def _response_status(error_code: str, message: str, fields: tuple[FieldError, ..
 
 
 def _relayed(error: ProviderError, upstream: bytes) -> bytes | None:
-    """The upstream's body with responseStatus added; an error object is made where it said so some other way."""
+    """The upstream's body, or the one object of its array, with responseStatus added.
+
+    An error object is made where it said so some other way.
+    """
     try:
-        text = json_text.decode(upstream)
+        text = json_text.decode(scan.sole(upstream))
         value = json_text.parse(text)
     except InvalidRequest:
         return None

@@ -13,6 +13,7 @@ import msgspec
 _CHUNK_BYTES = 1024 * 1024  # decoded at a time, to see whether the whole is UTF-8
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _BOM = b"\xef\xbb\xbf"
+_ARRAY_OF_ONE = msgspec.json.Decoder(tuple[msgspec.Raw])
 
 
 def members(body: bytes, *wanted: str) -> dict[str, bytes] | None:
@@ -32,10 +33,22 @@ def members(body: bytes, *wanted: str) -> dict[str, bytes] | None:
         return None
 
 
+def sole(body: bytes) -> bytes:
+    """The JSON text of the one element of the array in `body`; `body` itself where it is no array of one."""
+    try:
+        return bytes(_ARRAY_OF_ONE.decode(_without_bom(body))[0])
+    except (msgspec.DecodeError, RecursionError):
+        return body
+
+
 def _members(body: bytes, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    found = _decoder(wanted).decode(memoryview(body)[len(_BOM) :] if body.startswith(_BOM) else body)
+    found = _decoder(wanted).decode(_without_bom(body))
     texts = {name: bytes(getattr(found, name)) for name in wanted}
     return {name: text for name, text in texts.items() if text}
+
+
+def _without_bom(body: bytes) -> memoryview:
+    return memoryview(body)[len(_BOM) if body.startswith(_BOM) else 0 :]
 
 
 @cache

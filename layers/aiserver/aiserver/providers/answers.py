@@ -1,0 +1,146 @@
+"""What an upstream's answer of OpenAI's protocol means: an answer, or which of the ProviderErrors."""
+
+import json
+
+import msgspec
+
+from aiserver.errors import (
+    ProviderAuth,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+    UpstreamAnswer,
+)
+from aiserver.providers.provider import Provider
+from aiserver.wire import scan
+
+RESULTS = {"chat.completions": "choices", "embeddings": "data", "responses": "output"}
+GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
+MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
+MAX_USAGE_BYTES = 2048  # kept with the job
+
+# An error's `code`, or its `type` where the code is null, that means the account whatever the status (mostly 429).
+# https://learn.microsoft.com/en-us/microsoft-cloud/dev/dev-proxy/concepts/openai-insufficient-quota
+# https://github.com/BerriAI/litellm/issues/2743 and, with a code of null,
+# https://github.com/Chanzhaoyu/chatgpt-web/issues/1273
+# https://community.openai.com/t/error-message-billing-hard-limit-reached-when-curling-https-api-openai-com-v1-images-generations/74856
+ACCOUNT_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "billing_not_active",
+        "billing_hard_limit_reached",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "project_spend_limit_exceeded",
+    }
+)
+
+
+def judged(
+    provider: Provider, operation: str, answer: UpstreamAnswer, *, model_is_configured: bool, wait_s: int | None
+) -> UpstreamAnswer:
+    """The answer, if it is one, with its usage. Raises: what it means otherwise."""
+    if not answer.is_success:
+        raise failure(provider, answer, model_is_configured=model_is_configured, wait_s=wait_s)
+    told = _Told(answer.body)
+    if not told.is_object:
+        raise ProviderError(f"Provider {provider.name} answered something that is not JSON", may_be_billed=True)
+    if told.is_error and not _holds(answer.body, RESULTS[operation]):
+        raise _failed_late(provider, answer, told)
+    return UpstreamAnswer(answer.status, answer.headers, answer.body, usage=told.usage)
+
+
+def failure(
+    provider: Provider, answer: UpstreamAnswer, *, model_is_configured: bool, wait_s: int | None
+) -> ProviderError:
+    """What an answer means that is none."""
+    status, told = answer.status, _Told(scan.sole(answer.body))
+    message = told.message or f"Provider {provider.name} answered status {status}"
+    if status in (401, 402, 403) or (status == 404 and model_is_configured) or _is_ours(provider, status, told):
+        return _refused_us(status)
+    if status in GATEWAY_TIMEOUTS and not told.is_object:
+        return ProviderTimeout(message, upstream_status=status, may_be_billed=True)
+    if not told.is_object or status < 400:
+        kind = ProviderUnavailable if status == 503 else ProviderRateLimited if status == 429 else ProviderError
+        said = f"Provider {provider.name} answered status {status} without JSON"
+        return kind(said, retry_after_s=wait_s, upstream_status=status)
+    if status == 429:
+        return ProviderRateLimited(message, upstream=answer, retry_after_s=wait_s)
+    if status == 503:
+        return ProviderUnavailable(message, upstream=answer, retry_after_s=wait_s)
+    if status in GATEWAY_TIMEOUTS:
+        return ProviderTimeout(message, upstream=answer, may_be_billed=True)
+    if status >= 500:
+        return ProviderError(message, upstream=answer, retry_after_s=wait_s)
+    return ProviderRejected(message, upstream=answer, code=told.code, param=told.param)
+
+
+def model_ids(provider: Provider, answer: UpstreamAnswer) -> list[str]:
+    """The ids of a list of models, sorted, without the row's prefix. Raises: ProviderError where it is no list."""
+    try:
+        listed = _LIST.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ProviderError(f"Provider {provider.name} answered something that is no list of models") from None
+    models = listed.data if isinstance(listed, _Listed) else listed
+    return sorted({model.id.removeprefix(provider.row.id_prefix) for model in models})
+
+
+def _holds(body: bytes, member: str) -> bool:
+    return (scan.members(body, member) or {}).get(member, b"null") != b"null"
+
+
+def _failed_late(provider: Provider, answer: UpstreamAnswer, told: "_Told") -> ProviderError:
+    """An error with status 200: it failed once the status was out, and may be billed for what it made until then."""
+    if _is_ours(provider, answer.status, told):
+        return _refused_us(answer.status, may_be_billed=True)
+    message = told.message or f"Provider {provider.name} answered status {answer.status} with an error"
+    return ProviderError(message, upstream=answer, may_be_billed=True)
+
+
+def _is_ours(provider: Provider, status: int, told: "_Told") -> bool:
+    """Whether our key or account is meant, though the status alone does not say so."""
+    if told.code in ACCOUNT_CODES or told.type in ACCOUNT_CODES:
+        return True
+    return any(status == known.status and told.message.startswith(known.words) for known in provider.row.refusals)
+
+
+def _refused_us(status: int, *, may_be_billed: bool = False) -> ProviderError:
+    said = "The provider refused the gateway's own account or configuration"  # its own words may show part of the key
+    return ProviderAuth(said, upstream_status=status, may_be_billed=may_be_billed)
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Listed(msgspec.Struct):
+    data: list[_Model]
+
+
+_LIST = msgspec.json.Decoder(_Listed | list[_Model])  # Together lists without an object around
+
+
+class _Told:
+    """What an upstream's body says of itself: `error` as an object or a string, `detail`, or `message`."""
+
+    def __init__(self, body: bytes) -> None:
+        found = scan.members(body, "usage", "error", "detail", "message")
+        self.is_object = found is not None
+        found = found or {}
+        usage, error = found.get("usage", b""), found.get("error", b"null")
+        self.is_error = error != b"null"
+        self.usage = usage.decode() if usage[:1] == b"{" and len(usage) <= MAX_USAGE_BYTES else None
+        inner = scan.members(error, "message", "type", "code", "param") or {}
+        said = (inner.get("message"), error, found.get("detail"), found.get("message"))
+        self.message = next((words for words in map(_string, said) if words), "")
+        self.code = _string(inner.get("code")) or ""
+        self.type = _string(inner.get("type")) or ""
+        self.param = _string(inner.get("param"))
+
+
+def _string(text: bytes | None) -> str | None:
+    """What a JSON text says, if it is a string and no longer than an error can be."""
+    return json.loads(text) if text and text[:1] == b'"' and len(text) <= MAX_ERROR_BYTES else None
