@@ -58,12 +58,14 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  #
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m docs.cost --check
 	$(BIN)/python -m docs.security --check
+	$(BIN)/python -m docs.catalogue --check
 	$(BIN)/python -m benchmarks.page --check
 
 docs: $(VENV)/local.installed $(VENV)/test.installed  ## write what the docs take from the code
 	@$(BIN)/python -m docs.generate
 	@$(BIN)/python -m docs.cost
 	@$(BIN)/python -m docs.security
+	@$(BIN)/python -m docs.catalogue
 	@$(BIN)/python -m benchmarks.page
 
 mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of the job machine held by a test? (minutes)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiserver.providers.catalogue import CATALOGUE
 from local.ministack import CloudFailed
 from local.scripted import MODELS, ScriptedProvider
 
 OLLAMA = "http://127.0.0.1:11434"
-OPENAI = "https://api.openai.com/v1"
 OPENAI_MODEL = "gpt-4o-mini"  # cheap, and every account has it; OPENAI_MODEL names another
 LOOK_S = 1.0
 DEMO_MODELS = ("llama3:8b", "gpt-4-turbo")
@@ -41,13 +41,14 @@ def choose(environment: Mapping[str, str]) -> Generator[Upstream]:
         yield Upstream(text, environment, f"Answers come from the providers of {file}.")
     elif environment.get("OPENAI_API_KEY"):
         model = environment.get("OPENAI_MODEL", OPENAI_MODEL)
-        base_url = environment.get("OPENAI_BASE_URL", OPENAI)
+        base_url = environment.get("OPENAI_BASE_URL", CATALOGUE["openai"].base_url)
         models = {**dict.fromkeys(DEMO_MODELS, model), "*": ""}
-        openai = {"name": "openai", "base_url": base_url, "api_key_var": "OPENAI_API_KEY", "models": models}
-        yield _upstream(openai, environment, f"Answers come from OpenAI ({base_url}), {_aliases(model)}.")
+        openai = {"name": "openai", "preset": "openai", "api_key_var": "OPENAI_API_KEY", "models": models}
+        sentence = f"Answers come from OpenAI ({base_url}), {_aliases(model)}."
+        yield _upstream({**openai, "base_url": base_url}, environment, sentence)
     elif model := _ollama_model():
         models = {**dict.fromkeys(DEMO_MODELS, model), "*": ""}
-        ollama = {"name": "ollama", "base_url": f"{OLLAMA}/v1", "queue": "gpu", "models": models}
+        ollama = {"name": "ollama", "preset": "ollama", "base_url": f"{OLLAMA}/v1", "models": models}
         yield _upstream(ollama, environment, f"Answers come from Ollama on this machine, {_aliases(model)}.")
     else:
         with ScriptedProvider() as scripted:

@@ -12,7 +12,9 @@ from typing import Any, Literal
 Operation = Literal["chat.completions", "embeddings", "responses"]
 Queue = Literal["hosted", "gpu"]
 
+CHAT: tuple[Operation, ...] = ("chat.completions",)
 CHAT_AND_EMBEDDINGS: tuple[Operation, ...] = ("chat.completions", "embeddings")
+CHAT_AND_RESPONSES: tuple[Operation, ...] = ("chat.completions", "responses")
 ALL_OPERATIONS: tuple[Operation, ...] = ("chat.completions", "embeddings", "responses")
 
 
@@ -26,7 +28,10 @@ class Quirk:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that means our own key, though its status blames the request: this status, these words in its body."""
+    """An answer that means our own key, though its status blames the request: this status, a message that starts so.
+
+    It must be the start: an error may quote the request further on, and no caller may pass as our key's trouble.
+    """
 
     status: int
     words: str
@@ -38,8 +43,8 @@ class Preset:
     """One row. A `{part}` of `base_url` is the operator's own, who then has to write the whole `base_url`.
 
     `auth_header` carries the key: as `Bearer …` if it is `authorization`, bare in any other.
-    `lists_models` is whether `GET {base_url}/models` answers, for free; `id_prefix` is what its ids carry besides.
-    `stream_usage` is whether `stream_options.include_usage` may be sent to it.
+    `lists_models` is whether `GET {base_url}/models` tells, for free, what may be asked for; `id_prefix` is what its
+    ids carry besides. `stream_usage` is whether `stream_options.include_usage` is known to be taken.
     """
 
     title: str
@@ -50,7 +55,7 @@ class Preset:
     operations: tuple[Operation, ...] = CHAT_AND_EMBEDDINGS
     lists_models: bool = True
     id_prefix: str = ""
-    stream_usage: bool = True
+    stream_usage: bool = False
     refusals: tuple[Refusal, ...] = ()
     quirks: tuple[Quirk, ...] = ()
 
@@ -62,22 +67,269 @@ class Preset:
 
 
 # A server that no row knows; nothing is presumed of it but the protocol.
-UNKNOWN = Preset("any other server", "{base_url}", "https://platform.openai.com/docs/api-reference", stream_usage=False)
+UNKNOWN = Preset("any other server", "{base_url}", "https://platform.openai.com/docs/api-reference")
 
-CATALOGUE: Mapping[str, Preset] = MappingProxyType(
-    {
-        "openai": Preset(
-            "OpenAI",
-            "https://api.openai.com/v1",
-            "https://platform.openai.com/docs/api-reference",
-            operations=ALL_OPERATIONS,
+HOSTED = {
+    "openai": Preset(
+        "OpenAI",
+        "https://api.openai.com/v1",
+        "https://platform.openai.com/docs/api-reference",
+        operations=ALL_OPERATIONS,
+        stream_usage=True,
+    ),
+    "azure": Preset(
+        "Azure OpenAI (v1)",
+        "https://{resource}.openai.azure.com/openai/v1",
+        "https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle",
+        auth_header="api-key",
+        operations=ALL_OPERATIONS,
+        lists_models=False,
+        quirks=(
+            Quirk(
+                "A model's name is that of its deployment.",
+                "https://github.com/openai/openai-node/pull/1692",
+            ),
+            Quirk(
+                "With a key it lists Azure's whole catalogue, not what is deployed.",
+                "https://docs.rs/crate/prompty-foundry/latest/source/src/models.rs",
+            ),
         ),
-        "vllm": Preset(
-            "vLLM",
-            "http://{host}:8000/v1",
-            "https://docs.vllm.ai/en/latest/serving/openai_compatible_server/",
-            queue="gpu",
-            operations=ALL_OPERATIONS,
+    ),
+    "bedrock": Preset(
+        "Amazon Bedrock (bedrock-runtime)",
+        "https://bedrock-runtime.{region}.amazonaws.com/openai/v1",
+        "https://docs.aws.amazon.com/bedrock/latest/userguide/inference-responses-api.html",
+        operations=CHAT_AND_RESPONSES,
+        lists_models=False,
+        quirks=(
+            Quirk(
+                "Its models are listed by AWS's own API only.",
+                "https://docs.aws.amazon.com/bedrock/latest/userguide/models-get-info.md",
+            ),
         ),
-    }
-)
+    ),
+    "bedrock-mantle": Preset(
+        "Amazon Bedrock (bedrock-mantle)",
+        "https://bedrock-mantle.{region}.api.aws/v1",
+        "https://docs.aws.amazon.com/bedrock/latest/userguide/models-get-info.md",
+        operations=CHAT_AND_RESPONSES,
+        quirks=(
+            Quirk(
+                "Some models are served below `/openai/v1` instead, and refused on this route.",
+                "https://docs.aws.amazon.com/bedrock/latest/userguide/inference-responses-api.html",
+            ),
+        ),
+    ),
+    "deepseek": Preset(
+        "DeepSeek",
+        "https://api.deepseek.com",
+        "https://share.apidog.com/apidoc/docs-site/747793",
+        operations=CHAT,
+        quirks=(
+            Quirk(
+                "Sends empty lines while a request waits, and hangs up when it has not begun after 10 minutes.",
+                "https://api-docs.deepseek.com/quick_start/rate_limit",
+            ),
+        ),
+    ),
+    "fireworks": Preset(
+        "Fireworks AI",
+        "https://api.fireworks.ai/inference/v1",
+        "https://docs.getbifrost.ai/providers/supported-providers/fireworks",
+        operations=ALL_OPERATIONS,
+        quirks=(
+            Quirk(
+                "A stream tells its usage in the last chunk, unasked.",
+                "https://docs.fireworks.ai/tools-sdks/openai-compatibility",
+            ),
+            Quirk(
+                "`max_tokens` beyond the context is lowered, not refused.",
+                "https://docs.fireworks.ai/tools-sdks/openai-compatibility",
+            ),
+        ),
+    ),
+    "gemini": Preset(
+        "Gemini, by its OpenAI-compatible endpoint",
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "https://ai.google.dev/gemini-api/docs/openai",
+        id_prefix="models/",
+        stream_usage=True,
+        refusals=(
+            Refusal(400, "API key not valid", "https://github.com/cequence-io/openai-scala-client/issues/109"),
+            Refusal(400, "User location is not supported", "https://github.com/FoundationAgents/OpenManus/issues/803"),
+        ),
+        quirks=(
+            Quirk(
+                "An error is an array of one object, and a member that it does not know is one (400).",
+                "https://github.com/SuzumiyaAkizuki/ComfyUI-NewBie-LLM-Formatter/issues/3",
+            ),
+            Quirk(
+                "Lists ids with `models/` before them, and refuses those in requests.",
+                "https://github.com/OpenCoworkAI/open-codesign/pull/186",
+            ),
+            Quirk(
+                "A key that is not valid, or a region that is not served, is a 400.",
+                "https://github.com/FoundationAgents/OpenManus/issues/803",
+            ),
+        ),
+    ),
+    "groq": Preset(
+        "Groq",
+        "https://api.groq.com/openai/v1",
+        "https://console.groq.com/docs/openai",
+        operations=CHAT_AND_RESPONSES,
+        quirks=(
+            Quirk(
+                "Refuses `logprobs`, `logit_bias`, `top_logprobs`, `messages[].name` and an `n` over 1 (400).",
+                "https://console.groq.com/docs/openai",
+            ),
+        ),
+    ),
+    "mistral": Preset(
+        "Mistral",
+        "https://api.mistral.ai/v1",
+        "https://github.com/mistralai/platform-docs-public/blob/main/openapi.yaml",
+        quirks=(
+            Quirk(
+                "Refuses members it does not know (422), among them `max_completion_tokens`; the error has no `error`.",
+                "https://github.com/editor-code-assistant/eca/issues/231",
+            ),
+            Quirk(
+                "Refuses `stream_options.include_usage` (422), and tells a stream's usage unasked.",
+                "https://github.com/dnakov/anon-kode/issues/53",
+            ),
+        ),
+    ),
+    "openrouter": Preset(
+        "OpenRouter",
+        "https://openrouter.ai/api/v1",
+        "https://openrouter.ai/docs/api/reference/errors-and-debugging",
+        operations=ALL_OPERATIONS,
+        quirks=(
+            Quirk(
+                "Answers 200 with an `error` where the model fails while it writes.",
+                "https://openrouter.ai/docs/api/reference/errors-and-debugging",
+            ),
+            Quirk(
+                "A 403 may also mean that moderation flagged the prompt; here it counts as the gateway's key.",
+                "https://openrouter.ai/docs/api/reference/errors-and-debugging",
+            ),
+            Quirk(
+                "Does not list its embedding models.",
+                "https://hex.pm/packages/phoenix_kit_ai/0.10.0/files/lib/phoenix_kit_ai/openrouter_client.ex",
+            ),
+        ),
+    ),
+    "together": Preset(
+        "Together AI",
+        "https://api.together.ai/v1",
+        "https://docs.together.ai/docs/inference/openai-compatibility",
+        quirks=(Quirk("Lists its models as a bare array.", "https://docs.together.ai/reference/models"),),
+    ),
+    "xai": Preset(
+        "xAI",
+        "https://api.x.ai/v1",
+        "https://docs.x.ai/developers/model-capabilities/text/comparison.md",
+        operations=CHAT_AND_RESPONSES,
+        refusals=(Refusal(400, "Incorrect API key provided", "https://github.com/continuedev/continue/issues/10778"),),
+        quirks=(
+            Quirk("A key that is not valid is a 400.", "https://docs.x.ai/developers/debugging"),
+            Quirk(
+                "An error is a string, with `code` beside it.",
+                "https://github.com/nocmt/LLMSearchPlus/issues/2",
+            ),
+        ),
+    ),
+}
+
+SELF_HOSTED = {
+    "vllm": Preset(
+        "vLLM",
+        "http://{host}:8000/v1",
+        "https://docs.vllm.ai/en/v0.32.0/serving/online_serving/",
+        queue="gpu",
+        operations=ALL_OPERATIONS,
+        stream_usage=True,
+    ),
+    "llama-cpp": Preset(
+        "llama.cpp",
+        "http://{host}:{port}/v1",
+        "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
+        queue="gpu",
+        operations=ALL_OPERATIONS,
+        quirks=(
+            Quirk(
+                "Answers 503 `Loading model` until the model is loaded.",
+                "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
+            ),
+            Quirk(
+                "A model's id is the path of its file, unless `--alias` gives it a name.",
+                "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
+            ),
+        ),
+    ),
+    "ollama": Preset(
+        "Ollama, by its `/v1`",
+        "http://{host}:11434/v1",
+        "https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
+        queue="gpu",
+        operations=ALL_OPERATIONS,
+        stream_usage=True,
+        quirks=(
+            Quirk(
+                "Loads a model at its first request, and again after 5 minutes of rest.",
+                "https://github.com/lobehub/lobe-chat/discussions/2310",
+            ),
+            Quirk(
+                "Ignores the key.",
+                "https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
+            ),
+        ),
+    ),
+    "tgi": Preset(
+        "Text Generation Inference",
+        "http://{host}:{port}/v1",
+        "https://github.com/huggingface/text-generation-inference/blob/main/docs/source/messages_api.md",
+        queue="gpu",
+        operations=CHAT,
+        quirks=(
+            Quirk(
+                "An error is a string, with `error_type` beside it; a full queue is a 429.",
+                "https://github.com/huggingface/text-generation-inference/blob/main/docs/openapi.json",
+            ),
+            Quirk(
+                "A generation that fails is a 424, which is relayed like any other 4xx: no other provider is asked.",
+                "https://github.com/huggingface/text-generation-inference/blob/main/docs/openapi.json",
+            ),
+        ),
+    ),
+    "sglang": Preset(
+        "SGLang",
+        "http://{host}:30000/v1",
+        "https://mintlify.com/sgl-project/sglang/backend/openai-compatible-api",
+        queue="gpu",
+        operations=ALL_OPERATIONS,
+        quirks=(
+            Quirk(
+                "Lists one model: what `--served-model-name` says.",
+                "https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/http_server.py",
+            ),
+        ),
+    ),
+    "lm-studio": Preset(
+        "LM Studio",
+        "http://{host}:1234/v1",
+        "https://lmstudio.ai/docs/api/openai-api",
+        queue="gpu",
+        operations=ALL_OPERATIONS,
+        quirks=(
+            Quirk(
+                "Loads a model at its first request, and then lists all that are downloaded.",
+                "https://www.lmstudio.ai/docs/app/api/headless",
+            ),
+            Quirk("Drops a model after an hour of rest.", "https://lmstudio.ai/docs/api/ttl-and-auto-evict"),
+        ),
+    ),
+}
+
+CATALOGUE: Mapping[str, Preset] = MappingProxyType(HOSTED | SELF_HOSTED)
