@@ -49,30 +49,23 @@ def test_without_a_key_no_header_carries_one(auth_header: str, upstream: Scripte
     [
         (400, b'{"error":{"message":"m"}}', ProviderRejected, False),
         (404, b'{"error":{"message":"m"}}', ProviderAuth, False),
-        (401, b"{}", ProviderAuth, False),
         (402, b"{}", ProviderAuth, False),
         (403, b"<html>", ProviderAuth, False),
         (429, b'{"error":{"message":"m"}}', ProviderRateLimited, False),
-        (429, b"slow", ProviderRateLimited, False),
         (429, b'{"error":{"message":"%s","code":"insufficient_quota"}}' % TOO_LONG, ProviderRateLimited, False),
         (400, b'{"x":"%s"}' % TOO_LONG, ProviderError, False),
         (400, b'[{"error":{"message":"m"}}]', ProviderRejected, False),
         (400, b'[{"error":{"message":"m"}},{}]', ProviderError, False),
         (400, b"[]", ProviderError, False),
-        (500, b'{"error":"m"}', ProviderError, False),
-        (503, b"{}", ProviderUnavailable, False),
-        (504, b"<html>", ProviderTimeout, True),
         (524, b'{"error":{"message":"m"}}', ProviderTimeout, True),
-        (200, b"<html>", ProviderError, True),
         (200, b"[]", ProviderError, True),
         (200, b'[{"choices":[]}]', ProviderError, True),
         (204, b"", ProviderError, True),
         (301, b"{}", ProviderError, False),
-        (None, b"", ProviderTimeout, True),
     ],
 )
 def test_each_outcome_has_its_own_meaning(
-    status: int | None, body: bytes, kind: type[ProviderError], billed: bool, upstream: ScriptedProvider
+    status: int, body: bytes, kind: type[ProviderError], billed: bool, upstream: ScriptedProvider
 ) -> None:
     upstream.answer_with(status, body)
     with pytest.raises(ProviderError) as failed:
@@ -197,6 +190,13 @@ def test_a_key_that_no_header_can_hold_is_the_gateway_s_own_trouble_and_no_call(
         ask(provider(upstream.base_url), api_key=key)
     assert (upstream.requests, refused.value.may_be_billed) == ([], False)
     assert key not in str(refused.value)
+
+
+def test_a_caller_who_writes_of_a_bad_key_does_not_pass_for_trouble_with_ours(upstream: ScriptedProvider) -> None:
+    told = {"error": {"message": 'Invalid value at messages[0]: "API key not valid"'}}
+    upstream.answer_with(400, json.dumps(told).encode())
+    with pytest.raises(ProviderRejected):
+        ask(provider(upstream.base_url, preset="gemini"))
 
 
 # --- its list of models ---

@@ -1,17 +1,203 @@
-"""What faults of the network and of providers' servers mean: raw sockets on loopback that do what none should."""
+"""What faults of networks and servers mean, and whether another provider is asked: over raw sockets on loopback.
 
-import socket
-import threading
-from collections.abc import Iterator
+A fault whose outcome is known to be nothing goes on to the next provider; a hosted one's unknown outcome ends the pass.
+"""
+
+import ssl
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from aiserver.errors import ProviderTimeout, ProviderUnavailable
-from aiserver.providers.openai import client
+from aiserver.errors import (
+    ProviderAuth,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
+from aiserver.providers.openai import OpenAi, client
+from aiserver.providers.provider import Provider
 from aiserver.providers.transport import total_deadline
+from aiserver.router import Question, Router
+from aiserver.usecases.ask import Pass
+from aiserver.usecases.ask import ask as ask_in_turn
 from local.scripted import ScriptedProvider
-from tests.providers.asking import ask, provider
+from tests import hostile
+from tests.fakes import FakeClock
+from tests.hostile import Authority, Behaviour, Connection
+from tests.providers.asking import QUESTION, ask, models, provider
+
+SHORT_S = 0.5  # for a deadline that is waited for
+LONG_S = 20
+JSON = "content-type: application/json"
+LATE = b'{"error": {"message": "late", "code": 502}}'
+DATE = "Fri, 15 Jan 2027 08:00:30 GMT"  # 30 s after FakeClock's now
+
+
+def then_hangs(*pieces: bytes) -> Behaviour:
+    """Answers that much, and keeps the connection."""
+
+    def behave(connection: Connection) -> None:
+        hostile.says(*pieces)(connection)
+        hostile.hangs(connection)
+
+    return behave
+
+
+def greets(piece: bytes) -> Behaviour:
+    """Speaks before it is asked."""
+
+    def behave(connection: Connection) -> None:
+        connection.socket.sendall(piece)
+        hostile.hangs(connection)
+
+    return behave
+
+
+def answers(status: int, body: bytes = b"", *lines: str) -> list[Behaviour]:
+    return [hostile.answers(status, JSON, *lines, body=body)]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a server does, and what that means. `goes_on` is whether the next provider is asked after a hosted one.
+
+    An own GPU's is asked after as well where only `may_be_billed` speaks against it.
+    """
+
+    does: Sequence[Behaviour]
+    means: type[ProviderError]
+    may_be_billed: bool = False
+    goes_on: bool = True
+    waits_s: int | None = None
+    deadline_s: float = LONG_S
+    tls: str = ""
+
+
+def billed(does: Sequence[Behaviour], means: type[ProviderError], deadline_s: float = LONG_S) -> Fault:
+    return Fault(does, means, may_be_billed=True, goes_on=False, deadline_s=deadline_s)
+
+
+def late(*does: Behaviour) -> Fault:
+    return billed(does, ProviderTimeout, deadline_s=SHORT_S)
+
+
+FAULTS = {
+    "nobody listens": Fault([], ProviderUnavailable),
+    "a certificate that nobody vouches for": Fault([hostile.hangs], ProviderUnavailable, tls="self-signed"),
+    "a certificate of another host": Fault([hostile.hangs], ProviderUnavailable, tls="of another host"),
+    "no TLS where TLS is spoken": Fault([greets(b"HTTP/1.1 200 OK\r\n\r\n")], ProviderUnavailable, tls="none"),
+    "silence where TLS is spoken": Fault([hostile.hangs], ProviderUnavailable, tls="none", deadline_s=SHORT_S),
+    "silence": late(hostile.hangs),
+    "half a head, and silence": late(then_hangs(b"HTTP/1.1 200 OK\r\nx: ")),
+    "a head, and silence": late(then_hangs(hostile.head(200, JSON, "content-length: 9"))),
+    "a head that drips": late(hostile.drips(200, head_bytes=1000)),
+    "a body that drips": late(hostile.drips(200, body_bytes=1000)),
+    "the end of the connection": billed([hostile.says()], ProviderTimeout),
+    "half a body": billed([hostile.says(hostile.head(200, JSON, "content-length: 9"), b'{"a"')], ProviderTimeout),
+    "no HTTP": billed([hostile.says(b"SSH-2.0-OpenSSH_9.6\r\n")], ProviderTimeout),
+    "a head without end": billed([hostile.floods(b"HTTP/1.1 200 OK\r\nx: ", b"y")], ProviderTimeout),
+    "headers without end": billed([hostile.floods(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n")], ProviderTimeout),
+    "what claims to be gzip": billed(answers(200, b"{}", "content-encoding: gzip"), ProviderTimeout),
+    "200 and a page": billed(answers(200, b"<html>hi</html>"), ProviderError),
+    "200 and nothing": billed(answers(200), ProviderError),
+    "200 and an error": billed(answers(200, LATE), ProviderError),
+    "200 and an error as a string": billed(answers(200, b'{"error": "late"}'), ProviderError),
+    "500 and an error as a string": Fault(answers(500, b'{"error": "broken"}'), ProviderError),
+    "500 and nothing": Fault(answers(500), ProviderError),
+    "503 and a detail": Fault(answers(503, b'{"detail": "loading"}'), ProviderUnavailable),
+    "504 and a page of a proxy": billed(answers(504, b"<html>"), ProviderTimeout),
+    "429 and seconds": Fault(answers(429, b"{}", "retry-after: 7"), ProviderRateLimited, waits_s=7),
+    "429 and a date": Fault(answers(429, b"slow", f"retry-after: {DATE}"), ProviderRateLimited, waits_s=30),
+    "401 and a message": Fault(answers(401, b'{"message": "no"}'), ProviderAuth),
+    "400 and an error as a string": Fault(answers(400, b'{"error": "bad"}'), ProviderRejected, goes_on=False),
+    "422 and a detail": Fault(answers(422, b'{"detail": [{"msg": "bad"}]}'), ProviderRejected, goes_on=False),
+    "413 and a message": Fault(answers(413, b'{"message": "too much"}'), ProviderRejected, goes_on=False),
+    "400 and nothing": Fault(answers(400), ProviderError),
+}
+
+
+@contextmanager
+def having(fault: Fault, queue: str = "hosted") -> Generator[Provider]:
+    """A provider that has the fault."""
+    how = {"name": "first", "priority": 1, "queue": queue, "timeout_s": fault.deadline_s}
+    if not fault.does:
+        with hostile.closed_port() as port:
+            yield provider(f"http://127.0.0.1:{port}/v1", **how)
+        return
+    with hostile.receiver(*fault.does, tls=_tls(fault.tls)) as server:
+        yield provider(f"{'https' if fault.tls else 'http'}://127.0.0.1:{server.port}/v1", **how)
+
+
+def _tls(kind: str) -> ssl.SSLContext | None:
+    if kind == "self-signed":
+        return hostile.self_signed()
+    return AUTHORITY.tls_for("elsewhere.example") if kind == "of another host" else None
+
+
+AUTHORITY = Authority()
+
+
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    AUTHORITY.write_to(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_each_fault_means_what_is_known_of_its_outcome(fault: Fault) -> None:
+    with having(fault) as faulty, pytest.raises(ProviderError) as failed:
+        ask(faulty, deadline_s=fault.deadline_s)
+    error = failed.value
+    assert (type(error), error.may_be_billed, error.retry_after_s) == (fault.means, fault.may_be_billed, fault.waits_s)
+
+
+@pytest.mark.parametrize("queue", ["hosted", "gpu"])
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_the_next_provider_is_asked_only_where_that_cannot_cost_twice_or_costs_nobody(
+    fault: Fault, queue: str, upstream: ScriptedProvider
+) -> None:
+    with having(fault, queue) as faulty:
+        done = in_turn(faulty, provider(upstream.base_url, name="second"))
+    goes_on = fault.goes_on or (queue == "gpu" and fault.may_be_billed)
+    assert len(upstream.requests) == goes_on
+    assert (done.provider, done.attempts, done.unknown) == (
+        "second" if goes_on else "first",
+        1 + goes_on,
+        int(fault.may_be_billed),
+    )
+    assert type(done.error) is (type(None) if goes_on else fault.means)
+
+
+def in_turn(*providers: Provider) -> Pass:
+    """One pass over the providers, as a request makes it."""
+    clock = FakeClock()
+    with client() as http:
+        router = Router(lambda: list(providers), {"openai": OpenAi(http, clock)}, None, clock)
+        deadline_ms = clock.now_ms() + 1000 * LONG_S
+        question = Question("chat.completions", QUESTION)
+        return ask_in_turn(router, question, router.candidates("m"), clock=clock, deadline_ms=deadline_ms)
+
+
+def test_a_provider_whose_authority_is_trusted_is_called_over_tls() -> None:
+    told = hostile.answers(200, JSON, body=b'{"choices": []}')
+    with hostile.receiver(told, tls=AUTHORITY.tls_for("localhost")) as server:
+        assert ask(provider(f"https://localhost:{server.port}/v1")).status == 200
+
+
+def test_a_list_of_models_that_does_not_come_is_waited_for_no_longer_than_was_said() -> None:
+    with hostile.receiver(hostile.hangs) as server, pytest.raises(ProviderTimeout):
+        models(provider(f"http://127.0.0.1:{server.port}/v1"), deadline_s=SHORT_S)
+
+
+def test_a_call_whose_time_is_over_before_it_connects_was_never_made(upstream: ScriptedProvider) -> None:
+    with pytest.raises(ProviderUnavailable):
+        ask(provider(upstream.base_url), deadline_s=0)
+    assert upstream.requests == []
 
 
 def test_no_cookie_of_one_call_goes_out_with_another(upstream: ScriptedProvider) -> None:
@@ -20,56 +206,3 @@ def test_no_cookie_of_one_call_goes_out_with_another(upstream: ScriptedProvider)
             upstream.answer_with(200, b"{}", {"content-type": "application/json", "set-cookie": "a=b; Path=/"})
             http.post(f"{upstream.base_url}/chat/completions", content=b"{}")
     assert "cookie" not in upstream.requests[-1].headers
-
-
-def test_a_provider_that_is_not_there_was_not_asked() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with pytest.raises(ProviderUnavailable) as away:
-        ask(provider(f"http://127.0.0.1:{port}/v1"))
-    assert not away.value.may_be_billed
-
-
-@contextmanager
-def raw_server(*pieces: bytes, pause_s: float) -> Iterator[str]:
-    """Sends the pieces with pauses between them, then says nothing more."""
-    done = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(65_536)
-                for piece in pieces:
-                    connection.sendall(piece)
-                    if done.wait(pause_s):
-                        return
-                done.wait(30)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
-        done.set()
-        thread.join()
-
-
-def test_a_call_whose_time_is_over_before_it_connects_was_never_made(upstream: ScriptedProvider) -> None:
-    upstream.requests.clear()
-    with pytest.raises(ProviderUnavailable):
-        ask(provider(upstream.base_url), deadline_s=0)
-    assert upstream.requests == []
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        (),
-        (b"HTTP/1.1 200 OK\r\n",),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n", *[b"{"] * 50),
-    ],
-)
-def test_the_deadline_is_total_even_against_a_drip(pieces: tuple[bytes, ...]) -> None:
-    with raw_server(*pieces, pause_s=0.05) as base_url, pytest.raises(ProviderTimeout) as late:
-        ask(provider(base_url), deadline_s=0.4)
-    assert late.value.may_be_billed
