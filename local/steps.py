@@ -1,0 +1,59 @@
+"""A walk through the product, printed and judged step by step: what `make demo` and `make real-model` share."""
+
+import queue
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from local.cloud import Cloud
+from local.ministack import CloudFailed
+from local.receiver import Callback, Receiver
+
+ANSWER_S = 60  # a real model may think that long; the scripted one answers at once
+
+
+class StepFailed(Exception):
+    """A step did not do what it should."""
+
+
+def walk(name: str, run: Callable[[float], None]) -> int:
+    """Run a walk, which is told when it began, and say how it went; the exit status."""
+    started = time.monotonic()
+    try:
+        run(started)
+    except (CloudFailed, StepFailed, httpx.HTTPError) as failure:
+        print(f"{name} failed: {failure}", file=sys.stderr)
+        return 1
+    print(f"\nAll of it worked, in {time.monotonic() - started:.1f} s. Nothing is left running.")
+    return 0
+
+
+def caller(cloud: Cloud) -> httpx.Client:
+    """Calls the product with the first of its two keys."""
+    headers = {"authorization": f"Bearer {cloud.seeded.api_key}"}
+    return httpx.Client(base_url=cloud.base_url, headers=headers, timeout=ANSWER_S, trust_env=False)
+
+
+def step(title: str) -> None:
+    print(f"\n{title}", flush=True)
+
+
+def answered(response: httpx.Response, status: int) -> Any:
+    """The answer's JSON. Raises: StepFailed, where its status is another."""
+    if response.status_code != status:
+        raise StepFailed(f"{response.request.url.path} answered {response.status_code}: {response.text[:500]}")
+    return response.json()
+
+
+def signed_callback(hook: Receiver, secret: str) -> Callback:
+    """The next callback. Raises: StepFailed, where none comes or its signature does not fit."""
+    try:
+        callback = hook.next(ANSWER_S)
+    except queue.Empty:
+        raise StepFailed("no callback arrived") from None
+    if not callback.is_signed_by(secret):
+        raise StepFailed("the callback's signature does not fit")
+    return callback
