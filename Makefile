@@ -29,9 +29,14 @@ lock:  ## pin every package again, with hashes
 	@.local/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --upgrade \
 		--custom-compile-command "make lock" layers/dependencies/requirements.in \
 		--group pyproject.toml:local --group pyproject.toml:test --group pyproject.toml:check -o $(LOCK)
+	@.local/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --upgrade --no-deps \
+		--custom-compile-command "make lock" --group pyproject.toml:real-model -o local/real-model-requirements.txt
 
 demo: $(VENV)/local.installed  ## the main job, step by step, on the embedded cloud
 	@$(BIN)/python -m local.demo
+
+real-model: $(VENV)/local.installed  ## the product before a small real model on this CPU (130 MB; or MODEL_FILE=….gguf, or an Ollama)
+	@$(BIN)/python -m local.real_model
 
 dev: $(VENV)/local.installed  ## serve until Ctrl-C (PORT, PROVIDERS, STRICT_CALLBACKS, STATE_DIR)
 	@exec $(BIN)/python -m local.dev
@@ -90,4 +95,4 @@ deploy: build  ## to your AWS account, as samconfig.toml says
 verify-deploy: $(VENV)/local.installed  ## probe a deployment from outside: make verify-deploy URL=… KEY=…
 	@URL="$(URL)" KEY="$(KEY)" MODEL="$(MODEL)" $(BIN)/python -m local.verify_deploy
 
-.PHONY: verify-deploy bench soak mutate help lock demo dev invoke test check docs build deploy
+.PHONY: real-model verify-deploy bench soak mutate help lock demo dev invoke test check docs build deploy

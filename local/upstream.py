@@ -46,7 +46,7 @@ def choose(environment: Mapping[str, str]) -> Generator[Upstream]:
         openai = {"name": "openai", "preset": "openai", "api_key_var": "OPENAI_API_KEY", "models": models}
         sentence = f"Answers come from OpenAI ({base_url}), {_aliases(model)}."
         yield _upstream({**openai, "base_url": base_url}, environment, sentence)
-    elif model := _ollama_model():
+    elif model := ollama_model(OLLAMA):
         models = {**dict.fromkeys(DEMO_MODELS, model), "*": ""}
         ollama = {"name": "ollama", "preset": "ollama", "base_url": f"{OLLAMA}/v1", "models": models}
         yield _upstream(ollama, environment, f"Answers come from Ollama on this machine, {_aliases(model)}.")
@@ -76,11 +76,11 @@ def _aliases(model: str) -> str:
     return f"where {' and '.join(DEMO_MODELS)} are names for {model}"
 
 
-def _ollama_model() -> str | None:
-    """The first model of an Ollama on this machine, if one runs and has any."""
+def ollama_model(url: str) -> str | None:
+    """The first model of the Ollama at `url`, if one runs and has any."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(f"{OLLAMA}/api/tags", timeout=LOOK_S) as response:
+        with direct.open(f"{url}/api/tags", timeout=LOOK_S) as response:
             models = json.load(response)["models"]
     except (OSError, ValueError, KeyError):
         return None
