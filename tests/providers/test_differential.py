@@ -131,6 +131,9 @@ def test_an_answer_reaches_the_caller_byte_for_byte_with_the_headers_that_client
 def test_an_error_keeps_its_status_its_headers_and_every_member_as_it_was_written(
     product: Observed, direct: httpx.Client, status: int, body: str, headers: dict[str, str]
 ) -> None:
+    Both(
+        product, direct, QUESTION, 200, '{"choices":[]}', {"content-type": "application/json"}
+    )  # its circuit is closed
     both = Both(product, direct, QUESTION, status, body, headers)
     assert both.through["statusCode"] == both.straight.status_code == status
     straight, through = both.relayed()

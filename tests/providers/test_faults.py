@@ -117,7 +117,8 @@ FAULTS = {
     "400 and an error as a string": Fault(answers(400, b'{"error": "bad"}'), ProviderRejected, goes_on=False),
     "422 and a detail": Fault(answers(422, b'{"detail": [{"msg": "bad"}]}'), ProviderRejected, goes_on=False),
     "413 and a message": Fault(answers(413, b'{"message": "too much"}'), ProviderRejected, goes_on=False),
-    "400 and nothing": Fault(answers(400), ProviderError),
+    "400 and nothing": Fault(answers(400), ProviderRejected, goes_on=False),
+    "502 and a page of a proxy": Fault(answers(502, b"<html>"), ProviderUnavailable),
 }
 
 

@@ -18,6 +18,7 @@ from aiserver.wire import scan
 
 RESULTS = {"chat.completions": "choices", "embeddings": "data", "responses": "output"}
 GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
+NOT_REACHED = (502, 503, 530)  # without JSON: a proxy, or a tunnel, does not reach the provider behind it
 MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
 MAX_USAGE_BYTES = 2048  # kept with the job
 
@@ -64,9 +65,7 @@ def failure(
     if status in GATEWAY_TIMEOUTS and not told.is_object:
         return ProviderTimeout(message, upstream_status=status, may_be_billed=True)
     if not told.is_object or status < 400:
-        kind = ProviderUnavailable if status == 503 else ProviderRateLimited if status == 429 else ProviderError
-        said = f"Provider {provider.name} answered status {status} without JSON"
-        return kind(said, retry_after_s=wait_s, upstream_status=status)
+        return _without_json(provider, answer, wait_s)
     if status == 429:
         return ProviderRateLimited(message, upstream=answer, retry_after_s=wait_s)
     if status == 503:
@@ -86,6 +85,15 @@ def model_ids(provider: Provider, answer: UpstreamAnswer) -> list[str]:
         raise ProviderError(f"Provider {provider.name} answered something that is no list of models") from None
     models = listed.data if isinstance(listed, _Listed) else listed
     return sorted({model.id.removeprefix(provider.row.id_prefix) for model in models})
+
+
+def _without_json(provider: Provider, answer: UpstreamAnswer, wait_s: int | None) -> ProviderError:
+    status, said = answer.status, f"Provider {provider.name} answered status {answer.status} without JSON"
+    if 400 <= status < 500:
+        kind = ProviderRateLimited if status == 429 else ProviderRejected
+        return kind(said, upstream=answer, retry_after_s=wait_s)
+    kind = ProviderUnavailable if status in NOT_REACHED else ProviderError
+    return kind(said, upstream_status=status, retry_after_s=wait_s)
 
 
 def _holds(body: bytes, member: str) -> bool:

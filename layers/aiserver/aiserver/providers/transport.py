@@ -4,6 +4,7 @@ httpx's own timeouts limit silence between bytes; a server that drips one byte a
 Here every wait on the network is cut to what is left of the deadline the calling thread has set.
 """
 
+import math
 import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -36,10 +37,11 @@ def remaining_s(late: type[Exception] = httpcore.ReadTimeout) -> float:
 
 
 class DeadlineStream(httpcore.NetworkStream):
-    """A connection whose every wait ends at the deadline of the thread that waits."""
+    """A connection whose every wait ends at the deadline of the thread that waits; a handshake's also by itself."""
 
-    def __init__(self, inner: httpcore.NetworkStream) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, handshake_s: float = math.inf) -> None:
         self._inner = inner
+        self._handshake_s = handshake_s
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._inner.read(max_bytes, remaining_s())
@@ -57,7 +59,7 @@ class DeadlineStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        left_s = remaining_s(httpcore.ConnectTimeout)
+        left_s = min(self._handshake_s, remaining_s(httpcore.ConnectTimeout))
         return type(self)(self._inner.start_tls(ssl_context, server_hostname, left_s))
 
     def get_extra_info(self, info: str) -> object:
@@ -65,7 +67,7 @@ class DeadlineStream(httpcore.NetworkStream):
 
 
 class DeadlineBackend(httpcore.NetworkBackend):
-    """Connects as httpcore does, under the deadline; at most `connect_s` to be let in."""
+    """Connects as httpcore does, under the deadline; at most `connect_s` to be let in, and as much for TLS."""
 
     def __init__(self, connect_s: float) -> None:
         self._inner = httpcore.SyncBackend()
@@ -80,7 +82,9 @@ class DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         wait_s = min(self._connect_s, remaining_s(httpcore.ConnectTimeout))
-        return DeadlineStream(self._inner.connect_tcp(host, port, wait_s, local_address, socket_options))
+        return DeadlineStream(
+            self._inner.connect_tcp(host, port, wait_s, local_address, socket_options), self._connect_s
+        )
 
 
 def _tls() -> ssl.SSLContext:
