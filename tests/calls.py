@@ -26,6 +26,7 @@ from local.template import REGION
 from tests.moto_stack import MotoStack, client, event, example_key
 
 STATE, CONFIG = "job state", "keys and providers"
+CIRCUITS, LOAD = "which providers are worth asking", "which of equal providers is least loaded"
 HINTS, SECRET, BODIES, EVENTS = "hints", "provider secret", "bodies", "events"
 SERVICES = {"AmazonSQS": HINTS, "AmazonSSM": SECRET, "AWSEvents": EVENTS}
 TABLES = {"JobsTable": STATE, "ConfigTable": CONFIG}
@@ -161,6 +162,10 @@ def _call(sent: Mapping[str, Any]) -> Call:
     told = json.loads(base64.b64decode(sent["body"]))
     if service in SERVICES:
         return Call(SERVICES[service], operation, told)
+    if operation == "BatchGetItem":
+        return Call(LOAD, operation, told)
     writes = [next(iter(write.values())) for write in told.get("TransactItems", [])]
     (table,) = {one["TableName"] for one in writes or [told]}
+    if "CIRCUITS" in json.dumps(told):
+        return Call(CIRCUITS, operation, told)
     return Call(TABLES[table], operation, told)

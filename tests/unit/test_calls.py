@@ -5,7 +5,8 @@ trips to accept. `cold` is a container's first call, `warm` a later one within t
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from local.receiver import receiver
 from local.scripted import ScriptedProvider
 from tests.calls import (
     BODIES,
+    CIRCUITS,
     CONFIG,
     EVENTS,
     HINTS,
+    LOAD,
     SECRET,
     STATE,
     Observed,
@@ -35,7 +38,7 @@ ACCEPT = {STATE: {"TransactWriteItems": 1}, HINTS: {"SendMessage": 1}}
 WORK = {STATE: {"UpdateItem": 2, "GetItem": 1, "TransactWriteItems": 1}}
 LARGE_WORK = {STATE: {"UpdateItem": 2, "TransactWriteItems": 1}, BODIES: {"GET object": 1, "PUT object": 1}}
 TELL = {EVENTS: {"PutEvents": 1}}
-COLD_WORKER = {CONFIG: {"Query": 1}, SECRET: {"GetParameters": 1}}
+COLD_WORKER = {CONFIG: {"Query": 1}, SECRET: {"GetParameters": 1}, CIRCUITS: {"Query": 1}}
 Counts = dict[str, dict[str, int]]
 
 
@@ -166,19 +169,46 @@ def test_a_sync_chat_calls_nothing_of_aws_but_what_a_cold_container_has_to_learn
     answer, cold = seen.cold("chat", asked(request_of(size)))
     _, warm = seen.warm("chat", asked(request_of(size)))
     assert answer["statusCode"] == 200
-    assert counted(cold) == {CONFIG: {"GetItem": 1, "Query": 1}, SECRET: {"GetParameters": 1}}
+    assert counted(cold) == COLD_WORKER | {CONFIG: {"GetItem": 1, "Query": 1}}
     assert warm == []
 
 
-def test_a_provider_whose_calls_are_counted_costs_two_writes_a_call(seen: Observed) -> None:
+@contextmanager
+def having(seen: Observed, *providers: dict[str, Any]) -> Generator[None]:
+    """The stack with its provider once for each of these, changed so."""
     config = seen.stack.config()
-    uncounted = config.providers()
-    config.replace_providers([provider.model_copy(update={"concurrency": 4}) for provider in uncounted])
+    (one, *rest) = before = config.providers()
+    config.replace_providers([*(one.model_copy(update=changes) for changes in providers), *rest])
     try:
-        _, sent = seen.cold("chat", asked(request_of(SMALL)))
+        yield
     finally:
-        config.replace_providers(uncounted)
+        config.replace_providers(before)
+
+
+def test_a_provider_whose_calls_are_counted_costs_two_writes_a_call(seen: Observed) -> None:
+    with having(seen, {"concurrency": 4}):
+        _, sent = seen.cold("chat", asked(request_of(SMALL)))
     assert counted(sent)[STATE] == {"UpdateItem": 2}
+    assert LOAD not in counted(sent)
+
+
+def test_to_find_the_least_loaded_of_equals_is_one_read_more(seen: Observed) -> None:
+    with having(seen, {"concurrency": 4}, {"name": "equal", "concurrency": 2}):
+        _, sent = seen.cold("chat", asked(request_of(SMALL)))
+    assert counted(sent)[LOAD] == {"BatchGetItem": 1}
+
+
+def test_what_happens_to_a_provider_is_written_only_when_it_fails_or_has_failed_lately(seen: Observed) -> None:
+    seen.cold("chat", asked(request_of(SMALL)))
+    seen.upstream.answer_with(500, b'{"error":{"message":"broken"}}')
+    _, failed = seen.warm("chat", asked(request_of(SMALL)))
+    _, good = seen.warm("chat", asked(request_of(SMALL)))
+    _, later = seen.warm("chat", asked(request_of(SMALL)))
+    assert [counted(sent) for sent in (failed, good, later)] == [
+        {CIRCUITS: {"PutItem": 1}},
+        {CIRCUITS: {"PutItem": 1}},
+        {},
+    ]
 
 
 @pytest.mark.parametrize(
