@@ -1,12 +1,15 @@
 """What a fresh cloud is given: the providers, and two keys of two owners."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiserver import keys
+from aiserver.admin.providers import apply, plan, refresh
 from aiserver.admin.stack import administer
 from aiserver.clock import SystemClock
 from aiserver.keys import ApiKey
+from aiserver.providers.openai import OpenAi, client
 from local import aws
 
 
@@ -43,6 +46,9 @@ def seed(
     Raises: aiserver.admin.stack.Problem, for a providers.yaml that is wrong.
     """
     admin = administer("aiserver", outputs, lambda service: aws.client(service, endpoint_url))
-    admin.apply_providers(providers, environment)
+    apply(admin, plan(admin, providers, environment))
+    with client() as http:
+        for line in refresh(admin, {"openai": OpenAi(http, admin.clock)}):
+            print(line, file=sys.stderr)
     for key in seeded.records:
         admin.config.put_key(key)

@@ -99,7 +99,7 @@ def observed(upstream: ScriptedProvider) -> Generator[Observed]:
         stack.put_key(example_key(), "example")
         client("ssm").put_parameter(Name=PARAMETER, Value="sk-upstream", Type="SecureString")
         hosted = {"name": "scripted", "base_url": upstream.base_url, "api_key_secret": PARAMETER}
-        stack.config().replace_providers([Provider.model_validate({**hosted, "models": {"llama3:8b": ""}})])
+        stack.providers(Provider.model_validate({**hosted, "models": {"llama3:8b": ""}}))
         yield Observed(stack, upstream)
         wiring.reset()
     os.environ.clear()

@@ -13,6 +13,7 @@ from aiserver import keys, wiring
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.keys import ApiKey
+from aiserver.providers.provider import Provider
 from local.template import REGION, REPOSITORY
 from tests import stack
 from tests.stack import FUNCTIONS, PARAMETERS
@@ -136,6 +137,14 @@ class MotoStack:
 
     def config(self) -> DynamoConfig:
         return DynamoConfig(self.names["ConfigTable"], client("dynamodb"))
+
+    def providers(self, *providers: Provider) -> None:
+        """Make these the providers."""
+        config = self.config()
+        for name, text in config.provider_texts().items():
+            config.replace_provider(name, text, None)
+        for provider in providers:
+            config.replace_provider(provider.name, None, provider)
 
     def put_key(self, text: str, name: str) -> ApiKey:
         """Store a key's record, so that it opens."""

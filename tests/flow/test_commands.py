@@ -209,7 +209,7 @@ def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Pr
     file = tmp_path / "providers.yaml"
     file.write_text(PROVIDERS.format(base_url=product.upstream.base_url))
     try:
-        applied = admin(product, "providers", "apply", str(file), MY_KEY="sk-secret")
+        applied = admin(product, "providers", "apply", str(file), "--yes", MY_KEY="sk-secret")
         assert applied.returncode == 0, applied.stderr
         (provider,) = [json.loads(line) for line in applied.stdout.splitlines()]
         assert provider["api_key_secret"] == "/aiserver/providers/mine/api-key"
@@ -217,7 +217,36 @@ def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Pr
     finally:
         again = tmp_path / "before.yaml"
         again.write_text(json.dumps({"providers": [json.loads(line) for line in before.splitlines()]}))
-        assert admin(product, "providers", "apply", str(again)).stdout == before
+        unasked = admin(product, "providers", "apply", str(again))
+        assert (unasked.returncode, unasked.stdout) == (1, "")
+        assert unasked.stderr.endswith(
+            "- mine\naiserver: nothing was changed: say --yes to apply this without being asked\n"
+        )
+        assert admin(product, "providers", "apply", str(again), "--dry-run").stdout == ""
+        assert admin(product, "providers", "apply", str(again), "--yes").stdout == before
+        assert admin(product, "providers", "apply", str(again)).stdout == before  # nothing to ask about
+        shown = json.loads(admin(product, "providers", "show", "scripted").stdout)
+        assert (shown["name"], shown["circuit"]) == ("scripted", "closed")
+
+
+def test_every_provider_is_checked_and_one_that_is_wrong_keeps_no_other_from_it(
+    product: Product, tmp_path: Path
+) -> None:
+    before = admin(product, "providers", "list").stdout
+    listed = [json.loads(line) for line in before.splitlines()]
+    wrong = {**listed[0], "name": "a-wrong-one", "models": {"unheard-of": ""}}
+    file, again = tmp_path / "providers.yaml", tmp_path / "before.yaml"
+    file.write_text(json.dumps({"providers": [wrong, *listed]}))
+    again.write_text(json.dumps({"providers": listed}))
+    try:
+        admin(product, "providers", "apply", str(file), "--yes")
+        checked = admin(product, "providers", "check")
+        assert [json.loads(line)["name"] for line in checked.stdout.splitlines()] == ["scripted", "scripted-gpu"]
+        assert (checked.returncode, "a-wrong-one answers, but does not list unheard-of" in checked.stderr) == (1, True)
+        assert admin(product, "providers", "check", "scripted").returncode == 0
+    finally:
+        admin(product, "providers", "apply", str(again), "--yes")
+    assert admin(product, "providers", "list").stdout == before
 
 
 def test_a_provider_is_disabled_and_enabled_by_name(product: Product) -> None:

@@ -37,7 +37,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, upstream: ScriptedProvider) -> Iterat
         made.create()
         made.put_key(example_key(), "example")
         models = dict.fromkeys(MODELS, "")
-        made.config().replace_providers([Provider(name="scripted", base_url=upstream.base_url, models=models)])
+        made.providers(Provider(name="scripted", base_url=upstream.base_url, models=models))
         yield made
         wiring.reset()
     os.environ.clear()

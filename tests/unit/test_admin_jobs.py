@@ -30,7 +30,16 @@ def house() -> House:
 def admin(house: House) -> Admin:
     config: Any = house.keys
     nothing: Any = None
-    return Admin("stack", config, ssm=nothing, jobs=house.jobs, messages=house.messages, clock=house.clock)
+    return Admin(
+        "stack",
+        config,
+        ssm=nothing,
+        jobs=house.jobs,
+        messages=house.messages,
+        clock=house.clock,
+        circuits=house.circuits,
+        slots=house.slots,
+    )
 
 
 def told(house: House, host: str, *, owner: str = "me", dead: bool = True) -> Job:

@@ -176,13 +176,12 @@ def test_a_sync_chat_calls_nothing_of_aws_but_what_a_cold_container_has_to_learn
 @contextmanager
 def having(seen: Observed, *providers: dict[str, Any]) -> Generator[None]:
     """The stack with its provider once for each of these, changed so."""
-    config = seen.stack.config()
-    (one, *rest) = before = config.providers()
-    config.replace_providers([*(one.model_copy(update=changes) for changes in providers), *rest])
+    (one,) = seen.stack.config().providers()
+    seen.stack.providers(*(one.model_copy(update=changes) for changes in providers))
     try:
         yield
     finally:
-        config.replace_providers(before)
+        seen.stack.providers(one)
 
 
 def test_a_provider_whose_calls_are_counted_costs_two_writes_a_call(seen: Observed) -> None:

@@ -113,7 +113,9 @@ def test_without_an_overlap_the_new_secret_signs_alone_and_no_older_one_is_kept(
 
 def over(store: Any, clock: FakeClock) -> Admin:
     nothing: Any = None
-    return Admin("stack", store, ssm=nothing, jobs=nothing, messages=nothing, clock=clock)
+    return Admin(
+        "stack", store, ssm=nothing, jobs=nothing, messages=nothing, clock=clock, circuits=nothing, slots=nothing
+    )
 
 
 @pytest.fixture

@@ -139,12 +139,12 @@ class Router:
             return turned
         try:
             taken = self._slots.taken(
-                [_slots_of(c.provider) for c in equals if c.provider.concurrency], now_ms=self._clock.now_ms()
+                [slots_of(c.provider) for c in equals if c.provider.concurrency], now_ms=self._clock.now_ms()
             )
         except Exception:  # whoever is full says so when it is asked
             log.exception("load not known")
             return turned
-        return sorted(turned, key=lambda c: taken.get(_slots_of(c.provider), 0) / (c.provider.concurrency or 1))
+        return sorted(turned, key=lambda c: taken.get(slots_of(c.provider), 0) / (c.provider.concurrency or 1))
 
     def api_key(self, candidate: Candidate) -> str | None:
         """The provider's key. Raises: ProviderAuth (it is not stored), ProviderUnavailable (it cannot be read now)."""
@@ -178,7 +178,7 @@ class Router:
             return
         now = self._clock.now_ms()
         until = min(deadline_ms, now + round(provider.timeout_s * 1000)) + SLOT_MARGIN_MS
-        name, among = _slots_of(provider), range(provider.concurrency)
+        name, among = slots_of(provider), range(provider.concurrency)
         with ExitStack() as stack:
             try:
                 room = stack.enter_context(held(self._slots, name, among, now_ms=now, until_ms=until))
@@ -205,5 +205,6 @@ class Router:
         )
 
 
-def _slots_of(provider: Provider) -> str:
+def slots_of(provider: Provider) -> str:
+    """The name of the slots that hold its calls under way."""
     return f"provider#{provider.name}"

@@ -6,8 +6,10 @@
     python -m aiserver.admin keys secret KEY_ID       shows what signs its callbacks
     python -m aiserver.admin keys rotate-secret KEY_ID
     python -m aiserver.admin keys callback-hosts KEY_ID hooks.example.com '*.example.org'
-    python -m aiserver.admin providers apply providers.yaml
+    python -m aiserver.admin providers apply providers.yaml   shows what would change, and asks (--yes, --dry-run)
     python -m aiserver.admin providers list
+    python -m aiserver.admin providers show NAME      with its circuit and its calls under way
+    python -m aiserver.admin providers check [NAME …] asks for their lists of models, which is free
     python -m aiserver.admin providers disable NAME   or enable: asks it no more, or again
     python -m aiserver.admin jobs redrive JOB_ID …    lets failed jobs try again
     python -m aiserver.admin callbacks list           the dead ones (--key, --host, --since narrow it down)
@@ -25,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aiserver.admin import jobs
+from aiserver.admin import jobs, providers
 from aiserver.admin.stack import AWS_ERRORS, Admin, Problem, connect
 
 Deed = Callable[[], Iterable[dict[str, Any]]]
@@ -75,15 +77,48 @@ def _deeds(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
         case "callbacks", _:
             return _redeliveries(admin, args)
         case "providers", "enable" | "disable":
-            return [lambda: [admin.enable_provider(args.name, enabled=args.verb == "enable")]]
-        case _, "apply":
-            return [lambda: admin.apply_providers(_text(args.file))]
+            return [lambda: [providers.enable(admin, args.name, enabled=args.verb == "enable")]]
+        case "providers", "show":
+            return [lambda: [providers.shown(admin, args.name)]]
+        case "providers", "check":
+            return [partial(_asked, admin, name) for name in providers.to_check(admin, args.name)]
+        case "providers", "apply":
+            return [lambda: _apply(admin, args)]
         case _:
-            return [admin.list_providers]
+            return [lambda: providers.listed(admin)]
 
 
 def _line(deed: Callable[[Admin, int], dict[str, Any]], admin: Admin, job_id: int) -> list[dict[str, Any]]:
     return [deed(admin, job_id)]
+
+
+def _asked(admin: Admin, name: str) -> list[dict[str, Any]]:
+    return [providers.checked(admin, name, _protocols(admin))]
+
+
+def _apply(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Show the changes, have them confirmed, make them."""
+    changes = providers.plan(admin, _text(args.file))
+    for line in (line for change in changes for line in change.lines()):
+        print(line, file=sys.stderr)
+    if args.dry_run:
+        return []
+    if not args.yes and any(True for change in changes for _ in change.lines()):
+        if not sys.stdin.isatty():
+            raise Problem("nothing was changed: say --yes to apply this without being asked")
+        print("Apply this? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Problem("nothing was changed")
+    providers.apply(admin, changes)
+    for line in providers.refresh(admin, _protocols(admin)):
+        print(line, file=sys.stderr)
+    return providers.listed(admin)
+
+
+def _protocols(admin: Admin) -> dict[str, providers.ListsModels]:
+    from aiserver.providers.openai import OpenAi, client
+
+    return {"openai": OpenAi(client(), admin.clock)}
 
 
 def _which(args: argparse.Namespace) -> jobs.Which:
@@ -136,7 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     verbs = things.add_parser("providers").add_subparsers(dest="verb", required=True)
     for verb in ("enable", "disable"):
         verbs.add_parser(verb).add_argument("name")
-    verbs.add_parser("apply").add_argument("file", type=Path)
+    verbs.add_parser("show").add_argument("name")
+    verbs.add_parser("check").add_argument("name", nargs="*", help="none: every one that is enabled")
+    apply = verbs.add_parser("apply")
+    apply.add_argument("file", type=Path)
+    apply.add_argument("--yes", action="store_true", help="without being asked")
+    apply.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
     verbs.add_parser("list")
     return parser
 

@@ -1,23 +1,22 @@
-"""One stack's keys and providers, as its operator sees and changes them, and the way to its jobs."""
+"""One stack: the way to its tables and queues, and its keys, as its operator sees and changes them."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import boto3
-import yaml
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import TypeAdapter, ValidationError
 
 from aiserver import keys
+from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.aws.messages import SqsMessages
+from aiserver.aws.slots import DynamoSlots
 from aiserver.clock import Clock, SystemClock
-from aiserver.jobs.ports import JobStore, Messages
+from aiserver.jobs.ports import JobStore, Messages, Slots
 from aiserver.keys import ApiKey
-from aiserver.providers.provider import Provider
+from aiserver.providers.circuit import Circuits
 from aiserver.replyto.address import host_pattern
 from aiserver.wire.render import iso
 
@@ -39,7 +38,7 @@ class Problem(Exception):
 
 @dataclass(frozen=True)
 class Admin:
-    """One stack's keys, providers and jobs."""
+    """One stack, and what is done with its keys."""
 
     stack: str
     config: DynamoConfig
@@ -47,6 +46,8 @@ class Admin:
     jobs: JobStore
     messages: Messages
     clock: Clock
+    circuits: Circuits
+    slots: Slots
 
     def create_key(
         self, name: str, *, expires_days: int | None = None, callback_hosts: Iterable[str] = ()
@@ -132,79 +133,12 @@ class Admin:
                 return changed
         raise Problem(f"key {key_id} is being changed by others all the time; nothing was changed")
 
-    def apply_providers(self, text: str, environment: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
-        """Make the providers what a providers.yaml says. Raises: Problem, before anything is written."""
-        providers = read_providers(text)
-        for provider in providers:
-            if provider.api_key_secret and not provider.api_key_secret.startswith(f"/{self.stack}/"):
-                raise Problem(f"provider {provider.name}: functions may only read parameters below /{self.stack}/")
-        secrets = {p.name: _secret(p, environment) for p in providers if p.api_key_var}
-        stored: list[Provider] = []
-        for provider in providers:
-            if provider.name in secrets:
-                parameter = self._parameter(provider)
-                self.ssm.put_parameter(
-                    Name=parameter, Value=secrets[provider.name], Type="SecureString", Overwrite=True
-                )
-                provider = provider.model_copy(update={"api_key_var": None, "api_key_secret": parameter})
-            stored.append(provider)
-        still_read = {provider.api_key_secret for provider in stored}
-        for gone in self.config.providers():
-            own = self._parameter(gone)
-            if gone.api_key_secret == own and own not in still_read:
-                self.ssm.delete_parameter(Name=own)
-        self.config.replace_providers(stored)
-        return self.list_providers()
-
-    def _parameter(self, provider: Provider) -> str:
-        """Where the key of an `api_key_var` is kept."""
-        return f"/{self.stack}/providers/{provider.name}/api-key"
-
-    def list_providers(self) -> list[dict[str, Any]]:
-        """As stored: keys by the name of their SSM parameter, never by value."""
-        return [provider.model_dump(exclude_none=True) for provider in self.config.providers()]
-
-    def enable_provider(self, name: str, *, enabled: bool) -> dict[str, Any]:
-        """Have it asked from now on, or no more, though it is kept; seen by functions within 30 s. Raises: Problem."""
-        found = [provider for provider in self.config.providers() if provider.name == name]
-        if not found:
-            raise Problem(f"There is no provider {name}; `providers list` shows them")
-        changed = found[0].model_copy(update={"enabled": enabled})
-        self.config.put_provider(changed)
-        return changed.model_dump(exclude_none=True)
-
-
-def read_providers(text: str) -> list[Provider]:
-    """The providers of a providers.yaml. Raises: Problem, naming each member that is wrong."""
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise Problem(f"not YAML: {error}") from error
-    if not isinstance(document, dict) or set(document) != {"providers"}:  # pyright: ignore[reportUnknownArgumentType]
-        raise Problem("a providers.yaml holds one member, 'providers': a list")
-    try:
-        providers = TypeAdapter(list[Provider]).validate_python(document["providers"])
-    except ValidationError as error:
-        problems = [f"providers[{'.'.join(map(str, e['loc']))}]: {e['msg']}" for e in error.errors()]
-        raise Problem("; ".join(problems)) from error
-    names = [provider.name for provider in providers]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise Problem(f"each provider needs its own name; given twice: {', '.join(sorted(twice))}")
-    return providers
-
 
 def _patterns(hosts: Iterable[str]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(map(host_pattern, hosts)))
     except ValueError as error:
         raise Problem(str(error)) from error
-
-
-def _secret(provider: Provider, environment: Mapping[str, str]) -> str:
-    value = environment.get(provider.api_key_var or "")
-    if not value:
-        raise Problem(f"provider {provider.name}: the environment variable {provider.api_key_var} is not set")
-    return value
 
 
 def connect(stack: str) -> Admin:
@@ -234,4 +168,6 @@ def administer(stack: str, outputs: Mapping[str, str], client: Callable[[str], A
             callback=outputs["CallbackQueueUrl"],
         ),
         clock,
+        DynamoCircuits(outputs["JobsTable"], dynamodb, clock),
+        DynamoSlots(outputs["JobsTable"], dynamodb),
     )

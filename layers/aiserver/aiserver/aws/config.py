@@ -1,20 +1,21 @@
 """Keys and providers on DynamoDB: what an operator sets, and every function reads."""
 
+import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from aiserver.aws.items import pack, unpack
 from aiserver.keys import ApiKey
-from aiserver.providers.provider import Provider
+from aiserver.providers.provider import Listing, Provider
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
-_KEYS, _PROVIDERS = "KEY", "PROVIDER"
+_KEYS, _PROVIDERS, _LISTINGS = "KEY", "PROVIDER", "LISTING"
 
 
 class DynamoConfig:
-    """keys.KeyStore, and the list of providers."""
+    """keys.KeyStore, the providers, and what they said of their models."""
 
     def __init__(self, table: str, dynamodb: "DynamoDBClient") -> None:
         self._table = table
@@ -48,20 +49,43 @@ class DynamoConfig:
         return [_key(item) for item in self._all(_KEYS)]
 
     def providers(self) -> list[Provider]:
-        return [Provider.model_validate_json(item["provider"]) for item in self._all(_PROVIDERS)]
+        """Every one that is stored, by name. What a function does not know of one, of a later version, it passes by."""
+        return [Provider.model_validate_json(text, extra="ignore") for text in self.provider_texts().values()]
 
-    def put_provider(self, provider: Provider) -> None:
-        """Write one, new or changed."""
-        item = {"pk": _PROVIDERS, "sk": provider.name, "provider": provider.model_dump_json()}
-        self._dynamodb.put_item(TableName=self._table, Item=pack(item))
+    def provider_texts(self) -> dict[str, str]:
+        """Each provider as it is stored, by name: what `replace_provider` compares with."""
+        return {item["sk"]: item["provider"] for item in self._all(_PROVIDERS)}
 
-    def replace_providers(self, providers: list[Provider]) -> None:
-        """Make these the providers: new and changed ones are written, others removed."""
-        gone = {item["sk"] for item in self._all(_PROVIDERS)} - {provider.name for provider in providers}
-        for provider in providers:
-            self.put_provider(provider)
-        for name in gone:
-            self._dynamodb.delete_item(TableName=self._table, Key=pack({"pk": _PROVIDERS, "sk": name}))
+    def replace_provider(self, name: str, old: str | None, new: Provider | None) -> bool:
+        """Store `new` if `old` is still what is stored (None: nothing); whether `new` is stored now."""
+        key = pack({"pk": _PROVIDERS, "sk": name})
+        text = new.model_dump_json() if new else None
+        only_if: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
+        if old is not None:
+            only_if = {
+                "ConditionExpression": "provider = :old",
+                "ExpressionAttributeValues": pack({":old": old}),
+            }
+        try:
+            if text is None:
+                self._dynamodb.delete_item(TableName=self._table, Key=key, **only_if)
+            else:
+                self._dynamodb.put_item(TableName=self._table, Item=key | pack({"provider": text}), **only_if)
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            return self.provider_texts().get(name) == text  # ours, sent twice by boto3: its answer got lost
+        return True
+
+    def listings(self) -> dict[str, Listing]:
+        """What providers have last said of the models they have, by provider."""
+        return {item["sk"]: Listing(tuple(json.loads(item["ids"])), item["listed_at"]) for item in self._all(_LISTINGS)}
+
+    def put_listing(self, name: str, listing: Listing | None) -> None:
+        key = pack({"pk": _LISTINGS, "sk": name})
+        if listing is None:
+            self._dynamodb.delete_item(TableName=self._table, Key=key)
+            return
+        told = pack({"ids": json.dumps(listing.ids), "listed_at": listing.listed_at})
+        self._dynamodb.put_item(TableName=self._table, Item=key | told)
 
     def _all(self, kind: str) -> list[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("query").paginate(

@@ -1,6 +1,7 @@
 """A provider as its operator configures it in providers.yaml."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -57,6 +58,11 @@ class Provider(BaseModel):
         return self
 
     @property
+    def passes_any_model(self) -> bool:
+        """Whether any name reaches it as it is: then what it lists is what may be asked for."""
+        return self.models.get(ANY_MODEL) == ""
+
+    @property
     def row(self) -> Preset:
         """What the catalogue knows of it."""
         return CATALOGUE.get(self.preset, UNKNOWN)
@@ -75,3 +81,11 @@ class Provider(BaseModel):
             if name in self.models:
                 return self.models[name] or name, 1
         return (self.models[ANY_MODEL] or model, 2) if ANY_MODEL in self.models else None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The ids of the models that a provider said it has, and when it did, in milliseconds."""
+
+    ids: tuple[str, ...]
+    listed_at: int
