@@ -150,6 +150,17 @@ def bound(tree: Tree, drop: Sequence[str] = ()) -> Tree:
     return without(told, goes)
 
 
+def with_model(tree: Tree, name: str) -> Tree:
+    """A bound body that asks for the model `name`, its own text kept where it says so."""
+    members = [
+        replace(member, value=Tree(json.dumps(name)))
+        if member.key == "model" and member.value.value != name
+        else member
+        for member in tree.members or ()
+    ]
+    return replace(tree, members=tuple(members))
+
+
 @st.composite
 def spelled(draw: st.DrawFn, name: str) -> str:
     """The text of a key that is known as `name`."""

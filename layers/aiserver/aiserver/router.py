@@ -13,7 +13,7 @@ from aiserver.jobs.ports import Slots
 from aiserver.jobs.slots import held
 from aiserver.providers.breaker import Breaker
 from aiserver.providers.provider import Provider
-from aiserver.wire.text import decode, replace_member
+from aiserver.wire.model import with_model
 
 INSTEAD = {"responses": "; ask it by /v1/chat/completions (LangChain: use_responses_api=False)"}
 BUSY_S = 2  # until a provider whose calls are all under way may be asked again
@@ -197,7 +197,7 @@ class Router:
         return self._protocols[provider.type].call(
             provider,
             question.operation,
-            replace_member(decode(question.body), "model", candidate.upstream_model).encode(),
+            with_model(question.body, candidate.upstream_model),
             api_key=api_key,
             idempotency_key=question.idempotency_key,
             model_is_configured=candidate.names_the_model,
