@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
 from aiserver.wire import requests
-from aiserver.wire.text import apply as make_edits
-from aiserver.wire.text import members, parse, removals
+from aiserver.wire.shapes import CHAT, Shape, fold
+from aiserver.wire.text import less, members, parse
 
 MESSAGES = '"messages":[{"role":"user","content":"hi"}]'
 
@@ -59,6 +59,35 @@ def test_names_are_mended_where_the_shape_is_known_and_nowhere_else() -> None:
     assert sent["stream_options"] == {"include_usage": True}
 
 
+def known_names(shape: Shape) -> set[str]:
+    return set(shape.names).union(*(known_names(below) for below in shape.below.values()))
+
+
+def test_a_name_is_written_one_way_wherever_it_is_known() -> None:
+    assert len({fold(name) for name in known_names(CHAT)}) == len(known_names(CHAT))
+
+
+@pytest.mark.parametrize("text", ['"toolCalls"', '{"toolCalls":1}', '{"toolCalls":"","toolCalls":0}', '"\\"toolCalls"'])
+def test_what_is_spelled_like_a_known_name_stays_where_it_is_the_caller_s_own(text: str) -> None:
+    body = '{"model":"m","messages":[{"role":"user","toolCalls":[]}],"metadata":[%s]}' % text
+    assert bound(body) == body.replace('"toolCalls":[]', '"tool_calls":[]')
+
+
+@pytest.mark.parametrize(
+    ("key", "looks_like_it", "name"),
+    [("respons\\u0065Format", "responseFormat", "response_format"), ("u\\u017fer", "u\u017fer", "user")],
+)
+def test_an_escaped_key_is_renamed_and_what_looks_like_it_is_not(key: str, looks_like_it: str, name: str) -> None:
+    body = '{"model":"m",%s,"metadata":"%s","%s":null}'
+    assert bound(body % (MESSAGES, looks_like_it, key)) == body % (MESSAGES, looks_like_it, name)
+
+
+def test_a_hundred_spellings_of_one_name_are_all_known() -> None:
+    messages = ",".join('{"r%sole":"user"}' % ("-" * i) for i in range(100))
+    expected = ",".join(['{"role":"user"}'] * 100)
+    assert bound('{"model":"m","messages":[%s]}' % messages) == '{"model":"m","messages":[%s]}' % expected
+
+
 def test_a_spelling_stays_as_it_is_beside_the_exact_name() -> None:
     body = '{"model":"m",%s,"max_tokens":1,"maxTokens":2}' % MESSAGES
     assert bound(body) == body
@@ -87,6 +116,7 @@ def test_a_known_member_given_twice_is_refused(body: str, param: str) -> None:
         '{"a":"\\udc00\\ud800"}',
         "[" * 101 + "]" * 101,
         '{"a":' * 5000 + "1" + "}" * 5000,
+        '{"a":' + "[" * 101 + "]" * 101 + ',"a":1}',
         '{"a":' + "9" * 5000 + "}",
     ],
 )
@@ -111,11 +141,10 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(), json_values, max_size=6), st.data())
 def test_removing_members_leaves_exactly_the_others(given_object: dict[str, object], data: st.DataObject) -> None:
     text = json.dumps(given_object, indent=data.draw(st.sampled_from([None, 1])))
-    found = members(text)
-    assert {m.key: m.value for m in found} == given_object
-    unwanted = data.draw(st.sets(st.sampled_from(range(len(found))))) if found else set()
-    left = json.loads(make_edits(text, removals(found, unwanted)))
-    assert left == {m.key: m.value for i, m in enumerate(found) if i not in unwanted}
+    assert {m.key: json.loads(text[m.value_start : m.value_end]) for m in members(text)} == given_object
+    unwanted = data.draw(st.sets(st.sampled_from(["", *given_object])))
+    left = json.loads(less(text, unwanted))
+    assert left == {key: value for key, value in given_object.items() if key not in unwanted}
 
 
 @given(st.dictionaries(st.text().map("x ".__add__), json_values, max_size=5))
@@ -173,6 +202,11 @@ def test_the_queue_request_binds_in_every_style_and_drops_the_stream() -> None:
         "r",
         "t",
     )
+
+
+def test_a_stream_that_nobody_reads_may_be_of_any_type() -> None:
+    request = requests.queue_chat('{"request":{"model":"m",%s,"stream":"yes"}}' % MESSAGES)
+    assert request.body.decode() == '{"model":"m",%s}' % MESSAGES
 
 
 def test_a_queue_request_without_its_request_is_refused() -> None:

@@ -4,18 +4,20 @@ All three naming styles bind (`max_tokens`, `maxTokens`, `MaxTokens`); what we d
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiserver.wire import text as json_text
-from aiserver.wire.shapes import CHAT, fold, renames
-from aiserver.wire.text import Member
+from aiserver.wire.names import Naming
+from aiserver.wire.shapes import CHAT, Shape, fold
+from aiserver.wire.text import keys
 from aiserver.wire.validation import check, invalid
 
 OWN = {fold(name): name for name in ("refId", "tag", "replyTo", "deadline", "provider")}
 MAX_NAME_CHARS = 256  # RefId and Tag
 MAX_REPLY_TO_CHARS = 2048
+Checked = TypeVar("Checked")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -63,22 +65,13 @@ class SentRequest:
     request: QueueRequest
 
 
-def chat(body: str, *, drop: tuple[str, ...] = ()) -> ChatRequest:
+def chat(body: str, *, drop: Collection[str] = ()) -> ChatRequest:
     """Bind an OpenAI chat body; the members named in `drop` are taken out with our own.
 
     Raises: InvalidRequest, with every wrong member listed.
     """
-    _object(json_text.parse(body))
-    found = json_text.members(body)
-    own = _own(found, OWN)
-    options = _options({name: member.value for name, member in own.items()})
-    unwanted = {found.index(member) for name, member in own.items() if name != "provider" or _is_text(member)}
-    unwanted |= {i for i, name in enumerate(CHAT.canonical(found)) if name in drop}
-    inside = [(found[i].key_start, found[i].value_end) for i in unwanted]
-    edits = [e for e in renames(body, 0, CHAT) if not any(a <= e.start < b for a, b in inside)]
-    edited = json_text.apply(body, json_text.removals(found, unwanted) + edits)
-    checked = check(json_text.parse(edited))
-    return ChatRequest(edited.encode(), checked.model, bool(checked.stream), options)
+    bound, checked, options = _bound(body, CHAT, check, drop)
+    return ChatRequest(bound, checked.model, bool(checked.stream), options)
 
 
 def queue_chat(body: str) -> QueueRequest:
@@ -86,7 +79,7 @@ def queue_chat(body: str) -> QueueRequest:
 
     Raises: InvalidRequest.
     """
-    return _queue_chat(body, _around(body, OWN))
+    return _queue_chat(*_around(body, OWN))
 
 
 def sent(body: str, key_id: str | None) -> SentRequest:
@@ -94,8 +87,8 @@ def sent(body: str, key_id: str | None) -> SentRequest:
 
     Raises: InvalidRequest, where none is given, or the two differ.
     """
-    around = _around(body, OWN | {"keyid": "keyId"})
-    given = around.pop("keyId").value if "keyId" in around else None
+    around, request = _around(body, OWN | {"keyid": "keyId"})
+    given = around.pop("keyId", None)
     if not isinstance(given, str | None):
         raise invalid("InvalidType", "keyId", "'keyId' must be a string")
     if given and key_id and given != key_id:
@@ -103,7 +96,7 @@ def sent(body: str, key_id: str | None) -> SentRequest:
     named = given or key_id
     if not named:
         raise invalid("NotEmpty", "keyId", "'keyId' is required: the id of the key the job shall belong to")
-    return SentRequest(named, _queue_chat(body, around))
+    return SentRequest(named, _queue_chat(around, request))
 
 
 def openai_queue_chat(body: str, options: Options) -> QueueRequest:
@@ -133,9 +126,9 @@ def headers(sent: Mapping[str, str]) -> Options:
 
 def which(body: str) -> tuple[int | None, str | None]:
     """The job a request names, `{id?, refId?}`; 0 and nothing mean absent. Raises: InvalidRequest."""
-    _object(json_text.parse(body))
+    value = _object(json_text.parse(body))
     names = {"id": "id", "jobid": "id", "refid": "refId"}
-    given = {name: member.value for name, member in _own(json_text.members(body), names).items()}
+    given = {name: value[key] for name, key in _own(value, names).items()}
     job_id, ref_id = given.get("id") or None, given.get("refId") or None
     if isinstance(job_id, str) and job_id.isascii() and job_id.isdigit() and len(job_id) <= 18:
         job_id = int(job_id)
@@ -148,9 +141,9 @@ def which(body: str) -> tuple[int | None, str | None]:
 
 def reply_to(body: str) -> str:
     """Where a sample callback shall go, `{replyTo}`. Raises: InvalidRequest."""
-    _object(json_text.parse(body))
-    own = _own(json_text.members(body), {fold("replyTo"): "replyTo"})
-    given = _options({name: member.value for name, member in own.items()}).reply_to
+    value = _object(json_text.parse(body))
+    own = _own(value, {fold("replyTo"): "replyTo"})
+    given = _options({name: value[key] for name, key in own.items()}).reply_to
     if not given:
         raise invalid("NotEmpty", "replyTo", "'replyTo' is required: the address to send a sample callback to")
     return given
@@ -174,37 +167,53 @@ def integer(sent: Mapping[str, str], name: str) -> int | None:
     return int(value) or None
 
 
-def _around(body: str, names: Mapping[str, str]) -> dict[str, Member]:
-    """The members we know of a queue request's outer object."""
-    _object(json_text.parse(body))
-    return _own(json_text.members(body), {**names, "request": "request"})
+def _bound(
+    body: str, shape: Shape, check: Callable[[Any], Checked], drop: Collection[str]
+) -> tuple[bytes, Checked, Options]:
+    """A body as the provider will get it, what was checked of it, and the members of ours that stood in it."""
+    sent = _object(json_text.parse(body))
+    own = _own(sent, OWN)
+    options = _options({name: sent[key] for name, key in own.items()})
+    naming = Naming()
+    named = naming.named(sent, shape)
+    checked = check({name: value for name, value in named.items() if name not in drop})
+    unwanted = {key for name, key in own.items() if name != "provider" or isinstance(sent[key], str | None)}
+    unwanted |= named.keys() & drop
+    edited = json_text.less(naming.renamed(body, sent, named, shape), unwanted)
+    return edited.encode(), checked, options
 
 
-def _queue_chat(body: str, around: dict[str, Member]) -> QueueRequest:
-    if "request" not in around:
+def _around(body: str, names: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
+    """The members we know of a queue request's outer object, and the text of the request in it."""
+    value = _object(json_text.parse(body))
+    own = _own(value, {**names, "request": "request"})
+    request = own.pop("request", None)
+    around = {name: value[key] for name, key in own.items()}
+    inner = next((m for m in json_text.members(body) if m.key == request), None)
+    return around, body[inner.value_start : inner.value_end] if inner else None
+
+
+def _queue_chat(around: dict[str, Any], request: str | None) -> QueueRequest:
+    if request is None:
         raise invalid("NotEmpty", "request", "'request' is required: the chat completion to run")
-    options = _options({name: member.value for name, member in around.items() if name != "request"})
-    request = around["request"]
-    return openai_queue_chat(body[request.value_start : request.value_end], options)
+    return openai_queue_chat(request, _options(around))
 
 
-def _object(value: Any) -> None:
+def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid("InvalidType", "", "The request body must be a JSON object")
+    return value  # pyright: ignore[reportUnknownVariableType]
 
 
-def _is_text(member: Member) -> bool:
-    return isinstance(member.value, str) or member.value is None
-
-
-def _own(found: list[Member], names: Mapping[str, str]) -> dict[str, Member]:
-    own: dict[str, Member] = {}
-    for member in found:
-        name = names.get(fold(member.key))
+def _own(value: dict[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    """The key that each of our members has in the object."""
+    own: dict[str, str] = {}
+    for key in keys(value):
+        name = names.get(fold(key))
         if name in own:
             raise invalid("Duplicate", name, f"'{name}' is given more than once")
         if name:
-            own[name] = member
+            own[name] = key
     return own
 
 

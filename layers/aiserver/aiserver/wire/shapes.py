@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from aiserver.errors import FieldError, InvalidRequest
-from aiserver.wire.text import Edit, Member, elements, members, skip_space
 
 
 def fold(name: str) -> str:
@@ -30,20 +29,19 @@ class Shape:
     def _by_fold(self) -> Mapping[str, str]:
         return {fold(name): name for name in self.names}
 
-    def canonical(self, found: list[Member]) -> list[str]:
-        """Each member's known name, or its own where it has none.
+    def canonical(self, found: tuple[str, ...]) -> tuple[str, ...]:
+        """Each key's known name; itself where it has none, or the name stands beside it.
 
         Raises: InvalidRequest for a known member given twice, since we would check one and the provider bill the other.
         """
-        exact = {member.key for member in found} & set(self.names)
-        canonical: list[str] = []
-        for member in found:
-            name = member.key if member.key in exact else self._by_fold.get(fold(member.key), member.key)
-            canonical.append(member.key if name in exact else name)
-        for name in self.names:
-            if canonical.count(name) > 1:
-                problem = f"'{name}' is given more than once"
-                raise InvalidRequest(problem, param=name, fields=(FieldError("Duplicate", name, problem),))
+        exact = set(self.names).intersection(found)
+        known = [key if key in exact else self._by_fold.get(fold(key), key) for key in found]
+        canonical = tuple(key if name in exact else name for key, name in zip(found, known, strict=True))
+        if len(set(canonical)) < len(canonical):
+            for name in self.names:
+                if canonical.count(name) > 1:
+                    problem = f"'{name}' is given more than once"
+                    raise InvalidRequest(problem, param=name, fields=(FieldError("Duplicate", name, problem),))
         return canonical
 
 
@@ -70,18 +68,3 @@ CHAT = Shape(
         "stream_options": Shape(("include_usage", "include_obfuscation")),
     },
 )
-
-
-def renames(text: str, at: int, shape: Shape) -> list[Edit]:
-    """Edits that give every known member below `at` its known name. Raises: InvalidRequest (a member twice)."""
-    at = skip_space(text, at)
-    if text[at] == "[":
-        return [edit for start, _ in elements(text, at) for edit in renames(text, start, shape)]
-    found = members(text, at)
-    edits: list[Edit] = []
-    for member, name in zip(found, shape.canonical(found), strict=True):
-        if name != member.key:
-            edits.append(Edit(member.key_start, member.key_end, f'"{name}"'))
-        if name in shape.below:
-            edits += renames(text, member.value_start, shape.below[name])
-    return edits

@@ -5,41 +5,54 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from aiserver.errors import InvalidRequest
 
-MAX_DEPTH = 100  # deeper than any real request; well under what the C parser bears
+MAX_DEPTH = 100  # deeper than any real request
 
-_skip_space = re.compile(r"[ \t\n\r]*").match
-_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"')  # possessive: a long string costs no memory
-_BRACKET = re.compile(r"[\[\]{}]")
+_CONTAINERS = (dict, list)
+_SPACE = r"[ \t\n\r]*+"
+# What stands before the next value of an array, or before that of an object; at its end nothing matches.
+_next_item = re.compile(rf"{_SPACE}[\[,]{_SPACE}(?!\])").match
+_next_key = re.compile(rf'{_SPACE}[{{,]{_SPACE}("[^"\\]*+(?:\\.[^"\\]*+)*+"){_SPACE}:{_SPACE}').match
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class Repeating(dict[str, Any]):
+    """An object that has a key more than once. As a dict it has the last value of each; here are all, in order."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.all_keys = [key for key, _ in pairs]
+        self.all_values = [value for _, value in pairs]
+
+
+def _made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Repeating(pairs)
 
 
 def _refuse_constant(name: str) -> Any:
     raise InvalidRequest(f"The request body is not valid JSON: {name} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_made, parse_constant=_refuse_constant)
+_skip = json.JSONDecoder().raw_decode
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One member of an object and where it stands in the text; the key's span includes its quotes."""
+class Member(NamedTuple):
+    """One member of an object: its key, and where it stands in the text; the key's span includes its quotes."""
 
     key: str
     key_start: int
     key_end: int
-    value: Any
     value_start: int
     value_end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):
     """Put `text` where `start:end` was."""
 
     start: int
@@ -56,12 +69,10 @@ def decode(body: bytes) -> str:
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text that is safe to pass on.
+    """The value of a JSON text that is safe to pass on; an object with a key given twice is a Repeating.
 
     Raises: InvalidRequest for what is not JSON, NaN and Infinity, nesting over MAX_DEPTH, unpaired surrogates.
     """
-    if _depth(text) > MAX_DEPTH:
-        raise InvalidRequest(f"The request body is nested more than {MAX_DEPTH} levels deep")
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -69,6 +80,10 @@ def parse(text: str) -> Any:
         raise InvalidRequest(f"The request body is not valid JSON: {error.msg} at {where}") from error
     except ValueError as error:  # an integer of over 4,300 digits, which Python refuses to read
         raise InvalidRequest("The request body holds a number with too many digits") from error
+    except RecursionError:
+        raise _too_deep() from None
+    if _depth(value) > MAX_DEPTH:
+        raise _too_deep()
     if _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -77,19 +92,33 @@ def parse(text: str) -> Any:
     return value
 
 
-def _depth(text: str) -> int:
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return 0
-    deepest = depth = 0
-    for bracket in _BRACKET.finditer(_STRING.sub("", text)):
-        depth += 1 if bracket.group() in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def keys(value: dict[str, Any]) -> tuple[str, ...]:
+    """The keys of a parsed object, in order; one that is given twice is there twice."""
+    return tuple(value.all_keys if isinstance(value, Repeating) else value)
 
 
-def skip_space(text: str, at: int) -> int:
-    match = _skip_space(text, at)
-    return match.end() if match else at
+def values(value: dict[str, Any]) -> Collection[Any]:
+    """The values of a parsed object, as its keys."""
+    return value.all_values if isinstance(value, Repeating) else value.values()
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"The request body is nested more than {MAX_DEPTH} levels deep")
+
+
+def _depth(value: Any) -> int:
+    """How many arrays and objects stand in one another; MAX_DEPTH + 1 for more than that."""
+    depth = -1
+    level: list[Any] = [[value]]
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        level = [
+            inner
+            for outer in level  # an array, an object, or a Repeating
+            for inner in (outer if type(outer) is list else outer.values() if type(outer) is dict else outer.all_values)  # pyright: ignore[reportUnknownVariableType]
+            if isinstance(inner, _CONTAINERS)
+        ]
+    return depth
 
 
 def members(text: str, at: int = 0) -> list[Member]:
@@ -97,54 +126,42 @@ def members(text: str, at: int = 0) -> list[Member]:
 
     The text must have passed `parse`.
     """
-    at = skip_space(text, at)
     found: list[Member] = []
-    if text[at : at + 1] != "{":
-        return found
-    at = skip_space(text, at + 1)
-    while text[at] != "}":
-        key, key_end = _DECODER.raw_decode(text, at)
-        value_start = skip_space(text, skip_space(text, key_end) + 1)
-        value, value_end = _DECODER.raw_decode(text, value_start)
-        found.append(Member(key, at, key_end, value, value_start, value_end))
-        at = skip_space(text, value_end)
-        if text[at] == ",":
-            at = skip_space(text, at + 1)
+    while key := _next_key(text, at):
+        start, end = key.span(1)
+        name = text[start + 1 : end - 1] if "\\" not in key[1] else json.loads(key[1])
+        _, at = _skip(text, key.end())
+        found.append(Member(name, start, end, key.end(), at))
     return found
 
 
 def elements(text: str, at: int = 0) -> Iterator[tuple[int, int]]:
     """Where each element of the array at `at` starts and ends; the text must have passed `parse`."""
-    at = skip_space(text, at)
-    if text[at : at + 1] != "[":
-        return
-    at = skip_space(text, at + 1)
-    while text[at] != "]":
-        _, end = _DECODER.raw_decode(text, at)
-        yield at, end
-        at = skip_space(text, end)
-        if text[at] == ",":
-            at = skip_space(text, at + 1)
+    while item := _next_item(text, at):
+        start = item.end()
+        _, at = _skip(text, start)
+        yield start, at
 
 
-def removals(found: list[Member], unwanted: Collection[int]) -> list[Edit]:
-    """Edits that take out the members at the indices `unwanted`, each with its comma."""
-    edits: list[Edit] = []
-    last_kept = max((i for i in range(len(found)) if i not in unwanted), default=-1)
-    for i in sorted(unwanted):
-        if i < last_kept:
-            edits.append(Edit(found[i].key_start, found[i + 1].key_start, ""))
+def less(text: str, unwanted: Collection[str]) -> str:
+    """The text of an object without the members whose keys are unwanted, each gone with its comma."""
+    if not unwanted:
+        return text
+    found = members(text)
+    gone = [i for i, member in enumerate(found) if member.key in unwanted]
+    last_kept = max(set(range(len(found))).difference(gone), default=-1)
+    edits = [Edit(found[i].key_start, found[i + 1].key_start, "") for i in gone if i < last_kept]
     if last_kept + 1 < len(found):
         start = found[last_kept].value_end if last_kept >= 0 else found[0].key_start
         edits.append(Edit(start, found[-1].value_end, ""))
-    return edits
+    return apply(text, edits)
 
 
-def apply(text: str, edits: list[Edit]) -> str:
-    """The text with all edits made; they must not overlap."""
+def apply(text: str, edits: Iterable[Edit]) -> str:
+    """The text with all edits made, which stand in order and do not overlap."""
     pieces: list[str] = []
     at = 0
-    for edit in sorted(edits, key=lambda e: e.start):
+    for edit in edits:
         pieces += (text[at : edit.start], edit.text)
         at = edit.end
     pieces.append(text[at:])
