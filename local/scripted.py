@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-MODELS = ("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "gpu-llama")
-CHARS_PER_TOKEN = 4  # a rule of thumb; nobody is billed for these
+from local.scripted_answers import answer
+
+MODELS = ("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "text-embedding-3-small", "gpu-llama")
 
 
 @dataclass(frozen=True)
@@ -125,35 +126,3 @@ def models() -> bytes:
     """The list of its models."""
     listed = [{"id": name, "object": "model", "created": 0, "owned_by": "scripted"} for name in MODELS]
     return json.dumps({"object": "list", "data": listed}).encode()
-
-
-def answer(path: str, body: bytes, number: int) -> tuple[int, bytes]:
-    """What it says when nothing was scripted: a chat completion, or an error in OpenAI's shape."""
-    if path != "/v1/chat/completions":
-        return 404, _error(f"Unknown path {path}", "not_found")
-    try:
-        asked: dict[str, Any] = json.loads(body)
-        messages = asked["messages"]
-        chars = sum(len(str(message["content"])) for message in messages)
-    except (ValueError, KeyError, TypeError):
-        return 400, _error("The request is not a chat completion", "invalid_request")
-    content = (
-        f"This is a scripted answer: no model is behind it. You sent {chars} characters in {len(messages)} message(s)."
-    )
-    used = {"prompt_tokens": chars // CHARS_PER_TOKEN, "completion_tokens": len(content) // CHARS_PER_TOKEN}
-    completion = {
-        "id": f"chatcmpl-scripted-{number}",
-        "object": "chat.completion",
-        "created": 0,
-        "model": asked["model"],
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"},
-        ],
-        "usage": {**used, "total_tokens": sum(used.values())},
-    }
-    return 200, json.dumps(completion).encode()
-
-
-def _error(message: str, code: str) -> bytes:
-    told = {"message": message, "type": "invalid_request_error", "code": code, "param": None}
-    return json.dumps({"error": told}).encode()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiserver.providers.catalogue import CATALOGUE
+from aiserver.providers.catalogue import ALL_OPERATIONS, CATALOGUE
 from local.ministack import CloudFailed
 from local.scripted import MODELS, ScriptedProvider
 
@@ -57,8 +57,9 @@ def choose(environment: Mapping[str, str]) -> Generator[Upstream]:
 
 def scripted_upstream(scripted: ScriptedProvider) -> Upstream:
     """The scripted provider, once for each job queue."""
-    hosted = {"name": "scripted", "base_url": scripted.base_url, "models": dict.fromkeys(MODELS[:-1], "")}
-    gpu = {"name": "scripted-gpu", "base_url": scripted.base_url, "queue": "gpu", "models": {MODELS[-1]: ""}}
+    both = {"base_url": scripted.base_url, "operations": ALL_OPERATIONS}
+    hosted = {**both, "name": "scripted", "models": dict.fromkeys(MODELS[:-1], "")}
+    gpu = {**both, "name": "scripted-gpu", "queue": "gpu", "models": {MODELS[-1]: ""}}
     sentence = (
         "Answers are SCRIPTED: no model is behind them. "
         "Set OPENAI_API_KEY, run Ollama, or point PROVIDERS at a providers.yaml for real ones."

@@ -1,26 +1,35 @@
-"""Answers a chat completion while the caller waits."""
+"""Answers a chat completion, or another request to a model, while the caller waits."""
 
+from collections.abc import Callable
 from typing import Any
 
 from aiserver import edge, wiring
 from aiserver.edge import Request, Response
 from aiserver.wire import requests
+from aiserver.wire.requests import ModelRequest
 
 
-def answer(request: Request) -> Response:
-    parts = wiring.chat()
-    owner = parts.keys.authenticate(request.headers).id
-    asked = requests.chat(request.body)
-    done = parts.chat.answer(asked, owner=owner, base_url=request.base_url, deadline_ms=request.deadline_ms)
-    told = {**done.headers, "x-provider": done.provider, "x-attempts": str(done.attempts)}
-    if done.replayed:
-        told["x-replayed"] = "true"
-    return Response(done.body, done.status, told)
+def answered(bind: Callable[[str], ModelRequest]) -> Callable[[Request], Response]:
+    """A route whose body is bound so, and goes to a provider."""
+
+    def answer(request: Request) -> Response:
+        parts = wiring.chat()
+        owner = parts.keys.authenticate(request.headers).id
+        asked = bind(request.body)
+        done = parts.answer.now(asked, owner=owner, base_url=request.base_url, deadline_ms=request.deadline_ms)
+        told = {**done.headers, "x-provider": done.provider, "x-attempts": str(done.attempts)}
+        if done.replayed:
+            told["x-replayed"] = "true"
+        return Response(done.body, done.status, told)
+
+    return answer
 
 
 ROUTES: edge.Routes = {
-    ("POST", "/v1/chat/completions"): answer,
-    ("POST", "/api/OpenAiChatCompletion"): answer,
+    ("POST", "/v1/chat/completions"): answered(requests.chat),
+    ("POST", "/api/OpenAiChatCompletion"): answered(requests.chat),
+    ("POST", "/v1/embeddings"): answered(requests.embeddings),
+    ("POST", "/v1/responses"): answered(requests.responses),
 }
 
 

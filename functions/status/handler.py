@@ -7,6 +7,7 @@ from aiserver.edge import Request, Response
 from aiserver.errors import NotFound
 from aiserver.jobs.job import Job
 from aiserver.usecases import documents
+from aiserver.usecases.models import Model
 from aiserver.wire import requests
 from aiserver.wire.render import Raw, render
 
@@ -40,7 +41,7 @@ def query_jobs(request: Request) -> Response:
 
 def active_models(request: Request) -> Response:
     _owner(request)
-    return Response(render({"results": [model for model, _ in wiring.status().router.models()]}))
+    return Response(render({"results": [model.name for model in wiring.status().models.all()]}))
 
 
 def result(request: Request) -> Response:
@@ -53,15 +54,13 @@ def result(request: Request) -> Response:
 
 def models(request: Request) -> Response:
     _owner(request)
-    listed = [Raw(_model(name, owner)) for name, owner in wiring.status().router.models()]
+    listed = [Raw(_model(model)) for model in wiring.status().models.all()]
     return Response(render({"object": "list", "data": listed}))
 
 
 def model(request: Request) -> Response:
     _owner(request)
-    name = request.params["proxy"]
-    best = wiring.status().router.candidates(name)[0]
-    return Response(_model(name, best.provider.name))
+    return Response(_model(wiring.status().models.one(request.params["proxy"])))
 
 
 def health(request: Request) -> Response:
@@ -109,8 +108,8 @@ def _job(request: Request) -> Job:
     return wiring.status().status.job(owner, job_id=job_id, ref_id=requests.query(request.query, "refId"))
 
 
-def _model(name: str, owner: str) -> bytes:
-    return render({"id": name, "object": "model", "created": 0, "owned_by": owner})
+def _model(model: Model) -> bytes:
+    return render({"id": model.name, "object": "model", "created": 0, "owned_by": model.provider})
 
 
 wiring.warm(wiring.status)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
 from aiserver.wire import requests
-from aiserver.wire.validation import check
+from aiserver.wire.validation import ChatBody, check
 from tests.bodies import BODIES, Tree, bound, folded, values
 
 QUEUED = ("stream", "stream_options")  # what nobody waits to read
@@ -25,7 +25,7 @@ def outcome(make: Callable[[], str]) -> Any:
 
 def told(body: Tree, drop: tuple[str, ...] = ()) -> str:
     tree = bound(body, drop)
-    check(tree.value)
+    check(tree.value, ChatBody)
     return tree.text()
 
 

@@ -29,8 +29,11 @@ def tree() -> list[type[AiServerError]]:
 
 def test_the_drawing_of_the_tree_is_the_tree() -> None:
     drawn = re.findall(r"^( *)[*x+-] (\w+) +(\d+) +(\w+)", errors.__doc__ or "", re.MULTILINE)
-    parents = {2: "AiServerError", 4: "ProviderError", 6: "ProviderRateLimited"}
-    said = {(name, int(status), code, parents.get(len(indent))) for indent, name, status, code in drawn}
+    above: dict[int, str] = {}  # the last name at each indent
+    said: set[tuple[str, int, str, str | None]] = set()
+    for indent, name, status, code in drawn:
+        said.add((name, int(status), code, above.get(len(indent) - 2)))
+        above[len(indent)] = name
     true = {
         (kind.__name__, kind.status, kind.error_code, None if kind is AiServerError else kind.__base__.__name__)  # pyright: ignore
         for kind in tree()

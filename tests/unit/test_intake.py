@@ -213,16 +213,16 @@ def test_two_ids_of_keys_are_refused(in_body: str) -> None:
         requests.sent(f'{{{in_body}"request":{ASK}}}', "other")
 
 
-def bound_by_http(text: str) -> requests.QueueRequest:
+def bound_by_http(text: str) -> requests.ModelRequest:
     return requests.queue_chat(text)
 
 
-def bound_by_message(text: str) -> requests.QueueRequest:
+def bound_by_message(text: str) -> requests.ModelRequest:
     return requests.sent(text, "k").request
 
 
 @pytest.mark.parametrize("bind", [bound_by_http, bound_by_message])
-def test_a_request_binds_the_same_by_http_and_by_message(bind: Callable[[str], requests.QueueRequest]) -> None:
+def test_a_request_binds_the_same_by_http_and_by_message(bind: Callable[[str], requests.ModelRequest]) -> None:
     text = '{"refId":"r","tag":"t","replyTo":"https://x.io","deadline":60,"provider":"p","request":%s}'
     asked = bind(text % ASK.replace("}]}", '}],"temperature":1.50,"stream":true}'))
     assert asked.options == requests.Options("r", "t", "https://x.io", 60, "p")

@@ -116,7 +116,7 @@ def test_a_redriven_job_has_all_its_tries_again() -> None:
         while house.now(job).state == State.QUEUED:
             house.protocol.outcomes = [ProviderError()]
             house.clock.now = max(house.clock.now, house.run(job).not_before)
-        assert (house.now(job).state, house.now(job).attempt) == (State.FAILED, tries)
+        assert (house.now(job).state, house.now(job).calls) == (State.FAILED, tries)
         now, deadline = house.clock.now, house.clock.now + 86_400_000
         house.jobs.apply(REDRIVE, job.id, {"now": now, "due_at": now + 60_000, "deadline": deadline})
 
@@ -138,7 +138,7 @@ def test_a_refused_request_fails_at_once() -> None:
 
 
 def test_a_hosted_provider_s_unknown_outcome_is_neither_repeated_nor_failed_over() -> None:
-    house = House({"name": "p", "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
+    house = House({"name": "p", "priority": 1, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
     job = house.accept()
     house.protocol.outcomes = [ProviderTimeout(may_be_billed=True)]
     failed = house.run(job)

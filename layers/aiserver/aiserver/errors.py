@@ -14,6 +14,7 @@
     + ProviderRateLimited      429  TooManyRequests       the provider asks to slow down
       - ProviderBusy           429  TooManyRequests       by our own count it has all the calls it may have
     + ProviderUnavailable      503  ProviderUnavailable   nothing was done: no connection, or the provider said so
+      - ProviderCircuitOpen    503  ProviderUnavailable   it has failed too often of late: it was not asked
     + ProviderTimeout          504  ProviderTimeout       sent, and no answer: perhaps done, perhaps billed
 
 `status` is what the HTTP caller sees, `error_code` and (`type`, `code`) are its two names: AI Server's and OpenAI's.

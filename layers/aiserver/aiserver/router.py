@@ -98,12 +98,6 @@ class Router:
             self._cached = (now, [provider for provider in self._load() if provider.enabled])
         return self._cached[1]
 
-    def models(self) -> list[tuple[str, str]]:
-        """Each public model and the provider it is owned by, sorted; `*` is not a model."""
-        owners = {model: p.name for p in sorted(self.providers(), key=lambda p: p.priority) for model in p.models}
-        owners.pop("*", None)
-        return sorted(owners.items())
-
     def candidates(self, model: str, provider: str | None = None, operation: str | None = None) -> list[Candidate]:
         """Who can answer, best first: whoever names the model before every `*`, then by priority.
 

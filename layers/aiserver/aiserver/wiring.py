@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from aiserver.replyto.replier import Replier
     from aiserver.router import Router
     from aiserver.settings import QueueSettings, ReplySettings
+    from aiserver.usecases.answer import Answer
     from aiserver.usecases.callbacks import Redelivery, SampleCallback
-    from aiserver.usecases.chat import Chat
     from aiserver.usecases.enqueue import Enqueue
     from aiserver.usecases.finished import Finished
     from aiserver.usecases.intake import Intake
+    from aiserver.usecases.models import Models
     from aiserver.usecases.places import Places
     from aiserver.usecases.reply import Reply
     from aiserver.usecases.status import Status
@@ -41,7 +42,7 @@ _built: dict[str, Any] = {}
 class ChatParts:
     edge: Edge
     keys: Authenticator
-    chat: "Chat"
+    answer: "Answer"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class StatusParts:
     edge: Edge
     keys: Authenticator
     status: "Status"
-    router: "Router"
+    models: "Models"
 
 
 def warm(build: Callable[[], object]) -> None:
@@ -101,7 +102,7 @@ def reset() -> None:
 def chat() -> ChatParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.settings import ChatSettings
-    from aiserver.usecases.chat import Chat
+    from aiserver.usecases.answer import Answer
 
     settings = ChatSettings.read()
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
@@ -110,7 +111,7 @@ def chat() -> ChatParts:
     return ChatParts(
         Edge(CLOCK, settings.cors_origins, settings.public_base_url),
         Authenticator(config, CLOCK),
-        Chat(jobs, router, CLOCK, settled_days=settings.settled_job_days),
+        Answer(jobs, router, CLOCK, settled_days=settings.settled_job_days),
     )
 
 
@@ -187,6 +188,7 @@ def status() -> StatusParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.router import Router
     from aiserver.settings import StatusSettings
+    from aiserver.usecases.models import Models
     from aiserver.usecases.status import Status
 
     settings = StatusSettings.read()
@@ -195,7 +197,7 @@ def status() -> StatusParts:
         Edge(CLOCK, settings.cors_origins, settings.public_base_url),
         Authenticator(config, CLOCK),
         Status(_jobs(settings.jobs_table, settings.bodies_bucket), CLOCK, time.sleep),
-        Router(config.providers, {}, None, CLOCK),
+        Models(Router(config.providers, {}, None, CLOCK), config.listings, CLOCK),
     )
 
 

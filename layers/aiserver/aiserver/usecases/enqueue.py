@@ -17,7 +17,7 @@ from aiserver.jobs.transitions import ASK_CANCEL, CANCEL
 from aiserver.router import Router
 from aiserver.usecases.ends import end
 from aiserver.usecases.hint import hint
-from aiserver.wire.requests import QueueRequest
+from aiserver.wire.requests import ModelRequest
 from aiserver.wire.validation import invalid
 
 DEFAULT_DEADLINE_S = 86_400
@@ -55,7 +55,7 @@ class Enqueue:
         self._check_reply_to = check_reply_to
         self._settled_days = settled_days
 
-    def accept(self, request: QueueRequest, caller: Caller) -> Job:
+    def accept(self, request: ModelRequest, caller: Caller) -> Job:
         """The job that will run this request: a new one, or the one its RefId already names.
 
         Once the job is written it cannot be lost: a message that cannot be sent now is sent by the sweeper.
@@ -66,13 +66,13 @@ class Enqueue:
             self._check_reply_to(job.reply_to, caller.callback_hosts)
         return self._write(job, request.body)
 
-    def accept_all(self, batch: list[QueueRequest], caller: Caller) -> list[Job]:
+    def accept_all(self, batch: list[ModelRequest], caller: Caller) -> list[Job]:
         """As `accept` for each, and none is written unless all could be; only a Conflict can come in the middle."""
         prepared = [self._prepare(request, caller) for request in batch]
         self._check_all({job.reply_to for job in prepared if job.reply_to is not None}, caller)
         return [self._write(job, request.body) for job, request in zip(prepared, batch, strict=True)]
 
-    def _prepare(self, request: QueueRequest, caller: Caller) -> Job:
+    def _prepare(self, request: ModelRequest, caller: Caller) -> Job:
         now = self._clock.now_ms()
         options = request.options
         deadline = _deadline(options.deadline, now)

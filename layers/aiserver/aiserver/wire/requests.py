@@ -1,23 +1,22 @@
-"""Binds what callers send: the chat body, the queue request around it, by HTTP or by message, and the query of a GET.
+"""Binds what callers send: a model's request, the queue request around it, by HTTP or by message, a GET's query.
 
 All three naming styles bind (`max_tokens`, `maxTokens`, `MaxTokens`); what we do not know passes as it came.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from aiserver.wire import text as json_text
 from aiserver.wire.names import Naming
-from aiserver.wire.shapes import CHAT, Shape, fold
+from aiserver.wire.shapes import CHAT, EMBEDDINGS, RESPONSES, Shape, fold
 from aiserver.wire.text import keys
-from aiserver.wire.validation import check, invalid
+from aiserver.wire.validation import ChatBody, Checked, EmbeddingsBody, ResponsesBody, check, invalid
 
 OWN = {fold(name): name for name in ("refId", "tag", "replyTo", "deadline", "provider")}
 MAX_NAME_CHARS = 256  # RefId and Tag
 MAX_REPLY_TO_CHARS = 2048
-Checked = TypeVar("Checked")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -38,23 +37,17 @@ class Options:
 
 
 @dataclass(frozen=True)
-class ChatRequest:
-    """A chat completion as the provider will get it, except for the name of its model."""
+class ModelRequest:
+    """A request as the provider will get it, except for the name of its model.
 
-    body: bytes
-    model: str
-    stream: bool
-    options: Options
-
-
-@dataclass(frozen=True)
-class QueueRequest:
-    """A request to be answered later. `operation` names what to do with `body`; queue and worker know no more."""
+    `operation` names what is asked of the model; whoever queues, calls, waits and replies knows no more of it.
+    """
 
     operation: str
     body: bytes
     model: str
     options: Options
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,19 +55,31 @@ class SentRequest:
     """A queue request that came as a message, and the id of the key it names to answer for it."""
 
     key_id: str
-    request: QueueRequest
+    request: ModelRequest
 
 
-def chat(body: str, *, drop: Collection[str] = ()) -> ChatRequest:
+def chat(body: str, *, drop: Collection[str] = ()) -> ModelRequest:
     """Bind an OpenAI chat body; the members named in `drop` are taken out with our own.
 
     Raises: InvalidRequest, with every wrong member listed.
     """
-    bound, checked, options = _bound(body, CHAT, check, drop)
-    return ChatRequest(bound, checked.model, bool(checked.stream), options)
+    bound, checked, options = _bound(body, CHAT, ChatBody, drop)
+    return ModelRequest("chat.completions", bound, checked.model, options, bool(checked.stream))
 
 
-def queue_chat(body: str) -> QueueRequest:
+def embeddings(body: str) -> ModelRequest:
+    """Bind an OpenAI embeddings body. Raises: InvalidRequest."""
+    bound, checked, options = _bound(body, EMBEDDINGS, EmbeddingsBody, ())
+    return ModelRequest("embeddings", bound, checked.model, options)
+
+
+def responses(body: str) -> ModelRequest:
+    """Bind a body of OpenAI's Responses API. Raises: InvalidRequest."""
+    bound, checked, options = _bound(body, RESPONSES, ResponsesBody, ())
+    return ModelRequest("responses", bound, checked.model, options, bool(checked.stream))
+
+
+def queue_chat(body: str) -> ModelRequest:
     """Bind AI Server's QueueOpenAiChatCompletion, `{refId?, provider?, replyTo?, tag?, deadline?, request}`.
 
     Raises: InvalidRequest.
@@ -99,10 +104,10 @@ def sent(body: str, key_id: str | None) -> SentRequest:
     return SentRequest(named, _queue_chat(around, request))
 
 
-def openai_queue_chat(body: str, options: Options) -> QueueRequest:
+def openai_queue_chat(body: str, options: Options) -> ModelRequest:
     """Bind a bare chat body to be queued; what stands around it, or in its headers, outranks what it holds."""
     inner = chat(body, drop=("stream", "stream_options"))  # nobody waits to read a stream
-    return QueueRequest("chat.completions", inner.body, inner.model, options.or_else(inner.options))
+    return replace(inner, options=options.or_else(inner.options))
 
 
 def array(body: str) -> list[str]:
@@ -167,16 +172,14 @@ def integer(sent: Mapping[str, str], name: str) -> int | None:
     return int(value) or None
 
 
-def _bound(
-    body: str, shape: Shape, check: Callable[[Any], Checked], drop: Collection[str]
-) -> tuple[bytes, Checked, Options]:
+def _bound(body: str, shape: Shape, checks: type[Checked], drop: Collection[str]) -> tuple[bytes, Checked, Options]:
     """A body as the provider will get it, what was checked of it, and the members of ours that stood in it."""
     sent = _object(json_text.parse(body))
     own = _own(sent, OWN)
     options = _options({name: sent[key] for name, key in own.items()})
     naming = Naming()
     named = naming.named(sent, shape)
-    checked = check({name: value for name, value in named.items() if name not in drop})
+    checked = check({name: value for name, value in named.items() if name not in drop}, checks)
     unwanted = {key for name, key in own.items() if name != "provider" or isinstance(sent[key], str | None)}
     unwanted |= named.keys() & drop
     edited = json_text.less(naming.renamed(body, sent, named, shape), unwanted)
@@ -193,7 +196,7 @@ def _around(body: str, names: Mapping[str, str]) -> tuple[dict[str, Any], str | 
     return around, body[inner.value_start : inner.value_end] if inner else None
 
 
-def _queue_chat(around: dict[str, Any], request: str | None) -> QueueRequest:
+def _queue_chat(around: dict[str, Any], request: str | None) -> ModelRequest:
     if request is None:
         raise invalid("NotEmpty", "request", "'request' is required: the chat completion to run")
     return openai_queue_chat(request, _options(around))

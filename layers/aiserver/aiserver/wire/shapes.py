@@ -1,9 +1,9 @@
-"""Which members a chat request is known to have, and where: the finite table that decides what may be renamed.
+"""Which members a request is known to have, and where: the finite tables that decide what may be renamed.
 
 Typed clients write `maxTokens` or `MaxTokens` for OpenAI's `max_tokens`. Only keys at these positions are ever
 renamed; everything below a position that is not here (tool parameters, metadata, logit_bias) is the caller's own.
 
-Source: https://platform.openai.com/docs/api-reference/chat/create
+Source: https://platform.openai.com/docs/api-reference/chat/create and, beside it, embeddings and responses
 """
 
 from collections.abc import Collection, Mapping
@@ -67,4 +67,15 @@ CHAT = Shape(
         "response_format": _FORMAT,
         "stream_options": Shape(("include_usage", "include_obfuscation")),
     },
+)
+
+EMBEDDINGS = Shape(("model", "input", "dimensions", "encoding_format", "user"))
+
+RESPONSES = Shape(
+    (
+        *("model", "background", "conversation", "include", "input", "instructions", "max_output_tokens"),
+        *("max_tool_calls", "metadata", "parallel_tool_calls", "previous_response_id", "prompt", "prompt_cache_key"),
+        *("reasoning", "safety_identifier", "service_tier", "store", "stream", "stream_options", "temperature"),
+        *("text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user"),
+    )
 )

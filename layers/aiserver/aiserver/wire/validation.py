@@ -1,7 +1,7 @@
-"""Which members of a chat request are checked before a provider is asked, and how a wrong one is named."""
+"""Which members of a request are checked before a provider is asked, and how a wrong one is named."""
 
 import re
-from typing import Annotated, Any, Required
+from typing import Annotated, Any, Required, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
@@ -60,10 +60,32 @@ class ChatBody(BaseModel):
     user: str | None = None
 
 
-def check(value: Any) -> ChatBody:
-    """The members we read of a chat body. Raises: InvalidRequest, with every wrong member listed."""
+class EmbeddingsBody(BaseModel):
+    """As for a chat."""
+
+    model_config = _STRICT
+    model: Model
+    input: Text | Annotated[list[Any], Field(min_length=1)]
+    dimensions: int | None = None
+    encoding_format: str | None = None
+    user: str | None = None
+
+
+class ResponsesBody(BaseModel):
+    """As for a chat; what to answer may stand in `input` or be kept at the provider, by `prompt` or an earlier id."""
+
+    model_config = _STRICT
+    model: Model
+    stream: bool | None = None
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def check(value: Any, body: type[Checked]) -> Checked:
+    """The members we read of a body. Raises: InvalidRequest, with every wrong member listed."""
     try:
-        return ChatBody.model_validate(value)
+        return body.model_validate(value)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
         fields: dict[str, FieldError] = {}
