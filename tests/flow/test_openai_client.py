@@ -31,6 +31,18 @@ def test_the_same_call_goes_to_us_or_elsewhere_by_url_and_key_alone(product: Pro
     assert json.loads(through.body) == json.loads(straight.body)
 
 
+def test_embeddings_and_responses_are_the_sdk_s_own(product: Product) -> None:
+    with client(product.url, product.key) as ours, client(product.upstream.base_url.removesuffix("/v1"), "k") as direct:
+        vectors = [
+            sdk.embeddings.create(model="text-embedding-3-small", input=["How do LLMs work?", "And why?"]).data
+            for sdk in (ours, direct)
+        ]
+        told = [sdk.responses.create(model="llama3:8b", input="How do LLMs work?") for sdk in (ours, direct)]
+    assert vectors[0] == vectors[1]
+    assert len(vectors[0]) == 2
+    assert told[0].output_text == told[1].output_text != ""
+
+
 def test_models_are_listed_and_found_by_name(product: Product) -> None:
     with client(product.url, product.key) as sdk:
         names = {model.id for model in sdk.models.list()}

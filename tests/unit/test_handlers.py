@@ -23,6 +23,7 @@ from tests.stack import TEMPLATE, properties
 ORIGIN, FOREIGN = "https://app.example.com", "https://evil.example.net"
 CALLS = (
     "chat",
+    "chat.embeddings",
     "chat.no-key",
     "queue",
     "queue.openai",
