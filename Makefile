@@ -76,8 +76,9 @@ docs: $(VENV)/local.installed $(VENV)/test.installed  ## write what the docs tak
 mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of the job machine held by a test? (minutes)
 	@$(BIN)/python -m tests.mutate
 
-bench: $(VENV)/local.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
+bench: $(VENV)/local.installed $(VENV)/test.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.local
+	@$(BIN)/python -m benchmarks.binding
 	@$(BIN)/python -m benchmarks.callbacks
 	@$(BIN)/python -m benchmarks.batch
 	@$(BIN)/python -m benchmarks.memory
