@@ -82,6 +82,7 @@ bench: $(VENV)/local.installed $(VENV)/test.installed  ## measure this machine, 
 	@$(BIN)/python -m benchmarks.callbacks
 	@$(BIN)/python -m benchmarks.batch
 	@$(BIN)/python -m benchmarks.memory
+	@$(BIN)/python -m benchmarks.calls
 
 soak: $(VENV)/local.installed  ## 2,000 jobs among kills and faults, books balanced, write docs/soak.md (5 minutes; SEED, COUNT)
 	@$(BIN)/python -m benchmarks.soak

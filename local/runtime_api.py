@@ -101,7 +101,13 @@ class Pool:
     def max_memory_used_mb(self) -> int:
         """The most that any process that runs has held since it began, as Lambda's REPORT line tells it (Linux)."""
         with self._lock:
-            return max((sandbox.max_memory_used_mb for sandbox in self._all if sandbox.is_alive), default=0)
+            return max((sandbox.memory_kb("VmHWM") // 1024 for sandbox in self._all if sandbox.is_alive), default=0)
+
+    @property
+    def memory_kb(self) -> list[int]:
+        """What each process that runs holds now (Linux)."""
+        with self._lock:
+            return [sandbox.memory_kb("VmRSS") for sandbox in self._all if sandbox.is_alive]
 
     def close(self) -> None:
         with self._lock:
@@ -194,10 +200,9 @@ class _Sandbox:
     def is_alive(self) -> bool:
         return self._ended is None
 
-    @property
-    def max_memory_used_mb(self) -> int:
+    def memory_kb(self, line: str) -> int:
         status = Path(f"/proc/{self._child.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+        return int(status.partition(f"{line}:")[2].split()[0])
 
     def wait_until_ready(self) -> None:
         if not self._ready.wait(INIT_S):
