@@ -238,7 +238,8 @@ def test_a_job_that_fails_tells_status_and_receiver_why(product: Product, hook: 
     [
         (200, b"<html>hello</html>", (502, "ProviderError", "server_error", "provider_error")),
         (200, b"[]", (502, "ProviderError", "server_error", "provider_error")),
-        (502, b"<html>bad gateway</html>", (502, "ProviderError", "server_error", "provider_error")),
+        (502, b"<html>bad gateway</html>", (503, "ProviderUnavailable", "server_error", "provider_unavailable")),
+        (500, b"<html>broken</html>", (502, "ProviderError", "server_error", "provider_error")),
         (503, b"", (503, "ProviderUnavailable", "server_error", "provider_unavailable")),
         (401, b'{"error":{"message":"key sk-live-1234"}}', (502, "ProviderError", "server_error", "provider_auth")),
         (404, b'{"error":{"message":"no model"}}', (502, "ProviderError", "server_error", "provider_auth")),
@@ -252,6 +253,8 @@ def test_a_job_that_fails_tells_status_and_receiver_why(product: Product, hook: 
 def test_an_upstream_that_answers_badly_is_told_apart(
     status: int, body: bytes, expected: tuple[int, str, str, str], product: Product
 ) -> None:
+    assert product.http.post("/v1/chat/completions", content=CHAT).status_code == 200  # its circuit stays closed
+    product.upstream.requests.clear()
     product.upstream.answer_with(status, body, {"content-type": "text/html", "location": "/"})
     answer = product.http.post("/v1/chat/completions", content=CHAT)
     assert both(answer) == expected
