@@ -28,6 +28,7 @@ MODEL = "llama3:8b"
 PROVIDERS = [
     Provider(name="named", base_url="http://127.0.0.1:1/v1", models={MODEL: "vendor/llama-3-8b"}),
     Provider(name="any", base_url="http://127.0.0.1:1/v1", models={"*": ""}),
+    *(Provider(name=f"other-{i}", base_url="http://127.0.0.1:1/v1", models={f"model-{i}:7b": ""}) for i in range(10)),
 ]
 WORDS = "How do language models work, and why? "
 ROUTER = Router(lambda: PROVIDERS, {}, None, SystemClock())
@@ -99,7 +100,7 @@ BODIES: Mapping[str, str] = {
 def bound(text: str) -> bytes:
     """The text as it goes to the provider that is asked first."""
     request = requests.chat(text)
-    candidate = ROUTER.candidates(request.model)[0]
+    candidate = ROUTER.in_order(ROUTER.candidates(request.model, operation=request.operation))[0]
     return with_model(request.body, candidate.upstream_model)
 
 
