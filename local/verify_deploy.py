@@ -97,6 +97,12 @@ def _sync(at: Deployment) -> Seen:
     return _seen(answer, answer.status_code == 200 and bool(answer.json()["choices"]))
 
 
+def _passed_through(at: Deployment) -> Seen:
+    """Requests without what they need: the routes are there, and nothing is bought."""
+    answers = [at.http.post(path, json={}) for path in ("/v1/embeddings", "/v1/responses")]
+    return _seen(answers[0], all(_is_error(answer, 400) for answer in answers))
+
+
 def _queued(at: Deployment) -> Seen:
     accepted = at.queue(at.ref_id)
     if accepted.status_code != 202:
@@ -178,6 +184,7 @@ PROBES = (
     Probe("GET /health", "200, ok", _health),
     Probe("no key", "401 in our error shape", _no_key),
     Probe("a sync chat", "200, choices", _sync),
+    Probe("empty embeddings, an empty response", "400 in our error shape", _passed_through),
     Probe("a queued job", "Completed", _queued),
     Probe("its status and its result", "the same answer", _result),
     Probe("its callback, to its own POST /health", "Delivered", _callback),
