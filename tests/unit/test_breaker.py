@@ -20,43 +20,9 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS, Breaker
+from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS
 from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, WINDOW_S, Circuit, Tally
-from tests.fakes import FakeCircuits, FakeClock
-
-BAD = ProviderError("bad", upstream_status=500)
-LONG_MS = 27_000
-
-
-class Fleet:
-    """Containers of one stack, which call one provider."""
-
-    def __init__(self, containers: int = 3) -> None:
-        self.clock = FakeClock()
-        self.circuits = FakeCircuits()
-        self.breakers = [Breaker(self.circuits, self.clock) for _ in range(containers)]
-
-    def call(self, container: int = 0, outcome: ProviderError | None = None, *, left_ms: int = LONG_MS) -> bool:
-        """Whether the provider was asked."""
-        breaker = self.breakers[container]
-        self.clock.now += 1
-        try:
-            breaker.check("p")
-            with breaker.watched("p", deadline_ms=self.clock.now + left_ms):
-                if outcome:
-                    raise outcome
-        except ProviderCircuitOpen:
-            return False
-        except ProviderError:
-            pass
-        return True
-
-    def calls(self, outcomes: str, container: int | None = None) -> list[bool]:
-        """One call for each letter, G for good and B for bad, by one container or by each in turn."""
-        return [
-            self.call(i % len(self.breakers) if container is None else container, None if letter == "G" else BAD)
-            for i, letter in enumerate(outcomes)
-        ]
+from tests.fleet import BAD, LONG_MS, Fleet, opened
 
 
 def test_after_five_failures_in_a_row_it_is_not_asked() -> None:
@@ -143,13 +109,6 @@ def test_a_call_that_had_but_a_moment_says_nothing_of_its_provider() -> None:
     for _ in range(ROW):
         fleet.call(outcome=silent, left_ms=PATIENCE_MS)
     assert not fleet.call()
-
-
-def opened(containers: int = 3) -> Fleet:
-    fleet = Fleet(containers)
-    fleet.calls("B" * ROW, container=0)
-    fleet.clock.now += OPEN_MS
-    return fleet
 
 
 def test_of_all_who_would_ask_an_open_one_again_one_real_call_is_the_trial() -> None:

@@ -61,22 +61,25 @@ class Breaker:
         self._went_well(name, is_trial=is_trial)
 
     def _known_of(self, name: str) -> Circuit:
-        if self._is_stale():
-            try:
-                self._known = self._circuits.all()
-            except Exception:
-                log.exception("circuits not read")
+        now = self._clock.now_ms()
+        is_troubled = any(circuit.is_troubled(now) for circuit in self._known.values())
+        oldest = now - (TROUBLED_CACHE_MS if is_troubled else CACHE_MS)
+        with self._lock:
+            is_stale = self._read_at is None or self._read_at <= oldest
+            if is_stale:
+                self._read_at = now
+        if is_stale:  # said to one thread, while others go by what was known
+            self._read()
         return self._known.get(name, Circuit())
 
-    def _is_stale(self) -> bool:
-        """Whether what is known must be read anew; said to one thread, while others go by what was known."""
-        now = self._clock.now_ms()
+    def _read(self) -> None:
+        try:
+            read = self._circuits.all()
+        except Exception:
+            log.exception("circuits not read")
+            return
         with self._lock:
-            is_troubled = any(circuit.is_troubled(now) for circuit in self._known.values())
-            if self._read_at is not None and now < self._read_at + (TROUBLED_CACHE_MS if is_troubled else CACHE_MS):
-                return False
-            self._read_at = now
-        return True
+            self._known = read
 
     def _refuse_until(self, name: str, ask_at: int | None) -> None:
         left_ms = (ask_at or 0) - self._clock.now_ms()
@@ -139,10 +142,12 @@ class Breaker:
                 return True
             new = replace(new, stamp=self._clock.token())
             try:
-                stored = self._known[name] = self._circuits.replace(name, old, new)
+                stored = self._circuits.replace(name, old, new)
             except Exception:
                 log.exception("circuit not written", extra={"provider": name})
                 return False
+            with self._lock:
+                self._known = {**self._known, name: stored}  # a new one, since others may be reading the old
             if stored.stamp == new.stamp:
                 if (old.ask_at is None) != (new.ask_at is None):
                     log.warning("circuit closed" if new.ask_at is None else "circuit opened", extra={"provider": name})
