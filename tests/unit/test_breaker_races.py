@@ -4,8 +4,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from aiserver.errors import ProviderCircuitOpen
+from aiserver.providers.breaker import Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, Circuit, Tally
-from tests.fakes import FakeClock
+from tests.fakes import FakeCircuits, FakeClock
 from tests.fleet import BAD, Fleet
 
 OPENED = Circuit(Tally(bad_at=(1,) * ROW), FakeClock().now + OPEN_MS, "opened")
@@ -53,3 +55,32 @@ def test_a_provider_s_first_failure_in_one_thread_disturbs_no_other_that_looks_a
         fleet.breakers[0].check("other")
         failing.result(60)
     assert fleet.circuits.stored["p"].tally.bad_at
+
+
+def test_a_cold_container_s_threads_all_wait_to_know_before_any_asks_an_open_provider() -> None:
+    circuits, clock = FakeCircuits(), FakeClock()
+    circuits.stored["p"] = OPENED
+    breaker, reading, release = Breaker(circuits, clock), threading.Event(), threading.Event()
+    gate, read = threading.Barrier(8), circuits.all
+
+    def slow() -> dict[str, Circuit]:
+        reading.set()
+        assert release.wait(60)
+        return read()
+
+    circuits.all = slow
+
+    def refused() -> bool:
+        try:
+            breaker.check("p")
+        except ProviderCircuitOpen:
+            return True
+        return False
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(refused)]
+        assert reading.wait(60)
+        asked += [pool.submit(lambda: gate.wait(60) >= 0 and refused()) for _ in range(7)]
+        gate.wait(60)
+        release.set()
+        assert [one.result(60) for one in asked] == [True] * 8

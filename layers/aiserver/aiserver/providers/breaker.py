@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from threading import Lock
+from threading import RLock
 
 from aiserver.clock import Clock
 from aiserver.errors import (
@@ -39,7 +39,7 @@ class Breaker:
         self._read_at: int | None = None
         self._untold: dict[str, Tally] = {}
         self._told_at: dict[str, int] = {}
-        self._lock = Lock()
+        self._lock = RLock()
 
     def check(self, name: str) -> None:
         """Raises: ProviderCircuitOpen, where it is known that the provider is not to be asked now."""
@@ -65,10 +65,12 @@ class Breaker:
         is_troubled = any(circuit.is_troubled(now) for circuit in self._known.values())
         oldest = now - (TROUBLED_CACHE_MS if is_troubled else CACHE_MS)
         with self._lock:
-            is_stale = self._read_at is None or self._read_at <= oldest
+            was_read, is_stale = self._read_at is not None, self._read_at is None or self._read_at <= oldest
             if is_stale:
                 self._read_at = now
-        if is_stale:  # said to one thread, while others go by what was known
+            if not was_read:  # all wait, since nobody here knows anything; later, others go by what was known
+                self._read()
+        if is_stale and was_read:
             self._read()
         return self._known.get(name, Circuit())
 
