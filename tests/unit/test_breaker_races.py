@@ -4,8 +4,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from aiserver.errors import ProviderCircuitOpen
-from aiserver.providers.breaker import Breaker
+from aiserver.providers.breaker import CACHE_MS, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, Circuit, Tally
 from tests.fakes import FakeCircuits, FakeClock
 from tests.fleet import BAD, Fleet
@@ -84,3 +86,21 @@ def test_a_cold_container_s_threads_all_wait_to_know_before_any_asks_an_open_pro
         gate.wait(60)
         release.set()
         assert [one.result(60) for one in asked] == [True] * 8
+
+
+def test_what_a_container_wrote_while_it_was_reading_is_not_forgotten_for_what_was_there_before() -> None:
+    fleet = Fleet(1)
+    fleet.calls("B" * (ROW - 1))
+    fleet.clock.now += CACHE_MS
+    read = fleet.circuits.all
+
+    def overtaken() -> dict[str, Circuit]:
+        before = read()
+        fleet.circuits.all = read
+        assert fleet.call(outcome=BAD)
+        return before
+
+    fleet.circuits.all = overtaken
+    with pytest.raises(ProviderCircuitOpen):
+        fleet.breakers[0].check("p")
+    assert not fleet.call()

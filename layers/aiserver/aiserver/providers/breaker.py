@@ -75,13 +75,14 @@ class Breaker:
         return self._known.get(name, Circuit())
 
     def _read(self) -> None:
+        before = self._known
         try:
             read = self._circuits.all()
         except Exception:
             log.exception("circuits not read")
             return
-        with self._lock:
-            self._known = read
+        with self._lock:  # what was written here meanwhile may be younger than what was read
+            self._known = read | {name: one for name, one in self._known.items() if one is not before.get(name)}
 
     def _refuse_until(self, name: str, ask_at: int | None) -> None:
         left_ms = (ask_at or 0) - self._clock.now_ms()
