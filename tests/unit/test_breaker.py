@@ -215,20 +215,6 @@ def test_who_cannot_read_or_write_circuits_asks_the_provider() -> None:
     assert all(fleet.calls("B" * (2 * LEAST) + "G"))
 
 
-def test_what_could_not_be_told_is_told_with_what_comes_next() -> None:
-    fleet = Fleet(1)
-    stored = fleet.circuits.replace
-
-    def away(*_: object) -> Circuit:
-        raise ConnectionError("DynamoDB is away")
-
-    fleet.circuits.replace = away
-    fleet.calls("B" * (ROW - 1))
-    fleet.circuits.replace = stored
-    fleet.calls("B")
-    assert not fleet.call()
-
-
 def test_two_who_write_at_once_lose_no_failure() -> None:
     fleet = Fleet(2)
     for breaker in fleet.breakers:

@@ -1,40 +1,31 @@
 """The circuit breaker among threads and containers that interrupt each other, and before a store that is away."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from aiserver.errors import ProviderCircuitOpen
-from aiserver.providers.breaker import CACHE_MS, Breaker
+from aiserver.providers.breaker import AWAY_MS, CACHE_MS, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, Circuit, Tally
 from tests.fakes import FakeCircuits, FakeClock
-from tests.fleet import BAD, Fleet
+from tests.fleet import BAD, LONG_MS, Fleet
 
 OPENED = Circuit(Tally(bad_at=(1,) * ROW), FakeClock().now + OPEN_MS, "opened")
-
-
-class Interrupted(Circuit):
-    """One that another thread changes something besides, just while it is looked at."""
-
-    meanwhile: Callable[[], None]
-
-    def is_troubled(self, now_ms: int) -> bool:
-        type(self).meanwhile()
-        return super().is_troubled(now_ms)
 
 
 def test_a_provider_s_first_failure_in_one_thread_disturbs_no_other_that_looks_at_what_is_known() -> None:
     fleet, breaking = Fleet(1), threading.Event()
     looked, written = threading.Event(), threading.Event()
 
-    class Looked(Interrupted):
-        @staticmethod
-        def meanwhile() -> None:
+    class Looked(Circuit):
+        """The other thread has its turn just while this one is looked at."""
+
+        def is_troubled(self, now_ms: int) -> bool:
             if breaking.is_set() and not looked.is_set():
                 looked.set()
                 assert written.wait(60)
+            return super().is_troubled(now_ms)
 
     fleet.circuits.stored["other"] = Looked(stamp="a")
     assert fleet.call()
@@ -104,3 +95,90 @@ def test_what_a_container_wrote_while_it_was_reading_is_not_forgotten_for_what_w
     with pytest.raises(ProviderCircuitOpen):
         fleet.breakers[0].check("p")
     assert not fleet.call()
+
+
+class Stuck(FakeCircuits):
+    """A store that is slow, or lets whoever asks wait for three seconds and then is away."""
+
+    is_stuck = True
+    slow_s = 0.0
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def all(self) -> dict[str, Circuit]:
+        self._hang()
+        self._clock.advance(self.slow_s)
+        return super().all()
+
+    def replace(self, name: str, old: Circuit, new: Circuit) -> Circuit:
+        self._hang()
+        return super().replace(name, old, new)
+
+    def _hang(self) -> None:
+        if self.is_stuck:
+            self._clock.advance(3)
+            raise ConnectionError("DynamoDB is away")
+
+
+def stuck() -> tuple[Fleet, Stuck]:
+    fleet = Fleet(1)
+    store = fleet.circuits = Stuck(fleet.clock)
+    fleet.breakers = [Breaker(store, fleet.clock)]
+    return fleet, store
+
+
+def test_a_store_that_hangs_holds_up_one_call_in_ten_seconds_and_that_one_once() -> None:
+    fleet, _ = stuck()
+    began = fleet.clock.now
+    assert all(fleet.calls("BGB" * 3))
+    assert fleet.clock.now - began == 3_000 + 9
+    fleet.clock.now += AWAY_MS
+    began = fleet.clock.now
+    assert all(fleet.calls("GBG"))
+    assert fleet.clock.now - began == 3_000 + 3
+
+
+def test_a_store_that_hangs_while_a_provider_fails_holds_up_no_more_than_one_call_in_ten_seconds() -> None:
+    fleet, store = stuck()
+    store.is_stuck = False
+    fleet.calls("BBB")
+    store.is_stuck = True
+    began = fleet.clock.now
+    assert all(fleet.calls("BGBGB"))
+    assert fleet.clock.now - began == 3_000 + 5
+
+
+def test_a_store_that_is_slow_while_a_provider_fails_is_read_once_for_a_call() -> None:
+    fleet, store = stuck()
+    store.is_stuck = False
+    fleet.calls("BB")
+    store.slow_s, store.reads = 1.5, 0
+    for _ in range(3):
+        fleet.clock.now += CACHE_MS
+        assert fleet.call(outcome=BAD)
+    assert store.reads == 3
+
+
+def test_what_failed_while_the_store_was_away_is_told_when_it_is_back() -> None:
+    fleet, store = stuck()
+    fleet.calls("B" * (ROW - 1))
+    store.is_stuck = False
+    fleet.clock.now += AWAY_MS
+    fleet.calls("B")
+    assert not fleet.call()
+
+
+def test_a_store_that_is_away_when_a_trial_ends_leaves_it_to_the_next_trial_to_close() -> None:
+    fleet, store = stuck()
+    store.is_stuck = False
+    fleet.calls("B" * ROW)
+    fleet.clock.now += OPEN_MS
+    with fleet.breakers[0].watched("p", deadline_ms=fleet.clock.now + LONG_MS):
+        store.is_stuck = True
+    store.is_stuck = False
+    assert not fleet.call()
+    fleet.clock.now += 60_000 - 5_000
+    assert fleet.call()
+    assert all(fleet.calls("BGGBG"))

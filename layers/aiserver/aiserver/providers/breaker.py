@@ -1,7 +1,8 @@
 """One container's view of the circuits: it reads them every few seconds, and writes only what others must know.
 
 A call that goes well where nothing has failed lately costs no request; it is counted here, and told along with the
-next failure. Who cannot read or write circuits asks the provider: a breaker must not be an outage of its own.
+next failure. Who cannot read or write circuits asks the provider, and leaves them alone for a while: a breaker must not
+be an outage of its own.
 """
 
 import logging
@@ -24,6 +25,7 @@ from aiserver.providers.circuit import Circuit, Circuits, Tally
 CACHE_MS = 5_000
 TROUBLED_CACHE_MS = 1_000  # while calls fail: those that go well must soon be told to whoever counts the failures
 PATIENCE_MS = 10_000  # a call that had less time says nothing of its provider when it is cut off
+AWAY_MS = 10_000  # circuits that could not be read or written are left alone so long: a caller waits for them
 TRIES = 5  # of a write, each only after another function wrote in between
 
 log = logging.getLogger("aiserver.breaker")
@@ -37,6 +39,7 @@ class Breaker:
         self._clock = clock
         self._known: dict[str, Circuit] = {}
         self._read_at: int | None = None
+        self._away_until = 0
         self._untold: dict[str, Tally] = {}
         self._told_at: dict[str, int] = {}
         self._lock = RLock()
@@ -65,7 +68,8 @@ class Breaker:
         is_troubled = any(circuit.is_troubled(now) for circuit in self._known.values())
         oldest = now - (TROUBLED_CACHE_MS if is_troubled else CACHE_MS)
         with self._lock:
-            was_read, is_stale = self._read_at is not None, self._read_at is None or self._read_at <= oldest
+            was_read = self._read_at is not None
+            is_stale = now >= self._away_until and (self._read_at is None or self._read_at <= oldest)
             if is_stale:
                 self._read_at = now
             if not was_read:  # all wait, since nobody here knows anything; later, others go by what was known
@@ -80,9 +84,14 @@ class Breaker:
             read = self._circuits.all()
         except Exception:
             log.exception("circuits not read")
+            self._leave_alone()
             return
         with self._lock:  # what was written here meanwhile may be younger than what was read
+            self._read_at = self._clock.now_ms()  # a slow read must not be due again by the time it has come
             self._known = read | {name: one for name, one in self._known.items() if one is not before.get(name)}
+
+    def _leave_alone(self) -> None:
+        self._away_until = self._clock.now_ms() + AWAY_MS
 
     def _refuse_until(self, name: str, ask_at: int | None) -> None:
         left_ms = (ask_at or 0) - self._clock.now_ms()
@@ -138,7 +147,7 @@ class Breaker:
 
     def _change(self, name: str, change: Callable[[Circuit], Circuit], tries: int = TRIES) -> bool:
         """Whether the circuit now is what `change` makes of it as it is stored, and of no older one."""
-        for _ in range(tries):
+        for _ in range(tries if self._clock.now_ms() >= self._away_until else 0):
             old = self._known.get(name, Circuit())
             new = change(old)
             if new == old:
@@ -148,6 +157,7 @@ class Breaker:
                 stored = self._circuits.replace(name, old, new)
             except Exception:
                 log.exception("circuit not written", extra={"provider": name})
+                self._leave_alone()
                 return False
             with self._lock:
                 self._known = {**self._known, name: stored}  # a new one, since others may be reading the old
