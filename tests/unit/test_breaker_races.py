@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from aiserver import wiring
 from aiserver.errors import ProviderCircuitOpen
 from aiserver.providers.breaker import AWAY_MS, CACHE_MS, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, Circuit, Tally
@@ -159,6 +160,15 @@ def test_a_store_that_is_slow_while_a_provider_fails_is_read_once_for_a_call() -
         fleet.clock.now += CACHE_MS
         assert fleet.call(outcome=BAD)
     assert store.reads == 3
+
+
+@pytest.mark.usefixtures("stack")
+def test_circuits_are_given_up_after_three_seconds_of_a_table_that_hangs() -> None:
+    config = wiring._client("dynamodb", is_vital=False).meta.config  # pyright: ignore[reportPrivateUsage]
+    attempts = config.retries["total_max_attempts"]
+    between_s = sum(2**retry for retry in range(attempts - 1))  # boto3 waits so long at most before each
+    assert attempts > 1
+    assert attempts * max(config.connect_timeout, config.read_timeout) + between_s <= 3
 
 
 def test_what_failed_while_the_store_was_away_is_told_when_it_is_back() -> None:

@@ -293,7 +293,7 @@ def _calling_router(config: Any, jobs_table: str) -> "Router":
         SsmSecrets(_client("ssm"), CLOCK),
         CLOCK,
         DynamoSlots(jobs_table, _client("dynamodb")),
-        Breaker(DynamoCircuits(jobs_table, _client("dynamodb"), CLOCK), CLOCK),
+        Breaker(DynamoCircuits(jobs_table, _client("dynamodb", is_vital=False), CLOCK), CLOCK),
     )
 
 
@@ -306,21 +306,30 @@ def http() -> Any:
 
 
 @cache
-def _client(service: str) -> Any:
-    """One client a service, safe to share between threads. AWS answers in milliseconds: what hangs is asked again."""
-    import boto3
+def _client(service: str, *, is_vital: bool = True) -> Any:
+    """One client a service, safe to share between threads. AWS answers in milliseconds: what hangs is asked again.
+
+    What is not vital is given up after 3 s: its caller has 27.5 s, and does without.
+    """
     from botocore.config import Config
 
-    retries: Any = {"mode": "standard", "total_max_attempts": 4}
+    retries: Any = {"mode": "standard", "total_max_attempts": 4 if is_vital else 2}
     # By itself boto3 signs S3 links in the old way, which buckets made since 2020 refuse, and for the global host,
     # which sends a new bucket's callers elsewhere; the embedded cloud's address has no virtual hosts.
     config = Config(
-        connect_timeout=2,
-        read_timeout=10 if service == "s3" else 3,
+        connect_timeout=2 if is_vital else 1,
+        read_timeout=10 if service == "s3" else 3 if is_vital else 1,
         retries=retries,
         max_pool_connections=50,
         signature_version="s3v4" if service == "s3" else None,
         s3={"addressing_style": "auto" if "AWS_ENDPOINT_URL" in os.environ else "virtual"},
     )
-    session: Any = boto3.session.Session()
-    return session.client(service, config=config)
+    return _session().client(service, config=config)
+
+
+@cache
+def _session() -> Any:
+    """One for all clients: what a second one of a service needs has been read by then."""
+    import boto3
+
+    return boto3.session.Session()
