@@ -21,7 +21,7 @@ from aiserver.errors import (
     UpstreamAnswer,
 )
 from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS
-from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, WINDOW_S, Circuit, Tally
+from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, TRIAL_MS, WINDOW_S, Circuit, Tally
 from tests.fleet import BAD, LONG_MS, Fleet, opened
 
 
@@ -165,8 +165,8 @@ def test_a_trial_that_is_never_heard_of_again_leaves_it_to_another() -> None:
 
     with pytest.raises(Killed), fleet.breakers[1].watched("p", deadline_ms=fleet.clock.now + LONG_MS):
         raise Killed
+    fleet.clock.now += TRIAL_MS - 2
     assert not fleet.call(2)
-    fleet.clock.now += OPEN_MS
     assert fleet.call(2)
 
 

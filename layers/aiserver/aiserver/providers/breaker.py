@@ -51,17 +51,17 @@ class Breaker:
     @contextmanager
     def watched(self, name: str, *, deadline_ms: int) -> Generator[None]:
         """Around one call: how it ends is what counts. Raises: ProviderCircuitOpen, where another call is the trial."""
-        is_trial = self._begin(name)
+        trial = self._begin(name)
         started = self._clock.now_ms()
         try:
             yield
         except ProviderError as error:
             if _is_failure(error, had_ms=deadline_ms - started):
-                self._failed(name, is_trial=is_trial)
-            elif is_trial and error.upstream_status is not None:
-                self._went_well(name, is_trial=True)
+                self._failed(name, trial, started)
+            elif trial and error.upstream_status is not None:
+                self._went_well(name, trial)
             raise
-        self._went_well(name, is_trial=is_trial)
+        self._went_well(name, trial)
 
     def _known_of(self, name: str) -> Circuit:
         now = self._clock.now_ms()
@@ -99,29 +99,33 @@ class Breaker:
             told = f"{name} has failed too often and is not asked for now"
             raise ProviderCircuitOpen(told, retry_after_s=-(-left_ms // 1000))
 
-    def _begin(self, name: str) -> bool:
-        """Whether this call is the trial of an open circuit. Raises: ProviderCircuitOpen."""
-        if self._known_of(name).ask_at is None:
-            return False
+    def _begin(self, name: str) -> Circuit | None:
+        """The open circuit whose trial this call is; None where it is closed. Raises: ProviderCircuitOpen."""
+        known = self._known_of(name)
+        if known.ask_at is None:
+            return None
         now = self._clock.now_ms()
 
-        def tried(circuit: Circuit) -> Circuit:
+        def begun(circuit: Circuit) -> Circuit:
             self._refuse_until(name, circuit.ask_at)
             return circuit if circuit.ask_at is None else circuit.on_trial(now)
 
-        self._change(name, tried)
-        return self._known.get(name, Circuit()).ask_at is not None
+        made = self._change(name, begun)
+        if made is None:  # others wrote each time, or nobody can: by what is known now
+            self._refuse_until(name, self._known.get(name, known).ask_at)
+            return known
+        return None if made.ask_at is None else made
 
-    def _failed(self, name: str, *, is_trial: bool) -> None:
-        now = self._clock.now_ms()
-        if is_trial:
-            self._change(name, lambda circuit: circuit if circuit.ask_at is None else circuit.on_trial(now))
+    def _failed(self, name: str, trial: Circuit | None, started: int) -> None:
+        if trial:
+            now, stamp = self._clock.now_ms(), trial.stamp
+            self._change(name, lambda one: one.tried(started, now) if one.stamp == stamp else one)
             return
         self._count(name, is_good=False)
         self._tell(name)
 
-    def _went_well(self, name: str, *, is_trial: bool) -> None:
-        if is_trial:
+    def _went_well(self, name: str, trial: Circuit | None) -> None:
+        if trial:
             self._change(name, lambda circuit: circuit if circuit.ask_at is None else Circuit())
             return
         self._count(name, is_good=True)
@@ -141,31 +145,31 @@ class Breaker:
         now = self._clock.now_ms()
         with self._lock:
             told = self._untold.pop(name, Tally())
-        if not self._change(name, lambda circuit: circuit.after(told, now), tries):
+        if self._change(name, lambda circuit: circuit.after(told, now), tries) is None:
             with self._lock:
                 self._untold[name] = told.plus(self._untold.get(name, Tally()), now)
 
-    def _change(self, name: str, change: Callable[[Circuit], Circuit], tries: int = TRIES) -> bool:
-        """Whether the circuit now is what `change` makes of it as it is stored, and of no older one."""
+    def _change(self, name: str, change: Callable[[Circuit], Circuit], tries: int = TRIES) -> Circuit | None:
+        """What `change` has made of the circuit as it is stored, and of no older one; None where it was not written."""
         for _ in range(tries if self._clock.now_ms() >= self._away_until else 0):
             old = self._known.get(name, Circuit())
             new = change(old)
             if new == old:
-                return True
+                return old
             new = replace(new, stamp=self._clock.token())
             try:
                 stored = self._circuits.replace(name, old, new)
             except Exception:
                 log.exception("circuit not written", extra={"provider": name})
                 self._leave_alone()
-                return False
+                return None
             with self._lock:
                 self._known = {**self._known, name: stored}  # a new one, since others may be reading the old
             if stored.stamp == new.stamp:
                 if (old.ask_at is None) != (new.ask_at is None):
                     log.warning("circuit closed" if new.ask_at is None else "circuit opened", extra={"provider": name})
-                return True
-        return False
+                return stored
+        return None
 
 
 def _is_failure(error: ProviderError, *, had_ms: int) -> bool:

@@ -1,8 +1,9 @@
 """Whether a provider is worth asking now: the rules by which its circuit opens and closes, over all functions.
 
 Closed, it is asked. It opens after ROW failures in a row, or when more than half of at least LEAST calls of the last
-WINDOW_S failed. Open, it is not asked for OPEN_MS; then one real call is its trial, and while that is under way nobody
-else asks. A trial that ends well closes it; one that fails, or is never heard of again, leaves it open for as long.
+WINDOW_S failed. Open, it is not asked for OPEN_MS; then one real call is its trial, and until that has ended, or for
+TRIAL_MS, nobody else asks. A trial that ends well closes it. One that fails leaves it open for OPEN_MS more, unless a
+later one has begun; one that is not heard of in time leaves it to another.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from typing import Protocol
 ROW = 5
 LEAST = 10
 WINDOW_S = 60
-OPEN_MS = 25_000  # with the age of what a container knows, and a trial's own time, well under a minute
+TRIAL_MS = 30_000  # a waiting caller's call is over by then (27.5 s); a queued job's may go on for minutes
+OPEN_MS = 25_000  # with TRIAL_MS and the age of what a container knows, under a minute
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,12 @@ class Circuit:
         return replace(self, tally=tally, ask_at=now_ms + OPEN_MS if tally.is_bad else None)
 
     def on_trial(self, now_ms: int) -> "Circuit":
-        """While the trial that begins now is under way, and after it has failed now."""
-        return replace(self, ask_at=now_ms + OPEN_MS)
+        """While the trial that begins now is under way."""
+        return replace(self, ask_at=now_ms + TRIAL_MS)
+
+    def tried(self, began_ms: int, now_ms: int) -> "Circuit":
+        """After its trial has failed now. What began long ago says little: it keeps nobody from asking soon."""
+        return replace(self, ask_at=min(now_ms, began_ms + TRIAL_MS) + OPEN_MS)
 
     def is_troubled(self, now_ms: int) -> bool:
         """Whether a call that goes well is worth telling the others: some have failed lately."""
