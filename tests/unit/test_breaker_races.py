@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver import wiring
-from aiserver.errors import ProviderCircuitOpen, ProviderError, ProviderTimeout
-from aiserver.providers.breaker import AWAY_MS, CACHE_MS, TRIES, Breaker
+from aiserver.errors import ProviderCircuitOpen, ProviderError, ProviderTimeout, ProviderUnavailable
+from aiserver.providers.breaker import AWAY_MS, CACHE_MS, PATIENCE_MS, TRIES, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, TRIAL_MS, Circuit, Tally
 from tests.fakes import FakeCircuits, FakeClock
 from tests.fleet import BAD, LONG_MS, Fleet, opened
@@ -322,3 +322,28 @@ def test_however_long_failing_calls_take_it_is_tried_by_one_at_a_time_and_used_w
     trials = [at for at in begun if opened_at and opened_at[0] + CACHE_MS < at < recovery]
     assert all(later - earlier >= OPEN_MS for earlier, later in pairwise(trials))
     assert any(at >= recovery for at in begun)
+
+
+def test_a_provider_that_was_given_but_a_moment_to_be_connected_to_has_not_failed() -> None:
+    fleet = Fleet(1)
+
+    def cut_off(left_ms: int) -> None:
+        with fleet.breakers[0].watched("p", deadline_ms=fleet.clock.now + left_ms):
+            fleet.clock.now += left_ms
+            raise ProviderUnavailable("no connection in time")
+
+    for _ in range(ROW):
+        with pytest.raises(ProviderUnavailable):
+            cut_off(PATIENCE_MS - 1)
+    assert fleet.call()
+    for _ in range(ROW):
+        with pytest.raises(ProviderUnavailable):
+            cut_off(PATIENCE_MS)
+    assert not fleet.call()
+
+
+def test_a_provider_that_refuses_the_connection_has_failed_however_little_time_it_was_given() -> None:
+    fleet = Fleet(1)
+    for _ in range(ROW):
+        assert fleet.call(outcome=ProviderUnavailable("refused"), left_ms=5)
+    assert not fleet.call()

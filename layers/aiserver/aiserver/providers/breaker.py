@@ -19,6 +19,7 @@ from aiserver.errors import (
     ProviderRateLimited,
     ProviderRejected,
     ProviderTimeout,
+    ProviderUnavailable,
 )
 from aiserver.providers.circuit import Circuit, Circuits, Tally
 
@@ -56,7 +57,7 @@ class Breaker:
         try:
             yield
         except ProviderError as error:
-            if _is_failure(error, had_ms=deadline_ms - started):
+            if _is_failure(error, had_ms=deadline_ms - started, is_late=self._clock.now_ms() >= deadline_ms):
                 self._failed(name, trial, started)
             elif trial and error.upstream_status is not None:
                 self._went_well(name, trial)
@@ -172,9 +173,10 @@ class Breaker:
         return None
 
 
-def _is_failure(error: ProviderError, *, had_ms: int) -> bool:
+def _is_failure(error: ProviderError, *, had_ms: int, is_late: bool) -> bool:
     """A refusal is none, nor is "slow down": whoever says so is up. Nor is what was cut off after a moment."""
-    if isinstance(error, ProviderTimeout) and error.upstream_status is None and had_ms < PATIENCE_MS:
+    is_cut_off = isinstance(error, ProviderTimeout) or (isinstance(error, ProviderUnavailable) and is_late)
+    if is_cut_off and error.upstream_status is None and had_ms < PATIENCE_MS:
         return False
     is_refusal = isinstance(error, ProviderRejected | ProviderAuth | ProviderRateLimited)
     return not is_refusal and not 400 <= (error.upstream_status or 0) < 500
