@@ -47,6 +47,15 @@ def test_one_that_goes_well_in_between_breaks_the_row_whoever_saw_it() -> None:
     assert fleet.call(0)
 
 
+def test_a_row_of_failures_is_broken_by_another_container_s_good_call_however_much_later_that_is() -> None:
+    fleet = Fleet(2)
+    fleet.calls("BBBB", container=0)
+    fleet.clock.now += 10 * WINDOW_S * 1000
+    assert fleet.call(1)
+    assert fleet.call(0, BAD)
+    assert fleet.call(0)
+
+
 @pytest.mark.parametrize(
     ("outcomes", "opens"),
     [

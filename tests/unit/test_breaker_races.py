@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aiserver import wiring
 from aiserver.errors import ProviderCircuitOpen, ProviderError, ProviderTimeout, ProviderUnavailable
 from aiserver.providers.breaker import AWAY_MS, CACHE_MS, PATIENCE_MS, TRIES, Breaker
-from aiserver.providers.circuit import OPEN_MS, ROW, TRIAL_MS, Circuit, Tally
+from aiserver.providers.circuit import OPEN_MS, ROW, TRIAL_MS, WINDOW_S, Circuit, Tally
 from tests.fakes import FakeCircuits, FakeClock
 from tests.fleet import BAD, LONG_MS, Fleet, opened
 from tests.turns import Turns
@@ -347,3 +347,13 @@ def test_a_provider_that_refuses_the_connection_has_failed_however_little_time_i
     for _ in range(ROW):
         assert fleet.call(outcome=ProviderUnavailable("refused"), left_ms=5)
     assert not fleet.call()
+
+
+def test_a_circuit_that_nobody_asks_after_is_not_read_each_second_for_ever() -> None:
+    fleet = opened(1)
+    fleet.clock.now += WINDOW_S * 1000
+    fleet.circuits.reads = 0
+    for _ in range(100):
+        fleet.breakers[0].check("another")
+        fleet.clock.now += 1000
+    assert fleet.circuits.reads == 20

@@ -132,7 +132,7 @@ class Breaker:
         self._count(name, is_good=True)
         now, known = self._clock.now_ms(), self._known.get(name, Circuit())
         is_due = now >= self._told_at.get(name, 0) + CACHE_MS
-        if known.is_troubled(now) and (known.tally.bad_at or is_due):
+        if known.tally.bad_at or (known.is_troubled(now) and is_due):
             self._told_at[name] = now
             self._tell(name, tries=1)
 

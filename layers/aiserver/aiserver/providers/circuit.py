@@ -80,11 +80,10 @@ class Circuit:
         return replace(self, ask_at=min(now_ms, began_ms + TRIAL_MS) + OPEN_MS)
 
     def is_troubled(self, now_ms: int) -> bool:
-        """Whether a call that goes well is worth telling the others: some have failed lately."""
+        """Whether others may be changing it just now: it is open and being tried, or calls have failed lately."""
         oldest = now_ms // 1000 - WINDOW_S
-        return bool(self.tally.bad_at) or any(
-            bad and second > oldest for second, (_, bad) in self.tally.seconds.items()
-        )
+        is_tried = self.ask_at is not None and self.ask_at // 1000 > oldest
+        return is_tried or any(bad and second > oldest for second, (_, bad) in self.tally.seconds.items())
 
 
 class Circuits(Protocol):
