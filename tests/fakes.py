@@ -19,6 +19,7 @@ class FakeClock:
 
     def __init__(self, now_ms: int = 1_800_000_000_000) -> None:
         self.now = now_ms
+        self.chance = 0.5
         self._made = itertools.count(1)  # of many threads each gets its own
 
     def now_ms(self) -> int:
@@ -31,7 +32,7 @@ class FakeClock:
         return f"{next(self._made):032x}"
 
     def fraction(self) -> float:
-        return 0.5
+        return self.chance
 
     def advance(self, seconds: float) -> None:
         self.now += round(seconds * 1000)

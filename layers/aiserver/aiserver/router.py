@@ -127,18 +127,28 @@ class Router:
         return [one for _, equals in groupby(candidates, lambda c: c.place) for one in self._by_load(list(equals))]
 
     def _by_load(self, equals: list[Candidate]) -> list[Candidate]:
-        first = int(self._clock.fraction() * len(equals))
-        turned = equals[first:] + equals[:first]
-        if len(equals) == 1 or self._slots is None or not any(c.provider.concurrency for c in equals):
-            return turned
+        loads = self._loads(equals)
+
+        def load(one: Candidate) -> float:
+            return loads.get(one.provider.name, 0)
+
+        return [one for _, alike in groupby(sorted(equals, key=load), load) for one in self._turned(list(alike))]
+
+    def _turned(self, alike: list[Candidate]) -> list[Candidate]:
+        first = int(self._clock.fraction() * len(alike))
+        return alike[first:] + alike[:first]
+
+    def _loads(self, equals: list[Candidate]) -> dict[str, float]:
+        """The share of its calls that each has under way, by its name, where that is counted and known."""
+        counted = [c.provider for c in equals if c.provider.concurrency]
+        if len(equals) == 1 or self._slots is None or not counted:
+            return {}
         try:
-            taken = self._slots.taken(
-                [slots_of(c.provider) for c in equals if c.provider.concurrency], now_ms=self._clock.now_ms()
-            )
+            taken = self._slots.taken([slots_of(provider) for provider in counted], now_ms=self._clock.now_ms())
         except Exception:  # whoever is full says so when it is asked
             log.exception("load not known")
-            return turned
-        return sorted(turned, key=lambda c: taken.get(slots_of(c.provider), 0) / (c.provider.concurrency or 1))
+            return {}
+        return {p.name: taken.get(slots_of(p), 0) / (p.concurrency or 1) for p in counted}
 
     def api_key(self, candidate: Candidate) -> str | None:
         """The provider's key. Raises: ProviderAuth (it is not stored), ProviderUnavailable (it cannot be read now)."""
