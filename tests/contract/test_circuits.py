@@ -12,7 +12,8 @@ from tests import moto_stack
 from tests.contract.conftest import embedded, table_properties
 from tests.fakes import FakeCircuits, FakeClock
 
-TALLY = Tally({1_800_000_000: (1, 2), 1_800_000_003: (0, 1)}, 1_800_000_000_250, (1_800_000_000_500, 1_800_000_003_000))
+BAD_AT = (1_800_000_000_500, 1_800_000_003_000)
+TALLY = Tally({1_800_000_000: (1, 2), 1_800_000_003: (0, 1)}, 1_800_000_000_250, BAD_AT[0], BAD_AT)
 
 
 @pytest.fixture(params=["fake", "moto", "ministack"])

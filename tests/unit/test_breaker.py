@@ -21,7 +21,7 @@ from aiserver.errors import (
     UpstreamAnswer,
 )
 from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS
-from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, TRIAL_MS, WINDOW_S, Circuit, Tally
+from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, TOLD_MS, TRIAL_MS, WINDOW_S, Circuit, Tally
 from tests.fleet import BAD, LONG_MS, Fleet, opened
 
 
@@ -34,9 +34,31 @@ def test_after_five_failures_in_a_row_it_is_not_asked() -> None:
 def test_failures_that_different_containers_saw_are_counted_together_and_seen_by_all_within_the_cache_s_time() -> None:
     fleet = Fleet(4)
     fleet.call(3)
-    fleet.calls("B" * ROW, container=None)
+    for container in (0, 1, 2, 3, 0):
+        assert fleet.call(container, BAD)
+        fleet.clock.now += TOLD_MS // (ROW - 1)
     fleet.clock.now += CACHE_MS
     assert [fleet.call(container) for container in range(4)] == [False] * 4
+
+
+def test_a_row_that_no_container_has_seen_alone_counts_when_others_have_had_the_time_to_tell() -> None:
+    fleet = Fleet(4)
+    assert all(fleet.calls("B" * 8))
+    fleet.clock.now += TOLD_MS
+    assert fleet.call(0, BAD)
+    assert not any(fleet.calls("GGGG"))
+
+
+@pytest.mark.parametrize(("containers", "calls_a_second", "fails"), [(200, 2, 0.05), (100, 1, 0.1), (30, 0.5, 0.2)])
+def test_a_provider_that_fails_now_and_then_keeps_its_callers_however_many_containers_there_are(
+    containers: int, calls_a_second: float, fails: float
+) -> None:
+    fleet, chance = Fleet(containers), random.Random(1)
+    start = fleet.clock.now
+    moments = sorted(chance.uniform(0, 60_000) for _ in range(int(containers * calls_a_second * 60)))
+    for moment in moments:
+        fleet.clock.now = start + round(moment)
+        assert fleet.call(chance.randrange(containers), BAD if chance.random() < fails else None)
 
 
 def test_one_that_goes_well_in_between_breaks_the_row_whoever_saw_it() -> None:
@@ -82,6 +104,7 @@ def test_what_was_a_minute_ago_counts_no_more() -> None:
     "outcome",
     [
         ProviderRejected("no", upstream=UpstreamAnswer(400, {}, b"{}")),
+        ProviderError("it has no embeddings", upstream_status=501),
         ProviderRateLimited("slow down", upstream_status=429),
         ProviderAuth("our key", upstream_status=401),
         ProviderError("404 in HTML", upstream_status=404),
@@ -229,8 +252,7 @@ def test_two_who_write_at_once_lose_no_failure() -> None:
     for breaker in fleet.breakers:
         breaker.check("p")  # both know the same
     fleet.calls("B" * ROW)
-    fleet.clock.now += CACHE_MS
-    assert not fleet.call(0)
+    assert len(fleet.circuits.stored["p"].tally.bad_at) == ROW
 
 
 def test_a_crowd_s_good_calls_outweigh_its_bad_ones_though_none_is_told_while_all_is_well() -> None:
@@ -248,7 +270,7 @@ def test_it_opens_exactly_when_the_rule_says(calls: list[tuple[bool, int]]) -> N
     for is_good, wait_s in calls:
         now += wait_s * 1000 + 1
         seen.append((now, is_good))
-        circuit = circuit.after(Tally.of(now, is_good=is_good), now)
+        circuit = circuit.after(Tally.of(now, is_good=is_good), now, is_certain=True)
         lately = [good for at, good in seen if at // 1000 > now // 1000 - WINDOW_S]
         row = next((i for i, (_, good) in enumerate(reversed(seen)) if good), len(seen))
         opens = row >= ROW or (len(lately) >= LEAST and 2 * sum(lately) < len(lately))

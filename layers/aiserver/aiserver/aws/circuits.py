@@ -50,13 +50,13 @@ class DynamoCircuits:
         tally = circuit.tally
         return {
             "stamp": circuit.stamp,
-            "tally": json.dumps([list(tally.seconds.items()), tally.good_at, tally.bad_at]),
+            "tally": json.dumps([list(tally.seconds.items()), tally.good_at, tally.bad_since, tally.bad_at]),
             "ttl": self._clock.now_ms() // 1000 + KEPT_S,
             **({} if circuit.ask_at is None else {"ask_at": circuit.ask_at}),
         }
 
 
 def _circuit(item: dict[str, Any]) -> Circuit:
-    seconds, good_at, bad_at = json.loads(item["tally"])
-    tally = Tally({second: (good, bad) for second, (good, bad) in seconds}, good_at, tuple(bad_at))
+    seconds, good_at, bad_since, bad_at = json.loads(item["tally"])
+    tally = Tally({second: (good, bad) for second, (good, bad) in seconds}, good_at, bad_since, tuple(bad_at))
     return Circuit(tally, item.get("ask_at"), item["stamp"])

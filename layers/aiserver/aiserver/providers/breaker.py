@@ -27,6 +27,7 @@ CACHE_MS = 5_000
 TROUBLED_CACHE_MS = 1_000  # while calls fail: those that go well must soon be told to whoever counts the failures
 PATIENCE_MS = 10_000  # a call that had less time says nothing of its provider when it is cut off
 AWAY_MS = 10_000  # circuits that could not be read or written are left alone so long: a caller waits for them
+NOT_OFFERED = 501  # a model that makes no embeddings, on a server that does: chats would suffer for it
 TRIES = 5  # of a write, each only after another function wrote in between
 
 log = logging.getLogger("aiserver.breaker")
@@ -41,6 +42,7 @@ class Breaker:
         self._known: dict[str, Circuit] = {}
         self._read_at: int | None = None
         self._away_until = 0
+        self._own: dict[str, Tally] = {}  # all that was seen here since the circuit was last open
         self._untold: dict[str, Tally] = {}
         self._told_at: dict[str, int] = {}
         self._lock = RLock()
@@ -105,6 +107,9 @@ class Breaker:
         known = self._known_of(name)
         if known.ask_at is None:
             return None
+        with self._lock:  # what led to that is over when it closes
+            self._own.pop(name, None)
+            self._untold.pop(name, None)
         now = self._clock.now_ms()
 
         def begun(circuit: Circuit) -> Circuit:
@@ -138,15 +143,18 @@ class Breaker:
 
     def _count(self, name: str, *, is_good: bool) -> None:
         now = self._clock.now_ms()
+        seen = Tally.of(now, is_good=is_good)
         with self._lock:
-            self._untold[name] = self._untold.get(name, Tally()).plus(Tally.of(now, is_good=is_good), now)
+            for tallies in (self._own, self._untold):
+                tallies[name] = tallies.get(name, Tally()).plus(seen, now)
 
     def _tell(self, name: str, tries: int = TRIES) -> None:
         """Write what has been counted here; where that fails it is told with what comes next."""
         now = self._clock.now_ms()
         with self._lock:
             told = self._untold.pop(name, Tally())
-        if self._change(name, lambda circuit: circuit.after(told, now), tries) is None:
+            is_certain = self._own.get(name, Tally()).is_bad(0, now)
+        if self._change(name, lambda circuit: circuit.after(told, now, is_certain=is_certain), tries) is None:
             with self._lock:
                 self._untold[name] = told.plus(self._untold.get(name, Tally()), now)
 
@@ -179,4 +187,5 @@ def _is_failure(error: ProviderError, *, had_ms: int, is_late: bool) -> bool:
     if is_cut_off and error.upstream_status is None and had_ms < PATIENCE_MS:
         return False
     is_refusal = isinstance(error, ProviderRejected | ProviderAuth | ProviderRateLimited)
-    return not is_refusal and not 400 <= (error.upstream_status or 0) < 500
+    status = error.upstream_status or 0
+    return not (is_refusal or 400 <= status < 500 or status == NOT_OFFERED)
