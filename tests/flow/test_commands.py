@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -212,7 +213,10 @@ def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Pr
         applied = admin(product, "providers", "apply", str(file), "--yes", MY_KEY="sk-secret")
         assert applied.returncode == 0, applied.stderr
         (provider,) = [json.loads(line) for line in applied.stdout.splitlines()]
-        assert provider["api_key_secret"] == "/aiserver/providers/mine/api-key"
+        assert (
+            provider["api_key_secret"]
+            == f"/aiserver/providers/mine/127.0.0.1_{urlsplit(product.upstream.base_url).port}/api-key"
+        )
         assert "sk-secret" not in applied.stdout + admin(product, "providers", "list").stdout
     finally:
         again = tmp_path / "before.yaml"

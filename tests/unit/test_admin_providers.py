@@ -10,6 +10,7 @@ from aiserver.admin import providers
 from aiserver.admin.stack import Admin, Problem, administer
 from aiserver.providers.circuit import Circuit, Tally
 from aiserver.providers.openai import OpenAi, client
+from aiserver.providers.provider import Provider
 from local.scripted import MODELS, ScriptedProvider
 from tests import moto_stack
 from tests.hostile import closed_port
@@ -44,15 +45,17 @@ def applied(admin: Admin, *given: dict[str, Any]) -> list[str]:
 
 
 def test_a_diff_tells_what_is_new_what_changes_and_what_goes(admin: Admin) -> None:
+    slow = {**GPU, "timeout_s": 30}
     hosted = {"name": "groq", "preset": "groq", "api_key_var": "KEY", "models": {"*": ""}}
-    assert applied(admin, GPU, hosted) == [
-        "+ gpu  base_url: http://127.0.0.1:1/v1, queue: gpu, models: llama3:8b",
-        "+ groq  preset: groq, base_url: https://api.groq.com/openai/v1, "
-        "api_key_secret: /aiserver/providers/groq/api-key, operations: chat.completions, responses, models: *",
+    assert applied(admin, slow, hosted) == [
+        "+ gpu  base_url: http://127.0.0.1:1/v1, queue: gpu, timeout_s: 30.0, models: llama3:8b",
+        "+ groq  preset: groq, base_url: https://api.groq.com/openai/v1, api_key_secret: "
+        "/aiserver/providers/groq/api.groq.com/api-key, operations: chat.completions, responses, models: *",
     ]
-    assert applied(admin, GPU, hosted) == []
+    assert applied(admin, slow, hosted) == []
     changed = {**GPU, "concurrency": 4, "models": {"llama3:8b": "meta/llama", "m": ""}}
     assert applied(admin, changed) == [
+        "~ gpu  timeout_s: 30.0 -> 600.0",
         "~ gpu  models: llama3:8b -> llama3:8b = meta/llama, m",
         "~ gpu  concurrency: none -> 4",
         "- groq",
@@ -78,12 +81,21 @@ def test_what_another_changed_after_the_diff_was_shown_is_not_overwritten(admin:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({**GPU, "preset": "grok"}, "no such preset: grok; there are azure, bedrock"),
+        ({"name": "g", "preset": "grok", "models": {"m": ""}}, "no such preset: grok; there are azure, bedrock"),
         ({**GPU, "api_key_secret": "/other/key"}, "below /aiserver/"),
         ({**GPU, "api_key_var": "UNSET"}, "UNSET is not set"),
         ({"name": "v", "preset": "vllm", "models": {"m": ""}}, "preset vllm needs a base_url, as in http://{host}"),
-        ({**GPU, "operations": ["images"]}, "operations"),
-        ({**GPU, "auth_header": "x: y"}, "auth_header"),
+        ({**GPU, "operations": ["chat"]}, "provider gpu: operations must be a list of chat.completions, embeddings"),
+        ({**GPU, "auth_header": "x: y"}, "provider gpu: auth_header must be the name of a header"),
+        ({**GPU, "timeout_s": float("inf")}, "provider gpu: timeout_s should be a finite number"),
+        ({**GPU, "name": "Gpu 1"}, "provider Gpu 1: name must be 1 to 63 of a-z, 0-9 and -"),
+        ({**GPU, "base_url": "localhost:8000/v1"}, "provider gpu: base_url must begin with http:// or https://"),
+        ({**GPU, "api_key": "sk"}, "provider gpu: api_key is no member of a provider; did you mean api_key_var?"),
+        ({**GPU, "concurency": 4}, "provider gpu: concurency is no member of a provider; did you mean concurrency?"),
+        ({**GPU, "models": ["a"]}, "provider gpu: models must be names, as in {llama3:8b: "),
+        ({"base_url": "http://h", "models": {"m": ""}}, "provider 0: name Field required"),
+        *(({**GPU, "base_url": url}, "base_url") for url in ("http://h:80a/v1", "http://[::1/v1", "http://a..b/v1")),
+        ({**GPU, "base_url": "http://h/v1\n"}, "base_url"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_with_the_reason(given: dict[str, Any], why: str, admin: Admin) -> None:
@@ -104,11 +116,68 @@ def test_a_key_is_stored_as_a_secure_string_goes_with_its_provider_and_is_never_
         providers.checked(admin, "gpu", protocols)
     assert str(refused.value) == "gpu: it refuses the key (status 401)"
     assert KEY not in repr([told, refused.value])
-    parameter = admin.ssm.get_parameter(Name="/aiserver/providers/gpu/api-key")["Parameter"]
-    assert parameter.get("Type") == "SecureString"
+    (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    assert admin.ssm.get_parameter(Name=name)["Parameter"].get("Type") == "SecureString"
     assert KEY not in repr(providers.plan(admin, wanted(keyed), {"KEY": KEY}))
     applied(admin)
-    assert admin.ssm.get_parameters(Names=["/aiserver/providers/gpu/api-key"])["Parameters"] == []
+    assert key_at(admin, name) is None
+
+
+def key_at(admin: Admin, name: str) -> str | None:
+    found = admin.ssm.get_parameters(Names=[name], WithDecryption=True)["Parameters"]
+    return found[0].get("Value") if found else None
+
+
+def test_a_key_that_changed_is_shown_as_such_and_asked_about_and_an_equal_one_is_not(admin: Admin) -> None:
+    keyed = {**GPU, "api_key_var": "KEY"}
+    applied(admin, keyed)
+    assert applied(admin, keyed) == []
+    changes = providers.plan(admin, wanted(keyed), {"KEY": "sk-another"})
+    assert [line for change in changes for line in change.lines()] == ["~ gpu  key: another"]
+    providers.apply(admin, changes)
+    (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    assert key_at(admin, name) == "sk-another"
+
+
+def test_a_key_is_kept_for_its_host_and_goes_to_no_other(admin: Admin) -> None:
+    keyed = {**GPU, "api_key_var": "KEY"}
+    applied(admin, keyed)
+    (before,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    changes = providers.plan(admin, wanted({**keyed, "base_url": "https://b.example/v1"}), {"KEY": "sk-of-b"})
+    providers.apply(admin, changes)
+    (after,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    assert (before, after) == (
+        "/aiserver/providers/gpu/127.0.0.1_1/api-key",
+        "/aiserver/providers/gpu/b.example/api-key",
+    )
+    assert (key_at(admin, before), key_at(admin, after)) == (None, "sk-of-b")
+
+
+def test_a_plan_that_another_operator_overtook_changes_no_key(admin: Admin) -> None:
+    keyed = {**GPU, "api_key_var": "KEY"}
+    applied(admin, keyed)
+    changes = providers.plan(admin, wanted({**keyed, "priority": 3}), {"KEY": "sk-another"})
+    providers.enable(admin, "gpu", enabled=False)
+    with pytest.raises(Problem):
+        providers.apply(admin, changes)
+    (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    assert key_at(admin, name) == KEY
+
+
+def test_a_provider_whose_key_is_gone_already_is_removed_all_the_same(admin: Admin) -> None:
+    applied(admin, {**GPU, "api_key_var": "KEY"})
+    (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    admin.ssm.delete_parameter(Name=name)
+    assert applied(admin) == ["- gpu"]
+
+
+def test_a_provider_that_cannot_be_read_stops_no_other_and_is_mended_by_the_file(admin: Admin) -> None:
+    applied(admin, GPU, {**GPU, "name": "other"})
+    broken = Provider.model_validate(GPU).model_copy(update={"timeout_s": float("inf")})
+    assert admin.config.replace_provider("gpu", admin.config.provider_texts()["gpu"], broken)
+    assert [one["name"] for one in providers.listed(admin)] == ["other"]
+    assert "~ gpu  timeout_s: none -> 600.0" in applied(admin, GPU, {**GPU, "name": "other"})
+    assert len(providers.listed(admin)) == 2
 
 
 def test_a_check_tells_how_many_models_are_listed_and_keeps_them_where_any_may_be_asked_for(
@@ -138,7 +207,7 @@ def test_a_check_of_all_leaves_out_who_is_disabled(admin: Admin) -> None:
     [
         (403, b"{}", "it refuses the key (status 403)"),
         (404, b"{}", "there is no {base_url}/models (status 404): is its base_url right?"),
-        (200, b"<html>", "Provider gpu answered something that is no list of models"),
+        (200, b"<html>", "answered something that is no list of models"),
         (503, b'{"error":{"message":"Loading model"}}', "Loading model"),
         (500, b'{"error":{"message":"broken"}}', "broken"),
     ],
@@ -175,7 +244,7 @@ def test_a_provider_that_cannot_be_reached_or_that_lists_nothing_is_told_as_such
 ) -> None:
     with closed_port() as port:
         applied(admin, {**GPU, "base_url": f"http://127.0.0.1:{port}/v1"}, {**GPU, "name": "azure", "preset": "azure"})
-        with pytest.raises(Problem, match=r"gpu: Provider gpu cannot be reached \(.*refused\)"):
+        with pytest.raises(Problem, match=r"gpu: cannot be reached \(.*refused\)"):
             providers.checked(admin, "gpu", protocols)
     unasked = providers.checked(admin, "azure", protocols)
     assert unasked == {"name": "azure", "models": None, "note": "Azure OpenAI (v1) has no list of models to ask for"}
@@ -190,7 +259,7 @@ def test_after_an_application_whoever_takes_any_model_is_asked_for_its_list_and_
         one = {**here, "name": "one", "models": {"*": "always-this"}}
         applied(admin, GPU, away, here, one, {**away, "name": "off", "enabled": False})
         (line,) = providers.refresh(admin, protocols)
-    assert line.startswith("/v1/models will not show what away has: away: Provider away cannot be reached")
+    assert line.startswith("/v1/models will not show what away has: away: cannot be reached")
     assert list(admin.config.listings()) == ["here"]
 
 

@@ -169,10 +169,11 @@ def test_nobody_is_asked_before_a_better_one(fleet: list[tuple[dict[str, Any], i
     house.clock.chance = chance
     load(house, **{one["name"]: taken for one, taken in fleet})
 
-    def worse(name: str) -> tuple[bool, int, Fraction]:
-        """The higher, the later: whoever takes any model, then the lower priority, then the fuller."""
+    def worse(name: str) -> tuple[bool, int, bool, Fraction]:
+        """The higher, the later: whoever takes any model, then the lower priority, then a tag, then the fuller."""
         one, taken = next(pair for pair in fleet if pair[0]["name"] == name)
-        return "*" in one["models"], -one["priority"], Fraction(taken, one["concurrency"] or 1)
+        load = Fraction(taken, one["concurrency"] or 1)
+        return "*" in one["models"], -one["priority"], "m" not in one["models"], load
 
     asked = order(house)
     assert sorted(asked) == [one["name"] for one, _ in fleet]

@@ -18,8 +18,9 @@ from aiserver.wire.model import with_model
 INSTEAD = {"responses": "; ask it by /v1/chat/completions (LangChain: use_responses_api=False)"}
 BUSY_S = 2  # until a provider whose calls are all under way may be asked again
 SLOT_MARGIN_MS = 60_000  # clocks may be a minute apart
-log = logging.getLogger("aiserver.router")
 CACHE_MS = 30_000  # how long a change of the providers may take to be seen
+
+log = logging.getLogger("aiserver.router")
 
 
 class ProviderProtocol(Protocol):
@@ -57,9 +58,9 @@ class Candidate:
         return self.rank < 2
 
     @property
-    def place(self) -> tuple[bool, int]:
-        """What it is sorted by: whoever names the model before every `*`, then by priority."""
-        return not self.names_the_model, -self.provider.priority
+    def order(self) -> tuple[bool, int, int]:
+        """What it is sorted by: whoever names the model before every `*`, then by priority, then name before tag."""
+        return not self.names_the_model, -self.provider.priority, self.rank
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,17 @@ class Router:
         if provider is not None:
             found = [candidate for candidate in found if candidate.provider.name == provider]
             if not found:
-                raise InvalidRequest(f"Provider {provider} does not serve model {model}", param="provider")
-        return sorted(found, key=lambda c: (c.place, c.rank, c.provider.name))
+                raise InvalidRequest(self._why_not(provider, model, operation), param="provider")
+        return sorted(found, key=lambda c: (c.order, c.provider.name))
+
+    def _why_not(self, name: str, model: str, operation: str | None) -> str:
+        """Why a provider that was asked for cannot be asked."""
+        named = [provider for provider in self.providers() if provider.name == name]
+        if not named:
+            return f"There is no provider {name}, or it is disabled"
+        if named[0].serves(model) is None:
+            return f"Provider {name} does not serve model {model}"
+        return f"Provider {name} serves model {model}, but does not offer {operation}"
 
     def in_order(self, candidates: list[Candidate]) -> list[Candidate]:
         """As they are to be asked now: of equals the one with the fewest calls under way for its concurrency.
@@ -124,7 +134,7 @@ class Router:
         One without `concurrency` counts as idle; those that are as idle take turns by chance. One read more, and only
         where equals have a `concurrency`.
         """
-        return [one for _, equals in groupby(candidates, lambda c: c.place) for one in self._by_load(list(equals))]
+        return [one for _, equals in groupby(candidates, lambda c: c.order) for one in self._by_load(list(equals))]
 
     def _by_load(self, equals: list[Candidate]) -> list[Candidate]:
         loads = self._loads(equals)
@@ -204,7 +214,7 @@ class Router:
             with_model(question.body, candidate.upstream_model),
             api_key=api_key,
             idempotency_key=question.idempotency_key,
-            model_is_configured=candidate.names_the_model,
+            model_is_configured=candidate.names_the_model or not candidate.provider.passes_any_model,
             deadline_s=min(deadline_s, provider.timeout_s),
         )
 

@@ -99,11 +99,11 @@ def _asked(admin: Admin, name: str) -> list[dict[str, Any]]:
 def _apply(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Show the changes, have them confirmed, make them."""
     changes = providers.plan(admin, _text(args.file))
-    for line in (line for change in changes for line in change.lines()):
-        print(line, file=sys.stderr)
+    lines = [line for change in changes for line in change.lines()]
+    print("\n".join(lines) or "nothing changes", file=sys.stderr)
     if args.dry_run:
         return []
-    if not args.yes and any(True for change in changes for _ in change.lines()):
+    if lines and not args.yes:
         if not sys.stdin.isatty():
             raise Problem("nothing was changed: say --yes to apply this without being asked")
         print("Apply this? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -1,17 +1,19 @@
 """One stack's providers: what a providers.yaml would change, its application, and what is wrong with one."""
 
+import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from aiserver.admin import providers_yaml
 from aiserver.admin.stack import Admin, Problem
 from aiserver.aws.secrets import SsmSecrets
 from aiserver.errors import ProviderAuth, ProviderError
-from aiserver.providers.catalogue import CATALOGUE
 from aiserver.providers.provider import ANY_MODEL, Listing, Provider
 from aiserver.router import slots_of
 from aiserver.wire.render import iso
@@ -44,48 +46,56 @@ class Change:
         if self.old is None:
             yield f"+ {self.name}  " + ", ".join(f"{name}: {_short(value)}" for name, value in shown.items())
             return
-        before = _shown(Provider.model_validate_json(self.old, extra="ignore"))
-        for name in dict.fromkeys([*before, *shown]):
-            if before.get(name) != shown.get(name):
-                yield f"~ {self.name}  {name}: {_short(before.get(name))} -> {_short(shown.get(name))}"
+        old = _parsed(self.old)
+        before, after = _dump(old) if old else {}, _dump(self.new)
+        for name in dict.fromkeys([*before, *after]):
+            if before.get(name) != after.get(name):
+                yield f"~ {self.name}  {name}: {_short(before.get(name))} -> {_short(after.get(name))}"
+        if self.secret and old and old.api_key_secret == self.new.api_key_secret:
+            yield f"~ {self.name}  key: another"
 
 
 def plan(admin: Admin, text: str, environment: Mapping[str, str] = os.environ) -> list[Change]:
     """What makes the providers those of a providers.yaml; nothing is written yet. Raises: Problem."""
-    wanted = read(text)
+    wanted = providers_yaml.read(text)
     for provider in wanted:
         if provider.api_key_secret and not provider.api_key_secret.startswith(f"/{admin.stack}/"):
             raise Problem(f"provider {provider.name}: functions may only read parameters below /{admin.stack}/")
     stored = admin.config.provider_texts()
     changes: list[Change] = []
     for provider in wanted:
-        secret = _secret(provider, environment) if provider.api_key_var else None
-        if secret:
-            own = {"api_key_var": None, "api_key_secret": _parameter(admin, provider.name)}
-            provider = provider.model_copy(update=own)
+        secret = None
+        if provider.api_key_var:
+            parameter = _parameter(admin, provider)
+            secret = _secret(provider, environment)
+            secret = None if secret == _stored_key(admin, parameter) else secret
+            provider = provider.model_copy(update={"api_key_var": None, "api_key_secret": parameter})
         changes.append(Change(provider.name, stored.get(provider.name), provider, secret))
     kept = {provider.name for provider in wanted}
     return changes + [Change(name, old, None) for name, old in stored.items() if name not in kept]
 
 
 def apply(admin: Admin, changes: Iterable[Change]) -> None:
-    """Make the changes, each only of what it was planned for. Raises: Problem, where another was quicker."""
+    """Make the changes, each only of what it was planned for. Raises: Problem, where another was quicker.
+
+    A key under a name that nobody reads yet is stored before its provider, one that is replaced after it.
+    """
     changes = list(changes)
+    had = {change.name: old.api_key_secret for change in changes if change.old and (old := _parsed(change.old))}
     for change in changes:
-        if change.secret:
-            parameter = _parameter(admin, change.name)
-            admin.ssm.put_parameter(Name=parameter, Value=change.secret, Type="SecureString", Overwrite=True)
-    for change in changes:
+        parameter = change.new.api_key_secret if change.new and change.secret else None
+        if parameter != had.get(change.name):
+            _store_key(admin, parameter, change.secret)
         if not admin.config.replace_provider(change.name, change.old, change.new):
             raise Problem(f"provider {change.name} was changed by another meanwhile; look again and apply again")
-    read_now = {change.new.api_key_secret for change in changes if change.new}
-    for change in changes:
-        own = _parameter(admin, change.name)
-        had = Provider.model_validate_json(change.old, extra="ignore").api_key_secret if change.old else None
-        if had == own and own not in read_now:
-            admin.ssm.delete_parameter(Name=own)
+        if parameter == had.get(change.name):
+            _store_key(admin, parameter, change.secret)
         if change.new is None:
             admin.config.put_listing(change.name, None)
+    read_now = {change.new.api_key_secret for change in changes if change.new}
+    for name, parameter in had.items():
+        if parameter and parameter.startswith(_folder(admin, name)) and parameter not in read_now:
+            _forget_key(admin, parameter)
 
 
 def listed(admin: Admin) -> list[dict[str, Any]]:
@@ -95,7 +105,7 @@ def listed(admin: Admin) -> list[dict[str, Any]]:
 
 def shown(admin: Admin, name: str) -> dict[str, Any]:
     """One, with what is known of it now: its circuit, its calls under way, the models it listed. Raises: Problem."""
-    provider, now = _one(admin, name), admin.clock.now_ms()
+    (_, provider), now = _stored(admin, name), admin.clock.now_ms()
     circuit, listing = admin.circuits.all().get(name), admin.config.listings().get(name)
     under_way = admin.slots.taken([slots_of(provider)], now_ms=now)[slots_of(provider)]
     return _dump(provider) | {
@@ -109,9 +119,8 @@ def shown(admin: Admin, name: str) -> dict[str, Any]:
 
 def enable(admin: Admin, name: str, *, enabled: bool) -> dict[str, Any]:
     """Have it asked from now on, or no more, though it is kept; seen by functions within 30 s. Raises: Problem."""
-    _one(admin, name)
-    old = admin.config.provider_texts()[name]
-    changed = Provider.model_validate_json(old, extra="ignore").model_copy(update={"enabled": enabled})
+    old, provider = _stored(admin, name)
+    changed = provider.model_copy(update={"enabled": enabled})
     if not admin.config.replace_provider(name, old, changed):
         raise Problem(f"provider {name} was changed by another meanwhile; look again")
     return _dump(changed)
@@ -127,7 +136,7 @@ def checked(admin: Admin, name: str, protocols: Mapping[str, ListsModels]) -> di
 
     Raises: Problem, naming what is wrong.
     """
-    provider = _one(admin, name)
+    _, provider = _stored(admin, name)
     if not provider.row.lists_models:
         return {"name": provider.name, "models": None, "note": f"{provider.row.title} has no list of models to ask for"}
     ids = _ids(admin, provider, protocols)
@@ -155,27 +164,6 @@ def keep(admin: Admin, provider: Provider, ids: list[str]) -> None:
         admin.config.put_listing(provider.name, Listing(tuple(ids[:MAX_LISTED]), admin.clock.now_ms()))
 
 
-def read(text: str) -> list[Provider]:
-    """The providers of a providers.yaml. Raises: Problem, naming each member that is wrong."""
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise Problem(f"not YAML: {error}") from error
-    if not isinstance(document, dict) or set(document) != {"providers"}:  # pyright: ignore[reportUnknownArgumentType]
-        raise Problem("a providers.yaml holds one member, 'providers': a list")
-    try:
-        providers = TypeAdapter(list[Provider]).validate_python(document["providers"])
-    except ValidationError as error:
-        problems = [f"providers[{'.'.join(map(str, e['loc']))}]: {e['msg']}" for e in error.errors()]
-        raise Problem("; ".join(problems)) from error
-    names = [provider.name for provider in providers]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise Problem(f"each provider needs its own name; given twice: {', '.join(sorted(twice))}")
-    if unknown := {provider.preset for provider in providers} - {"", *CATALOGUE}:
-        raise Problem(f"no such preset: {', '.join(sorted(unknown))}; there are {', '.join(sorted(CATALOGUE))}")
-    return providers
-
-
 def _ids(admin: Admin, provider: Provider, protocols: Mapping[str, ListsModels]) -> list[str]:
     try:
         key = provider.api_key_secret and SsmSecrets(admin.ssm, admin.clock).value(provider.api_key_secret)
@@ -190,14 +178,17 @@ def _why(provider: Provider, error: ProviderError) -> str:
         return f"it refuses the key (status {error.upstream_status})"
     if error.upstream_status == 404:
         return f"there is no {provider.base_url}/models (status 404): is its base_url right?"
-    return f"{error.message} ({error.__cause__})" if error.__cause__ else error.message
+    said = error.message.removeprefix(f"Provider {provider.name} ")
+    return f"{said} ({error.__cause__})" if error.__cause__ else said
 
 
-def _one(admin: Admin, name: str) -> Provider:
-    found = [provider for provider in admin.config.providers() if provider.name == name]
-    if not found:
+def _stored(admin: Admin, name: str) -> tuple[str, Provider]:
+    """A provider's text and what it says. Raises: Problem."""
+    text = admin.config.provider_texts().get(name, "")
+    provider = _parsed(text)
+    if provider is None:
         raise Problem(f"There is no provider {name}; `providers list` shows them")
-    return found[0]
+    return text, provider
 
 
 def _secret(provider: Provider, environment: Mapping[str, str]) -> str:
@@ -207,9 +198,40 @@ def _secret(provider: Provider, environment: Mapping[str, str]) -> str:
     return value
 
 
-def _parameter(admin: Admin, name: str) -> str:
-    """Where the key of an `api_key_var` is kept."""
-    return f"/{admin.stack}/providers/{name}/api-key"
+def _parameter(admin: Admin, provider: Provider) -> str:
+    """Where the key of an `api_key_var` is kept, for the host that it is for: no other may ever be sent it."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "_", urlsplit(provider.base_url).netloc)
+    return f"{_folder(admin, provider.name)}{host}/api-key"
+
+
+def _folder(admin: Admin, name: str) -> str:
+    return f"/{admin.stack}/providers/{name}/"
+
+
+def _stored_key(admin: Admin, parameter: str) -> str | None:
+    """None where there is none, or it cannot be read."""
+    try:
+        return SsmSecrets(admin.ssm, admin.clock).value(parameter)
+    except ProviderError:
+        return None
+
+
+def _store_key(admin: Admin, parameter: str | None, key: str | None) -> None:
+    if parameter and key:
+        admin.ssm.put_parameter(Name=parameter, Value=key, Type="SecureString", Overwrite=True)
+
+
+def _forget_key(admin: Admin, parameter: str) -> None:
+    with contextlib.suppress(admin.ssm.exceptions.ParameterNotFound):
+        admin.ssm.delete_parameter(Name=parameter)
+
+
+def _parsed(text: str) -> Provider | None:
+    """A provider as it is stored; None for one that cannot be read."""
+    try:
+        return Provider.model_validate_json(text, extra="ignore")
+    except ValidationError:
+        return None
 
 
 def _dump(provider: Provider) -> dict[str, Any]:

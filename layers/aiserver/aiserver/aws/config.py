@@ -1,12 +1,17 @@
 """Keys and providers on DynamoDB: what an operator sets, and every function reads."""
 
 import json
+import logging
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from aiserver.aws.items import pack, unpack
 from aiserver.keys import ApiKey
 from aiserver.providers.provider import Listing, Provider
+
+log = logging.getLogger("aiserver.config")
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -49,8 +54,17 @@ class DynamoConfig:
         return [_key(item) for item in self._all(_KEYS)]
 
     def providers(self) -> list[Provider]:
-        """Every one that is stored, by name. What a function does not know of one, of a later version, it passes by."""
-        return [Provider.model_validate_json(text, extra="ignore") for text in self.provider_texts().values()]
+        """Every one that is stored, by name. What is not known of one, of a later version, is passed by.
+
+        One that cannot be read at all is left out: the others must go on answering.
+        """
+        found: list[Provider] = []
+        for name, text in self.provider_texts().items():
+            try:
+                found.append(Provider.model_validate_json(text, extra="ignore"))
+            except ValidationError:
+                log.error("provider not readable", extra={"provider": name})
+        return found
 
     def provider_texts(self) -> dict[str, str]:
         """Each provider as it is stored, by name: what `replace_provider` compares with."""

@@ -104,8 +104,12 @@ class OpenAi:
             raise ProviderUnavailable(f"Provider {name} cannot be reached") from error
         except (httpcore.LocalProtocolError, UnicodeEncodeError):  # nothing was sent; its words would tell the key
             raise ProviderAuth(f"The key of provider {name} cannot stand in a header") from None
-        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpx.DecodingError) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+            raise ProviderAuth(f"The base_url of provider {name} leads nowhere") from error
+        except httpcore.TimeoutException as error:
             raise ProviderTimeout(f"Provider {name} did not answer in time", may_be_billed=True) from error
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpx.DecodingError) as error:
+            raise ProviderTimeout(f"Provider {name} gave no whole answer", may_be_billed=True) from error
         except httpx.RemoteProtocolError as error:  # httpx looks where a redirect leads, though it is not followed
             raise ProviderError(f"Provider {name} answered with a redirect to nowhere") from error
         return UpstreamAnswer(status, answered, content)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, cast
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from aiserver.providers.catalogue import CATALOGUE, UNKNOWN, Operation, Preset, Queue
 
@@ -15,11 +16,23 @@ def _same_name(value: object) -> object:
     return "" if value is None else value
 
 
+def _of_a_host(url: str) -> str:
+    """Raises: ValueError, where no connection could ever be made."""
+    try:
+        parts = urlsplit(url)
+        is_host = bool(parts.port != 0 and parts.hostname and parts.hostname.encode("idna"))
+    except ValueError:  # UnicodeError is one
+        is_host = False
+    if not is_host:
+        raise ValueError("no such host or port can be")
+    return url
+
+
 class Provider(BaseModel):
     """One upstream. `models` maps public names to the upstream's own; an empty one is the same name, `*` any model.
 
     `preset` names a row of the catalogue, whose words stand where nothing else is said. An unknown one means nothing:
-    what an operator applied must not stop a function that is older, or younger. (`providers apply` refuses it.)
+    a function may be older, or younger, than what an operator applied. (`providers apply` refuses it.)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,7 +40,7 @@ class Provider(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     type: Literal["openai"] = "openai"
     preset: str = ""
-    base_url: Annotated[str, Field(pattern=r"^https?://[^/?#@{}]+(/[^?#{}]*)?$")]
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/?#@{}\s]+(/[^?#{}\s]*)?$"), AfterValidator(_of_a_host)]
     auth_header: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = UNKNOWN.auth_header
     api_key_var: str | None = None
     api_key_secret: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]+$")] | None = None
@@ -36,7 +49,7 @@ class Provider(BaseModel):
     concurrency: Annotated[int, Field(ge=1, le=500)] | None = None
     priority: int = 0
     enabled: bool = True
-    timeout_s: Annotated[float, Field(gt=0)] = 600
+    timeout_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 600
     models: Annotated[dict[str, Annotated[str, BeforeValidator(_same_name)]], Field(min_length=1)]
 
     @model_validator(mode="before")
@@ -78,7 +91,7 @@ class Provider(BaseModel):
         tagged = [name for name in self.models if name.partition(":")[0] == base and name != ANY_MODEL]
         wanted = [f"{base}:latest", *tagged] if not tag else [base] if tag == "latest" else []
         for name in wanted:
-            if name in self.models:
+            if name in self.models and name != ANY_MODEL:
                 return self.models[name] or name, 1
         return (self.models[ANY_MODEL] or model, 2) if ANY_MODEL in self.models else None
 
