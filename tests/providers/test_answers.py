@@ -12,8 +12,8 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.answers import ACCOUNT_CODES, MAX_ERROR_BYTES
 from aiserver.providers.openai import MAX_LIST_BYTES
+from aiserver.providers.openai_answers import ACCOUNT_CODES, MAX_ERROR_BYTES
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
 from tests.providers.asking import ask, models, provider
@@ -58,9 +58,11 @@ def test_without_a_key_no_header_carries_one(auth_header: str, upstream: Scripte
         (400, b'[{"error":{"message":"m"}},{}]', ProviderRejected, False),
         (400, b"[]", ProviderRejected, False),
         (413, b"<html>", ProviderRejected, False),
-        (502, b"<html>", ProviderUnavailable, False),
+        (502, b"<html>", ProviderError, False),
         (502, b'{"error":{"message":"m"}}', ProviderError, False),
-        (530, b"error code: 1033", ProviderUnavailable, False),
+        (404, b"<html>", ProviderAuth, False),
+        (404, b'{"error":{"message":"m","param":"model"}}', ProviderAuth, False),
+        (404, b'{"error":{"message":"m","param":"previous_response_id"}}', ProviderRejected, False),
         (524, b'{"error":{"message":"m"}}', ProviderTimeout, True),
         (200, b"[]", ProviderError, True),
         (200, b'[{"choices":[]}]', ProviderError, True),

@@ -3,12 +3,15 @@
 A fault whose outcome is known to be nothing goes on to the next provider; a hosted one's unknown outcome ends the pass.
 """
 
+import socket
 import ssl
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpcore
 import pytest
 
 from aiserver.errors import (
@@ -21,7 +24,7 @@ from aiserver.errors import (
 )
 from aiserver.providers.openai import OpenAi, client
 from aiserver.providers.provider import Provider
-from aiserver.providers.transport import total_deadline
+from aiserver.providers.transport import DeadlineBackend, total_deadline
 from aiserver.router import Question, Router
 from aiserver.usecases.ask import Pass
 from aiserver.usecases.ask import ask as ask_in_turn
@@ -118,7 +121,7 @@ FAULTS = {
     "422 and a detail": Fault(answers(422, b'{"detail": [{"msg": "bad"}]}'), ProviderRejected, goes_on=False),
     "413 and a message": Fault(answers(413, b'{"message": "too much"}'), ProviderRejected, goes_on=False),
     "400 and nothing": Fault(answers(400), ProviderRejected, goes_on=False),
-    "502 and a page of a proxy": Fault(answers(502, b"<html>"), ProviderUnavailable),
+    "502 and a page of a proxy": Fault(answers(502, b"<html>"), ProviderError),
 }
 
 
@@ -207,3 +210,55 @@ def test_no_cookie_of_one_call_goes_out_with_another(upstream: ScriptedProvider)
             upstream.answer_with(200, b"{}", {"content-type": "application/json", "set-cookie": "a=b; Path=/"})
             http.post(f"{upstream.base_url}/chat/completions", content=b"{}")
     assert "cookie" not in upstream.requests[-1].headers
+
+
+class _Addresses(httpcore.NetworkBackend):
+    """Lets nobody in at any address but the last, after as long as it may take; `tried` is who was tried how long."""
+
+    def __init__(self, last: str = "") -> None:
+        self.last = last
+        self.tried: list[tuple[str, float]] = []
+
+    def connect_tcp(self, host: str, port: int, timeout: float | None = None, *_: Any) -> httpcore.NetworkStream:
+        self.tried.append((host, timeout or 0))
+        if host != self.last:
+            raise httpcore.ConnectTimeout
+        return httpcore.MockStream([])
+
+
+def named(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Have every name stand for these."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
+def test_all_addresses_of_a_name_share_the_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    named(monkeypatch, "127.0.0.1", "127.0.0.2", "127.0.0.3")
+    network = _Addresses()
+    with total_deadline(60), pytest.raises(httpcore.ConnectTimeout):
+        DeadlineBackend(9, network).connect_tcp("gpu.example.com", 443)
+    assert [address for address, _ in network.tried] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+    assert network.tried[0][1] <= 3
+    assert all(waited <= 9 for _, waited in network.tried)
+
+
+def test_an_address_that_lets_nobody_in_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    named(monkeypatch, "127.0.0.1", "127.0.0.2")
+    with total_deadline(60):
+        assert DeadlineBackend(9, _Addresses("127.0.0.2")).connect_tcp("gpu.example.com", 443)
+
+
+def test_a_name_that_does_not_exist_is_a_provider_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ProviderUnavailable):
+        ask(provider("http://gpu.example.com/v1"))
+
+
+@pytest.mark.parametrize("status", [502, 530])
+def test_a_proxy_s_word_for_an_own_gpu_that_is_away_is_that_it_is_away(status: int, upstream: ScriptedProvider) -> None:
+    upstream.answer_with(status, b"<html>")
+    with pytest.raises(ProviderUnavailable):
+        ask(provider(upstream.base_url, queue="gpu"))

@@ -67,20 +67,18 @@ def test_the_upstream_s_name_of_the_model_and_our_members_are_all_that_changes(
         ("/v1/embeddings", '{"model":"m","input":[]}', "input"),
         ("/v1/embeddings", '{"model":"m","input":"a","dimensions":"8"}', "dimensions"),
         ("/v1/embeddings", '{"input":"a"}', "model"),
-        ("/v1/embeddings", '{"model":"m","input":"a","Input":"b"}', None),
+        ("/v1/embeddings", '{"model":"m","input":"a","input":"b"}', "input"),
         ("/v1/responses", '{"input":"a"}', "model"),
         ("/v1/responses", '{"model":"llama3:8b","input":"a","stream":true}', "stream"),
     ],
 )
 def test_a_request_that_is_wrong_is_refused_before_a_provider_is_asked(
-    path: str, text: str, param: str | None, stack: MotoStack, upstream: ScriptedProvider
+    path: str, text: str, param: str, stack: MotoStack, upstream: ScriptedProvider
 ) -> None:
     offering(stack, upstream, *ALL)
     answer = stack.invoke("chat", posted(path, text))
-    if param is not None:
-        assert is_error(answer, 400, "ValidationException")
-        assert body(answer)["error"]["param"] == param
-    assert answer["statusCode"] in (400, 404)
+    assert is_error(answer, 400, "ValidationException")
+    assert body(answer)["error"]["param"] == param
     assert upstream.requests == []
 
 
@@ -104,7 +102,14 @@ def test_only_who_offers_an_operation_is_asked_for_it(stack: MotoStack, upstream
     answer = stack.invoke("chat", posted("/v1/embeddings", '{"model":"m","input":"a"}'))
     assert answer["headers"]["x-provider"] == "embeds"
     pinned = stack.invoke("chat", posted("/v1/embeddings", '{"model":"m","input":"a","provider":"chats"}'))
-    assert (pinned["statusCode"], body(pinned)["error"]["param"]) == (400, "provider")
+    assert (pinned["statusCode"], body(pinned)["error"]["message"]) == (
+        400,
+        "Provider chats serves model m, but does not offer embeddings",
+    )
+    by_header = posted("/v1/embeddings", '{"model":"m","input":"a","provider":"embeds"}')
+    by_header["headers"]["X-Provider"] = "nobody"
+    told = body(stack.invoke("chat", by_header))
+    assert told["error"]["message"] == "There is no provider nobody, or it is disabled"
     queued = event("queue.openai") | {"body": event("queue.openai")["body"].replace("llama3:8b", "m")}
     assert stack.invoke("queue", queued)["statusCode"] == 202
 

@@ -135,7 +135,7 @@ def _checked(response: Response) -> Response:
     # JSON text smaller and at most doubles it; Lambda's own client escapes no letters.
     size = len(response.body)
     if size > MAX_ANSWER_BYTES or (size * 2 > MAX_ANSWER_BYTES and _as_sent(response.body) > MAX_ANSWER_BYTES):
-        said = "The answer is too large to be sent at once; queue the request and fetch its result"
+        said = "The answer is too large to be sent at once: ask for less, or queue a chat and fetch its result"
         raise ProviderError(said, may_be_billed=True)
     return response
 

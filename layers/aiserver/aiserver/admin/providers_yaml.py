@@ -31,7 +31,7 @@ def read(text: str) -> list[Provider]:
         raise Problem(f"not YAML: {error}") from error
     if not isinstance(document, dict) or set(document) != {"providers"}:  # pyright: ignore[reportUnknownArgumentType]
         raise Problem("a providers.yaml holds one member, 'providers': a list")
-    rows: Any = document["providers"]
+    rows = cast(Any, document["providers"])
     presets = {str(row.get("preset") or "") for row in _objects(rows)}
     if unknown := presets - {"", *CATALOGUE}:
         raise Problem(f"no such preset: {', '.join(sorted(unknown))}; there are {', '.join(sorted(CATALOGUE))}")

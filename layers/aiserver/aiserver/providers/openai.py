@@ -12,7 +12,7 @@ import httpx
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
-from aiserver.providers.answers import MAX_ERROR_BYTES, failure, judged, model_ids
+from aiserver.providers.openai_answers import MAX_ERROR_BYTES, failure, judged, model_ids
 from aiserver.providers.provider import Provider
 from aiserver.providers.transport import DeadlineBackend, Transport, total_deadline
 from aiserver.wire.dates import retry_after_s

@@ -5,6 +5,7 @@ Here every wait on the network is cut to what is left of the deadline the callin
 """
 
 import math
+import socket
 import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -69,8 +70,8 @@ class DeadlineStream(httpcore.NetworkStream):
 class DeadlineBackend(httpcore.NetworkBackend):
     """Connects as httpcore does, under the deadline; at most `connect_s` to be let in, and as much for TLS."""
 
-    def __init__(self, connect_s: float) -> None:
-        self._inner = httpcore.SyncBackend()
+    def __init__(self, connect_s: float, network: httpcore.NetworkBackend | None = None) -> None:
+        self._inner = network or httpcore.SyncBackend()
         self._connect_s = connect_s
 
     def connect_tcp(
@@ -81,10 +82,30 @@ class DeadlineBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        wait_s = min(self._connect_s, remaining_s(httpcore.ConnectTimeout))
-        return DeadlineStream(
-            self._inner.connect_tcp(host, port, wait_s, local_address, socket_options), self._connect_s
-        )
+        """To the first address that lets us in; all of them share the time. (httpcore gives each the whole of it.)"""
+        until = time.monotonic() + min(self._connect_s, remaining_s(httpcore.ConnectTimeout))
+        error: Exception = httpcore.ConnectError(f"{host} has no address")
+        addresses = _addresses(host, port)
+        for tried, address in enumerate(addresses):
+            share_s = (until - time.monotonic()) / (len(addresses) - tried)
+            if share_s <= 0:
+                raise httpcore.ConnectTimeout("nobody let us in")
+            try:
+                inner = self._inner.connect_tcp(address, port, share_s, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as failed:
+                error = failed
+            else:
+                return DeadlineStream(inner, self._connect_s)
+        raise error
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """In the order of the system's choice. Raises: httpcore.ConnectError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _tls() -> ssl.SSLContext:

@@ -11,7 +11,7 @@ from aiserver.jobs.states import State
 from aiserver.router import Question, Router
 from aiserver.usecases.ask import ask
 from aiserver.usecases.ends import settled_ttl
-from aiserver.wire.requests import ModelRequest
+from aiserver.wire.requests import CAN_BE_QUEUED, ModelRequest
 
 log = logging.getLogger("aiserver.answer")
 
@@ -51,7 +51,8 @@ class Answer:
         question = Question(request.operation, request.body)
         done = ask(self._router, question, candidates, clock=self._clock, deadline_ms=deadline_ms)
         if isinstance(done.error, ProviderTimeout) and done.error.upstream is None:
-            raise ProviderTimeout(f"{done.error.message}; queue the request to wait for longer", may_be_billed=True)
+            more = "; queue the request to wait for longer" if request.operation in CAN_BE_QUEUED else ""
+            raise ProviderTimeout(done.error.message + more, may_be_billed=True)
         if done.answer is None:
             raise done.error or AssertionError("a pass without an answer has an error")
         told = done.answer

@@ -15,6 +15,7 @@ from aiserver.wire.text import keys
 from aiserver.wire.validation import ChatBody, Checked, EmbeddingsBody, ResponsesBody, check, invalid
 
 OWN = {fold(name): name for name in ("refId", "tag", "replyTo", "deadline", "provider")}
+CAN_BE_QUEUED = ("chat.completions",)
 MAX_NAME_CHARS = 256  # RefId and Tag
 MAX_REPLY_TO_CHARS = 2048
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -48,6 +49,10 @@ class ModelRequest:
     model: str
     options: Options
     stream: bool = False
+
+    def by(self, provider: str | None) -> "ModelRequest":
+        """The same of this provider, where one is named."""
+        return replace(self, options=replace(self.options, provider=provider)) if provider else self
 
 
 @dataclass(frozen=True)

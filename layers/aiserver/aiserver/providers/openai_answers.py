@@ -18,7 +18,8 @@ from aiserver.wire import scan
 
 RESULTS = {"chat.completions": "choices", "embeddings": "data", "responses": "output"}
 GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
-NOT_REACHED = (502, 503, 530)  # without JSON: a proxy, or a tunnel, does not reach the provider behind it
+NOT_REACHED = (502, 530)  # without JSON, of an own GPU: the proxy or tunnel before it does not reach it
+KEPT_THERE = ("previous_response_id", "conversation", "prompt")  # what a caller names of what a provider keeps
 MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
 MAX_USAGE_BYTES = 2048  # kept with the job
 
@@ -60,8 +61,10 @@ def failure(
     """What an answer means that is none."""
     status, told = answer.status, _Told(scan.sole(answer.body))
     message = told.message or f"Provider {provider.name} answered status {status}"
-    if status in (401, 402, 403) or (status == 404 and model_is_configured) or _is_ours(provider, status, told):
+    if status in (401, 402, 403) or _is_ours(provider, status, told):
         return _refused_us(status)
+    if status == 404 and (not told.is_object or (model_is_configured and told.param not in KEPT_THERE)):
+        return _refused_us(status)  # there is no such path, or no such model: both stand in our own configuration
     if status in GATEWAY_TIMEOUTS and not told.is_object:
         return ProviderTimeout(message, upstream_status=status, may_be_billed=True)
     if not told.is_object or status < 400:
@@ -92,7 +95,8 @@ def _without_json(provider: Provider, answer: UpstreamAnswer, wait_s: int | None
     if 400 <= status < 500:
         kind = ProviderRateLimited if status == 429 else ProviderRejected
         return kind(said, upstream=answer, retry_after_s=wait_s)
-    kind = ProviderUnavailable if status in NOT_REACHED else ProviderError
+    is_away = status == 503 or (status in NOT_REACHED and provider.queue == "gpu")
+    kind = ProviderUnavailable if is_away else ProviderError
     return kind(said, upstream_status=status, retry_after_s=wait_s)
 
 
