@@ -4,15 +4,16 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.fakes import FakeClock
 
 AT_ONCE = 500  # deeds under way, far more than any test has
+Deed = Callable[[], object]
 
 
 class _Over(BaseException):
-    """Ends a deed whose test has failed elsewhere."""
+    """Ends a deed when another has failed."""
 
 
 class Turns:
@@ -20,51 +21,54 @@ class Turns:
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
-        self._next: list[tuple[int, int, Callable[[], object]]] = []
+        self._next: list[tuple[int, int, Deed | threading.Semaphore]] = []
         self._order = itertools.count()
-        self._idle = threading.Semaphore(0)
-        self._done: list[Future[None]] = []
-        self._is_over = False
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._has_ended = threading.Event()
+        self._failed: BaseException | None = None
 
-    def at(self, when_ms: int, deed: Callable[[], object]) -> None:
+    def at(self, when_ms: int, deed: Deed) -> None:
         """Do it then, or now where that is past."""
-
-        def whole() -> None:
-            try:
-                if not self._is_over:
-                    deed()
-            finally:
-                self._idle.release()
-
-        self._put(when_ms, lambda: self._done.append(self._pool.submit(whole)))
+        heapq.heappush(self._next, (when_ms, next(self._order), deed))
 
     def pause(self, seconds: float) -> None:
         """In a deed: let the others go on until so much time has passed."""
         gate = threading.Semaphore(0)
-        self._put(self._clock.now + round(seconds * 1000), gate.release)
-        self._idle.release()
+        heapq.heappush(self._next, (self._clock.now + round(seconds * 1000), next(self._order), gate))
+        self._start(self._hand_on())
         gate.acquire()
-        if self._is_over:
+        if self._failed:
             raise _Over
 
     def run(self) -> None:
-        """Until nothing is left to do. Raises: what the first deed that failed raised."""
-        with ThreadPoolExecutor(AT_ONCE) as self._pool:
-            while self._next:
-                when, _, go = heapq.heappop(self._next)
-                self._clock.now = max(self._clock.now, when)
-                go()
-                self._idle.acquire()
-                self._is_over = self._is_over or self._has_failed()
-        for deed in self._done:
-            if not isinstance(deed.exception(), _Over):
-                deed.result()
+        """Until nothing is left to do. Raises: what the first deed that failed has raised."""
+        with self._pool:
+            self._start(self._hand_on())
+            self._has_ended.wait()
+        if self._failed:
+            raise self._failed
 
-    def _has_failed(self) -> bool:
-        failed = any(deed.done() and deed.exception() for deed in self._done)
-        if not failed:
-            self._done = [deed for deed in self._done if not deed.done()]
-        return failed
+    def _hand_on(self) -> Deed | None:
+        """Wake whoever is next; or the deed that is to begin, for whoever has a thread for it."""
+        if not self._next:
+            self._has_ended.set()
+            return None
+        when, _, todo = heapq.heappop(self._next)
+        self._clock.now = max(self._clock.now, when)
+        if not isinstance(todo, threading.Semaphore):
+            return todo
+        todo.release()
+        return None
 
-    def _put(self, when_ms: int, go: Callable[[], object]) -> None:
-        heapq.heappush(self._next, (when_ms, next(self._order), go))
+    def _start(self, deed: Deed | None) -> None:
+        if deed:
+            self._pool.submit(self._do, deed)
+
+    def _do(self, deed: Deed | None) -> None:
+        while deed:
+            try:
+                if not self._failed:
+                    deed()
+            except BaseException as error:
+                self._failed = self._failed or error
+            deed = self._hand_on()

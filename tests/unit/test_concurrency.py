@@ -9,6 +9,7 @@ import pytest
 
 from aiserver.errors import ProviderBusy, ProviderError, ProviderTimeout, UpstreamAnswer
 from aiserver.jobs.states import State
+from aiserver.providers.circuit import Circuit
 from aiserver.router import SLOT_MARGIN_MS, Question
 from aiserver.usecases.ask import ask
 from aiserver.wire import requests
@@ -120,3 +121,14 @@ def test_no_more_calls_are_under_way_at_once_than_there_may_be() -> None:
         assert all(isinstance(one.result().error, ProviderBusy) for one in ended)
         release.set()
     assert sum(one.result().answer == ANSWER for one in passes) == 3
+
+
+def test_a_provider_that_is_not_worth_asking_takes_no_place() -> None:
+    house = House(ONE, OTHER)
+    house.circuits.stored["one"] = Circuit(ask_at=house.clock.now + 1, stamp="opened")
+
+    def taken(*_: object, **__: object) -> None:
+        pytest.fail("a place was taken")
+
+    house.slots.take = taken
+    assert sync(house).provider == "other"
