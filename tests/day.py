@@ -136,7 +136,7 @@ class Day:
         hosted = [one.name for one in self._providers if one.queue == "hosted"]
         assert all(before.get(name) != "silent" for name in hosted), "a call that may have been billed was repeated"
         assert asking.job not in self._final, f"a job was called again after {self._final[asking.job or '']}"
-        assert "good" not in before.values()
+        assert not {"good", "slow"} & set(before.values()), "somebody was asked after an answer"
         if provider is self._second and self._first.name not in before:
             is_full = self._under_way[self._first.name] == self._first.concurrency
             assert is_full or self.rules[self._first.name].refuses(now), "the first was passed over though it was well"

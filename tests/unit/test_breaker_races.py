@@ -1,62 +1,21 @@
-"""The circuit breaker among threads and containers that interrupt each other, and before a store that is away."""
+"""The circuit breaker among threads and containers that interrupt each other, and whose clocks differ."""
 
-import contextlib
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiserver import wiring
-from aiserver.errors import ProviderCircuitOpen, ProviderError, ProviderTimeout, ProviderUnavailable
-from aiserver.providers.breaker import AWAY_MS, CACHE_MS, PATIENCE_MS, TRIES, Breaker
-from aiserver.providers.circuit import OPEN_MS, ROW, TRIAL_MS, WINDOW_S, Circuit, Tally
+from aiserver.errors import ProviderCircuitOpen, ProviderError
+from aiserver.providers.breaker import CACHE_MS, Breaker
+from aiserver.providers.circuit import OPEN_MS, ROW, Circuit, Tally
 from tests.fakes import FakeCircuits, FakeClock
 from tests.fleet import BAD, LONG_MS, Fleet, opened
-from tests.turns import Turns
 
 OPENED = Circuit(Tally(bad_at=(1,) * ROW), FakeClock().now + OPEN_MS, "opened")
-
-
-def test_a_provider_s_first_failure_in_one_thread_disturbs_no_other_that_looks_at_what_is_known() -> None:
-    fleet, breaking = Fleet(1), threading.Event()
-    looked, written = threading.Event(), threading.Event()
-
-    class Looked(Circuit):
-        """The other thread has its turn just while this one is looked at."""
-
-        def is_troubled(self, now_ms: int) -> bool:
-            if breaking.is_set() and not looked.is_set():
-                looked.set()
-                assert written.wait(60)
-            return super().is_troubled(now_ms)
-
-    fleet.circuits.stored["other"] = Looked(stamp="a")
-    assert fleet.call()
-    stored = fleet.circuits.replace
-
-    def slow(name: str, old: Circuit, new: Circuit) -> Circuit:
-        breaking.set()
-        assert looked.wait(60)
-        return stored(name, old, new)
-
-    fleet.circuits.replace = slow
-
-    def fail() -> None:
-        fleet.call(outcome=BAD)
-        written.set()
-
-    with ThreadPoolExecutor(1) as pool:
-        failing = pool.submit(fail)
-        assert breaking.wait(60)
-        fleet.breakers[0].check("other")
-        failing.result(60)
-    assert fleet.circuits.stored["p"].tally.bad_at
 
 
 def test_a_cold_container_s_threads_all_wait_to_know_before_any_asks_an_open_provider() -> None:
@@ -106,254 +65,63 @@ def test_what_a_container_wrote_while_it_was_reading_is_not_forgotten_for_what_w
     assert not fleet.call()
 
 
-class Stuck(FakeCircuits):
-    """A store that is slow, or lets whoever asks wait for three seconds and then is away."""
+class Off(FakeClock):
+    """Some seconds ahead of another clock, or behind it."""
 
-    is_stuck = True
-    slow_s = 0.0
-
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, right: FakeClock, off_s: int) -> None:
         super().__init__()
-        self._clock = clock
+        self._right, self._off_ms = right, off_s * 1000
 
-    def all(self) -> dict[str, Circuit]:
-        self._hang()
-        self._clock.advance(self.slow_s)
-        return super().all()
+    def now_ms(self) -> int:
+        return self._right.now_ms() + self._off_ms
 
-    def replace(self, name: str, old: Circuit, new: Circuit) -> Circuit:
-        self._hang()
-        return super().replace(name, old, new)
-
-    def _hang(self) -> None:
-        if self.is_stuck:
-            self._clock.advance(3)
-            raise ConnectionError("DynamoDB is away")
+    def token(self) -> str:
+        return self._right.token()
 
 
-def stuck() -> tuple[Fleet, Stuck]:
-    fleet = Fleet(1)
-    store = fleet.circuits = Stuck(fleet.clock)
-    fleet.breakers = [Breaker(store, fleet.clock)]
-    return fleet, store
-
-
-def test_a_store_that_hangs_holds_up_one_call_in_ten_seconds_and_that_one_once() -> None:
-    fleet, _ = stuck()
-    began = fleet.clock.now
-    assert all(fleet.calls("BGB" * 3))
-    assert fleet.clock.now - began == 3_000 + 9
-    fleet.clock.now += AWAY_MS
-    began = fleet.clock.now
-    assert all(fleet.calls("GBG"))
-    assert fleet.clock.now - began == 3_000 + 3
-
-
-def test_a_store_that_hangs_while_a_provider_fails_holds_up_no_more_than_one_call_in_ten_seconds() -> None:
-    fleet, store = stuck()
-    store.is_stuck = False
-    fleet.calls("BBB")
-    store.is_stuck = True
-    began = fleet.clock.now
-    assert all(fleet.calls("BGBGB"))
-    assert fleet.clock.now - began == 3_000 + 5
-
-
-def test_a_store_that_is_slow_while_a_provider_fails_is_read_once_for_a_call() -> None:
-    fleet, store = stuck()
-    store.is_stuck = False
-    fleet.calls("BB")
-    store.slow_s, store.reads = 1.5, 0
-    for _ in range(3):
-        fleet.clock.now += CACHE_MS
-        assert fleet.call(outcome=BAD)
-    assert store.reads == 3
-
-
-@pytest.mark.usefixtures("stack")
-def test_circuits_are_given_up_after_three_seconds_of_a_table_that_hangs() -> None:
-    config = wiring._client("dynamodb", is_vital=False).meta.config  # pyright: ignore[reportPrivateUsage]
-    attempts = config.retries["total_max_attempts"]
-    between_s = sum(2**retry for retry in range(attempts - 1))  # boto3 waits so long at most before each
-    assert attempts > 1
-    assert attempts * max(config.connect_timeout, config.read_timeout) + between_s <= 3
-
-
-def test_what_failed_while_the_store_was_away_is_told_when_it_is_back() -> None:
-    fleet, store = stuck()
-    fleet.calls("B" * (ROW - 1))
-    store.is_stuck = False
-    fleet.clock.now += AWAY_MS
-    fleet.calls("B")
-    assert not fleet.call()
-
-
-def test_a_store_that_is_away_when_a_trial_ends_leaves_it_to_the_next_trial_to_close() -> None:
-    fleet, store = stuck()
-    store.is_stuck = False
-    fleet.calls("B" * ROW)
-    fleet.clock.now += OPEN_MS
-    with fleet.breakers[0].watched("p", deadline_ms=fleet.clock.now + LONG_MS):
-        store.is_stuck = True
-    store.is_stuck = False
-    assert not fleet.call()
-    fleet.clock.now += 60_000 - 5_000
-    assert fleet.call()
-    assert all(fleet.calls("BGGBG"))
-
-
-def begin(fleet: Fleet, container: int = 0, left_ms: int = LONG_MS) -> ExitStack:
-    """A call that is under way until the stack is closed."""
-    call = ExitStack()
-    call.enter_context(fleet.breakers[container].watched("p", deadline_ms=fleet.clock.now + left_ms))
-    return call
-
-
-def fail(call: ExitStack) -> None:
-    assert not call.__exit__(ProviderTimeout, ProviderTimeout(may_be_billed=True), None)
-
-
-def test_while_a_waiting_caller_s_trial_takes_all_of_its_time_nobody_else_is_put_before_a_provider_that_hangs() -> None:
-    fleet = opened()
-    trial = begin(fleet, 0)
-    fleet.clock.now += LONG_MS
-    assert not fleet.call(1)
-    fail(trial)
-    fleet.clock.now += OPEN_MS - 2
-    assert not fleet.call(2, BAD)
-    assert fleet.call(1)
-
-
-def test_a_trial_that_fails_minutes_later_does_not_put_off_those_that_came_after_it() -> None:
-    fleet = opened()
-    trial = begin(fleet, 0, left_ms=600_000)
-    for _ in range(5):
-        fleet.clock.now += TRIAL_MS
-        assert fleet.call(1, BAD)
-    fleet.clock.now += OPEN_MS - 10
-    fail(trial)
-    fleet.clock.now += 10
-    assert fleet.call(1)
-
-
-def test_a_trial_that_fails_minutes_later_though_nobody_asked_since_puts_off_nobody() -> None:
-    fleet = opened()
-    trial = begin(fleet, 0, left_ms=600_000)
-    fleet.clock.now += 600_000
-    fail(trial)
-    assert fleet.call(1)
-
-
-def test_a_trial_that_ends_well_closes_it_though_a_later_one_has_failed() -> None:
-    fleet = opened()
-    trial = begin(fleet, 0, left_ms=600_000)
-    fleet.clock.now += TRIAL_MS
-    assert fleet.call(1, BAD)
-    trial.close()
-    assert all(fleet.calls("BGBG", container=0))
-
-
-def test_a_trial_that_fails_after_another_has_closed_it_counts_no_more() -> None:
-    fleet = opened()
-    trial = begin(fleet, 0, left_ms=600_000)
-    fleet.clock.now += TRIAL_MS
-    assert fleet.call(1)
-    fail(trial)
-    assert all(fleet.calls("BBBB", container=1))
-    assert fleet.call(1)
-
-
-class Contested(FakeCircuits):
-    """A store into which others, whose clocks are behind, write just before each of ours; the last one a trial."""
-
-    left = 0
-
-    def replace(self, name: str, old: Circuit, new: Circuit) -> Circuit:
-        if self.left:
-            self.left -= 1
-            theirs = replace(self.stored[name], stamp=f"theirs{self.left}")
-            self.stored[name] = theirs if self.left else replace(theirs, ask_at=new.ask_at)
-        return super().replace(name, old, new)
-
-
-def test_who_loses_a_trial_to_another_at_its_last_try_does_not_ask() -> None:
-    fleet = opened(1)
-    contested = Contested()
-    contested.stored, contested.left = fleet.circuits.stored, TRIES
-    fleet.breakers = [Breaker(contested, fleet.clock)]
-    assert not fleet.call()
-
-
-@given(
-    takes_s=st.lists(st.sampled_from([0, 2, 27, 50, 75, 100]), min_size=1, max_size=3),  # of a sync call, and of jobs
-    down_s=st.integers(30, 200),
-    gap_ms=st.integers(400, 3000),
-    seed=st.integers(),
-)
+@given(offs=st.lists(st.integers(-5, 5), min_size=2, max_size=5), gap_ms=st.integers(200, 2000), seed=st.integers())
 @settings(max_examples=60, deadline=None)
-def test_however_long_failing_calls_take_it_is_tried_by_one_at_a_time_and_used_within_a_minute_of_its_recovery(
-    takes_s: list[int], down_s: int, gap_ms: int, seed: int
+def test_containers_whose_clocks_are_some_seconds_apart_agree_all_the_same(
+    offs: list[int], gap_ms: int, seed: int
 ) -> None:
-    fleet, chance = Fleet(4), random.Random(seed)
-    turns, recovery = Turns(fleet.clock), fleet.clock.now + down_s * 1000
-    begun: list[int] = []
-    opened_at: list[int] = []
+    fleet, chance = Fleet(1), random.Random(seed)
+    fleet.breakers = [Breaker(fleet.circuits, Off(fleet.clock, off_s)) for off_s in offs]
+    apart_ms = (max(offs) - min(offs)) * 1000
 
-    def call() -> None:
-        taken_s, breaker = chance.choice(takes_s), chance.choice(fleet.breakers)
-        is_up, deadline_ms = fleet.clock.now >= recovery, fleet.clock.now + max(LONG_MS, taken_s * 1000)
-        with contextlib.suppress(ProviderError):
-            breaker.check("p")
-            with breaker.watched("p", deadline_ms=deadline_ms):
-                begun.append(fleet.clock.now)
-                if not is_up:
-                    turns.pause(taken_s)
-                    raise BAD
+    def calls(for_ms: int, outcome: ProviderError | None) -> list[int]:
+        """When the provider was asked, since the beginning of these."""
+        began, asked = fleet.clock.now, list[int]()
+        while fleet.clock.now < began + for_ms:
+            if fleet.call(chance.randrange(len(offs)), outcome, left_ms=LONG_MS + apart_ms):
+                asked.append(fleet.clock.now - began)
+            fleet.clock.now += gap_ms
+        return asked
 
-    def look() -> None:
-        call()
-        circuit = fleet.circuits.stored.get("p")
-        if not opened_at and circuit and circuit.ask_at is not None:
-            opened_at.append(fleet.clock.now)
-
-    for number in range((down_s + 60) * 1000 // gap_ms):
-        turns.at(fleet.clock.now + number * gap_ms, look)
-    turns.run()
-    trials = [at for at in begun if opened_at and opened_at[0] + CACHE_MS < at < recovery]
-    assert all(later - earlier >= OPEN_MS for earlier, later in pairwise(trials))
-    assert any(at >= recovery for at in begun)
+    assert len(calls(20_000, None)) >= 20_000 // (gap_ms + 1)
+    failing = calls(120_000, BAD)
+    trials = [at for at in failing if at > (ROW + 1) * (gap_ms + 1) + apart_ms + CACHE_MS]
+    assert all(later - earlier >= OPEN_MS - apart_ms for earlier, later in pairwise(trials))
+    back = calls(120_000, None)
+    assert back[0] <= 60_000 + apart_ms
+    assert len([at for at in back if at > back[0] + CACHE_MS]) >= (120_000 - back[0] - CACHE_MS) // (gap_ms + 1) - 1
 
 
-def test_a_provider_that_was_given_but_a_moment_to_be_connected_to_has_not_failed() -> None:
+def test_a_provider_that_is_added_again_after_a_day_is_asked_at_once_and_by_what_it_does_now() -> None:
+    fleet = opened(2)
+    fleet.clock.now += 86_400_000
+    assert fleet.call(0)
+    assert all(fleet.calls("BGBBGBBBB", container=1))
+
+
+def test_hundreds_of_providers_have_a_circuit_each_and_are_read_at_once() -> None:
     fleet = Fleet(1)
-
-    def cut_off(left_ms: int) -> None:
-        with fleet.breakers[0].watched("p", deadline_ms=fleet.clock.now + left_ms):
-            fleet.clock.now += left_ms
-            raise ProviderUnavailable("no connection in time")
-
-    for _ in range(ROW):
-        with pytest.raises(ProviderUnavailable):
-            cut_off(PATIENCE_MS - 1)
-    assert fleet.call()
-    for _ in range(ROW):
-        with pytest.raises(ProviderUnavailable):
-            cut_off(PATIENCE_MS)
-    assert not fleet.call()
-
-
-def test_a_provider_that_refuses_the_connection_has_failed_however_little_time_it_was_given() -> None:
-    fleet = Fleet(1)
-    for _ in range(ROW):
-        assert fleet.call(outcome=ProviderUnavailable("refused"), left_ms=5)
-    assert not fleet.call()
-
-
-def test_a_circuit_that_nobody_asks_after_is_not_read_each_second_for_ever() -> None:
-    fleet = opened(1)
-    fleet.clock.now += WINDOW_S * 1000
-    fleet.circuits.reads = 0
-    for _ in range(100):
-        fleet.breakers[0].check("another")
-        fleet.clock.now += 1000
-    assert fleet.circuits.reads == 20
+    breaker, names = fleet.breakers[0], [f"p{number}" for number in range(300)]
+    for name in names:
+        for _ in range(ROW):
+            with pytest.raises(ProviderError), breaker.watched(name, deadline_ms=fleet.clock.now + LONG_MS):
+                raise BAD
+    assert fleet.circuits.reads == 1
+    for name in names:
+        with pytest.raises(ProviderCircuitOpen):
+            breaker.check(name)
+    breaker.check("another")
