@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiserver import keys
-from aiserver.admin.providers import apply, plan, refresh
+from aiserver.admin.changes import apply, plan
+from aiserver.admin.providers import refresh
 from aiserver.admin.stack import administer
 from aiserver.clock import SystemClock
 from aiserver.keys import ApiKey

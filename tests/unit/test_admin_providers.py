@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.admin import providers
+from aiserver.admin import changes, providers
 from aiserver.admin.stack import Admin, Problem, administer
 from aiserver.providers.circuit import Circuit, Tally
 from aiserver.providers.openai import OpenAi, client
@@ -39,9 +39,9 @@ def wanted(*given: dict[str, Any]) -> str:
 
 def applied(admin: Admin, *given: dict[str, Any]) -> list[str]:
     """The diff that was shown."""
-    changes = providers.plan(admin, wanted(*given), {"KEY": KEY})
-    providers.apply(admin, changes)
-    return [line for change in changes for line in change.lines()]
+    planned = changes.plan(admin, wanted(*given), {"KEY": KEY})
+    changes.apply(admin, planned)
+    return [line for change in planned for line in change.lines()]
 
 
 def test_a_diff_tells_what_is_new_what_changes_and_what_goes(admin: Admin) -> None:
@@ -64,16 +64,16 @@ def test_a_diff_tells_what_is_new_what_changes_and_what_goes(admin: Admin) -> No
 
 
 def test_a_plan_changes_nothing(admin: Admin) -> None:
-    providers.plan(admin, wanted(GPU), {})
+    changes.plan(admin, wanted(GPU), {})
     assert providers.listed(admin) == []
 
 
 def test_what_another_changed_after_the_diff_was_shown_is_not_overwritten(admin: Admin) -> None:
     applied(admin, GPU)
-    changes = providers.plan(admin, wanted({**GPU, "priority": 3}))
+    planned = changes.plan(admin, wanted({**GPU, "priority": 3}))
     providers.enable(admin, "gpu", enabled=False)
     with pytest.raises(Problem, match="gpu was changed by another meanwhile"):
-        providers.apply(admin, changes)
+        changes.apply(admin, planned)
     (stored,) = providers.listed(admin)
     assert (stored["priority"], stored["enabled"]) == (0, False)
 
@@ -100,7 +100,7 @@ def test_what_another_changed_after_the_diff_was_shown_is_not_overwritten(admin:
 )
 def test_a_file_that_is_wrong_is_refused_with_the_reason(given: dict[str, Any], why: str, admin: Admin) -> None:
     with pytest.raises(Problem) as refused:
-        providers.plan(admin, wanted(given), {})
+        changes.plan(admin, wanted(given), {})
     assert why in str(refused.value)
 
 
@@ -118,7 +118,7 @@ def test_a_key_is_stored_as_a_secure_string_goes_with_its_provider_and_is_never_
     assert KEY not in repr([told, refused.value])
     (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
     assert admin.ssm.get_parameter(Name=name)["Parameter"].get("Type") == "SecureString"
-    assert KEY not in repr(providers.plan(admin, wanted(keyed), {"KEY": KEY}))
+    assert KEY not in repr(changes.plan(admin, wanted(keyed), {"KEY": KEY}))
     applied(admin)
     assert key_at(admin, name) is None
 
@@ -132,9 +132,9 @@ def test_a_key_that_changed_is_shown_as_such_and_asked_about_and_an_equal_one_is
     keyed = {**GPU, "api_key_var": "KEY"}
     applied(admin, keyed)
     assert applied(admin, keyed) == []
-    changes = providers.plan(admin, wanted(keyed), {"KEY": "sk-another"})
-    assert [line for change in changes for line in change.lines()] == ["~ gpu  key: another"]
-    providers.apply(admin, changes)
+    planned = changes.plan(admin, wanted(keyed), {"KEY": "sk-another"})
+    assert [line for change in planned for line in change.lines()] == ["~ gpu  key: another"]
+    changes.apply(admin, planned)
     (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
     assert key_at(admin, name) == "sk-another"
 
@@ -143,8 +143,8 @@ def test_a_key_is_kept_for_its_host_and_goes_to_no_other(admin: Admin) -> None:
     keyed = {**GPU, "api_key_var": "KEY"}
     applied(admin, keyed)
     (before,) = [one["api_key_secret"] for one in providers.listed(admin)]
-    changes = providers.plan(admin, wanted({**keyed, "base_url": "https://b.example/v1"}), {"KEY": "sk-of-b"})
-    providers.apply(admin, changes)
+    planned = changes.plan(admin, wanted({**keyed, "base_url": "https://b.example/v1"}), {"KEY": "sk-of-b"})
+    changes.apply(admin, planned)
     (after,) = [one["api_key_secret"] for one in providers.listed(admin)]
     assert (before, after) == (
         "/aiserver/providers/gpu/127.0.0.1_1/api-key",
@@ -156,10 +156,10 @@ def test_a_key_is_kept_for_its_host_and_goes_to_no_other(admin: Admin) -> None:
 def test_a_plan_that_another_operator_overtook_changes_no_key(admin: Admin) -> None:
     keyed = {**GPU, "api_key_var": "KEY"}
     applied(admin, keyed)
-    changes = providers.plan(admin, wanted({**keyed, "priority": 3}), {"KEY": "sk-another"})
+    planned = changes.plan(admin, wanted({**keyed, "priority": 3}), {"KEY": "sk-another"})
     providers.enable(admin, "gpu", enabled=False)
     with pytest.raises(Problem):
-        providers.apply(admin, changes)
+        changes.apply(admin, planned)
     (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
     assert key_at(admin, name) == KEY
 

@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aiserver.admin import jobs, providers
+from aiserver.admin import changes, jobs, providers
 from aiserver.admin.stack import AWS_ERRORS, Admin, Problem, connect
 
 Deed = Callable[[], Iterable[dict[str, Any]]]
@@ -98,8 +98,8 @@ def _asked(admin: Admin, name: str) -> list[dict[str, Any]]:
 
 def _apply(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Show the changes, have them confirmed, make them."""
-    changes = providers.plan(admin, _text(args.file))
-    lines = [line for change in changes for line in change.lines()]
+    planned = changes.plan(admin, _text(args.file))
+    lines = [line for change in planned for line in change.lines()]
     print("\n".join(lines) or "nothing changes", file=sys.stderr)
     if args.dry_run:
         return []
@@ -109,7 +109,7 @@ def _apply(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
         print("Apply this? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Problem("nothing was changed")
-    providers.apply(admin, changes)
+    changes.apply(admin, planned)
     for line in providers.refresh(admin, _protocols(admin)):
         print(line, file=sys.stderr)
     return providers.listed(admin)
