@@ -3,6 +3,7 @@
 `--check` writes nothing and exits 1 when the page is stale; `make check` runs it so.
 """
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,17 +22,19 @@ def main(arguments: list[str]) -> int:
 
 def rows(presets: Iterable[tuple[str, Preset]]) -> str:
     """A row for each preset."""
-    head = "| preset | | `base_url` | key in | operations | lists models | takes `include_usage` | queue |"
-    return "\n".join([head, "|---" * 8 + "|", *(_row(name, row) for name, row in presets)])
+    head = "| preset | | `base_url` | key in | operations | lists models | queue |"
+    return "\n".join([head, "|---" * 7 + "|", *(_row(name, row) for name, row in presets)])
 
 
 def quirks() -> str:
-    """A line for each preset that has any."""
-    told = [(name, row.quirks) for name, row in CATALOGUE.items() if row.quirks]
-    return "\n".join(
-        f"- `{name}`: {' '.join(f'{quirk.words} ([source]({quirk.source}))' for quirk in found)}"
-        for name, found in told
-    )
+    """A line for each."""
+    told = [(name, quirk) for name, row in CATALOGUE.items() for quirk in row.quirks]
+    return "\n".join(f"- `{name}`: {quirk.words} ([{_kind(quirk.source)}]({quirk.source}))" for name, quirk in told)
+
+
+def _kind(source: str) -> str:
+    """What a source is called: a thread on GitHub is what somebody met there, and no vendor's promise."""
+    return "by others' reports" if re.search(r"/(issues|pull|discussions)/\d+$", source) else "source"
 
 
 def _row(name: str, row: Preset) -> str:
@@ -43,7 +46,6 @@ def _row(name: str, row: Preset) -> str:
         f"`{row.auth_header}`",
         operations,
         "yes" if row.lists_models else "no",
-        "yes" if row.stream_usage else "not known",
         row.queue,
     ]
     return f"| {' | '.join(cells)} |"

@@ -75,13 +75,15 @@ class World:
         self.accepted: list[int] = []
         self._ends: dict[tuple[int, int], tuple[str, int | None]] = {}
         self._delivered: set[tuple[int, int]] = set()
-        self._put_parts(FakeKeys())
+        self.keys = FakeKeys()
+        self.keys.put_key(keys.record(example_key(), "example", WEBHOOK_SECRET, now_ms=self.clock.now))
+        self.parts = self._parts()
+        self._put_parts()
 
-    def _put_parts(self, known: FakeKeys) -> None:
-        """Into the handlers, as wiring would: everything but the outside is real."""
-        known.put_key(keys.record(example_key(), "example", WEBHOOK_SECRET, now_ms=self.clock.now))
+    def _parts(self) -> UseCases:
+        """As a cold container has them: everything but the outside is real."""
         place = self.place
-        self.parts = parts = UseCases(
+        return UseCases(
             configured(*PROVIDERS),
             clock=self.clock,
             jobs=place.jobs,
@@ -92,16 +94,19 @@ class World:
                 check=self.replier.check,
                 post=self.crashes.around(self.post_callback, "receiver"),
             ),
-            keys=known,
+            keys=self.keys,
             slots=place.slots,
             circuits=place.circuits,
             per_key=1,  # whoever dies in it leaves no other
         )
-        front = Edge(self.clock, []), Authenticator(known, self.clock)
+
+    def _put_parts(self) -> None:
+        """Into the handlers, as wiring would."""
+        place, parts = self.place, self.parts
+        front = Edge(self.clock, []), Authenticator(self.keys, self.clock)
         wiring.reset()
         wiring.put(
             queue=wiring.QueueParts(*front, parts.enqueue, parts.status, parts.redelivery, parts.sample),
-            worker=parts.work,
             finished=Finished(place.messages, place.events),
             reply=parts.reply,
             sweep=parts.sweep,
@@ -175,6 +180,8 @@ class World:
         return self._run("FinishedFunction", {"Records": [record]}, REPLY_MS)
 
     def _run(self, function: str, given: dict[str, Any], limit_ms: int) -> dict[str, Any]:
+        if function == "WorkerFunction":  # each is a container of its own: what one has read, no other knows
+            wiring.put(worker=self._parts().work)
         module = stack.module(function)
         name = stack.properties(function)["Handler"].rpartition(".")[2]
         return getattr(module, name)(given, Context(self.clock, limit_ms))

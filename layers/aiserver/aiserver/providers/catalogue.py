@@ -44,7 +44,7 @@ class Preset:
 
     `auth_header` carries the key: as `Bearer …` if it is `authorization`, bare in any other.
     `lists_models` is whether `GET {base_url}/models` tells, for free, what may be asked for; `id_prefix` is what its
-    ids carry besides. `stream_usage` is whether `stream_options.include_usage` is known to be taken.
+    ids carry besides.
     """
 
     title: str
@@ -55,7 +55,6 @@ class Preset:
     operations: tuple[Operation, ...] = CHAT_AND_EMBEDDINGS
     lists_models: bool = True
     id_prefix: str = ""
-    stream_usage: bool = False
     refusals: tuple[Refusal, ...] = ()
     quirks: tuple[Quirk, ...] = ()
 
@@ -75,7 +74,6 @@ HOSTED = {
         "https://api.openai.com/v1",
         "https://platform.openai.com/docs/api-reference",
         operations=ALL_OPERATIONS,
-        stream_usage=True,
     ),
     "azure": Preset(
         "Azure OpenAI (v1)",
@@ -87,11 +85,11 @@ HOSTED = {
         quirks=(
             Quirk(
                 "A model's name is that of its deployment.",
-                "https://github.com/openai/openai-node/pull/1692",
+                "https://learn.microsoft.com/azure/ai-services/openai/how-to/switching-endpoints",
             ),
             Quirk(
-                "With a key it lists Azure's whole catalogue, not what is deployed.",
-                "https://docs.rs/crate/prompty-foundry/latest/source/src/models.rs",
+                "With a key it lists all models that the resource could have, not what is deployed.",
+                "https://learn.microsoft.com/rest/api/azureopenai/models/list",
             ),
         ),
     ),
@@ -123,7 +121,7 @@ HOSTED = {
     "deepseek": Preset(
         "DeepSeek",
         "https://api.deepseek.com",
-        "https://share.apidog.com/apidoc/docs-site/747793",
+        "https://api-docs.deepseek.com/",
         operations=CHAT,
         quirks=(
             Quirk(
@@ -135,7 +133,7 @@ HOSTED = {
     "fireworks": Preset(
         "Fireworks AI",
         "https://api.fireworks.ai/inference/v1",
-        "https://docs.getbifrost.ai/providers/supported-providers/fireworks",
+        "https://docs.fireworks.ai/tools-sdks/openai-compatibility",
         operations=ALL_OPERATIONS,
         quirks=(
             Quirk(
@@ -153,7 +151,6 @@ HOSTED = {
         "https://generativelanguage.googleapis.com/v1beta/openai",
         "https://ai.google.dev/gemini-api/docs/openai",
         id_prefix="models/",
-        stream_usage=True,
         refusals=(
             Refusal(400, "API key not valid", "https://github.com/cequence-io/openai-scala-client/issues/109"),
             Refusal(400, "User location is not supported", "https://github.com/FoundationAgents/OpenManus/issues/803"),
@@ -215,8 +212,8 @@ HOSTED = {
                 "https://openrouter.ai/docs/api/reference/errors-and-debugging",
             ),
             Quirk(
-                "Does not list its embedding models.",
-                "https://hex.pm/packages/phoenix_kit_ai/0.10.0/files/lib/phoenix_kit_ai/openrouter_client.ex",
+                "Lists models that write text only, so none for embeddings.",
+                "https://openrouter.ai/docs/models",
             ),
         ),
     ),
@@ -249,15 +246,18 @@ SELF_HOSTED = {
         "https://docs.vllm.ai/en/v0.32.0/serving/online_serving/",
         queue="gpu",
         operations=ALL_OPERATIONS,
-        stream_usage=True,
     ),
     "llama-cpp": Preset(
         "llama.cpp",
         "http://{host}:{port}/v1",
         "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
         queue="gpu",
-        operations=ALL_OPERATIONS,
+        operations=CHAT_AND_RESPONSES,
         quirks=(
+            Quirk(
+                "Answers 501 to embeddings, or was started with `--embeddings` and has nothing else to offer.",
+                "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
+            ),
             Quirk(
                 "Answers 503 `Loading model` until the model is loaded.",
                 "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
@@ -274,11 +274,10 @@ SELF_HOSTED = {
         "https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
         queue="gpu",
         operations=ALL_OPERATIONS,
-        stream_usage=True,
         quirks=(
             Quirk(
                 "Loads a model at its first request, and again after 5 minutes of rest.",
-                "https://github.com/lobehub/lobe-chat/discussions/2310",
+                "https://github.com/ollama/ollama/blob/main/docs/faq.mdx",
             ),
             Quirk(
                 "Ignores the key.",
@@ -306,7 +305,7 @@ SELF_HOSTED = {
     "sglang": Preset(
         "SGLang",
         "http://{host}:30000/v1",
-        "https://mintlify.com/sgl-project/sglang/backend/openai-compatible-api",
+        "https://docs.sglang.io/docs/basic_usage/openai_api",
         queue="gpu",
         operations=ALL_OPERATIONS,
         quirks=(
