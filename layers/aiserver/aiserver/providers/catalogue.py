@@ -255,7 +255,7 @@ SELF_HOSTED = {
         operations=CHAT_AND_RESPONSES,
         quirks=(
             Quirk(
-                "Answers 501 to embeddings, or was started with `--embeddings` and has nothing else to offer.",
+                "Answers 501 to embeddings unless it was started with `--embeddings`, for a model of embeddings.",
                 "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
             ),
             Quirk(
@@ -305,7 +305,7 @@ SELF_HOSTED = {
     "sglang": Preset(
         "SGLang",
         "http://{host}:30000/v1",
-        "https://docs.sglang.io/docs/basic_usage/openai_api",
+        "https://docs.sglang.io/docs/basic_usage/send_request",
         queue="gpu",
         operations=ALL_OPERATIONS,
         quirks=(
