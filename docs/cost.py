@@ -6,6 +6,7 @@ when the page is stale; `make check` runs it so.
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ BILL = [
 
 def main(arguments: list[str]) -> int:
     edge.logger.setLevel("ERROR")  # the handlers' own lines would be in the way
+    os.environ.pop("AWS_ENDPOINT_URL", None)  # exported for `make dev`, it would lead past moto
     with ScriptedProvider() as upstream, calls.observed(upstream) as seen:
         sent = {size_kb * 1024: _sent(seen, size_kb * 1024) for size_kb in SIZES_KB}
     runs = [_run(size, *parts) for size, parts in sent.items()]
