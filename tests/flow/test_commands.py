@@ -336,7 +336,7 @@ def test_a_deployment_is_probed_from_outside_and_what_differs_is_shown(product: 
     assert failed.returncode == 1
     (row,) = [line for line in failed.stdout.splitlines() if line.startswith("FAIL")]
     assert re.match(r"FAIL  a sync chat +200, choices +502 application/json", row)
-    assert "13 of 14" in failed.stdout
+    assert "14 of 15" in failed.stdout
     assert product.key not in probed.stdout + failed.stdout
 
 

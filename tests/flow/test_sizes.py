@@ -152,7 +152,7 @@ def test_a_sync_answer_beyond_what_lambda_can_send_is_told_in_its_own_words(prod
     product.upstream.answer_with(200, of(20 * MB, TOLD, "語".encode()))
     answer = product.http.post("/v1/chat/completions", content=of(KB))
     assert both(answer) == (502, "ProviderError", "server_error", "provider_error")
-    assert "queue the request" in answer.json()["error"]["message"]
+    assert "queue a chat" in answer.json()["error"]["message"]
 
 
 def test_ten_results_of_20_mb_side_by_side_leave_the_worker_memory_to_spare(product: Product) -> None:
