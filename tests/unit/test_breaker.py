@@ -21,7 +21,7 @@ from aiserver.errors import (
     UpstreamAnswer,
 )
 from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS
-from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, TOLD_MS, TRIAL_MS, WINDOW_S, Circuit, Tally
+from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, TOLD_MS, WINDOW_S, Circuit, Tally
 from tests.fleet import BAD, LONG_MS, Fleet, opened
 
 
@@ -98,6 +98,23 @@ def test_what_was_a_minute_ago_counts_no_more() -> None:
     fleet.calls("BBBGBBBG")
     fleet.clock.now += WINDOW_S * 1000
     assert all(fleet.calls("BBGBBG"))
+
+
+@pytest.mark.parametrize(("ago_s", "opens"), [(59, True), (60, False)])
+def test_a_minute_is_sixty_seconds_of_the_clock(ago_s: int, opens: bool) -> None:
+    fleet = Fleet(1)
+    began = fleet.clock.now
+    fleet.calls("BBBGBBBG")
+    fleet.clock.now = began + ago_s * 1000
+    fleet.calls("BG")
+    assert (fleet.circuits.stored["p"].ask_at is not None) == opens
+
+
+def test_one_that_goes_well_in_the_millisecond_of_a_failure_breaks_the_row() -> None:
+    now = 1_800_000_000_000
+    failures = Tally.of(now, is_good=False)
+    assert failures.plus(Tally.of(now, is_good=True), now).bad_at == ()
+    assert failures.plus(Tally.of(now - 1, is_good=True), now).bad_at == (now,)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +214,7 @@ def test_a_trial_that_is_never_heard_of_again_leaves_it_to_another() -> None:
 
     with pytest.raises(Killed), fleet.breakers[1].watched("p", deadline_ms=fleet.clock.now + LONG_MS):
         raise Killed
-    fleet.clock.now += TRIAL_MS - 2
+    fleet.clock.now += 30_000 - 2
     assert not fleet.call(2)
     assert fleet.call(2)
 

@@ -4,7 +4,7 @@ import pytest
 
 from aiserver import wiring
 from aiserver.providers.breaker import AWAY_MS, CACHE_MS, Breaker
-from aiserver.providers.circuit import OPEN_MS, ROW, WINDOW_S, Circuit
+from aiserver.providers.circuit import OPEN_MS, ROW, WINDOW_S, Circuit, Tally
 from tests.fakes import FakeCircuits, FakeClock
 from tests.fleet import BAD, LONG_MS, Fleet, opened
 
@@ -124,3 +124,21 @@ def test_what_a_day_of_good_calls_leaves_to_be_told_is_a_minute_of_them() -> Non
     told = fleet.circuits.stored["p"].tally
     assert sum(good for good, _ in told.seconds.values()) == WINDOW_S - 1
     assert len(told.seconds) <= WINDOW_S
+
+
+SECOND = 1_800_000_000
+
+
+@pytest.mark.parametrize(("later_s", "is_troubled"), [(0, True), (59, True), (60, False), (86_400, False)])
+@pytest.mark.parametrize(
+    "circuit",
+    [
+        Circuit(ask_at=SECOND * 1000 + 999),
+        Circuit(Tally({SECOND: (9, 1)})),
+        Circuit(Tally({SECOND: (9, 1), SECOND + 60: (1, 0)}, bad_at=(SECOND * 1000,))),
+    ],
+)
+def test_one_is_looked_after_each_second_until_a_minute_after_it_was_tried_or_failed(
+    circuit: Circuit, later_s: int, is_troubled: bool
+) -> None:
+    assert circuit.is_troubled((SECOND + later_s) * 1000) == is_troubled
