@@ -73,8 +73,9 @@ docs: $(VENV)/local.installed $(VENV)/test.installed  ## write what the docs tak
 	@$(BIN)/python -m docs.catalogue
 	@$(BIN)/python -m benchmarks.page
 
-mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of the job machine held by a test? (minutes)
+mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of the job machine, and every rule of failing over, held by a test? (minutes)
 	@$(BIN)/python -m tests.mutate
+	@$(BIN)/python -m tests.mutate_rules
 
 bench: $(VENV)/local.installed $(VENV)/test.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.local

@@ -34,13 +34,13 @@ def pytest_configure() -> None:
 
 
 def main() -> int:
-    if broken := [suite for suite in SUITES if _run("none", suite) != PASSED]:
+    if broken := [suite for suite in SUITES if run("none", suite) != PASSED]:
         print(f"these do not pass as they are: {broken}")
         return 1
     survived: list[str] = []
     for row in TABLE:
         for index, when in enumerate(row.conditions):
-            ended = next((end for suite in SUITES if (end := _run(f"{row.name}:{index}", suite)) != PASSED), PASSED)
+            ended = next((end for suite in SUITES if (end := run(f"{row.name}:{index}", suite)) != PASSED), PASSED)
             told = f"{row.name} without {when.attribute} {when.op}"
             print(f"{ended:18}{told}", flush=True)
             if ended not in HELD:
@@ -49,9 +49,9 @@ def main() -> int:
     return 1 if survived else 0
 
 
-def _run(target: str, suite: list[str]) -> str:
-    """How a suite ends without that condition."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.mutate", "-p", "no:cacheprovider", *suite]
+def run(target: str, suite: list[str], plugin: str = "tests.mutate") -> str:
+    """How a suite ends before what the plugin makes of the target."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", plugin, "-p", "no:cacheprovider", *suite]
     try:
         ran = subprocess.run(
             command, env=os.environ | {TARGET: target}, capture_output=True, check=False, timeout=HANGS_S
