@@ -281,6 +281,16 @@ def test_a_crowd_s_good_calls_outweigh_its_bad_ones_though_none_is_told_while_al
     assert sum(bad for _, bad in fleet.circuits.stored["p"].tally.seconds.values()) > 300
 
 
+@pytest.mark.parametrize("outcomes", ["BBBBB", "BBGBBGBBGG"])
+def test_what_several_containers_saw_opens_it_when_it_has_been_so_for_six_seconds(outcomes: str) -> None:
+    first = 1_800_000_000_000
+    circuit = Circuit()
+    for i, letter in enumerate(outcomes):
+        circuit = circuit.after(Tally.of(first + i, is_good=letter == "G"), first + i)
+    assert circuit.after(Tally(), first + 5_999).ask_at is None
+    assert circuit.after(Tally(), first + 6_000).ask_at == first + 6_000 + OPEN_MS
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=80))
 def test_it_opens_exactly_when_the_rule_says(calls: list[tuple[bool, int]]) -> None:
     circuit, seen, now = Circuit(), list[tuple[int, bool]](), 1_800_000_000_000
