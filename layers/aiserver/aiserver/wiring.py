@@ -287,13 +287,14 @@ def _calling_router(config: Any, jobs_table: str) -> "Router":
     from aiserver.providers.openai import OpenAi
     from aiserver.router import Router
 
+    brief = _client("dynamodb", is_vital=False)
     return Router(
         config.providers,
         {"openai": OpenAi(http(), CLOCK)},
         SsmSecrets(_client("ssm"), CLOCK),
         CLOCK,
-        DynamoSlots(jobs_table, _client("dynamodb")),
-        Breaker(DynamoCircuits(jobs_table, _client("dynamodb", is_vital=False), CLOCK), CLOCK),
+        DynamoSlots(jobs_table, brief),
+        Breaker(DynamoCircuits(jobs_table, brief, CLOCK), CLOCK),
     )
 
 
