@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.fakes import FakeClock
 
+STUCK_S = 60  # of the wall's clock: a day takes seconds
 AT_ONCE = 500  # deeds under way, far more than any test has
 Deed = Callable[[], object]
 
@@ -36,17 +37,17 @@ class Turns:
         gate = threading.Semaphore(0)
         heapq.heappush(self._next, (self._clock.now + round(seconds * 1000), next(self._order), gate))
         self._start(self._hand_on())
-        gate.acquire()
-        if self._failed:
+        if not gate.acquire(timeout=STUCK_S) or self._failed:
             raise _Over
 
     def run(self) -> None:
         """Until nothing is left to do. Raises: what the first deed that failed has raised."""
         with self._pool:
             self._start(self._hand_on())
-            self._has_ended.wait()
+            has_ended = self._has_ended.wait(STUCK_S)
         if self._failed:
             raise self._failed
+        assert has_ended, "a deed is stuck"
 
     def _hand_on(self) -> Deed | None:
         """Wake whoever is next; or the deed that is to begin, for whoever has a thread for it."""
