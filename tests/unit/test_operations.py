@@ -130,7 +130,7 @@ def test_an_answer_with_a_ref_id_is_kept_for_any_operation(stack: MotoStack, ups
 def models(clock: FakeClock, listings: dict[str, Listing], *given: dict[str, Any]) -> Models:
     base = {"base_url": "http://127.0.0.1:1/v1"}
     providers = [Provider.model_validate({**base, **one}) for one in given]
-    return Models(Router(lambda: providers, {}, None, clock), lambda: listings, clock)
+    return Models(Router(lambda: providers, {}, None, clock), lambda: listings)
 
 
 def test_models_are_those_that_are_named_and_those_that_are_listed_where_any_may_be_asked_for() -> None:
@@ -152,6 +152,20 @@ def test_what_is_listed_is_what_is_routed_and_any_name_is_found_where_any_may_be
     assert found.one("never/listed").provider == "any"
     with pytest.raises(NotFound):
         models(FakeClock(), {}, {"name": "p", "models": {"m": ""}}).one("n")
+
+
+def test_a_provider_that_is_disabled_is_gone_from_the_list_when_it_is_gone_from_routing() -> None:
+    clock = FakeClock()
+    one = Provider(name="one", base_url="http://127.0.0.1:1/v1", models={"m": ""})
+    stored = [one]
+    router = Router(lambda: stored, {}, None, clock)
+    found = Models(router, dict)
+    router.providers()
+    clock.now += CACHE_MS - 1
+    assert [model.name for model in found.all()] == ["m"]
+    stored[0] = one.model_copy(update={"enabled": False})
+    clock.now += 1
+    assert found.all() == []
 
 
 def test_a_new_list_is_seen_within_the_cache_s_time() -> None:

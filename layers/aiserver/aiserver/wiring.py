@@ -197,7 +197,7 @@ def status() -> StatusParts:
         Edge(CLOCK, settings.cors_origins, settings.public_base_url),
         Authenticator(config, CLOCK),
         Status(_jobs(settings.jobs_table, settings.bodies_bucket), CLOCK, time.sleep),
-        Models(Router(config.providers, {}, None, CLOCK), config.listings, CLOCK),
+        Models(Router(config.providers, {}, None, CLOCK), config.listings),
     )
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aiserver.clock import Clock
-from aiserver.providers.provider import ANY_MODEL, Listing
-from aiserver.router import CACHE_MS, Router
+from aiserver.providers.provider import ANY_MODEL, Listing, Provider
+from aiserver.router import Router
 
 
 @dataclass(frozen=True)
@@ -17,25 +16,27 @@ class Model:
 
 
 class Models:
-    def __init__(self, router: Router, listings: Callable[[], Mapping[str, Listing]], clock: Clock) -> None:
+    def __init__(self, router: Router, listings: Callable[[], Mapping[str, Listing]]) -> None:
         self._router = router
         self._listings = listings
-        self._clock = clock
-        self._cached: tuple[int, list[Model]] | None = None
+        self._known: tuple[list[Provider], list[Model]] | None = None
 
     def all(self) -> list[Model]:
-        """Every model that would be routed, by name; of a provider that takes any, those it last listed."""
-        now = self._clock.now_ms()
-        if self._cached is None or now >= self._cached[0] + CACHE_MS:
-            self._cached = (now, [self.one(name) for name in sorted(self._names())])
-        return self._cached[1]
+        """Every model that would be routed, by name; of a provider that takes any, those it last listed.
+
+        Worked out once for each time that the router has read its providers.
+        """
+        providers = self._router.providers()
+        if self._known is None or self._known[0] is not providers:
+            self._known = (providers, [self.one(name) for name in sorted(self._names(providers))])
+        return self._known[1]
 
     def one(self, name: str) -> Model:
         """Raises: NotFound, for a model that nobody serves."""
         return Model(name, self._router.candidates(name)[0].provider.name)
 
-    def _names(self) -> set[str]:
-        providers, listings = self._router.providers(), self._listings()
+    def _names(self, providers: list[Provider]) -> set[str]:
+        listings = self._listings()
         named = {name for provider in providers for name in provider.models if name != ANY_MODEL}
         passing = [listings[p.name].ids for p in providers if p.passes_any_model and p.name in listings]
         return named.union(*passing)
