@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import select
 import signal
@@ -31,21 +32,40 @@ providers:
 """
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *arguments]
+def run(*arguments: str, stdin: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | environment,
+        stdin=stdin or subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
-def admin(product: Product, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def admin(
+    product: Product, *arguments: str, stdin: int | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     cloud = {
         "AWS_ENDPOINT_URL": product.cloud.endpoint_url,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    return run("aiserver.admin", *arguments, **cloud, **environment)
+    return run("aiserver.admin", *arguments, stdin=stdin, **cloud, **environment)
+
+
+def at_a_terminal(product: Product, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as a person runs it, who answers so when asked."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        return admin(product, *arguments, stdin=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 @contextmanager
@@ -231,6 +251,25 @@ def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Pr
         assert admin(product, "providers", "apply", str(again)).stdout == before  # nothing to ask about
         shown = json.loads(admin(product, "providers", "show", "scripted").stdout)
         assert (shown["name"], shown["circuit"]) == ("scripted", "closed")
+
+
+def test_an_operator_at_a_terminal_is_asked_before_providers_are_changed(product: Product, tmp_path: Path) -> None:
+    before = admin(product, "providers", "list").stdout
+    listed = [json.loads(line) for line in before.splitlines()]
+    file, again = tmp_path / "providers.yaml", tmp_path / "before.yaml"
+    file.write_text(json.dumps({"providers": [{**listed[0], "priority": 3}, *listed[1:]]}))
+    again.write_text(json.dumps({"providers": listed}))
+    try:
+        for answer in ("n", "", "what?"):
+            refused = at_a_terminal(product, answer, "providers", "apply", str(file))
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert refused.stderr == ("~ scripted  priority: 0 -> 3\nApply this? [y/N] aiserver: nothing was changed\n")
+        assert admin(product, "providers", "list").stdout == before
+        applied = at_a_terminal(product, "y", "providers", "apply", str(file))
+        assert json.loads(applied.stdout.splitlines()[0])["priority"] == 3
+    finally:
+        admin(product, "providers", "apply", str(again), "--yes")
+    assert admin(product, "providers", "list").stdout == before
 
 
 def test_every_provider_is_checked_and_one_that_is_wrong_keeps_no_other_from_it(

@@ -196,6 +196,25 @@ def test_a_check_tells_how_many_models_are_listed_and_keeps_them_where_any_may_b
     assert admin.config.listings() == {}
 
 
+def test_of_a_list_that_no_item_can_hold_as_many_are_kept_as_it_can(
+    admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
+) -> None:
+    applied(admin, {**GPU, "base_url": upstream.base_url, "models": {"*": ""}})
+    ids = [f"{number:05}-" + "語" * 200 for number in range(3_000)]  # 3.6 MB as they are kept
+    upstream.answer_with(200, json.dumps({"data": [{"id": one} for one in ids]}).encode())
+    assert providers.checked(admin, "gpu", protocols)["models"] == 3_000
+    kept = admin.config.listings()["gpu"].ids
+    assert kept == tuple(ids[: len(kept)])
+    assert len(kept) > 200
+
+
+def test_a_check_of_a_provider_whose_key_is_not_stored_says_so(admin: Admin, protocols: dict[str, Any]) -> None:
+    applied(admin, {**GPU, "api_key_secret": "/aiserver/nowhere"})
+    with pytest.raises(Problem) as wrong:
+        providers.checked(admin, "gpu", protocols)
+    assert str(wrong.value) == "gpu: The provider's key is not stored"
+
+
 def test_a_check_of_all_leaves_out_who_is_disabled(admin: Admin) -> None:
     applied(admin, GPU, {**GPU, "name": "off", "enabled": False})
     assert providers.to_check(admin, []) == ["gpu"]

@@ -1,6 +1,8 @@
 """One stack's providers, as its operator looks at them, turns one on or off, and finds out what is wrong with one."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 from aiserver.admin.changes import dump, parsed
@@ -12,7 +14,7 @@ from aiserver.router import slots_of
 from aiserver.wire.render import iso
 
 CHECK_S = 10  # for a list of models
-MAX_LISTED = 5_000  # ids that are kept of a provider: an item of DynamoDB holds 400 KB
+MAX_LISTED_BYTES = 300_000  # of ids that are kept of a provider: an item of DynamoDB holds 400 KB
 
 
 class ListsModels(Protocol):
@@ -84,7 +86,9 @@ def refresh(admin: Admin, protocols: Mapping[str, ListsModels]) -> Iterator[str]
 def keep(admin: Admin, provider: Provider, ids: list[str]) -> None:
     """For /v1/models, until it is asked again."""
     if provider.passes_any_model:
-        admin.config.put_listing(provider.name, Listing(tuple(ids[:MAX_LISTED]), admin.clock.now_ms()))
+        sizes = accumulate(len(json.dumps([one])) for one in ids)
+        kept = tuple(one for one, size in zip(ids, sizes, strict=True) if size <= MAX_LISTED_BYTES)
+        admin.config.put_listing(provider.name, Listing(kept, admin.clock.now_ms()))
 
 
 def _ids(admin: Admin, provider: Provider, protocols: Mapping[str, ListsModels]) -> list[str]:
