@@ -76,7 +76,7 @@ def _door() -> Mapping[str, float]:
             door.open(
                 [Route("GET", "/trivial", "T", 29, streamed=False)],
                 {},
-                lambda _, event, request_id: pool.invoke(event, request_id=request_id),
+                lambda _, event, request_id, __: pool.invoke(event, request_id=request_id),
             )
             connection = http.client.HTTPConnection("127.0.0.1", door.port)  # a tenth of what httpx itself costs
 

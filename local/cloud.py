@@ -19,7 +19,7 @@ from local.door import Door
 from local.ministack import CloudFailed
 from local.queues import QueuePoller
 from local.redrive import set_redrive_policies
-from local.runtime_api import MAX_SANDBOXES, Deployed, FunctionFailed, Pool
+from local.runtime_api import MAX_SANDBOXES, Deployed, FunctionFailed, Pool, Sink
 from local.seed import Seeded, new_keys, seed
 from local.sources import Source, take_over
 from local.streams import StreamPoller
@@ -127,15 +127,15 @@ class Cloud:
         seed(self.endpoint_url, self.outputs, upstream.providers, upstream.environment, self.seeded)
         self._pools = {function.name: self._pool(function) for function in self._deployed()}
         names = {function.logical_id: function.name for function in functions(self._template)}
-        served = routes(self._template)
+        served = routes(self._template, self._parameters)
         sources = take_over(self.endpoint_url)
         self._warm({names[route.function] for route in served}, {source.function_arn for source in sources})
         fed = Counter(source.function_arn for source in sources)
         for source in sources:
             self._poll(source, most=MAX_SANDBOXES // fed[source.function_arn])
 
-        def invoke(logical_id: str, event: bytes, request_id: str) -> bytes:
-            return self._pools[names[logical_id]].invoke(event, request_id=request_id)
+        def invoke(logical_id: str, event: bytes, request_id: str, sink: Sink | None) -> bytes:
+            return self._pools[names[logical_id]].invoke(event, request_id=request_id, sink=sink)
 
         door.open(served, gateway_responses(self._template), invoke)
 

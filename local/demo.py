@@ -7,7 +7,7 @@ import time
 
 from local.cloud import Cloud
 from local.receiver import receiver
-from local.steps import StepFailed, answered, caller, signed_callback, step, walk
+from local.steps import StepFailed, answered, caller, show_stream, signed_callback, step, walk
 from local.upstream import choose
 
 QUESTION = {
@@ -32,8 +32,11 @@ def _run(started: float) -> None:
         answer = answered(http.post("/v1/chat/completions", json={"model": "llama3:8b", **QUESTION}), 200)
         print(f"   {answer['choices'][0]['message']['content']}")
 
+        step("2. The same, streamed: each word as it comes")
+        show_stream(http, {"model": "llama3:8b", **QUESTION})
+
         with receiver() as hook:
-            step("2. Ask later: POST /api/QueueOpenAiChatCompletion, model gpt-4-turbo, with a ReplyTo")
+            step("3. Ask later: POST /api/QueueOpenAiChatCompletion, model gpt-4-turbo, with a ReplyTo")
             queued_at = time.monotonic()
             ask = {
                 "refId": "demo-1",
@@ -44,7 +47,7 @@ def _run(started: float) -> None:
             queued = answered(http.post("/api/QueueOpenAiChatCompletion", json=ask), 200)
             print(f"   RefId {queued['refId']}, Id {queued['id']}\n   {queued['statusUrl']}")
 
-            step("3. The signed callback arrives at ReplyTo")
+            step("4. The signed callback arrives at ReplyTo")
             callback = signed_callback(hook, cloud.seeded.webhook_secret)
             took_s = time.monotonic() - queued_at
             print(f"   after {took_s:.2f} s, job state {callback.headers['x-job-state']}, signature valid")
@@ -52,13 +55,13 @@ def _run(started: float) -> None:
                 print(f"   {name}: {callback.headers[name]}")
             print(f"   {json.loads(callback.body)['choices'][0]['message']['content']}")
 
-        step("4. The status URL leads to the same result")
+        step("5. The status URL leads to the same result")
         status = answered(http.get(queued["statusUrl"]), 200)
         print(f"   jobState {status['jobState']}, attempts {status['attempts']}, usage {json.dumps(status['usage'])}")
         if status["result"] != json.loads(callback.body):
             raise StepFailed("status and callback tell different results")
 
-        step("5. Another key does not see the job")
+        step("6. Another key does not see the job")
         other = {"authorization": f"Bearer {cloud.seeded.other_api_key}"}
         hidden = answered(http.get(queued["statusUrl"], headers=other), 404)
         print(f"   404 {hidden['responseStatus']['errorCode']}: {hidden['responseStatus']['message']}")

@@ -17,13 +17,15 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import parse_qsl
 
 from local.http_body import BodyBroken, BodyTooLarge, declared_length, drain, read_body
-from local.runtime_api import FunctionFailed
+from local.reply import MalformedStream, Reply
+from local.runtime_api import FunctionFailed, Sink
 from local.template import GatewayResponse, Route
 
 MAX_BODY_BYTES = 10 * 1024 * 1024  # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
 MAX_DRAINED_BYTES = 64 * 1024 * 1024  # of a refused body
+FRAMING = ("content-length", "transfer-encoding", "connection")  # which are the door's own
 STOP_POLL_S = 0.1  # how soon a listener sees that it is to stop
-Invoke = Callable[[str, bytes, str], bytes]
+Invoke = Callable[[str, bytes, str, Sink | None], bytes]
 _PARAMETER = re.compile(r"\{(\w+)(\+?)\}")
 
 
@@ -75,7 +77,10 @@ class Door:
         self.port: int = self._server.server_port
 
     def open(self, routes: list[Route], answers: Mapping[str, GatewayResponse], invoke: Invoke) -> None:
-        """Serve; `invoke` runs a function by its logical id. Raises (there): FunctionFailed."""
+        """Serve; `invoke` runs a function by its logical id, into a sink where its route streams.
+
+        Raises (there): FunctionFailed, and what the sink raises.
+        """
         self._server.front = _Front(Routes(routes), answers, invoke)
         threading.Thread(target=self._server.serve_forever, args=(STOP_POLL_S,), daemon=True).start()
 
@@ -111,7 +116,8 @@ class _Front:
         self._answers = answers
         self._invoke = invoke
 
-    def answer(self, asked: Asked) -> Answered:
+    def answer(self, asked: Asked, begin: Callable[[float], Reply]) -> Answered | None:
+        """What goes back, or nothing where it has gone; `begin` makes the way back of what streams."""
         request_id = str(uuid.uuid4())
         path = asked.target.partition("?")[0]
         found = self._routes.find(asked.method, path)
@@ -119,12 +125,23 @@ class _Front:
             return self.own("MISSING_AUTHENTICATION_TOKEN", 403, "Missing Authentication Token", asked, request_id)
         event = json.dumps(_event(asked, *found, request_id), ensure_ascii=False).encode()  # docs/api.md, Limits
         began = time.monotonic()
+        reply = begin(found[0].timeout_s) if found[0].streamed else None
         try:
-            return _answered(json.loads(self._invoke(found[0].function, event, request_id)))
-        except FunctionFailed as failed:
+            answer = self._invoke(found[0].function, event, request_id, reply)
+            if reply is None:
+                return _answered(json.loads(answer))
+            reply.end()
+            return None
+        except (FunctionFailed, MalformedStream) as failed:
+            if reply and reply.has_begun:
+                raise ConnectionAbortedError from failed  # a body that lacks its end is all that is left to say
+            if isinstance(failed, MalformedStream):
+                return self.own("DEFAULT_5XX", 502, "Internal server error", asked, request_id)
             if failed.type == "RequestTooLargeException":  # a 413; whether in the template's words: docs/api.md, Limits
                 return self.own("REQUEST_TOO_LARGE", 413, "Request Too Long", asked, request_id)
-            if time.monotonic() - began >= found[0].timeout_s:  # API Gateway gives up first; else it sees a failure
+            if (reply and reply.is_late) or time.monotonic() - began >= found[
+                0
+            ].timeout_s:  # API Gateway gives up first; else it sees a failure
                 return self.own("INTEGRATION_TIMEOUT", 504, "Endpoint request timed out", asked, request_id)
         except (ValueError, TypeError, KeyError, AttributeError):
             pass  # a malformed proxy response
@@ -236,7 +253,9 @@ class _Handler(BaseHTTPRequestHandler):
         except BodyBroken as broken:
             self._refuse("DEFAULT_4XX", 400, f"Bad Request: {broken}")
         else:
-            self._send(front.answer(self._asked(body)))
+            answer = front.answer(self._asked(body), self._reply)
+            if answer is not None:
+                self._send(answer)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = _serve  # noqa: N815
 
@@ -271,14 +290,33 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: Answered) -> None:
         bodiless = answer.status in (204, 304)
-        head = [f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('',))[0]}"]
-        head += [f"{name}: {value}" for name, value in answer.headers if name.lower() != "content-length"]
-        if not bodiless:
-            head.append(f"content-length: {len(answer.body)}")
-        if self.close_connection:
-            head.append("connection: close")
+        length = [] if bodiless else [("content-length", str(len(answer.body)))]
         content = b"" if bodiless or self.command == "HEAD" else answer.body
-        self.wfile.write("\r\n".join([*head, "", ""]).encode("latin-1", "replace") + content)
+        self.wfile.write(self._head(answer, length) + content)
+
+    def _reply(self, timeout_s: float) -> Reply:
+        return Reply(self.connection, self._begin, timeout_s=timeout_s)
+
+    def _begin(self, head: Mapping[str, Any]) -> Callable[[bytes], None]:
+        """Send the head of what streams; what is given back sends the rest, and its end as an empty piece."""
+        answer = _answered(head)
+        is_chunked = self.request_version != "HTTP/1.0" and answer.status not in (204, 304)
+        if not is_chunked:  # HTTP/1.0 knows no chunks: the end of the connection is the body's
+            self.close_connection = True
+        self.wfile.write(self._head(answer, [("transfer-encoding", "chunked")] if is_chunked else []))
+
+        def send(piece: bytes) -> None:
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+
+        return send
+
+    def _head(self, answer: Answered, more: list[tuple[str, str]]) -> bytes:
+        lines = [f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('',))[0]}"]
+        sent = [(name, value) for name, value in answer.headers if name.lower() not in FRAMING]
+        lines += [f"{name}: {value}" for name, value in [*sent, *more]]
+        if self.close_connection:
+            lines.append("connection: close")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):  # the caller went away

@@ -38,10 +38,10 @@ def read_body(source: BinaryIO, headers: Headers, *, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def pieces_of(source: BinaryIO, headers: Headers) -> Iterator[bytes]:
-    """The body as it arrives. Raises: BodyBroken."""
+def pieces_of(source: BinaryIO, headers: Headers, trailers: dict[str, str] | None = None) -> Iterator[bytes]:
+    """The body as it arrives; trailers are kept where a place is given. Raises: BodyBroken."""
     if "chunked" in (headers.get("transfer-encoding") or "").lower():
-        yield from _chunks(source)
+        yield from _chunks(source, {} if trailers is None else trailers)
         return
     left = declared_length(headers)
     while left:
@@ -60,7 +60,7 @@ def declared_length(headers: Headers) -> int:
     return int(text)
 
 
-def _chunks(source: BinaryIO) -> Iterator[bytes]:
+def _chunks(source: BinaryIO, trailers: dict[str, str]) -> Iterator[bytes]:
     while size := _chunk_size(source):
         while size:  # piece by piece: the size is only what the sender says
             piece = source.read(min(size, _PIECE_BYTES))
@@ -70,8 +70,9 @@ def _chunks(source: BinaryIO) -> Iterator[bytes]:
             yield piece
         if source.readline(_LINE_BYTES).strip():
             raise BodyBroken("a chunk is longer than it says")
-    while source.readline(_LINE_BYTES).strip():  # trailers
-        pass
+    while line := source.readline(_LINE_BYTES).strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        trailers[name.lower()] = value.strip()
 
 
 def _chunk_size(source: BinaryIO) -> int:

@@ -1,12 +1,17 @@
 """Runs Lambda functions in their real runtime client, over a small Runtime API server: one sandbox, one call at a time.
 
+The client is awslambdaric, or what a layer offers where the function's environment says so (AWS_LAMBDA_EXEC_WRAPPER).
+
 Source: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
+import base64
 import contextlib
+import io
 import json
 import os
 import queue
+import socket
 import sys
 import threading
 import time
@@ -15,18 +20,23 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol, cast
 
 from local import aws, children
+from local.http_body import BodyBroken, pieces_of
 from local.template import REGION
 
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: invocation payload, request and response
 MAX_PAYLOAD_BYTES = 6_291_456
+MAX_STREAM_BYTES = 200 * 1024 * 1024
 MAX_SANDBOXES = 16  # of one function; a call more waits for one to be free
 INIT_S = 30.0  # Lambda gives 10; a busy laptop compiling bytecode needs more
 STOP_POLL_S = 0.1  # how soon a listener sees that it is to stop
-API = "/2018-06-01/runtime"
+GONE_POLL_S = 0.2  # how soon it is seen that a stream's reader has gone
+# awslambdaric is not built for macOS; ours does for any handler.
+RUNTIME_CLIENT = "awslambdaric" if find_spec("awslambdaric") else "aiserver.runtime"
 
 
 @dataclass(frozen=True)
@@ -50,11 +60,41 @@ class FunctionFailed(Exception):
         self.type = type
 
 
+class Sink(Protocol):
+    """Where a streamed answer goes, piece by piece as it comes, in whatever thread it comes."""
+
+    def write(self, piece: bytes) -> None:
+        """Raises: OSError, where nobody takes it any more."""
+        ...
+
+    def is_gone(self) -> bool:
+        """Whether nobody waits any more; asked now and then."""
+        ...
+
+
+class Collected:
+    """The sink of a caller that waits for the whole: what a streaming function answers to an ordinary Invoke."""
+
+    def __init__(self) -> None:
+        self._content = io.BytesIO()
+
+    def write(self, piece: bytes) -> None:
+        self._content.write(piece)
+
+    def is_gone(self) -> bool:
+        return False
+
+    def whole(self) -> bytes:
+        return self._content.getvalue()
+
+
 @dataclass(frozen=True)
 class _Call:
     request_id: str
     event: bytes
     deadline_ms: int
+    sink: Sink
+    ends: "queue.SimpleQueue[bytes | FunctionFailed | None]"  # None where all of it went to the sink
 
 
 class Pool:
@@ -77,14 +117,19 @@ class Pool:
         sandbox.wait_until_ready()
         self._give_back(sandbox)
 
-    def invoke(self, event: bytes, *, request_id: str | None = None) -> bytes:
-        """Run the function once; its answer as JSON. Raises: FunctionFailed."""
+    def invoke(self, event: bytes, *, request_id: str | None = None, sink: Sink | None = None) -> bytes:
+        """Run the function once; its answer as JSON, or nothing where it went to the sink. Raises: FunctionFailed.
+
+        Without a sink a streamed answer is collected.
+        """
+        collected = Collected()
         if len(event) > MAX_PAYLOAD_BYTES:
             raise FunctionFailed("RequestTooLargeException", f"the event has {len(event)} bytes")
         with self._places:
             sandbox = self._take()
             try:
-                return sandbox.invoke(request_id or str(uuid.uuid4()), event)
+                answer = sandbox.invoke(request_id or str(uuid.uuid4()), event, sink or collected)
+                return collected.whole() if answer is None else answer
             except FunctionFailed as failed:
                 self._tell(failed)
                 raise
@@ -124,7 +169,7 @@ class Pool:
                     return sandbox
                 self._all.discard(sandbox)  # it died between two calls; that is nobody's failure
                 sandbox.close()
-        sandbox = _Sandbox(self.function, self._environment(), self._log)
+        sandbox = _Sandbox(self.function, self._environment(), self._log, self._layers)
         with self._lock:
             if not self._closed:
                 self._all.add(sandbox)
@@ -179,17 +224,18 @@ class Pool:
 class _Sandbox:
     """One runtime process, and the Runtime API it polls."""
 
-    def __init__(self, function: Deployed, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, function: Deployed, environment: Mapping[str, str], log: Path, layers: list[Path]) -> None:
         self._function = function
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._ends: queue.SimpleQueue[bytes | FunctionFailed] = queue.SimpleQueue()
+        self._call: _Call | None = None
+        self._posting: socket.socket | None = None  # over which a stream comes
         self._ready = threading.Event()
         self._ended: FunctionFailed | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(STOP_POLL_S,), daemon=True).start()
         self._child = children.start(
-            [sys.executable, "-m", "awslambdaric", function.handler],
+            _command(function, layers),
             environment={**environment, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}"},
             folder=function.folder,
             log=log,
@@ -210,18 +256,32 @@ class _Sandbox:
         if self._ended:
             raise self._ended
 
-    def invoke(self, request_id: str, event: bytes) -> bytes:
+    def invoke(self, request_id: str, event: bytes, sink: Sink) -> bytes | None:
         self.wait_until_ready()
         limit_s = self._function.timeout_s
-        self._calls.put(_Call(request_id, event, int((time.time() + limit_s) * 1000)))
-        try:
-            end = self._ends.get(timeout=limit_s)
-        except queue.Empty:
-            end = FunctionFailed("Sandbox.Timedout", f"{request_id} Task timed out after {limit_s}.00 seconds")
-            self._kill(end)
-        if isinstance(end, FunctionFailed):
-            raise end
-        return end
+        call = _Call(request_id, event, int((time.time() + limit_s) * 1000), sink, queue.SimpleQueue())
+        self._call = call
+        self._calls.put(call)
+        until = time.monotonic() + limit_s
+        while (left_s := until - time.monotonic()) > 0:
+            try:
+                end = call.ends.get(timeout=min(left_s, GONE_POLL_S))
+            except queue.Empty:
+                if sink.is_gone():
+                    self._hang_up()
+                continue
+            if isinstance(end, FunctionFailed):
+                raise end
+            return end
+        failure = FunctionFailed("Sandbox.Timedout", f"{request_id} Task timed out after {limit_s}.00 seconds")
+        self._kill(failure)
+        raise failure
+
+    def _hang_up(self) -> None:
+        """Tell a function that streams, by the end of its connection, that nobody listens any more."""
+        if self._posting is not None:
+            with contextlib.suppress(OSError):
+                self._posting.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._kill(FunctionFailed("Runtime.ExitError", "closed"))
@@ -241,7 +301,11 @@ class _Sandbox:
         self._ended = self._ended or crash
         self._ready.set()
         self._calls.put(None)
-        self._ends.put(crash)
+        self._end(crash)
+
+    def _end(self, how: "bytes | FunctionFailed | None") -> None:
+        if self._call:
+            self._call.ends.put(how)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         sandbox = self
@@ -266,6 +330,9 @@ class _Sandbox:
                 self._send(200, call.event, headers)
 
             def do_POST(self) -> None:
+                if self.headers.get("lambda-runtime-function-response-mode") == "streaming":
+                    self._take_stream()
+                    return
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 verb = self.path.rsplit("/", 1)[-1]
                 if verb == "response" and len(body) > MAX_PAYLOAD_BYTES:
@@ -275,13 +342,39 @@ class _Sandbox:
                     )
                     failure = FunctionFailed("Function.ResponseSizeTooLarge", problem)
                     sandbox._kill(failure)  # its client gives up over the refusal; the next call must not meet that
-                    sandbox._ends.put(failure)
+                    sandbox._end(failure)
                 elif verb == "response":
                     self._send(202, b'{"status":"OK"}', {})
-                    sandbox._ends.put(body)
+                    sandbox._end(body)
                 else:
                     self._send(202, b'{"status":"OK"}', {})
                     sandbox._failed(body, at_start=self.path.endswith("/init/error"))
+
+            def _take_stream(self) -> None:
+                """Pass on what comes until it ends; a function that is hung up on has done its best."""
+                self.close_connection = True
+                call, sandbox._posting = sandbox._call, self.connection
+                if call is None:
+                    return
+                trailers: dict[str, str] = {}
+                size = 0
+                end: FunctionFailed | None = None
+                try:
+                    for piece in pieces_of(cast(BinaryIO, self.rfile), self.headers, trailers):
+                        size += len(piece)
+                        if size > MAX_STREAM_BYTES:
+                            raise BodyBroken(f"it is over {MAX_STREAM_BYTES} bytes")
+                        call.sink.write(piece)
+                    self._send(202, b'{"status":"OK"}', {})
+                except OSError:
+                    end = FunctionFailed("Sandbox.Gone", "nobody took its answer to the end")
+                except BodyBroken as broken:
+                    end = FunctionFailed("Runtime.TruncatedResponse", f"the stream broke off: {broken}")
+                if kind := trailers.get("lambda-runtime-function-error-type"):
+                    told = json.loads(base64.b64decode(trailers["lambda-runtime-function-error-body"]))
+                    end = FunctionFailed(kind, told["errorMessage"])
+                sandbox._posting = None
+                call.ends.put(end)
 
             def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
                 head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -303,7 +396,17 @@ class _Sandbox:
             self._ended = failure
             self._ready.set()
         else:
-            self._ends.put(failure)
+            self._end(failure)
+
+
+def _command(function: Deployed, layers: list[Path]) -> list[str]:
+    """What starts its client, as Lambda does: a wrapper, if it has one, is given what would be started else."""
+    ordinary = [sys.executable, "-m", RUNTIME_CLIENT, function.handler]
+    wrapper = function.environment.get("AWS_LAMBDA_EXEC_WRAPPER")
+    if wrapper is None:
+        return ordinary
+    (file,) = [path for layer in layers if (path := layer / Path(wrapper).relative_to("/opt")).is_file()]
+    return [str(file), *ordinary]
 
 
 def _trace_id(call: _Call) -> str:

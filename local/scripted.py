@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Self
 
 from local.scripted_answers import answer
 
+EVENT_STREAM = {"content-type": "text/event-stream"}
 MODELS = ("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "text-embedding-3-small", "gpu-llama")
 
 
@@ -30,20 +31,32 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Scripted:
-    """One answer, sent as it stands; `hold` is waited for first, and without a status the connection is cut."""
+    """One answer, sent as it stands; `hold` is waited for first, and without a status the connection is cut.
+
+    `pieces` come one by one instead of the body; where iterating them raises Cut, the answer ends in the middle.
+    """
 
     status: int | None
     headers: dict[str, str]
     body: bytes
     hold: threading.Event | None = None
+    pieces: Iterable[bytes] | None = None
+
+
+class Cut(Exception):
+    """The connection is gone."""
 
 
 @dataclass
 class ScriptedProvider:
-    """Serves until its block ends, each answer after `takes_s`. Those queued with `answer_with` go first, in order."""
+    """Serves until its block ends, each answer after `takes_s`, each piece of a streamed one after `piece_s`.
+
+    Those queued with `answer_with` and `stream_with` go first, in order.
+    """
 
     port: int = 0
     takes_s: float = 0
+    piece_s: float = 0
     requests: list[Recorded] = field(default_factory=list[Recorded])
     _script: deque[Scripted] = field(default_factory=deque[Scripted])
 
@@ -61,6 +74,10 @@ class ScriptedProvider:
         """Queue one answer, byte for byte."""
         self._script.append(Scripted(status, headers or {"content-type": "application/json"}, body, hold))
 
+    def stream_with(self, pieces: Iterable[bytes], headers: dict[str, str] | None = None) -> None:
+        """Queue one answer that comes piece by piece."""
+        self._script.append(Scripted(200, headers or EVENT_STREAM, b"", pieces=pieces))
+
     def __enter__(self) -> Self:
         provider = self
         count = itertools.count(1)
@@ -75,7 +92,7 @@ class ScriptedProvider:
             def do_POST(self) -> None:
                 self._answer(lambda body: answer(self.path, body, next(count)))
 
-            def _answer(self, unscripted: Callable[[bytes], tuple[int, bytes]]) -> None:
+            def _answer(self, unscripted: Callable[[bytes], tuple[int, bytes | list[bytes]]]) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 provider.requests.append(Recorded(self.command, self.path, headers, body, self.client_address[1]))
@@ -83,7 +100,11 @@ class ScriptedProvider:
                 if provider._script:
                     self._play(provider._script.popleft())
                 else:
-                    self._send(*unscripted(body))
+                    status, made = unscripted(body)
+                    if isinstance(made, bytes):
+                        self._send(status, made)
+                    else:
+                        self._stream(status, made, EVENT_STREAM)
 
             def _play(self, scripted: Scripted) -> None:
                 if scripted.hold:
@@ -91,7 +112,23 @@ class ScriptedProvider:
                 if scripted.status is None:
                     self.close_connection = True
                     return
-                self._send(scripted.status, scripted.body, scripted.headers)
+                if scripted.pieces is None:
+                    self._send(scripted.status, scripted.body, scripted.headers)
+                else:
+                    self._stream(scripted.status, scripted.pieces, scripted.headers)
+
+            def _stream(self, status: int, pieces: Iterable[bytes], headers: dict[str, str]) -> None:
+                self.send_response(status)
+                for name, value in {**headers, "transfer-encoding": "chunked"}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                try:
+                    for piece in pieces:
+                        time.sleep(provider.piece_s)
+                        self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    self.wfile.write(b"0\r\n\r\n")
+                except Cut:
+                    self.close_connection = True
 
             def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
                 self.send_response(status)

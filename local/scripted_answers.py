@@ -10,13 +10,18 @@ EMBEDDING_SIZE = 4
 CHARS_PER_TOKEN = 4  # a rule of thumb; nobody is billed for these
 
 
-def answer(path: str, body: bytes, number: int) -> tuple[int, bytes]:
-    """What it says when nothing was scripted: an answer that says what it is, or an error in OpenAI's shape."""
+def answer(path: str, body: bytes, number: int) -> tuple[int, bytes | list[bytes]]:
+    """What it says when nothing was scripted: an answer that says what it is, or an error in OpenAI's shape.
+
+    One that is to be streamed is a list of events.
+    """
     if path not in ANSWERS:
         return 404, _error(f"Unknown path {path}", "not_found")
     what, made = ANSWERS[path]
     try:
-        return 200, json.dumps(made(json.loads(body), number)).encode()
+        asked = json.loads(body)
+        told = made(asked, number)
+        return 200, STREAMS[path](asked, told) if asked.get("stream") else json.dumps(told).encode()
     except (ValueError, KeyError, TypeError):
         return 400, _error(f"The request is not {what}", "invalid_request")
 
@@ -83,6 +88,41 @@ ANSWERS: dict[str, tuple[str, Callable[[dict[str, Any], int], dict[str, Any]]]] 
     "/v1/embeddings": ("a request for embeddings", _embeddings),
     "/v1/responses": ("a request for a response", _response),
 }
+
+
+def _chunks(asked: dict[str, Any], told: dict[str, Any]) -> list[bytes]:
+    """A chat word by word, as OpenAI streams it."""
+    common = {name: told[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    words = told["choices"][0]["message"]["content"].split(" ")
+    deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}]
+    deltas += [{"content": word if at == 0 else f" {word}"} for at, word in enumerate(words)]
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
+    events: list[dict[str, Any]] = [{**common, "choices": [choice]} for choice in choices]
+    options: dict[str, Any] = asked.get("stream_options") or {}
+    if options.get("include_usage"):
+        events.append({**common, "choices": [], "usage": told["usage"]})
+    return [*(_event(event) for event in events), b"data: [DONE]\n\n"]
+
+
+def _response_events(asked: dict[str, Any], told: dict[str, Any]) -> list[bytes]:
+    """A response word by word, as OpenAI streams it."""
+    text = told["output"][0]["content"][0]["text"]
+    begun: dict[str, Any] = {**told, "status": "in_progress", "output": [], "usage": None}
+    where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
+    for word in text.split(" "):
+        events.append({"type": "response.output_text.delta", **where, "delta": f"{word} "})
+    events.append({"type": "response.completed", "response": told})
+    numbered = [{**event, "sequence_number": number} for number, event in enumerate(events)]
+    return [f"event: {event['type']}\n".encode() + _event(event) for event in numbered]
+
+
+def _event(told: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(told)}\n\n".encode()
+
+
+STREAMS = {"/v1/chat/completions": _chunks, "/v1/responses": _response_events}
 
 
 def _error(message: str, code: str) -> bytes:

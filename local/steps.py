@@ -1,5 +1,6 @@
 """A walk through the product, printed and judged step by step: what `make demo` and `make real-model` share."""
 
+import json
 import queue
 import sys
 import time
@@ -46,6 +47,29 @@ def answered(response: httpx.Response, status: int) -> Any:
     if response.status_code != status:
         raise StepFailed(f"{response.request.url.path} answered {response.status_code}: {response.text[:500]}")
     return response.json()
+
+
+def show_stream(http: httpx.Client, asked: dict[str, Any]) -> None:
+    """Print a streamed chat as it arrives. Raises: StepFailed, where it is no stream, or has come all at once."""
+    began = time.monotonic()
+    came: list[float] = []
+    lines: list[str] = []
+    with http.stream("POST", "/v1/chat/completions", json={**asked, "stream": True}) as response:
+        if response.status_code != 200:
+            response.read()
+            raise StepFailed(f"a streamed chat answered {response.status_code}: {response.text[:500]}")
+        print("   ", end="")
+        for line in response.iter_lines():
+            lines.append(line)
+            if line.startswith("data: {"):
+                told: dict[str, Any] = json.loads(line.removeprefix("data: "))
+                if word := str(told["choices"][0]["delta"].get("content") or "") if told["choices"] else "":
+                    came.append(time.monotonic() - began)
+                    print(word, end="", flush=True)
+    print()
+    if "data: [DONE]" not in lines or not came:
+        raise StepFailed(f"the stream did not end as it should: {lines[-3:]}")
+    print(f"   {len(came)} pieces, the first after {came[0]:.2f} s, the last after {came[-1]:.2f} s")
 
 
 def signed_callback(hook: Receiver, secret: str) -> Callback:

@@ -114,23 +114,24 @@ def transform(source: Mapping[str, Any]) -> dict[str, Any]:
     return cast(Any, translator).translate(packaged, {}, get_managed_policy_map=lambda: managed_policies)
 
 
-def routes(template: Template) -> list[Route]:
-    """Every method of every path of the REST API."""
+def routes(template: Template, parameters: Mapping[str, str] | None = None) -> list[Route]:
+    """Every method of every path of the REST API, as a stack of these parameters has them."""
     found: list[Route] = []
     for path, methods in _api_body(template)["paths"].items():
         for method, operation in methods.items():
-            integration = operation["x-amazon-apigateway-integration"]
-            function = _FUNCTION_OF_URI.search(integration["uri"]["Fn::Sub"])
+            written = operation["x-amazon-apigateway-integration"]
+            integration = {name: resolved(template, value, parameters or {}) for name, value in written.items()}
+            uri = integration["uri"]["Fn::Sub"]
+            function = _FUNCTION_OF_URI.search(uri)
             if function is None:
-                raise ValueError(f"{method} {path}: no function in {integration['uri']}")
+                raise ValueError(f"{method} {path}: no function in {uri}")
             found.append(
                 Route(
                     method=method.upper(),
                     path=path,
                     function=function[1],
                     timeout_s=integration.get("timeoutInMillis", INTEGRATION_TIMEOUT_MS) / 1000,
-                    streamed=integration.get("responseTransferMode") == "STREAM"
-                    or "response-streaming-invocations" in integration["uri"]["Fn::Sub"],
+                    streamed=integration.get("responseTransferMode") == "STREAM" and "-streaming-" in uri,
                 )
             )
     return found
@@ -181,10 +182,29 @@ def _function(
 
 
 def _number(template: Template, value: Any, parameters: Mapping[str, str]) -> int:
-    if isinstance(value, dict):
-        name = cast(dict[str, str], value)["Ref"]
-        return int(parameters.get(name, template.source["Parameters"][name]["Default"]))
-    return int(value)
+    return int(resolved(template, value, parameters))
+
+
+def resolved(template: Template, value: Any, parameters: Mapping[str, str]) -> Any:
+    """What a parameter, or a choice by one, comes to; anything else as it is written."""
+    match value:
+        case {"Ref": str(name)} if name in template.source["Parameters"]:
+            return parameters.get(name, template.source["Parameters"][name]["Default"])
+        case {"Fn::If": [str(condition), yes, no]}:
+            holds = _holds(template, template.source["Conditions"][condition], parameters)
+            return resolved(template, yes if holds else no, parameters)
+        case _:
+            return value
+
+
+def _holds(template: Template, condition: Any, parameters: Mapping[str, str]) -> bool:
+    match condition:
+        case {"Fn::Not": [other]}:
+            return not _holds(template, other, parameters)
+        case {"Fn::Equals": [one, other]}:
+            return resolved(template, one, parameters) == resolved(template, other, parameters)
+        case _:
+            raise ValueError(f"a condition of another kind: {condition}")
 
 
 def _api_body(template: Template) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from local.scripted import MODELS, ScriptedProvider
 OLLAMA = "http://127.0.0.1:11434"
 OPENAI_MODEL = "gpt-4o-mini"  # cheap, and every account has it; OPENAI_MODEL names another
 LOOK_S = 1.0
+WORD_S = 0.04  # about as a small model on a laptop writes
 DEMO_MODELS = ("llama3:8b", "gpt-4-turbo")
 
 
@@ -51,7 +52,7 @@ def choose(environment: Mapping[str, str]) -> Generator[Upstream]:
         ollama = {"name": "ollama", "preset": "ollama", "base_url": f"{OLLAMA}/v1", "models": models}
         yield _upstream(ollama, environment, f"Answers come from Ollama on this machine, {_aliases(model)}.")
     else:
-        with ScriptedProvider() as scripted:
+        with ScriptedProvider(piece_s=WORD_S) as scripted:
             yield scripted_upstream(scripted)
 
 

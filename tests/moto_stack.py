@@ -1,6 +1,7 @@
 """The template's tables, queues, bucket and bus as moto plays them in this process, and its handlers run on them."""
 
 import functools
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -14,17 +15,30 @@ from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.keys import ApiKey
 from aiserver.providers.provider import Provider
-from local.template import REGION, REPOSITORY
+from local.template import REGION, REPOSITORY, resolved
 from tests import stack
 from tests.stack import FUNCTIONS, PARAMETERS
 
 STACK_NAME = "ai-prod"  # not the name our package happens to have
 API_ID = "a1b2c3d4e5"
-PSEUDO = {"AWS::StackName": STACK_NAME, "AWS::Region": REGION, "AWS::URLSuffix": "amazonaws.com"}
-CONDITIONS = stack.TEMPLATE.transformed["Conditions"]
+NO_VALUE = "no value"
+PSEUDO = {
+    "AWS::StackName": STACK_NAME,
+    "AWS::Region": REGION,
+    "AWS::URLSuffix": "amazonaws.com",
+    "AWS::NoValue": NO_VALUE,
+}
 WEBHOOK_SECRET = "whsec_bm90IGEgc2VjcmV0LCBvbmx5IGFuIGV4YW1wbGU="
 NOT_IN_MOTO = ("PointInTimeRecoverySpecification", "TimeToLiveSpecification", "StreamSpecification")
 REMAINING_MS = 29_000
+
+
+def whole(answer: Any) -> dict[str, Any]:
+    """An answer, or one that streams, read to its end and told as if it had not."""
+    if not inspect.isgenerator(answer):
+        return answer
+    head = next(answer)
+    return {**head, "body": b"".join(answer).decode(), "isBase64Encoded": False}
 
 
 @functools.cache
@@ -93,7 +107,8 @@ class MotoStack:
 
     def environment(self, function: str) -> dict[str, str]:
         """A function's variables as CloudFormation would resolve them."""
-        return {name: self._resolved(value) for name, value in stack.variables(function).items()}
+        told = {name: self._resolved(value) for name, value in stack.variables(function).items()}
+        return {name: value for name, value in told.items() if value != NO_VALUE}
 
     def _resolved(self, value: Any) -> str:
         if not isinstance(value, dict):
@@ -104,21 +119,13 @@ class MotoStack:
         if function == "Fn::Sub":
             return stack.SUBSTITUTED.sub(lambda found: self._named(found[1]), given)
         if function == "Fn::If":
-            condition, yes, no = given
-            return self._resolved(yes if self._holds(CONDITIONS[condition]) else no)
+            return self._resolved(resolved(stack.TEMPLATE, value, self.parameters))
         raise NotImplementedError(function)
 
     def _named(self, name: str) -> str:
         if name in PARAMETERS:
             return self.parameters.get(name, str(PARAMETERS[name]["Default"]))
         return PSEUDO[name] if name in PSEUDO else self.names[name]
-
-    def _holds(self, condition: Mapping[str, Any]) -> bool:
-        ((function, given),) = condition.items()
-        if function == "Fn::Not":
-            return not self._holds(given[0])
-        one, other = map(self._resolved, given)
-        return one == other
 
     def invoke(self, function: str, given: Mapping[str, Any], **changed: str) -> dict[str, Any]:
         """Run the handler of, say, `chat` in a fresh container of its environment, `changed` where told."""
@@ -133,7 +140,7 @@ class MotoStack:
         """Run a handler in the container that ran last: what was built stands, what was read is remembered."""
         logical_id = f"{function.capitalize()}Function"
         handler = stack.properties(logical_id)["Handler"].rpartition(".")[2]
-        return getattr(stack.module(logical_id), handler)(json.loads(json.dumps(given)), Context())
+        return whole(getattr(stack.module(logical_id), handler)(json.loads(json.dumps(given)), Context()))
 
     def config(self) -> DynamoConfig:
         return DynamoConfig(self.names["ConfigTable"], client("dynamodb"))

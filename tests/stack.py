@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from local.template import REPOSITORY, read_template
+from local.template import REPOSITORY, read_template, resolved
 
 TEMPLATE = read_template()
 RESOURCES: dict[str, Any] = TEMPLATE.transformed["Resources"]
@@ -33,9 +33,8 @@ def parameter(value: Any) -> str | None:
 
 
 def number(value: Any) -> int:
-    """A number as written, or the default of the parameter that stands there."""
-    name = parameter(value)
-    return int(PARAMETERS[name]["Default"] if name else value)
+    """A number as written, or as the parameters' defaults have it."""
+    return int(resolved(TEMPLATE, value, {}))
 
 
 def references(value: Any) -> Iterator[tuple[str, str | None]]:

@@ -33,8 +33,8 @@ ROUTES: edge.Routes = {
 }
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    return edge.answer(event, context, ROUTES, wiring.chat().edge)
+def handler(event: dict[str, Any], context: Any) -> Any:
+    return edge.stream(event, context, ROUTES, wiring.chat().edge)
 
 
 wiring.warm(wiring.chat)

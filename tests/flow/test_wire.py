@@ -271,12 +271,6 @@ def test_an_upstream_s_error_is_relayed_as_it_came(product: Product) -> None:
     assert (answer.headers["x-request-id"], answer.headers["retry-after"]) == ("up-9", "4")
 
 
-def test_a_sync_chat_that_asks_to_stream_is_told_that_it_cannot_yet(product: Product) -> None:
-    answer = product.http.post("/v1/chat/completions", content=CHAT[:-1] + ',"stream":true}')
-    assert both(answer)[0] == 400
-    assert answer.json()["error"]["param"] == "stream"
-
-
 def test_nothing_listens_beyond_this_machine(product: Product) -> None:
     port = int(product.url.rsplit(":", 1)[1])
     for address in {entry[4][0] for entry in socket.getaddrinfo("localhost", None)} - {"127.0.0.1"}:

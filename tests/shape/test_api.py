@@ -7,6 +7,7 @@ import pytest
 
 from aiserver import errors
 from local import template
+from local.template import REPOSITORY
 from tests import stack
 from tests.stack import TEMPLATE
 
@@ -17,6 +18,10 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-basic-concept.html names what a part may hold
 PART = re.compile(r"[A-Za-z0-9._:-]+|\{[a-z]+\+?\}")
 API_LIMIT_S = 29
+STREAM_LIMIT_S = 900
+STREAMING = {"ChatFunction"}
+BUFFERED = {"ResponseMode": "BUFFERED"}
+(API,) = (api["Body"] for api in stack.of_type("AWS::ApiGateway::RestApi").values())
 # Which error of ours each of API Gateway's own answers is.
 ERRORS = {
     "UNAUTHORIZED": errors.Unauthorized,
@@ -67,14 +72,66 @@ def test_the_stage_is_not_taken_for_a_version() -> None:
     assert template.stage(TEMPLATE) != "v1"
 
 
-def test_every_answer_is_buffered_and_in_time_for_the_api() -> None:
-    assert not any(route.streamed for route in ROUTES)
-    assert max(route.timeout_s for route in ROUTES) <= API_LIMIT_S
+def test_all_routes_of_a_function_stream_or_none_but_a_preflight_never_does() -> None:
+    assert {route.function for route in ROUTES if route.streamed} == STREAMING
+    for route in ROUTES:
+        assert route.streamed == (route.function in STREAMING), route
+        assert route.timeout_s == (STREAM_LIMIT_S if route.streamed else API_LIMIT_S), route
+    assert not any(route.streamed for route in ROUTES if route.method == "OPTIONS")
 
 
+def test_an_api_that_buffers_has_the_same_routes_and_streams_none() -> None:
+    buffered = template.routes(TEMPLATE, BUFFERED)
+    assert not any(route.streamed for route in buffered)
+    assert {route.timeout_s for route in buffered} == {API_LIMIT_S}
+    assert [(r.method, r.path, r.function) for r in buffered] == [(r.method, r.path, r.function) for r in ROUTES]
+
+
+def test_a_route_streams_by_both_words_that_say_so() -> None:
+    """Either alone deploys, and fails at the first call."""
+    for methods in API["paths"].values():
+        for operation in methods.values():
+            written = operation["x-amazon-apigateway-integration"]
+            for parameters in ({}, BUFFERED):
+                uri = template.resolved(TEMPLATE, written["uri"], parameters)["Fn::Sub"]
+                mode = template.resolved(TEMPLATE, written.get("responseTransferMode", "BUFFERED"), parameters)
+                assert (mode == "STREAM") == uri.endswith("/response-streaming-invocations")
+                assert uri.endswith(("/response-streaming-invocations", "/invocations"))
+
+
+@pytest.mark.parametrize("function", sorted(STREAMING))
+def test_a_function_that_streams_brings_its_own_runtime_client_which_can(function: str) -> None:
+    properties = stack.properties(function)
+    wrapper = properties["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"]
+    file = REPOSITORY / "layers/aiserver" / template.resolved(TEMPLATE, wrapper, {}).removeprefix("/opt/")
+    assert file.read_bytes().startswith(b"#!/bin/bash\n")
+    assert b"\r" not in file.read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o755
+    assert template.resolved(TEMPLATE, wrapper, BUFFERED) == {"Ref": "AWS::NoValue"}
+    streams = properties["Environment"]["Variables"]["STREAMS"]
+    assert [template.resolved(TEMPLATE, streams, given) for given in ({}, BUFFERED)] == ["true", "false"]
+
+
+@pytest.mark.parametrize("function", sorted(STREAMING))
+def test_the_api_may_invoke_a_function_whose_routes_are_no_events(function: str) -> None:
+    permissions = stack.of_type("AWS::Lambda::Permission").values()
+    (allowed,) = [one for one in permissions if stack.resources_in(one["FunctionName"]) == {function}]
+    assert (allowed["Action"], allowed["Principal"]) == ("lambda:InvokeFunction", "apigateway.amazonaws.com")
+    assert "Api" in stack.resources_in(allowed["SourceArn"])
+
+
+def test_a_changed_parameter_deploys_the_stage_anew() -> None:
+    """SAM makes a new deployment where the written body has changed, which a parameter does not."""
+    assert TEMPLATE.source["Resources"]["Api"]["Properties"]["AlwaysDeploy"] is True
+
+
+@pytest.mark.parametrize("parameters", [{}, BUFFERED])
 @pytest.mark.parametrize("function", API_FUNCTIONS)
-def test_a_function_behind_the_api_gives_up_before_the_api_does(function: str) -> None:
-    assert stack.number(stack.properties(function)["Timeout"]) <= API_LIMIT_S
+def test_a_function_behind_the_api_gives_up_no_later_than_the_api_does(
+    function: str, parameters: dict[str, str]
+) -> None:
+    limit_s = STREAM_LIMIT_S if function in STREAMING and not parameters else API_LIMIT_S
+    assert template.resolved(TEMPLATE, stack.properties(function)["Timeout"], parameters) <= limit_s
 
 
 def test_the_api_itself_answers_in_all_the_cases_our_code_never_sees() -> None:

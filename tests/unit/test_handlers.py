@@ -280,7 +280,7 @@ def test_the_sweep_sends_an_overdue_job_s_message_again(stack: MotoStack, capsys
 
 def test_a_preflight_of_an_allowed_origin_is_told_what_it_may_send(stack: MotoStack) -> None:
     stack.parameters["CorsOrigins"] = f"https://first.example, {ORIGIN}"
-    answer = stack.invoke("chat", event("chat.preflight"))
+    answer = stack.invoke("status", event("status.preflight"))
     assert (answer["statusCode"], answer["body"]) == (204, "")
     headers = answer["headers"]
     assert headers["access-control-allow-origin"] == ORIGIN
@@ -292,11 +292,11 @@ def test_a_preflight_of_an_allowed_origin_is_told_what_it_may_send(stack: MotoSt
 @pytest.mark.parametrize("origin", [FOREIGN, "null", None])
 def test_a_preflight_of_a_foreign_origin_or_none_is_told_nothing(origin: str | None, stack: MotoStack) -> None:
     stack.parameters["CorsOrigins"] = ORIGIN
-    asked = event("chat.preflight")
+    asked = event("status.preflight")
     del asked["headers"]["Origin"]
     if origin:
         asked["headers"]["origin"] = origin
-    answer = stack.invoke("chat", asked)
+    answer = stack.invoke("status", asked)
     assert (answer["statusCode"], answer["headers"]) == (204, {"vary": "Origin"})
 
 
@@ -314,8 +314,8 @@ def test_an_allowed_origin_may_read_answers_and_errors_alike(name: str, stack: M
 
 
 def test_where_no_origin_is_allowed_answers_say_nothing_of_origins(stack: MotoStack) -> None:
-    for name in ("chat.preflight", "chat.no-key"):
-        headers = stack.invoke("chat", call(name, Origin=ORIGIN))["headers"]
+    for name in ("status.preflight", "chat.no-key"):
+        headers = stack.invoke(name.partition(".")[0], call(name, Origin=ORIGIN))["headers"]
         assert not [header for header in headers if header.startswith("access-control") or header == "vary"]
 
 
@@ -324,7 +324,7 @@ def test_a_preflight_allows_every_method_its_path_has(path: str, stack: MotoStac
     stack.parameters["CorsOrigins"] = ORIGIN
     routes = [route for route in template.routes(TEMPLATE) if route.path == path]
     (options,) = [route for route in routes if route.method == "OPTIONS"]
-    asked = event("chat.preflight") | {"resource": path}
+    asked = event("status.preflight") | {"resource": path}
     answer = stack.invoke(options.function.removesuffix("Function").lower(), asked)
     assert {route.method for route in routes} <= set(answer["headers"]["access-control-allow-methods"].split(", "))
 

@@ -27,7 +27,7 @@ PATHS = [
     "/health",
     "/{proxy+}",
 ]
-Invoke = Callable[[str, bytes, str], bytes]
+Invoke = Callable[[str, bytes, str, Any], bytes]
 
 
 def route(path: str, method: str = "GET", timeout_s: float = 29.0) -> Route:
@@ -41,7 +41,7 @@ class Calls:
         self.events: list[dict[str, Any]] = []
         self.answer: bytes | Exception = b'{"statusCode": 200, "body": "hello"}'
 
-    def __call__(self, function: str, event: bytes, request_id: str) -> bytes:
+    def __call__(self, function: str, event: bytes, request_id: str, sink: Any) -> bytes:
         self.events.append(json.loads(event))
         if isinstance(self.answer, Exception):
             raise self.answer

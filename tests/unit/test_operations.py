@@ -69,7 +69,6 @@ def test_the_upstream_s_name_of_the_model_and_our_members_are_all_that_changes(
         ("/v1/embeddings", '{"input":"a"}', "model"),
         ("/v1/embeddings", '{"model":"m","input":"a","input":"b"}', "input"),
         ("/v1/responses", '{"input":"a"}', "model"),
-        ("/v1/responses", '{"model":"llama3:8b","input":"a","stream":true}', "stream"),
     ],
 )
 def test_a_request_that_is_wrong_is_refused_before_a_provider_is_asked(

@@ -5,9 +5,10 @@ One place turns an error into an answer, so that handlers are parse, one use cas
 
 import base64
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 from urllib.parse import unquote
 
 from aws_lambda_powertools import Logger
@@ -45,9 +46,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back; JSON unless `headers` says otherwise."""
+    """What goes back, whole or as it comes; JSON unless `headers` says otherwise.
 
-    body: bytes
+    What comes may end with an AiServerError, and is to be closed whether it was read or not.
+    """
+
+    body: bytes | Generator[bytes]
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -57,17 +61,55 @@ Routes = Mapping[tuple[str, str], Callable[[Request], Response]]
 
 @dataclass(frozen=True)
 class Edge:
-    """What all HTTP functions share; `public_base_url` is empty where the API's own address is the public one."""
+    """What all HTTP functions share; `public_base_url` is empty where the API's own address is the public one.
+
+    `streams` is whether the function's routes do: then its runtime client is runtime.py.
+    """
 
     clock: Clock
     origins: list[str]
     public_base_url: str = ""
+    streams: bool = False
 
 
 def answer(event: Mapping[str, Any], context: Any, routes: Routes, edge: Edge) -> dict[str, Any]:
     """Serve one call of a REST API proxy integration by the route API Gateway has matched."""
+    response = _served(event, context, routes, edge, lambda response: _whole(response, _request_id(event)))
+    return {**_head(response), "body": cast(bytes, response.body).decode(), "isBase64Encoded": False}
+
+
+def stream(
+    event: Mapping[str, Any], context: Any, routes: Routes, edge: Edge
+) -> dict[str, Any] | Generator[dict[str, Any] | bytes]:
+    """The same, where the function's routes stream: first the head, then the body as it comes.
+
+    What fails once the head is out ends the stream with an event that says so.
+    """
+    return _streamed(event, context, routes, edge) if edge.streams else answer(event, context, routes, edge)
+
+
+def _streamed(event: Mapping[str, Any], context: Any, routes: Routes, edge: Edge) -> Generator[dict[str, Any] | bytes]:
+    response = _served(event, context, routes, edge, lambda response: response)
+    body = response.body
+    if isinstance(body, bytes):
+        yield _head(response)
+        yield body
+        return
+    with closing(body):
+        yield _head(response)
+        yield from _to_its_end(body, _request_id(event))
+
+
+def _head(response: Response) -> dict[str, Any]:
+    return {"statusCode": response.status, "headers": dict(response.headers)}
+
+
+def _served(
+    event: Mapping[str, Any], context: Any, routes: Routes, edge: Edge, made: Callable[[Response], Response]
+) -> Response:
+    """What the route says, `made` into what can be sent; an error as its answer."""
     sent = {name.lower(): value for name, value in _texts(event, "headers").items()}
-    request_id = event["requestContext"].get("requestId", "")
+    request_id = _request_id(event)
     cors = _cors(sent.get("origin"), edge.origins)
     if event["httpMethod"] == "OPTIONS":
         return _preflight(event["resource"], routes, cors)
@@ -75,17 +117,31 @@ def answer(event: Mapping[str, Any], context: Any, routes: Routes, edge: Edge) -
         route = routes.get((event["httpMethod"], event["resource"]))
         if route is None:
             raise NotFound(f"There is no {event['httpMethod']} {event['path']} here")
-        response = _checked(route(_request(event, sent, context, edge)))
-    except AiServerError as error:
-        logger.info("refused", extra={"status": error.status, "error": error.error_code, "request_id": request_id})
+        response = made(route(_request(event, sent, context, edge)))
+    except Exception as failed:
+        error = _told(failed, request_id)
         response = Response(wire_errors.body(error), error.status, wire_errors.headers(error))
-    except Exception:
-        logger.exception("failed", extra={"request_id": request_id})
-        error = AiServerError(f"Something failed on our side; quote request id {request_id}")
-        response = Response(wire_errors.body(error), error.status)
     own = {"content-type": JSON_TYPE, "x-request-id": request_id}
     headers = own | dict(response.headers) | cors | {"x-aiserver-request-id": request_id}
-    return {"statusCode": response.status, "headers": headers, "body": response.body.decode(), "isBase64Encoded": False}
+    return replace(response, headers=headers)
+
+
+def _told(failed: Exception, request_id: str) -> AiServerError:
+    """The error for the caller, and a line in the log."""
+    if isinstance(failed, AiServerError):
+        told = {"status": failed.status, "error": failed.error_code, "request_id": request_id}
+        logger.info("refused", extra=told)
+        return failed
+    logger.exception("failed", extra={"request_id": request_id})
+    return AiServerError(f"Something failed on our side; quote request id {request_id}")
+
+
+def _to_its_end(body: Generator[bytes], request_id: str) -> Generator[bytes]:
+    """What comes, and an event that tells what went wrong, if anything did."""
+    try:
+        yield from body
+    except Exception as failed:
+        yield wire_errors.event(_told(failed, request_id))
 
 
 def no_such_route(request: Request) -> Response:
@@ -114,6 +170,10 @@ def _request(event: Mapping[str, Any], sent: Mapping[str, str], context: Any, ed
     )
 
 
+def _request_id(event: Mapping[str, Any]) -> str:
+    return event["requestContext"].get("requestId", "")
+
+
 def _texts(event: Mapping[str, Any], name: str) -> Mapping[str, str]:
     """A map of the event; API Gateway writes an empty one as null."""
     return event.get(name) or {}
@@ -130,14 +190,16 @@ def _own_address(event: Mapping[str, Any]) -> str:
     return f"https://{context['domainName']}{'/'.join(before)}"
 
 
-def _checked(response: Response) -> Response:
+def _whole(response: Response, request_id: str) -> Response:
+    """With all of its body, as far as that can be sent at once."""
+    body = response.body if isinstance(response.body, bytes) else b"".join(_to_its_end(response.body, request_id))
     # Only what may or may not fit is measured: as text it takes four times as much memory, or more. Escaping makes no
     # JSON text smaller and at most doubles it; Lambda's own client escapes no letters.
-    size = len(response.body)
-    if size > MAX_ANSWER_BYTES or (size * 2 > MAX_ANSWER_BYTES and _as_sent(response.body) > MAX_ANSWER_BYTES):
+    size = len(body)
+    if size > MAX_ANSWER_BYTES or (size * 2 > MAX_ANSWER_BYTES and _as_sent(body) > MAX_ANSWER_BYTES):
         said = "The answer is too large to be sent at once: ask for less, or queue a chat and fetch its result"
         raise ProviderError(said, may_be_billed=True)
-    return response
+    return replace(response, body=body)
 
 
 def _as_sent(body: bytes) -> int:
@@ -157,12 +219,11 @@ def _cors(origin: str | None, allowed: list[str]) -> dict[str, str]:
     }
 
 
-def _preflight(resource: str, routes: Routes, cors: Mapping[str, str]) -> dict[str, Any]:
+def _preflight(resource: str, routes: Routes, cors: Mapping[str, str]) -> Response:
     methods = sorted({method for method, path in routes if path == resource} | {"GET", "POST", "OPTIONS"})
     more = {
         "access-control-allow-methods": ", ".join(methods),
         "access-control-allow-headers": ALLOWED_HEADERS,
         "access-control-max-age": "600",
     }
-    headers = {**cors, **(more if "access-control-allow-origin" in cors else {})}
-    return {"statusCode": 204, "headers": headers, "body": "", "isBase64Encoded": False}
+    return Response(b"", 204, {**cors, **(more if "access-control-allow-origin" in cors else {})})

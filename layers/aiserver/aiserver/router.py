@@ -13,6 +13,7 @@ from aiserver.jobs.ports import Slots
 from aiserver.jobs.slots import held
 from aiserver.providers.breaker import Breaker
 from aiserver.providers.provider import Provider
+from aiserver.providers.stream import Stream
 from aiserver.wire.model import with_model
 
 INSTEAD = {"responses": "; ask it by /v1/chat/completions (LangChain: use_responses_api=False)"}
@@ -38,6 +39,18 @@ class ProviderProtocol(Protocol):
         deadline_s: float,
     ) -> UpstreamAnswer: ...
 
+    def stream(
+        self,
+        provider: Provider,
+        operation: str,
+        body: bytes,
+        *,
+        api_key: str | None,
+        model_is_configured: bool,
+        begin_s: float,
+        total_s: float,
+    ) -> Stream: ...
+
 
 class Secrets(Protocol):
     """Where providers' keys live."""
@@ -58,6 +71,11 @@ class Candidate:
         return self.rank < 2
 
     @property
+    def model_is_configured(self) -> bool:
+        """Whether the model's name stands in our own configuration, so that a provider's 404 is our trouble."""
+        return self.names_the_model or not self.provider.passes_any_model
+
+    @property
     def order(self) -> tuple[bool, int, int]:
         """What it is sorted by: whoever names the model before every `*`, then by priority, then name before tag."""
         return not self.names_the_model, -self.provider.priority, self.rank
@@ -65,11 +83,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Question:
-    """What every candidate is asked."""
+    """What every candidate is asked. With `stream_until_ms` to answer event by event, until then at the latest."""
 
     operation: str
     body: bytes
     idempotency_key: str | None = None
+    stream_until_ms: int | None = None
 
 
 class Router:
@@ -166,32 +185,34 @@ class Router:
         return self._secrets.value(secret) if secret and self._secrets else None
 
     @contextmanager
-    def admitted(self, candidate: Candidate, *, deadline_ms: int) -> Generator[None]:
+    def admitted(
+        self, candidate: Candidate, *, deadline_ms: int, stream_until_ms: int | None = None
+    ) -> Generator[Callable[[], None]]:
         """Around one call: the provider is worth asking, and has room for as long as the block lasts.
 
-        Whether it will be worth asking follows from how the block ends. Raises: ProviderCircuitOpen, ProviderBusy.
+        Whether it will be worth asking follows from how the block ends; of a stream, from its beginning, too, which the
+        function given here tells. Raises: ProviderCircuitOpen, ProviderBusy.
         """
-        name = candidate.provider.name
+        provider, name = candidate.provider, candidate.provider.name
+        longest_ms = self._clock.now_ms() + round(provider.timeout_s * 1000)
         with ExitStack() as stack:
             if self._breaker:
                 self._breaker.check(name)
-            stack.enter_context(self._room(candidate.provider, deadline_ms))
-            if self._breaker:
-                stack.enter_context(self._breaker.watched(name, deadline_ms=deadline_ms))
-            yield
+            stack.enter_context(self._room(provider, stream_until_ms or min(deadline_ms, longest_ms)))
+            begun = stack.enter_context(self._breaker.watched(name, deadline_ms=deadline_ms)) if self._breaker else None
+            yield begun or (lambda: None)
 
     @contextmanager
-    def _room(self, provider: Provider, deadline_ms: int) -> Generator[None]:
+    def _room(self, provider: Provider, ends_ms: int) -> Generator[None]:
         """One of the calls that the provider may have at once.
 
         A provider without `concurrency` has room always, and no request to AWS is made. Whoever dies in a call holds
-        its slot until a minute after the call's deadline. Raises: ProviderBusy.
+        its slot until a minute after the call's end, as it was expected. Raises: ProviderBusy.
         """
         if provider.concurrency is None or self._slots is None:
             yield
             return
-        now = self._clock.now_ms()
-        until = min(deadline_ms, now + round(provider.timeout_s * 1000)) + SLOT_MARGIN_MS
+        now, until = self._clock.now_ms(), ends_ms + SLOT_MARGIN_MS
         name, among = slots_of(provider), range(provider.concurrency)
         with ExitStack() as stack:
             try:
@@ -214,8 +235,23 @@ class Router:
             with_model(question.body, candidate.upstream_model),
             api_key=api_key,
             idempotency_key=question.idempotency_key,
-            model_is_configured=candidate.names_the_model or not candidate.provider.passes_any_model,
+            model_is_configured=candidate.model_is_configured,
             deadline_s=min(deadline_s, provider.timeout_s),
+        )
+
+    def stream(
+        self, candidate: Candidate, question: Question, *, api_key: str | None, begin_s: float, total_s: float
+    ) -> Stream:
+        """Ask one candidate to answer event by event. Raises: as `call`, before the first event."""
+        provider = candidate.provider
+        return self._protocols[provider.type].stream(
+            provider,
+            question.operation,
+            with_model(question.body, candidate.upstream_model),
+            api_key=api_key,
+            model_is_configured=candidate.model_is_configured,
+            begin_s=min(begin_s, provider.timeout_s),
+            total_s=total_s,
         )
 
 

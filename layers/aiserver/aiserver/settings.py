@@ -33,6 +33,7 @@ class Http(Settings):
 
 
 class ChatSettings(Http):
+    streams: bool
     jobs_table: str
     bodies_bucket: str
     settled_job_days: int

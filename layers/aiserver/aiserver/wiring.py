@@ -109,7 +109,7 @@ def chat() -> ChatParts:
     router = _calling_router(config, settings.jobs_table)
     jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
     return ChatParts(
-        Edge(CLOCK, settings.cors_origins, settings.public_base_url),
+        Edge(CLOCK, settings.cors_origins, settings.public_base_url, settings.streams),
         Authenticator(config, CLOCK),
         Answer(jobs, router, CLOCK, settled_days=settings.settled_job_days),
     )

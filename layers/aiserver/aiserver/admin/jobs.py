@@ -29,6 +29,8 @@ def redrive(admin: Admin, job_id: int) -> dict[str, Any]:
     """
     now = admin.clock.now_ms()
     there = _job(admin, job_id)
+    if not there.queue:
+        raise Problem(f"job {job_id} was answered while its caller waited; only a queued one can be redriven")
     due_at, deadline = now + QUEUED_DUE_MS, now + DEFAULT_DEADLINE_S * 1000
     job = admin.jobs.apply(REDRIVE, job_id, {"now": now, "due_at": due_at, "deadline": deadline})
     if isinstance(job, Refused):

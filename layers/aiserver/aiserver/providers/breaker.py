@@ -52,19 +52,31 @@ class Breaker:
         self._refuse_until(name, self._known_of(name).ask_at)
 
     @contextmanager
-    def watched(self, name: str, *, deadline_ms: int) -> Generator[None]:
-        """Around one call: how it ends is what counts. Raises: ProviderCircuitOpen, where another call is the trial."""
+    def watched(self, name: str, *, deadline_ms: int) -> Generator[Callable[[], None]]:
+        """Around one call: how it ends is what counts. Raises: ProviderCircuitOpen, where another call is the trial.
+
+        A call whose answer has begun, and may take long to end, goes well as soon as the function given here is called.
+        """
         trial = self._begin(name)
         started = self._clock.now_ms()
+        has_begun = False
+
+        def begun() -> None:
+            nonlocal has_begun, trial
+            has_begun = True
+            self._went_well(name, trial)
+            trial = None
+
         try:
-            yield
+            yield begun
         except ProviderError as error:
             if _is_failure(error, had_ms=deadline_ms - started, is_late=self._clock.now_ms() >= deadline_ms):
                 self._failed(name, trial, started)
             elif trial and error.upstream_status is not None:
                 self._went_well(name, trial)
             raise
-        self._went_well(name, trial)
+        if not has_begun:
+            self._went_well(name, trial)
 
     def _known_of(self, name: str) -> Circuit:
         now = self._clock.now_ms()

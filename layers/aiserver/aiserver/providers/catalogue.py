@@ -55,6 +55,7 @@ class Preset:
     operations: tuple[Operation, ...] = CHAT_AND_EMBEDDINGS
     lists_models: bool = True
     id_prefix: str = ""
+    streams_usage: bool = False
     refusals: tuple[Refusal, ...] = ()
     quirks: tuple[Quirk, ...] = ()
 

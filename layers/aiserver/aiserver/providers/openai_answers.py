@@ -21,6 +21,7 @@ GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the requ
 NOT_REACHED = (502, 530)  # without JSON, of an own GPU: the proxy or tunnel before it does not reach it
 KEPT_THERE = ("previous_response_id", "conversation", "prompt")  # what a caller names of what a provider keeps
 MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
+NO_ERROR = (b"null", b"false", b"{}", b'""')  # what stands where an error would
 MAX_USAGE_BYTES = 2048  # kept with the job
 
 # An error's `code`, or its `type` where the code is null, that means the account whatever the status (mostly 429).
@@ -80,6 +81,18 @@ def failure(
     return ProviderRejected(message, upstream=answer, code=told.code, param=told.param)
 
 
+def failure_within(provider: Provider, data: bytes, *, has_begun: bool, model_is_configured: bool) -> ProviderError:
+    """What an error means that came as an event of a stream, by the status it names; before any answer, nothing was."""
+    told = _Told(data)
+    if told.status is None:
+        error = _failed_late(provider, UpstreamAnswer(200, {}, data), told)
+    else:
+        named = UpstreamAnswer(told.status, {}, data)
+        error = failure(provider, named, model_is_configured=model_is_configured, wait_s=None)
+    error.may_be_billed = has_begun
+    return error
+
+
 def model_ids(provider: Provider, answer: UpstreamAnswer) -> list[str]:
     """The ids of a list of models, sorted, without the row's prefix. Raises: ProviderError where it is no list."""
     try:
@@ -124,6 +137,11 @@ def _refused_us(status: int, *, may_be_billed: bool = False) -> ProviderError:
     return ProviderAuth(said, upstream_status=status, may_be_billed=may_be_billed)
 
 
+def kept_usage(text: bytes) -> str | None:
+    """The JSON text of a usage, if it is one and no longer than a job can hold."""
+    return text.decode() if text[:1] == b"{" and len(text) <= MAX_USAGE_BYTES else None
+
+
 class _Model(msgspec.Struct):
     id: str
 
@@ -144,13 +162,15 @@ class _Told:
         found = found or {}
         usage, error = found.get("usage", b""), found.get("error", b"null")
         self.is_error = error != b"null"
-        self.usage = usage.decode() if usage[:1] == b"{" and len(usage) <= MAX_USAGE_BYTES else None
+        self.usage = kept_usage(usage)
         inner = scan.members(error, "message", "type", "code", "param") or {}
         said = (inner.get("message"), error, found.get("detail"), found.get("message"))
         self.message = next((words for words in map(_string, said) if words), "")
         self.code = _string(inner.get("code")) or ""
         self.type = _string(inner.get("type")) or ""
         self.param = _string(inner.get("param"))
+        number = inner.get("code", b"")
+        self.status = int(number) if number.isdigit() and 400 <= int(number[:4]) <= 599 else None
 
 
 def _string(text: bytes | None) -> str | None:

@@ -9,20 +9,38 @@ import socket
 import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 import httpcore
 import httpx
 
 SLICE_BYTES = 16 * 1024  # sent at once
-_deadline: ContextVar[float] = ContextVar("deadline")
+WAKE_S = 0.5  # how soon a wait sees that its deadline has been brought forward
+
+
+class Deadline:
+    """When all waits end. Another thread may bring it forward, which cuts a wait for an answer within WAKE_S."""
+
+    def __init__(self, seconds: float, wake_s: float = math.inf) -> None:
+        self.wake_s = wake_s
+        self.extend(seconds)
+
+    def extend(self, seconds: float) -> None:
+        """It is that far off from now."""
+        self._at = time.monotonic() + seconds
+
+    def left_s(self) -> float:
+        return self._at - time.monotonic()
+
+
+_deadline: ContextVar[Deadline] = ContextVar("deadline")
 
 
 @contextmanager
-def total_deadline(seconds: float) -> Generator[None]:
-    """Bounds all network waits of the calls made inside, by one clock."""
-    token = _deadline.set(time.monotonic() + seconds)
+def total_deadline(until: float | Deadline) -> Generator[None]:
+    """Bounds all network waits of the calls made inside, by one clock; a number is seconds from now."""
+    token = _deadline.set(until if isinstance(until, Deadline) else Deadline(until))
     try:
         yield
     finally:
@@ -31,7 +49,7 @@ def total_deadline(seconds: float) -> Generator[None]:
 
 def remaining_s(late: type[Exception] = httpcore.ReadTimeout) -> float:
     """Seconds left of the deadline. Raises: `late` when none are: while connecting, nothing has been sent yet."""
-    left = _deadline.get() - time.monotonic()
+    left = _deadline.get().left_s()
     if left <= 0:
         raise late("the total deadline has passed")
     return left
@@ -45,7 +63,10 @@ class DeadlineStream(httpcore.NetworkStream):
         self._handshake_s = handshake_s
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, remaining_s())
+        while (left_s := remaining_s()) > (wake_s := _deadline.get().wake_s):
+            with suppress(httpcore.ReadTimeout):  # nothing yet; nothing is lost by asking again
+                return self._inner.read(max_bytes, wake_s)
+        return self._inner.read(max_bytes, left_s)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for start in range(0, len(buffer), SLICE_BYTES):  # httpcore gives each part that is taken the whole time anew

@@ -1,29 +1,35 @@
 """Answer a request while its caller waits; one with a RefId is answered once, one with a Tag is recorded."""
 
 import logging
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 from aiserver.clock import Clock
-from aiserver.errors import Conflict, InvalidRequest, ProviderTimeout
+from aiserver.errors import Conflict, ProviderTimeout
 from aiserver.jobs.job import Job, request_hash
 from aiserver.jobs.ports import JobStore
 from aiserver.jobs.states import State
 from aiserver.router import Question, Router
-from aiserver.usecases.ask import ask
-from aiserver.usecases.ends import settled_ttl
+from aiserver.usecases.ask import Pass, ask
+from aiserver.usecases.ends import failure, settled_ttl
+from aiserver.usecases.relay import Ended, relay
 from aiserver.wire.requests import CAN_BE_QUEUED, ModelRequest
+
+BEGIN_MS = 280_000  # API Gateway gives up on an answer that has not begun after 300 s of silence
+STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 log = logging.getLogger("aiserver.answer")
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The provider's answer as it came, who gave it after how many calls, and whether it is told again."""
+    """The provider's answer as it came, or event by event as it comes; who gave it after how many calls, and whether it
+    is told again."""
 
     status: int
     headers: dict[str, str]
-    body: bytes
-    usage: str | None
+    body: bytes | Generator[bytes]
     provider: str
     attempts: int
     replayed: bool = False
@@ -39,63 +45,88 @@ class Answer:
     def now(self, request: ModelRequest, *, owner: str, base_url: str, deadline_ms: int) -> Answered:
         """Ask the best provider, and the next where that one is known to have done nothing.
 
-        A RefId that was answered before gives the stored answer again.
-        Raises: NotFound (model), InvalidRequest (provider, stream), Conflict (RefId), ProviderError.
+        A RefId that was answered before gives the stored answer again. A stream has until `deadline_ms` to end; it, and
+        any other answer, has BEGIN_MS to begin.
+        Raises: NotFound (model), InvalidRequest (provider), Conflict (RefId), ProviderError.
         """
-        if request.stream:
-            raise InvalidRequest("Streaming is not available yet: send stream: false", param="stream")
         started = self._clock.now_ms()
         if request.options.ref_id and (known := self._jobs.find(owner, request.options.ref_id, now_ms=started)):
             return self._again(known, request)
         candidates = self._router.candidates(request.model, request.options.provider, request.operation)
-        question = Question(request.operation, request.body)
-        done = ask(self._router, question, candidates, clock=self._clock, deadline_ms=deadline_ms)
+        until_ms = deadline_ms if request.stream else None
+        question = Question(request.operation, request.body, stream_until_ms=until_ms)
+        begun_by = min(deadline_ms, started + BEGIN_MS)
+        done = ask(self._router, question, candidates, clock=self._clock, deadline_ms=begun_by)
         if isinstance(done.error, ProviderTimeout) and done.error.upstream is None:
             more = "; queue the request to wait for longer" if request.operation in CAN_BE_QUEUED else ""
             raise ProviderTimeout(done.error.message + more, may_be_billed=True)
+        call = _Call(request, owner, base_url, started, done)
+        if done.begun:
+
+            def ended(end: Ended) -> None:
+                self._record(call, end)
+
+            headers = {**done.begun.stream.headers, **STREAM_HEADERS}
+            events = relay(done.provider, done.begun, self._clock, until_ms=deadline_ms, ended=ended)
+            return Answered(200, headers, events, done.provider, done.attempts)
         if done.answer is None:
             raise done.error or AssertionError("a pass without an answer has an error")
         told = done.answer
-        answer = Answered(told.status, told.headers, told.body, told.usage, done.provider, done.attempts)
-        if request.options.ref_id or request.options.tag:
-            self._record(request, answer, owner=owner, base_url=base_url, started=started)
-        return answer
+        self._record(call, Ended(State.COMPLETED, None, told.usage), told.body)
+        return Answered(told.status, told.headers, told.body, done.provider, done.attempts)
 
     def _again(self, job: Job, request: ModelRequest) -> Answered:
         if job.request_hash != request_hash(request.operation, request.body):
             raise Conflict(f"RefId {job.ref_id} was already used for another request", param="refId")
         result = self._jobs.result(job) if job.state == State.COMPLETED else None
         if result is None:
-            raise Conflict(f"RefId {job.ref_id} names a job that is {job.state}", param="refId")
-        return Answered(200, {}, result, job.usage, job.served_by or "", job.attempt, replayed=True)
+            kept = f"names a job that is {job.state}" + (" and kept no answer" if job.state == State.COMPLETED else "")
+            raise Conflict(f"RefId {job.ref_id} {kept}", param="refId")
+        return Answered(200, {}, result, job.served_by or "", job.attempt, replayed=True)
 
-    def _record(self, request: ModelRequest, answer: Answered, *, owner: str, base_url: str, started: int) -> None:
-        """Keep it as a job that has ended. Whatever goes wrong here, the caller gets the answer that was paid for."""
+    def _record(self, call: "_Call", end: Ended, result: bytes | None = None) -> None:
+        """Keep it as a job that has ended, if it has a name. Whatever goes wrong here, the caller gets the answer."""
+        options, done, error = call.request.options, call.done, end.error
+        if not (options.ref_id or options.tag):
+            return
         now = self._clock.now_ms()
+        told: Any = failure(error) if error else {}
         job = Job(
             id=self._clock.job_id(),
-            owner=owner,
-            ref_id=request.options.ref_id or self._clock.token(),
-            operation=request.operation,
-            model=request.model,
+            owner=call.owner,
+            ref_id=options.ref_id or self._clock.token(),
+            operation=call.request.operation,
+            model=call.request.model,
             queue="",
-            state=State.COMPLETED,
-            created_at=started,
-            started_at=started,
+            state=end.state,
+            created_at=call.started,
+            started_at=call.started,
             completed_at=now,
             deadline=now,
             request_at="",
-            request_hash=request_hash(request.operation, request.body),
-            base_url=base_url,
-            tag=request.options.tag,
-            provider=request.options.provider,
-            attempt=answer.attempts,
-            calls=answer.attempts,
-            served_by=answer.provider,
-            usage=answer.usage,
+            request_hash=request_hash(call.request.operation, call.request.body),
+            base_url=call.base_url,
+            tag=options.tag,
+            provider=options.provider,
+            attempt=done.attempts,
+            calls=done.attempts,
+            served_by=done.provider,
+            usage=end.usage,
             ttl=settled_ttl(now, self._settled_days),
+            **told,
         )
         try:
-            self._jobs.create(job, request.body, now_ms=now, result=answer.body)
+            self._jobs.create(job, call.request.body, now_ms=now, result=result)
         except Exception:
             log.exception("sync answer not recorded")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is kept of a call, once it has ended."""
+
+    request: ModelRequest
+    owner: str
+    base_url: str
+    started: int
+    done: Pass

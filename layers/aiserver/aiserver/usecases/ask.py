@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from aiserver.clock import Clock
@@ -13,6 +14,7 @@ from aiserver.errors import (
     ProviderTimeout,
     UpstreamAnswer,
 )
+from aiserver.providers.stream import Stream
 from aiserver.router import Candidate, Question, Router
 
 NOT_ASKED = (ProviderBusy, ProviderCircuitOpen)
@@ -21,9 +23,19 @@ log = logging.getLogger("aiserver.ask")
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What came of it: an answer, or the error to tell. `unknown` counts calls that may have been billed in vain.
+class Begun:
+    """An answer that comes event by event. `held` is its place at the provider, to be left by how it ends."""
 
+    stream: Stream
+    held: ExitStack
+    silence_s: float
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What came of it: an answer, one that has `begun`, or the error to tell.
+
+    `unknown` counts calls that may have been billed in vain.
     `may_ask_again` is whether another pass is safe: no call to a hosted provider has an unknown outcome.
     `retry_after_s` is the shortest wait that was asked for, where every candidate asked for one.
     """
@@ -35,6 +47,7 @@ class Pass:
     unknown: int
     may_ask_again: bool
     retry_after_s: int | None = None
+    begun: Begun | None = None
 
 
 def ask(
@@ -50,6 +63,7 @@ def ask(
 
     An own GPU's unknown outcome goes on to the next, since it costs nobody money; a hosted provider's ends the pass.
     `before_call` hears who will be called, and how many calls of this pass have an unknown outcome by then.
+    One that is asked to stream has answered once its first event is there: whatever fails later is its caller's to see.
     """
     errors: list[ProviderError] = []
     attempts = unknown = 0
@@ -60,11 +74,24 @@ def ask(
         name = candidate.provider.name
         try:
             api_key = router.api_key(candidate)
-            with router.admitted(candidate, deadline_ms=deadline_ms):
+            with ExitStack() as held:
+                until_ms = question.stream_until_ms
+                has_begun = held.enter_context(
+                    router.admitted(candidate, deadline_ms=deadline_ms, stream_until_ms=until_ms)
+                )
                 before_call(candidate, unknown)
                 attempts += 1
-                left_s = (deadline_ms - clock.now_ms()) / 1000  # now, since reading and marking took their time
-                answer = router.call(candidate, question, api_key=api_key, deadline_s=left_s)
+                now = clock.now_ms()  # since reading and marking took their time
+                left_s = (deadline_ms - now) / 1000
+                if until_ms is None:
+                    answer = router.call(candidate, question, api_key=api_key, deadline_s=left_s)
+                    return Pass(answer, None, name, attempts, unknown, may_ask_again=False)
+                total_s = (until_ms - now) / 1000
+                stream = router.stream(candidate, question, api_key=api_key, begin_s=left_s, total_s=total_s)
+                held.callback(stream.close)
+                has_begun()
+                begun = Begun(stream, held.pop_all(), candidate.provider.timeout_s)
+                return Pass(None, None, name, attempts, unknown, may_ask_again=False, begun=begun)
         except ProviderError as error:
             told = {"provider": name, "error": type(error).__name__, "upstream_status": error.upstream_status}
             if isinstance(error, NOT_ASKED):
@@ -77,8 +104,6 @@ def ask(
                 break
             if error.may_be_billed and candidate.provider.queue != "gpu":
                 return Pass(None, error, name, attempts, unknown, may_ask_again=False)
-        else:
-            return Pass(answer, None, name, attempts, unknown, may_ask_again=False)
     error = _to_tell(errors)
     may_ask_again = error.retryable or isinstance(error, ProviderTimeout)
     return Pass(None, error, name, attempts, unknown, may_ask_again, _shortest_wait(errors))

@@ -41,7 +41,7 @@ def status(job: Job, result: bytes | None) -> bytes:
             "provider": job.served_by,
             "usage": Raw(job.usage.encode()) if job.usage else None,
             "callback": callback(job),
-            "resultUrl": result_url(job) if job.state == State.COMPLETED else None,
+            "resultUrl": result_url(job) if job.result_at else None,
             "result": Raw(_bare(result)) if result is not None and fits(result) else None,
             "chatResponse": Raw(_bare(result)) if result is not None and fits(result, times=2) else None,
             "responseStatus": failure_status(job),

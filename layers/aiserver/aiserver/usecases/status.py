@@ -68,6 +68,8 @@ class Status:
         """
         if job.state != State.COMPLETED:
             raise Conflict(f"Job {job.id} is {job.state} and has no result")
+        if job.result_at is None:
+            raise NotFound(f"Job {job.id} was answered by a stream, which is not kept")
         if documents.may_fit_inline(job):
             result = self._jobs.result(job)
             if result is None:

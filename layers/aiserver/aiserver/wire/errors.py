@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiserver.errors import AiServerError, Conflict, FieldError, InvalidRequest, ProviderError, ProviderTimeout
-from aiserver.wire import scan
+from aiserver.wire import scan, sse
 from aiserver.wire import text as json_text
 from aiserver.wire.render import Raw, render
 
@@ -31,6 +31,13 @@ def envelope(
             "error": {"message": message, "type": type, "code": code, "param": param},
         }
     )
+
+
+def event(error: AiServerError) -> bytes:
+    """The same as the last event of a stream that has begun: `data: {"error":{…},"responseStatus":{…}}`."""
+    text = body(error).decode()
+    told = {m.key: text[m.value_start : m.value_end] for m in json_text.members(text)}
+    return sse.event(f'{{"error":{told["error"]},"responseStatus":{told["responseStatus"]}}}'.encode())
 
 
 def headers(error: AiServerError) -> dict[str, str]:

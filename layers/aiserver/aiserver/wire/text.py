@@ -168,6 +168,13 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
     return "".join(pieces)
 
 
+def with_member(text: str, key: str, value: str) -> str:
+    """The text of an object with one more member at its end, whose value is the JSON text `value`."""
+    end = text.rindex("}")
+    comma = "," if members(text) else ""
+    return apply(text, [Edit(end, end, f"{comma}{json.dumps(key)}:{value}")])
+
+
 def replace_member(text: str, key: str, value: str) -> str:
     """The text with the string member `key` of its root object set to `value`; unchanged where it has none."""
     return apply(

@@ -1,0 +1,50 @@
+"""Server-sent events as bytes: where one ends, and what it says. Nothing is rebuilt.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+"""
+
+import re
+
+PING = b": ping\n\n"  # a comment, which every reader skips
+DONE = b"[DONE]"  # what OpenAI's protocol says last
+
+_LINE_END = rb"(?>\r\n|\n|\r)"
+_EVENT_END = re.compile(_LINE_END + _LINE_END)
+_LINES = re.compile(rb"\r\n|\n|\r")
+_LONGEST_END = 4  # \r\n\r\n
+
+
+class Splitter:
+    """Cuts a stream into whole events, however it arrives; what is no whole event yet is `rest`.
+
+    An event whose last line end is `\\r` is whole: a `\\n` that follows belongs to the next, where it means nothing.
+    """
+
+    def __init__(self) -> None:
+        self.rest = bytearray()
+        self._searched = 0
+
+    def events(self, piece: bytes) -> list[bytes]:
+        """The events that `piece` completes, with their line ends, byte for byte."""
+        self.rest += piece
+        found: list[bytes] = []
+        start = 0
+        for end in _EVENT_END.finditer(self.rest, self._searched):
+            found.append(bytes(self.rest[start : end.end()]))
+            start = end.end()
+        del self.rest[:start]
+        self._searched = max(0, len(self.rest) - _LONGEST_END + 1)
+        return found
+
+
+def data(event: bytes) -> bytes:
+    """What stands in the event's `data` lines, joined as a reader would; nothing for a comment."""
+    if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.find(b"\n") == len(event) - 2:
+        return event[6:-2]  # as nearly all are
+    lines = [line[5:].removeprefix(b" ") for line in _LINES.split(event) if line.startswith(b"data:")]
+    return b"\n".join(lines)
+
+
+def event(text: bytes) -> bytes:
+    """An event that says this JSON text, in one line: a line break can only be white space there."""
+    return b"data: " + text.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n\n"
