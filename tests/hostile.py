@@ -93,6 +93,16 @@ def answers(status: int, *lines: str, body: bytes = b"") -> Behaviour:
     return says(head(status, *lines, f"content-length: {len(body)}") + body)
 
 
+def then_hangs(*pieces: bytes) -> Behaviour:
+    """Answers that much, and keeps the connection."""
+
+    def behave(connection: Connection) -> None:
+        says(*pieces)(connection)
+        hangs(connection)
+
+    return behave
+
+
 def drips_handshake(count: int) -> Behaviour:
     """So many bytes, one by one, of a TLS record that a server could begin with; then the end."""
     record = bytes.fromhex("16 0303 4000 02 003ffc 0303") + bytes(count)

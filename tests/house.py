@@ -1,6 +1,6 @@
 """The use cases over fakes: one owner's house, with a provider that does as it is told."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from aiserver.providers.breaker import Breaker
 from aiserver.providers.provider import Provider
 from aiserver.replyto.replier import Delivery
 from aiserver.router import Router
+from aiserver.usecases.answer import Answer
 from aiserver.usecases.callbacks import Redelivery, SampleCallback
 from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.usecases.places import Places
@@ -23,6 +24,7 @@ from aiserver.wire import requests
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
 
 BODY = '{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+STREAMED = b'data: {"id":"1"}\n\ndata: [DONE]\n\n'
 ANSWER = UpstreamAnswer(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
 ME = Caller("me", "https://x.io")
 WORKER_MS = 900_000
@@ -35,18 +37,61 @@ CALLBACK_LEASE_MS = REPLY_MS + MARGIN_S * 1000
 
 
 @dataclass
-class FakeProtocol:
-    """router.ProviderProtocol: gives the scripted outcomes in order, then ANSWER."""
+class FakeTranslation:
+    """stream.Translation of which all has been said."""
+
+    usage: str | None = None
+    pieces: int = 0
+
+
+@dataclass
+class FakeStream:
+    """stream.Stream: gives what it is told to; a number is so many seconds in which nothing comes."""
 
     clock: FakeClock
-    outcomes: list[UpstreamAnswer | ProviderError] = field(default_factory=list[UpstreamAnswer | ProviderError])
+    given: list[bytes | ProviderError | float]
+    usage: str | None = None
+    pieces: int = 0
+    takes_s: float = 0
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    is_closed: bool = False
+
+    @property
+    def translation(self) -> FakeTranslation:
+        return FakeTranslation(self.usage, self.pieces)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for one in self.given:
+            self.clock.advance(self.takes_s)
+            if isinstance(one, ProviderError):
+                raise one
+            if isinstance(one, float):
+                self.clock.advance(one)
+            yield b"" if isinstance(one, float) else one
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@dataclass
+class FakeProtocol:
+    """router.ProviderProtocol: gives the scripted outcomes in order, then ANSWER, or STREAMED."""
+
+    clock: FakeClock
+    outcomes: list[UpstreamAnswer | ProviderError | FakeStream] = field(default_factory=list[Any])
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
     takes_s: float = 0
 
-    def call(self, provider: Provider, operation: str, body: bytes, **more: Any) -> UpstreamAnswer:
+    def call(self, provider: Provider, operation: str, body: bytes, **more: Any) -> Any:
+        return self._outcome(ANSWER, provider, operation, body, more)
+
+    def stream(self, provider: Provider, operation: str, body: bytes, **more: Any) -> Any:
+        return self._outcome(FakeStream(self.clock, [STREAMED]), provider, operation, body, more)
+
+    def _outcome(self, default: Any, provider: Provider, operation: str, body: bytes, more: dict[str, Any]) -> Any:
         self.calls.append((provider.name, {"operation": operation, "body": body, **more}))
         self.clock.advance(self.takes_s)
-        outcome = self.outcomes.pop(0) if self.outcomes else ANSWER
+        outcome = self.outcomes.pop(0) if self.outcomes else default
         if isinstance(outcome, ProviderError):
             raise outcome
         return outcome
@@ -95,6 +140,7 @@ class UseCases:
         breaker = Breaker(circuits, clock)
         self.router = Router(lambda: providers, {"openai": protocol}, secrets, clock, slots, breaker)
         self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
+        self.answer = Answer(jobs, self.router, clock, **common)
         self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
         self.sweep = Sweep(jobs, messages, clock, threads=1, **common)
         self.status = Status(jobs, clock, clock.advance)

@@ -388,5 +388,13 @@ def test_a_deployment_without_a_model_to_ask_or_a_key_is_told_in_a_line(product:
 def test_the_demo_shows_every_step_and_ends_well() -> None:
     shown = run("local.demo")
     assert shown.returncode == 0, shown.stderr
-    for told in ("SCRIPTED", "1. Ask now", "2. The same, streamed", "3. Ask later", "signature valid", "jobState Completed", "404 NotFound"):
+    for told in (
+        "SCRIPTED",
+        "1. Ask now",
+        "2. The same, streamed",
+        "3. Ask later",
+        "signature valid",
+        "jobState Completed",
+        "404 NotFound",
+    ):
         assert told in shown.stdout

@@ -41,16 +41,6 @@ LATE = b'{"error": {"message": "late", "code": 502}}'
 DATE = "Fri, 15 Jan 2027 08:00:30 GMT"  # 30 s after FakeClock's now
 
 
-def then_hangs(*pieces: bytes) -> Behaviour:
-    """Answers that much, and keeps the connection."""
-
-    def behave(connection: Connection) -> None:
-        hostile.says(*pieces)(connection)
-        hostile.hangs(connection)
-
-    return behave
-
-
 def greets(piece: bytes) -> Behaviour:
     """Speaks before it is asked."""
 
@@ -96,8 +86,8 @@ FAULTS = {
     "no TLS where TLS is spoken": Fault([greets(b"HTTP/1.1 200 OK\r\n\r\n")], ProviderUnavailable, tls="none"),
     "silence where TLS is spoken": Fault([hostile.hangs], ProviderUnavailable, tls="none", deadline_s=SHORT_S),
     "silence": late(hostile.hangs),
-    "half a head, and silence": late(then_hangs(b"HTTP/1.1 200 OK\r\nx: ")),
-    "a head, and silence": late(then_hangs(hostile.head(200, JSON, "content-length: 9"))),
+    "half a head, and silence": late(hostile.then_hangs(b"HTTP/1.1 200 OK\r\nx: ")),
+    "a head, and silence": late(hostile.then_hangs(hostile.head(200, JSON, "content-length: 9"))),
     "a head that drips": late(hostile.drips(200, head_bytes=1000)),
     "a body that drips": late(hostile.drips(200, body_bytes=1000)),
     "the end of the connection": billed([hostile.says()], ProviderTimeout),

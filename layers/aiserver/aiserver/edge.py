@@ -75,7 +75,8 @@ class Edge:
 def answer(event: Mapping[str, Any], context: Any, routes: Routes, edge: Edge) -> dict[str, Any]:
     """Serve one call of a REST API proxy integration by the route API Gateway has matched."""
     response = _served(event, context, routes, edge, lambda response: _whole(response, _request_id(event)))
-    return {**_head(response), "body": cast(bytes, response.body).decode(), "isBase64Encoded": False}
+    body = cast(bytes, response.body).decode(errors="replace")  # what a provider streams may be no UTF-8
+    return {**_head(response), "body": body, "isBase64Encoded": False}
 
 
 def stream(

@@ -55,17 +55,16 @@ class Breaker:
     def watched(self, name: str, *, deadline_ms: int) -> Generator[Callable[[], None]]:
         """Around one call: how it ends is what counts. Raises: ProviderCircuitOpen, where another call is the trial.
 
-        A call whose answer has begun, and may take long to end, goes well as soon as the function given here is called.
+        An answer that has begun may take long to end: a trial has gone well when the function given here is called.
         """
         trial = self._begin(name)
         started = self._clock.now_ms()
-        has_begun = False
 
         def begun() -> None:
-            nonlocal has_begun, trial
-            has_begun = True
-            self._went_well(name, trial)
-            trial = None
+            nonlocal trial
+            if trial:
+                self._went_well(name, trial)
+                trial = None
 
         try:
             yield begun
@@ -75,8 +74,7 @@ class Breaker:
             elif trial and error.upstream_status is not None:
                 self._went_well(name, trial)
             raise
-        if not has_begun:
-            self._went_well(name, trial)
+        self._went_well(name, trial)
 
     def _known_of(self, name: str) -> Circuit:
         now = self._clock.now_ms()

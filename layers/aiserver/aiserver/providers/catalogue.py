@@ -247,6 +247,7 @@ SELF_HOSTED = {
         "https://docs.vllm.ai/en/v0.32.0/serving/online_serving/",
         queue="gpu",
         operations=ALL_OPERATIONS,
+        streams_usage=True,
     ),
     "llama-cpp": Preset(
         "llama.cpp",

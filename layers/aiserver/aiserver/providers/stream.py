@@ -44,12 +44,13 @@ class Stream:
         self._name = name
         self._pieces = pieces
         self._events = self._translated()
-        self._first: bytes | None = None
+        self._first = b""
 
     def begin(self, is_late: Callable[[], bool]) -> None:
         """Wait for the first event, or until it is late. Raises: what iterating raises."""
+        self._first = next(self._events, b"")
         while not self._first and not is_late():
-            self._first = next(self._events)
+            self._first = next(self._events, b"")
 
     def __iter__(self) -> Generator[bytes]:
         if self._first:
@@ -67,6 +68,8 @@ class Stream:
             try:
                 for event in splitter.events(b"".join(pieces)):
                     told.append(self.translation.told(event))
+                    if self.translation.is_over:
+                        break
             except ProviderError:
                 if any(told):
                     yield b"".join(told)

@@ -24,8 +24,7 @@ log = logging.getLogger("aiserver.answer")
 
 @dataclass(frozen=True)
 class Answered:
-    """The provider's answer as it came, or event by event as it comes; who gave it after how many calls, and whether it
-    is told again."""
+    """The provider's answer, whole or event by event; who gave it after how many calls, and whether it is told again."""
 
     status: int
     headers: dict[str, str]

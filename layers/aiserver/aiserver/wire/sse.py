@@ -39,7 +39,7 @@ class Splitter:
 
 def data(event: bytes) -> bytes:
     """What stands in the event's `data` lines, joined as a reader would; nothing for a comment."""
-    if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.find(b"\n") == len(event) - 2:
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return event[6:-2]  # as nearly all are
     lines = [line[5:].removeprefix(b" ") for line in _LINES.split(event) if line.startswith(b"data:")]
     return b"\n".join(lines)

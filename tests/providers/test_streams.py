@@ -1,0 +1,372 @@
+"""What a provider streams, and how it ends: byte for byte, whole events at a time, a cut never taken for an end."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiserver.errors import (
+    ProviderAuth,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
+from aiserver.providers import stream as stream_module
+from aiserver.providers.openai import PATIENCE_MS
+from aiserver.providers.openai_events import OpenAiEvents
+from aiserver.providers.stream import Stream
+from aiserver.wire import errors as wire_errors
+from tests import hostile
+from tests.fakes import FakeClock
+from tests.providers.asking import provider
+from tests.providers.streaming import DONE, HEAD, QUESTION, chunk, framed, heard, opened, said, streams
+
+TEXT = [chunk("Grüße "), chunk("語"), chunk("😀"), chunk(finish="stop")]
+WHOLE = b"".join(TEXT) + DONE
+ODD = (
+    b": a comment\r\n\r\n"
+    b'event: chunk\r\nid: 7\r\ndata: {"choices":[{"delta":\r\ndata: {"content":"a"}}]}\r\n\r\n'
+    b'data:{"choices":[{"delta":{"content":"b"},"finish_reason":"stop"}]}\n\n'
+    b"retry: 5\n\n" + DONE
+)
+
+
+def fed(pieces: list[bytes]) -> Stream:
+    """A stream of pieces that come one by one, without a network."""
+    events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    return Stream("p", {}, ([piece] for piece in pieces), events)
+
+
+# --- what passes ---
+
+
+@pytest.mark.parametrize("body", [WHOLE, ODD, WHOLE.replace(b"\n", b"\r\n"), WHOLE.replace(b"\n", b"\r")])
+def test_every_event_passes_byte_for_byte(body: bytes) -> None:
+    assert said(streams(body)) == (body, None)
+
+
+def test_an_answer_passes_byte_for_byte_wherever_it_is_cut_into_pieces() -> None:
+    for body in (WHOLE, ODD):
+        for at in range(len(body) + 1):
+            came = list(fed([body[:at], body[at:]]))
+            assert b"".join(came) == body, at
+
+
+@given(st.lists(st.integers(0, len(WHOLE)), max_size=6), st.integers(0, len(WHOLE) - 1))
+@settings(max_examples=200)
+def test_a_cut_is_told_wherever_it_is_and_nothing_of_the_event_it_cuts_has_come(cuts: list[int], end: int) -> None:
+    at = sorted({0, *(cut for cut in cuts if cut < end), end})
+    pieces = [WHOLE[a:b] for a, b in itertools.pairwise(at)]
+    came, error = heard(fed(pieces))
+    whole_events = WHOLE[: WHOLE.rfind(b"\n\n", 0, end) + 2] if b"\n\n" in WHOLE[:end] else b""
+    if WHOLE[:end].rstrip(b"\n").endswith(b"[DONE]") and end >= len(WHOLE) - 2:  # all but line ends has come
+        assert (came.rstrip(b"\n"), error) == (WHOLE.rstrip(b"\n"), None)
+    elif end == len(WHOLE) - len(DONE):  # the answer is whole, though nobody says so
+        assert (came, error) == (whole_events, None)
+    else:
+        assert came == whole_events
+        assert isinstance(error, ProviderTimeout)
+        assert error.may_be_billed
+
+
+@pytest.mark.parametrize("at", [1, len(TEXT[0]) - 1, len(TEXT[0]), len(TEXT[0]) + 90, len(b"".join(TEXT))])
+def test_a_connection_that_is_cut_is_told_even_after_the_last_word(at: int) -> None:
+    came, error = said(streams(WHOLE[:at], end=b""))
+    assert came == WHOLE[: WHOLE.rfind(b"\n\n", 0, at) + 2 if b"\n\n" in WHOLE[:at] else 0]
+    assert type(error) is ProviderTimeout
+
+
+def test_a_connection_that_is_cut_after_the_end_was_told_has_ended_well() -> None:
+    assert said(streams(WHOLE, end=b"")) == (WHOLE, None)
+
+
+def test_what_comes_after_the_end_was_told_is_no_part_of_it() -> None:
+    assert said(streams(WHOLE, chunk("more"))) == (WHOLE, None)
+
+
+def test_a_megabyte_in_one_event_passes() -> None:
+    large = chunk("x" * 1024 * 1024)
+    assert said(streams(large[:1000], large[1000:], chunk(finish="stop"), DONE))[0].startswith(large)
+
+
+def test_an_event_without_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", 100_000)
+    came, error = said(hostile.floods(HEAD + framed(TEXT[0]), framed(b"data: " + b"x" * 1000)))
+    assert came == TEXT[0]
+    assert error is not None
+    assert "too large" in error.message
+
+
+@pytest.mark.parametrize(
+    "type_", ["content-type: text/event-stream; charset=utf-8", "content-type: text/plain", "x: y"]
+)
+def test_a_stream_is_one_whatever_it_is_called_but_json(type_: str) -> None:
+    body = framed(WHOLE) + b"0\r\n\r\n"
+    assert said(hostile.says(hostile.head(200, type_, "transfer-encoding: chunked") + body)) == (WHOLE, None)
+
+
+def test_a_connection_whose_stream_has_ended_serves_the_next() -> None:
+    again: list[int] = []
+
+    def twice(connection: hostile.Connection) -> None:
+        for _ in range(2):
+            connection.take_request()
+            connection.socket.sendall(HEAD + framed(WHOLE) + b"0\r\n\r\n")
+            again.append(1)
+
+    with hostile.receiver(twice) as server:
+        asked = provider(f"http://127.0.0.1:{server.port}/v1")
+        from aiserver.providers.openai import OpenAi, client
+
+        with client() as http:
+            for _ in range(2):
+                stream = OpenAi(http, FakeClock()).stream(
+                    asked, "chat.completions", QUESTION, api_key="k", model_is_configured=True, begin_s=5, total_s=5
+                )
+                assert heard(stream) == (WHOLE, None)
+                stream.close()
+        assert server.connections == 1
+
+
+# --- before the first event: what any answer means ---
+
+
+def error_event(**error: object) -> bytes:
+    return f"data: {json.dumps({'error': {'message': 'no', **error}})}\n\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "means", "status"),
+    [
+        (
+            hostile.answers(429, "content-type: application/json", body=b'{"error":{"message":"slow"}}'),
+            ProviderRateLimited,
+            429,
+        ),
+        (
+            hostile.answers(401, "content-type: application/json", body=b'{"error":{"message":"sk-1"}}'),
+            ProviderAuth,
+            502,
+        ),
+        (hostile.answers(503, "content-type: text/html", body=b"<html>"), ProviderUnavailable, 503),
+        (
+            hostile.answers(400, "content-type: application/json", body=b'{"error":{"message":"bad"}}'),
+            ProviderRejected,
+            400,
+        ),
+        (hostile.answers(200, "content-type: application/json", body=b'{"choices":[{}]}'), ProviderError, 502),
+        (
+            hostile.answers(200, "content-type: application/json", body=b'{"error":{"message":"late"}}'),
+            ProviderError,
+            502,
+        ),
+        (streams(error_event()), ProviderError, 502),
+        (streams(error_event(code=429)), ProviderRateLimited, 429),
+        (streams(error_event(code=400)), ProviderRejected, 400),
+        (streams(error_event(code=401)), ProviderAuth, 502),
+        (streams(error_event(code=503)), ProviderUnavailable, 503),
+        (streams(error_event(code="insufficient_quota")), ProviderAuth, 502),
+        (streams(b'event: error\ndata: {"error": "as a string"}\n\n'), ProviderError, 502),
+        (streams(), ProviderTimeout, 504),
+        (streams(end=b""), ProviderTimeout, 504),
+        (streams(b'data: {"choi', end=b""), ProviderTimeout, 504),
+        (hostile.says(), ProviderTimeout, 504),
+    ],
+)
+def test_before_the_first_event_a_failure_has_its_true_status(
+    behaviour: hostile.Behaviour, means: type[ProviderError], status: int
+) -> None:
+    came, error = said(behaviour)
+    assert (came, type(error)) == (b"", means)
+    assert error is not None
+    assert error.status == status
+
+
+def test_an_error_in_place_of_the_first_event_costs_nothing_so_that_another_may_be_asked() -> None:
+    _, error = said(streams(error_event(code=503)))
+    assert error is not None
+    assert not error.may_be_billed
+    assert error.retryable
+
+
+# --- after it ---
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ({"code": 500, "type": "server_error"}, {"message": "no", "code": 500, "type": "server_error"}),
+        ({"code": None}, {"message": "no", "code": None}),
+        ({"code": 401}, {"message": "The provider refused the gateway's own account or configuration"}),
+    ],
+)
+def test_an_error_within_a_stream_ends_it_in_the_provider_s_words_unless_they_are_about_our_key(
+    error: dict[str, object], told: dict[str, object]
+) -> None:
+    came, failed = said(streams(TEXT[0], error_event(**error), TEXT[1]))
+    assert came == TEXT[0]
+    assert failed is not None
+    assert failed.may_be_billed
+    event = wire_errors.event(failed)
+    assert event.startswith(b'data: {"error":{')
+    assert event.endswith(b"}\n\n")
+    said_error = json.loads(event[6:])
+    assert set(said_error) == {"error", "responseStatus"}
+    assert said_error["error"].items() >= told.items()
+
+
+@pytest.mark.parametrize("nothing", ["null", "{}", "false", '""'])
+def test_a_member_that_says_there_is_no_error_is_none(nothing: str) -> None:
+    event = TEXT[0].replace(b'{"id"', b'{"error": %s, "id"' % nothing.encode())
+    assert said(streams(event, *TEXT[1:], DONE)) == (event + b"".join(TEXT[1:]) + DONE, None)
+
+
+def test_words_about_an_error_are_no_error() -> None:
+    event = chunk('they said {"error": {"message": "x"}} and "finish_reason": "stop", "usage": {"a": 1}')
+    came, error = said(streams(event))
+    assert came == event
+    assert type(error) is ProviderTimeout
+
+
+# --- usage ---
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+USAGE_EVENT = chunk(choices=[], usage=USAGE)
+
+
+def test_usage_is_kept_where_it_is_told_and_passes_where_it_was_not_asked_for_by_us() -> None:
+    with (
+        hostile.receiver(streams(*TEXT, USAGE_EVENT, DONE)) as server,
+        opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
+    ):
+        assert heard(stream) == (b"".join(TEXT) + USAGE_EVENT + DONE, None)
+        assert json.loads(stream.translation.usage or "") == USAGE
+    assert server.requests[0].endswith(QUESTION.decode())
+
+
+def test_usage_that_comes_with_the_last_word_is_kept_and_passes() -> None:
+    last = chunk(finish="stop", usage=USAGE)
+    with (
+        hostile.receiver(streams(TEXT[0], last, DONE)) as server,
+        opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm")) as stream,
+    ):
+        assert heard(stream) == (TEXT[0] + last + DONE, None)
+        assert json.loads(stream.translation.usage or "") == USAGE
+
+
+@pytest.mark.parametrize(
+    ("sent", "asked", "shown"),
+    [
+        (QUESTION, {"include_usage": True}, False),
+        (QUESTION[:-1] + b',"stream_options":{"include_usage":true}}', {"include_usage": True}, True),
+        (QUESTION[:-1] + b',"stream_options":{"include_usage": false,"x":1}}', {"include_usage": True, "x": 1}, False),
+        (QUESTION[:-1] + b',"stream_options":null}', {"include_usage": True}, False),
+    ],
+)
+def test_usage_is_asked_of_a_server_that_takes_it_and_shown_to_a_caller_who_asked(
+    sent: bytes, asked: dict[str, object], shown: bool
+) -> None:
+    first = chunk(choices=[], prompt_filter_results=[])  # of Azure: no choices, and no usage
+    with (
+        hostile.receiver(streams(first, *TEXT, USAGE_EVENT, DONE)) as server,
+        opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm"), body=sent) as stream,
+    ):
+        came, error = heard(stream)
+        assert error is None
+        assert came == first + b"".join(TEXT) + (USAGE_EVENT if shown else b"") + DONE
+        assert json.loads(stream.translation.usage or "") == USAGE
+    body = json.loads(server.requests[0].partition("\r\n\r\n")[2])
+    assert body.pop("stream_options") == asked
+    assert body == {k: v for k, v in json.loads(sent).items() if k != "stream_options"}
+
+
+def test_what_is_known_of_an_answer_that_breaks_off_is_how_many_pieces_came() -> None:
+    with (
+        hostile.receiver(streams(chunk(""), *TEXT[:3], end=b"")) as server,
+        opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
+    ):
+        heard(stream)
+        assert (stream.translation.usage, stream.translation.pieces) == (None, 3)
+
+
+# --- responses ---
+
+
+def responses(*types: str) -> list[bytes]:
+    told = {"id": "r", "usage": {"input_tokens": 1, "output_tokens": 2}}
+    events = [
+        {"type": type_, "delta": "hi"} if "delta" in type_ else {"type": type_, "response": told} for type_ in types
+    ]
+    return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events]
+
+
+@pytest.mark.parametrize("last", ["response.completed", "response.incomplete", "response.failed"])
+def test_a_response_ends_with_its_own_last_event(last: str) -> None:
+    events = responses("response.created", "response.output_text.delta", last)
+    with (
+        hostile.receiver(streams(*events)) as server,
+        opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="openai"), "responses") as stream,
+    ):
+        assert heard(stream) == (b"".join(events), None)
+        assert json.loads(stream.translation.usage or "") == {"input_tokens": 1, "output_tokens": 2}
+        assert stream.translation.pieces == 1
+    assert "stream_options" not in server.requests[0]
+
+
+def test_a_response_that_just_ends_has_broken_off() -> None:
+    events = responses("response.created", "response.output_text.delta")
+    came, error = said(streams(*events), operation="responses")
+    assert came == b"".join(events)
+    assert type(error) is ProviderTimeout
+
+
+# --- time ---
+
+
+def test_a_stream_that_has_begun_but_says_nothing_is_handed_on_when_patience_ends() -> None:
+    class Hasty(FakeClock):
+        def now_ms(self) -> int:
+            self.now += PATIENCE_MS
+            return self.now
+
+    with (
+        hostile.receiver(hostile.then_hangs(HEAD)) as server,
+        opened(provider(f"http://127.0.0.1:{server.port}/v1"), clock=Hasty()) as stream,
+    ):
+        assert next(iter(stream)) == b""
+
+
+def test_a_stream_that_does_not_end_in_time_is_ended() -> None:
+    with (
+        hostile.receiver(hostile.then_hangs(HEAD + framed(TEXT[0]))) as server,
+        opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=0.2) as stream,
+    ):
+        came, error = heard(stream)
+    assert came == TEXT[0]
+    assert type(error) is ProviderTimeout
+
+
+def test_a_head_that_does_not_come_in_time_is_not_waited_for() -> None:
+    with (
+        hostile.receiver(hostile.hangs) as server,
+        pytest.raises(ProviderTimeout),
+        opened(provider(f"http://127.0.0.1:{server.port}/v1"), begin_s=0.2),
+    ):
+        pass
+
+
+def test_whoever_closes_a_stream_ends_the_provider_s_call() -> None:
+    left: list[bool] = []
+
+    def waits(connection: hostile.Connection) -> None:
+        connection.take_request()
+        connection.socket.sendall(HEAD + framed(TEXT[0]))
+        left.append(connection.socket.recv(1) == b"")
+
+    with hostile.receiver(waits) as server, opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream:
+        assert next(iter(stream)) == TEXT[0]
+    assert left == [True]
