@@ -89,9 +89,13 @@ class Cloud:
         """Run the function `name` (chat, worker, …) once. Raises: FunctionFailed, KeyError."""
         return self._pools[name].invoke(event)
 
+    def function(self, name: str) -> Deployed:
+        """The function `name` as the stack has it. Raises: KeyError."""
+        return self._pools[name].function
+
     def sandboxes(self, name: str, *, timeout_s: int) -> Pool:
         """Sandboxes of the function `name` with another time limit, beside those that serve; closed with the cloud."""
-        return self._pool(replace(self._pools[name].function, timeout_s=timeout_s))
+        return self._pool(replace(self.function(name), timeout_s=timeout_s))
 
     def paused(self, queue_arn: str) -> AbstractContextManager[None]:
         """While the block lasts, no function is given messages of this queue. Raises: KeyError."""
