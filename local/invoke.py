@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from local.cloud import Cloud
 from local.ministack import CloudFailed
+from local.reply import HEAD_ENDS
 from local.runtime_api import FunctionFailed
 from local.seed import Seeded
 from local.template import REPOSITORY
@@ -33,13 +34,20 @@ def main(arguments: list[str]) -> int:
             if name not in cloud.function_names:
                 raise WrongEvent(f"there is no function {name}, only {', '.join(cloud.function_names)}")
             event = with_key(event, cloud.seeded)
-            print(json.dumps(json.loads(cloud.invoke(name, json.dumps(event).encode())), indent=2, ensure_ascii=False))
+            answer = shown(cloud.invoke(name, json.dumps(event).encode()))
+            print(json.dumps(answer, indent=2, ensure_ascii=False))
     except (WrongEvent, CloudFailed, FunctionFailed) as failed:
         print(f"invoke: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def shown(answer: bytes) -> Any:
+    """What a function answered; of one that streams, its head with all of the body in it."""
+    head, end, body = answer.partition(HEAD_ENDS)
+    return {**json.loads(head), "body": body.decode(errors="replace")} if end else json.loads(answer)
 
 
 def read_event(arguments: list[str], events: Path = EVENTS) -> tuple[str, dict[str, Any]]:

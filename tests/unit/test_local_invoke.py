@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from local.invoke import EXAMPLE_KEY_ID, with_key
+from local.invoke import EXAMPLE_KEY_ID, shown, with_key
 from local.seed import new_keys
 from tests.moto_stack import event, example_key
 
@@ -23,3 +23,8 @@ def test_two_owners_get_keys_of_their_own() -> None:
     assert seeded.api_key.startswith(f"ak-{seeded.key_id}")
     assert seeded.other_api_key != seeded.api_key
     assert seeded.records[1].webhook_secret != seeded.webhook_secret
+
+
+def test_what_a_function_streamed_is_shown_as_one_answer() -> None:
+    assert shown(b'{"statusCode": 200}' + bytes(8) + b"data: 1\n\n") == {"statusCode": 200, "body": "data: 1\n\n"}
+    assert shown(b'{"statusCode": 204, "body": ""}') == {"statusCode": 204, "body": ""}

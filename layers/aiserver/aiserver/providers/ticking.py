@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TypeVar, cast
 
-TICK_S = 1.0
+TICK_S = 0.5
 AHEAD = 16  # items that are read before any is taken: what a slow caller leaves lying is not held here
 
 Item = TypeVar("Item")
