@@ -24,7 +24,7 @@ log = logging.getLogger("aiserver.answer")
 
 @dataclass(frozen=True)
 class Answered:
-    """The provider's answer, whole or event by event; who gave it after how many calls, and whether it is told again."""
+    """The provider's answer, whole or event by event; who gave it after how many calls, and whether it is repeated."""
 
     status: int
     headers: dict[str, str]
