@@ -11,8 +11,9 @@ GUARD = Path(__file__).parent / "guard"
 # Run by its path: a system's Python may have imported a sitecustomize of its own (Debian's and Ubuntu's do).
 runpy.run_path(str(GUARD / "sitecustomize.py"))
 
+DEVELOPERS = ("AWS_", "OPENAI_", "OLLAMA_", "LANGCHAIN_", "LANGSMITH_")
 for name in list(os.environ):
-    if name.startswith(("AWS_", "OPENAI_", "OLLAMA_")) or name in ("PROVIDERS", "STATE_DIR", "STRICT_CALLBACKS"):
+    if name.startswith(DEVELOPERS) or name in ("PROVIDERS", "STATE_DIR", "STRICT_CALLBACKS"):
         del os.environ[name]
 os.environ["PYTHONPATH"] = str(GUARD)  # children install the guard, too
 
