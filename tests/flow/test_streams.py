@@ -18,6 +18,7 @@ from tests.flow.stream_clients import ASKED, CLIENTS, MODEL, PATIENCE_S, STREAME
 
 DONE = b"data: [DONE]\n\n"
 ERROR = b'data: {"error":{"message":"The model has failed","type":"server_error","code":null,"param":null}}\n\n'
+COMMENT = b": the model is being loaded\n\n"
 PIECES = 64
 PIECE_S = 0.02
 
@@ -164,8 +165,8 @@ def test_a_client_is_told_of_a_failure_before_the_first_word_by_the_status(clien
 @pytest.mark.usefixtures("closed_circuit")
 @pytest.mark.parametrize(
     ("pieces", "status"),
-    [([ERROR], 502), ([GRUESSE[:20]], 504), ([], 504)],
-    ids=["an error", "half an event", "nothing"],
+    [([ERROR], 502), ([COMMENT, ERROR], 502), ([COMMENT], 504), ([GRUESSE[:20]], 504), ([], 504)],
+    ids=["an error", "an error after a comment", "a comment", "half an event", "nothing"],
 )
 def test_a_stream_that_fails_before_its_first_event_is_an_error_in_json(
     pieces: Iterable[bytes], status: int, product: Product

@@ -47,10 +47,15 @@ class Stream:
         self._first = b""
 
     def begin(self, is_late: Callable[[], bool]) -> None:
-        """Wait for the first event, or until it is late. Raises: what iterating raises."""
-        self._first = next(self._events, b"")
-        while not self._first and not is_late():
-            self._first = next(self._events, b"")
+        """Wait for the first event that says something, as a comment does not, or until it is late.
+
+        Raises: what iterating raises.
+        """
+        while not sse.data(self._first) and not is_late():
+            came = next(self._events, None)
+            if came is None:
+                break
+            self._first += came
 
     def __iter__(self) -> Generator[bytes]:
         if self._first:

@@ -10,6 +10,7 @@ DONE = b"[DONE]"  # what OpenAI's protocol says last
 
 _LINE_END = rb"(?>\r\n|\n|\r)"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
+_HALF = re.compile(rb"\n\r$")
 _LINES = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = 4  # \r\n\r\n
 
@@ -17,7 +18,7 @@ _LONGEST_END = 4  # \r\n\r\n
 class Splitter:
     """Cuts a stream into whole events, however it arrives; what is no whole event yet is `rest`.
 
-    An event whose last line end is `\\r` is whole: a `\\n` that follows belongs to the next, where it means nothing.
+    A last line end of `\\r` alone may be half of one: whether it is, the next byte tells, or the line end before it.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,8 @@ class Splitter:
         found: list[bytes] = []
         start = 0
         for end in _EVENT_END.finditer(self.rest, self._searched):
+            if end.end() == len(self.rest) and _HALF.search(end[0]):
+                break
             found.append(bytes(self.rest[start : end.end()]))
             start = end.end()
         del self.rest[:start]
