@@ -128,7 +128,7 @@ BROKEN = {
     "cut inside an event": Broken((GRUESSE, HOLD[: HOLD.index(b"dich")]), "Grüße"),
     "cut inside a letter": Broken((HOLD, GRUESSE[: GRUESSE.index("ß".encode()) + 1]), " an dich"),
     "cut inside the CRLF of a line": Broken((LAST, LAST[:-3]), " an"),
-    "cut inside the CRLF of an event": Broken((LAST, LAST[:-1]), " an an"),
+    "cut inside the CRLF of an event": Broken((LAST, LAST[:-1]), " an"),
     "cut after its last word": Broken((GRUESSE, STOP), "Grüße"),
     "ended between two events": Broken((GRUESSE, HOLD), "Grüße an dich", is_cut=False),
     "ended inside an event": Broken((GRUESSE, HOLD[:-2]), "Grüße", is_cut=False),

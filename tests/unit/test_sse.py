@@ -83,3 +83,10 @@ def test_a_megabyte_in_pieces_is_searched_once() -> None:
     event = b"data: " + b"x" * 1024 * 1024 + b"\n\n"
     pieces = [event[at : at + 1024] for at in range(0, len(event), 1024)]
     assert split(*pieces) == ([event], b"")
+
+
+def test_an_event_whose_last_line_end_is_cut_is_not_whole_yet() -> None:
+    """Else what follows would stand behind half a line end, where simple readers do not look."""
+    assert split(b"data: 1\r\n\r") == ([], b"data: 1\r\n\r")
+    assert split(b"data: 1\r\n\r", b"\n") == ([b"data: 1\r\n\r\n"], b"")
+    assert split(b"data: 1\r\r") == ([b"data: 1\r\r"], b"")

@@ -10,7 +10,6 @@ DONE = b"[DONE]"  # what OpenAI's protocol says last
 
 _LINE_END = rb"(?>\r\n|\n|\r)"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
-_HALF = re.compile(rb"\n\r$")
 _LINES = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = 4  # \r\n\r\n
 
@@ -31,7 +30,7 @@ class Splitter:
         found: list[bytes] = []
         start = 0
         for end in _EVENT_END.finditer(self.rest, self._searched):
-            if end.end() == len(self.rest) and _HALF.search(end[0]):
+            if end.end() == len(self.rest) and end[0].endswith(b"\n\r"):
                 break
             found.append(bytes(self.rest[start : end.end()]))
             start = end.end()
@@ -44,8 +43,8 @@ def data(event: bytes) -> bytes:
     """What stands in the event's `data` lines, joined as a reader would; nothing for a comment."""
     if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return event[6:-2]  # as nearly all are
-    lines = [line[5:].removeprefix(b" ") for line in _LINES.split(event) if line.startswith(b"data:")]
-    return b"\n".join(lines)
+    fields = [line.partition(b":") for line in _LINES.split(event)]
+    return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == b"data")
 
 
 def event(text: bytes) -> bytes:
