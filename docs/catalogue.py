@@ -22,8 +22,8 @@ def main(arguments: list[str]) -> int:
 
 def rows(presets: Iterable[tuple[str, Preset]]) -> str:
     """A row for each preset."""
-    head = "| preset | | `base_url` | key in | operations | lists models | queue |"
-    return "\n".join([head, "|---" * 7 + "|", *(_row(name, row) for name, row in presets)])
+    head = "| preset | | `base_url` | key in | operations | lists models | asked for a stream's usage | queue |"
+    return "\n".join([head, "|---" * 8 + "|", *(_row(name, row) for name, row in presets)])
 
 
 def quirks() -> str:
@@ -33,8 +33,9 @@ def quirks() -> str:
 
 
 def _kind(source: str) -> str:
-    """What a source is called: a thread on GitHub is what somebody met there, and no vendor's promise."""
-    return "by others' reports" if re.search(r"/(issues|pull|discussions)/\d+$", source) else "source"
+    """What a source is called: a thread is what somebody met there, and no vendor's promise."""
+    is_thread = re.search(r"/(issues|pull|discussions)/\d+$|^https://discuss\.", source)
+    return "by others' reports" if is_thread else "source"
 
 
 def _row(name: str, row: Preset) -> str:
@@ -46,6 +47,7 @@ def _row(name: str, row: Preset) -> str:
         f"`{row.auth_header}`",
         operations,
         "yes" if row.lists_models else "no",
+        f"yes ([{_kind(row.stream_usage)}]({row.stream_usage}))" if row.stream_usage else "no",
         row.queue,
     ]
     return f"| {' | '.join(cells)} |"

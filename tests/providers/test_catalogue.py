@@ -1,12 +1,20 @@
 """What a provider has by its preset, and that each row of the catalogue is whole."""
 
+import json
 import re
+from contextlib import closing
 
 import pytest
 from pydantic import ValidationError
 
 from aiserver.providers.catalogue import CATALOGUE, UNKNOWN
+from aiserver.providers.openai import OpenAi, client
 from aiserver.providers.provider import Provider
+from local.scripted import ScriptedProvider
+from tests.fakes import FakeClock
+
+QUESTION = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true%s}'
+ASKS = b',"stream_options":{"include_usage":true}'
 
 
 def provider(**more: object) -> Provider:
@@ -49,4 +57,43 @@ def test_a_preset_that_nobody_knows_means_nothing() -> None:
 def test_every_fact_of_the_catalogue_names_its_source() -> None:
     rows = CATALOGUE.values()
     sources = [row.source for row in rows] + [fact.source for row in rows for fact in (*row.refusals, *row.quirks)]
+    sources += [row.stream_usage for row in rows if row.stream_usage]
     assert all(re.fullmatch(r"https://[\w.-]+/\S*", source) for source in sources)
+
+
+def streamed(asked: Provider, body: bytes) -> tuple[bytes, str | None]:
+    """What a caller gets of a streamed chat, and what is known of its usage."""
+    with client() as http:
+        stream = OpenAi(http, FakeClock()).stream(
+            asked, "chat.completions", body, api_key=None, model_is_configured=True, begin_s=5, total_s=5
+        )
+        with closing(stream):
+            return b"".join(stream), stream.translation.usage
+
+
+@pytest.mark.parametrize("preset", ["", *CATALOGUE])
+def test_a_stream_is_asked_for_its_usage_only_where_the_preset_says_that_it_may_be(
+    preset: str, upstream: ScriptedProvider
+) -> None:
+    made = provider(preset=preset, base_url=upstream.base_url)
+    shown, usage = streamed(made, QUESTION % b"")
+    (asked,) = upstream.requests
+    if made.row.stream_usage:
+        assert json.loads(asked.body)["stream_options"] == {"include_usage": True}
+        assert json.loads(usage or "{}")["total_tokens"] > 0
+    else:
+        assert (asked.body, usage) == (QUESTION % b"", None)
+    assert b'"usage"' not in shown
+
+
+@pytest.mark.parametrize("preset", ["", "vllm", "mistral"])
+def test_a_caller_who_asks_for_the_usage_of_a_stream_is_shown_it(preset: str, upstream: ScriptedProvider) -> None:
+    shown, usage = streamed(provider(preset=preset, base_url=upstream.base_url), QUESTION % ASKS)
+    (asked,) = upstream.requests
+    assert asked.body == QUESTION % ASKS
+    assert json.loads(usage or "{}")["total_tokens"] > 0
+    assert b'"choices": [], "usage": {' in shown
+
+
+def test_a_server_that_refuses_to_be_asked_or_tells_unasked_is_not_asked() -> None:
+    assert not any(CATALOGUE[name].stream_usage for name in ("mistral", "azure", "gemini", "fireworks", "openrouter"))

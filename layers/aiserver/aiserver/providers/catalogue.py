@@ -44,7 +44,8 @@ class Preset:
 
     `auth_header` carries the key: as `Bearer …` if it is `authorization`, bare in any other.
     `lists_models` is whether `GET {base_url}/models` tells, for free, what may be asked for; `id_prefix` is what its
-    ids carry besides.
+    ids carry besides. `stream_usage` is where it is written that it takes `stream_options.include_usage`; empty where
+    nobody says so, or where that would bring nothing: then a stream is not asked for its usage.
     """
 
     title: str
@@ -55,7 +56,7 @@ class Preset:
     operations: tuple[Operation, ...] = CHAT_AND_EMBEDDINGS
     lists_models: bool = True
     id_prefix: str = ""
-    streams_usage: bool = False
+    stream_usage: str = ""
     refusals: tuple[Refusal, ...] = ()
     quirks: tuple[Quirk, ...] = ()
 
@@ -75,6 +76,7 @@ HOSTED = {
         "https://api.openai.com/v1",
         "https://platform.openai.com/docs/api-reference",
         operations=ALL_OPERATIONS,
+        stream_usage="https://github.com/openai/openai-python/blob/main/src/openai/types/chat/chat_completion_stream_options_param.py",
     ),
     "azure": Preset(
         "Azure OpenAI (v1)",
@@ -91,6 +93,10 @@ HOSTED = {
             Quirk(
                 "With a key it lists all models that the resource could have, not what is deployed.",
                 "https://learn.microsoft.com/rest/api/azureopenai/models/list",
+            ),
+            Quirk(
+                "Mistral's models there refuse `stream_options.include_usage` (422), so none is asked for it.",
+                "https://github.com/BerriAI/litellm/issues/11696",
             ),
         ),
     ),
@@ -112,6 +118,7 @@ HOSTED = {
         "https://bedrock-mantle.{region}.api.aws/v1",
         "https://docs.aws.amazon.com/bedrock/latest/userguide/models-get-info.md",
         operations=CHAT_AND_RESPONSES,
+        stream_usage="https://github.com/maximhq/bifrost/issues/7065",
         quirks=(
             Quirk(
                 "Some models are served below `/openai/v1` instead, and refused on this route.",
@@ -124,10 +131,15 @@ HOSTED = {
         "https://api.deepseek.com",
         "https://api-docs.deepseek.com/",
         operations=CHAT,
+        stream_usage="https://api-docs.deepseek.com/api/create-chat-completion",
         quirks=(
             Quirk(
                 "Sends empty lines while a request waits, and hangs up when it has not begun after 10 minutes.",
                 "https://api-docs.deepseek.com/quick_start/rate_limit",
+            ),
+            Quirk(
+                "A stream's usage comes with the last piece of the answer, not after it.",
+                "https://api-docs.deepseek.com/api/create-chat-completion",
             ),
         ),
     ),
@@ -169,6 +181,10 @@ HOSTED = {
                 "A key that is not valid, or a region that is not served, is a 400.",
                 "https://github.com/FoundationAgents/OpenManus/issues/803",
             ),
+            Quirk(
+                "A stream tells its usage in the last chunk, unasked.",
+                "https://discuss.ai.google.dev/t/gemini-openai-compatibility-does-it-support-the-stream-options-parameter/92785",
+            ),
         ),
     ),
     "groq": Preset(
@@ -176,6 +192,7 @@ HOSTED = {
         "https://api.groq.com/openai/v1",
         "https://console.groq.com/docs/openai",
         operations=CHAT_AND_RESPONSES,
+        stream_usage="https://github.com/withceleste/celeste-python/pull/351",
         quirks=(
             Quirk(
                 "Refuses `logprobs`, `logit_bias`, `top_logprobs`, `messages[].name` and an `n` over 1 (400).",
@@ -216,12 +233,17 @@ HOSTED = {
                 "Lists models that write text only, so none for embeddings.",
                 "https://openrouter.ai/docs/models",
             ),
+            Quirk(
+                "A stream tells its usage in the last message, asked or not.",
+                "https://openrouter.ai/docs/use-cases/usage-accounting",
+            ),
         ),
     ),
     "together": Preset(
         "Together AI",
         "https://api.together.ai/v1",
         "https://docs.together.ai/docs/inference/openai-compatibility",
+        stream_usage="https://github.com/vercel/ai/pull/17986",
         quirks=(Quirk("Lists its models as a bare array.", "https://docs.together.ai/reference/models"),),
     ),
     "xai": Preset(
@@ -229,6 +251,7 @@ HOSTED = {
         "https://api.x.ai/v1",
         "https://docs.x.ai/developers/model-capabilities/text/comparison.md",
         operations=CHAT_AND_RESPONSES,
+        stream_usage="https://github.com/tensorzero/tensorzero/pull/1761",
         refusals=(Refusal(400, "Incorrect API key provided", "https://github.com/continuedev/continue/issues/10778"),),
         quirks=(
             Quirk("A key that is not valid is a 400.", "https://docs.x.ai/developers/debugging"),
@@ -247,7 +270,7 @@ SELF_HOSTED = {
         "https://docs.vllm.ai/en/v0.32.0/serving/online_serving/",
         queue="gpu",
         operations=ALL_OPERATIONS,
-        streams_usage=True,
+        stream_usage="https://github.com/vllm-project/vllm/blob/main/vllm/entrypoints/openai/engine/protocol.py",
     ),
     "llama-cpp": Preset(
         "llama.cpp",
@@ -255,6 +278,7 @@ SELF_HOSTED = {
         "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
         queue="gpu",
         operations=CHAT_AND_RESPONSES,
+        stream_usage="https://github.com/ggml-org/llama.cpp/pull/16052",
         quirks=(
             Quirk(
                 "Answers 501 to embeddings unless it was started with `--embeddings`, for a model of embeddings.",
@@ -276,6 +300,7 @@ SELF_HOSTED = {
         "https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
         queue="gpu",
         operations=ALL_OPERATIONS,
+        stream_usage="https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
         quirks=(
             Quirk(
                 "Loads a model at its first request, and again after 5 minutes of rest.",
@@ -293,6 +318,7 @@ SELF_HOSTED = {
         "https://github.com/huggingface/text-generation-inference/blob/main/docs/source/messages_api.md",
         queue="gpu",
         operations=CHAT,
+        stream_usage="https://github.com/huggingface/text-generation-inference/blob/main/docs/openapi.json",
         quirks=(
             Quirk(
                 "An error is a string, with `error_type` beside it; a full queue is a 429.",
@@ -310,6 +336,7 @@ SELF_HOSTED = {
         "https://docs.sglang.io/docs/basic_usage/send_request",
         queue="gpu",
         operations=ALL_OPERATIONS,
+        stream_usage="https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py",
         quirks=(
             Quirk(
                 "Lists one model: what `--served-model-name` says.",
@@ -323,6 +350,7 @@ SELF_HOSTED = {
         "https://lmstudio.ai/docs/api/openai-api",
         queue="gpu",
         operations=ALL_OPERATIONS,
+        stream_usage="https://lmstudio.ai/docs/app/api-changelog",
         quirks=(
             Quirk(
                 "Loads a model at its first request, and then lists all that are downloaded.",

@@ -105,7 +105,7 @@ class OpenAi:
 
         Raises: as `call`; ProviderTimeout, where it broke off before its first event.
         """
-        asks = operation == "chat.completions" and provider.row.streams_usage
+        asks = operation == "chat.completions" and provider.row.stream_usage
         sent = with_usage(body) if asks else body
         headers = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
         asked = _Request("POST", PATHS[operation], headers, sent, MAX_ANSWER_BYTES)
