@@ -96,6 +96,6 @@ deploy: build  ## to your AWS account, as samconfig.toml says
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy
 
 verify-deploy: $(VENV)/local.installed  ## probe a deployment from outside: make verify-deploy URL=… KEY=…
-	@URL="$(URL)" KEY="$(KEY)" MODEL="$(MODEL)" $(BIN)/python -m local.verify_deploy
+	@URL="$(URL)" KEY="$(KEY)" MODEL="$(MODEL)" SLOW_MODEL="$(SLOW_MODEL)" $(BIN)/python -m local.verify_deploy
 
 .PHONY: real-model verify-deploy bench soak mutate help lock demo dev invoke test check docs build deploy

@@ -20,6 +20,8 @@ import pytest
 
 from local.receiver import receiver
 from local.template import REPOSITORY
+from local.verify_deploy import PROBES
+from local.verify_stream import HAS_EVENTS
 from tests.flow.conftest import Product
 
 CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "hi"}]}
@@ -364,18 +366,27 @@ def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:
 
 
 def test_a_deployment_is_probed_from_outside_and_what_differs_is_shown(product: Product) -> None:
-    probed = run("local.verify_deploy", URL=product.url + "/", KEY=product.key)
-    assert probed.returncode == 0, probed.stdout
-    assert "15 of 15 as expected, model gpt-4-turbo" in probed.stdout
-    assert len(product.upstream.requests) == 3
-    assert all(json.loads(sent.body)["max_tokens"] == 5 for sent in product.upstream.requests)
+    product.upstream.piece_s = 0.01
+    try:
+        probed = run("local.verify_deploy", URL=product.url + "/", KEY=product.key)
+        asked = sorted(json.loads(sent.body)["max_tokens"] for sent in product.upstream.requests)
 
-    product.upstream.answer_with(200, b"<html>")
-    failed = run("local.verify_deploy", URL=product.url, KEY=product.key, MODEL="llama3:8b")
+        product.upstream.answer_with(200, b"<html>")
+        failed = run("local.verify_deploy", URL=product.url, KEY=product.key, MODEL="llama3:8b", SLOW_MODEL="llama3:8b")
+    finally:
+        product.upstream.piece_s = 0
+    assert probed.returncode == 0, probed.stdout
+    count = len(PROBES)
+    assert f"{count - 1} of {count} as expected, 1 not checked, model gpt-4-turbo" in probed.stdout
+    assert re.search(r"\n--    a long answer, not streamed .+ not checked: set SLOW_MODEL", probed.stdout)
+    assert re.search(r"\nok    a streamed chat  .+ 20 events, \d+ reads, first after", probed.stdout)
+    assert asked == [5] * (4 if HAS_EVENTS else 3) + [80]
+
     assert failed.returncode == 1
     (row,) = [line for line in failed.stdout.splitlines() if line.startswith("FAIL")]
     assert re.match(r"FAIL  a sync chat +200, choices +502 application/json", row)
-    assert "14 of 15" in failed.stdout
+    assert re.search(r"\n--    a long answer, not streamed .+ it took \d\.\d s only", failed.stdout)
+    assert f"{count - 2} of {count}" in failed.stdout
     assert product.key not in probed.stdout + failed.stdout
 
 
