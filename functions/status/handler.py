@@ -45,9 +45,7 @@ def active_models(request: Request) -> Response:
 
 
 def result(request: Request) -> Response:
-    number = request.params["id"]
-    job_id = int(number) if number.isascii() and number.isdigit() and len(number) <= 18 else 0
-    job = wiring.status().status.job(_owner(request), job_id=job_id, ref_id=None)
+    job = wiring.status().status.job(_owner(request), job_id=requests.job_id(request.params["id"]), ref_id=None)
     found = wiring.status().status.result(job)
     return Response(b"", 302, {"location": found}) if isinstance(found, str) else Response(found)
 

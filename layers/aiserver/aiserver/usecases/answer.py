@@ -14,10 +14,10 @@ from aiserver.router import Question, Router
 from aiserver.usecases.ask import Pass, ask
 from aiserver.usecases.ends import failure, settled_ttl
 from aiserver.usecases.relay import Ended, relay
+from aiserver.wire import sse
 from aiserver.wire.requests import CAN_BE_QUEUED, ModelRequest
 
 BEGIN_MS = 280_000  # API Gateway gives up on an answer that has not begun after 300 s of silence
-STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 log = logging.getLogger("aiserver.answer")
 
@@ -65,7 +65,7 @@ class Answer:
             def ended(end: Ended) -> None:
                 self._record(call, end)
 
-            headers = {**done.begun.stream.headers, **STREAM_HEADERS}
+            headers = {**done.begun.stream.headers, **sse.HEADERS}
             events = relay(done.provider, done.begun, self._clock, until_ms=deadline_ms, ended=ended)
             return Answered(200, headers, events, done.provider, done.attempts)
         if done.answer is None:

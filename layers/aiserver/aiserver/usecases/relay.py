@@ -11,8 +11,6 @@ from aiserver.usecases.ask import Begun
 from aiserver.wire import sse
 from aiserver.wire.render import render
 
-PING_MS = 15_000  # well within the idle times of proxies; API Gateway's is 5 minutes
-
 log = logging.getLogger("aiserver.relay")
 
 
@@ -73,7 +71,7 @@ def _kept_alive(provider: str, begun: Begun, clock: Clock, until_ms: int) -> Gen
             heard = sent = clock.now_ms()
         elif clock.now_ms() >= heard + begun.silence_s * 1000:
             raise ProviderTimeout(f"Provider {provider} fell silent", may_be_billed=True)
-        elif clock.now_ms() >= sent + PING_MS or not has_begun:
+        elif clock.now_ms() >= sent + sse.PING_MS or not has_begun:
             yield sse.PING
             sent = clock.now_ms()
         else:

@@ -140,7 +140,7 @@ def which(body: str) -> tuple[int | None, str | None]:
     names = {"id": "id", "jobid": "id", "refid": "refId"}
     given = {name: value[key] for name, key in _own(value, names).items()}
     job_id, ref_id = given.get("id") or None, given.get("refId") or None
-    if isinstance(job_id, str) and job_id.isascii() and job_id.isdigit() and len(job_id) <= 18:
+    if isinstance(job_id, str) and _is_number(job_id):
         job_id = int(job_id)
     if isinstance(job_id, bool) or not isinstance(job_id, int | None):
         raise invalid("InvalidType", "id", "'id' must be an integer")
@@ -172,9 +172,19 @@ def integer(sent: Mapping[str, str], name: str) -> int | None:
     value = query(sent, name)
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit()) or len(value) > 18:
+    if not _is_number(value):
         raise invalid("InvalidType", name, f"'{name}' must be an integer")
     return int(value) or None
+
+
+def job_id(part: str) -> int:
+    """The id of a job as a path has it; 0, which no job has, for what is no id."""
+    return int(part) if _is_number(part) else 0
+
+
+def _is_number(text: str) -> bool:
+    """Whether these are digits, and no more of them than an id may have."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def _bound(body: str, shape: Shape, checks: type[Checked], drop: Collection[str]) -> tuple[bytes, Checked, Options]:

@@ -5,7 +5,9 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-a
 
 import re
 
+HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 PING = b": ping\n\n"  # a comment, which every reader skips
+PING_MS = 15_000  # well within the idle times of proxies; API Gateway's is 5 minutes
 DONE = b"[DONE]"  # what OpenAI's protocol says last
 
 _LINE_END = rb"(?>\r\n|\n|\r)"
