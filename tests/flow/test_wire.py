@@ -89,6 +89,8 @@ def test_our_key_does_not_reach_the_provider(header: str, product: Product) -> N
         ),
         ("GET", "/v1/jobs/1/result", None, (404, "NotFound", "invalid_request_error", "not_found")),
         ("GET", "/v1/jobs/junk/result", None, (404, "NotFound", "invalid_request_error", "not_found")),
+        ("GET", "/v1/jobs/1/events", None, (404, "NotFound", "invalid_request_error", "not_found")),
+        ("GET", "/v1/jobs/junk/events", None, (404, "NotFound", "invalid_request_error", "not_found")),
         (
             *("POST", "/api/OpenAiChatCompletion[]", "[]"),
             (400, "ValidationException", "invalid_request_error", "invalid_request"),
@@ -138,6 +140,7 @@ def test_bad_input_gets_its_own_answer(
         ("GET", "/api/QueryJobs"),
         ("GET", "/api/ActiveAiModels"),
         ("GET", "/v1/jobs/1/result"),
+        ("GET", "/v1/jobs/1/events"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/llama3:8b"),
     ],
@@ -165,6 +168,7 @@ def test_another_key_s_job_is_as_unknown_as_none(product: Product) -> None:
         f"/api/GetOpenAiChatStatus?refId={queued['refId']}",
         f"/api/GetOpenAiChat?id={queued['id']}",
         f"/v1/jobs/{queued['id']}/result",
+        f"/v1/jobs/{queued['id']}/events",
     ):
         theirs, nobodys = product.http.get(path, headers=other), product.http.get("/v1/jobs/1/result")
         assert (theirs.status_code, theirs.json()) == (nobodys.status_code, nobodys.json())

@@ -19,7 +19,7 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 PART = re.compile(r"[A-Za-z0-9._:-]+|\{[a-z]+\+?\}")
 API_LIMIT_S = 29
 STREAM_LIMIT_S = 900
-STREAMING = {"ChatFunction"}
+STREAMING = {"ChatFunction", "EventsFunction"}
 BUFFERED = {"ResponseMode": "BUFFERED"}
 (API,) = (api["Body"] for api in stack.of_type("AWS::ApiGateway::RestApi").values())
 # Which error of ours each of API Gateway's own answers is.

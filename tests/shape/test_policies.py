@@ -158,6 +158,14 @@ def test_the_deliverer_of_callbacks_reads_keys_and_no_providers_results_and_no_r
     assert actions_on("ReplyRole", "BodiesBucket") == {"s3:GetObject", "s3:ListBucket"}
 
 
+def test_who_watches_jobs_reads_them_and_keys_one_by_one_and_writes_nothing() -> None:
+    reads = [one for owner, one in statements() if owner == "EventsRole" and "logs" not in str(one["Action"])]
+    assert [one["Action"] for one in reads] == [["dynamodb:GetItem"]] * 2
+    jobs, config = ({stack.the_one(one["Resource"]): one["Condition"]} for one in reads)
+    assert jobs == {"JobsTable": {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["JOB#*"]}}}
+    assert config == {"ConfigTable": {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["KEY"]}}}
+
+
 def test_what_the_deliverer_may_read_of_the_bucket_is_where_results_are_and_requests_are_not() -> None:
     puts: list[str] = []
     s3: Any = SimpleNamespace(put_object=lambda **told: puts.append(told["Key"]))  # pyright: ignore

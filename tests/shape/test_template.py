@@ -18,6 +18,7 @@ MODELS = {
     "IntakeFunction": settings.IntakeSettings,
     "WorkerFunction": settings.WorkerSettings,
     "StatusFunction": settings.StatusSettings,
+    "EventsFunction": settings.EventsSettings,
     "FinishedFunction": settings.FinishedSettings,
     "ReplyFunction": settings.ReplySettings,
     "SweepFunction": settings.SweepSettings,

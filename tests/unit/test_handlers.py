@@ -32,6 +32,7 @@ CALLS = (
     "queue.test-callback",
     "status",
     "status.models",
+    "events",
 )
 
 
@@ -346,7 +347,7 @@ def test_a_body_of_just_five_megabytes_is_taken(stack: MotoStack, upstream: Scri
     assert len(upstream.requests[0].body) == MAX_BODY_BYTES
 
 
-@pytest.mark.parametrize("name", ["chat", "queue", "status", "status.models"])
+@pytest.mark.parametrize("name", ["chat", "queue", "status", "status.models", "events"])
 def test_a_fault_of_our_own_is_told_with_a_request_id_and_no_detail(
     name: str, stack: MotoStack, log: io.StringIO
 ) -> None:
@@ -416,7 +417,7 @@ def test_no_prompt_answer_or_key_is_logged_whatever_happens(
     stack.invoke("worker", {"Records": [event("worker")["Records"][0] | {"body": f'{{"{PROMPT}"'}]})
     for name in (*CALLS, "intake", "intake.bad", "finished", "sweep"):
         stack.invoke(name.partition(".")[0], event(name))
-    for broken in ("chat", "queue", "status"):
+    for broken in ("chat", "queue", "status", "events"):
         stack.invoke(broken, event(broken), CONFIG_TABLE="no-such-table")
     stack.invoke("queue", event("queue"), HOSTED_QUEUE_URL="https://sqs.us-east-1.amazonaws.com/1/gone")
     stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"

@@ -22,7 +22,8 @@ MAX_BODY_BYTES = 5 * 1024 * 1024  # escaped in the event it must stay under Lamb
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit, less what stands around a body
 ANSWER_MS = 1_500  # kept free at the end of a function's time, to say that time is over
 ALLOWED_HEADERS = (
-    "authorization, content-type, x-api-key, idempotency-key, x-ref-id, x-tag, x-reply-to, x-provider, x-deadline"
+    "authorization, content-type, last-event-id, x-api-key, "
+    "idempotency-key, x-ref-id, x-tag, x-reply-to, x-provider, x-deadline"
 )
 EXPOSED_HEADERS = (
     "location, retry-after, x-aiserver-request-id, x-attempts, x-provider, x-replayed, x-request-id, x-should-retry"

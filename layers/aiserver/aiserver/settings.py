@@ -82,6 +82,11 @@ class StatusSettings(Http):
     public_base_url: str
 
 
+class EventsSettings(Http):
+    streams: bool
+    jobs_table: str
+
+
 class FinishedSettings(Settings):
     callback_queue_url: str
     event_bus: str

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from aiserver.usecases.reply import Reply
     from aiserver.usecases.status import Status
     from aiserver.usecases.sweep import Sweep
+    from aiserver.usecases.watch import Watch
     from aiserver.usecases.work import Work
 
 CLOCK = SystemClock()
@@ -67,6 +68,14 @@ class StatusParts:
     keys: Authenticator
     status: "Status"
     models: "Models"
+
+
+@dataclass(frozen=True)
+class EventsParts:
+    edge: Edge
+    keys: Authenticator
+    status: "Status"
+    watch: "Watch"
 
 
 def warm(build: Callable[[], object]) -> None:
@@ -198,6 +207,24 @@ def status() -> StatusParts:
         Authenticator(config, CLOCK),
         Status(_jobs(settings.jobs_table, settings.bodies_bucket), CLOCK, time.sleep),
         Models(Router(config.providers, {}, None, CLOCK), config.listings),
+    )
+
+
+@once
+def events() -> EventsParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.jobs import DynamoJobs
+    from aiserver.settings import EventsSettings
+    from aiserver.usecases.status import Status
+    from aiserver.usecases.watch import Watch
+
+    settings = EventsSettings.read()
+    jobs = DynamoJobs(settings.jobs_table, "", _client("dynamodb"), None, CLOCK.job_id)
+    return EventsParts(
+        Edge(CLOCK, settings.cors_origins, streams=settings.streams),
+        Authenticator(DynamoConfig(settings.config_table, _client("dynamodb")), CLOCK),
+        Status(jobs, CLOCK, time.sleep),
+        Watch(jobs, CLOCK, time.sleep),
     )
 
 
