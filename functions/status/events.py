@@ -4,7 +4,7 @@ from typing import Any
 
 from aiserver import edge, wiring
 from aiserver.edge import Request, Response
-from aiserver.usecases import watch
+from aiserver.usecases import documents, watch
 from aiserver.wire import requests, sse
 
 
@@ -14,7 +14,9 @@ def events(request: Request) -> Response:
     job = parts.status.job(owner, job_id=requests.job_id(request.params["id"]), ref_id=None)
     last_event_id = request.headers.get("last-event-id")
     if watch.has_heard_all(job, last_event_id):
-        return Response(b"", 204)  # which tells an EventSource not to come again
+        # No event stream: so an EventSource does not come again. A 204 would say so, too, but an answer without a body
+        # is known to hang where routes stream (docs/decisions/0016).
+        return Response(documents.status(job, None))
     told = parts.watch.events(job, last_event_id=last_event_id, until_ms=request.deadline_ms)
     return Response(told, headers=sse.HEADERS)
 

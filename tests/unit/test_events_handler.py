@@ -1,5 +1,6 @@
 """The real handler of a watch, in process: who may watch what, how it streams, and what it says when it breaks."""
 
+import json
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -84,7 +85,8 @@ def test_who_has_seen_the_end_is_told_not_to_come_again(header: str, stack: Moto
     put_job(stack, JOB, state=State.FAILED)
     (told,) = read(stack.invoke("events", watch())["body"].encode())
     again = stack.invoke("events", watch(**{header: told.id}))
-    assert (again["statusCode"], again["body"]) == (204, "")
+    assert (again["statusCode"], again["headers"]["content-type"]) == (200, "application/json; charset=utf-8")
+    assert json.loads(again["body"])["jobState"] == "Failed"
 
 
 def test_another_key_s_job_an_unknown_one_and_junk_are_the_same_404(stack: MotoStack) -> None:
