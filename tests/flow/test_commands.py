@@ -132,9 +132,9 @@ def test_dev_serves_until_ctrl_c_and_leaves_nothing(product: Product, tmp_path: 
 def test_invoke_shows_what_a_function_answers_though_it_streams() -> None:
     shown = run("local.invoke", "chat")
     assert shown.returncode == 0, shown.stderr
-    head, _, body = shown.stdout.partition("\n\n")
-    assert json.loads(head)["statusCode"] == 200
-    assert json.loads(body)["object"] == "chat.completion"
+    answer = json.loads(shown.stdout)
+    assert answer["statusCode"] == 200
+    assert json.loads(answer["body"])["object"] == "chat.completion"
 
 
 def test_strict_callbacks_are_production_s_rules() -> None:
