@@ -131,18 +131,18 @@ def run(handler: Any, told: Any, event: bytes) -> tuple[bytes, Any]:
 def failure(request_id: str = "") -> tuple[bytes, dict[str, str]]:
     """What is being handled, as Lambda wants it, with the header that names it; it goes into the log as one line."""
     error: Any = sys.exc_info()[1]
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    frames = [tuple(frame) for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     kind, words, trace = type(error).__name__, str(error), traceback.format_list(frames)
     if isinstance(error, Fault):
         kind, words, *trace = error.args
     line = f"[ERROR] {kind}{words and ': '}{words}\nTraceback (most recent call last):\n{''.join(trace)}".rstrip("\n")
     print(re.sub("(?m)^ +", lambda spaces: "\N{NO-BREAK SPACE}" * len(spaces[0]), line).replace("\n", "\r"))  # noqa: T201
     told = {"errorMessage": words, "errorType": kind, "requestId": request_id, "stackTrace": trace}
-    return json.dumps(told, ensure_ascii=False).encode(errors="replace"), {ERROR_TYPE: kind}
+    return json.dumps(told, ensure_ascii=False).encode(errors="replace"), {ERROR_TYPE: ascii(kind)[1:-1]}
 
 
 def main() -> None:
-    api, request_id = HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"]), ""
+    api, request_id = HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"], timeout=None), ""
     logging.Formatter.converter = time.gmtime
     line = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s"
     logging.basicConfig(stream=sys.stdout, format=line, datefmt="%Y-%m-%dT%H:%M:%S")
@@ -153,7 +153,7 @@ def main() -> None:
         sys.exit(call(api, "POST", "/init/error", *failure()) and 1)
     while True:
         told, event = call(api, "GET", "/invocation/next")
-        request_id = told["Lambda-Runtime-Aws-Request-Id"]
+        request_id = told["Lambda-Runtime-Aws-Request-Id"] or sys.exit("the Runtime API gave a call without an id")
         os.environ["_X_AMZN_TRACE_ID"] = told["Lambda-Runtime-Trace-Id"] or ""
         try:
             result, chunks = run(handler, told, event)
