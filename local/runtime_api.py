@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import socket
+import struct
 import sys
 import threading
 import time
@@ -279,9 +280,11 @@ class _Sandbox:
 
     def _hang_up(self) -> None:
         """Tell a function that streams, by the end of its connection, that nobody listens any more."""
-        if self._posting is not None:
+        posting, self._posting = self._posting, None
+        if posting is not None:
             with contextlib.suppress(OSError):
-                self._posting.shutdown(socket.SHUT_RDWR)
+                _reset_at_close(posting)
+                posting.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._kill(FunctionFailed("Runtime.ExitError", "closed"))
@@ -363,16 +366,20 @@ class _Sandbox:
                     for piece in pieces_of(cast(BinaryIO, self.rfile), self.headers, trailers):
                         size += len(piece)
                         if size > MAX_STREAM_BYTES:
-                            raise BodyBroken(f"it is over {MAX_STREAM_BYTES} bytes")
-                        call.sink.write(piece)
-                    self._send(202, b'{"status":"OK"}', {})
-                except OSError:
-                    end = FunctionFailed("Sandbox.Gone", "nobody took its answer to the end")
-                except BodyBroken as broken:
+                            end = FunctionFailed("Function.ResponseSizeTooLarge", f"over {MAX_STREAM_BYTES} bytes")
+                        elif not _is_taken(call.sink, piece):
+                            end = FunctionFailed("Sandbox.Gone", "nobody took its answer to the end")
+                        if end:
+                            _reset_at_close(self.connection)
+                            break
+                    else:
+                        self._send(202, b'{"status":"OK"}', {})
+                except (BodyBroken, OSError) as broken:
                     end = FunctionFailed("Runtime.TruncatedResponse", f"the stream broke off: {broken}")
+                    if sandbox._posting is not None:  # not by us: it is dying, and the next call must not meet that
+                        sandbox._kill(end)
                 if kind := trailers.get("lambda-runtime-function-error-type"):
-                    told = json.loads(base64.b64decode(trailers["lambda-runtime-function-error-body"]))
-                    end = FunctionFailed(kind, told["errorMessage"])
+                    end = FunctionFailed(kind, _message(trailers.get("lambda-runtime-function-error-body", "")))
                 sandbox._posting = None
                 call.ends.put(end)
 
@@ -397,6 +404,26 @@ class _Sandbox:
             self._ready.set()
         else:
             self._end(failure)
+
+
+def _is_taken(sink: Sink, piece: bytes) -> bool:
+    try:
+        sink.write(piece)
+    except OSError:
+        return False
+    return True
+
+
+def _reset_at_close(connection: socket.socket) -> None:
+    """A function that waits for room to send would otherwise not hear of the end for a minute (Linux)."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _message(trailer: str) -> str:
+    """What a stream's error says; nothing, where the trailer is longer than the line that is read of it."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return json.loads(base64.b64decode(trailer))["errorMessage"]
+    return ""
 
 
 def _command(function: Deployed, layers: list[Path]) -> list[str]:
