@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -184,9 +185,12 @@ def handler(event, context):
             assert answer.body == b'{"statusCode": 200}'
 
 
-def test_a_log_line_while_a_stream_is_sent_names_its_call(start: Start, gate: socket.socket) -> None:
-    client = start("import logging\n" + told("logging.warning('%s', 'half')", "yield b'one'"))
+def test_a_log_line_while_a_stream_is_sent_names_its_call_and_the_time_in_utc(
+    start: Start, gate: socket.socket
+) -> None:
+    client = start("import logging\n" + told("logging.warning('%s', 'half')", "yield b'one'"), TZ="XXX-9")
     stream = client.call(port(gate), request_id="r-9")
     assert [stream.chunk() for _ in range(3)] == [HEAD_CHUNK, b"one", None]
-    level, _, request_id, message = client.log.split("\t")
+    level, stamp, request_id, message = client.log.split("\t")
     assert (level, request_id, message) == ("[WARNING]", "r-9", "half\n")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(stamp)) < timedelta(minutes=5)
