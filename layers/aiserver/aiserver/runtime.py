@@ -102,7 +102,7 @@ def load(name: str) -> Any:
     """The handler that `_HANDLER` names. Raises: Fault, or what its module raises."""
     module, _, function = name.rpartition(".")
     if not module:
-        raise Fault("Runtime.MalformedHandlerName", f"Bad handler '{name}': it names no module")
+        raise Fault("Runtime.MalformedHandlerName", f"Bad handler '{name}'")
     if module in sys.builtin_module_names:
         raise Fault("Runtime.BuiltInModuleConflict", f"Cannot use built-in module {module} as a handler module")
     try:
