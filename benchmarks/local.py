@@ -17,8 +17,9 @@ from benchmarks import page
 from local import ministack
 from local.cloud import Cloud
 from local.door import Door
+from local.pool import Pool
 from local.receiver import Receiver, receiver
-from local.runtime_api import Deployed, Pool
+from local.runtime_api import Deployed
 from local.scripted import ScriptedProvider
 from local.template import Route
 from local.upstream import scripted_upstream

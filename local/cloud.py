@@ -17,9 +17,10 @@ from aiserver.admin.stack import Problem
 from local import aws, ministack, package
 from local.door import Door
 from local.ministack import CloudFailed
+from local.pool import MAX_SANDBOXES, Pool
 from local.queues import QueuePoller
 from local.redrive import set_redrive_policies
-from local.runtime_api import MAX_SANDBOXES, Deployed, FunctionFailed, Pool, Sink
+from local.runtime_api import Deployed, FunctionFailed, Sink
 from local.seed import Seeded, new_keys, seed
 from local.sources import Source, take_over
 from local.streams import StreamPoller

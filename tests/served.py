@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from local.door import Door
-from local.runtime_api import Deployed, Pool
+from local.pool import Pool
+from local.runtime_api import Deployed
 from local.template import REPOSITORY, Route, gateway_responses, read_template
 
 LAYER = REPOSITORY / "layers" / "aiserver"

@@ -10,7 +10,7 @@ import pytest
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import State
 from benchmarks.batch import MODELS, batch, store, unsent
-from local.runtime_api import Pool
+from local.pool import Pool
 from local.scripted import Recorded
 from tests.flow.conftest import Product
 

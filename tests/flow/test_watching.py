@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from local import aws
-from local.runtime_api import MAX_SANDBOXES
+from local.pool import MAX_SANDBOXES
 from tests.flow.conftest import Product
 from tests.flow.test_batch import ANSWER, Held, until
 from tests.readers import Event, messages

@@ -14,7 +14,8 @@ import pytest
 
 from local.door import Door
 from local.invoke import WrongEvent, read_event, with_key
-from local.runtime_api import MAX_PAYLOAD_BYTES, Deployed, FunctionFailed, Pool
+from local.pool import Pool
+from local.runtime_api import MAX_PAYLOAD_BYTES, Deployed, FunctionFailed
 from local.seed import new_keys
 from local.template import Route, gateway_responses, read_template
 

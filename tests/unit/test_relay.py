@@ -10,7 +10,7 @@ import pytest
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.jobs.states import State
 from aiserver.usecases.ask import Begun
-from aiserver.usecases.relay import PING_MS, Ended, relay
+from aiserver.usecases.relay import Ended, relay
 from aiserver.wire import sse
 from tests.fakes import FakeClock
 from tests.house import FakeStream
@@ -55,7 +55,7 @@ def test_while_nothing_comes_there_is_a_ping_every_fifteen_seconds_and_a_look_at
     relayed = Relayed(EVENT, *[1.0] * 31, EVENT)
     came = list(relayed.events)
     assert came == [EVENT, *[QUIET] * 14, sse.PING, *[QUIET] * 14, sse.PING, QUIET, EVENT]
-    assert PING_MS == 15_000
+    assert sse.PING_MS == 15_000
 
 
 def test_a_stream_that_said_nothing_since_it_began_begins_with_a_ping() -> None:
