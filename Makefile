@@ -79,6 +79,7 @@ mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of
 
 bench: $(VENV)/local.installed $(VENV)/test.installed  ## measure this machine, write benchmarks/results and docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.local
+	@$(BIN)/python -m benchmarks.streams
 	@$(BIN)/python -m benchmarks.binding
 	@$(BIN)/python -m benchmarks.callbacks
 	@$(BIN)/python -m benchmarks.batch

@@ -160,12 +160,55 @@ def _callbacks(told: Told) -> str:
     )
 
 
+def _streams(told: Told) -> str:
+    direct = "directly"
+    rows: list[str] = []
+    for name, figures in told["figures"].items():
+        f, d = figures["through"], figures[direct]
+        rows.append(
+            f"| {name} | {f['first_p50'] - d['first_p50']:+.2f} | {f['first_p95'] - d['first_p95']:+.2f} "
+            f"| {f['first_p50'] / d['first_p50']:.0f} | {f['chunk'] - d['chunk']:+.4f} | {f['chunk'] / d['chunk']:.0f} "
+            f"| {f['late_p50'] - d['late_p50']:+.2f} | {f['late_p95'] - d['late_p95']:+.2f} "
+            f"| {f['spread'] / f['sent_spread']:.3f} |"
+        )
+    d = next(iter(told["figures"].values()))[direct]
+    memory, limits = told["memory"], told["limits"]
+    big, readings = memory["big"], memory["readings"]
+    cores = "\nEach gateway, with all that belongs to it, has one core, upstream and caller the other."
+    left_out = "".join(f" {name} is left out: {why} here." for name, why in told["left_out"].items())
+    peers = "" if len(told["figures"]) > 1 else "\nOther gateways beside it: `PEERS=1 python -m benchmarks.streams`."
+    return "\n".join(
+        [
+            "## Streams",
+            "",
+            f"`{told['command']}`, {_where(told)}. What is added to the same upstream asked directly, in the same",
+            f"run, one stream at a time over a connection that is kept.{cores * told['is_pinned']}",
+            f"Asked directly: {d['first_p50']:.3f} ms to the first event with a word, {d['chunk']:.4f} ms for each of",
+            f"1,000 sent at once, {d['late_p50']:.2f} ms under way for each of 64 sent 20 ms apart. Spread is the time",
+            "from the first of these to the last, as the caller sees it by how they were sent. The local door, which",
+            f"stands for API Gateway and Lambda, is part of what is measured of us.{left_out}{peers}",
+            "",
+            "| through | first event p50 ms | p95 ms | times direct | each event at once, ms | times direct "
+            "| each apart p50 ms | p95 ms | spread |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"At most {limits['first_ms']:g} ms and {limits['chunk_ms']:g} ms may be added, or the run fails. What the",
+            f"process of the chat function holds (RSS): {big['before'] / 1024:.1f} MB before a stream of",
+            f"{big['bytes'] / 1024 / 1024:.0f} MB, at most {big['peak'] / 1024:.1f} MB while it passes; "
+            f"{memory['grew_kb'] / 1024:+.1f} MB from stream {readings[0]['streams']} to stream "
+            f"{readings[-1]['streams']:,}, where more than {limits['growth_kb'] // 1024} MB would fail.",
+        ]
+    )
+
+
 def _where(told: Told) -> str:
     return f"{told['date']}, {told['machine']}"
 
 
 SECTIONS: Mapping[str, Callable[[Told], str]] = {
     "local": _local,
+    "streams": _streams,
     "binding": _binding,
     "callbacks": _callbacks,
     "batch": _batch,
