@@ -104,12 +104,12 @@ def _stream(caller: socket.socket, asked: bytes, expected: int) -> Heard:
         came.append((time.monotonic_ns(), piece))
         if not piece:
             break
+        if len(came) == 1 and not piece.startswith(b"HTTP/1.1 200 "):  # it may be framed in another way
+            raise NoStream(f"it answers {piece[9:12].decode()}")
         if not first and WORD in piece:
             first = came[-1][0]
         tail = (tail + piece)[-len(END) :]
     told = b"".join(piece for _, piece in came)
-    if not told.startswith(b"HTTP/1.1 200 "):
-        raise NoStream(f"it answers {told[9:12].decode()}")
     if told.count(b"data: ") < expected or not tail.endswith(END):
         raise NoStream(f"its answer lacks some of {expected} events, or its end: …{told[-200:]!r}")
     ends = list(itertools.accumulate(len(piece) for _, piece in came))
