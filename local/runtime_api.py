@@ -133,6 +133,8 @@ class Sandbox:
         limit_s = self._function.timeout_s
         call = _Call(request_id, event, int((time.time() + limit_s) * 1000), sink, queue.SimpleQueue())
         self._call = call
+        if self._ended:  # since it was taken: whoever watches it had no call to end
+            raise self._ended
         self._calls.put(call)
         until = time.monotonic() + limit_s
         while (left_s := until - time.monotonic()) > 0:
