@@ -10,7 +10,8 @@ from aiserver.admin.providers import refresh
 from aiserver.admin.stack import administer
 from aiserver.clock import SystemClock
 from aiserver.keys import ApiKey
-from aiserver.providers.openai import OpenAi, client
+from aiserver.providers.exchange import client
+from aiserver.providers.openai import OpenAi
 from local import aws
 
 

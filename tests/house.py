@@ -42,6 +42,7 @@ class FakeTranslation:
 
     usage: str | None = None
     pieces: int = 0
+    is_over: bool = False
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """One call to one provider of OpenAI's protocol, as the router makes it."""
 
 from aiserver.errors import UpstreamAnswer
-from aiserver.providers.openai import OpenAi, client
+from aiserver.providers.exchange import client
+from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from tests.fakes import FakeClock
 

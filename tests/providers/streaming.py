@@ -5,7 +5,8 @@ from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 
 from aiserver.errors import ProviderError
-from aiserver.providers.openai import OpenAi, client
+from aiserver.providers.exchange import client
+from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from aiserver.providers.stream import Stream
 from tests import hostile

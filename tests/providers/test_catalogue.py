@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from aiserver.providers.catalogue import CATALOGUE, UNKNOWN
-from aiserver.providers.openai import OpenAi, client
+from aiserver.providers.exchange import client
+from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from local.scripted import ScriptedProvider
 from tests.fakes import FakeClock

@@ -19,7 +19,7 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.providers.openai import client
+from aiserver.providers.exchange import client
 from aiserver.providers.provider import Provider
 from aiserver.wire import errors as wire_errors
 from tests.providers.manners import KEY, MANNERS, Caller, Exchange, Manner

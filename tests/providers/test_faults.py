@@ -22,7 +22,8 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.openai import OpenAi, client
+from aiserver.providers.exchange import client
+from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from aiserver.providers.transport import DeadlineBackend, total_deadline
 from aiserver.router import Question, Router

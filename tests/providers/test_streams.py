@@ -16,9 +16,10 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.providers import stream as stream_module
-from aiserver.providers.openai import PATIENCE_MS
+from aiserver.providers.exchange import client
+from aiserver.providers.openai import OpenAi
 from aiserver.providers.openai_events import OpenAiEvents
-from aiserver.providers.stream import Stream
+from aiserver.providers.stream import PATIENCE_MS, Stream
 from aiserver.wire import errors as wire_errors
 from tests import hostile
 from tests.fakes import FakeClock
@@ -120,8 +121,6 @@ def test_a_connection_whose_stream_has_ended_serves_the_next() -> None:
 
     with hostile.receiver(twice) as server:
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
-        from aiserver.providers.openai import OpenAi, client
-
         with client() as http:
             for _ in range(2):
                 stream = OpenAi(http, FakeClock()).stream(

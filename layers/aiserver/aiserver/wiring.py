@@ -328,7 +328,7 @@ def _calling_router(config: Any, jobs_table: str) -> "Router":
 @once
 def http() -> Any:
     """The one HTTP client for providers."""
-    from aiserver.providers.openai import client
+    from aiserver.providers.exchange import client
 
     return client()
 

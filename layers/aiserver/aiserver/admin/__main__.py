@@ -116,7 +116,8 @@ def _apply(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _protocols(admin: Admin) -> dict[str, providers.ListsModels]:
-    from aiserver.providers.openai import OpenAi, client
+    from aiserver.providers.exchange import client
+    from aiserver.providers.openai import OpenAi
 
     return {"openai": OpenAi(client(), admin.clock)}
 

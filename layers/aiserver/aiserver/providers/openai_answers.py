@@ -13,6 +13,7 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
+from aiserver.providers.exchange import MAX_ERROR_BYTES
 from aiserver.providers.provider import Provider
 from aiserver.wire import scan
 
@@ -20,7 +21,6 @@ RESULTS = {"chat.completions": "choices", "embeddings": "data", "responses": "ou
 GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
 NOT_REACHED = (502, 530)  # without JSON, of an own GPU: the proxy or tunnel before it does not reach it
 KEPT_THERE = ("previous_response_id", "conversation", "prompt")  # what a caller names of what a provider keeps
-MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
 NO_ERROR = (b"null", b"false", b"{}", b'""')  # what stands where an error would
 MAX_USAGE_BYTES = 2048  # kept with the job
 

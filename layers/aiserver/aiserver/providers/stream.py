@@ -3,13 +3,15 @@
 Vendors differ in how they speak, and nothing else: a Translation is all that one needs (tests/providers/toy.py is one).
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Protocol
 
+from aiserver.clock import Clock
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.wire import sse
 
+PATIENCE_MS = 15_000  # for the first event of an answer that has begun; then its caller hears a ping
 MAX_EVENT_BYTES = 16 * 1024 * 1024  # far beyond any: keeps one upstream from filling the memory
 
 
@@ -46,12 +48,13 @@ class Stream:
         self._events = self._translated()
         self._first = b""
 
-    def begin(self, is_late: Callable[[], bool]) -> None:
-        """Wait for the first event that says something, as a comment does not, or until it is late.
+    def begin(self, clock: Clock) -> None:
+        """Wait for the first event that says something, as a comment does not, or for PATIENCE_MS.
 
-        Raises: what iterating raises.
+        Till then another provider may be asked. Raises: what iterating raises.
         """
-        while not sse.data(self._first) and not is_late():
+        late = clock.now_ms() + PATIENCE_MS
+        while not sse.data(self._first) and clock.now_ms() < late:
             came = next(self._events, None)
             if came is None:
                 break

@@ -64,7 +64,7 @@ def _kept_alive(provider: str, begun: Begun, clock: Clock, until_ms: int) -> Gen
     heard = sent = clock.now_ms()
     has_begun = False
     for events in begun.stream:
-        if clock.now_ms() >= until_ms:
+        if clock.now_ms() >= until_ms and not begun.stream.translation.is_over:
             raise ProviderTimeout("There is no time left for the rest of the answer", may_be_billed=True)
         if events:
             yield events

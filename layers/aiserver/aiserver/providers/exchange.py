@@ -1,0 +1,145 @@
+"""One request to a provider over HTTP, and its answer, whole or piece by piece: what every protocol stands on."""
+
+import io
+from collections.abc import Generator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from itertools import chain
+
+import httpcore
+import httpx
+
+from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
+from aiserver.providers.provider import Provider
+from aiserver.providers.ticking import ticking
+from aiserver.providers.transport import WAKE_S, Deadline, DeadlineBackend, Transport, total_deadline
+
+BEARER_HEADER = "authorization"  # any other header carries the key bare
+RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
+RELAYED_PREFIX = "x-ratelimit-"
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # far beyond any chat answer; keeps one upstream from filling the memory
+MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
+CONNECT_S = 10
+KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
+STREAMING = {"accept": "text/event-stream", "accept-encoding": "identity"}  # what is packed comes late
+
+
+def client() -> httpx.Client:
+    """One HTTP client for all calls of a container; safe to share between threads. It keeps no cookies."""
+    transport = Transport(DeadlineBackend(CONNECT_S), keep_alive_s=KEEP_ALIVE_S)
+    none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # one caller's would go out with another's request
+    return httpx.Client(transport=transport, cookies=none, trust_env=False)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is sent to a provider, `api_key` in the header where it reads it, and how much of the answer is taken."""
+
+    method: str
+    path: str
+    api_key: str | None
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    max_answer_bytes: int = MAX_ANSWER_BYTES
+
+
+def whole(http: httpx.Client, provider: Provider, asked: Asked, *, deadline_s: float) -> UpstreamAnswer:
+    """Whatever it answers, read to its end, in `deadline_s` of wall time from connecting to the last byte.
+
+    Raises, where there is no answer, what that means: ProviderUnavailable (nothing was sent), ProviderTimeout (sent,
+    outcome unknown), ProviderAuth (its key or address cannot be), ProviderError (too large).
+    """
+    with total_deadline(deadline_s), _sent(http, provider, asked) as response:
+        return UpstreamAnswer(response.status_code, _relayed(response.headers), _read(response, asked.max_answer_bytes))
+
+
+@contextmanager
+def streamed(
+    http: httpx.Client, provider: Provider, asked: Asked, *, begin_s: float, total_s: float
+) -> Generator[tuple[UpstreamAnswer, Generator[list[bytes]] | None]]:
+    """The head of the answer, and its body as it comes (nothing for half a second is an empty list).
+
+    One that is no stream comes whole with its head, and nothing follows. What follows is closed where the block fails,
+    and else by whoever took it. `begin_s` is wall time until the head, `total_s` from then to the end.
+    Raises, here and when what follows is iterated: as `whole`.
+    """
+    deadline = Deadline(begin_s, WAKE_S)
+    came = ticking(_pieces(http, provider, asked, deadline, total_s), lambda: deadline.extend(0))
+    with ExitStack() as failed:
+        failed.callback(came.close)
+        head, *first = next(batch for batch in came if batch)
+        assert isinstance(head, UpstreamAnswer)  # it is what `_pieces` yields first
+        yield head, _following(first, came) if is_stream(head) else None
+        failed.pop_all()
+
+
+def is_stream(head: UpstreamAnswer) -> bool:
+    """Whether events follow; a server that does not stream answers in JSON, whatever it says it does."""
+    return head.is_success and "json" not in head.headers.get("content-type", "").lower()
+
+
+def _pieces(
+    http: httpx.Client, provider: Provider, asked: Asked, deadline: Deadline, total_s: float
+) -> Generator[UpstreamAnswer | bytes]:
+    with total_deadline(deadline), _sent(http, provider, replace(asked, headers=asked.headers | STREAMING)) as response:
+        head = UpstreamAnswer(response.status_code, _relayed(response.headers), b"")
+        if not is_stream(head):
+            yield replace(head, body=_read(response, asked.max_answer_bytes))
+            return
+        deadline.extend(total_s)
+        yield head
+        yield from response.iter_bytes()
+
+
+def _following(
+    first: list[UpstreamAnswer | bytes], rest: Generator[list[UpstreamAnswer | bytes]]
+) -> Generator[list[bytes]]:
+    """What comes after the head."""
+    with closing(rest):
+        for batch in chain([first], rest):
+            yield [piece for piece in batch if isinstance(piece, bytes)]
+
+
+@contextmanager
+def _sent(http: httpx.Client, provider: Provider, asked: Asked) -> Generator[httpx.Response]:
+    """Around the reading of one answer."""
+    name = provider.name
+    headers = asked.headers | _credential(provider, asked.api_key)
+    url = provider.base_url.rstrip("/") + asked.path
+    try:
+        with http.stream(asked.method, url, content=asked.body, headers=headers) as response:
+            yield response
+    except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.WriteError, httpcore.WriteTimeout) as error:
+        raise ProviderUnavailable(f"Provider {name} cannot be reached") from error
+    except (httpcore.LocalProtocolError, UnicodeEncodeError):  # nothing was sent; its words would tell the key
+        raise ProviderAuth(f"The key of provider {name} cannot stand in a header") from None
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+        raise ProviderAuth(f"The base_url of provider {name} leads nowhere") from error
+    except httpcore.TimeoutException as error:
+        raise ProviderTimeout(f"Provider {name} did not answer in time", may_be_billed=True) from error
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.DecodingError) as error:
+        raise ProviderTimeout(f"Provider {name} gave no whole answer", may_be_billed=True) from error
+    except httpx.RemoteProtocolError as error:  # httpx looks where a redirect leads, though it is not followed
+        raise ProviderError(f"Provider {name} answered with a redirect to nowhere") from error
+
+
+def _credential(provider: Provider, api_key: str | None) -> dict[str, str]:
+    if not api_key:
+        return {}
+    return {provider.auth_header: f"Bearer {api_key}" if provider.auth_header == BEARER_HEADER else api_key}
+
+
+def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    content = io.BytesIO()  # its value is its buffer, not a copy
+    for chunk in response.iter_bytes():
+        content.write(chunk)
+        if content.tell() > max_bytes:
+            raise ProviderError("The provider's answer is too large", may_be_billed=True)
+        if content.tell() > MAX_ERROR_BYTES and not response.is_success:
+            break
+    return content.getvalue()
+
+
+def _relayed(headers: httpx.Headers) -> dict[str, str]:
+    return {k: v for k, v in headers.items() if k in RELAYED or k.startswith(RELAYED_PREFIX)}
