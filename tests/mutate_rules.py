@@ -1,4 +1,4 @@
-"""Turns each comparison, `and`, `or`, `not` and number of the rules for failing over in turn: some test must fail.
+"""Turns each comparison, `and`, `or`, `not` and number of the rules for failing over and streaming: a test must fail.
 
 `make mutate` runs it after tests/mutate.py and prints a line for each; it exits 1 when one is not held.
 """
@@ -15,12 +15,25 @@ from typing import Any
 
 from tests.mutate import HELD, PASSED, TARGET, run
 
-RULES = ("aiserver.providers.circuit", "aiserver.usecases.ask")
-SUITES = [
+FAILING_OVER = [
     ["tests/unit/test_ask.py", "tests/unit/test_concurrency.py", "tests/unit/test_breaker.py"],
     ["tests/unit/test_breaker_trials.py", "tests/unit/test_breaker_store.py", "tests/unit/test_breaker_races.py"],
     ["tests/unit/test_a_day_of_failures.py", "tests/unit/test_jobs.py", "tests/unit/test_waits.py"],
 ]
+STREAMING = [
+    ["tests/unit/test_sse.py", "tests/unit/test_relay.py", "tests/unit/test_ticking.py", "tests/unit/test_watch.py"],
+    ["tests/unit/test_answer_streams.py", "tests/providers/test_translation.py", "tests/providers/test_streams.py"],
+]
+RULES = {
+    "aiserver.providers.circuit": FAILING_OVER,
+    "aiserver.usecases.ask": FAILING_OVER,
+    "aiserver.usecases.relay": STREAMING,
+    "aiserver.usecases.watch": STREAMING,
+    "aiserver.providers.openai_events": STREAMING,
+    "aiserver.providers.stream": STREAMING,
+    "aiserver.providers.ticking": STREAMING,
+    "aiserver.wire.sse": STREAMING,
+}
 TURNED: dict[type[ast.AST], type[Any]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -99,16 +112,16 @@ if TARGET in os.environ:  # as a pytest plugin, before anything else is imported
 
 
 def main() -> int:
-    if broken := [suite for suite in SUITES if run("none", suite, "tests.mutate_rules") != PASSED]:
+    if broken := [suite for suite in [*FAILING_OVER, *STREAMING] if run("none", suite, "tests.mutate_rules") != PASSED]:
         print(f"these do not pass as they are: {broken}")
         return 1
     survived = 0
-    for module in RULES:
+    for module, suites in RULES.items():
         turn = Turn()
         turn.visit(ast.parse(Path("layers/aiserver", *module.split(".")).with_suffix(".py").read_text()))
         for number, told in enumerate(turn.seen):
             target = f"{module}:{number}"
-            ends = (run(target, suite, "tests.mutate_rules") for suite in SUITES)
+            ends = (run(target, suite, "tests.mutate_rules") for suite in suites)
             ended = next((end for end in ends if end != PASSED), PASSED)
             print(f"{ended:18}{module.split('.')[-1]} with the opposite of {told}", flush=True)
             survived += ended not in HELD

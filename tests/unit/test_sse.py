@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aiserver.wire import sse
@@ -43,7 +43,9 @@ def split(*pieces: bytes) -> tuple[list[bytes], bytes]:
     return events, bytes(splitter.rest)
 
 
+@settings(max_examples=400)
 @given(STREAMS, st.lists(st.integers(0, 400), max_size=10))
+@example(b"data: 1\n\r", [])
 def test_no_byte_is_lost_or_changed_and_a_reader_hears_the_same_however_a_stream_is_cut(
     stream: bytes, cuts: list[int]
 ) -> None:
@@ -51,9 +53,11 @@ def test_no_byte_is_lost_or_changed_and_a_reader_hears_the_same_however_a_stream
     events, rest = split(*(stream[a:b] for a, b in itertools.pairwise(at)))
     assert b"".join(events) + rest == stream
     assert read(b"".join(events)) + read(rest) == read(stream)
-    assert read(b"".join(events)) == read(stream)
+    if not rest.endswith(b"\n\r"):  # half a line end: nobody knows yet
+        assert read(b"".join(events)) == read(stream)
 
 
+@settings(max_examples=400)
 @given(STREAMS)
 def test_what_is_sent_at_any_moment_ends_where_an_event_does(stream: bytes) -> None:
     """A ping after it falls between two events, and not into one."""
@@ -65,12 +69,14 @@ def test_what_is_sent_at_any_moment_ends_where_an_event_does(stream: bytes) -> N
             assert read(sent + sse.PING + stream[len(sent) :]) == read(stream)
 
 
+@settings(max_examples=400)
 @given(STREAMS)
 def test_the_data_of_an_event_is_what_a_reader_hears(stream: bytes) -> None:
     for event in split(stream)[0]:
         assert [sse.data(event).decode()] == (read(event) or [""])
 
 
+@settings(max_examples=400)
 @given(st.recursive(st.text() | st.integers(), st.lists, max_leaves=5), st.sampled_from([None, 1]))
 def test_a_json_text_becomes_one_event_of_one_line(value: object, indent: int | None) -> None:
     event = sse.event(json.dumps(value, indent=indent, ensure_ascii=False).encode())
