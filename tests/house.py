@@ -50,25 +50,27 @@ class FakeStream:
     """stream.Stream: gives what it is told to; a number is so many seconds in which nothing comes."""
 
     clock: FakeClock
-    given: list[bytes | ProviderError | float]
+    given: list[bytes | Exception | float]
     usage: str | None = None
     pieces: int = 0
     takes_s: float = 0
     headers: dict[str, str] = field(default_factory=dict[str, str])
     is_closed: bool = False
+    has_said_something: bool = True
+    is_over: bool = False
 
     @property
     def translation(self) -> FakeTranslation:
-        return FakeTranslation(self.usage, self.pieces)
+        return FakeTranslation(self.usage, self.pieces, self.is_over)
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes | None]:
         for one in self.given:
             self.clock.advance(self.takes_s)
-            if isinstance(one, ProviderError):
+            if isinstance(one, Exception):
                 raise one
             if isinstance(one, float):
                 self.clock.advance(one)
-            yield b"" if isinstance(one, float) else one
+            yield None if isinstance(one, float) else one
 
     def close(self) -> None:
         self.is_closed = True

@@ -4,6 +4,7 @@ import json
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 
+from aiserver.clock import Clock
 from aiserver.errors import ProviderError
 from aiserver.providers.exchange import client
 from aiserver.providers.openai import OpenAi
@@ -47,7 +48,7 @@ def opened(
     model_is_configured: bool = True,
     begin_s: float = 5,
     total_s: float = 20,
-    clock: FakeClock | None = None,
+    clock: Clock | None = None,
 ) -> Generator[Stream]:
     with client() as http:
         stream = OpenAi(http, clock or FakeClock()).stream(
@@ -63,11 +64,11 @@ def opened(
             yield stream
 
 
-def heard(stream: Iterable[bytes]) -> tuple[bytes, ProviderError | None]:
+def heard(stream: Iterable[bytes | None]) -> tuple[bytes, ProviderError | None]:
     """All that comes of it, and the error it ends with."""
     came: list[bytes] = []
     try:
-        came.extend(stream)
+        came.extend(piece or b"" for piece in stream)
     except ProviderError as error:
         return b"".join(came), error
     return b"".join(came), None

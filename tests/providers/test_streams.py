@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiserver.clock import SystemClock
 from aiserver.errors import (
     ProviderAuth,
     ProviderError,
@@ -169,7 +170,21 @@ def error_event(**error: object) -> bytes:
         (streams(error_event(code=401)), ProviderAuth, 502),
         (streams(error_event(code=503)), ProviderUnavailable, 503),
         (streams(error_event(code="insufficient_quota")), ProviderAuth, 502),
+        (streams(error_event(code="429")), ProviderRateLimited, 429),
+        (streams(error_event(code="invalid_api_key")), ProviderAuth, 502),
+        (streams(error_event(type="authentication_error")), ProviderAuth, 502),
+        (streams(error_event(type="invalid_request_error", code="context_length_exceeded")), ProviderRejected, 400),
+        (streams(b'data: {"error":"Input validation error","error_type":"validation"}\n\n'), ProviderRejected, 400),
         (streams(b'event: error\ndata: {"error": "as a string"}\n\n'), ProviderError, 502),
+        (streams(b'event: error\ndata: {"message": "no"}\n\n'), ProviderError, 502),
+        (streams(b"event: error\ndata: words\n\n"), ProviderError, 502),
+        (streams(b'error: {"code":400,"message":"too long","type":"x"}\n\n' + DONE), ProviderRejected, 400),
+        (streams(b'data: [{"error":{"code":400,"message":"no"}}]\n\n'), ProviderRejected, 400),
+        (streams(b'data: {"object":"error","message":"no","code":400}\n\n'), ProviderRejected, 400),
+        (streams(b'data: {"error":{"message":"\xff","code":400}}\n\n'), ProviderError, 502),
+        (streams(b"\xef\xbb\xbf" + error_event(code=429)), ProviderRateLimited, 429),
+        (streams(b'{"error":{"message":"slow","code":429}}'), ProviderRateLimited, 429),
+        (streams(b'{"choices":[{"message":{"content":"whole"}}]}'), ProviderError, 502),
         (streams(), ProviderTimeout, 504),
         (streams(end=b""), ProviderTimeout, 504),
         (streams(b'data: {"choi', end=b""), ProviderTimeout, 504),
@@ -190,6 +205,14 @@ def test_an_error_in_place_of_the_first_event_costs_nothing_so_that_another_may_
     assert error is not None
     assert not error.may_be_billed
     assert error.retryable
+
+
+def test_what_a_refused_key_is_told_reaches_no_caller() -> None:
+    for error in (error_event(code="invalid_api_key"), error_event(code="401"), error_event(type="permission_error")):
+        came, failed = said(streams(TEXT[0], error.replace(b'"no"', b'"Incorrect API key: sk-ab***yz"')))
+        assert came == TEXT[0]
+        assert failed is not None
+        assert b"sk-ab" not in wire_errors.event(failed)
 
 
 # --- after it ---
@@ -229,6 +252,29 @@ def test_words_about_an_error_are_no_error() -> None:
     came, error = said(streams(event))
     assert came == event
     assert type(error) is ProviderTimeout
+
+
+def of_two(index: int, content: str = "", finish: str | None = None) -> bytes:
+    choice = {"index": index, "delta": {"content": content}, "finish_reason": finish}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    ("events", "is_whole"),
+    [
+        ([of_two(0, "a"), of_two(1, "b"), of_two(0, finish="stop")], False),
+        ([of_two(0, "a"), of_two(0, finish="stop"), of_two(1, "b")], False),
+        ([of_two(0, "a"), of_two(1, "b"), of_two(0, finish="stop"), of_two(1, finish="length")], True),
+        ([of_two(0, "a", finish="")], False),
+        ([of_two(0, "a", finish=""), of_two(0, finish="stop")], True),
+    ],
+)
+def test_an_answer_without_its_last_word_is_whole_once_each_of_its_choices_has_finished(
+    events: list[bytes], is_whole: bool
+) -> None:
+    came, error = said(streams(*events))
+    assert came == b"".join(events)
+    assert (error is None) == is_whole
 
 
 # --- usage ---
@@ -316,6 +362,17 @@ def test_a_response_ends_with_its_own_last_event(last: str) -> None:
     assert "stream_options" not in server.requests[0]
 
 
+def test_an_error_of_a_response_has_its_status_before_it_has_begun_and_ends_it_after() -> None:
+    error = b'event: error\ndata: {"type":"error","code":"rate_limit_exceeded","message":"slow","param":null}\n\n'
+    came, failed = said(streams(error), operation="responses")
+    assert (came, type(failed)) == (b"", ProviderRateLimited)
+    begun = responses("response.created", "response.output_text.delta")
+    came, failed = said(streams(*begun, error), operation="responses")
+    assert came == b"".join(begun)
+    assert failed is not None
+    assert json.loads(wire_errors.event(failed)[6:])["error"]["message"] == "slow"
+
+
 def test_a_response_that_just_ends_has_broken_off() -> None:
     events = responses("response.created", "response.output_text.delta")
     came, error = said(streams(*events), operation="responses")
@@ -336,7 +393,22 @@ def test_a_stream_that_has_begun_but_says_nothing_is_handed_on_when_patience_end
         hostile.receiver(hostile.then_hangs(HEAD)) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1"), clock=Hasty()) as stream,
     ):
-        assert next(iter(stream)) == b""
+        assert next(iter(stream)) is None
+        assert not stream.has_said_something
+
+
+@pytest.mark.parametrize(("timeout_s", "total_s"), [(0.2, 20), (600, 0.2)])
+def test_who_has_less_patience_than_usual_does_not_wait_longer_for_the_first_event(
+    timeout_s: float, total_s: float
+) -> None:
+    with (
+        hostile.receiver(hostile.then_hangs(HEAD + framed(b": wait\n\n"))) as server,
+        pytest.raises(ProviderTimeout, match="did not answer in time"),
+        opened(
+            provider(f"http://127.0.0.1:{server.port}/v1", timeout_s=timeout_s), total_s=total_s, clock=SystemClock()
+        ),
+    ):
+        pass
 
 
 def test_a_stream_that_does_not_end_in_time_is_ended() -> None:

@@ -79,10 +79,17 @@ def test_an_answer_that_does_not_begin_within_the_platform_s_patience_is_told_of
     here = House({"name": "p", "models": {"m": ""}, "timeout_s": 800})
     here.protocol.takes_s = BEGIN_MS / 1000
     here.protocol.outcomes = [ProviderTimeout("Provider p did not answer in time", may_be_billed=True)]
-    with pytest.raises(ProviderTimeout, match="queue the request"):
+    with pytest.raises(ProviderTimeout, match="in time; queue the request"):
         ask(here, body=body)
     ((_, asked),) = here.protocol.calls
     assert asked.get("begin_s", asked.get("deadline_s")) == BEGIN_MS / 1000 == 280
+
+
+def test_who_was_cut_off_is_not_told_that_more_time_would_help() -> None:
+    here = House({"name": "p", "models": {"m": ""}})
+    here.protocol.outcomes = [ProviderTimeout("Provider p gave no whole answer", may_be_billed=True)]
+    with pytest.raises(ProviderTimeout, match=r"answer$"):
+        ask(here)
 
 
 # --- what is kept ---
@@ -117,12 +124,20 @@ def test_a_stream_that_broke_off_is_kept_as_failed_with_what_was_counted() -> No
     here = house()
     error = ProviderTimeout("Provider a broke off its answer", may_be_billed=True)
     here.protocol.outcomes = [FakeStream(here.clock, [STREAMED, error], pieces=4)]
-    answered = ask(here, ',"tag":"t"')
-    with pytest.raises(ProviderTimeout):
-        list(answered.body)
+    *_, told = ask(here, ',"tag":"t"').body
+    assert b'"errorCode":"ProviderTimeout"' in bytes(told)
     job = kept(here)
     assert (job.state, job.error_code, job.error) == (State.FAILED, "ProviderTimeout", error.message)
     assert json.loads(job.usage) == {"completion_tokens": 4, "estimated": True}
+
+
+def test_of_a_response_that_broke_off_the_usage_is_counted_in_its_own_words() -> None:
+    here = House({"name": "p", "models": {"m": ""}, "operations": ["responses"]})
+    here.protocol.outcomes = [FakeStream(here.clock, [STREAMED, ProviderError("cut")], pieces=2)]
+    request = requests.responses('{"model":"m","input":"hi","stream":true,"tag":"t"}')
+    answered = here.answer.now(request, owner=ME.owner, base_url="https://x.io", deadline_ms=here.clock.now + LIMIT_MS)
+    list(answered.body)
+    assert json.loads(kept(here).usage) == {"output_tokens": 2, "estimated": True}
 
 
 def test_a_stream_whose_caller_has_gone_is_kept_as_cancelled_with_what_was_counted() -> None:
@@ -183,14 +198,36 @@ def test_a_trial_that_has_begun_to_answer_has_gone_well_long_before_it_ends() ->
     assert list(first.body) == list(second.body) == [STREAMED]
 
 
+def test_a_trial_that_has_said_nothing_yet_has_not_gone_well() -> None:
+    here = House({"name": "p", "models": {"m": ""}})
+    here.protocol.outcomes = [ProviderError("broken") for _ in range(ROW)]
+    for _ in range(ROW):
+        with pytest.raises(ProviderError):
+            ask(here)
+    here.clock.advance(26)
+    silent = FakeStream(here.clock, [700.0], has_said_something=False)
+    here.protocol.outcomes = [silent]
+    trial = ask(here)
+    assert here.circuits.stored["p"].ask_at is not None
+    list(trial.body)
+    assert here.circuits.stored["p"].ask_at is not None
+
+
+def test_streams_that_meet_our_own_limit_are_not_held_against_their_provider() -> None:
+    here = House({"name": "p", "models": {"m": ""}, "timeout_s": 80_000})
+    for _ in range(2 * ROW):
+        here.protocol.outcomes = [FakeStream(here.clock, [STREAMED, 900.0, STREAMED])]
+        *_, last = ask(here).body
+        assert b"no time left" in bytes(last)
+    list(ask(here).body)
+
+
 def test_streams_that_break_off_open_the_circuit_though_they_began_well() -> None:
     here = House({"name": "p", "models": {"m": ""}})
     cut = ProviderTimeout("cut", may_be_billed=True)
     here.protocol.outcomes = [FakeStream(here.clock, [STREAMED, cut]) for _ in range(50)]
     for _ in range(50):
-        answered = ask(here)
-        with pytest.raises(ProviderTimeout):
-            list(answered.body)
+        list(ask(here).body)
         if here.circuits.stored["p"].ask_at is not None:
             return
     raise AssertionError("it never opened")

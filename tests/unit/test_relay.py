@@ -9,6 +9,7 @@ import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.jobs.states import State
+from aiserver.providers.stream import PATIENCE_MS
 from aiserver.usecases.ask import Begun
 from aiserver.usecases.relay import Ended, relay
 from aiserver.wire import sse
@@ -19,12 +20,15 @@ EVENT = b'data: {"choices":[]}\n\n'
 SILENCE_S = 600
 TOTAL_MS = 893_000
 QUIET = b""
+START_MS = FakeClock().now
 
 
 class Relayed:
     """A relay of a scripted stream; what it says of its end, and whether its place at the provider was left."""
 
-    def __init__(self, *pieces: bytes | ProviderError | float, usage: str | None = None, count: int = 0) -> None:
+    def __init__(
+        self, *pieces: bytes | Exception | float, usage: str | None = None, count: int = 0, silence_s: float = SILENCE_S
+    ) -> None:
         self.clock = FakeClock()
         self.ends: list[Ended] = []
         self.left: list[type[BaseException] | None] = []
@@ -32,23 +36,23 @@ class Relayed:
         held = ExitStack()
         held.push(lambda kind, *_: self.left.append(kind))
         held.callback(self.stream.close)
-        begun: Any = Begun(self.stream, held, SILENCE_S)  # pyright: ignore[reportArgumentType]
+        begun: Any = Begun(self.stream, held, silence_s)  # pyright: ignore[reportArgumentType]
         until = self.clock.now + TOTAL_MS
         self.events: Generator[bytes] = relay("p", begun, self.clock, until_ms=until, ended=self.ends.append)
 
 
+def last(relayed: Relayed) -> Any:
+    """The error that the last event tells."""
+    *_, event = relayed.events
+    return json.loads(sse.data(event))
+
+
 def test_events_pass_as_they_come_and_the_end_is_told_with_the_usage() -> None:
-    relayed = Relayed(EVENT, EVENT + EVENT, usage='{"total_tokens":3}')
+    relayed = Relayed(EVENT, EVENT + EVENT, usage='{"total_tokens":3}', count=7)
     assert list(relayed.events) == [EVENT, EVENT + EVENT]
-    assert relayed.ends == [Ended(State.COMPLETED, None, '{"total_tokens":3}')]
+    assert relayed.ends == [Ended(State.COMPLETED, None, '{"total_tokens":3}', 7)]
     assert relayed.stream.is_closed
     assert relayed.left == [None]
-
-
-def test_a_usage_that_was_not_told_is_unknown_and_no_guess_where_the_answer_is_whole() -> None:
-    relayed = Relayed(EVENT, count=7)
-    list(relayed.events)
-    assert relayed.ends == [Ended(State.COMPLETED, None, None)]
 
 
 def test_while_nothing_comes_there_is_a_ping_every_fifteen_seconds_and_a_look_at_the_caller_between() -> None:
@@ -64,32 +68,54 @@ def test_a_stream_that_said_nothing_since_it_began_begins_with_a_ping() -> None:
 
 def test_a_provider_that_falls_silent_is_given_up_as_its_operator_says() -> None:
     relayed = Relayed(EVENT, *[30.0] * 100)
-    with pytest.raises(ProviderTimeout, match="fell silent"):
-        list(relayed.events)
-    assert relayed.clock.now - 1_800_000_000_000 == SILENCE_S * 1000
+    assert last(relayed)["error"]["message"] == "Provider p fell silent"
+    assert relayed.clock.now - START_MS == SILENCE_S * 1000
     (end,) = relayed.ends
     assert (end.state, type(end.error)) == (State.FAILED, ProviderTimeout)
+    assert relayed.left == [ProviderTimeout]
 
 
-@pytest.mark.parametrize("pieces", [[EVENT] * 10_000, [1.0] * 2000])
-def test_a_stream_that_does_not_end_is_ended_before_the_function_is(pieces: list[Any]) -> None:
-    relayed = Relayed(*pieces)
+def test_what_was_waited_before_its_first_event_counts_as_silence() -> None:
+    relayed = Relayed(*[15.0] * 100)
+    relayed.stream.has_said_something = False
+    assert last(relayed)["error"]["message"] == "Provider p fell silent"
+    assert relayed.clock.now - START_MS == SILENCE_S * 1000 - PATIENCE_MS
+
+
+def test_a_provider_that_says_what_is_not_told_is_not_silent() -> None:
+    relayed = Relayed(*[b"", 20.0] * 4, EVENT, silence_s=30)
+    assert list(relayed.events)[-1] == EVENT
+    assert relayed.ends[0].state == State.COMPLETED
+
+
+@pytest.mark.parametrize("pieces", [[EVENT] * 10_000, [1.0] * 2000, [b""] * 10_000])
+def test_a_stream_that_does_not_end_is_ended_before_the_function_is_and_that_is_not_its_provider_s_fault(
+    pieces: list[Any],
+) -> None:
+    relayed = Relayed(EVENT, *pieces, silence_s=5000)
     relayed.stream.takes_s = 0.5
-    with pytest.raises(ProviderTimeout):
-        list(relayed.events)
-    assert relayed.clock.now <= 1_800_000_000_000 + TOTAL_MS + 1500
+    assert "no time left" in last(relayed)["error"]["message"]
+    assert relayed.clock.now <= START_MS + TOTAL_MS + 1500
     assert relayed.stream.is_closed
+    assert relayed.left == [None]
+    assert relayed.ends[0].state == State.FAILED
 
 
-def test_an_error_is_raised_after_what_came_and_counts_as_the_end_of_the_call() -> None:
+def test_an_answer_whose_end_comes_just_when_time_is_up_has_ended() -> None:
+    relayed = Relayed(EVENT, float(TOTAL_MS / 1000 + 1), silence_s=5000)
+    relayed.stream.is_over = True
+    assert [event for event in relayed.events if event] == [EVENT, sse.PING]
+    assert relayed.ends[0].state == State.COMPLETED
+
+
+def test_an_error_is_told_after_what_came_and_before_anything_is_done_about_it() -> None:
     error = ProviderError("broke", may_be_billed=True)
     relayed = Relayed(EVENT, error, count=3)
     assert next(relayed.events) == EVENT
-    with pytest.raises(ProviderError, match="broke"):
-        next(relayed.events)
-    (end,) = relayed.ends
-    assert (end.state, end.error) == (State.FAILED, error)
-    assert json.loads(end.usage or "") == {"completion_tokens": 3, "estimated": True}
+    assert json.loads(sse.data(next(relayed.events)))["error"]["message"] == "broke"
+    assert (relayed.ends, relayed.left) == ([], [])
+    assert list(relayed.events) == []
+    assert relayed.ends == [Ended(State.FAILED, error, None, 3)]
     assert relayed.left == [ProviderError]
 
 
@@ -100,6 +126,25 @@ def test_whoever_closes_it_closes_the_provider_s_call_and_what_came_is_counted(t
         next(relayed.events)
     relayed.events.close()
     assert relayed.stream.is_closed
+    assert relayed.ends == [Ended(State.CANCELLED, None, None, 2)]
+
+
+def test_who_leaves_at_the_error_has_not_cancelled_it() -> None:
+    error = ProviderError("broke")
+    relayed = Relayed(EVENT, error)
+    next(relayed.events)
+    next(relayed.events)
+    relayed.events.close()
+    assert relayed.ends == [Ended(State.FAILED, error, None, 0)]
+
+
+def test_a_fault_of_our_own_is_no_caller_who_left() -> None:
+    relayed = Relayed(EVENT, RuntimeError("secret"))
+    next(relayed.events)
+    with pytest.raises(RuntimeError):
+        next(relayed.events)
     (end,) = relayed.ends
-    assert (end.state, end.error) == (State.CANCELLED, None)
-    assert json.loads(end.usage or "") == {"completion_tokens": 2, "estimated": True}
+    assert end.state == State.FAILED
+    assert end.error is not None
+    assert "secret" not in end.error.message
+    assert relayed.stream.is_closed

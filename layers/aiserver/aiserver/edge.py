@@ -20,6 +20,7 @@ from aiserver.wire.render import JSON_TYPE
 
 MAX_BODY_BYTES = 5 * 1024 * 1024  # escaped in the event it must stay under Lambda's 6 MB, beyond which we never run
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit, less what stands around a body
+STREAM_END_MS = 5_000  # the same where routes stream: an answer that breaks off is recorded then
 ANSWER_MS = 1_500  # kept free at the end of a function's time, to say that time is over
 ALLOWED_HEADERS = (
     "authorization, content-type, last-event-id, x-api-key, "
@@ -168,7 +169,7 @@ def _request(event: Mapping[str, Any], sent: Mapping[str, str], context: Any, ed
         params={k: unquote(v) for k, v in _texts(event, "pathParameters").items()},
         body=body.removeprefix("\ufeff"),
         base_url=edge.public_base_url or _own_address(event),
-        deadline_ms=edge.clock.now_ms() + remaining_ms(context) - ANSWER_MS,
+        deadline_ms=edge.clock.now_ms() + remaining_ms(context) - (STREAM_END_MS if edge.streams else ANSWER_MS),
     )
 
 

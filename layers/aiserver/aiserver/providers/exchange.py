@@ -20,6 +20,7 @@ RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
 RELAYED_PREFIX = "x-ratelimit-"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # far beyond any chat answer; keeps one upstream from filling the memory
 MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
+MAX_HEADER_CHARS = 1024  # of one: all of an answer's must stay under 10 KB, and 16 KB where it is streamed
 CONNECT_S = 10
 KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
 STREAMING = {"accept": "text/event-stream", "accept-encoding": "identity"}  # what is packed comes late
@@ -142,4 +143,6 @@ def _read(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 def _relayed(headers: httpx.Headers) -> dict[str, str]:
-    return {k: v for k, v in headers.items() if k in RELAYED or k.startswith(RELAYED_PREFIX)}
+    """Those that callers get; one too long would leave no room for the others."""
+    kept = {k: v for k, v in headers.items() if k in RELAYED or k.startswith(RELAYED_PREFIX)}
+    return {k: v for k, v in kept.items() if len(v) <= MAX_HEADER_CHARS}

@@ -80,7 +80,7 @@ class OpenAi:
             hides = sent is not body
             events = OpenAiEvents(provider, operation, hides_usage=hides, model_is_configured=model_is_configured)
             stream = Stream(provider.name, head.headers, pieces, events)
-            stream.begin(self._clock)
+            stream.begin(self._clock, round(min(provider.timeout_s, total_s) * 1000))
         return stream
 
     def models(self, provider: Provider, *, api_key: str | None, deadline_s: float) -> list[str]:

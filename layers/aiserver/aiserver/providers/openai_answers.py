@@ -21,6 +21,21 @@ RESULTS = {"chat.completions": "choices", "embeddings": "data", "responses": "ou
 GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
 NOT_REACHED = (502, 530)  # without JSON, of an own GPU: the proxy or tunnel before it does not reach it
 KEPT_THERE = ("previous_response_id", "conversation", "prompt")  # what a caller names of what a provider keeps
+# The status that an error's `code`, or its `type`, stands for where a stream can show none.
+# https://platform.openai.com/docs/guides/error-codes https://docs.claude.com/en/api/errors
+# https://github.com/huggingface/text-generation-inference/issues/2749
+NAMED_STATUSES = {
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "validation": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "overloaded": 429,
+    "overloaded_error": 503,
+}
 NO_ERROR = (b"null", b"false", b"{}", b'""')  # what stands where an error would
 MAX_USAGE_BYTES = 2048  # kept with the job
 
@@ -83,11 +98,16 @@ def failure(
 
 def failure_within(provider: Provider, data: bytes, *, has_begun: bool, model_is_configured: bool) -> ProviderError:
     """What an error means that came as an event of a stream, by the status it names; before any answer, nothing was."""
-    told = _Told(data)
-    if told.status is None:
-        error = _failed_late(provider, UpstreamAnswer(200, {}, data), told)
+    body = scan.sole(data)
+    told = _Told(body)
+    if told.is_object and not told.is_error and "code" in (scan.members(body, "code") or {}):  # an error by itself
+        body = b'{"error":' + body + b"}"
+        told = _Told(body)
+    status = told.status or NAMED_STATUSES.get(told.code) or NAMED_STATUSES.get(told.type)
+    if status is None:
+        error = _failed_late(provider, UpstreamAnswer(200, {}, body), told)
     else:
-        named = UpstreamAnswer(told.status, {}, data)
+        named = UpstreamAnswer(status, {}, body)
         error = failure(provider, named, model_is_configured=model_is_configured, wait_s=None)
     error.may_be_billed = has_begun
     return error
@@ -157,7 +177,7 @@ class _Told:
     """What an upstream's body says of itself: `error` as an object or a string, `detail`, or `message`."""
 
     def __init__(self, body: bytes) -> None:
-        found = scan.members(body, "usage", "error", "detail", "message")
+        found = scan.members(body, "usage", "error", "error_type", "detail", "message")
         self.is_object = found is not None
         found = found or {}
         usage, error = found.get("usage", b""), found.get("error", b"null")
@@ -167,9 +187,9 @@ class _Told:
         said = (inner.get("message"), error, found.get("detail"), found.get("message"))
         self.message = next((words for words in map(_string, said) if words), "")
         self.code = _string(inner.get("code")) or ""
-        self.type = _string(inner.get("type")) or ""
+        self.type = _string(inner.get("type")) or _string(found.get("error_type")) or ""
         self.param = _string(inner.get("param"))
-        number = inner.get("code", b"")
+        number = inner.get("code", b"").strip(b'"')
         self.status = int(number) if number.isdigit() and 400 <= int(number[:4]) <= 599 else None
 
 

@@ -33,9 +33,10 @@ class Translation(Protocol):
 
 
 class Stream:
-    """An answer that has begun: iterate once, and close it. b"" means that nothing has come for a second.
+    """An answer that has begun: iterate once, and close it. None means that nothing has come for half a second.
 
-    Raises, when iterated: ProviderError, where the provider says so; ProviderTimeout, where the answer broke off.
+    b"" means that something has come of which nothing is told. Raises, when iterated: ProviderError, where the provider
+    says so; ProviderTimeout, where the answer broke off.
     """
 
     def __init__(
@@ -48,19 +49,24 @@ class Stream:
         self._events = self._translated()
         self._first = b""
 
-    def begin(self, clock: Clock) -> None:
-        """Wait for the first event that says something, as a comment does not, or for PATIENCE_MS.
+    @property
+    def has_said_something(self) -> bool:
+        """Whether it began with an event; comments are none."""
+        return bool(sse.data(self._first))
 
-        Till then another provider may be asked. Raises: what iterating raises.
+    def begin(self, clock: Clock, patience_ms: int) -> None:
+        """Wait for the first event that says something, or for PATIENCE_MS, or less where the caller has less.
+
+        Till then another provider may be asked. Raises: what iterating raises; ProviderTimeout, where all of the
+        caller's patience was not enough.
         """
-        late = clock.now_ms() + PATIENCE_MS
-        while not sse.data(self._first) and clock.now_ms() < late:
-            came = next(self._events, None)
-            if came is None:
-                break
-            self._first += came
+        late = clock.now_ms() + min(PATIENCE_MS, patience_ms)
+        while not self.has_said_something and clock.now_ms() < late:
+            self._first += next(self._events, b"") or b""
+        if not self.has_said_something and patience_ms <= PATIENCE_MS:
+            raise ProviderTimeout(f"Provider {self._name} did not answer in time", may_be_billed=True)
 
-    def __iter__(self) -> Generator[bytes]:
+    def __iter__(self) -> Generator[bytes | None]:
         if self._first:
             yield self._first
         yield from self._events
@@ -69,12 +75,14 @@ class Stream:
         self._events.close()
         self._pieces.close()
 
-    def _translated(self) -> Generator[bytes]:
+    def _translated(self) -> Generator[bytes | None]:
         splitter = sse.Splitter()
+        has_events = False
         for pieces in self._pieces:
             told: list[bytes] = []
             try:
                 for event in splitter.events(b"".join(pieces)):
+                    has_events = True
                     told.append(self.translation.told(event))
                     if self.translation.is_over:
                         break
@@ -84,13 +92,21 @@ class Stream:
                 raise
             if len(splitter.rest) > MAX_EVENT_BYTES:
                 raise ProviderError(f"Provider {self._name} sent an event that is too large", may_be_billed=True)
-            yield b"".join(told)
+            yield b"".join(told) if pieces else None
             if self.translation.is_over:
                 with suppress(ProviderError):  # its connection can be used again once its end has come
                     next(self._pieces, None)
                 return
-        last = bytes(splitter.rest) + b"\n\n"
+        yield self._last(bytes(splitter.rest), has_events)
+
+    def _last(self, rest: bytes, has_events: bool) -> bytes:
+        """What is told of what came after the last whole event. Raises: ProviderError."""
+        last = rest + b"\n\n"
         if sse.data(last).strip() == sse.DONE:  # who leaves out the last blank line has said all the same
-            yield self.translation.told(last)
-        elif splitter.rest.strip() or not self.translation.is_whole:
+            return self.translation.told(last)
+        if rest.lstrip()[:1] in (b"{", b"[") and not has_events:  # an error, or an answer, whatever it is called
+            self.translation.told(sse.event(rest))
+            raise ProviderError(f"Provider {self._name} did not stream its answer", may_be_billed=True)
+        if rest.strip() or not self.translation.is_whole:
             raise ProviderTimeout(f"Provider {self._name} broke off its answer", may_be_billed=True)
+        return b""

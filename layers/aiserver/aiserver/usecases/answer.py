@@ -15,8 +15,10 @@ from aiserver.usecases.ask import Pass, ask
 from aiserver.usecases.ends import failure, settled_ttl
 from aiserver.usecases.relay import Ended, relay
 from aiserver.wire import sse
+from aiserver.wire.render import render
 from aiserver.wire.requests import CAN_BE_QUEUED, ModelRequest
 
+LATE_MS = 500  # by so much may two clocks differ on one call's time
 BEGIN_MS = 280_000  # API Gateway gives up on an answer that has not begun after 300 s of silence
 
 log = logging.getLogger("aiserver.answer")
@@ -57,7 +59,8 @@ class Answer:
         begun_by = min(deadline_ms, started + BEGIN_MS)
         done = ask(self._router, question, candidates, clock=self._clock, deadline_ms=begun_by)
         if isinstance(done.error, ProviderTimeout) and done.error.upstream is None:
-            more = "; queue the request to wait for longer" if request.operation in CAN_BE_QUEUED else ""
+            is_late = self._clock.now_ms() >= begun_by - LATE_MS and request.operation in CAN_BE_QUEUED
+            more = "; queue the request to wait for longer" if is_late else ""
             raise ProviderTimeout(done.error.message + more, may_be_billed=True)
         call = _Call(request, owner, base_url, started, done)
         if done.begun:
@@ -110,7 +113,7 @@ class Answer:
             attempt=done.attempts,
             calls=done.attempts,
             served_by=done.provider,
-            usage=end.usage,
+            usage=_usage(call.request.operation, end),
             ttl=settled_ttl(now, self._settled_days),
             **told,
         )
@@ -118,6 +121,14 @@ class Answer:
             self._jobs.create(job, call.request.body, now_ms=now, result=result)
         except Exception:
             log.exception("sync answer not recorded")
+
+
+def _usage(operation: str, end: Ended) -> str | None:
+    """What the provider told; of an answer that broke off, what was counted; of a whole one it is unknown."""
+    if end.usage or end.state == State.COMPLETED:
+        return end.usage
+    name = "output_tokens" if operation == "responses" else "completion_tokens"
+    return render({name: end.pieces, "estimated": True}).decode()
 
 
 @dataclass(frozen=True)

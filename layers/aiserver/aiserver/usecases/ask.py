@@ -89,7 +89,8 @@ def ask(
                 total_s = (until_ms - now) / 1000
                 stream = router.stream(candidate, question, api_key=api_key, begin_s=left_s, total_s=total_s)
                 held.callback(stream.close)
-                has_begun()
+                if stream.has_said_something:
+                    has_begun()
                 begun = Begun(stream, held.pop_all(), candidate.provider.timeout_s)
                 return Pass(None, None, name, attempts, unknown, may_ask_again=False, begun=begun)
         except ProviderError as error:

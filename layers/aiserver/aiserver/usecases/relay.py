@@ -5,11 +5,12 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from aiserver.clock import Clock
-from aiserver.errors import ProviderError, ProviderTimeout
+from aiserver.errors import AiServerError, ProviderError, ProviderTimeout
 from aiserver.jobs.states import State
+from aiserver.providers.stream import PATIENCE_MS
 from aiserver.usecases.ask import Begun
+from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
-from aiserver.wire.render import render
 
 log = logging.getLogger("aiserver.relay")
 
@@ -18,12 +19,13 @@ log = logging.getLogger("aiserver.relay")
 class Ended:
     """How a stream ended: Completed; Failed, by `error`; or Cancelled, since its caller had gone.
 
-    `usage` is what the provider told; of an answer that broke off, what was counted until then.
+    `usage` is what the provider told; `pieces` counts the events that held some of the answer.
     """
 
     state: State
-    error: ProviderError | None
-    usage: str | None
+    error: AiServerError | None = None
+    usage: str | None = None
+    pieces: int = 0
 
 
 def relay(
@@ -31,8 +33,8 @@ def relay(
 ) -> Generator[bytes]:
     """The events as they come, and pings while none do; b"" where there is nothing to send.
 
-    It has begun when it is returned, so that whoever closes it closes the upstream's call, iterated or not. `ended`
-    hears once of its end. Raises, when iterated: ProviderError.
+    Where it fails the last event says so, and goes out before anything else is done about it. It has begun when it is
+    returned, so that whoever closes it closes the upstream's call, iterated or not. `ended` hears once of its end.
     """
     relayed = _relayed(provider, begun, clock, until_ms, ended)
     next(relayed)
@@ -42,38 +44,50 @@ def relay(
 def _relayed(
     provider: str, begun: Begun, clock: Clock, until_ms: int, ended: Callable[[Ended], None]
 ) -> Generator[bytes]:
-    state, error = State.CANCELLED, None
+    state, error = State.FAILED, AiServerError("The stream failed on our side")
     try:
         with begun.held:
             yield b""
-            yield from _kept_alive(provider, begun, clock, until_ms)
-        state = State.COMPLETED
-    except ProviderError as failed:
-        state, error = State.FAILED, failed
+            try:
+                if (yield from _kept_alive(provider, begun, clock, until_ms)):
+                    state, error = State.COMPLETED, None
+                else:  # which is not the provider's fault
+                    error = ProviderTimeout("There is no time left for the rest of the answer", may_be_billed=True)
+                    yield wire_errors.event(error)
+            except ProviderError as failed:
+                error = failed
+                yield wire_errors.event(failed)
+                raise
+    except ProviderError:
+        pass  # it has been told
+    except GeneratorExit:
+        if not isinstance(error, ProviderError):
+            state, error = State.CANCELLED, None
         raise
     finally:
         told = begun.stream.translation
-        counted = render({"completion_tokens": told.pieces, "estimated": True}).decode()
-        usage = told.usage or (None if state == State.COMPLETED else counted)
         seen = {"provider": provider, "state": state, "error": type(error).__name__ if error else None}
         log.info("stream ended", extra=seen | {"pieces": told.pieces})
-        ended(Ended(state, error, usage))
+        ended(Ended(state, error, told.usage, told.pieces))
 
 
-def _kept_alive(provider: str, begun: Begun, clock: Clock, until_ms: int) -> Generator[bytes]:
-    heard = sent = clock.now_ms()
+def _kept_alive(provider: str, begun: Begun, clock: Clock, until_ms: int) -> Generator[bytes, None, bool]:
+    """Whether it came to its end in time."""
+    sent = clock.now_ms()
+    heard = sent - (0 if begun.stream.has_said_something else PATIENCE_MS)
     has_begun = False
     for events in begun.stream:
-        if clock.now_ms() >= until_ms and not begun.stream.translation.is_over:
-            raise ProviderTimeout("There is no time left for the rest of the answer", may_be_billed=True)
-        if events:
-            yield events
-            heard = sent = clock.now_ms()
-        elif clock.now_ms() >= heard + begun.silence_s * 1000:
+        now = clock.now_ms()
+        heard = heard if events is None else now
+        if now >= until_ms and not begun.stream.translation.is_over:
+            return False
+        if now >= heard + begun.silence_s * 1000:
             raise ProviderTimeout(f"Provider {provider} fell silent", may_be_billed=True)
-        elif clock.now_ms() >= sent + sse.PING_MS or not has_begun:
-            yield sse.PING
+        if events or now >= sent + sse.PING_MS or not has_begun:
+            yield events or sse.PING
             sent = clock.now_ms()
+            heard = sent if events else heard  # whoever is slow to take them is not the provider
         else:
             yield b""
         has_begun = True
+    return True

@@ -12,6 +12,8 @@ DONE = b"[DONE]"  # what OpenAI's protocol says last
 
 _LINE_END = rb"(?>\r\n|\n|\r)"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
+_NAMES_ERROR = re.compile(rb"(?:^|[\r\n])(?:event: ?error *[\r\n]|error:)")
+_BOM = b"\xef\xbb\xbf"
 _LINES = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = 4  # \r\n\r\n
 
@@ -41,12 +43,17 @@ class Splitter:
         return found
 
 
-def data(event: bytes) -> bytes:
-    """What stands in the event's `data` lines, joined as a reader would; nothing for a comment."""
-    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
+def data(event: bytes, field: bytes = b"data") -> bytes:
+    """What stands in the event's `data` lines, or in those of another field, joined as a reader would."""
+    if field == b"data" and event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return event[6:-2]  # as nearly all are
-    fields = [line.partition(b":") for line in _LINES.split(event)]
-    return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == b"data")
+    fields = [line.partition(b":") for line in _LINES.split(event.removeprefix(_BOM))]
+    return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == field)
+
+
+def names_error(event: bytes) -> bool:
+    """Whether its type is `error`, or it has a field of that name (as llama.cpp's server had until autumn 2025)."""
+    return b"error" in event and bool(_NAMES_ERROR.search(event))
 
 
 def event(text: bytes) -> bytes:
