@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 
 from local.deployment import JOB_S, NOBODY, Deployment, Probe, Seen, is_error, seen, told
-from local.template import REPOSITORY
 
 CHAT = "/v1/chat/completions"
 EVENTS = "/v1/jobs/{id}/events"
@@ -29,7 +28,6 @@ LONG_COUNT: dict[str, object] = {
 }
 LONG_S = 900
 READ_GAP_S = 0.001  # what comes closer together was read at once
-MIN_READS = 3
 MIN_SPREAD = 0.1  # of the time of the whole answer, between its first piece and its last
 
 
@@ -56,7 +54,7 @@ class Heard:
         """Whether it was sent as it was made. API Gateway gives a length to what it has whole."""
         spread = self.came[-1] - self.came[0] if self.came else 0
         is_spread = spread > MIN_SPREAD * self.came[-1] if self.came else False
-        return "content-length" not in self.answer.headers and (is_spread or self._reads >= MIN_READS)
+        return "content-length" not in self.answer.headers and is_spread
 
     @property
     def times(self) -> str:
@@ -149,11 +147,10 @@ def _job_state(data: str) -> str:
 
 
 WATCHED = Probe("a queued job's events", "Completed, as the last one", watched)
-HAS_EVENTS = EVENTS in (REPOSITORY / "template.yaml").read_text(encoding="utf-8")
 PROBES = (
     Probe("each route that streams, asked nothing", "400 in our error shape", asked_nothing),
     Probe("a streamed chat", "events as they are made, [DONE]", streamed),
     Probe("a streamed chat that is refused", "400 in our error shape, JSON", refused),
     Probe("a long answer, not streamed", "200 after more than 29 s", long_answer),
-    *([WATCHED] if HAS_EVENTS else []),
+    WATCHED,
 )
