@@ -21,7 +21,6 @@ import pytest
 from local.receiver import receiver
 from local.template import REPOSITORY
 from local.verify_deploy import PROBES
-from local.verify_stream import HAS_EVENTS
 from tests.flow.conftest import Product
 
 CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "hi"}]}
@@ -388,7 +387,7 @@ def test_a_deployment_is_probed_from_outside_and_what_differs_is_shown(product: 
     assert f"{count - 1} of {count} as expected, 1 not checked, model gpt-4-turbo" in probed.stdout
     assert re.search(r"\n--    a long answer, not streamed .+ not checked: set SLOW_MODEL", probed.stdout)
     assert re.search(r"\nok    a streamed chat  .+ 20 events, \d+ reads, first after", probed.stdout)
-    assert asked == [5] * (4 if HAS_EVENTS else 3) + [80]
+    assert asked == [5] * 4 + [80]
 
     assert failed.returncode == 1
     (row,) = [line for line in failed.stdout.splitlines() if line.startswith("FAIL")]

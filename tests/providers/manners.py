@@ -33,6 +33,13 @@ ANSWERS = {
 }
 
 
+STREAM = (
+    b'data: {"choices":[{"index":0,"delta":{"content":"\\u00fc"},"finish_reason":null}],"x":2.50}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    b"data: [DONE]\n\n"
+)
+
+
 class Caller(ProviderProtocol, Protocol):
     """What a protocol's class can do."""
 
@@ -59,7 +66,8 @@ class Manner(Protocol):
     """One provider as the suite sees it.
 
     `ours` are refusals of our key or account, beyond statuses 401 to 403. `error` is how it says a message with a
-    status, `told` what a caller then reads beside responseStatus. `listing` is None where it lists no models.
+    status, `told` what a caller then reads beside responseStatus. `listing` is None where it lists no models. `stream` is
+    a chat as it streams it, two events at least, and as our caller gets it.
     """
 
     name: str
@@ -76,6 +84,8 @@ class Manner(Protocol):
     def models(self) -> list[str]: ...
     @property
     def ours(self) -> Iterable[Said]: ...
+    @property
+    def stream(self) -> tuple[bytes, bytes]: ...
 
     def provider(self, origin: str) -> Provider: ...
     def caller(self, http: httpx.Client) -> Caller: ...
@@ -143,6 +153,10 @@ class Row:
     def ours(self) -> Iterable[Said]:
         for refusal in self.row.refusals:
             yield self.error(refusal.status, f"{refusal.words}: {KEY[:5]}***")
+
+    @property
+    def stream(self) -> tuple[bytes, bytes]:
+        return STREAM, STREAM
 
     def provider(self, origin: str) -> Provider:
         base_url = origin + self._path

@@ -69,7 +69,7 @@ def streamed(asked: Provider, body: bytes) -> tuple[bytes, str | None]:
             asked, "chat.completions", body, api_key=None, model_is_configured=True, begin_s=5, total_s=5
         )
         with closing(stream):
-            return b"".join(stream), stream.translation.usage
+            return b"".join(piece or b"" for piece in stream), stream.translation.usage
 
 
 @pytest.mark.parametrize("preset", ["", *CATALOGUE])

@@ -5,6 +5,7 @@ Nothing here knows a protocol: how a promise is said at the provider's end is th
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
     ProviderRejected,
+    ProviderTimeout,
     ProviderUnavailable,
     UpstreamAnswer,
 )
@@ -24,6 +26,7 @@ from aiserver.providers.provider import Provider
 from aiserver.wire import errors as wire_errors
 from tests.providers.manners import KEY, MANNERS, Caller, Exchange, Manner
 from tests.providers.standin import Said, StandIn, stand_in
+from tests.providers.streaming import heard
 
 DEADLINE_S = 30
 WORDS = "the words of the provider"
@@ -48,6 +51,21 @@ class Subject:
             model_is_configured=model_is_configured,
             deadline_s=DEADLINE_S,
         )
+
+    def streamed(self, said: Said) -> tuple[bytes, ProviderError | None]:
+        """What comes of a stream when the server says that, and the error that ends it."""
+        self.server.answers.append(said)
+        stream = self.caller.stream(
+            self.provider,
+            "chat.completions",
+            self.manner.exchanges[0].asked,
+            api_key=KEY,
+            model_is_configured=True,
+            begin_s=DEADLINE_S,
+            total_s=DEADLINE_S,
+        )
+        with closing(stream):
+            return heard(stream)
 
     def refused(self, said: Said, **how: Any) -> ProviderError:
         """What it means when the server says that."""
@@ -152,3 +170,21 @@ def test_a_failure_of_its_own_may_be_asked_elsewhere(status: int, kind: type[Pro
     error = subject.refused(subject.manner.error(status, WORDS))
     assert (type(error), error.status, error.retryable, error.may_be_billed) == (kind, status, True, False)
     assert json.dumps(WORDS).encode() in wire_errors.body(error)
+
+
+EVENT_STREAM = {"content-type": "text/event-stream"}
+
+
+def test_a_stream_comes_in_openai_s_events_and_one_that_is_cut_is_told(subject: Subject) -> None:
+    said, told = subject.manner.stream
+    assert subject.streamed(Said(200, said, EVENT_STREAM)) == (told, None)
+    cut = said.index(b"\n\n") + 10  # within its second event
+    came, error = subject.streamed(Said(200, said[:cut], EVENT_STREAM))
+    assert came
+    assert told.startswith(came)
+    assert type(error) is ProviderTimeout
+
+
+def test_a_stream_that_is_refused_has_the_status_of_any_other_call(subject: Subject) -> None:
+    with pytest.raises(ProviderRateLimited):
+        subject.streamed(subject.manner.error(429, WORDS))

@@ -337,7 +337,7 @@ def http() -> Any:
 def _client(service: str, *, is_vital: bool = True) -> Any:
     """One client a service, safe to share between threads. AWS answers in milliseconds: what hangs is asked again.
 
-    What is not vital is given up after 3 s: its caller has 27.5 s, and does without.
+    What is not vital is given up after 3 s: its caller waits, and does without.
     """
     from botocore.config import Config
 

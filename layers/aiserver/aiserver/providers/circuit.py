@@ -16,7 +16,7 @@ ROW = 5
 LEAST = 10
 WINDOW_S = 60
 TOLD_MS = 6_000  # by then every container has read that calls fail, and told of those that went well
-TRIAL_MS = 30_000  # a waiting caller's call is over by then (27.5 s); a queued job's may go on for minutes
+TRIAL_MS = 30_000  # most calls are over by then; one that goes on for minutes lets another be the trial
 OPEN_MS = 25_000  # with TRIAL_MS and the age of what a container knows, under a minute
 
 
