@@ -74,7 +74,8 @@ class Turn(ast.NodeTransformer):
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         self.generic_visit(node)
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, int) and self._is_turn(node):
-            node.value = ast.Constant(node.value.value + 1)
+            value = node.value.value
+            node.value = ast.Constant(not value if isinstance(value, bool) else value + 1)
         return node
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:

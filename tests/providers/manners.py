@@ -66,8 +66,9 @@ class Manner(Protocol):
     """One provider as the suite sees it.
 
     `ours` are refusals of our key or account, beyond statuses 401 to 403. `error` is how it says a message with a
-    status, `told` what a caller then reads beside responseStatus. `listing` is None where it lists no models. `stream` is
-    a chat as it streams it, two events at least, and as our caller gets it.
+    status, `told` what a caller then reads beside responseStatus. `listing` is None where it lists no models.
+
+    `stream` is a chat as it streams it, two events at least, and as our caller gets it.
     """
 
     name: str
