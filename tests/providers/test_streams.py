@@ -411,6 +411,20 @@ def test_who_has_less_patience_than_usual_does_not_wait_longer_for_the_first_eve
         pass
 
 
+def test_a_head_that_came_late_leaves_less_time_for_the_first_event() -> None:
+    class Later(FakeClock):
+        def now_ms(self) -> int:
+            self.now += 8_000
+            return self.now
+
+    with (
+        hostile.receiver(hostile.then_hangs(HEAD)) as server,
+        pytest.raises(ProviderTimeout, match="did not answer in time"),
+        opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=20, clock=Later()),
+    ):
+        pass
+
+
 def test_a_stream_that_does_not_end_in_time_is_ended() -> None:
     with (
         hostile.receiver(hostile.then_hangs(HEAD + framed(TEXT[0]))) as server,

@@ -1,6 +1,7 @@
 """One request to a provider over HTTP, and its answer, whole or piece by piece: what every protocol stands on."""
 
 import io
+import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -62,7 +63,7 @@ def streamed(
     """The head of the answer, and its body as it comes (nothing for half a second is an empty list).
 
     One that is no stream comes whole with its head, and nothing follows. What follows is closed where the block fails,
-    and else by whoever took it. `begin_s` is wall time until the head, `total_s` from then to the end.
+    and else by whoever took it. `begin_s` is wall time until the head, `total_s` until the end.
     Raises, here and when what follows is iterated: as `whole`.
     """
     deadline = Deadline(begin_s, WAKE_S)
@@ -83,12 +84,13 @@ def is_stream(head: UpstreamAnswer) -> bool:
 def _pieces(
     http: httpx.Client, provider: Provider, asked: Asked, deadline: Deadline, total_s: float
 ) -> Generator[UpstreamAnswer | bytes]:
+    ends = time.monotonic() + total_s
     with total_deadline(deadline), _sent(http, provider, replace(asked, headers=asked.headers | STREAMING)) as response:
         head = UpstreamAnswer(response.status_code, _relayed(response.headers), b"")
         if not is_stream(head):
             yield replace(head, body=_read(response, asked.max_answer_bytes))
             return
-        deadline.extend(total_s)
+        deadline.extend(ends - time.monotonic())
         yield head
         yield from response.iter_bytes()
 

@@ -65,11 +65,12 @@ class OpenAi:
     ) -> Stream:
         """Send one request and wait for the first event of its answer, or for a while once it has begun.
 
-        `begin_s` is wall time in seconds until its head, `total_s` from then to its end. A server that knows how to is
+        `begin_s` is wall time in seconds until its head, `total_s` until its end. A server that knows how to is
         asked for its usage; the event that tells it is kept from a caller who did not ask.
 
         Raises: as `call`; ProviderTimeout, where it broke off before its first event.
         """
+        ends_ms = self._clock.now_ms() + total_s * 1000
         asks = operation == "chat.completions" and provider.row.stream_usage
         sent = with_usage(body) if asks else body
         asked = Asked("POST", PATHS[operation], api_key, sent, JSON)
@@ -80,7 +81,7 @@ class OpenAi:
             hides = sent is not body
             events = OpenAiEvents(provider, operation, hides_usage=hides, model_is_configured=model_is_configured)
             stream = Stream(provider.name, head.headers, pieces, events)
-            stream.begin(self._clock, round(min(provider.timeout_s, total_s) * 1000))
+            stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
         return stream
 
     def models(self, provider: Provider, *, api_key: str | None, deadline_s: float) -> list[str]:

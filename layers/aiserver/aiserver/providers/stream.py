@@ -54,7 +54,7 @@ class Stream:
         """Whether it began with an event; comments are none."""
         return bool(sse.data(self._first))
 
-    def begin(self, clock: Clock, patience_ms: int) -> None:
+    def begin(self, clock: Clock, patience_ms: float) -> None:
         """Wait for the first event that says something, or for PATIENCE_MS, or less where the caller has less.
 
         Till then another provider may be asked. Raises: what iterating raises; ProviderTimeout, where all of the
