@@ -391,7 +391,7 @@ def test_a_stream_that_has_begun_but_says_nothing_is_handed_on_when_patience_end
 
     with (
         hostile.receiver(hostile.then_hangs(HEAD)) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1"), clock=Hasty()) as stream,
+        opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=600, clock=Hasty()) as stream,
     ):
         assert next(iter(stream)) is None
         assert not stream.has_said_something
