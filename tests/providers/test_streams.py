@@ -411,6 +411,19 @@ def test_who_has_less_patience_than_usual_does_not_wait_longer_for_the_first_eve
         pass
 
 
+def test_the_first_event_is_waited_for_as_long_as_was_said_and_no_longer() -> None:
+    class Ticking(FakeClock):
+        def now_ms(self) -> int:
+            self.now += PATIENCE_MS // 3
+            return self.now
+
+    waits = iter(range(9))
+    events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    stream = Stream("p", {}, ([] for _ in waits), events)
+    stream.begin(Ticking(), 600_000)
+    assert next(waits) == 2
+
+
 def test_a_head_that_came_late_leaves_less_time_for_the_first_event() -> None:
     class Later(FakeClock):
         def now_ms(self) -> int:

@@ -101,6 +101,12 @@ def test_a_stream_that_does_not_end_is_ended_before_the_function_is_and_that_is_
     assert relayed.ends[0].state == State.FAILED
 
 
+def test_a_stream_has_all_of_its_time_and_no_more() -> None:
+    relayed = Relayed(EVENT, *[1.0] * 2000, silence_s=5000)
+    last(relayed)
+    assert relayed.clock.now == START_MS + TOTAL_MS
+
+
 def test_an_answer_whose_end_comes_just_when_time_is_up_has_ended() -> None:
     relayed = Relayed(EVENT, float(TOTAL_MS / 1000 + 1), silence_s=5000)
     relayed.stream.is_over = True
