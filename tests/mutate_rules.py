@@ -31,7 +31,6 @@ RULES = {
     "aiserver.usecases.watch": STREAMING,
     "aiserver.providers.openai_events": STREAMING,
     "aiserver.providers.stream": STREAMING,
-    "aiserver.providers.ticking": STREAMING,
     "aiserver.wire.sse": STREAMING,
 }
 TURNED: dict[type[ast.AST], type[Any]] = {
