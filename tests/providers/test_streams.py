@@ -95,6 +95,18 @@ def test_a_megabyte_in_one_event_passes() -> None:
     assert said(streams(large[:1000], large[1000:], chunk(finish="stop"), DONE))[0].startswith(large)
 
 
+def test_an_event_may_be_as_large_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", 100)
+    assert type(heard(fed([b"x" * 100]))[1]) is ProviderTimeout
+    assert type(heard(fed([b"x" * 101]))[1]) is ProviderError
+
+
+def test_what_looks_like_json_after_an_event_is_one_that_broke_off() -> None:
+    came, error = said(streams(TEXT[0], b'{"choices":'))
+    assert came == TEXT[0]
+    assert type(error) is ProviderTimeout
+
+
 def test_an_event_without_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", 100_000)
     came, error = said(hostile.floods(HEAD + framed(TEXT[0]), framed(b"data: " + b"x" * 1000)))
@@ -422,6 +434,17 @@ def test_the_first_event_is_waited_for_as_long_as_was_said_and_no_longer() -> No
     stream = Stream("p", {}, ([] for _ in waits), events)
     stream.begin(Ticking(), 600_000)
     assert next(waits) == 2
+
+
+def test_who_waits_no_longer_than_usual_hears_that_nothing_came() -> None:
+    class Hasty(FakeClock):
+        def now_ms(self) -> int:
+            self.now += PATIENCE_MS
+            return self.now
+
+    events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    with pytest.raises(ProviderTimeout, match="did not answer in time"):
+        Stream("p", {}, ([] for _ in range(9)), events).begin(Hasty(), PATIENCE_MS)
 
 
 def test_a_head_that_came_late_leaves_less_time_for_the_first_event() -> None:
