@@ -123,11 +123,12 @@ class _Front:
         found = self._routes.find(asked.method, path)
         if found is None:
             return self.own("MISSING_AUTHENTICATION_TOKEN", 403, "Missing Authentication Token", asked, request_id)
-        event = json.dumps(_event(asked, *found, request_id), ensure_ascii=False).encode()  # docs/api.md, Limits
-        began = time.monotonic()
-        reply = begin(found[0].timeout_s) if found[0].streamed else None
+        route, params = found
+        event = json.dumps(_event(asked, route, params, request_id), ensure_ascii=False)  # docs/api.md, Limits
+        until = time.monotonic() + route.timeout_s
+        reply = begin(route.timeout_s) if route.streamed else None
         try:
-            answer = self._invoke(found[0].function, event, request_id, reply)
+            answer = self._invoke(route.function, event.encode(), request_id, reply)
             if reply is None:
                 return _answered(json.loads(answer))
             reply.end()
@@ -135,13 +136,10 @@ class _Front:
         except (FunctionFailed, MalformedStream) as failed:
             if reply and reply.has_begun:
                 raise ConnectionAbortedError from failed  # a body that lacks its end is all that is left to say
-            if isinstance(failed, MalformedStream):
-                return self.own("DEFAULT_5XX", 502, "Internal server error", asked, request_id)
-            if failed.type == "RequestTooLargeException":  # a 413; whether in the template's words: docs/api.md, Limits
+            kind = failed.type if isinstance(failed, FunctionFailed) else "a malformed stream"
+            if kind == "RequestTooLargeException":  # a 413; whether in the template's words: docs/api.md, Limits
                 return self.own("REQUEST_TOO_LARGE", 413, "Request Too Long", asked, request_id)
-            if (reply and reply.is_late) or time.monotonic() - began >= found[
-                0
-            ].timeout_s:  # API Gateway gives up first; else it sees a failure
+            if (reply and reply.is_late) or time.monotonic() >= until:  # API Gateway gives up first
                 return self.own("INTEGRATION_TIMEOUT", 504, "Endpoint request timed out", asked, request_id)
         except (ValueError, TypeError, KeyError, AttributeError):
             pass  # a malformed proxy response

@@ -13,9 +13,8 @@ from typing import Any
 
 HEAD_ENDS = bytes(8)
 MAX_HEAD_BYTES = 16 * 1024  # within which it must end
-IDLE_S = (
-    300  # of a regional API: https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
-)
+# Of a regional API: https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
+IDLE_S = 300
 
 SendHead = Callable[[Mapping[str, Any]], Callable[[bytes], None]]
 

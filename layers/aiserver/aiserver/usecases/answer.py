@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiserver.clock import Clock
@@ -63,13 +64,10 @@ class Answer:
             more = "; queue the request to wait for longer" if is_late else ""
             raise ProviderTimeout(done.error.message + more, may_be_billed=True)
         call = _Call(request, owner, base_url, started, done)
-        if done.begun:
-
-            def ended(end: Ended) -> None:
-                self._record(call, end)
-
-            headers = {**done.begun.stream.headers, **sse.HEADERS}
-            events = relay(done.provider, done.begun, self._clock, until_ms=deadline_ms, ended=ended)
+        if begun := done.begun:
+            headers = {**begun.stream.headers, **sse.HEADERS}
+            kept = partial(self._record, call)
+            events = relay(done.provider, begun, self._clock, until_ms=deadline_ms, ended=kept)
             return Answered(200, headers, events, done.provider, done.attempts)
         if done.answer is None:
             raise done.error or AssertionError("a pass without an answer has an error")
