@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,8 @@ from aiserver.providers.exchange import client
 from aiserver.providers.openai import OpenAi
 from aiserver.providers.openai_events import OpenAiEvents
 from aiserver.providers.stream import PATIENCE_MS, Stream
+from aiserver.usecases.ask import Begun
+from aiserver.usecases.relay import relay
 from aiserver.wire import errors as wire_errors
 from tests import hostile
 from tests.fakes import FakeClock
@@ -190,12 +193,18 @@ def error_event(**error: object) -> bytes:
         (streams(b'event: error\ndata: {"error": "as a string"}\n\n'), ProviderError, 502),
         (streams(b'event: error\ndata: {"message": "no"}\n\n'), ProviderError, 502),
         (streams(b"event: error\ndata: words\n\n"), ProviderError, 502),
+        (streams(b"\xef\xbb\xbfevent: error\ndata: words\n\n"), ProviderError, 502),
+        (streams(b"event: error\n\n"), ProviderTimeout, 504),
+        (streams(error_event(code="05001")), ProviderError, 502),
+        (streams(error_event(code="0404")), ProviderError, 502),
         (streams(b'error: {"code":400,"message":"too long","type":"x"}\n\n' + DONE), ProviderRejected, 400),
         (streams(b'data: [{"error":{"code":400,"message":"no"}}]\n\n'), ProviderRejected, 400),
         (streams(b'data: {"object":"error","message":"no","code":400}\n\n'), ProviderRejected, 400),
         (streams(b'data: {"error":{"message":"\xff","code":400}}\n\n'), ProviderError, 502),
         (streams(b"\xef\xbb\xbf" + error_event(code=429)), ProviderRateLimited, 429),
         (streams(b'{"error":{"message":"slow","code":429}}'), ProviderRateLimited, 429),
+        (streams(b'{"error":{"message":"slow","code":429}}\n\n'), ProviderRateLimited, 429),
+        (streams(b'{"error":{"message":"slow",\n\n', b'"code":429}}\n\n'), ProviderRateLimited, 429),
         (streams(b'{"choices":[{"message":{"content":"whole"}}]}'), ProviderError, 502),
         (streams(), ProviderTimeout, 504),
         (streams(end=b""), ProviderTimeout, 504),
@@ -266,9 +275,18 @@ def test_words_about_an_error_are_no_error() -> None:
     assert type(error) is ProviderTimeout
 
 
-def of_two(index: int, content: str = "", finish: str | None = None) -> bytes:
+def test_an_error_in_json_instead_of_events_is_not_billed() -> None:
+    _, error = said(streams(b'{"error":{"message":"slow","code":503}}\n\n'))
+    assert error is not None
+    assert not error.may_be_billed
+
+
+def of_two(index: object, content: str = "", finish: str | None = None, **more: object) -> bytes:
     choice = {"index": index, "delta": {"content": content}, "finish_reason": finish}
-    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+    return b"data: " + json.dumps({"choices": [choice], **more}).encode() + b"\n\n"
+
+
+OF_NO_TYPE = chunk().replace(b'"choices": [', b'"choices": null, "x": [')
 
 
 @pytest.mark.parametrize(
@@ -279,6 +297,15 @@ def of_two(index: int, content: str = "", finish: str | None = None) -> bytes:
         ([of_two(0, "a"), of_two(1, "b"), of_two(0, finish="stop"), of_two(1, finish="length")], True),
         ([of_two(0, "a", finish="")], False),
         ([of_two(0, "a", finish=""), of_two(0, finish="stop")], True),
+        ([of_two(0, "a", finish="stop"), of_two(0)], True),
+        ([of_two("0", "a"), of_two("0", finish="stop")], True),
+        ([of_two(None, "a"), of_two(None, finish="stop")], True),
+        ([of_two(0, "a"), of_two(0, finish="stop", object=1)], True),
+        ([OF_NO_TYPE, of_two(0, "a"), OF_NO_TYPE], False),
+        ([OF_NO_TYPE, of_two(0, "a", finish="stop"), OF_NO_TYPE], True),
+        ([of_two(0, "\ud83d"), of_two(0, "\udc00", finish="stop")], True),
+        ([of_two(0, "a", logprob=float("nan"))], False),
+        ([of_two(0, "a", finish="stop", logprob=float("nan"))], True),
     ],
 )
 def test_an_answer_without_its_last_word_is_whole_once_each_of_its_choices_has_finished(
@@ -374,6 +401,12 @@ def test_a_response_ends_with_its_own_last_event(last: str) -> None:
     assert "stream_options" not in server.requests[0]
 
 
+def test_a_response_ends_whatever_its_text_escapes() -> None:
+    (end,) = responses("response.completed")
+    end = end.replace(b'"id": "r"', b'"id": "r", "text": "\\ud83d"')
+    assert said(streams(end), operation="responses") == (end, None)
+
+
 def test_an_error_of_a_response_has_its_status_before_it_has_begun_and_ends_it_after() -> None:
     error = b'event: error\ndata: {"type":"error","code":"rate_limit_exceeded","message":"slow","param":null}\n\n'
     came, failed = said(streams(error), operation="responses")
@@ -459,6 +492,21 @@ def test_a_head_that_came_late_leaves_less_time_for_the_first_event() -> None:
         opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=20, clock=Later()),
     ):
         pass
+
+
+def test_whoever_passes_on_a_stream_that_never_ends_sees_its_time_run_out_before_the_stream_does() -> None:
+    clock = SystemClock()
+    left: list[object] = []
+    with (
+        hostile.receiver(hostile.floods(HEAD, framed(TEXT[0]))) as server,
+        opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=0.2, clock=clock) as stream,
+    ):
+        held = ExitStack()
+        held.push(lambda kind, *_: left.append(kind))
+        begun = Begun(stream, held, silence_s=20, has_begun=lambda: None)
+        *_, last = relay("p", begun, clock, until_ms=clock.now_ms() + 200, ended=lambda _: None)
+    assert b"no time left" in last
+    assert left == [None]
 
 
 def test_a_stream_that_does_not_end_in_time_is_ended() -> None:

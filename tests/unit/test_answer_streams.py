@@ -193,9 +193,27 @@ def test_a_trial_that_has_begun_to_answer_has_gone_well_long_before_it_ends() ->
             ask(here)
     here.clock.advance(26)
     first = ask(here)
+    events = iter(first.body)
+    assert next(events) == STREAMED
     assert here.circuits.stored["p"].ask_at is None
     second = ask(here)
-    assert list(first.body) == list(second.body) == [STREAMED]
+    assert list(second.body) == [STREAMED]
+    assert list(events) == []
+
+
+def test_a_trial_whose_first_event_comes_late_has_gone_well_by_then() -> None:
+    here = House({"name": "p", "models": {"m": ""}})
+    here.protocol.outcomes = [ProviderError("broken") for _ in range(ROW)]
+    for _ in range(ROW):
+        with pytest.raises(ProviderError):
+            ask(here)
+    here.clock.advance(26)
+    here.protocol.outcomes = [FakeStream(here.clock, [20.0, STREAMED, 1.0], has_said_something=False)]
+    events = iter(ask(here).body)
+    next(events)
+    assert here.circuits.stored["p"].ask_at is not None
+    assert next(events) == STREAMED
+    assert here.circuits.stored["p"].ask_at is None
 
 
 def test_a_trial_that_has_said_nothing_yet_has_not_gone_well() -> None:

@@ -30,13 +30,14 @@ class Relayed:
         self, *pieces: bytes | Exception | float, usage: str | None = None, count: int = 0, silence_s: float = SILENCE_S
     ) -> None:
         self.clock = FakeClock()
+        self.begun: list[int] = []
         self.ends: list[Ended] = []
         self.left: list[type[BaseException] | None] = []
         self.stream = FakeStream(self.clock, list(pieces), usage=usage, pieces=count)
         held = ExitStack()
         held.push(lambda kind, *_: self.left.append(kind))
         held.callback(self.stream.close)
-        begun: Any = Begun(self.stream, held, silence_s)  # pyright: ignore[reportArgumentType]
+        begun: Any = Begun(self.stream, held, silence_s, lambda: self.begun.append(1))  # pyright: ignore[reportArgumentType]
         until = self.clock.now + TOTAL_MS
         self.events: Generator[bytes] = relay("p", begun, self.clock, until_ms=until, ended=self.ends.append)
 
@@ -64,6 +65,12 @@ def test_while_nothing_comes_there_is_a_ping_every_fifteen_seconds_and_a_look_at
 
 def test_a_stream_that_said_nothing_since_it_began_begins_with_a_ping() -> None:
     assert list(Relayed(1.0, EVENT).events) == [sse.PING, EVENT]
+
+
+def test_it_has_begun_at_its_first_event_and_no_comment_is_one() -> None:
+    relayed = Relayed(b": wait\n\n", 1.0, EVENT, EVENT)
+    seen = [(event, len(relayed.begun)) for event in relayed.events]
+    assert seen == [(b": wait\n\n", 0), (QUIET, 0), (EVENT, 1), (EVENT, 1)]
 
 
 def test_a_provider_that_falls_silent_is_given_up_as_its_operator_says() -> None:

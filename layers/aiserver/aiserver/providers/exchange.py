@@ -24,6 +24,7 @@ MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and
 MAX_HEADER_CHARS = 1024  # of one: all of an answer's must stay under 10 KB, and 16 KB where it is streamed
 CONNECT_S = 10
 KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
+GRACE_S = 1.0  # whoever passes a stream on looks at the time twice a second, and ends it first
 STREAMING = {"accept": "text/event-stream", "accept-encoding": "identity"}  # what is packed comes late
 
 
@@ -90,7 +91,7 @@ def _pieces(
         if not is_stream(head):
             yield replace(head, body=_read(response, asked.max_answer_bytes))
             return
-        deadline.extend(ends - time.monotonic())
+        deadline.extend(ends + GRACE_S - time.monotonic())
         yield head
         yield from response.iter_bytes()
 

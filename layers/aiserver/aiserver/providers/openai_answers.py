@@ -190,7 +190,7 @@ class _Told:
         self.type = _string(inner.get("type")) or _string(found.get("error_type")) or ""
         self.param = _string(inner.get("param"))
         number = inner.get("code", b"").strip(b'"')
-        self.status = int(number) if number.isdigit() and 400 <= int(number[:4]) <= 599 else None
+        self.status = int(number) if len(number) == 3 and number.isdigit() and number[:1] in b"45" else None
 
 
 def _string(text: bytes | None) -> str | None:

@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -12,32 +13,23 @@ from aiserver.providers.openai_answers import NO_ERROR, failure_within, kept_usa
 from aiserver.providers.provider import Provider
 from aiserver.wire import scan, sse
 
-ENDS = ("response.completed", "response.incomplete", "response.failed")
+READ = ("choices", "usage", "error", "object", "type", "response")
+ENDS = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
+NOT_FINISHED = (b"", b"null", b'""', b"false")
 _SAYS = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|arguments|delta)"\s*:\s*"(?!")')
-_HAS_ERROR = re.compile(rb'"error"\s*:\s*[{"]')
+# Of what is no JSON, as Python writes NaN: in a JSON text, what stands within a string has its quotes escaped.
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"(?!")')
+_BEGINS_WITH_ERROR = re.compile(rb'\s*\{\s*"error"\s*:\s*[{"\[]')
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
-    finish_reason: str | None = None
+    """What is read of a choice, whatever type a server gives it."""
+
+    index: msgspec.Raw = msgspec.Raw(b"")
+    finish_reason: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _Event(msgspec.Struct):
-    """What is read of an event; of a chat its choices and usage, of a response its type and the response within."""
-
-    choices: list[_Choice] | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"")
-    error: msgspec.Raw = msgspec.Raw(b"")
-    object: str | None = None
-    type: str | None = None
-    response: msgspec.Raw = msgspec.Raw(b"")
-
-    @property
-    def is_error(self) -> bool:
-        return bytes(self.error) not in (b"", *NO_ERROR) or "error" in (self.object, self.type)
-
-
-_DECODER = msgspec.json.Decoder(_Event)
+_CHOICES = msgspec.json.Decoder(list[_Choice])
 
 
 class OpenAiEvents:
@@ -56,48 +48,59 @@ class OpenAiEvents:
         self._is_chat = operation == "chat.completions"
         self._hides_usage = hides_usage
         self._model_is_configured = model_is_configured
-        self._unfinished: dict[int, bool] = {}  # by the index of each choice that has begun
+        self._unfinished: dict[bytes, bool] = {}  # by the index of each choice that has begun
 
     def told(self, event: bytes) -> bytes:
         data = sse.data(event)
         if data.strip() == sse.DONE:
             self.is_whole = self.is_over = True
             return event
-        read = _read(data)
-        if read is None:  # a comment, or what nobody knows
-            if sse.names_error(event) or _HAS_ERROR.search(data):
-                self._fail(sse.data(event, b"error") or data)
-            return event
-        if read.is_error or sse.names_error(event):
-            self._fail(data)
+        self._raise_error(event, data)
         self.pieces += bool(_SAYS.search(data))
+        read = scan.members(scan.sole(data) if data.startswith(b"[") else data, *READ)
+        if read is None:  # a comment, or what is no JSON
+            self.is_whole = self.is_whole or bool(self._is_chat and _FINISHED.search(data))
+            return event
         self._see_end(read)
         if usage := kept_usage(_usage(read)):
             self.usage = usage
-            if self._hides_usage and read.choices == []:
+            if self._hides_usage and read.get("choices", b"").replace(b" ", b"") == b"[]":
                 return b""
         return event
 
-    def _see_end(self, read: _Event) -> None:
+    def _see_end(self, read: Mapping[str, bytes]) -> None:
         if not self._is_chat:
-            self.is_whole = self.is_whole or read.type in ENDS
-        elif read.choices:
-            self._unfinished |= {choice.index: not choice.finish_reason for choice in read.choices}
-            self.is_whole = not any(self._unfinished.values())
+            self.is_whole = self.is_whole or read.get("type") in ENDS
+            return
+        for choice in _choices(read.get("choices", b"")):
+            index, has_finished = bytes(choice.index), bytes(choice.finish_reason) not in NOT_FINISHED
+            self._unfinished[index] = self._unfinished.get(index, True) and not has_finished
+        self.is_whole = bool(self._unfinished) and not any(self._unfinished.values())
 
-    def _fail(self, data: bytes) -> None:
-        began, configured = self.pieces > 0, self._model_is_configured
-        raise failure_within(self._provider, data, has_begun=began, model_is_configured=configured)
+    def _raise_error(self, event: bytes, data: bytes) -> None:
+        told = sse.data(event, b"error") if b"error" in event else b""
+        if told or _is_error(data) or (data and sse.names_error(event)):
+            began, configured = self.pieces > 0, self._model_is_configured
+            raise failure_within(self._provider, told or data, has_begun=began, model_is_configured=configured)
 
 
-def _read(data: bytes) -> _Event | None:
+def _is_error(data: bytes) -> bool:
+    if b"error" not in data:
+        return False
+    read = scan.members(scan.sole(data) if data.startswith(b"[") else data, "error", "object", "type")
+    if read is None:
+        return bool(_BEGINS_WITH_ERROR.match(data))
+    return read.get("error", b"null") not in NO_ERROR or b'"error"' in (read.get("object"), read.get("type"))
+
+
+def _choices(text: bytes) -> list[_Choice]:
     try:
-        return _DECODER.decode(scan.sole(data) if data.startswith(b"[") else data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        return _CHOICES.decode(text) if text else []
+    except (msgspec.DecodeError, RecursionError):
+        return []
 
 
-def _usage(read: _Event) -> bytes:
+def _usage(read: Mapping[str, bytes]) -> bytes:
     """Of a chat it stands in the event itself, of a response in the response within."""
-    within = scan.members(bytes(read.response), "usage") if read.response else None
-    return bytes(read.usage) or (within or {}).get("usage", b"")
+    within = scan.members(read["response"], "usage") if "response" in read else None
+    return read.get("usage") or (within or {}).get("usage", b"")

@@ -77,12 +77,15 @@ class Stream:
 
     def _translated(self) -> Generator[bytes | None]:
         splitter = sse.Splitter()
-        has_events = False
+        has_events, json = False, b""  # an error, or an answer, may come whatever it is called
         for pieces in self._pieces:
             told: list[bytes] = []
             try:
                 for event in splitter.events(b"".join(pieces)):
-                    has_events = True
+                    has_events = has_events or bool(sse.data(event))
+                    if not has_events and (json or event.lstrip()[:1] in (b"{", b"[")):
+                        json += event
+                        continue
                     told.append(self.translation.told(event))
                     if self.translation.is_over:
                         break
@@ -90,23 +93,28 @@ class Stream:
                 if any(told):
                     yield b"".join(told)
                 raise
-            if len(splitter.rest) > MAX_EVENT_BYTES:
+            if len(splitter.rest) + len(json) > MAX_EVENT_BYTES:
                 raise ProviderError(f"Provider {self._name} sent an event that is too large", may_be_billed=True)
             yield b"".join(told) if pieces else None
             if self.translation.is_over:
                 with suppress(ProviderError):  # its connection can be used again once its end has come
                     next(self._pieces, None)
                 return
-        yield self._last(bytes(splitter.rest), has_events)
+        if not has_events:
+            self._judge(json + bytes(splitter.rest))
+        yield self._last(bytes(splitter.rest))
 
-    def _last(self, rest: bytes, has_events: bool) -> bytes:
-        """What is told of what came after the last whole event. Raises: ProviderError."""
+    def _judge(self, said: bytes) -> None:
+        """Raises: ProviderError, where an answer without events is one in JSON."""
+        if said.lstrip()[:1] in (b"{", b"["):
+            self.translation.told(sse.event(said))
+            raise ProviderError(f"Provider {self._name} did not stream its answer", may_be_billed=True)
+
+    def _last(self, rest: bytes) -> bytes:
+        """What is told of what came after the last whole event. Raises: ProviderTimeout."""
         last = rest + b"\n\n"
         if sse.data(last).strip() == sse.DONE:  # who leaves out the last blank line has said all the same
             return self.translation.told(last)
-        if rest.lstrip()[:1] in (b"{", b"[") and not has_events:  # an error, or an answer, whatever it is called
-            self.translation.told(sse.event(rest))
-            raise ProviderError(f"Provider {self._name} did not stream its answer", may_be_billed=True)
         if rest.strip() or not self.translation.is_whole:
             raise ProviderTimeout(f"Provider {self._name} broke off its answer", may_be_billed=True)
         return b""

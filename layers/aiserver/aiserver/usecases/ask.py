@@ -24,11 +24,15 @@ log = logging.getLogger("aiserver.ask")
 
 @dataclass(frozen=True)
 class Begun:
-    """An answer that comes event by event. `held` is its place at the provider, to be left by how it ends."""
+    """An answer that comes event by event. `held` is its place at the provider, to be left by how it ends.
+
+    `has_begun` is to be called when it has said something.
+    """
 
     stream: Stream
     held: ExitStack
     silence_s: float
+    has_begun: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,7 @@ def ask(
                 total_s = (until_ms - now) / 1000
                 stream = router.stream(candidate, question, api_key=api_key, begin_s=left_s, total_s=total_s)
                 held.callback(stream.close)
-                if stream.has_said_something:
-                    has_begun()
-                begun = Begun(stream, held.pop_all(), candidate.provider.timeout_s)
+                begun = Begun(stream, held.pop_all(), candidate.provider.timeout_s, has_begun)
                 return Pass(None, None, name, attempts, unknown, may_ask_again=False, begun=begun)
         except ProviderError as error:
             told = {"provider": name, "error": type(error).__name__, "upstream_status": error.upstream_status}

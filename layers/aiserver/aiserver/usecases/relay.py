@@ -73,12 +73,16 @@ def _relayed(
 
 def _kept_alive(provider: str, begun: Begun, clock: Clock, until_ms: int) -> Generator[bytes, None, bool]:
     """Whether it came to its end in time."""
+    has_said_something = False
     sent = clock.now_ms()
     heard = sent - (0 if begun.stream.has_said_something else PATIENCE_MS)
     has_begun = False
     for events in begun.stream:
         now = clock.now_ms()
         heard = heard if events is None else now
+        if events and not has_said_something and sse.data(events):
+            has_said_something = True
+            begun.has_begun()
         if now >= until_ms and not begun.stream.translation.is_over:
             return False
         if now >= heard + begun.silence_s * 1000:

@@ -12,7 +12,6 @@ DONE = b"[DONE]"  # what OpenAI's protocol says last
 
 _LINE_END = rb"(?>\r\n|\n|\r)"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
-_NAMES_ERROR = re.compile(rb"(?:^|[\r\n])(?:event: ?error *[\r\n]|error:)")
 _BOM = b"\xef\xbb\xbf"
 _LINES = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = 4  # \r\n\r\n
@@ -52,8 +51,8 @@ def data(event: bytes, field: bytes = b"data") -> bytes:
 
 
 def names_error(event: bytes) -> bool:
-    """Whether its type is `error`, or it has a field of that name (as llama.cpp's server had until autumn 2025)."""
-    return b"error" in event and bool(_NAMES_ERROR.search(event))
+    """Whether its type is `error`."""
+    return data(event, b"event").strip() == b"error"
 
 
 def event(text: bytes) -> bytes:
