@@ -57,6 +57,10 @@ def test_no_byte_is_lost_or_changed_and_a_reader_hears_the_same_however_a_stream
         assert read(b"".join(events)) == read(stream)
 
 
+def test_blank_lines_are_an_event_of_their_own() -> None:
+    assert split(b"\n\ndata: 1\n\n") == ([b"\n\n", b"data: 1\n\n"], b"")
+
+
 @settings(max_examples=400)
 @given(STREAMS)
 def test_what_is_sent_at_any_moment_ends_where_an_event_does(stream: bytes) -> None:
@@ -71,6 +75,7 @@ def test_what_is_sent_at_any_moment_ends_where_an_event_does(stream: bytes) -> N
 
 @settings(max_examples=400)
 @given(STREAMS)
+@example(b"data: 1\nid: 2\n\n")
 def test_the_data_of_an_event_is_what_a_reader_hears(stream: bytes) -> None:
     for event in split(stream)[0]:
         assert [sse.data(event).decode()] == (read(event) or [""])
