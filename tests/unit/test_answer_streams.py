@@ -185,13 +185,19 @@ def test_a_provider_has_its_place_taken_until_the_stream_has_ended() -> None:
     list(ask(here).body)
 
 
-def test_a_trial_that_has_begun_to_answer_has_gone_well_long_before_it_ends() -> None:
+def due_for_a_trial() -> House:
+    """Its one provider has failed, and the next call is the one that finds out whether it still does."""
     here = House({"name": "p", "models": {"m": ""}})
     here.protocol.outcomes = [ProviderError("broken") for _ in range(ROW)]
     for _ in range(ROW):
         with pytest.raises(ProviderError):
             ask(here)
     here.clock.advance(26)
+    return here
+
+
+def test_a_trial_that_has_begun_to_answer_has_gone_well_long_before_it_ends() -> None:
+    here = due_for_a_trial()
     first = ask(here)
     events = iter(first.body)
     assert next(events) == STREAMED
@@ -202,12 +208,7 @@ def test_a_trial_that_has_begun_to_answer_has_gone_well_long_before_it_ends() ->
 
 
 def test_a_trial_whose_first_event_comes_late_has_gone_well_by_then() -> None:
-    here = House({"name": "p", "models": {"m": ""}})
-    here.protocol.outcomes = [ProviderError("broken") for _ in range(ROW)]
-    for _ in range(ROW):
-        with pytest.raises(ProviderError):
-            ask(here)
-    here.clock.advance(26)
+    here = due_for_a_trial()
     here.protocol.outcomes = [FakeStream(here.clock, [20.0, STREAMED, 1.0], has_said_something=False)]
     events = iter(ask(here).body)
     next(events)
@@ -217,14 +218,8 @@ def test_a_trial_whose_first_event_comes_late_has_gone_well_by_then() -> None:
 
 
 def test_a_trial_that_has_said_nothing_yet_has_not_gone_well() -> None:
-    here = House({"name": "p", "models": {"m": ""}})
-    here.protocol.outcomes = [ProviderError("broken") for _ in range(ROW)]
-    for _ in range(ROW):
-        with pytest.raises(ProviderError):
-            ask(here)
-    here.clock.advance(26)
-    silent = FakeStream(here.clock, [700.0], has_said_something=False)
-    here.protocol.outcomes = [silent]
+    here = due_for_a_trial()
+    here.protocol.outcomes = [FakeStream(here.clock, [700.0], has_said_something=False)]
     trial = ask(here)
     assert here.circuits.stored["p"].ask_at is not None
     list(trial.body)

@@ -76,7 +76,7 @@ def _kept_alive(provider: str, begun: Begun, clock: Clock, until_ms: int) -> Gen
     has_said_something = False
     sent = clock.now_ms()
     heard = sent - (0 if begun.stream.has_said_something else PATIENCE_MS)
-    has_begun = False
+    has_sent = False
     for events in begun.stream:
         now = clock.now_ms()
         heard = heard if events is None else now
@@ -87,11 +87,11 @@ def _kept_alive(provider: str, begun: Begun, clock: Clock, until_ms: int) -> Gen
             return False
         if now >= heard + begun.silence_s * 1000:
             raise ProviderTimeout(f"Provider {provider} fell silent", may_be_billed=True)
-        if events or now >= sent + sse.PING_MS or not has_begun:
+        if events or now >= sent + sse.PING_MS or not has_sent:
             yield events or sse.PING
             sent = clock.now_ms()
             heard = sent if events else heard  # whoever is slow to take them is not the provider
         else:
             yield b""
-        has_begun = True
+        has_sent = True
     return True
