@@ -8,10 +8,11 @@ from aiserver import keys
 from aiserver.admin.changes import apply, plan
 from aiserver.admin.providers import refresh
 from aiserver.admin.stack import administer
+from aiserver.aws.bedrock import BedrockWire
 from aiserver.clock import SystemClock
 from aiserver.keys import ApiKey
 from aiserver.providers.exchange import client
-from aiserver.providers.openai import OpenAi
+from aiserver.providers.protocols import Protocols
 from local import aws
 
 
@@ -50,7 +51,7 @@ def seed(
     admin = administer("aiserver", outputs, lambda service: aws.client(service, endpoint_url))
     apply(admin, plan(admin, providers, environment))
     with client() as http:
-        for line in refresh(admin, {"openai": OpenAi(http, admin.clock)}):
+        for line in refresh(admin, Protocols(lambda: http, admin.clock, BedrockWire)):
             print(line, file=sys.stderr)
     for key in seeded.records:
         admin.config.put_key(key)

@@ -85,6 +85,9 @@ class FakeProtocol:
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
     takes_s: float = 0
 
+    def check(self, operation: str, body: bytes, model: str) -> None:
+        pass
+
     def call(self, provider: Provider, operation: str, body: bytes, **more: Any) -> Any:
         return self._outcome(ANSWER, provider, operation, body, more)
 

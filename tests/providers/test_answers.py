@@ -12,7 +12,7 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.openai import MAX_LIST_BYTES
+from aiserver.providers.exchange import MAX_LIST_BYTES
 from aiserver.providers.openai_answers import ACCOUNT_CODES, MAX_ERROR_BYTES
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider

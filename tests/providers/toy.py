@@ -37,6 +37,9 @@ class Toy:
             case _:
                 raise ProviderError(said, may_be_billed=self.pieces > 0)
 
+    def ended(self) -> bytes:
+        return b""
+
 
 def _chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
     return sse.event(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}).encode())

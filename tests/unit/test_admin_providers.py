@@ -82,7 +82,7 @@ def test_what_another_changed_after_the_diff_was_shown_is_not_overwritten(admin:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"name": "g", "preset": "grok", "models": {"m": ""}}, "no such preset: grok; there are azure, bedrock"),
+        ({"name": "g", "preset": "grok", "models": {"m": ""}}, "no such preset: grok; there are anthropic, azure"),
         ({**GPU, "api_key_secret": "/other/key"}, "below /aiserver/"),
         ({**GPU, "api_key_var": "UNSET"}, "UNSET is not set"),
         ({"name": "v", "preset": "vllm", "models": {"m": ""}}, "preset vllm needs a base_url, as in http://{host}"),

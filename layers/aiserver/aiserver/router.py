@@ -27,6 +27,10 @@ log = logging.getLogger("aiserver.router")
 class ProviderProtocol(Protocol):
     """How providers of one type are called; see providers/openai.py for its promises."""
 
+    def check(self, operation: str, body: bytes, model: str) -> None:
+        """Raises: InvalidRequest, where the protocol has no words for the request, of this model."""
+        ...
+
     def call(
         self,
         provider: Provider,
@@ -137,6 +141,33 @@ class Router:
             if not found:
                 raise InvalidRequest(self._why_not(provider, model, operation), param="provider")
         return sorted(found, key=lambda c: (c.order, c.provider.name))
+
+    def able(self, candidates: list[Candidate], question: Question) -> list[Candidate]:
+        """Those whose protocol has words for all of the request.
+
+        Raises: InvalidRequest, where none has: it names the member, and the vendor that would be asked first.
+        """
+        found: list[Candidate] = []
+        first: InvalidRequest | None = None
+        judged: dict[tuple[str, str], InvalidRequest | None] = {}
+        for candidate in candidates:
+            kind = (candidate.provider.type, candidate.upstream_model)
+            if kind not in judged:
+                judged[kind] = self._refusal(candidate, question)
+            if judged[kind] is None:
+                found.append(candidate)
+            first = first or judged[kind]
+        if not found and first:
+            raise first
+        return found
+
+    def _refusal(self, candidate: Candidate, question: Question) -> InvalidRequest | None:
+        protocol = self._protocols[candidate.provider.type]
+        try:
+            protocol.check(question.operation, question.body, candidate.upstream_model)
+        except InvalidRequest as error:
+            return error
+        return None
 
     def _why_not(self, name: str, model: str, operation: str | None) -> str:
         """Why a provider that was asked for cannot be asked."""

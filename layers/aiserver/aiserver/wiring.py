@@ -299,7 +299,7 @@ def _enqueue(jobs: Any, messages: Any, config: Any, replier: "Replier", settled_
     return Enqueue(
         jobs,
         messages,
-        Router(config.providers, {}, None, CLOCK),
+        Router(config.providers, _protocols(), None, CLOCK),
         CLOCK,
         check_reply_to=replier.check,
         settled_days=settled_days,
@@ -311,18 +311,30 @@ def _calling_router(config: Any, jobs_table: str) -> "Router":
     from aiserver.aws.secrets import SsmSecrets
     from aiserver.aws.slots import DynamoSlots
     from aiserver.providers.breaker import Breaker
-    from aiserver.providers.openai import OpenAi
     from aiserver.router import Router
 
     brief = _client("dynamodb", is_vital=False)
     return Router(
         config.providers,
-        {"openai": OpenAi(http(), CLOCK)},
+        _protocols(),
         SsmSecrets(_client("ssm"), CLOCK),
         CLOCK,
         DynamoSlots(jobs_table, brief),
         Breaker(DynamoCircuits(jobs_table, brief, CLOCK), CLOCK),
     )
+
+
+@once
+def _protocols() -> Any:
+    from aiserver.providers.protocols import Protocols
+
+    return Protocols(http, CLOCK, _bedrock)
+
+
+def _bedrock() -> Any:
+    from aiserver.aws.bedrock import BedrockWire
+
+    return BedrockWire(_session())
 
 
 @once

@@ -22,7 +22,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,11 +115,12 @@ def _apply(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
     return providers.listed(admin)
 
 
-def _protocols(admin: Admin) -> dict[str, providers.ListsModels]:
+def _protocols(admin: Admin) -> Mapping[str, providers.ListsModels]:
+    from aiserver.aws.bedrock import BedrockWire
     from aiserver.providers.exchange import client
-    from aiserver.providers.openai import OpenAi
+    from aiserver.providers.protocols import Protocols
 
-    return {"openai": OpenAi(client(), admin.clock)}
+    return Protocols(client, admin.clock, BedrockWire)
 
 
 def _which(args: argparse.Namespace) -> jobs.Which:

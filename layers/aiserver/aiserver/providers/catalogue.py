@@ -1,4 +1,4 @@
-"""The services and servers that speak OpenAI's protocol, as data: one more is one row.
+"""The services and servers that are known, as data: one more that speaks OpenAI's protocol is one row.
 
 A providers.yaml names a row by `preset`; what the row says stands where the file says nothing.
 docs/providers.md shows the rows. A fact that cannot be linked to its source does not belong here.
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 Operation = Literal["chat.completions", "embeddings", "responses"]
 Queue = Literal["hosted", "gpu"]
+Type = Literal["openai", "anthropic"]
 
 CHAT: tuple[Operation, ...] = ("chat.completions",)
 CHAT_AND_EMBEDDINGS: tuple[Operation, ...] = ("chat.completions", "embeddings")
@@ -42,7 +43,8 @@ class Refusal:
 class Preset:
     """One row. A `{part}` of `base_url` is the operator's own, who then has to write the whole `base_url`.
 
-    `auth_header` carries the key: as `Bearer …` if it is `authorization`, bare in any other.
+    `type` is the protocol it speaks. `auth_header` carries the key: as `Bearer …` if it is `authorization`, bare in
+    any other.
     `lists_models` is whether `GET {base_url}/models` tells, for free, what may be asked for; `id_prefix` is what its
     ids carry besides. `stream_usage` is where it is written that it takes `stream_options.include_usage`; empty where
     nobody says so, or where that would bring nothing: then a stream is not asked for its usage.
@@ -51,6 +53,7 @@ class Preset:
     title: str
     base_url: str
     source: str
+    type: Type = "openai"
     queue: Queue = "hosted"
     auth_header: str = "authorization"
     operations: tuple[Operation, ...] = CHAT_AND_EMBEDDINGS
@@ -63,7 +66,8 @@ class Preset:
     @property
     def defaults(self) -> dict[str, Any]:
         """What a provider of this row has where its operator says nothing else."""
-        told = {"queue": self.queue, "auth_header": self.auth_header, "operations": self.operations}
+        told = {"type": self.type, "queue": self.queue}
+        told |= {"auth_header": self.auth_header, "operations": self.operations}
         return told if "{" in self.base_url else {"base_url": self.base_url, **told}
 
 
@@ -263,6 +267,28 @@ HOSTED = {
     ),
 }
 
+TRANSLATED = {
+    "anthropic": Preset(
+        "Anthropic",
+        "https://api.anthropic.com",
+        "https://platform.claude.com/docs/en/api/messages",
+        type="anthropic",
+        auth_header="x-api-key",
+        operations=CHAT,
+        refusals=(
+            Refusal(400, "Your credit balance is too low", "https://github.com/anthropics/claude-code/issues/5300"),
+        ),
+        quirks=(
+            Quirk(
+                "Servers that speak its protocol are reached by a `base_url` as its SDK takes it, without `/v1`.",
+                "https://platform.claude.com/docs/en/api/messages",
+            ),
+        ),
+    ),
+}
+# What a provider has that says its type and no preset.
+BY_TYPE: Mapping[str, Preset] = MappingProxyType({row.type: row for row in TRANSLATED.values()})
+
 SELF_HOSTED = {
     "vllm": Preset(
         "vLLM",
@@ -361,4 +387,4 @@ SELF_HOSTED = {
     ),
 }
 
-CATALOGUE: Mapping[str, Preset] = MappingProxyType(HOSTED | SELF_HOSTED)
+CATALOGUE: Mapping[str, Preset] = MappingProxyType(HOSTED | TRANSLATED | SELF_HOSTED)

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -20,6 +20,7 @@ BEARER_HEADER = "authorization"  # any other header carries the key bare
 RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
 RELAYED_PREFIX = "x-ratelimit-"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # far beyond any chat answer; keeps one upstream from filling the memory
+MAX_LIST_BYTES = 16 * 1024 * 1024  # far beyond any list of models
 MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
 MAX_HEADER_CHARS = 1024  # of one: all of an answer's must stay under 10 KB, and 16 KB where it is streamed
 CONNECT_S = 10
@@ -37,7 +38,10 @@ def client() -> httpx.Client:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is sent to a provider, `api_key` in the header where it reads it, and how much of the answer is taken."""
+    """What is sent to a provider, `api_key` in the header where it reads it, and how much of the answer is taken.
+
+    `relayed_as` are its names for headers that callers get by other names.
+    """
 
     method: str
     path: str
@@ -45,6 +49,7 @@ class Asked:
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
     max_answer_bytes: int = MAX_ANSWER_BYTES
+    relayed_as: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def whole(http: httpx.Client, provider: Provider, asked: Asked, *, deadline_s: float) -> UpstreamAnswer:
@@ -54,7 +59,8 @@ def whole(http: httpx.Client, provider: Provider, asked: Asked, *, deadline_s: f
     outcome unknown), ProviderAuth (its key or address cannot be), ProviderError (too large).
     """
     with total_deadline(deadline_s), _sent(http, provider, asked) as response:
-        return UpstreamAnswer(response.status_code, _relayed(response.headers), _read(response, asked.max_answer_bytes))
+        headers = _relayed(response.headers, asked.relayed_as)
+        return UpstreamAnswer(response.status_code, headers, _read(response, asked.max_answer_bytes))
 
 
 @contextmanager
@@ -86,8 +92,8 @@ def _pieces(
     http: httpx.Client, provider: Provider, asked: Asked, deadline: Deadline, total_s: float
 ) -> Generator[UpstreamAnswer | bytes]:
     ends = time.monotonic() + total_s
-    with total_deadline(deadline), _sent(http, provider, replace(asked, headers=asked.headers | STREAMING)) as response:
-        head = UpstreamAnswer(response.status_code, _relayed(response.headers), b"")
+    with total_deadline(deadline), _sent(http, provider, replace(asked, headers=STREAMING | asked.headers)) as response:
+        head = UpstreamAnswer(response.status_code, _relayed(response.headers, asked.relayed_as), b"")
         if not is_stream(head):
             yield replace(head, body=_read(response, asked.max_answer_bytes))
             return
@@ -145,7 +151,8 @@ def _read(response: httpx.Response, max_bytes: int) -> bytes:
     return content.getvalue()
 
 
-def _relayed(headers: httpx.Headers) -> dict[str, str]:
+def _relayed(headers: httpx.Headers, names: Mapping[str, str]) -> dict[str, str]:
     """Those that callers get; one too long would leave no room for the others."""
-    kept = {k: v for k, v in headers.items() if k in RELAYED or k.startswith(RELAYED_PREFIX)}
+    named = {names.get(k, k): v for k, v in headers.items()}
+    kept = {k: v for k, v in named.items() if k in RELAYED or k.startswith(RELAYED_PREFIX)}
     return {k: v for k, v in kept.items() if len(v) <= MAX_HEADER_CHARS}

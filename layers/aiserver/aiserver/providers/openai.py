@@ -14,11 +14,10 @@ from aiserver.providers.openai_events import OpenAiEvents
 from aiserver.providers.provider import Provider
 from aiserver.providers.stream import Stream
 from aiserver.wire.dates import retry_after_s
-from aiserver.wire.model import with_usage
+from aiserver.wire.model import with_usage, without_own
 
 PATHS = {"chat.completions": "/chat/completions", "embeddings": "/embeddings", "responses": "/responses"}
 MODELS_PATH = "/models"
-MAX_LIST_BYTES = 16 * 1024 * 1024  # far beyond any list of models
 JSON = {"content-type": "application/json"}
 
 
@@ -28,6 +27,9 @@ class OpenAi:
     def __init__(self, http: httpx.Client, clock: Clock) -> None:
         self._http = http
         self._clock = clock
+
+    def check(self, operation: str, body: bytes, model: str) -> None:
+        """Whatever it is, it passes as it came."""
 
     def call(
         self,
@@ -42,13 +44,15 @@ class OpenAi:
     ) -> UpstreamAnswer:
         """Send one request and wait for the whole answer; `body` goes out and comes back byte for byte.
 
+        But what is for other vendors only (wire/model.py) stays here.
+
         `deadline_s` is total wall time in seconds, from connecting to the last byte.
 
         Raises: ProviderUnavailable (nothing was sent), ProviderTimeout (sent, outcome unknown), ProviderRateLimited,
         ProviderAuth, ProviderRejected (other 4xx, final), ProviderError (5xx, not JSON, or 200 with an error).
         """
         headers = JSON | ({"idempotency-key": idempotency_key} if idempotency_key else {})
-        asked = Asked("POST", PATHS[operation], api_key, body, headers)
+        asked = Asked("POST", PATHS[operation], api_key, without_own(body), headers)
         answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
         return self._judged(provider, operation, answer, model_is_configured)
 
@@ -71,14 +75,15 @@ class OpenAi:
         Raises: as `call`; ProviderTimeout, where it broke off before its first event.
         """
         ends_ms = self._clock.now_ms() + total_s * 1000
+        own = without_own(body)
         asks = operation == "chat.completions" and provider.row.stream_usage
-        sent = with_usage(body) if asks else body
+        sent = with_usage(own) if asks else own
         asked = Asked("POST", PATHS[operation], api_key, sent, JSON)
         with exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s) as (head, pieces):
             if pieces is None:
                 self._judged(provider, operation, head, model_is_configured)
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
-            hides = sent is not body
+            hides = sent is not own
             events = OpenAiEvents(provider, operation, hides_usage=hides, model_is_configured=model_is_configured)
             stream = Stream(provider.name, head.headers, pieces, events)
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
@@ -89,7 +94,7 @@ class OpenAi:
 
         Raises: what `call` raises; ProviderError where the answer is no list.
         """
-        asked = Asked("GET", MODELS_PATH, api_key, max_answer_bytes=MAX_LIST_BYTES)
+        asked = Asked("GET", MODELS_PATH, api_key, max_answer_bytes=exchange.MAX_LIST_BYTES)
         answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
         if not answer.is_success:
             raise failure(provider, answer, model_is_configured=False, wait_s=self._wait_s(answer))

@@ -68,6 +68,9 @@ class OpenAiEvents:
                 return b""
         return event
 
+    def ended(self) -> bytes:
+        return b""
+
     def _see_end(self, read: Mapping[str, bytes]) -> None:
         if not self._is_chat:
             self.is_whole = self.is_whole or read.get("type") in ENDS

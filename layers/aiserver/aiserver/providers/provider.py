@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from aiserver.providers.catalogue import CATALOGUE, UNKNOWN, Operation, Preset, Queue
+from aiserver.providers.catalogue import BY_TYPE, CATALOGUE, UNKNOWN, Operation, Preset, Queue, Type
 
 ANY_MODEL = "*"
 
@@ -28,6 +28,10 @@ def _of_a_host(url: str) -> str:
     return url
 
 
+def _row(preset: str, type: str) -> Preset:
+    return CATALOGUE.get(preset) or BY_TYPE.get(type, UNKNOWN)
+
+
 class Provider(BaseModel):
     """One upstream. `models` maps public names to the upstream's own; an empty one is the same name, `*` any model.
 
@@ -38,7 +42,7 @@ class Provider(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    type: Literal["openai"] = "openai"
+    type: Type = UNKNOWN.type
     preset: str = ""
     base_url: Annotated[str, Field(pattern=r"^https?://[^/?#@{}\s]+(/[^?#{}\s]*)?$"), AfterValidator(_of_a_host)]
     auth_header: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = UNKNOWN.auth_header
@@ -58,10 +62,13 @@ class Provider(BaseModel):
         if not isinstance(given, Mapping):
             return given
         said = cast(Mapping[str, Any], given)
-        row = CATALOGUE.get(str(said.get("preset")), UNKNOWN)
+        row = _row(str(said.get("preset")), str(said.get("type")))
         filled = {**row.defaults, **said}
         if row is not UNKNOWN and "base_url" not in filled:
-            raise ValueError(f"preset {said['preset']} needs a base_url, as in {row.base_url}")
+            named = f"preset {said['preset']}" if said.get("preset") else f"type {said['type']}"
+            raise ValueError(f"{named} needs a base_url, as in {row.base_url}")
+        if row is not UNKNOWN and filled["type"] != row.type:
+            raise ValueError(f"preset {said['preset']} is of type {row.type}")
         return filled
 
     @model_validator(mode="after")
@@ -78,7 +85,7 @@ class Provider(BaseModel):
     @property
     def row(self) -> Preset:
         """What the catalogue knows of it."""
-        return CATALOGUE.get(self.preset, UNKNOWN)
+        return _row(self.preset, self.type)
 
     def serves(self, model: str) -> tuple[str, int] | None:
         """The upstream's name for `model` and how well it matches: 0 by name, 1 by tag, 2 as any; None when not.

@@ -22,13 +22,21 @@ class Translation(Protocol):
     `is_whole` is whether the answer is complete, `is_over` whether nothing comes any more that matters.
     """
 
-    usage: str | None
-    pieces: int
-    is_whole: bool
-    is_over: bool
+    @property
+    def usage(self) -> str | None: ...
+    @property
+    def pieces(self) -> int: ...
+    @property
+    def is_whole(self) -> bool: ...
+    @property
+    def is_over(self) -> bool: ...
 
     def told(self, event: bytes) -> bytes:
         """The events that our caller gets for this one of the vendor's, or nothing. Raises: ProviderError."""
+        ...
+
+    def ended(self) -> bytes:
+        """The events that our caller gets when a whole answer ends that is not over by its own word."""
         ...
 
 
@@ -117,4 +125,4 @@ class Stream:
             return self.translation.told(last)
         if rest.strip() or not self.translation.is_whole:
             raise ProviderTimeout(f"Provider {self._name} broke off its answer", may_be_billed=True)
-        return b""
+        return self.translation.ended()

@@ -49,14 +49,15 @@ class Answer:
 
         A RefId that was answered before gives the stored answer again. A stream has until `deadline_ms` to end; it, and
         any other answer, has BEGIN_MS to begin.
-        Raises: NotFound (model), InvalidRequest (provider), Conflict (RefId), ProviderError.
+        Raises: NotFound (model), InvalidRequest (provider; what none has words for), Conflict (RefId), ProviderError.
         """
         started = self._clock.now_ms()
         if request.options.ref_id and (known := self._jobs.find(owner, request.options.ref_id, now_ms=started)):
             return self._again(known, request)
-        candidates = self._router.candidates(request.model, request.options.provider, request.operation)
         until_ms = deadline_ms if request.stream else None
         question = Question(request.operation, request.body, stream_until_ms=until_ms)
+        named = self._router.candidates(request.model, request.options.provider, request.operation)
+        candidates = self._router.able(named, question)
         begun_by = min(deadline_ms, started + BEGIN_MS)
         done = ask(self._router, question, candidates, clock=self._clock, deadline_ms=begun_by)
         if isinstance(done.error, ProviderTimeout) and done.error.upstream is None:

@@ -14,7 +14,7 @@ from aiserver.jobs.job import Job, due_shard, request_hash
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import State
 from aiserver.jobs.transitions import ASK_CANCEL, CANCEL
-from aiserver.router import Router
+from aiserver.router import Question, Router
 from aiserver.usecases.ends import end
 from aiserver.usecases.hint import hint
 from aiserver.wire.requests import ModelRequest
@@ -76,7 +76,8 @@ class Enqueue:
         now = self._clock.now_ms()
         options = request.options
         deadline = _deadline(options.deadline, now)
-        best = self._router.candidates(request.model, options.provider, request.operation)[0]
+        named = self._router.candidates(request.model, options.provider, request.operation)
+        best = self._router.able(named, Question(request.operation, request.body))[0]
         job_id = self._clock.job_id()
         return Job(
             id=job_id,

@@ -99,13 +99,15 @@ class Work:
         """Raises: _NotOurs; _NotAsked, where the store is away; NotFound or InvalidRequest, where nobody can answer."""
         job = held.job
         try:
-            request, candidates = self._jobs.request(job), self._candidates(job)
+            request, named = self._jobs.request(job), self._candidates(job)
         except (NotFound, InvalidRequest):
             raise
         except Exception as error:
             raise _NotAsked from error
         if request is None:
             raise NotFound("The job's request is no longer kept")
+        question = Question(job.operation, request, idempotency_key=f"job-{job.id}-{job.epoch}")
+        candidates = self._router.able(named, question)
         calls = itertools.count(job.calls + 1)
 
         def mark(candidate: Candidate, unknown: int) -> None:
@@ -120,7 +122,7 @@ class Work:
 
         return ask(
             self._router,
-            Question(job.operation, request, idempotency_key=f"job-{job.id}-{job.epoch}"),
+            question,
             candidates,
             clock=self._clock,
             deadline_ms=min(held.end_ms - _settle_ms(held.end_ms - self._clock.now_ms()), job.deadline),

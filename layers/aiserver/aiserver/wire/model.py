@@ -1,10 +1,19 @@
-"""Puts into a body that was bound what the upstream is to read there, and leaves every other byte as it is."""
+"""Puts into a body that was bound what the upstream is to read there, and takes out what it is not.
+
+Every other byte stays as it is.
+"""
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from aiserver.wire import scan, text
 
+VENDORS = ("anthropic", "google", "bedrock")  # the members that hold what only one vendor has words for
+
+_HOLDS_OWN = re.compile(rb'"(?:%b)"\s*:\s*\{' % "|".join(VENDORS).encode())
+_WHERE: Mapping[str, Any] = {"messages": {"content": {}, "tool_calls": {}}, "tools": {}}  # beside the root
 _KEY = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*')
 
 
@@ -37,6 +46,24 @@ def with_usage(body: bytes) -> bytes:
         return body
     asks = text.with_member(text.less(value, ["include_usage"]) if asked else "{}", "include_usage", "true")
     return text.apply(edited, [text.Edit(options.value_start, options.value_end, asks)]).encode()
+
+
+def without_own(body: bytes) -> bytes:
+    """The body less the objects that are for one vendor only; the same bytes where it has none."""
+    return _less_own(text.decode(body), _WHERE).encode() if _HOLDS_OWN.search(body) else body
+
+
+def _less_own(given: str, below: Mapping[str, Any]) -> str:
+    edits = [
+        text.Edit(start, end, _less_own(given[start:end], below[member.key]))
+        for member in text.members(given)
+        if member.key in below and given[member.value_start] == "["
+        for start, end in text.elements(given, member.value_start)
+        if given[start] == "{"
+    ]
+    edited = text.apply(given, edits)
+    own = [m.key for m in text.members(edited) if m.key in VENDORS and edited[m.value_start] == "{"]
+    return text.less(edited, own)
 
 
 def _said(body: bytes) -> bytes | None:

@@ -1,0 +1,151 @@
+"""What Anthropic answers, in OpenAI's words; what OpenAI has none for stands in members named `anthropic`."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from aiserver.errors import UpstreamAnswer
+from aiserver.providers.anthropic.words import OPENAI_SAYS_IT, STATUSES, STOPS
+from aiserver.providers.translation.completion import Choice, Usage, call, completion, error_body
+from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.vendor import Born, Failed, Told
+
+TRANSLATED = ("id", "type", "role", "model", "content", "stop_reason", "usage")
+TRANSLATED_USAGE = ("input_tokens", "output_tokens", "cache_read_input_tokens", "output_tokens_details")
+NOT_GIVEN = (b"null", b"{}", b"[]")
+
+Members = dict[str, Raw]
+
+
+class Block(msgspec.Struct):
+    """What is read of a block of content, of any type."""
+
+    type: str
+    text: str = ""
+    thinking: str = ""
+    id: str = ""
+    name: str = ""
+    input: Raw = NOTHING
+    citations: list[Raw] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether OpenAI's words say all of it."""
+        return self.type == "tool_use" or (self.type == "text" and not self.citations)
+
+
+class Thought(msgspec.Struct):
+    thinking_tokens: int = 0
+
+
+class Used(msgspec.Struct):
+    """Tokens; in a stream each event tells all till then, and only what it knows."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    output_tokens_details: Thought | None = None
+
+
+class _Message(msgspec.Struct):
+    content: list[Raw]
+    id: str = ""
+    type: str = ""
+    model: str = ""
+    stop_reason: str | None = None
+    usage: Raw = Raw(b"{}")
+
+
+class _Model(msgspec.Struct):
+    id: str
+    lifecycle: str = ""
+
+
+class _Listed(msgspec.Struct):
+    data: list[_Model]
+    has_more: bool = False
+    last_id: str | None = None
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    type: str = ""
+
+
+class _Refused(msgspec.Struct):
+    error: _Error
+
+
+block = msgspec.json.Decoder(Block).decode
+_message = msgspec.json.Decoder(_Message)
+_listed = msgspec.json.Decoder(_Listed)
+_refused = msgspec.json.Decoder(_Refused)
+
+
+def answer(body: bytes, born: Born) -> Told:
+    """A message as a completion. Raises: Failed, where it is an error; msgspec.DecodeError, where it is neither."""
+    root = members(body)
+    if root.get("type") == Raw(b'"error"'):
+        raise Failed(body, has_begun=True)
+    message = _message.decode(body)
+    choice = Choice(finish=STOPS.get(message.stop_reason or "", "stop"))
+    blocks = [block(raw) for raw in message.content]
+    for one in blocks:
+        if one.type == "text":
+            choice.content.append(one.text)
+        elif one.type == "thinking":
+            choice.reasoning.append(one.thinking)
+        elif one.type == "tool_use":
+            choice.calls.append(call(one.id or born.call_id(), one.name, bytes(one.input).decode() or "{}"))
+    if not all(one.is_plain for one in blocks):
+        choice.own = {"anthropic": {"content": message.content}}
+    counted = usage(msgspec.json.decode(message.usage, type=Used))
+    told = completion(message.id, message.model, born.created_s, [choice], counted, own(root, message.stop_reason))
+    return Told(told, counted.text)
+
+
+def usage(used: Used) -> Usage:
+    cached, written = used.cache_read_input_tokens, used.cache_creation_input_tokens
+    thought = used.output_tokens_details
+    return Usage(
+        prompt=(used.input_tokens or 0) + (cached or 0) + (written or 0),
+        completion=used.output_tokens or 0,
+        cached=cached,
+        reasoning=thought.thinking_tokens if thought else None,
+    )
+
+
+def own(root: Members, stop_reason: str | None) -> dict[str, Any]:
+    """The members of an answer that only Anthropic has."""
+    told: dict[str, Any] = given(root, TRANSLATED)
+    if stop_reason not in OPENAI_SAYS_IT and stop_reason is not None:
+        told["stop_reason"] = stop_reason
+    if counted := given(members(root.get("usage", b"{}")), TRANSLATED_USAGE):
+        told["usage"] = counted
+    return {"anthropic": told} if told else {}
+
+
+def given(found: Members, but: tuple[str, ...]) -> Members:
+    """Those that say something, less what is told otherwise."""
+    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
+
+
+def error(said: UpstreamAnswer) -> UpstreamAnswer:
+    """An error in OpenAI's shape; what is no error of Anthropic's stays as it came."""
+    try:
+        told, whole = _refused.decode(said.body).error, members(said.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return said
+    status = STATUSES.get(told.type, 500) if said.is_success else said.status
+    headers = said.headers
+    if request_id := whole.get("request_id"):
+        headers = {"x-request-id": msgspec.json.decode(request_id, type=str)} | headers
+    return UpstreamAnswer(status, headers, error_body(told.message, told.type, None, {"anthropic": Raw(said.body)}))
+
+
+def listed(page: bytes) -> tuple[list[str], str | None]:
+    """The models that can be asked for, and after which the next page begins."""
+    told = _listed.decode(page)
+    return [model.id for model in told.data if model.lifecycle != "retired"], told.last_id if told.has_more else None

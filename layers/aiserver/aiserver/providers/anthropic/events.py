@@ -1,0 +1,203 @@
+"""A message of Anthropic's as it streams, in OpenAI's events.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/streaming
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from aiserver.providers.anthropic.answers import Block, Members, Used, block, own, usage
+from aiserver.providers.anthropic.words import STOPS
+from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.completion import Chunks
+from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.vendor import Born, Failed
+from aiserver.wire import sse
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    signature: str = ""
+    partial_json: str = ""
+    citation: Raw = NOTHING
+
+
+class _Event(msgspec.Struct):
+    type: str
+    index: int = 0
+    message: Raw = NOTHING
+    content_block: Raw = NOTHING
+    delta: Raw = NOTHING
+    usage: Raw = NOTHING
+
+
+class _Begun(msgspec.Struct):
+    id: str = ""
+    model: str = ""
+
+
+_event = msgspec.json.Decoder(_Event)
+_delta = msgspec.json.Decoder(_Delta)
+_begun = msgspec.json.Decoder(_Begun)
+_used = msgspec.json.Decoder(Used)
+
+
+class _Open:
+    """A block of content till now."""
+
+    def __init__(self, raw: Raw, call: int | None) -> None:
+        self.read: Block = block(raw)
+        self.call = call  # the place of the tool's call among all calls
+        self.whole: dict[str, Any] = members(raw)
+        self._pieces: dict[str, list[str]] = {}
+        self._citations: list[Raw] = []
+
+    def add(self, name: str, piece: str) -> None:
+        self._pieces.setdefault(name, []).append(piece)
+
+    def has(self, name: str) -> bool:
+        return any(self._pieces.get(name, ()))
+
+    def cite(self, citation: Raw) -> None:
+        self._citations.append(citation)
+
+    @property
+    def is_plain(self) -> bool:
+        return self.read.is_plain and not self._citations
+
+    @property
+    def arguments(self) -> str:
+        """The JSON text that a tool is called with, of which all has come."""
+        return "".join(self._pieces.get("input", ())) or bytes(self.read.input).decode() or "{}"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The block as it would stand in a whole message."""
+        said: dict[str, Any] = {name: "".join(pieces) for name, pieces in self._pieces.items()}
+        for name in ("text", "thinking"):
+            if name in said:
+                said[name] = getattr(self.read, name) + said[name]
+        if "input" in self.whole:
+            said["input"] = Raw(self.arguments.encode())
+        return self.whole | said | ({"citations": self._citations} if self._citations else {})
+
+
+class AnthropicEvents:
+    """vendor.Events"""
+
+    def __init__(self, chat: Chat, born: Born) -> None:
+        self.usage: str | None = None
+        self.pieces = 0
+        self.is_whole = False
+        self.is_over = False
+        self.request_id: str | None = None
+        self._chunks = Chunks(born.created_s, shows_usage=chat.shows_usage)
+        self._born = born
+        self._blocks: dict[int, _Open] = {}
+        self._calls = 0
+        self._message: Members = {}
+        self._counted: Members = {}
+        self._used = Used()
+
+    def told(self, event: bytes) -> bytes:
+        data = sse.data(event)
+        if not data.strip():
+            return b""
+        said = _event.decode(data)
+        match said.type:
+            case "message_start":
+                return self._begin(said.message)
+            case "content_block_start":
+                return self._open(said.index, said.content_block)
+            case "content_block_delta":
+                return self._add(self._blocks[said.index], _delta.decode(said.delta))
+            case "content_block_stop":
+                return self._close(self._blocks[said.index])
+            case "message_delta":
+                return self._finish(said)
+            case "message_stop":
+                self.is_over = True
+                return self.ended()
+            case "error":
+                raise Failed(data, has_begun=self.pieces > 0)
+            case _:  # a ping, or what Anthropic adds: https://platform.claude.com/docs/en/api/versioning
+                return b""
+
+    def ended(self) -> bytes:
+        return self._chunks.end(usage(self._used))
+
+    def _begin(self, message: Raw) -> bytes:
+        begun = _begun.decode(message)
+        self._chunks.id, self._chunks.model = begun.id, begun.model
+        self._message = members(message)
+        self._count(self._message.get("usage", NOTHING))
+        return b""
+
+    def _open(self, index: int, raw: Raw) -> bytes:
+        opened = _Open(raw, None)
+        self._blocks[index] = opened
+        match opened.read.type:
+            case "text" if opened.read.text:
+                return self._say(content=opened.read.text)
+            case "thinking" if opened.read.thinking:
+                return self._say(reasoning_content=opened.read.thinking)
+            case "tool_use":
+                opened.call, self._calls = self._calls, self._calls + 1
+                function = {"name": opened.read.name, "arguments": ""}
+                called = {"id": opened.read.id or self._born.call_id(), "type": "function", "function": function}
+                return self._say(tool_calls=[{"index": opened.call, **called}])
+            case _:
+                return b""
+
+    def _add(self, opened: _Open, delta: _Delta) -> bytes:
+        match delta.type:
+            case "text_delta":
+                opened.add("text", delta.text)
+                return self._say(content=delta.text)
+            case "thinking_delta":
+                opened.add("thinking", delta.thinking)
+                return self._say(reasoning_content=delta.thinking)
+            case "input_json_delta":
+                opened.add("input", delta.partial_json)
+                return self._argue(opened, delta.partial_json) if delta.partial_json else b""
+            case "signature_delta":
+                opened.add("signature", delta.signature)
+            case "citations_delta":
+                opened.cite(delta.citation)
+            case _:
+                pass
+        return b""
+
+    def _close(self, opened: _Open) -> bytes:
+        """A tool that is called with nothing, or whose input came at once, has had no piece of it told."""
+        return b"" if opened.has("input") else self._argue(opened, opened.arguments)
+
+    def _argue(self, opened: _Open, arguments: str) -> bytes:
+        if opened.call is None:
+            return b""
+        return self._say(tool_calls=[{"index": opened.call, "function": {"arguments": arguments}}])
+
+    def _finish(self, said: _Event) -> bytes:
+        delta = members(said.delta)
+        stop_reason = msgspec.json.decode(delta.pop("stop_reason", Raw(b"null")), type=str | None)
+        self._count(said.usage)
+        self.is_whole = True
+        root = self._message | delta | {"usage": Raw(msgspec.json.encode(self._counted))}
+        blocks = [self._blocks[index] for index in sorted(self._blocks)]
+        content = [] if all(one.is_plain for one in blocks) else [one.told for one in blocks]
+        more: dict[str, Any] = {"anthropic": {"content": content}} if content else {}
+        return self._chunks.delta(finish=STOPS.get(stop_reason or "", "stop"), own=own(root, stop_reason), **more)
+
+    def _say(self, **said: Any) -> bytes:
+        self.pieces += 1
+        return self._chunks.delta(**said)
+
+    def _count(self, raw: Raw) -> None:
+        counted = {name: value for name, value in members(raw or b"{}").items() if bytes(value) != b"null"}
+        self._counted |= counted
+        self._used = _used.decode(msgspec.json.encode(self._counted))
+        self.usage = usage(self._used).text

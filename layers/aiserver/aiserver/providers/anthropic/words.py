@@ -1,0 +1,123 @@
+"""What Anthropic's Messages API has words for, and what differs from model to model.
+
+Source: https://platform.claude.com/docs/en/api/messages
+"""
+
+from aiserver.providers.translation.words import Passes, Refused, Translated, Words
+
+WORDS = Words(
+    "Anthropic",
+    "anthropic",
+    {
+        "model": Passes("model"),
+        "messages": Translated("`messages`; turns of one role after each other become one"),
+        "messages[].role: system": Translated("`system`, all of them, in order; wherever they stood"),
+        "messages[].role: developer": Translated("as system"),
+        "messages[].role: user": Translated("`user`"),
+        "messages[].role: assistant": Translated("`assistant`"),
+        "messages[].role: tool": Translated("`tool_result` in a turn of the user's"),
+        "messages[].name": Translated("written before the text: `alice: …`"),
+        "messages[].tool_calls": Translated("`tool_use`; what an id may not hold becomes `_`"),
+        "messages[].reasoning_content": Translated(
+            "not sent: only reasoning with its signature can be, which `anthropic.content` of the answer has"
+        ),
+        "messages[].content[].text": Translated("`text`"),
+        "messages[].content[].refusal": Translated("`text`"),
+        "messages[].content[].image_url": Translated("`image`: data and https URLs"),
+        "messages[].content[].image_url (assistant)": Refused("a turn of the assistant's holds no images"),
+        "messages[].content[].image_url (tool)": Translated("`image`"),
+        "messages[].content[].image_url.detail": Refused("it looks at each image in one way"),
+        "messages[].content[].file": Translated("`document`: a PDF or plain text, as data or https URL"),
+        "messages[].content[].file (tool)": Translated("`document`"),
+        "messages[].content[].file (assistant)": Refused("a turn of the assistant's holds no files"),
+        "messages[].content[].file.file_id": Refused(
+            "the id is another service's; `anthropic` can name one of its own"
+        ),
+        "messages[].content[].input_audio": Refused("it hears nothing"),
+        "messages[].content[].cache_control": Passes("cache_control"),
+        "messages[].audio": Refused("it hears nothing"),
+        "messages[].function_call": Refused("use tool_calls"),
+        "tools": Translated("`tools`"),
+        "tools[].function.strict": Passes("strict"),
+        "tools[].cache_control": Passes("cache_control"),
+        "tool_choice": Translated("`tool_choice`: `auto`, `none`, `any`, `tool`"),
+        "parallel_tool_calls": Translated("`tool_choice.disable_parallel_tool_use`"),
+        "functions": Refused("use tools"),
+        "function_call": Refused("use tool_choice"),
+        "response_format": Translated(
+            "`json_schema`: `output_config.format`, without its name; `json_object`: refused"
+        ),
+        "max_completion_tokens": Translated("`max_tokens`"),
+        "max_tokens": Translated("`max_tokens`; without it 32,000, or the most that an older model takes"),
+        "temperature": Passes("temperature", "at most 1; asked by API version 2023-06-01, the last that knows it"),
+        "top_p": Passes("top_p", "as temperature"),
+        "stop": Translated("`stop_sequences`"),
+        "reasoning_effort": Translated(
+            "`thinking` and `output_config.effort`; of models before 4.6 `thinking.budget_tokens`"
+        ),
+        "user": Translated("`metadata.user_id`"),
+        "safety_identifier": Translated("`metadata.user_id`"),
+        "service_tier": Translated("`auto`: the same; `default`: `standard_only`; others refused"),
+        "stream": Passes("stream"),
+        "stream_options": Translated("whether the last event tells the usage"),
+        "n": Refused("it gives one answer", unless=("1",)),
+        "frequency_penalty": Refused(unless=("0", "0.0")),
+        "presence_penalty": Refused(unless=("0", "0.0")),
+        "logit_bias": Refused(unless=("{}",)),
+        "logprobs": Refused(unless=("false",)),
+        "top_logprobs": Refused(unless=("0",)),
+        "seed": Refused("no answer can be had twice"),
+        "modalities": Refused("it writes text", unless=('["text"]',)),
+        "audio": Refused("it says nothing aloud"),
+        "prediction": Refused(),
+        "verbosity": Refused(unless=('"medium"',)),
+        "metadata": Refused("it keeps no answers", unless=("{}",)),
+        "store": Refused("it keeps no answers", unless=("false",)),
+        "prompt_cache_key": Refused("mark what to cache by cache_control"),
+        "prompt_cache_options": Refused("mark what to cache by cache_control"),
+        "prompt_cache_retention": Refused("mark what to cache by cache_control"),
+        "moderation": Refused(),
+        "web_search_options": Refused("its own tool for that stands in `anthropic.tools`"),
+    },
+)
+
+MAX_TOKENS = 32_000  # what every model since Claude 4 takes
+# The most that older models write, by how their names begin.
+# https://platform.claude.com/docs/en/about-claude/models/overview
+OLDER_MAX_TOKENS = {"claude-3-5": 8_192, "claude-3-7": 32_000, "claude-3": 4_096, "claude-2": 4_096}
+
+# Models that are told how many tokens to reason with; younger ones are told with what effort.
+# https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
+BY_BUDGET = (
+    *("claude-3", "claude-opus-4-0", "claude-opus-4-1", "claude-opus-4-2", "claude-opus-4-5"),
+    *("claude-sonnet-4-0", "claude-sonnet-4-2", "claude-sonnet-4-5", "claude-haiku-4-5"),
+)
+EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
+# As Gemini's OpenAI-compatible endpoint has them; Anthropic publishes none. At least 1,024, and under `max_tokens`.
+BUDGETS = {"minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576, "xhigh": 31_999}
+MIN_BUDGET = 1_024
+
+STOPS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+OPENAI_SAYS_IT = ("end_turn", "max_tokens", "tool_use")  # the others are told beside what OpenAI has for them
+
+# What an error's type stands for where a stream can show no status. https://platform.claude.com/docs/en/api/errors
+STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}

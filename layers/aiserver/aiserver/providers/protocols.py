@@ -1,0 +1,50 @@
+"""The protocols that providers speak, each built when one of its providers is first asked.
+
+What is not asked is not imported: imports are what a cold start waits for.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aiserver.clock import Clock
+
+if TYPE_CHECKING:
+    import httpx
+
+    from aiserver.providers.openai import OpenAi
+    from aiserver.providers.translation.translated import Translated
+    from aiserver.providers.translation.vendor import Vendor, Wire
+
+
+class Protocols(dict[str, "OpenAi | Translated"]):
+    """By a provider's type. `wire` makes what Bedrock needs of AWS."""
+
+    def __init__(self, http: "Callable[[], httpx.Client]", clock: Clock, wire: "Callable[[], Wire]") -> None:
+        super().__init__()
+        self._http = http
+        self._clock = clock
+        self._wire = wire
+
+    def __missing__(self, type: str) -> "OpenAi | Translated":
+        return self.setdefault(type, self._openai() if type == "openai" else self._translated(type))
+
+    def _openai(self) -> "OpenAi":
+        from aiserver.providers.openai import OpenAi
+
+        return OpenAi(self._http(), self._clock)
+
+    def _translated(self, type: str) -> "Translated":
+        from aiserver.providers.translation.translated import Translated
+
+        wire = self._wire() if type == "bedrock" else None
+        return Translated(self._http(), self._clock, _vendor(type), wire)
+
+
+def _vendor(type: str) -> "Vendor":
+    match type:
+        case "anthropic":
+            from aiserver.providers.anthropic import Anthropic
+
+            return Anthropic()
+        case _:
+            raise KeyError(type)

@@ -1,0 +1,1 @@
+"""Vendors that do not speak OpenAI's protocol: what each must bring, and what they share."""

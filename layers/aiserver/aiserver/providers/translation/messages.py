@@ -1,0 +1,182 @@
+"""The parts of a chat request that are read to be translated: messages, tools, formats.
+
+Schemas and a tool's arguments stay the caller's own text. An object with a member that is not here is refused.
+Source: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+NOTHING = Raw(b"")
+members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class Own(msgspec.Struct, kw_only=True):
+    """What one vendor only shall read."""
+
+    anthropic: Raw = NOTHING
+    google: Raw = NOTHING
+    bedrock: Raw = NOTHING
+
+    def of(self, member: str) -> dict[str, Raw]:
+        """The vendor's members of this object."""
+        given: Raw = getattr(self, member)
+        return members(given) if bytes(given) not in (b"", b"null") else {}
+
+
+class Text(Own, tag="text", forbid_unknown_fields=True):
+    text: str
+    cache_control: Raw = NOTHING
+
+
+class ImageUrl(msgspec.Struct, forbid_unknown_fields=True):
+    url: str
+    detail: str | None = None
+
+
+class Image(Own, tag="image_url", forbid_unknown_fields=True):
+    image_url: ImageUrl
+    cache_control: Raw = NOTHING
+
+
+class Sound(msgspec.Struct, forbid_unknown_fields=True):
+    data: str
+    format: str
+
+
+class Audio(Own, tag="input_audio", forbid_unknown_fields=True):
+    input_audio: Sound
+
+
+class FileData(msgspec.Struct, forbid_unknown_fields=True):
+    file_data: str | None = None
+    filename: str | None = None
+    file_id: str | None = None
+
+
+class File(Own, tag="file", forbid_unknown_fields=True):
+    file: FileData
+    cache_control: Raw = NOTHING
+
+
+class Refusal(Own, tag="refusal", forbid_unknown_fields=True):
+    refusal: str
+
+
+Part = Text | Image | Audio | File | Refusal
+
+
+class Function(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    arguments: str
+
+
+class Call(Own, forbid_unknown_fields=True):
+    """`index` is what a client keeps of a stream."""
+
+    id: str
+    function: Function
+    type: Literal["function"] = "function"
+    index: int | None = None
+
+
+class System(Own, tag_field="role", tag="system", forbid_unknown_fields=True):
+    content: str | list[Text]
+    name: str | None = None
+
+
+class Developer(System, tag_field="role", tag="developer", forbid_unknown_fields=True):
+    pass
+
+
+class User(Own, tag_field="role", tag="user", forbid_unknown_fields=True):
+    content: str | list[Part]
+    name: str | None = None
+
+
+class Assistant(Own, tag_field="role", tag="assistant", forbid_unknown_fields=True):
+    """A turn of the model's; clients send back what they were answered, with all that stood in it."""
+
+    content: str | list[Part] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[Call] | None = None
+    function_call: Any = None
+    audio: Any = None
+    annotations: list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class Tool(Own, tag_field="role", tag="tool", forbid_unknown_fields=True):
+    tool_call_id: str
+    content: str | list[Part]
+    name: str | None = None
+
+
+Message = System | Developer | User | Assistant | Tool
+
+
+class FunctionTool(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    description: str | None = None
+    parameters: Raw = NOTHING
+    strict: bool | None = None
+
+
+class ToolDefinition(Own, forbid_unknown_fields=True):
+    function: FunctionTool
+    type: Literal["function"] = "function"
+    cache_control: Raw = NOTHING
+
+
+class ChosenFunction(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class Chosen(msgspec.Struct, forbid_unknown_fields=True):
+    function: ChosenFunction
+    type: Literal["function"]
+
+
+class Schema(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    schema: Raw = NOTHING
+    description: str | None = None
+    strict: bool | None = None
+
+
+class TextFormat(msgspec.Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
+    pass
+
+
+class JsonFormat(msgspec.Struct, tag_field="type", tag="json_object", forbid_unknown_fields=True):
+    pass
+
+
+class SchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema", forbid_unknown_fields=True):
+    json_schema: Schema
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+def spoken(message: Message) -> list[Any]:
+    """What a message says, as parts: a speaker's name stands before the first text, an empty text is none."""
+    content = message.content
+    said: list[Any] = list(content) if isinstance(content, list) else [Text(content)] if content else []
+    if isinstance(message, Assistant) and message.refusal:
+        said.append(Refusal(message.refusal))
+    if not message.name or isinstance(message, Tool):
+        return said
+    if said and isinstance(said[0], Text):
+        return [msgspec.structs.replace(said[0], text=f"{message.name}: {said[0].text}"), *said[1:]]
+    return [Text(f"{message.name}:"), *said]
+
+
+def arguments(call: Call) -> Raw:
+    """The object that a tool is called with, as its text; none at all is an empty one."""
+    return Raw(call.function.arguments.strip().encode() or b"{}")

@@ -1,0 +1,185 @@
+"""Calls a vendor that speaks a protocol of its own as any other: translated there, and back."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import httpx
+import msgspec
+
+from aiserver.clock import Clock
+from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.providers import exchange
+from aiserver.providers.exchange import Asked
+from aiserver.providers.openai_answers import failure
+from aiserver.providers.provider import Provider
+from aiserver.providers.stream import Stream
+from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.vendor import Born, Events, Failed, Vendor, Wire
+from aiserver.wire.dates import retry_after_s
+from aiserver.wire.model import with_model
+
+MAX_PAGES = 20  # of a list of models
+BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Translated:
+    """Calls providers of one vendor's type; its promises are those of providers/openai.py."""
+
+    def __init__(self, http: httpx.Client, clock: Clock, vendor: Vendor, wire: Wire | None = None) -> None:
+        self._http = http
+        self._clock = clock
+        self._vendor = vendor
+        self._wire = wire
+
+    def check(self, operation: str, body: bytes, model: str) -> None:
+        """Raises: InvalidRequest, where the vendor has no words for the request."""
+        self._vendor.request(Chat(with_model(body, model), self._vendor.words))
+
+    def call(
+        self,
+        provider: Provider,
+        operation: str,
+        body: bytes,
+        *,
+        api_key: str | None,
+        idempotency_key: str | None,
+        model_is_configured: bool,
+        deadline_s: float,
+    ) -> UpstreamAnswer:
+        """Send one request, translated, and wait for the whole answer, translated back; see OpenAi.call.
+
+        The vendors know no idempotency key. Raises: as OpenAi.call.
+        """
+        asked = self._asked(provider, Chat(body, self._vendor.words), api_key)
+        answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
+        judge = _Judge(self._vendor, provider, self._clock, model_is_configured)
+        return judge.judged(answer, self._born())
+
+    def stream(
+        self,
+        provider: Provider,
+        operation: str,
+        body: bytes,
+        *,
+        api_key: str | None,
+        model_is_configured: bool,
+        begin_s: float,
+        total_s: float,
+    ) -> Stream:
+        """Send one request and wait for the first event of its answer; see OpenAi.stream."""
+        ends_ms = self._clock.now_ms() + total_s * 1000
+        chat = Chat(body, self._vendor.words)
+        asked = self._asked(provider, chat, api_key)
+        judge = _Judge(self._vendor, provider, self._clock, model_is_configured)
+        with exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s) as (head, pieces):
+            if pieces is None:
+                judge.judged(head, self._born())
+                raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
+            events = self._vendor.events(chat, self._born())
+            came = self._wire.events(pieces) if self._wire else pieces
+            stream = Stream(provider.name, head.headers, came, _Judged(events, judge))
+            stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
+        if events.request_id:
+            stream.headers.setdefault("x-request-id", events.request_id)
+        return stream
+
+    def models(self, provider: Provider, *, api_key: str | None, deadline_s: float) -> list[str]:
+        """The ids of the models that the provider lists, sorted. Raises: as OpenAi.models."""
+        judge = _Judge(self._vendor, provider, self._clock, model_is_configured=False)
+        ids: set[str] = set()
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            asked = replace(self._vendor.models(after), api_key=api_key, max_answer_bytes=exchange.MAX_LIST_BYTES)
+            answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
+            if not answer.is_success:
+                raise judge.failure(answer)
+            try:
+                page, after = self._vendor.listed(answer.body)
+            except BAD:
+                raise ProviderError(f"Provider {provider.name} answered something that is no list of models") from None
+            ids.update(page)
+            if after is None:
+                break
+        return sorted(ids)
+
+    def _asked(self, provider: Provider, chat: Chat, api_key: str | None) -> Asked:
+        asked = replace(self._vendor.request(chat), api_key=api_key)
+        return self._wire.signed(provider, asked) if self._wire and not api_key else asked
+
+    def _born(self) -> Born:
+        return Born(self._clock.now_ms() // 1000, lambda: f"call_{self._clock.token()[:24]}")
+
+
+class _Judge:
+    """Reads what one provider says as an answer, or as the error that it means."""
+
+    def __init__(self, vendor: Vendor, provider: Provider, clock: Clock, model_is_configured: bool) -> None:
+        self._vendor = vendor
+        self._provider = provider
+        self._clock = clock
+        self._model_is_configured = model_is_configured
+
+    def judged(self, answer: UpstreamAnswer, born: Born) -> UpstreamAnswer:
+        """The answer in OpenAI's words. Raises: ProviderError."""
+        if not answer.is_success:
+            raise self.failure(answer)
+        try:
+            told = self._vendor.answer(answer.body, born)
+        except Failed as failed:
+            raise self.failure_within(failed) from None
+        except BAD:
+            raise self.nonsense("an answer") from None
+        headers = ({"x-request-id": told.request_id} if told.request_id else {}) | answer.headers
+        return UpstreamAnswer(answer.status, headers, told.body, usage=told.usage)
+
+    def failure(self, answer: UpstreamAnswer) -> ProviderError:
+        said = self._vendor.error(answer)
+        wait_s = retry_after_s(said.headers.get("retry-after"), self._clock.now_ms())
+        return failure(self._provider, said, model_is_configured=self._model_is_configured, wait_s=wait_s)
+
+    def failure_within(self, failed: Failed) -> ProviderError:
+        """What an error means that came with status 200; before the first of the answer's words nothing was billed."""
+        error = self.failure(UpstreamAnswer(200, {}, failed.said))
+        error.may_be_billed = failed.has_begun
+        return error
+
+    def nonsense(self, what: str) -> ProviderError:
+        return ProviderError(f"Provider {self._provider.name} said what is not {what} of its own", may_be_billed=True)
+
+
+class _Judged:
+    """stream.Translation of a vendor's events, whose errors are ProviderErrors."""
+
+    def __init__(self, events: Events, judge: _Judge) -> None:
+        self._events = events
+        self._judge = judge
+
+    @property
+    def usage(self) -> str | None:
+        return self._events.usage
+
+    @property
+    def pieces(self) -> int:
+        return self._events.pieces
+
+    @property
+    def is_whole(self) -> bool:
+        return self._events.is_whole
+
+    @property
+    def is_over(self) -> bool:
+        return self._events.is_over
+
+    def told(self, event: bytes) -> bytes:
+        return self._guarded(lambda: self._events.told(event))
+
+    def ended(self) -> bytes:
+        return self._guarded(self._events.ended)
+
+    def _guarded(self, tell: Callable[[], bytes]) -> bytes:
+        try:
+            return tell()
+        except Failed as failed:
+            raise self._judge.failure_within(failed) from None
+        except BAD:
+            raise self._judge.nonsense("an event") from None
