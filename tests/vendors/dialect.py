@@ -1,0 +1,53 @@
+"""What the tests must know of a vendor: how its own server reads a request and says an answer."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from aiserver.providers.exchange import Asked
+from aiserver.providers.translation.vendor import Vendor
+from tests.providers.standin import Said
+from tests.vendors.spoken import Answer, Request
+
+
+class Dialect(Protocol):
+    """Made of the vendor's own SDK: its types judge what `read` is given, and make what the others say.
+
+    `type` is a provider's; `has_urls` is whether it fetches images by their https URLs.
+    """
+
+    type: str
+    vendor: Vendor
+    model: str
+    has_urls: bool
+
+    def read(self, asked: Asked) -> Request:
+        """Raises: AssertionError, where the vendor would refuse it."""
+        ...
+
+    def turns(self, sent: dict[str, Any]) -> list[Any]:
+        """The model's turns in a request, as they were sent."""
+        ...
+
+    def turn(self, message: dict[str, Any]) -> Any:
+        """A whole answer as the turn that it would be in the next request."""
+        ...
+
+    def message(self, answer: Answer) -> bytes:
+        """A whole answer."""
+        ...
+
+    def events(self, answer: Answer) -> list[bytes]:
+        """The same as a stream, in pieces of a few letters, as they go over the wire."""
+        ...
+
+    def error(self, status: int, message: str) -> Said:
+        """As it comes with that status."""
+        ...
+
+    def failure(self, message: str) -> bytes:
+        """An event that tells of a failure within a stream, as it goes over the wire."""
+        ...
+
+    def is_allowed(self, headers: Mapping[str, str], key: str) -> bool:
+        """Whether a request shows the key as the vendor reads it."""
+        ...

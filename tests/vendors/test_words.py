@@ -1,0 +1,211 @@
+"""What docs/providers.md says of each member of a request is what becomes of it, at each vendor."""
+
+import json
+from typing import Any, get_type_hints
+
+import pytest
+from openai.types.chat import completion_create_params
+
+from aiserver.errors import InvalidRequest
+from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.words import Passes, Refused, Translated
+from aiserver.wire import errors as wire_errors
+from aiserver.wire.model import VENDORS
+from aiserver.wire.shapes import CHAT
+from tests.vendors.conversations import CITY, PDF, PIXEL, TIME, WEATHER, image, text, user
+from tests.vendors.dialect import Dialect
+from tests.vendors.dialects import DIALECTS, name
+
+every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
+
+# A value of each member, and what must stand beside it.
+VALUES: dict[str, Any] = {
+    "audio": {"voice": "alloy", "format": "mp3"},
+    "frequency_penalty": 0.5,
+    "function_call": "auto",
+    "functions": [{"name": "f"}],
+    "logit_bias": {"1": 2},
+    "logprobs": True,
+    "max_completion_tokens": 77,
+    "max_tokens": 77,
+    "metadata": {"a": "b"},
+    "modalities": ["text", "audio"],
+    "moderation": {},
+    "n": 2,
+    "parallel_tool_calls": False,
+    "prediction": {"type": "content", "content": "x"},
+    "presence_penalty": 0.5,
+    "prompt_cache_key": "k",
+    "prompt_cache_options": {},
+    "prompt_cache_retention": "24h",
+    "reasoning_effort": "high",
+    "response_format": {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}},
+    "safety_identifier": "s",
+    "seed": 7,
+    "service_tier": "default",
+    "stop": "x",
+    "store": True,
+    "stream": True,
+    "temperature": 0.25,
+    "tool_choice": "required",
+    "tools": [TIME],
+    "top_logprobs": 3,
+    "top_p": 0.25,
+    "user": "u",
+    "verbosity": "low",
+    "web_search_options": {},
+}
+BESIDE: dict[str, dict[str, Any]] = {
+    "tool_choice": {"tools": [WEATHER]},
+    "parallel_tool_calls": {"tools": [WEATHER]},
+    "top_logprobs": {"logprobs": True},
+}
+# A request that has each of what stands deeper.
+DEEPER: dict[str, dict[str, Any]] = {
+    "messages[].name": {"messages": [user(name="alice")]},
+    "messages[].audio": {"messages": [{"role": "assistant", "audio": {"id": "a"}}]},
+    "messages[].function_call": {"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": ""}}]},
+    "messages[].content[].image_url": {"messages": [user([image(PIXEL)])]},
+    "messages[].content[].image_url.detail": {
+        "messages": [user([{"type": "image_url", "image_url": {"url": PIXEL, "detail": "high"}}])]
+    },
+    "messages[].content[].image_url (assistant)": {"messages": [{"role": "assistant", "content": [image(PIXEL)]}]},
+    "messages[].content[].file": {
+        "messages": [user([{"type": "file", "file": {"file_data": PDF, "filename": "a.pdf"}}])]
+    },
+    "messages[].content[].file.file_id": {"messages": [user([{"type": "file", "file": {"file_id": "f"}}])]},
+    "messages[].content[].input_audio": {
+        "messages": [user([{"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}])]
+    },
+    "messages[].content[].cache_control": {
+        "messages": [user([{**text("long"), "cache_control": {"type": "ephemeral"}}])]
+    },
+    "tools[].cache_control": {"tools": [{**WEATHER, "cache_control": {"type": "ephemeral"}}]},
+    "tools[].function.strict": {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
+}
+
+
+def sent(dialect: Dialect, **more: Any) -> Any:
+    """What the vendor gets of a request with these members."""
+    body = {"model": dialect.model, "messages": [user()], **more}
+    asked = dialect.vendor.request(Chat(json.dumps(body).encode(), dialect.vendor.words))
+    return asked.path, asked.headers, json.loads(asked.body or b"")
+
+
+def refusal(dialect: Dialect, **more: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as refused:
+        sent(dialect, **more)
+    return refused.value
+
+
+def deep(value: Any, path: str) -> Any:
+    for step in path.split("."):
+        value = value[step]
+    return value
+
+
+def test_each_member_that_openai_s_own_client_or_the_wire_knows_has_a_value_here() -> None:
+    known = {*get_type_hints(completion_create_params.CompletionCreateParamsNonStreaming), *CHAT.names}
+    assert known - {"model", "messages", "stream_options"} == VALUES.keys()
+
+
+@every_vendor
+def test_each_member_has_a_rule(dialect: Dialect) -> None:
+    rules = dialect.vendor.words.rules
+    assert {*VALUES, *DEEPER, "model", "messages", "stream_options"} <= rules.keys()
+    assert {rule for rule in rules if "[" not in rule} == {*VALUES, "model", "messages", "stream_options"}
+
+
+@pytest.mark.parametrize("member", VALUES)
+@every_vendor
+def test_a_member_of_the_root_passes_is_translated_or_is_refused_by_name(dialect: Dialect, member: str) -> None:
+    rule, value, beside = dialect.vendor.words.rules[member], VALUES[member], BESIDE.get(member, {})
+    asked: dict[str, Any] = {member: value} | beside
+    match rule:
+        case Passes(to):
+            assert deep(sent(dialect, **asked)[2], to) == value
+        case Translated():
+            assert sent(dialect, **asked) != sent(dialect, **beside)
+        case Refused(_, unless):
+            told = refusal(dialect, **asked)
+            assert (told.param, told.status) == (member, 400)
+            assert f"{dialect.vendor.words.vendor} cannot be told '{member}'" in told.message
+            for neutral in unless:
+                assert sent(dialect, **asked | {member: json.loads(neutral)}) == sent(dialect, **beside)
+
+
+@pytest.mark.parametrize("path", DEEPER)
+@every_vendor
+def test_a_member_deeper_down_is_translated_or_is_refused_by_its_place(dialect: Dialect, path: str) -> None:
+    rule, body = dialect.vendor.words.rules[path], DEEPER[path]
+    if not isinstance(rule, Refused):
+        plain = sent(dialect, tools=[WEATHER]) if "tools" in body else sent(dialect)
+        assert sent(dialect, **body) != plain
+        return
+    told = refusal(dialect, **body)
+    where = path.partition(" (")[0].replace("messages[]", "messages[0]").replace("content[]", "content[0]")
+    assert told.param == where.replace("tools[]", "tools[0]")
+
+
+@every_vendor
+def test_what_nobody_knows_is_refused_by_name(dialect: Dialect) -> None:
+    member = dialect.vendor.words.member
+    told = refusal(dialect, frobnicate=1)
+    assert (told.param, member in told.message) == ("frobnicate", True)
+    assert refusal(dialect, messages=[user(frobnicate=1)]).param == "messages[0].frobnicate"
+    assert refusal(dialect, messages=[user([{"type": "hologram"}])]).param == "messages[0].content[0].type"
+    assert refusal(dialect, messages=[{"role": "oracle", "content": "x"}]).param == "messages[0].role"
+    assert refusal(dialect, messages=[{"role": "function", "name": "f", "content": "x"}]).param == "messages[0].role"
+    custom = {"type": "custom", "custom": {"name": "c"}}
+    assert (refusal(dialect, tools=[custom]).param or "").startswith("tools[0]")
+
+
+@every_vendor
+def test_null_asks_for_nothing(dialect: Dialect) -> None:
+    assert sent(dialect, **dict.fromkeys(VALUES)) == sent(dialect)
+
+
+@every_vendor
+def test_a_refusal_is_told_in_both_envelopes(dialect: Dialect) -> None:
+    refused = [member for member, rule in dialect.vendor.words.rules.items() if isinstance(rule, Refused)]
+    member = next(member for member in refused if member in VALUES)
+    told = json.loads(wire_errors.body(refusal(dialect, **{member: VALUES[member]})))
+    assert (told["error"]["param"], told["error"]["type"]) == (member, "invalid_request_error")
+    assert told["responseStatus"]["errors"][0]["message"] == told["error"]["message"]
+
+
+@every_vendor
+def test_what_is_for_another_vendor_is_not_sent(dialect: Dialect) -> None:
+    others = {member: {"x": 1} for member in VENDORS if member != dialect.vendor.words.member}
+    spoken = user([text("Is it?") | others], **others)
+    assert sent(dialect, messages=[spoken], **others) == sent(dialect, messages=[user([text("Is it?")])])
+
+
+@every_vendor
+def test_what_is_for_this_vendor_only_arrives_and_says_nothing_twice(dialect: Dialect) -> None:
+    member = dialect.vendor.words.member
+    assert sent(dialect, **{member: {"some_new_option": [1, 2.50]}})[2]["some_new_option"] == [1, 2.5]
+    twice = next(iter(sent(dialect)[2]))
+    assert refusal(dialect, **{member: {twice: "x"}}).param == f"{member}.{twice}"
+
+
+@every_vendor
+def test_a_call_s_arguments_must_be_an_object(dialect: Dialect) -> None:
+    for arguments in ("[1]", "{", "nonsense", '{"a": 1} x'):
+        call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": arguments}}
+        told = refusal(dialect, messages=[user(), {"role": "assistant", "tool_calls": [call]}], tools=[TIME])
+        assert told.param == "messages[1].tool_calls[0].function.arguments"
+
+
+@every_vendor
+def test_a_schema_and_arguments_keep_their_numbers(dialect: Dialect) -> None:
+    schema = '{"type": "object", "properties": {"x": {"maximum": 1.50e400}}}'
+    tool = '{"type": "function", "function": {"name": "f", "parameters": %s}}' % schema
+    function = '{"name": "f", "arguments": "{\\"x\\": 10000000000000000000001.50}"}'
+    turn = '{"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": %s}]}' % function
+    messages = '[{"role": "user", "content": "x"}, %s]' % turn
+    body = '{"model": "%s", "messages": %s, "tools": [%s]}' % (dialect.model, messages, tool)
+    asked = dialect.vendor.request(Chat(body.encode(), dialect.vendor.words))
+    assert asked.body is not None
+    assert b"1.50e400" in asked.body
+    assert b"10000000000000000000001.50" in asked.body
