@@ -5,6 +5,7 @@ Source: https://platform.claude.com/docs/en/api/messages https://platform.claude
 
 import json
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import anthropic.types as sdk
@@ -44,6 +45,8 @@ class AnthropicDialect:
     vendor = Anthropic()
     model = "claude-sonnet-5"
     has_urls = True
+    stream_type = "text/event-stream; charset=utf-8"
+    headers: Mapping[str, str] = MappingProxyType({"request-id": "req_1"})
 
     def is_allowed(self, headers: Mapping[str, str], key: str) -> bool:
         return headers.get("x-api-key") == key and headers.get("anthropic-version") in VERSIONS
@@ -76,8 +79,11 @@ class AnthropicDialect:
     def error(self, status: int, message: str) -> Said:
         error = {"type": ERRORS.get(status, "api_error"), "message": message}
         body = {"type": "error", "error": error, "request_id": "req_1"}
-        headers = {"content-type": "application/json", "request-id": "req_1"}
+        headers = {"content-type": "application/json", **self.headers} | ({"retry-after": "7"} if status == 429 else {})
         return Said(status, json.dumps(body).encode(), headers)
+
+    def framed(self, event: bytes) -> bytes:
+        return event
 
     def failure(self, message: str) -> bytes:
         error = {"type": "overloaded_error", "message": message}

@@ -12,13 +12,16 @@ from tests.vendors.spoken import Answer, Request
 class Dialect(Protocol):
     """Made of the vendor's own SDK: its types judge what `read` is given, and make what the others say.
 
-    `type` is a provider's; `has_urls` is whether it fetches images by their https URLs.
+    `type` is a provider's; `has_urls` is whether it fetches images by their https URLs. `stream_type` is the media type
+    of its streams, `headers` are those of each answer, among them the request's id, `req_1`.
     """
 
     type: str
     vendor: Vendor
     model: str
     has_urls: bool
+    stream_type: str
+    headers: Mapping[str, str]
 
     def read(self, asked: Asked) -> Request:
         """Raises: AssertionError, where the vendor would refuse it."""
@@ -37,7 +40,11 @@ class Dialect(Protocol):
         ...
 
     def events(self, answer: Answer) -> list[bytes]:
-        """The same as a stream, in pieces of a few letters, as they go over the wire."""
+        """The same as a stream of server-sent events, in pieces of a few letters."""
+        ...
+
+    def framed(self, event: bytes) -> bytes:
+        """An event as it goes over the wire."""
         ...
 
     def error(self, status: int, message: str) -> Said:
@@ -45,7 +52,7 @@ class Dialect(Protocol):
         ...
 
     def failure(self, message: str) -> bytes:
-        """An event that tells of a failure within a stream, as it goes over the wire."""
+        """An event that tells of a failure within a stream."""
         ...
 
     def is_allowed(self, headers: Mapping[str, str], key: str) -> bool:

@@ -69,8 +69,11 @@ Part = Text | Image | Audio | File | Refusal
 
 
 class Function(msgspec.Struct, forbid_unknown_fields=True):
+    """`parsed_arguments` are the arguments again, as OpenAI's client read them."""
+
     name: str
     arguments: str
+    parsed_arguments: Any = None
 
 
 class Call(Own, forbid_unknown_fields=True):
@@ -97,7 +100,10 @@ class User(Own, tag_field="role", tag="user", forbid_unknown_fields=True):
 
 
 class Assistant(Own, tag_field="role", tag="assistant", forbid_unknown_fields=True):
-    """A turn of the model's; clients send back what they were answered, with all that stood in it."""
+    """A turn of the model's; clients send back what they were answered, with all that stood in it.
+
+    `parsed` is the content again, as OpenAI's client read it.
+    """
 
     content: str | list[Part] | None = None
     name: str | None = None
@@ -108,6 +114,7 @@ class Assistant(Own, tag_field="role", tag="assistant", forbid_unknown_fields=Tr
     annotations: list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    parsed: Any = None
 
 
 class Tool(Own, tag_field="role", tag="tool", forbid_unknown_fields=True):
