@@ -12,14 +12,24 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from aiserver.aws.bedrock import BedrockWire
+from aiserver.errors import UpstreamAnswer
 from aiserver.providers.catalogue import CATALOGUE, Preset
+from aiserver.providers.exchange import Asked
 from aiserver.providers.openai import PATHS, OpenAi
+from aiserver.providers.protocols import Protocols
 from aiserver.providers.provider import Provider
+from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.vendor import Born
 from aiserver.router import ProviderProtocol
 from tests.fakes import FakeClock
 from tests.providers.standin import Said
+from tests.vendors.dialect import Dialect
+from tests.vendors.dialects import DIALECTS
+from tests.vendors.spoken import Answer
 
 KEY = "sk-of-the-gateway-itself"
+BORN = Born(FakeClock().now_ms() // 1000, lambda: "call_born")
 USAGE = '{"prompt_tokens": 7, "odd": 1.50}'
 QUESTIONS = {
     "chat.completions": b'{ "messages":[{"role":"user","content":"\\u00fc"}],\n"model":"m","x":[2.50,1E400,-0] }',
@@ -68,7 +78,7 @@ class Manner(Protocol):
     `ours` are refusals of our key or account, beyond statuses 401 to 403. `error` is how it says a message with a
     status, `told` what a caller then reads beside responseStatus. `listing` is None where it lists no models.
 
-    `stream` is a chat as it streams it, two events at least, and as our caller gets it.
+    `stream` is a chat as it streams it, and as our caller gets it; `stream_type` is the media type it has there.
     """
 
     name: str
@@ -87,6 +97,8 @@ class Manner(Protocol):
     def ours(self) -> Iterable[Said]: ...
     @property
     def stream(self) -> tuple[bytes, bytes]: ...
+    @property
+    def stream_type(self) -> str: ...
 
     def provider(self, origin: str) -> Provider: ...
     def caller(self, http: httpx.Client) -> Caller: ...
@@ -159,6 +171,10 @@ class Row:
     def stream(self) -> tuple[bytes, bytes]:
         return STREAM, STREAM
 
+    @property
+    def stream_type(self) -> str:
+        return "text/event-stream"
+
     def provider(self, origin: str) -> Provider:
         base_url = origin + self._path
         return Provider.model_validate({"name": "p", "preset": self.name, "base_url": base_url, "models": {"m": ""}})
@@ -180,4 +196,88 @@ class Row:
         return {**own, "error": made}
 
 
-MANNERS: list[Manner] = [Row(name, row) for name, row in CATALOGUE.items()]
+@dataclass(frozen=True)
+class Translated:
+    """A row of the catalogue whose vendor is translated, as a `Manner`."""
+
+    name: str
+    row: Preset
+    dialect: Dialect
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        said = self.dialect.message(Answer("Hello"))
+        told = self.dialect.vendor.answer(said, BORN)
+        asked, seen = self._asked
+        return [
+            Exchange(
+                "chat.completions", asked, self._path + seen.path, seen.body or b"", said, told.body, told.usage or ""
+            )
+        ]
+
+    @property
+    def _asked(self) -> tuple[bytes, Asked]:
+        asked = b'{"messages":[{"role":"user","content":"\\u00fc"}],"model":"m","temperature":2.50e-1}'
+        return asked, self.dialect.vendor.request(Chat(asked, self.dialect.vendor.words))
+
+    @property
+    def _path(self) -> str:
+        return urlsplit(self.row.base_url).path
+
+    @property
+    def credential(self) -> tuple[str, str]:
+        return self.dialect.credential(KEY)
+
+    @property
+    def list_path(self) -> str:
+        return self._path + self.dialect.vendor.models(None).path
+
+    @property
+    def listing(self) -> bytes | None:
+        return self.dialect.listing(["b/2", "a:1"]) if self.row.lists_models else None
+
+    @property
+    def models(self) -> list[str]:
+        return ["a:1", "b/2"]
+
+    @property
+    def ours(self) -> Iterable[Said]:
+        for refusal in self.row.refusals:
+            yield self.error(refusal.status, f"{refusal.words}: {KEY[:5]}***")
+
+    @property
+    def stream(self) -> tuple[bytes, bytes]:
+        asked = Chat(self._asked[0], self.dialect.vendor.words)
+        translation = self.dialect.vendor.events(asked, BORN)
+        said = self.dialect.events(Answer("Hello, you"))
+        told = b"".join(translation.told(event) for event in said)
+        whole = told if translation.is_over else told + translation.ended()
+        return b"".join(self.dialect.framed(event) for event in said), whole
+
+    @property
+    def stream_type(self) -> str:
+        return self.dialect.stream_type
+
+    def provider(self, origin: str) -> Provider:
+        base_url = origin + self._path
+        return Provider.model_validate({"name": "p", "preset": self.name, "base_url": base_url, "models": {"m": ""}})
+
+    def caller(self, http: httpx.Client) -> Caller:
+        return Protocols(lambda: http, FakeClock(), BedrockWire)[self.row.type]
+
+    def error(self, status: int, message: str) -> Said:
+        said = self.dialect.error(status, message)
+        return Said(status, said.body)
+
+    def told(self, status: int, message: str) -> dict[str, Any]:
+        said = UpstreamAnswer(status, {}, self.error(status, message).body)
+        told = json.loads(self.dialect.vendor.error(said).body)
+        assert told["error"]["message"] == message
+        return told
+
+
+BY_TYPE = {dialect.type: dialect for dialect in DIALECTS}
+MANNERS: list[Manner] = [
+    Row(name, row) if row.type == "openai" else Translated(name, row, BY_TYPE[row.type])
+    for name, row in CATALOGUE.items()
+]

@@ -162,7 +162,8 @@ def test_a_wait_that_it_asks_for_is_told_on(subject: Subject) -> None:
     headers = {"content-type": "application/json", "retry-after": "7", "x-ratelimit-remaining-requests": "0"}
     error = subject.refused(Said(429, said.body, headers))
     assert (type(error), error.status, error.retry_after_s) == (ProviderRateLimited, 429, 7)
-    assert wire_errors.headers(error) == {name: headers[name] for name in headers if name != "content-type"}
+    expected = {name: headers[name] for name in headers if name != "content-type"}
+    assert wire_errors.headers(error).items() >= expected.items()
 
 
 @pytest.mark.parametrize(("status", "kind"), [(500, ProviderError), (502, ProviderError), (503, ProviderUnavailable)])
@@ -172,14 +173,11 @@ def test_a_failure_of_its_own_may_be_asked_elsewhere(status: int, kind: type[Pro
     assert json.dumps(WORDS).encode() in wire_errors.body(error)
 
 
-EVENT_STREAM = {"content-type": "text/event-stream"}
-
-
 def test_a_stream_comes_in_openai_s_events_and_one_that_is_cut_is_told(subject: Subject) -> None:
     said, told = subject.manner.stream
-    assert subject.streamed(Said(200, said, EVENT_STREAM)) == (told, None)
-    cut = said.index(b"\n\n") + 10  # within its second event
-    came, error = subject.streamed(Said(200, said[:cut], EVENT_STREAM))
+    streams = {"content-type": subject.manner.stream_type}
+    assert subject.streamed(Said(200, said, streams)) == (told, None)
+    came, error = subject.streamed(Said(200, said[:-5], streams))  # cut within its last event
     assert came
     assert told.startswith(came)
     assert type(error) is ProviderTimeout

@@ -48,8 +48,14 @@ class AnthropicDialect:
     stream_type = "text/event-stream; charset=utf-8"
     headers: Mapping[str, str] = MappingProxyType({"request-id": "req_1"})
 
-    def is_allowed(self, headers: Mapping[str, str], key: str) -> bool:
-        return headers.get("x-api-key") == key and headers.get("anthropic-version") in VERSIONS
+    def credential(self, key: str) -> tuple[str, str]:
+        return "x-api-key", key
+
+    def listing(self, models: list[str]) -> bytes:
+        told = {"type": "model", "display_name": "", "created_at": "2026-01-01T00:00:00Z"}
+        listed = [sdk.ModelInfo.model_validate({**told, "id": id, "lifecycle": "active"}) for id in models]
+        data = [json.loads(_dump(model)) for model in listed]
+        return json.dumps({"data": data, "has_more": False, "first_id": models[0], "last_id": models[-1]}).encode()
 
     def read(self, asked: Asked) -> Request:
         body = json.loads(asked.body or b"")

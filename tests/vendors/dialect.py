@@ -55,6 +55,10 @@ class Dialect(Protocol):
         """An event that tells of a failure within a stream."""
         ...
 
-    def is_allowed(self, headers: Mapping[str, str], key: str) -> bool:
-        """Whether a request shows the key as the vendor reads it."""
+    def credential(self, key: str) -> tuple[str, str]:
+        """The header that shows the key, and what stands in it."""
+        ...
+
+    def listing(self, models: list[str]) -> bytes:
+        """A page of its list of models, if it has one."""
         ...

@@ -37,7 +37,8 @@ class VendorServer:
     def said(self, sent: Recorded) -> Said | list[bytes]:
         """A whole answer, or the pieces of a stream."""
         self.requests.append(sent)
-        if not self.dialect.is_allowed(sent.headers, self.key):
+        header, credential = self.dialect.credential(self.key)
+        if sent.headers.get(header) != credential:
             return self.dialect.error(401, f"No such key: {self.key[:5]}***")
         if self.down:
             return self.dialect.error(self.down.pop(0), "This server is down")
