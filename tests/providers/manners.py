@@ -209,11 +209,8 @@ class Translated:
         said = self.dialect.message(Answer("Hello"))
         told = self.dialect.vendor.answer(said, BORN)
         asked, seen = self._asked
-        return [
-            Exchange(
-                "chat.completions", asked, self._path + seen.path, seen.body or b"", said, told.body, told.usage or ""
-            )
-        ]
+        path, body, usage = self._path + seen.path, seen.body or b"", told.usage or ""
+        return [Exchange("chat.completions", asked, path, body, said, told.body, usage)]
 
     @property
     def _asked(self) -> tuple[bytes, Asked]:

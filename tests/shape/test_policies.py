@@ -90,6 +90,17 @@ def test_every_wildcard_in_a_policy_has_a_reason_and_every_reason_a_wildcard() -
     assert wild == set(ALLOWED)
 
 
+def test_who_calls_providers_may_invoke_the_models_of_bedrock_that_are_named_and_nobody_else_any() -> None:
+    invoking = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
+    asked = [(owner, s) for owner, s in statements() if any(a.startswith("bedrock:") for a in listed(s["Action"]))]
+    ((owner, statement),) = asked
+    assert set(statement["Action"]) == invoking
+    assert stack.parameter(statement["Resource"]) == "BedrockModels"
+    assert stack.resources_in(stack.properties(owner)["Roles"]) == {"ChatRole", "WorkerRole"}
+    assert stack.RESOURCES[owner]["Condition"] == "AsksBedrock"
+    assert stack.PARAMETERS["BedrockModels"]["Default"] == ""
+
+
 def test_no_policy_is_written_by_exception() -> None:
     for _, statement in statements():
         assert not {"NotAction", "NotResource", "NotPrincipal"} & set(statement)
