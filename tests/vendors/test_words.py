@@ -63,6 +63,7 @@ BESIDE: dict[str, dict[str, Any]] = {
 # A request that has each of what stands deeper.
 DEEPER: dict[str, dict[str, Any]] = {
     "messages[].name": {"messages": [user(name="alice")]},
+    "messages[].refusal": {"messages": [{"role": "assistant", "refusal": "No."}]},
     "messages[].audio": {"messages": [{"role": "assistant", "audio": {"id": "a"}}]},
     "messages[].function_call": {"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": ""}}]},
     "messages[].content[].image_url": {"messages": [user([image(PIXEL)])]},
@@ -187,6 +188,16 @@ def test_what_is_for_this_vendor_only_arrives_and_says_nothing_twice(dialect: Di
     assert sent(dialect, **{member: {"some_new_option": [1, 2.50]}})[2]["some_new_option"] == [1, 2.5]
     twice = next(iter(sent(dialect)[2]))
     assert refusal(dialect, **{member: {twice: "x"}}).param == f"{member}.{twice}"
+
+
+@every_vendor
+def test_what_nothing_is_made_of_is_refused_by_its_place(dialect: Dialect) -> None:
+    member = dialect.vendor.words.member
+    for role in ("system", "user", "assistant"):
+        told = refusal(dialect, messages=[{"role": role, "content": "x", member: {"odd": 1}}])
+        assert told.param == f"messages[0].{member}.odd"
+    assert refusal(dialect, stream=True, stream_options={"include_obfuscation": True}).status == 400
+    assert refusal(dialect, stream=True, stream_options={"odd": 1}).param == "stream_options.odd"
 
 
 @every_vendor

@@ -37,10 +37,10 @@ class Protocols(dict[str, "OpenAi | Translated"]):
         from aiserver.providers.translation.translated import Translated
 
         wire = self._wire() if type == "bedrock" else None
-        return Translated(self._http(), self._clock, _vendor(type), wire)
+        return Translated(self._http(), self._clock, vendor(type), wire)
 
 
-def _vendor(type: str) -> "Vendor":
+def vendor(type: str) -> "Vendor":
     match type:
         case "anthropic":
             from aiserver.providers.anthropic import Anthropic

@@ -61,7 +61,7 @@ def request(chat: Chat) -> Asked:
     for path, value in chat.passed():
         put(asked, path, value)
     asked["max_tokens"] = chat.max_tokens or _max_tokens(chat.model)
-    if system := [_text(part) for m in chat.messages if isinstance(m, System) for part in spoken(m)]:
+    if system := _system(chat):
         asked["system"] = system
     asked["messages"] = _messages(chat)
     if chat.tools:
@@ -96,6 +96,15 @@ def _max_tokens(model: str) -> int:
     return next((most for name, most in OLDER_MAX_TOKENS.items() if model.startswith(name)), MAX_TOKENS)
 
 
+def _system(chat: Chat) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    for i, message in enumerate(chat.messages):
+        if isinstance(message, System):
+            chat.nothing_left(message.of("anthropic"), f"messages[{i}]")
+            told += [_text(part) for part in spoken(message)]
+    return told
+
+
 def _messages(chat: Chat) -> list[dict[str, Any]]:
     """The turns of user and assistant, each role's in a row as one: results of calls must stand together."""
     turns: list[dict[str, Any]] = []
@@ -111,14 +120,18 @@ def _messages(chat: Chat) -> list[dict[str, Any]]:
 
 def _blocks(chat: Chat, path: str, message: Message) -> list[Any]:
     own = message.of("anthropic")
-    if isinstance(message, Assistant) and "content" in own:
-        return chat.read_own(own, "content", list[msgspec.Raw], path)
+    if isinstance(message, Assistant):
+        as_said = chat.read_own(own, "content", list[msgspec.Raw], path)
+        chat.nothing_left(own, path)
+        if as_said is not None:
+            return as_said
     blocks = [_block(chat, f"{path}.content[{i}]", part) for i, part in enumerate(spoken(message))]
     if isinstance(message, Assistant):
         return blocks + [_call(call) for call in message.tool_calls or ()]
     if isinstance(message, Tool):
         content = message.content if isinstance(message.content, str) else blocks
         return [{"type": "tool_result", "tool_use_id": _id(message.tool_call_id), "content": content} | own]
+    chat.nothing_left(own, path)
     return blocks
 
 

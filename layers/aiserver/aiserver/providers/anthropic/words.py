@@ -16,11 +16,13 @@ WORDS = Words(
         "messages[].role: user": Translated("`user`"),
         "messages[].role: assistant": Translated("`assistant`"),
         "messages[].role: tool": Translated("`tool_result` in a turn of the user's"),
-        "messages[].name": Translated("written before the text: `alice: …`"),
+        "messages[].name": Translated("written before the text: `alice: …`; a tool is known by its call"),
         "messages[].tool_calls": Translated("`tool_use`; what an id may not hold becomes `_`"),
         "messages[].reasoning_content": Translated(
             "not sent: only reasoning with its signature can be, which `anthropic.content` of the answer has"
         ),
+        "messages[].refusal": Translated("`text`"),
+        "messages[].annotations": Translated("not sent: notes for a reader of the text"),
         "messages[].content[].text": Translated("`text`"),
         "messages[].content[].refusal": Translated("`text`"),
         "messages[].content[].image_url": Translated("`image`: data and https URLs"),
@@ -59,7 +61,7 @@ WORDS = Words(
         "safety_identifier": Translated("`metadata.user_id`"),
         "service_tier": Translated("`auto`: the same; `default`: `standard_only`; others refused"),
         "stream": Passes("stream"),
-        "stream_options": Translated("whether the last event tells the usage"),
+        "stream_options": Translated("`include_usage`: a last event tells the usage; `include_obfuscation`: refused"),
         "n": Refused("it gives one answer", unless=("1",)),
         "frequency_penalty": Refused(unless=("0", "0.0")),
         "presence_penalty": Refused(unless=("0", "0.0")),

@@ -61,6 +61,8 @@ class Chat:
         self.streams = bool(self.read("stream", bool))
         options = self.read("stream_options", StreamOptions)
         self.shows_usage = bool(options and options.include_usage)
+        if options and options.include_obfuscation:
+            raise self.refusal("stream_options.include_obfuscation", "events are not padded here")
         self.own: dict[str, Raw] = self.read(words.member, dict[str, Raw]) or {}
         self._check()
 
@@ -115,6 +117,11 @@ class Chat:
             return msgspec.json.decode(own.pop(name), type=kind)
         except msgspec.ValidationError as error:
             raise self.refusal(f"{path}.{self._words.member}.{name}".lstrip("."), _PLACE.sub("", str(error))) from None
+
+    def nothing_left(self, own: Mapping[str, Raw], path: str) -> None:
+        """Raises: InvalidRequest, where there are members of the vendor's that nothing is made of."""
+        for name in own:
+            raise self.refusal(f"{path}.{self._words.member}.{name}", "nothing is made of it there")
 
     def merged(self, request: dict[str, Any], own: Mapping[str, Raw]) -> dict[str, Any]:
         """The vendor's request with the vendor's own members. Raises: InvalidRequest, where one says what is said."""

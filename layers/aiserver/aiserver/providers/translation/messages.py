@@ -167,8 +167,9 @@ class SchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema", forbid_u
     json_schema: Schema
 
 
-class StreamOptions(msgspec.Struct):
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 def spoken(message: Message) -> list[Any]:
