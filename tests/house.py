@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiserver import keys
-from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.errors import InvalidRequest, ProviderError, UpstreamAnswer
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages
 from aiserver.providers.breaker import Breaker
@@ -78,15 +78,22 @@ class FakeStream:
 
 @dataclass
 class FakeProtocol:
-    """router.ProviderProtocol: gives the scripted outcomes in order, then ANSWER, or STREAMED."""
+    """router.ProviderProtocol: gives the scripted outcomes in order, then ANSWER, or STREAMED.
+
+    It has no words for what is asked of the models of `wordless`, each time it is looked at counted in `looks`.
+    """
 
     clock: FakeClock
     outcomes: list[UpstreamAnswer | ProviderError | FakeStream] = field(default_factory=list[Any])
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
     takes_s: float = 0
+    wordless: tuple[str, ...] = ()
+    looks: int = 0
 
     def check(self, operation: str, body: bytes, model: str) -> None:
-        pass
+        self.looks += 1
+        if model in self.wordless:
+            raise InvalidRequest(f"{model} cannot be told 'seed'", param="seed")
 
     def call(self, provider: Provider, operation: str, body: bytes, **more: Any) -> Any:
         return self._outcome(ANSWER, provider, operation, body, more)
