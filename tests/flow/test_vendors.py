@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
+from aiserver.providers.translation.words import Refused
 from tests.flow.conftest import Product
 from tests.vendors.conversations import PIXEL, TIME, WEATHER, image, text, user
 from tests.vendors.dialects import DIALECTS
@@ -157,3 +158,29 @@ def test_a_job_is_answered_and_one_without_words_is_not_accepted(product: Produc
     assert json.loads(record["responseBody"])["choices"][0]["message"]["content"] == "You said: Later"
     refused = product.http.post("/api/QueueOpenAiChatCompletion", json={"request": {**asked, "logit_bias": {"1": 2}}})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "logit_bias")
+
+
+@pytest.mark.skipif(len(TYPES) < 2, reason="one vendor")
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("first", range(len(TYPES) - 1))
+def test_a_vendor_that_is_down_gives_way_to_the_next(first: int, streams: bool, product: Product, sdk: Any) -> None:
+    """All of them serve `any`, in order; those before the last are down in turn."""
+    for type in TYPES[: first + 1]:
+        product.vendors[type].down = [503]
+    asked = {"model": "any", "messages": [user("Anybody?")]}
+    if streams:
+        with sdk.with_streaming_response.create(**asked, stream=True) as response:
+            heard = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: {")]
+            provider = response.headers["x-provider"]
+        said = "".join(json.loads(chunk)["choices"][0]["delta"].get("content") or "" for chunk in heard)
+    else:
+        raw = sdk.with_raw_response.create(**asked)
+        provider, said = raw.headers["x-provider"], raw.parse().choices[0].message.content
+    assert (provider, said) == (TYPES[first + 1], "You said: Anybody?")
+
+
+@pytest.mark.skipif(len(TYPES) < 2, reason="one vendor")
+def test_who_has_no_words_gives_way_to_who_has(product: Product, sdk: Any) -> None:
+    able = [type for type in TYPES if not isinstance(product.vendors[type].dialect.vendor.words.rules["seed"], Refused)]
+    raw = sdk.with_raw_response.create(model="any", messages=[user("Again?")], seed=7)
+    assert (raw.headers["x-provider"], raw.headers["x-attempts"]) == (able[0], "1")
