@@ -76,6 +76,7 @@ class _Error(msgspec.Struct):
 
 class _Refused(msgspec.Struct):
     error: _Error
+    request_id: str | None = None
 
 
 block = msgspec.json.Decoder(Block).decode
@@ -133,15 +134,11 @@ def given(found: Members, but: tuple[str, ...]) -> Members:
 
 
 def error(said: UpstreamAnswer) -> UpstreamAnswer:
-    """An error in OpenAI's shape; what is no error of Anthropic's stays as it came."""
-    try:
-        told, whole = _refused.decode(said.body).error, members(said.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return said
+    """An error in OpenAI's shape. Raises: msgspec.DecodeError, where it is none of Anthropic's."""
+    refused = _refused.decode(said.body)
+    told = refused.error
     status = STATUSES.get(told.type, 500) if said.is_success else said.status
-    headers = said.headers
-    if request_id := whole.get("request_id"):
-        headers = {"x-request-id": msgspec.json.decode(request_id, type=str)} | headers
+    headers = ({"x-request-id": refused.request_id} if refused.request_id else {}) | said.headers
     return UpstreamAnswer(status, headers, error_body(told.message, told.type, None, {"anthropic": Raw(said.body)}))
 
 

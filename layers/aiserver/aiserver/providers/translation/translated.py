@@ -19,7 +19,7 @@ from aiserver.wire.dates import retry_after_s
 from aiserver.wire.model import with_model
 
 MAX_PAGES = 20  # of a list of models
-BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError)
 
 
 class Translated:
@@ -52,7 +52,7 @@ class Translated:
         """
         asked = self._asked(provider, Chat(body, self._vendor.words), api_key)
         answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
-        judge = _Judge(self._vendor, provider, self._clock, model_is_configured)
+        judge = Judge(self._vendor, provider, self._clock, model_is_configured)
         return judge.judged(answer, self._born())
 
     def stream(
@@ -70,14 +70,14 @@ class Translated:
         ends_ms = self._clock.now_ms() + total_s * 1000
         chat = Chat(body, self._vendor.words)
         asked = self._asked(provider, chat, api_key)
-        judge = _Judge(self._vendor, provider, self._clock, model_is_configured)
+        judge = Judge(self._vendor, provider, self._clock, model_is_configured)
         with exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s) as (head, pieces):
             if pieces is None:
                 judge.judged(head, self._born())
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
             events = self._vendor.events(chat, self._born())
             came = self._wire.events(pieces) if self._wire else pieces
-            stream = Stream(provider.name, head.headers, came, _Judged(events, judge))
+            stream = Stream(provider.name, head.headers, came, Judged(events, judge))
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
         if events.request_id:
             stream.headers.setdefault("x-request-id", events.request_id)
@@ -85,7 +85,7 @@ class Translated:
 
     def models(self, provider: Provider, *, api_key: str | None, deadline_s: float) -> list[str]:
         """The ids of the models that the provider lists, sorted. Raises: as OpenAi.models."""
-        judge = _Judge(self._vendor, provider, self._clock, model_is_configured=False)
+        judge = Judge(self._vendor, provider, self._clock, model_is_configured=False)
         ids: set[str] = set()
         after: str | None = None
         for _ in range(MAX_PAGES):
@@ -110,7 +110,7 @@ class Translated:
         return Born(self._clock.now_ms() // 1000, lambda: f"call_{self._clock.token()[:24]}")
 
 
-class _Judge:
+class Judge:
     """Reads what one provider says as an answer, or as the error that it means."""
 
     def __init__(self, vendor: Vendor, provider: Provider, clock: Clock, model_is_configured: bool) -> None:
@@ -133,7 +133,10 @@ class _Judge:
         return UpstreamAnswer(answer.status, headers, told.body, usage=told.usage)
 
     def failure(self, answer: UpstreamAnswer) -> ProviderError:
-        said = self._vendor.error(answer)
+        try:
+            said = self._vendor.error(answer)
+        except BAD:
+            said = answer  # what it means is told by its status
         wait_s = retry_after_s(said.headers.get("retry-after"), self._clock.now_ms())
         return failure(self._provider, said, model_is_configured=self._model_is_configured, wait_s=wait_s)
 
@@ -147,10 +150,10 @@ class _Judge:
         return ProviderError(f"Provider {self._provider.name} said what is not {what} of its own", may_be_billed=True)
 
 
-class _Judged:
+class Judged:
     """stream.Translation of a vendor's events, whose errors are ProviderErrors."""
 
-    def __init__(self, events: Events, judge: _Judge) -> None:
+    def __init__(self, events: Events, judge: Judge) -> None:
         self._events = events
         self._judge = judge
 

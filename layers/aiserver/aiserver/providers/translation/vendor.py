@@ -61,7 +61,10 @@ class Vendor(Protocol):
     def events(self, chat: Chat, born: Born) -> Events: ...
 
     def error(self, said: UpstreamAnswer) -> UpstreamAnswer:
-        """An error in OpenAI's words, with the status that it stands for; one within a stream has come with a 200."""
+        """An error in OpenAI's words, with the status that it stands for; one within a stream has come with a 200.
+
+        Raises: what msgspec raises, where it is none of the vendor's.
+        """
         ...
 
     def models(self, after: str | None) -> Asked:
