@@ -1,0 +1,432 @@
+"""What is Anthropic's own: reasoning by effort or by budget, its betas, its cache, its blocks, its errors."""
+
+import json
+from typing import Any
+
+import pytest
+
+from aiserver.errors import InvalidRequest, UpstreamAnswer
+from aiserver.providers.anthropic import Anthropic
+from aiserver.providers.exchange import Asked
+from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.vendor import Born, Failed
+from aiserver.wire import sse
+from tests.vendors.conversations import PDF, TIME, WEATHER, text, user
+
+VENDOR = Anthropic()
+BORN = Born(1_700_000_000, lambda: "call_born")
+CACHE = {"type": "ephemeral", "ttl": "1h"}
+
+
+def chat(model: str = "claude-sonnet-5", **more: Any) -> Chat:
+    return Chat(json.dumps({"model": model, "messages": [user()], **more}).encode(), VENDOR.words)
+
+
+def asked(model: str = "claude-sonnet-5", **more: Any) -> Asked:
+    return VENDOR.request(chat(model, **more))
+
+
+def sent(model: str = "claude-sonnet-5", **more: Any) -> Any:
+    return json.loads(asked(model, **more).body or b"")
+
+
+def refusal(**more: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as refused:
+        asked(**more)
+    return refused.value
+
+
+def blocks(*content: Any, **more: Any) -> Any:
+    """The first turn of a user who says that."""
+    return sent(messages=[user(list(content))], **more)["messages"][0]["content"]
+
+
+def answered(*content: Any, **more: Any) -> Any:
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "content": list(content)}
+    usage = {"usage": {"input_tokens": 5, "output_tokens": 6}}
+    return json.loads(VENDOR.answer(json.dumps(message | usage | more).encode(), BORN).body)
+
+
+def streamed(*events: dict[str, Any], chat: Chat | None = None) -> list[Any]:
+    """The chunks that come of it."""
+    translation = VENDOR.events(chat or Chat(b'{"model":"m","messages":[]}', VENDOR.words), BORN)
+    told = b"".join(translation.told(sse.event(json.dumps(event).encode())) for event in events)
+    chunks = [sse.data(event) for event in sse.Splitter().events(told)]
+    return [json.loads(chunk) for chunk in chunks if chunk != sse.DONE]
+
+
+# --- what is asked ---
+
+
+@pytest.mark.parametrize("effort", ["low", "medium", "high", "xhigh"])
+@pytest.mark.parametrize("model", ["claude-sonnet-5", "claude-opus-4-6", "claude-sonnet-4-6", "claude-mythos-5-2"])
+def test_a_model_that_decides_by_itself_is_told_an_effort(model: str, effort: str) -> None:
+    body = sent(model, reasoning_effort=effort)
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
+    assert body["output_config"] == {"effort": effort}
+    assert sent(model, reasoning_effort="minimal")["output_config"] == {"effort": "low"}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "claude-haiku-4-5-20251001",
+        "claude-opus-4-5",
+        "claude-sonnet-4-5",
+        "claude-opus-4-20250514",
+        "claude-3-7-sonnet",
+    ],
+)
+def test_an_older_model_is_told_a_budget_within_what_it_may_write(model: str) -> None:
+    budgets = [
+        sent(model, reasoning_effort=effort)["thinking"]["budget_tokens"] for effort in ("low", "medium", "high")
+    ]
+    assert budgets == [1_024, 8_192, 24_576]
+    assert "output_config" not in sent(model, reasoning_effort="low")
+    assert sent(model, reasoning_effort="high", max_tokens=2_000)["thinking"]["budget_tokens"] == 1_999
+    assert sent(model, reasoning_effort="high", max_tokens=1_025)["thinking"]["budget_tokens"] == 1_024
+    with pytest.raises(InvalidRequest) as refused:
+        asked(model, reasoning_effort="low", max_tokens=1_024)
+    assert refused.value.param == "reasoning_effort"
+
+
+def test_no_effort_is_told_as_such_and_an_unknown_one_refused() -> None:
+    assert sent(reasoning_effort="none")["thinking"] == {"type": "disabled"}
+    assert "'heroic' is none of minimal, low, medium, high, xhigh" in refusal(reasoning_effort="heroic").message
+
+
+@pytest.mark.parametrize(
+    ("model", "most"),
+    [
+        ("claude-3-haiku-20240307", 4_096),
+        ("claude-3-5-sonnet-20241022", 8_192),
+        ("claude-3-7-sonnet", 32_000),
+        ("claude-sonnet-5", 32_000),
+    ],
+)
+def test_without_a_limit_a_model_may_write_what_it_can(model: str, most: int) -> None:
+    assert sent(model)["max_tokens"] == most
+    assert sent(model, max_tokens=7)["max_tokens"] == 7
+
+
+def test_two_names_of_one_thing_must_agree() -> None:
+    assert sent(max_tokens=7, max_completion_tokens=7)["max_tokens"] == 7
+    assert refusal(max_tokens=7, max_completion_tokens=8).param == "max_tokens"
+    assert sent(user="a", safety_identifier="a")["metadata"] == {"user_id": "a"}
+    assert refusal(user="a", safety_identifier="b").param == "user"
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"top_p": 0.5}, {"anthropic": {"top_k": 3}}])
+def test_sampling_is_asked_by_the_last_version_that_knows_it(sampling: dict[str, Any]) -> None:
+    assert asked(**sampling).headers["anthropic-version"] == "2023-06-01"
+    assert asked().headers["anthropic-version"] == "2026-10-21"
+
+
+def test_a_temperature_is_at_most_one() -> None:
+    assert sent(temperature=1)["temperature"] == 1
+    assert refusal(temperature=1.1).param == "temperature"
+
+
+def test_betas_are_a_header() -> None:
+    ours = asked(anthropic={"betas": ["one-2026-01-01", "two-2026-01-01"], "top_k": 3})
+    assert ours.headers["anthropic-beta"] == "one-2026-01-01,two-2026-01-01"
+    assert "betas" not in json.loads(ours.body or b"")
+    assert refusal(anthropic={"betas": "one"}).param == "anthropic.betas"
+
+
+def test_its_own_members_join_what_is_made_of_openai_s() -> None:
+    search = {"type": "web_search_20260209", "name": "web_search"}
+    body = sent(
+        tools=[TIME], reasoning_effort="low", anthropic={"tools": [search], "output_config": {"task_budget": 1}}
+    )
+    assert [tool["name"] for tool in body["tools"]] == ["get_time", "web_search"]
+    assert body["output_config"] == {"effort": "low", "task_budget": 1}
+    assert (
+        refusal(reasoning_effort="low", anthropic={"output_config": {"effort": "max"}}).param
+        == "anthropic.output_config.effort"
+    )
+    assert refusal(tools=[TIME], anthropic={"tools": {}}).param == "anthropic.tools"
+
+
+@pytest.mark.parametrize(("tier", "theirs"), [("auto", "auto"), ("default", "standard_only")])
+def test_a_tier_has_its_own_word(tier: str, theirs: str) -> None:
+    assert sent(service_tier=tier)["service_tier"] == theirs
+    assert refusal(service_tier="flex").param == "service_tier"
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "theirs"),
+    [
+        ({}, None),
+        ({"tool_choice": "none"}, {"type": "none"}),
+        ({"tool_choice": "required"}, {"type": "any"}),
+        ({"parallel_tool_calls": True}, None),
+        ({"parallel_tool_calls": False}, {"type": "auto", "disable_parallel_tool_use": True}),
+        (
+            {"tool_choice": "required", "parallel_tool_calls": False},
+            {"type": "any", "disable_parallel_tool_use": True},
+        ),
+        ({"tool_choice": "none", "parallel_tool_calls": False}, {"type": "none"}),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "get_time"}}, "parallel_tool_calls": False},
+            {"type": "tool", "name": "get_time", "disable_parallel_tool_use": True},
+        ),
+    ],
+)
+def test_a_choice_of_tools_has_its_own_words(asked_for: dict[str, Any], theirs: Any) -> None:
+    assert sent(tools=[TIME], **asked_for).get("tool_choice") == theirs
+
+
+def test_without_tools_nothing_is_said_of_their_calls() -> None:
+    assert "tool_choice" not in sent(parallel_tool_calls=False)
+
+
+def test_a_schema_is_told_with_its_description_and_json_without_one_refused() -> None:
+    def format(**schema: Any) -> Any:
+        return sent(response_format={"type": "json_schema", "json_schema": {"name": "n", **schema}})["output_config"]
+
+    assert format(schema={"type": "object"}) == {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+    assert format(schema={"a": 1}, description="D")["format"]["schema"] == {"a": 1, "description": "D"}
+    assert format(schema={"description": "E"}, description="D")["format"]["schema"] == {"description": "E"}
+    assert refusal(response_format={"type": "json_object"}).param == "response_format.type"
+    no_schema = {"type": "json_schema", "json_schema": {"name": "n"}}
+    assert refusal(response_format=no_schema).param == "response_format.json_schema.schema"
+
+
+def test_what_to_cache_is_marked_on_parts_and_tools() -> None:
+    marked = text("long") | {"cache_control": CACHE}
+    assert blocks(marked) == [{"type": "text", "text": "long", "cache_control": CACHE}]
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}, "cache_control": CACHE}
+    assert blocks(image) == [
+        {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}, "cache_control": CACHE}
+    ]
+    assert sent(tools=[WEATHER | {"cache_control": CACHE}])["tools"][0]["cache_control"] == CACHE
+    system = {"role": "system", "content": [marked]}
+    assert sent(messages=[system, user()])["system"][0]["cache_control"] == CACHE
+
+
+def test_a_part_a_call_a_tool_and_a_result_may_have_more_of_its_own() -> None:
+    paper = {
+        "type": "file",
+        "file": {"file_data": PDF, "filename": "a.pdf"},
+        "anthropic": {"citations": {"enabled": True}},
+    }
+    (document,) = blocks(paper)
+    assert (document["title"], document["citations"]) == ("a.pdf", {"enabled": True})
+    assert sent(tools=[TIME | {"anthropic": {"defer_loading": True}}])["tools"][0]["defer_loading"] is True
+    call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
+    turn = {"role": "assistant", "tool_calls": [call | {"anthropic": {"caller": {"type": "direct"}}}]}
+    failed = {"role": "tool", "tool_call_id": "c", "content": "no clock", "anthropic": {"is_error": True}}
+    _, called, result = sent(messages=[user(), turn, failed], tools=[TIME])["messages"]
+    assert called["content"][0]["caller"] == {"type": "direct"}
+    assert result["content"][0]["is_error"] is True
+
+
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        (
+            "data:application/pdf;base64,JVBERg==",
+            {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="},
+        ),
+        ("data:text/plain;base64,w7w=", {"type": "text", "media_type": "text/plain", "data": "ü"}),
+        ("data:text/plain;charset=utf-8;base64,w7w=", {"type": "text", "media_type": "text/plain", "data": "ü"}),
+        ("https://example.com/a.pdf", {"type": "url", "url": "https://example.com/a.pdf"}),
+    ],
+)
+def test_a_document_comes_as_data_or_by_its_address(url: str, source: Any) -> None:
+    assert blocks({"type": "file", "file": {"file_data": url}}) == [{"type": "document", "source": source}]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["data:application/zip;base64,UEs=", "data:text/plain;base64,/w==", "data:text/plain;base64,a", "file:///a", ""],
+)
+def test_another_document_is_refused_by_its_place(url: str) -> None:
+    told = refusal(messages=[user([text("x"), {"type": "file", "file": {"file_data": url}}])])
+    assert told.param == "messages[0].content[1].file.file_data"
+
+
+@pytest.mark.parametrize("url", ["http://example.com/a.png", "data:image/png,abc", "s3://b/k", ""])
+def test_an_image_must_be_data_or_at_an_https_address(url: str) -> None:
+    told = refusal(messages=[user([{"type": "image_url", "image_url": {"url": url}}])])
+    assert told.param == "messages[0].content[0].image_url.url"
+
+
+def test_an_id_of_another_vendor_s_fits_in_both_places() -> None:
+    call = {"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "functions.f:0", "content": "x"}
+    _, called, told = sent(messages=[user(), {"role": "assistant", "tool_calls": [call]}, result])["messages"]
+    assert called["content"][0]["id"] == told["content"][0]["tool_use_id"] == "functions_f_0"
+
+
+# --- what is answered ---
+
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+HIDDEN = {"type": "redacted_thinking", "data": "eHl6"}
+SEARCHED = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
+CITED = {"type": "text", "text": "So it is.", "citations": [{"type": "page_location", "cited_text": "it is"}]}
+
+
+@pytest.mark.parametrize("odd", [THOUGHT, HIDDEN, SEARCHED, CITED])
+def test_what_openai_has_no_words_for_comes_back_whole_and_is_sent_again_as_it_came(odd: dict[str, Any]) -> None:
+    said = [odd, {"type": "text", "text": "Yes."}]
+    message = answered(*said)["choices"][0]["message"]
+    assert message["anthropic"] == {"content": said}
+    assert sent(messages=[user(), message, user()])["messages"][1]["content"] == said
+    assert message.get("tool_calls") is None
+
+
+def test_plain_words_and_calls_come_back_in_openai_s_words_alone() -> None:
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {}, "caller": {"type": "direct"}}
+    told = answered({"type": "text", "text": "Yes.", "citations": None}, call, stop_reason="tool_use")
+    assert "anthropic" not in told
+    assert "anthropic" not in told["choices"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("pause_turn", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("tool_use", "tool_calls"),
+        ("refusal", "content_filter"),
+        ("something_new", "stop"),
+    ],
+)
+def test_a_stop_reason_has_openai_s_word_and_its_own_where_that_says_less(theirs: str, ours: str) -> None:
+    told = answered({"type": "text", "text": "x"}, stop_reason=theirs, stop_sequence=None)
+    assert told["choices"][0]["finish_reason"] == ours
+    own = None if theirs in ("end_turn", "max_tokens", "tool_use") else {"stop_reason": theirs}
+    assert told.get("anthropic") == own
+
+
+def test_what_was_written_to_the_cache_counts_as_prompt_and_is_told() -> None:
+    usage = {"input_tokens": 5, "output_tokens": 6, "cache_creation_input_tokens": 7, "cache_read_input_tokens": 8}
+    told = answered(usage=usage | {"server_tool_use": {"web_search_requests": 1}, "service_tier": None})
+    assert told["usage"] == {
+        "prompt_tokens": 20,
+        "completion_tokens": 6,
+        "total_tokens": 26,
+        "prompt_tokens_details": {"cached_tokens": 8},
+    }
+    expected = {"cache_creation_input_tokens": 7, "server_tool_use": {"web_search_requests": 1}}
+    assert told["anthropic"] == {"usage": expected}
+
+
+def test_an_error_in_place_of_an_answer_is_one() -> None:
+    with pytest.raises(Failed) as failed:
+        VENDOR.answer(b'{"type": "error", "error": {"type": "api_error", "message": "x"}}', BORN)
+    assert failed.value.has_begun
+
+
+@pytest.mark.parametrize(
+    ("type", "status"),
+    [
+        ("invalid_request_error", 400),
+        ("authentication_error", 401),
+        ("billing_error", 402),
+        ("permission_error", 403),
+        ("not_found_error", 404),
+        ("request_too_large", 413),
+        ("rate_limit_error", 429),
+        ("api_error", 500),
+        ("timeout_error", 504),
+        ("overloaded_error", 529),
+        ("something_new", 500),
+    ],
+)
+def test_an_error_in_a_stream_has_the_status_that_its_type_stands_for(type: str, status: int) -> None:
+    said = json.dumps({"type": "error", "error": {"type": type, "message": "M"}, "request_id": "req_9"}).encode()
+    told = VENDOR.error(UpstreamAnswer(200, {}, said))
+    assert (told.status, told.headers) == (status, {"x-request-id": "req_9"})
+    assert json.loads(told.body)["error"] == {"message": "M", "type": type, "code": None, "param": None}
+    assert VENDOR.error(UpstreamAnswer(418, {"x-request-id": "r"}, said)).status == 418
+
+
+# --- what is streamed ---
+
+BEGUN = {"type": "message_start", "message": {"id": "m", "model": "claude", "usage": {"input_tokens": 5}}}
+ENDED: tuple[dict[str, Any], ...] = (
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+    {"type": "message_stop"},
+)
+
+
+def block(index: int, start: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
+    pieces = [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+    started = {"type": "content_block_start", "index": index, "content_block": start}
+    return [started, *pieces, {"type": "content_block_stop", "index": index}]
+
+
+def test_blocks_without_words_of_openai_s_are_told_whole_with_the_end() -> None:
+    thought = block(
+        *(0, {"type": "thinking", "thinking": "", "signature": ""}),
+        *({"type": "thinking_delta", "thinking": "H"}, {"type": "thinking_delta", "thinking": "m."}),
+        {"type": "signature_delta", "signature": "c2ln"},
+    )
+    searched = block(
+        *(1, {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}),
+        *(
+            {"type": "input_json_delta", "partial_json": '{"query": '},
+            {"type": "input_json_delta", "partial_json": '"q"}'},
+        ),
+    )
+    citation = {"type": "page_location", "cited_text": "it is"}
+    cited = block(
+        *(2, {"type": "text", "text": "So ", "citations": None}),
+        *({"type": "text_delta", "text": "it is."}, {"type": "citations_delta", "citation": citation}),
+    )
+    chunks = streamed(BEGUN, *thought, *searched, *cited, *ENDED)
+    own = chunks[-1]["choices"][0]["delta"]["anthropic"]
+    assert own == {"content": [THOUGHT, SEARCHED, CITED]}
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert [delta.get("content") for delta in deltas] == ["", None, "So ", "it is.", None]
+    assert not any("tool_calls" in delta for delta in deltas)
+
+
+def test_a_call_whose_arguments_come_at_once_or_never_is_told_with_them() -> None:
+    at_once = block(0, {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}})
+    never = block(1, {"type": "tool_use", "id": "b", "name": "g", "input": {}}, {"type": "input_json_delta"})
+    calls = [c for chunk in streamed(BEGUN, *at_once, *never) for c in chunk["choices"][0]["delta"]["tool_calls"]]
+    assert [(call["index"], call.get("id"), call["function"]) for call in calls] == [
+        (0, "a", {"name": "f", "arguments": ""}),
+        (0, None, {"arguments": '{"x": 1}'}),
+        (1, "b", {"name": "g", "arguments": ""}),
+        (1, None, {"arguments": "{}"}),
+    ]
+
+
+def test_counts_are_those_told_last() -> None:
+    counted = {"type": "message_delta", "delta": {}, "usage": {"input_tokens": 9, "output_tokens": 4, "speed": "fast"}}
+    asked = chat(stream=True, stream_options={"include_usage": True})
+    finish, usage = streamed(BEGUN, counted, {"type": "message_stop"}, chat=asked)
+    assert usage["usage"] == {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+    assert finish["anthropic"] == {"usage": {"speed": "fast"}}
+    assert finish["choices"][0] == {
+        "index": 0,
+        "delta": {"role": "assistant", "content": ""},
+        "logprobs": None,
+        "finish_reason": "stop",
+    }
+
+
+def test_pings_and_events_of_another_year_are_passed_over() -> None:
+    assert streamed({"type": "ping"}, {"type": "aurora", "index": 3}) == []
+    events = VENDOR.events(chat(stream=True), BORN)
+    assert events.told(b": comment\n\n") == b""
+
+
+# --- its list of models ---
+
+
+def test_a_list_of_models_is_read_page_by_page_without_those_that_are_gone() -> None:
+    assert VENDOR.models(None).path == "/v1/models?limit=1000"
+    assert VENDOR.models("b").path == "/v1/models?limit=1000&after_id=b"
+    models = [{"id": "a", "lifecycle": "active"}, {"id": "b", "lifecycle": "retired"}, {"id": "c"}]
+    page = {"data": models, "has_more": True, "last_id": "c"}
+    assert VENDOR.listed(json.dumps(page).encode()) == (["a", "c"], "c")
+    assert VENDOR.listed(json.dumps(page | {"has_more": False}).encode()) == (["a", "c"], None)
