@@ -173,6 +173,8 @@ def test_a_refusal_is_told_in_both_envelopes(dialect: Dialect) -> None:
     told = json.loads(wire_errors.body(refusal(dialect, **{member: VALUES[member]})))
     assert (told["error"]["param"], told["error"]["type"]) == (member, "invalid_request_error")
     assert told["responseStatus"]["errors"][0]["message"] == told["error"]["message"]
+    deeper = refusal(dialect, messages=[user([{"type": "hologram"}])])
+    assert deeper.fields[0].field_name == "Messages[0].Content[0].Type"
 
 
 @every_vendor

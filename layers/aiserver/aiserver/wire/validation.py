@@ -119,5 +119,6 @@ def _pascal(where: tuple[str | int, ...]) -> str:
 
 
 def invalid(error_code: str, name: str, message: str) -> InvalidRequest:
-    """A refusal that names the member at fault."""
-    return InvalidRequest(message, param=name or None, fields=(FieldError(error_code, _pascal((name,)), message),))
+    """A refusal that names the member at fault, by its path: `messages[0].role`."""
+    field = FieldError(error_code, _pascal(tuple(name.split("."))), message)
+    return InvalidRequest(message, param=name or None, fields=(field,))

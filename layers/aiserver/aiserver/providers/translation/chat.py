@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import Raw
 
-from aiserver.errors import FieldError, InvalidRequest
+from aiserver.errors import InvalidRequest
 from aiserver.providers.translation.messages import (
     NOTHING,
     Assistant,
@@ -35,6 +35,7 @@ from aiserver.providers.translation.messages import (
 )
 from aiserver.providers.translation.words import Passes, Refused, Words
 from aiserver.wire.model import VENDORS
+from aiserver.wire.validation import invalid
 
 NOT_KNOWN = "it is no member of OpenAI's that is known here"
 Read = TypeVar("Read")
@@ -90,7 +91,7 @@ class Chat:
     def refusal(self, path: str, why: str = "") -> InvalidRequest:
         """The error to raise for a member that has no words at this vendor."""
         message = f"{self._words.vendor} cannot be told '{path}'" + (f": {why}" if why else "")
-        return InvalidRequest(message, param=path, fields=(FieldError("NotSupported", path, message),))
+        return invalid("NotSupported", path, message)
 
     @property
     def max_tokens(self) -> int | None:
