@@ -13,7 +13,7 @@ from aiserver.providers.translation.words import Refused
 from tests.flow.conftest import Product
 from tests.vendors.conversations import PIXEL, TIME, WEATHER, image, text, user
 from tests.vendors.dialects import DIALECTS
-from tests.vendors.server import VendorServer
+from tests.vendors.server import VendorServer, answered
 from tests.vendors.spoken import Media
 
 CALLED = [("get_weather", {"place": "Rome", "days": 3})]
@@ -78,14 +78,27 @@ def test_a_stream_comes_in_pieces_and_tells_its_usage(sdk: Any, model: str) -> N
 @pytest.mark.parametrize("streams", [False, True])
 def test_tools_are_called_and_hear_back(streams: bool, sdk: Any, vendor: VendorServer, model: str) -> None:
     messages: list[Any] = [user("Weather and time?")]
-    answered = _turn(sdk, streams, model=model, messages=messages, tools=[WEATHER, TIME])
-    calls = answered.tool_calls
+    asking = _turn(sdk, streams, model=model, messages=messages, tools=[WEATHER, TIME])
+    calls = asking.tool_calls
     named = [(call.function.name, json.loads(call.function.arguments)) for call in calls]
     assert named == [("get_weather", {"place": "Rome", "days": 3}), ("get_time", {})]
-    messages.append(answered)
+    messages.append(asking)
     messages += [{"role": "tool", "tool_call_id": call.id, "content": call.function.name} for call in calls]
     told = _turn(sdk, streams, model=model, messages=messages, tools=[WEATHER, TIME])
     assert told.content == "The tools said: get_weather; get_time"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_reasoning_is_sent_back_in_the_vendor_s_own_words(
+    streams: bool, sdk: Any, vendor: VendorServer, model: str
+) -> None:
+    messages: list[Any] = [user("Weather? And think")]
+    told = _turn(sdk, streams, model=model, messages=messages, tools=[WEATHER])
+    assert told.reasoning_content == "I was told to think."
+    messages += [told, {"role": "tool", "tool_call_id": told.tool_calls[0].id, "content": "sunny"}]
+    assert _turn(sdk, streams, model=model, messages=messages, tools=[WEATHER]).content == "The tools said: sunny"
+    said = json.loads(vendor.dialect.message(answered(vendor.heard[0], "think")))
+    assert vendor.dialect.turn(said) in vendor.dialect.turns(json.loads(vendor.requests[-1].body))
 
 
 def _turn(sdk: Any, streams: bool, **asked: Any) -> Any:

@@ -102,7 +102,7 @@ def _request(body: dict[str, Any]) -> Request:
     return Request(
         model=body["model"],
         system=tuple(block["text"] for block in body.get("system", ())),
-        turns=spoken.turns([(m["role"] == "assistant", [_said(b) for b in m["content"]]) for m in body["messages"]]),
+        turns=spoken.turns([(m["role"] == "assistant", _spoken(m["content"])) for m in body["messages"]]),
         tools=tuple(ToolOffered(t["name"], t.get("description"), t["input_schema"]) for t in body.get("tools", ())),
         choice=f"[{choice['name']}]" if kind == "tool" else CHOICES.get(kind),
         one_call_at_a_time=choice.get("disable_parallel_tool_use", False),
@@ -113,6 +113,11 @@ def _request(body: dict[str, Any]) -> Request:
         stop=tuple(body.get("stop_sequences", ())),
         streams=body.get("stream", False),
     )
+
+
+def _spoken(content: list[dict[str, Any]]) -> list[spoken.Said]:
+    """All but what is signed: OpenAI has no words for it."""
+    return [_said(block) for block in content if block["type"] != "thinking"]
 
 
 def _said(block: dict[str, Any]) -> spoken.Said:
