@@ -124,9 +124,12 @@ class Chat:
         for name in own:
             raise self.refusal(f"{path}.{self._words.member}.{name}", "nothing is made of it there")
 
-    def merged(self, request: dict[str, Any], own: Mapping[str, Raw]) -> dict[str, Any]:
-        """The vendor's request with the vendor's own members. Raises: InvalidRequest, where one says what is said."""
-        self._merge(request, own, self._words.member)
+    def merged(self, request: dict[str, Any], own: Mapping[str, Raw], path: str = "") -> dict[str, Any]:
+        """The vendor's object for what stands at `path`, by itself the request, with the vendor's own members.
+
+        Raises: InvalidRequest, where one says what is said.
+        """
+        self._merge(request, own, f"{path}.{self._words.member}".lstrip("."))
         return request
 
     def _merge(self, into: dict[str, Any], own: Mapping[str, Raw], path: str) -> None:
