@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 Operation = Literal["chat.completions", "embeddings", "responses"]
 Queue = Literal["hosted", "gpu"]
-Type = Literal["openai", "anthropic"]
+Type = Literal["openai", "anthropic", "google"]
 
 CHAT: tuple[Operation, ...] = ("chat.completions",)
 CHAT_AND_EMBEDDINGS: tuple[Operation, ...] = ("chat.completions", "embeddings")
@@ -282,6 +282,29 @@ TRANSLATED = {
             Quirk(
                 "Servers that speak its protocol are reached by a `base_url` as its SDK takes it, without `/v1`.",
                 "https://platform.claude.com/docs/en/api/messages",
+            ),
+        ),
+    ),
+    "google": Preset(
+        "Gemini, by its own API",
+        "https://generativelanguage.googleapis.com/v1beta",
+        "https://ai.google.dev/api/generate-content",
+        type="google",
+        auth_header="x-goog-api-key",
+        operations=CHAT,
+        refusals=(
+            Refusal(400, "API key not valid", "https://github.com/cequence-io/openai-scala-client/issues/109"),
+            Refusal(400, "API key expired", "https://github.com/continuedev/continue/issues/9655"),
+            Refusal(400, "User location is not supported", "https://github.com/FoundationAgents/OpenManus/issues/803"),
+        ),
+        quirks=(
+            Quirk(
+                "A key that is not valid, or a region that is not served, is a 400.",
+                "https://github.com/FoundationAgents/OpenManus/issues/803",
+            ),
+            Quirk(
+                "Fetches images and files by their https URLs itself; which media type one has, its ending tells.",
+                "https://blog.google/innovation-and-ai/technology/developers-tools/gemini-api-new-file-limits",
             ),
         ),
     ),

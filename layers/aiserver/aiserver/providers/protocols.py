@@ -46,5 +46,9 @@ def vendor(type: str) -> "Vendor":
             from aiserver.providers.anthropic import Anthropic
 
             return Anthropic()
+        case "google":
+            from aiserver.providers.google import Google
+
+            return Google()
         case _:
             raise KeyError(type)

@@ -1,0 +1,113 @@
+"""What Gemini answers, in OpenAI's words; what OpenAI has none for stands in members named `google`."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from aiserver.providers.google.candidates import Candidate, Members, candidate, logprobs, refused, word
+from aiserver.providers.google.errors import failure
+from aiserver.providers.translation.completion import Choice, Usage, completion
+from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.vendor import Born, Failed, Told
+
+TRANSLATED = ("candidates", "modelVersion", "responseId", "usageMetadata")
+COUNTED = (
+    "promptTokenCount",
+    "toolUsePromptTokenCount",
+    "candidatesTokenCount",
+    "thoughtsTokenCount",
+    "cachedContentTokenCount",
+    "totalTokenCount",
+)
+NOT_GIVEN = (b"null", b"{}", b"[]")
+
+
+class Used(msgspec.Struct, rename="camel"):
+    """Tokens; in a stream each event tells all till then."""
+
+    prompt_token_count: int = 0
+    tool_use_prompt_token_count: int = 0
+    candidates_token_count: int = 0
+    thoughts_token_count: int | None = None
+    cached_content_token_count: int | None = None
+
+
+class Feedback(msgspec.Struct, rename="camel"):
+    block_reason: str | None = None
+
+
+class Answer(msgspec.Struct, rename="camel"):
+    """A whole answer, or one event of it."""
+
+    candidates: list[Raw] = []
+    prompt_feedback: Feedback | None = None
+    usage_metadata: Raw = Raw(b"{}")
+    response_id: str = ""
+    model_version: str = ""
+    error: Raw = NOTHING
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it says why it does not answer."""
+        return not self.candidates and self.prompt_feedback is not None and bool(self.prompt_feedback.block_reason)
+
+
+read = msgspec.json.Decoder(Answer).decode
+_used = msgspec.json.Decoder(Used)
+
+
+def answer(body: bytes, born: Born) -> Told:
+    """Its candidates as choices. Raises: Failed, where it is an error; msgspec.DecodeError, where it is neither."""
+    said, root = read(body), members(body)
+    if said.error:
+        raise Failed(body, has_begun=True)
+    heard = sorted((candidate(raw, born) for raw in said.candidates), key=lambda one: one.index)
+    if not heard and not said.is_blocked:
+        raise Failed(failure(500, "UNKNOWN", "It answered nothing", root), has_begun=True)
+    choices = [_choice(one, root) for one in heard] or [Choice(finish="content_filter")]
+    counted = usage(members(said.usage_metadata))
+    more = own(root, [one.left for one in heard])
+    told = completion(said.response_id, said.model_version, born.created_s, choices, counted, more)
+    return Told(told, counted.text, said.response_id or None)
+
+
+def usage(counted: Members) -> Usage:
+    used = _used.decode(msgspec.json.encode({name: v for name, v in counted.items() if bytes(v) != b"null"}))
+    return Usage(
+        prompt=used.prompt_token_count + used.tool_use_prompt_token_count,
+        completion=used.candidates_token_count + (used.thoughts_token_count or 0),
+        cached=used.cached_content_token_count,
+        reasoning=used.thoughts_token_count,
+    )
+
+
+def own(root: Members, candidates: list[Members]) -> dict[str, Any]:
+    """The members of an answer that only Gemini has, where Gemini has them."""
+    told: dict[str, Any] = given(root, TRANSLATED)
+    if any(candidates):
+        told["candidates"] = candidates
+    if counted := given(members(root.get("usageMetadata", b"{}")), COUNTED):
+        told["usageMetadata"] = counted
+    return {"google": told} if told else {}
+
+
+def given(found: Members, but: tuple[str, ...]) -> Members:
+    """Those that say something, less what is told otherwise."""
+    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
+
+
+def _choice(heard: Candidate, root: Members) -> Choice:
+    """Raises: Failed, where the candidate is none."""
+    if code := refused(heard, is_silent=not heard.parts):
+        raise Failed(failure(code, heard.finish_reason, heard.finish_message, root), has_begun=True)
+    choice = Choice(logprobs=logprobs(heard.logprobs))
+    for one in heard.parts:
+        if one.call:
+            choice.calls.append(one.call)
+        elif one.text:
+            (choice.reasoning if one.is_thought else choice.content).append(one.text)
+    choice.finish = word(heard.finish_reason, calls=bool(choice.calls))
+    if not all(one.is_plain for one in heard.parts):
+        choice.own = {"google": {"parts": [one.whole for one in heard.parts]}}
+    return choice

@@ -1,0 +1,148 @@
+"""One of the answers that Gemini gives, whole or as much of it as an event holds: its parts, and why it ended.
+
+Source: https://ai.google.dev/api/generate-content#v1beta.Candidate
+"""
+
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from aiserver.providers.google.words import FAILURES, OPENAI_SAYS_IT, SILENT_FAILURES, STOPS
+from aiserver.providers.translation.completion import call
+from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.vendor import Born
+
+TRANSLATED = ("content", "logprobsResult")
+NOT_GIVEN = (b"null", b"{}", b"[]")
+
+Members = dict[str, Raw]
+
+
+class _Call(msgspec.Struct):
+    id: str = ""
+    name: str = ""
+    args: Raw = Raw(b"{}")
+
+
+class _Part(msgspec.Struct, rename="camel"):
+    text: str | None = None
+    thought: bool = False
+    thought_signature: Raw = NOTHING
+    function_call: Raw = NOTHING
+
+
+class _Content(msgspec.Struct):
+    parts: list[Raw] = []
+
+
+class _Candidate(msgspec.Struct, rename="camel"):
+    content: _Content | None = None
+    index: int = 0
+    finish_reason: str | None = None
+    finish_message: str | None = None
+    logprobs_result: Raw = Raw(b"null")
+
+
+class _Token(msgspec.Struct, rename="camel"):
+    token: str = ""
+    log_probability: Raw = Raw(b"0.0")
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {"token": self.token, "logprob": self.log_probability, "bytes": None}
+
+
+class _Tokens(msgspec.Struct):
+    candidates: list[_Token] = []
+
+
+class _Logprobs(msgspec.Struct, rename="camel"):
+    chosen_candidates: list[_Token] = []
+    top_candidates: list[_Tokens] = []
+
+
+_call = msgspec.json.Decoder(_Call)
+_part = msgspec.json.Decoder(_Part)
+_candidate = msgspec.json.Decoder(_Candidate)
+_logprobs = msgspec.json.Decoder(_Logprobs | None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """`whole` is how Gemini said it, `is_plain` whether OpenAI's words say all of it."""
+
+    whole: dict[str, Any]
+    text: str
+    is_thought: bool
+    call: dict[str, Any] | None
+    is_plain: bool
+
+    @property
+    def is_text(self) -> bool:
+        return self.is_plain and self.call is None
+
+    @property
+    def says_something(self) -> bool:
+        return not self.is_text or bool(self.text)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`left` are its members that OpenAI has no words for."""
+
+    index: int
+    parts: list[Part]
+    finish_reason: str
+    finish_message: str
+    logprobs: list[dict[str, Any]]
+    left: Members
+
+
+def _read(raw: Raw, born: Born) -> Part:
+    whole, read = members(raw), _part.decode(raw)
+    given = {name for name, value in whole.items() if bytes(value) not in (b"null", b"false")}
+    if not read.function_call:
+        is_plain = read.text is not None and given <= {"text", "thought"}
+        return Part(whole, read.text or "", read.thought, None, is_plain)
+    called = _call.decode(read.function_call)
+    id = called.id or born.call_id()
+    signature = {"google": {"thoughtSignature": read.thought_signature}} if "thoughtSignature" in given else {}
+    made = call(id, called.name, bytes(called.args).decode(), **signature)
+    said = whole | {"functionCall": members(read.function_call) | {"id": id}}
+    return Part(said, "", False, made, given <= {"functionCall", "thoughtSignature"})
+
+
+def candidate(raw: Raw, born: Born) -> Candidate:
+    read = _candidate.decode(raw)
+    parts = [_read(one, born) for one in (read.content.parts if read.content else ())]
+    reason = read.finish_reason or ""
+    told = (*TRANSLATED, "finishReason") if reason in OPENAI_SAYS_IT else TRANSLATED
+    left = {name: value for name, value in members(raw).items() if name not in told and bytes(value) not in NOT_GIVEN}
+    if left.keys() <= {"index"}:
+        left = {}
+    said = [part for part in parts if part.says_something]
+    return Candidate(read.index, said, reason, read.finish_message or "", _tokens(read.logprobs_result), left)
+
+
+def refused(heard: Candidate, *, is_silent: bool) -> int | None:
+    """The status that a candidate stands for that ended by a failure."""
+    return FAILURES.get(heard.finish_reason) or (SILENT_FAILURES.get(heard.finish_reason) if is_silent else None)
+
+
+def word(finish_reason: str, *, calls: bool) -> str:
+    """Why it ended, as OpenAI says it."""
+    return "tool_calls" if calls and finish_reason in ("", "STOP") else STOPS.get(finish_reason, "stop")
+
+
+def logprobs(content: list[dict[str, Any]]) -> Any:
+    """https://platform.openai.com/docs/api-reference/chat/object (choices[].logprobs)"""
+    return {"content": content, "refusal": None} if content else None
+
+
+def _tokens(logprobs: Raw) -> list[dict[str, Any]]:
+    read = _logprobs.decode(logprobs) or _Logprobs()
+    steps = zip_longest(read.chosen_candidates, read.top_candidates[: len(read.chosen_candidates)])
+    return [one.told | {"top_logprobs": [other.told for other in top.candidates] if top else []} for one, top in steps]
