@@ -2,8 +2,9 @@
 
 from tests.vendors.anthropic import AnthropicDialect
 from tests.vendors.dialect import Dialect
+from tests.vendors.google import GoogleDialect
 
-DIALECTS: list[Dialect] = [AnthropicDialect()]
+DIALECTS: list[Dialect] = [AnthropicDialect(), GoogleDialect()]
 
 
 def name(dialect: Dialect) -> str:
