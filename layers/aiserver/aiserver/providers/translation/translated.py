@@ -50,10 +50,11 @@ class Translated:
 
         The vendors know no idempotency key. Raises: as OpenAi.call.
         """
-        asked = self._asked(provider, Chat(body, self._vendor.words), api_key)
+        chat = Chat(body, self._vendor.words)
+        asked = self._asked(provider, chat, api_key)
         answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
         judge = Judge(self._vendor, provider, self._clock, model_is_configured)
-        return judge.judged(answer, self._born())
+        return judge.judged(answer, self._born(chat))
 
     def stream(
         self,
@@ -73,9 +74,9 @@ class Translated:
         judge = Judge(self._vendor, provider, self._clock, model_is_configured)
         with exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s) as (head, pieces):
             if pieces is None:
-                judge.judged(head, self._born())
+                judge.judged(head, self._born(chat))
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
-            events = self._vendor.events(chat, self._born())
+            events = self._vendor.events(chat, self._born(chat))
             came = self._wire.events(pieces) if self._wire else pieces
             stream = Stream(provider.name, head.headers, came, Judged(events, judge))
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
@@ -106,8 +107,9 @@ class Translated:
         asked = replace(self._vendor.request(chat), api_key=api_key)
         return self._wire.signed(provider, asked) if self._wire and not api_key else asked
 
-    def _born(self) -> Born:
-        return Born(self._clock.now_ms() // 1000, lambda: f"call_{self._clock.token()[:24]}")
+    def _born(self, chat: Chat) -> Born:
+        one_call = chat.read("parallel_tool_calls", bool) is False
+        return Born(self._clock.now_ms() // 1000, lambda: f"call_{self._clock.token()[:24]}", one_call)
 
 
 class Judge:

@@ -14,10 +14,14 @@ from aiserver.providers.translation.words import Words
 
 @dataclass(frozen=True)
 class Born:
-    """What the vendor does not tell of an answer: the second it was made, and ids for calls that have none."""
+    """What the vendor does not tell of an answer: the second it was made, and ids for calls that have none.
+
+    `one_call` is whether the caller wants at most one call in it; not every vendor can be told so.
+    """
 
     created_s: int
     call_id: Callable[[], str]
+    one_call: bool = False
 
 
 @dataclass(frozen=True)
