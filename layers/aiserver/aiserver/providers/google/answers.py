@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.google.candidates import Candidate, Members, candidate, logprobs, refused, word
+from aiserver.providers.google.candidates import Candidate, Members, candidate, kept, logprobs, refused, word
 from aiserver.providers.google.errors import failure
 from aiserver.providers.translation.completion import Choice, Usage, completion
 from aiserver.providers.translation.messages import NOTHING, members
@@ -65,7 +65,7 @@ def answer(body: bytes, born: Born) -> Told:
     heard = sorted((candidate(raw, born) for raw in said.candidates), key=lambda one: one.index)
     if not heard and not said.is_blocked:
         raise Failed(failure(500, "UNKNOWN", "It answered nothing", root), has_begun=True)
-    choices = [_choice(one, root) for one in heard] or [Choice(finish="content_filter")]
+    choices = [_choice(one, born, root) for one in heard] or [Choice(finish="content_filter")]
     counted = usage(members(said.usage_metadata))
     more = own(root, [one.left for one in heard])
     told = completion(said.response_id, said.model_version, born.created_s, choices, counted, more)
@@ -97,17 +97,18 @@ def given(found: Members, but: tuple[str, ...]) -> Members:
     return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
 
 
-def _choice(heard: Candidate, root: Members) -> Choice:
+def _choice(heard: Candidate, born: Born, root: Members) -> Choice:
     """Raises: Failed, where the candidate is none."""
     if code := refused(heard, is_silent=not heard.parts):
         raise Failed(failure(code, heard.finish_reason, heard.finish_message, root), has_begun=True)
     choice = Choice(logprobs=logprobs(heard.logprobs))
-    for one in heard.parts:
+    parts = list(kept(heard.parts, born))
+    for one in parts:
         if one.call:
             choice.calls.append(one.call)
         elif one.text:
             (choice.reasoning if one.is_thought else choice.content).append(one.text)
     choice.finish = word(heard.finish_reason, calls=bool(choice.calls))
-    if not all(one.is_plain for one in heard.parts):
-        choice.own = {"google": {"parts": [one.whole for one in heard.parts]}}
+    if not all(one.is_plain for one in parts):
+        choice.own = {"google": {"parts": [one.whole for one in parts]}}
     return choice

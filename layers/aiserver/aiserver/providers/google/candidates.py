@@ -3,6 +3,7 @@
 Source: https://ai.google.dev/api/generate-content#v1beta.Candidate
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -125,6 +126,14 @@ def candidate(raw: Raw, born: Born) -> Candidate:
         left = {}
     said = [part for part in parts if part.says_something]
     return Candidate(read.index, said, reason, read.finish_message or "", _tokens(read.logprobs_result), left)
+
+
+def kept(parts: list[Part], born: Born, calls: int = 0) -> Iterator[Part]:
+    """The parts, less the calls beyond the first where the caller wants one; `calls` came before them."""
+    for part in parts:
+        calls += part.call is not None
+        if part.call is None or calls == 1 or not born.one_call:
+            yield part
 
 
 def refused(heard: Candidate, *, is_silent: bool) -> int | None:

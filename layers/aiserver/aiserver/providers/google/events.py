@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from aiserver.providers.google.answers import Answer, own, read, usage
-from aiserver.providers.google.candidates import Candidate, Members, Part, candidate, logprobs, refused, word
+from aiserver.providers.google.candidates import Candidate, Members, Part, candidate, kept, logprobs, refused, word
 from aiserver.providers.google.errors import failure
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import Chunks, Usage
@@ -114,7 +114,8 @@ class GoogleEvents:
 
     def _hear(self, heard: Candidate) -> bytes:
         choice = self._choices.setdefault(heard.index, _Choice())
-        said = [told for part in heard.parts if (told := choice.add(part))]
+        parts = kept(heard.parts, self._born, choice.calls)
+        said = [told for part in parts if (told := choice.add(part))]
         if code := refused(heard, is_silent=choice.is_silent):
             whole = failure(code, heard.finish_reason, heard.finish_message, self._root)
             raise Failed(whole, has_begun=self.pieces > 0)

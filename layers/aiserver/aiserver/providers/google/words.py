@@ -50,7 +50,7 @@ WORDS = Words(
         "tools[].function.strict": Translated("mode `VALIDATED` for all tools; `ANY` holds to their schemas anyhow"),
         "tools[].cache_control": Translated(CACHES_BY_ITSELF),
         "tool_choice": Translated("`toolConfig.functionCallingConfig`: `AUTO`, `NONE`, `ANY`, `allowedFunctionNames`"),
-        "parallel_tool_calls": Refused("it calls as many at once as it wants", unless=("true",)),
+        "parallel_tool_calls": Translated("not sent: of several calls in an answer, `false` lets the first be told"),
         "functions": Refused("use tools"),
         "function_call": Refused("use tool_choice"),
         "response_format": Translated(
