@@ -85,4 +85,4 @@ def test_parts_that_are_told_whole_hold_one_call_too() -> None:
     body = json.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}).encode()
     told = Google().answer(body, Born(0, lambda: "call_born", one_call=True)).body
     message = json.loads(told)["choices"][0]["message"]
-    assert [list(part)[0] for part in message["google"]["parts"]] == ["executableCode", "functionCall", "text"]
+    assert [next(iter(part)) for part in message["google"]["parts"]] == ["executableCode", "functionCall", "text"]

@@ -70,7 +70,7 @@ def _turn(chat: Chat, path: str, message: Message, names: dict[str, str]) -> Par
     names |= {call.id: call.function.name for call in message.tool_calls or ()}
     own = message.of("google")
     parts: Parts | None = chat.read_own(own, "parts", list[dict[str, Raw]], path)
-    _unknown(chat, path, own)
+    chat.nothing_left(own, path)
     if parts is None:
         calls = [_call(chat, f"{path}.tool_calls[{i}]", call) for i, call in enumerate(message.tool_calls or ())]
         parts = _said(chat, path, message) + calls
@@ -78,7 +78,7 @@ def _turn(chat: Chat, path: str, message: Message, names: dict[str, str]) -> Par
 
 
 def _parts(chat: Chat, path: str, message: Message) -> Parts:
-    _unknown(chat, path, message.of("google"))
+    chat.nothing_left(message.of("google"), path)
     return _said(chat, path, message)
 
 
@@ -153,8 +153,3 @@ def _response(text: str) -> Any:
     except (msgspec.DecodeError, RecursionError):
         return {"output": text}
     return Raw(text.encode())
-
-
-def _unknown(chat: Chat, path: str, own: dict[str, Raw]) -> None:
-    for name in own:
-        raise chat.refusal(f"{path}.google.{name}", "it is no member of a message there")

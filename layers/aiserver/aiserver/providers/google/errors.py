@@ -41,12 +41,9 @@ _refused = msgspec.json.Decoder(_Refused)
 
 
 def error(said: UpstreamAnswer) -> UpstreamAnswer:
-    """An error in OpenAI's shape, alone or in an array; what is no error of Google's stays as it came."""
+    """An error in OpenAI's shape, alone or in an array. Raises: msgspec.DecodeError, where it is none of Google's."""
     body = scan.sole(said.body)
-    try:
-        told = _refused.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return said
+    told = _refused.decode(body).error
     status = said.status
     if said.is_success:
         status = told.code if 400 <= told.code < 600 else 500

@@ -23,11 +23,13 @@ WORDS = Words(
         "messages[].role: tool": Translated(
             "`functionResponse` in a turn of the user's: an object as it is, other text as `output`"
         ),
-        "messages[].name": Translated("written before the text: `alice: …`"),
+        "messages[].name": Translated("written before the text: `alice: …`; a tool's, where its call is not known"),
         "messages[].tool_calls": Translated("`functionCall`"),
         "messages[].reasoning_content": Translated(
             "not sent: only reasoning with its signature is, which `google.parts` of the answer has"
         ),
+        "messages[].refusal": Translated("`text`"),
+        "messages[].annotations": Translated("not sent: notes for a reader of the text"),
         "messages[].content[].text": Translated("`text`"),
         "messages[].content[].refusal": Translated("`text`"),
         "messages[].content[].image_url": Translated("data: `inlineData`; https and gs URLs: `fileData`"),
@@ -68,7 +70,7 @@ WORDS = Words(
         "safety_identifier": Refused("it is told of no users"),
         "service_tier": Translated("`auto`: nothing; `default`: `standard`; `flex` and `priority`: the same"),
         "stream": Translated("another method: `streamGenerateContent`"),
-        "stream_options": Translated("whether the last event tells the usage"),
+        "stream_options": Translated("`include_usage`: a last event tells the usage; `include_obfuscation`: refused"),
         "n": Passes("generationConfig.candidateCount"),
         "frequency_penalty": Passes("generationConfig.frequencyPenalty"),
         "presence_penalty": Passes("generationConfig.presencePenalty"),
