@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aiserver.errors import InvalidRequest
 from aiserver.providers import exchange
 from aiserver.providers.google import Google
 from aiserver.providers.provider import Provider
@@ -86,3 +87,10 @@ def test_parts_that_are_told_whole_hold_one_call_too() -> None:
     told = Google().answer(body, Born(0, lambda: "call_born", one_call=True)).body
     message = json.loads(told)["choices"][0]["message"]
     assert [next(iter(part)) for part in message["google"]["parts"]] == ["executableCode", "functionCall", "text"]
+
+
+@pytest.mark.parametrize("odd", [{"n": "2"}, {"parallel_tool_calls": "no"}])
+def test_what_an_answer_is_read_by_is_judged_before_it_is_asked_for(server: VendorServer, odd: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        whole(server, **odd)
+    assert server.requests == []

@@ -204,15 +204,14 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
 
 
 def _choice(chat: Chat) -> dict[str, Any] | None:
-    one_at_a_time = chat.read("parallel_tool_calls", bool) is False
     match chat.choice:
         case Chosen():
             choice: dict[str, Any] = {"type": "tool", "name": chat.choice.function.name}
         case None:
-            choice = {"type": "auto"} if one_at_a_time and chat.tools else {}
+            choice = {"type": "auto"} if chat.one_call and chat.tools else {}
         case word:
             choice = {"type": {"required": "any"}.get(word, word)}
-    if one_at_a_time and choice.get("type") not in (None, "none"):
+    if chat.one_call and choice.get("type") not in (None, "none"):
         choice["disable_parallel_tool_use"] = True
     return choice or None
 

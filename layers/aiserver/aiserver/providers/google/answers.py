@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.google.candidates import Candidate, Members, candidate, kept, logprobs, refused, word
+from aiserver.providers.google.candidates import Candidate, Members, candidate, given, kept, logprobs, refused, word
 from aiserver.providers.google.errors import failure
 from aiserver.providers.translation.completion import Choice, Usage, completion
 from aiserver.providers.translation.messages import NOTHING, members
@@ -20,7 +20,6 @@ COUNTED = (
     "cachedContentTokenCount",
     "totalTokenCount",
 )
-NOT_GIVEN = (b"null", b"{}", b"[]")
 
 
 class Used(msgspec.Struct, rename="camel"):
@@ -90,11 +89,6 @@ def own(root: Members, candidates: list[Members]) -> dict[str, Any]:
     if counted := given(members(root.get("usageMetadata", b"{}")), COUNTED):
         told["usageMetadata"] = counted
     return {"google": told} if told else {}
-
-
-def given(found: Members, but: tuple[str, ...]) -> Members:
-    """Those that say something, less what is told otherwise."""
-    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
 
 
 def _choice(heard: Candidate, born: Born, root: Members) -> Choice:

@@ -103,17 +103,17 @@ class Candidate:
 
 
 def _read(raw: Raw, born: Born) -> Part:
-    whole, read = members(raw), _part.decode(raw)
-    given = {name for name, value in whole.items() if bytes(value) not in (b"null", b"false")}
+    whole = {name: value for name, value in members(raw).items() if bytes(value) != b"null"}
+    read, names = _part.decode(msgspec.json.encode(whole)), whole.keys()
     if not read.function_call:
-        is_plain = read.text is not None and given <= {"text", "thought"}
+        is_plain = read.text is not None and names <= {"text", "thought"}
         return Part(whole, read.text or "", read.thought, None, is_plain)
     called = _call.decode(read.function_call)
     id = called.id or born.call_id()
-    signature = {"google": {"thoughtSignature": read.thought_signature}} if "thoughtSignature" in given else {}
+    signature = {"google": {"thoughtSignature": read.thought_signature}} if read.thought_signature else {}
     made = call(id, called.name, bytes(called.args).decode(), **signature)
     said = whole | {"functionCall": members(read.function_call) | {"id": id}}
-    return Part(said, "", False, made, given <= {"functionCall", "thoughtSignature"})
+    return Part(said, "", False, made, names <= {"functionCall", "thoughtSignature"})
 
 
 def candidate(raw: Raw, born: Born) -> Candidate:
@@ -121,11 +121,16 @@ def candidate(raw: Raw, born: Born) -> Candidate:
     parts = [_read(one, born) for one in (read.content.parts if read.content else ())]
     reason = read.finish_reason or ""
     told = (*TRANSLATED, "finishReason") if reason in OPENAI_SAYS_IT else TRANSLATED
-    left = {name: value for name, value in members(raw).items() if name not in told and bytes(value) not in NOT_GIVEN}
+    left = given(members(raw), told)
     if left.keys() <= {"index"}:
         left = {}
     said = [part for part in parts if part.says_something]
     return Candidate(read.index, said, reason, read.finish_message or "", _tokens(read.logprobs_result), left)
+
+
+def given(found: Members, but: tuple[str, ...]) -> Members:
+    """Those that say something, less what is told otherwise."""
+    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
 
 
 def kept(parts: list[Part], born: Born, calls: int = 0) -> Iterator[Part]:

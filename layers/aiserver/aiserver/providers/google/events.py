@@ -72,7 +72,7 @@ class GoogleEvents:
         self.request_id: str | None = None
         self._chunks = Chunks(born.created_s, shows_usage=chat.shows_usage)
         self._born = born
-        self._asked = chat.read("n", int) or 1
+        self._asked = chat.n
         self._choices: dict[int, _Choice] = {}
         self._root: Members = {}
         self._counted: Members = {}

@@ -94,7 +94,7 @@ WORDS = Words(
 
 # How the names of models before Gemini 3 begin: they are told how many tokens to reason with, younger ones at what
 # level. https://ai.google.dev/gemini-api/docs/thinking
-BEFORE_3 = ("gemini-1", "gemini-2", "gemini-robotics-er-1")
+BEFORE_3 = ("gemini-1.", "gemini-2.", "gemini-robotics-er-1.")
 # As Google's own OpenAI-compatible endpoint has them, which also says what cannot stop to reason: Gemini 2.5 Pro, and
 # all since Gemini 3. https://ai.google.dev/gemini-api/docs/openai#thinking
 BUDGETS = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576}

@@ -58,6 +58,8 @@ class Chat:
         self.tools: list[ToolDefinition] = self.read("tools", list[ToolDefinition]) or []
         self.format = self.read("response_format", TextFormat | JsonFormat | SchemaFormat)
         self.choice = self.read("tool_choice", Literal["none", "auto", "required"] | Chosen)
+        self.one_call = self.read("parallel_tool_calls", bool) is False
+        self.n = self.read("n", int) or 1
         self.stop = _listed(self.read("stop", str | list[str]))
         self.streams = bool(self.read("stream", bool))
         options = self.read("stream_options", StreamOptions)

@@ -108,8 +108,7 @@ class Translated:
         return self._wire.signed(provider, asked) if self._wire and not api_key else asked
 
     def _born(self, chat: Chat) -> Born:
-        one_call = chat.read("parallel_tool_calls", bool) is False
-        return Born(self._clock.now_ms() // 1000, lambda: f"call_{self._clock.token()[:24]}", one_call)
+        return Born(self._clock.now_ms() // 1000, lambda: f"call_{self._clock.token()[:24]}", chat.one_call)
 
 
 class Judge:
