@@ -55,6 +55,14 @@ def test_the_arguments_of_a_call_keep_their_numbers() -> None:
     assert call["function"]["arguments"] == '{"x": 1.50}'
 
 
+def test_what_is_null_says_nothing() -> None:
+    called = {"functionCall": {"name": "f", "args": None}, "thoughtSignature": None, "text": None, "thought": None}
+    message = json.loads(Google().answer(json.dumps({"candidates": [candidate(called)]}).encode(), BORN).body)
+    assert message["choices"][0]["message"]["tool_calls"] == [
+        {"id": "call_born", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    ]
+
+
 def test_parts_that_openai_has_no_words_for_come_whole_and_can_be_sent_back() -> None:
     parts = [
         {"text": "Let me see.", "thought": True},

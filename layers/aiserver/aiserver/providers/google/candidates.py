@@ -111,7 +111,8 @@ def _read(raw: Raw, born: Born) -> Part:
     called = _call.decode(read.function_call)
     id = called.id or born.call_id()
     signature = {"google": {"thoughtSignature": read.thought_signature}} if read.thought_signature else {}
-    made = call(id, called.name, bytes(called.args).decode(), **signature)
+    arguments = bytes(called.args) if bytes(called.args) != b"null" else b"{}"
+    made = call(id, called.name, arguments.decode(), **signature)
     said = whole | {"functionCall": members(read.function_call) | {"id": id}}
     return Part(said, "", False, made, names <= {"functionCall", "thoughtSignature"})
 
