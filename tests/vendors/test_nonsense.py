@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest, ProviderError, UpstreamAnswer
@@ -18,6 +18,7 @@ from tests.vendors import asking
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
 
+UNTIMED = settings(deadline=None)  # the first of them waits for the SDK's types
 BORN = Born(1_700_000_000, lambda: "call_born")
 ODD = st.sampled_from([None, True, 0, -1, 1e300, "", "odd", [], [None], {}, {"type": "odd"}, [[]], {"message": 7}])
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
@@ -40,6 +41,7 @@ def bent(draw: st.DrawFn, value: Any) -> Any:
 
 
 @every_vendor
+@UNTIMED
 @given(data=st.data())
 def test_an_answer_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
     said = data.draw(bent(json.loads(dialect.message(data.draw(asking.answers())))))
@@ -51,6 +53,7 @@ def test_an_answer_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
 
 
 @every_vendor
+@UNTIMED
 @given(data=st.data())
 def test_an_error_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
     status = data.draw(st.sampled_from([200, 400, 401, 404, 429, 500, 503, 529]))
@@ -60,6 +63,7 @@ def test_an_error_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
 
 
 @every_vendor
+@UNTIMED
 @given(data=st.data())
 def test_a_stream_whose_events_are_bent_and_in_disorder(dialect: Dialect, data: st.DataObject) -> None:
     chat = Chat(b'{"model":"m","messages":[],"stream":true}', dialect.vendor.words)
@@ -80,6 +84,7 @@ def bent_event(event: bytes) -> st.SearchStrategy[bytes]:
 
 
 @every_vendor
+@UNTIMED
 @given(data=st.data())
 def test_a_request_that_is_bent_is_asked_or_refused(dialect: Dialect, data: st.DataObject) -> None:
     asked = data.draw(asking.requests(dialect))

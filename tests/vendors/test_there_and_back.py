@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -16,6 +16,7 @@ from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
 from tests.vendors.spoken import of_chunks, of_completion, of_openai
 
+UNTIMED = settings(deadline=None)  # the first of them waits for the SDK's types
 BORN = Born(1_700_000_000, lambda: "call_born")
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 
@@ -25,6 +26,7 @@ def chat(dialect: Dialect, body: dict[str, Any]) -> Chat:
 
 
 @every_vendor
+@UNTIMED
 @given(data=st.data())
 def test_a_vendor_hears_all_that_was_asked(dialect: Dialect, data: st.DataObject) -> None:
     body = data.draw(asking.requests(dialect))
@@ -33,6 +35,7 @@ def test_a_vendor_hears_all_that_was_asked(dialect: Dialect, data: st.DataObject
 
 
 @every_vendor
+@UNTIMED
 @given(answer=asking.answers())
 def test_a_caller_hears_all_that_was_answered(dialect: Dialect, answer: Any) -> None:
     told = dialect.vendor.answer(dialect.message(answer), BORN)
@@ -43,6 +46,7 @@ def test_a_caller_hears_all_that_was_answered(dialect: Dialect, answer: Any) -> 
 
 
 @every_vendor
+@UNTIMED
 @given(answer=asking.answers(), shows_usage=st.booleans())
 def test_a_caller_hears_all_of_a_stream(dialect: Dialect, answer: Any, shows_usage: bool) -> None:
     body: dict[str, Any] = {"model": "m", "messages": [], "stream": True}
@@ -62,6 +66,7 @@ def test_a_caller_hears_all_of_a_stream(dialect: Dialect, answer: Any, shows_usa
 
 
 @every_vendor
+@UNTIMED
 @given(answer=asking.answers())
 def test_a_turn_that_is_sent_back_as_it_was_answered_is_the_same_again(dialect: Dialect, answer: Any) -> None:
     turn = json.loads(dialect.vendor.answer(dialect.message(answer), BORN).body)["choices"][0]["message"]
