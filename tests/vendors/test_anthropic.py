@@ -177,6 +177,21 @@ def test_a_choice_of_tools_has_its_own_words(asked_for: dict[str, Any], theirs: 
     assert sent(tools=[TIME], **asked_for).get("tool_choice") == theirs
 
 
+def test_a_tool_may_be_strict_and_have_no_parameters() -> None:
+    function = {"name": "f", "parameters": None, "strict": True}
+    (tool,) = sent(tools=[{"type": "function", "function": function}])["tools"]
+    assert tool == {"name": "f", "input_schema": {"type": "object", "properties": {}}, "strict": True}
+    (tool,) = sent(tools=[{"type": "function", "function": function | {"strict": False}}])["tools"]
+    assert "strict" not in tool
+
+
+def test_what_a_part_says_already_is_not_said_again_by_its_own() -> None:
+    twice = refusal(messages=[user([text("a") | {"anthropic": {"text": "b"}}])])
+    assert twice.param == "messages[0].content[0].anthropic.text"
+    again = refusal(tools=[TIME | {"anthropic": {"name": "other"}}])
+    assert again.param == "tools[0].anthropic.name"
+
+
 def test_without_tools_nothing_is_said_of_their_calls() -> None:
     assert "tool_choice" not in sent(parallel_tool_calls=False)
 

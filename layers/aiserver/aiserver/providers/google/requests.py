@@ -47,8 +47,8 @@ def _tool(chat: Chat, place: str, tool: ToolDefinition) -> dict[str, Any]:
     told: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
         told["description"] = tool.function.description
-    if bytes(tool.function.parameters) not in (b"", b"null"):
-        told["parametersJsonSchema"] = tool.function.parameters
+    if tool.function.schema:
+        told["parametersJsonSchema"] = tool.function.schema
     return chat.merged(told, tool.of("google"), place)
 
 

@@ -132,6 +132,11 @@ class FunctionTool(msgspec.Struct, forbid_unknown_fields=True):
     parameters: Raw = NOTHING
     strict: bool | None = None
 
+    @property
+    def schema(self) -> Raw | None:
+        """Of what it is called with, where one is given."""
+        return None if bytes(self.parameters) in (b"", b"null") else self.parameters
+
 
 class ToolDefinition(Own, forbid_unknown_fields=True):
     function: FunctionTool
