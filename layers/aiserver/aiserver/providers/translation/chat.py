@@ -14,7 +14,6 @@ from aiserver.errors import InvalidRequest
 from aiserver.providers.translation.messages import (
     NOTHING,
     Assistant,
-    Audio,
     Call,
     Chosen,
     File,
@@ -28,7 +27,6 @@ from aiserver.providers.translation.messages import (
     StreamOptions,
     Text,
     TextFormat,
-    Tool,
     ToolDefinition,
     arguments,
     members,
@@ -164,7 +162,7 @@ class Chat:
         self._check_own(path, message)
         role = str(message.__struct_config__.tag)
         self._allow(f"messages[].role: {role}", f"{path}.role")
-        if message.name and not isinstance(message, Tool):
+        if message.name:
             self._allow("messages[].name", f"{path}.name")
         if isinstance(message, Assistant):
             for name in ("function_call", "audio"):
@@ -182,7 +180,7 @@ class Chat:
         kind = str(part.__struct_config__.tag)
         said_by = "" if role in ("system", "developer", "user") or isinstance(part, Text | Refusal) else f" ({role})"
         self._allow(f"messages[].content[].{kind}{said_by}", f"{path}.{kind}")
-        if not isinstance(part, Audio | Refusal) and part.cache_control:
+        if getattr(part, "cache_control", NOTHING):
             self._allow("messages[].content[].cache_control", f"{path}.cache_control")
         if isinstance(part, Image) and part.image_url.detail not in (None, "auto"):
             self._allow("messages[].content[].image_url.detail", f"{path}.image_url.detail")
