@@ -108,7 +108,8 @@ class Translated:
         return self._wire.signed(provider, asked) if self._wire and not api_key else asked
 
     def _born(self, chat: Chat) -> Born:
-        return Born(self._clock.now_ms() // 1000, lambda: f"call_{self._clock.token()[:24]}", chat.one_call)
+        id, call_id = f"chatcmpl-{self._clock.token()}", lambda: f"call_{self._clock.token()[:24]}"
+        return Born(self._clock.now_ms() // 1000, call_id, chat.one_call, id, chat.model)
 
 
 class Judge:

@@ -17,11 +17,14 @@ class Born:
     """What the vendor does not tell of an answer: the second it was made, and ids for calls that have none.
 
     `one_call` is whether the caller wants at most one call in it; not every vendor can be told so.
+    `id` and `model` are for those that do not even tell the answer's own id, and which model they were asked for.
     """
 
     created_s: int
     call_id: Callable[[], str]
     one_call: bool = False
+    id: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True)
