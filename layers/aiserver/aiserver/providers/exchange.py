@@ -40,7 +40,7 @@ def client() -> httpx.Client:
 class Asked:
     """What is sent to a provider, `api_key` in the header where it reads it, and how much of the answer is taken.
 
-    `relayed_as` are its names for headers that callers get by other names.
+    `relayed_as` are its names for headers that are kept by other names, or by the same.
     """
 
     method: str
@@ -154,5 +154,6 @@ def _read(response: httpx.Response, max_bytes: int) -> bytes:
 def _relayed(headers: httpx.Headers, names: Mapping[str, str]) -> dict[str, str]:
     """Those that callers get; one too long would leave no room for the others."""
     named = {names.get(k, k): v for k, v in headers.items()}
-    kept = {k: v for k, v in named.items() if k in RELAYED or k.startswith(RELAYED_PREFIX)}
+    told = {*RELAYED, *names.values()}
+    kept = {k: v for k, v in named.items() if k in told or k.startswith(RELAYED_PREFIX)}
     return {k: v for k, v in kept.items() if len(v) <= MAX_HEADER_CHARS}
