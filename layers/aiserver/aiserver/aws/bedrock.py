@@ -6,7 +6,9 @@ Source: https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-infere
 import json
 import os
 import re
+import struct
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +17,14 @@ from botocore.awsrequest import AWSRequest
 from botocore.eventstream import EventStreamBuffer, ParserError
 from botocore.session import get_session
 
-from aiserver.errors import ProviderAuth, ProviderError
+from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout
 from aiserver.providers.exchange import Asked
 from aiserver.providers.provider import Provider
 from aiserver.wire import sse
 
 SERVICE = "bedrock"
-_REGION = re.compile(r"//bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.")
+DAMAGED = (ParserError, struct.error, KeyError, ValueError)  # what botocore raises of a frame that cannot be
+_REGION = re.compile(r"[/.]bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.")  # before it stands a VPC endpoint's own name
 
 
 class BedrockWire:
@@ -42,18 +45,35 @@ class BedrockWire:
         return replace(asked, headers=dict(request.headers.items()))
 
     def events(self, pieces: Generator[list[bytes]]) -> Generator[list[bytes]]:
-        """Each frame as one server-sent event, `{"<its type>": <what it holds>}`. Raises: ProviderError."""
-        frames = EventStreamBuffer()
-        for batch in pieces:
-            frames.add_data(b"".join(batch))
-            try:
-                yield [_event(frame) for frame in frames]
-            except ParserError as error:
-                raise ProviderError("Bedrock sent a damaged stream", may_be_billed=True) from error
+        """Each frame as one server-sent event, `{"<its type>": <what it holds>}`; one that tells a failure is `error`.
+
+        What is no whole frame yet is an empty event: something has come. Raises: ProviderError, where a frame is
+        damaged; ProviderTimeout, where the stream ends within one.
+        """
+        frames: Any = EventStreamBuffer()
+        rest = 0
+        with closing(pieces):
+            for batch in pieces:
+                data = b"".join(batch)
+                frames.add_data(data)
+                rest += len(data)
+                told: list[bytes] = []
+                try:
+                    for frame in frames:
+                        rest -= frame.prelude.total_length
+                        told.append(_event(frame))
+                except DAMAGED as error:
+                    yield told
+                    raise ProviderError("Bedrock sent a damaged stream", may_be_billed=True) from error
+                yield told or (batch[:1] and [b""])
+        if rest:
+            raise ProviderTimeout("Bedrock broke off its answer", may_be_billed=True)
 
 
 def _event(frame: Any) -> bytes:
+    """https://smithy.io/2.0/aws/amazon-eventstream.html"""
     headers = frame.headers
     name = headers.get(":event-type") or headers.get(":exception-type") or headers.get(":error-code") or "unknown"
     payload = frame.payload or json.dumps({"message": headers.get(":error-message", "")}).encode()
-    return sse.event(b"{%b:%b}" % (json.dumps(name).encode(), payload))
+    told = sse.event(b"{%b:%b}" % (json.dumps(name).encode(), payload))
+    return told if headers.get(":message-type") == "event" else b"event: error\n" + told

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 Operation = Literal["chat.completions", "embeddings", "responses"]
 Queue = Literal["hosted", "gpu"]
-Type = Literal["openai", "anthropic", "google"]
+Type = Literal["openai", "anthropic", "google", "bedrock"]
 
 CHAT: tuple[Operation, ...] = ("chat.completions",)
 CHAT_AND_EMBEDDINGS: tuple[Operation, ...] = ("chat.completions", "embeddings")
@@ -305,6 +305,31 @@ TRANSLATED = {
             Quirk(
                 "Fetches images and files by their https URLs itself; which media type one has, its ending tells.",
                 "https://blog.google/innovation-and-ai/technology/developers-tools/gemini-api-new-file-limits",
+            ),
+        ),
+    ),
+    "bedrock-converse": Preset(
+        "Amazon Bedrock (Converse)",
+        "https://bedrock-runtime.{region}.amazonaws.com",
+        "https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference.html",
+        type="bedrock",
+        operations=CHAT,
+        lists_models=False,
+        refusals=(
+            Refusal(
+                404,
+                "Model use case details have not been submitted for this account",
+                "https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html",
+            ),
+        ),
+        quirks=(
+            Quirk(
+                "With a key, a Bedrock API key, it is asked by that; without one by the role of the function.",
+                "https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html",
+            ),
+            Quirk(
+                "Its models are listed by AWS's own API only.",
+                "https://docs.aws.amazon.com/bedrock/latest/userguide/models-get-info.md",
             ),
         ),
     ),

@@ -50,5 +50,9 @@ def vendor(type: str) -> "Vendor":
             from aiserver.providers.google import Google
 
             return Google()
+        case "bedrock":
+            from aiserver.providers.bedrock import Bedrock
+
+            return Bedrock()
         case _:
             raise KeyError(type)

@@ -1,0 +1,174 @@
+"""What Converse answers, in OpenAI's words; what OpenAI has none for stands in members named `bedrock`.
+
+Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html#API_runtime_Converse_ResponseSyntax
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from aiserver.errors import UpstreamAnswer
+from aiserver.providers.bedrock.requests import ERROR_TYPE
+from aiserver.providers.bedrock.words import (
+    FAILURES,
+    NO_SUCH_MODEL,
+    OPENAI_SAYS_IT,
+    OTHERWISE,
+    STATUSES,
+    STOPS,
+)
+from aiserver.providers.translation.completion import Choice, Usage, call, completion, error_body
+from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.vendor import Born, Failed, Told
+
+TRANSLATED = ("output", "stopReason", "usage")
+TRANSLATED_USAGE = ("inputTokens", "outputTokens", "totalTokens", "cacheReadInputTokens")
+NOT_GIVEN = (b"null", b"{}", b"[]")
+
+Members = dict[str, Raw]
+
+
+class ToolUse(msgspec.Struct, rename="camel"):
+    """`type` is told of a tool that Bedrock runs by itself."""
+
+    tool_use_id: str = ""
+    name: str = ""
+    input: Raw = NOTHING
+    type: str | None = None
+
+
+class _Thought(msgspec.Struct):
+    text: str = ""
+    signature: str | None = None
+
+
+class _Reasoning(msgspec.Struct, rename="camel"):
+    reasoning_text: _Thought | None = None
+
+
+class _Block(msgspec.Struct, rename="camel"):
+    """What is read of a block of content; it is one of these, or another."""
+
+    text: str | None = None
+    reasoning_content: _Reasoning | None = None
+    tool_use: ToolUse | None = None
+
+    @property
+    def thought(self) -> _Thought | None:
+        return self.reasoning_content.reasoning_text if self.reasoning_content else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether OpenAI's words say all of it."""
+        if self.tool_use:
+            return self.tool_use.type is None
+        return self.text is not None or (self.thought is not None and self.thought.signature is None)
+
+
+class _Used(msgspec.Struct, rename="camel"):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int | None = None
+    cache_write_input_tokens: int | None = None
+
+
+class _Message(msgspec.Struct):
+    content: list[Raw]
+
+
+class _Output(msgspec.Struct):
+    message: _Message
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    output: _Output
+    stop_reason: str
+    usage: Raw = NOTHING
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    shouted: str = msgspec.field(name="Message", default="")
+    original: str = msgspec.field(name="originalMessage", default="")
+
+
+_answer = msgspec.json.Decoder(_Answer)
+_block = msgspec.json.Decoder(_Block)
+_used = msgspec.json.Decoder(_Used)
+_error = msgspec.json.Decoder(_Error)
+
+
+def answer(body: bytes, born: Born) -> Told:
+    """An answer as a completion. Raises: Failed, where the model failed; msgspec.DecodeError, where it is none."""
+    said = _answer.decode(body)
+    fail_by(said.stop_reason)
+    content = said.output.message.content
+    choice = Choice(finish=STOPS.get(said.stop_reason, "stop"))
+    blocks = [_block.decode(raw) for raw in content]
+    for one in blocks:
+        if one.text is not None:
+            choice.content.append(one.text)
+        elif one.thought:
+            choice.reasoning.append(one.thought.text)
+        elif one.tool_use and one.is_plain:
+            used = one.tool_use
+            choice.calls.append(call(used.tool_use_id or born.call_id(), used.name, bytes(used.input).decode() or "{}"))
+    if not all(one.is_plain for one in blocks):
+        choice.own = {"bedrock": {"content": content}}
+    counted = usage(said.usage) if said.usage else None
+    told = completion(born.id, born.model, born.created_s, [choice], counted, own(members(body), said.stop_reason))
+    return Told(told, counted.text if counted else None)
+
+
+def fail_by(stop_reason: str) -> None:
+    """Raises: Failed, where the model wrote what is no answer; it has been at work for it."""
+    if why := FAILURES.get(stop_reason):
+        raise Failed(msgspec.json.encode({stop_reason: {"message": why}}), has_begun=True)
+
+
+def usage(raw: Raw) -> Usage:
+    """What was read from a cache, or written to one, is not among the input tokens.
+
+    https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
+    """
+    used = _used.decode(raw)
+    read, written = used.cache_read_input_tokens, used.cache_write_input_tokens
+    return Usage(used.input_tokens + (read or 0) + (written or 0), used.output_tokens, cached=read)
+
+
+def own(root: Members, stop_reason: str) -> dict[str, Any]:
+    """The members of an answer that only Bedrock has."""
+    told: dict[str, Any] = _given(root, TRANSLATED)
+    if stop_reason not in OPENAI_SAYS_IT:
+        told["stopReason"] = stop_reason
+    if counted := _given(members(root.get("usage", b"{}")), TRANSLATED_USAGE):
+        told["usage"] = counted
+    return {"bedrock": told} if told else {}
+
+
+def _given(found: Members, but: tuple[str, ...]) -> Members:
+    """Those that say something, less what is told otherwise."""
+    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
+
+
+def error(said: UpstreamAnswer) -> UpstreamAnswer:
+    """An error in OpenAI's shape; what is no error of Bedrock's stays as it came.
+
+    Its type stands in a header. In a stream it is `{"<its type>": {…}}`, and the type begins with a small letter.
+    """
+    headers = {name: value for name, value in said.headers.items() if name != ERROR_TYPE}
+    type, status, body = said.headers.get(ERROR_TYPE, "").partition(":")[0], said.status, said.body
+    try:
+        if said.is_success:
+            ((name, body),) = members(body).items()
+            type = name if name in FAILURES else name[:1].upper() + name[1:]
+            status = STATUSES.get(type, 500)
+        told = _error.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return UpstreamAnswer(said.status, headers, said.body)
+    message = told.message or told.shouted or told.original
+    if status == 400 and message.startswith(NO_SUCH_MODEL):
+        status = 404
+    error = error_body(message, type, None, {"bedrock": Raw(said.body)})
+    return UpstreamAnswer(OTHERWISE.get(status, status), headers, error)

@@ -1,0 +1,177 @@
+"""The parts of a message as Converse's content blocks.
+
+A block is a union of one member: what a part has of `bedrock` goes into that member, and stands for a text as a whole.
+Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.messages import (
+    Assistant,
+    Audio,
+    Call,
+    File,
+    Image,
+    Message,
+    Part,
+    Refusal,
+    Text,
+    Tool,
+    arguments,
+    spoken,
+)
+
+IMAGES = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
+IMAGE_ENDINGS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "gif": "gif", "webp": "webp"}
+DOCUMENTS = {
+    "application/pdf": "pdf",
+    "text/csv": "csv",
+    "application/msword": "doc",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "application/vnd.ms-excel": "xls",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+    "text/html": "html",
+    "text/plain": "txt",
+    "text/markdown": "md",
+}
+DOCUMENT_ENDINGS = {ending: ending for ending in DOCUMENTS.values()}
+SOUNDS = {
+    format: format
+    for format in (
+        "mp3",
+        "opus",
+        "wav",
+        "aac",
+        "flac",
+        "mp4",
+        "ogg",
+        "mkv",
+        "mka",
+        "m4a",
+        "mpeg",
+        "mpga",
+        "pcm",
+        "webm",
+    )
+}
+MAX_NAME = 200
+MAX_ID = 64
+S3 = "s3://"
+_DATA_URL = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,(.*)", re.DOTALL)
+_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9\s()\[\]-]")
+_NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_.:-]")
+
+
+class _Cached(msgspec.Struct, forbid_unknown_fields=True):
+    """Anthropic's word for it, which other vendors' clients send, too."""
+
+    type: Literal["ephemeral"]
+    ttl: str | None = None
+
+
+def blocks(chat: Chat, path: str, message: Message) -> list[Any]:
+    """What a message says. Raises: InvalidRequest."""
+    own = message.of("bedrock")
+    if isinstance(message, Tool):
+        return _result(chat, path, message, own)
+    content: list[Any] | None = chat.read_own(own, "content", list[Raw], path)
+    for name in own:
+        raise chat.refusal(f"{path}.bedrock.{name}", "a message has 'content' only")
+    if content is not None:
+        return content
+    said = _said(chat, path, message)
+    calls = (message.tool_calls or ()) if isinstance(message, Assistant) else ()
+    return [*said, *(_call(call) for call in calls)]
+
+
+def cache_point(chat: Chat, path: str, cache_control: Raw) -> list[dict[str, Any]]:
+    """What stands after that which is to be cached, if it is. Raises: InvalidRequest."""
+    if not cache_control:
+        return []
+    try:
+        cached = msgspec.json.decode(cache_control, type=_Cached | None)
+    except msgspec.ValidationError:
+        raise chat.refusal(f"{path}.cache_control", 'it is {"type": "ephemeral"}, with a \'ttl\'') from None
+    return [{"cachePoint": {"type": "default"} | ({"ttl": cached.ttl} if cached.ttl else {})}] if cached else []
+
+
+def _said(chat: Chat, path: str, message: Message) -> Iterator[dict[str, Any]]:
+    for i, part in enumerate(spoken(message)):
+        if isinstance(part, Text) and not part.text and not part.of("bedrock"):
+            continue  # none may be empty: https://github.com/NousResearch/hermes-agent/pull/55093
+        yield _block(chat, f"{path}.content[{i}]", part)
+        if not isinstance(part, Audio | Refusal):
+            yield from cache_point(chat, f"{path}.content[{i}]", part.cache_control)
+
+
+def _result(chat: Chat, path: str, message: Tool, own: dict[str, Any]) -> list[Any]:
+    """A result holds no cache point: it stands after all of it."""
+    said = list(_said(chat, path, message))
+    content = [block for block in said if "cachePoint" not in block]
+    points = [block for block in said if "cachePoint" in block]
+    return [{"toolResult": {"toolUseId": _id(message.tool_call_id), "content": content} | own}, *points]
+
+
+def _block(chat: Chat, path: str, part: Part) -> dict[str, Any]:
+    own = part.of("bedrock")
+    match part:
+        case Text():
+            return own or {"text": part.text}
+        case Refusal():
+            return own or {"text": part.refusal}
+        case Image():
+            return {"image": _image(chat, f"{path}.image_url.url", part.image_url.url) | own}
+        case File():
+            return {"document": _document(chat, path, part) | own}
+        case Audio():
+            format = chat.one_of(f"{path}.input_audio.format", part.input_audio.format, SOUNDS)
+            return {"audio": {"format": format, "source": {"bytes": part.input_audio.data}} | own}
+
+
+def _image(chat: Chat, path: str, url: str) -> dict[str, Any]:
+    data = _DATA_URL.fullmatch(url)
+    if data and data[1] in IMAGES:
+        return {"format": IMAGES[data[1]], "source": {"bytes": data[2]}}
+    if url.startswith(S3) and _ending(url) in IMAGE_ENDINGS:
+        return {"format": IMAGE_ENDINGS[_ending(url)], "source": {"s3Location": {"uri": url}}}
+    raise chat.refusal(path, "it must be data:<media type>;base64,… or s3://…, of a PNG, JPEG, GIF or WebP")
+
+
+def _document(chat: Chat, path: str, part: File) -> dict[str, Any]:
+    url, filename = part.file.file_data or "", part.file.filename or ""
+    data = _DATA_URL.fullmatch(url)
+    named = DOCUMENT_ENDINGS.get(_ending(filename) or _ending(url))
+    format = DOCUMENTS.get(data[1], named) if data else named
+    if format is None or not (data or url.startswith(S3)):
+        kinds = ", ".join(DOCUMENT_ENDINGS)
+        raise chat.refusal(f"{path}.file.file_data", f"it must be data:<media type>;base64,… or s3://…, of {kinds}")
+    source = {"bytes": data[2]} if data else {"s3Location": {"uri": url}}
+    return {"format": format, "name": _name(filename, path), "source": source}
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2].lower() if "." in name else ""
+
+
+def _name(filename: str, path: str) -> str:
+    """A name as it may be; two documents may not share one, so one without is called by its place."""
+    stem = filename.rpartition(".")[0] or filename
+    name = " ".join(_NOT_IN_A_NAME.sub("-", stem).split())[:MAX_NAME].strip()
+    return name or "document " + "-".join(re.findall(r"\d+", path))
+
+
+def _call(call: Call) -> dict[str, Any]:
+    made = {"toolUseId": _id(call.id), "name": call.function.name, "input": arguments(call)}
+    return {"toolUse": made | call.of("bedrock")}
+
+
+def _id(id: str) -> str:
+    """An id of another vendor's may be what one here must not."""
+    return _NOT_IN_AN_ID.sub("_", id) if len(id) <= MAX_ID else hashlib.sha256(id.encode()).hexdigest()

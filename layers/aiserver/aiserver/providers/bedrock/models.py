@@ -1,0 +1,79 @@
+"""What differs from model to model behind Converse: how a family is told to reason, and to call one tool at a time.
+
+A model is known by its id, which a profile's id or ARN ends in; an application's inference profile tells none.
+https://docs.aws.amazon.com/bedrock/latest/userguide/models-supported.html
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aiserver.providers.anthropic.words import BUDGETS, BY_BUDGET, MAX_TOKENS, MIN_BUDGET
+from aiserver.providers.translation.chat import Chat, put
+
+FIELDS = "additionalModelRequestFields"
+CLAUDE = "anthropic.claude-"
+
+# https://docs.aws.amazon.com/sdk-for-python/v1/reference/clients/bedrock-runtime/structures/OutputConfig/
+EFFORTS = {"minimal": "low", **{effort: effort for effort in ("low", "medium", "high", "xhigh", "max")}}
+# How others are told, by how their ids begin, the longer first: the field, and what each effort is there.
+BY_FIELD: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    # https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
+    "amazon.nova-2": (
+        "reasoningConfig",
+        {
+            "none": {"type": "disabled"},
+            "minimal": {"type": "enabled", "maxReasoningEffort": "low"},
+            **{effort: {"type": "enabled", "maxReasoningEffort": effort} for effort in ("low", "medium", "high")},
+        },
+    ),
+    # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-openai.html
+    "openai.gpt-oss": ("reasoning_effort", {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}),
+    # https://github.com/anomalyco/opencode/pull/48195 https://github.com/stdapi-ai/stdapi.ai/issues/283
+    "openai.gpt-": ("reasoning", {effort: {"effort": said} for effort, said in {"none": "none", **EFFORTS}.items()}),
+}
+_ID = re.compile(r"(?:^|/)(?:[a-z-]+\.)?((?:anthropic|amazon|openai)\.[^/]+)$")
+
+
+def family_id(model: str) -> str:
+    """The id of the foundation model, without the region of a profile; empty where it is not told."""
+    found = _ID.search(model)
+    return found[1] if found else ""
+
+
+def is_claude(model: str) -> bool:
+    return family_id(model).startswith(CLAUDE)
+
+
+def reason(chat: Chat, asked: dict[str, Any]) -> None:
+    """Ask for as much reasoning as the caller does. Raises: InvalidRequest."""
+    effort = chat.read("reasoning_effort", str)
+    if effort is None:
+        return
+    id = family_id(chat.model)
+    if id.startswith(CLAUDE):
+        _think(chat, asked, effort, by_budget=id.removeprefix("anthropic.").startswith(BY_BUDGET))
+        return
+    for prefix, (name, efforts) in BY_FIELD.items():
+        if id.startswith(prefix):
+            put(asked, f"{FIELDS}.{name}", chat.one_of("reasoning_effort", effort, efforts))
+            return
+    raise chat.refusal("reasoning_effort", f"what '{chat.model}' has for that stands in 'bedrock.{FIELDS}'")
+
+
+def _think(chat: Chat, asked: dict[str, Any], effort: str, *, by_budget: bool) -> None:
+    """https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html"""
+    if effort == "none":
+        put(asked, f"{FIELDS}.thinking", {"type": "disabled"})
+    elif not by_budget:
+        put(asked, f"{FIELDS}.thinking", {"type": "adaptive", "display": "summarized"})
+        put(asked, "outputConfig.effort", chat.one_of("reasoning_effort", effort, EFFORTS))
+    else:
+        most = chat.max_tokens or MAX_TOKENS
+        budget = min(chat.one_of("reasoning_effort", effort, BUDGETS), most - 1)
+        if budget < MIN_BUDGET:
+            raise chat.refusal(
+                "reasoning_effort", f"this model reasons where it may write more than {MIN_BUDGET} tokens"
+            )
+        put(asked, f"{FIELDS}.thinking", {"type": "enabled", "budget_tokens": budget})
+        put(asked, "inferenceConfig.maxTokens", most)

@@ -1,0 +1,157 @@
+"""A chat as Converse is asked for it."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from aiserver.providers.bedrock.content import blocks, cache_point
+from aiserver.providers.bedrock.models import FIELDS, is_claude, reason
+from aiserver.providers.bedrock.words import TIERS
+from aiserver.providers.exchange import Asked
+from aiserver.providers.translation.chat import Chat, put, schema
+from aiserver.providers.translation.messages import (
+    Assistant,
+    Chosen,
+    JsonFormat,
+    SchemaFormat,
+    System,
+    Tool,
+    ToolDefinition,
+)
+
+EVENTS = "application/vnd.amazon.eventstream"
+ERROR_TYPE = "x-amzn-errortype"  # where an error's type is told, and nowhere else
+RELAYED_AS = {"x-amzn-requestid": "x-request-id", ERROR_TYPE: ERROR_TYPE}
+NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+MAX_METADATA = 16
+_METADATA = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{0,256}", re.ASCII)
+
+
+def request(chat: Chat) -> Asked:
+    """Raises: InvalidRequest."""
+    asked: dict[str, Any] = {"messages": _messages(chat)}
+    if system := [block for i, m in _systems(chat) for block in blocks(chat, f"messages[{i}]", m)]:
+        asked["system"] = system
+    for path, value in chat.passed():
+        put(asked, path, value)
+    if (temperature := chat.read("temperature", float)) and temperature > 1:
+        raise chat.refusal("temperature", "it is at most 1")
+    if chat.max_tokens is not None:
+        put(asked, "inferenceConfig.maxTokens", chat.max_tokens)
+    if chat.stop:
+        put(asked, "inferenceConfig.stopSequences", chat.stop)
+    _offer(chat, asked)
+    _format(chat, asked)
+    reason(chat, asked)
+    if metadata := _metadata(chat):
+        asked["requestMetadata"] = metadata
+    tier = chat.read("service_tier", str)
+    if tier and (type := chat.one_of("service_tier", tier, TIERS)):
+        asked["serviceTier"] = {"type": type}
+    whole = chat.merged(asked, chat.own)
+    if _has_calls(chat) and "toolConfig" not in whole:
+        raise chat.refusal("tools", "they must be named wherever messages hold calls or their results")
+    # Escaped as AWS's own SDKs do it: a model's id may hold `:`, an ARN `/`.
+    path = f"/model/{quote(chat.model, safe='')}/{'converse-stream' if chat.streams else 'converse'}"
+    headers = {"content-type": "application/json"} | ({"accept": EVENTS} if chat.streams else {})
+    return Asked("POST", path, None, msgspec.json.encode(whole), headers, relayed_as=RELAYED_AS)
+
+
+def _systems(chat: Chat) -> Iterator[tuple[int, System]]:
+    return ((i, message) for i, message in enumerate(chat.messages) if isinstance(message, System))
+
+
+def _messages(chat: Chat) -> list[dict[str, Any]]:
+    """The turns of user and assistant, who must take turns; results of calls must stand together."""
+    turns: list[dict[str, Any]] = []
+    for i, message in enumerate(chat.messages):
+        if isinstance(message, System):
+            continue
+        role = "assistant" if isinstance(message, Assistant) else "user"
+        if not turns or turns[-1]["role"] != role:
+            turns.append({"role": role, "content": []})
+        turns[-1]["content"] += blocks(chat, f"messages[{i}]", message)
+    return turns
+
+
+def _has_calls(chat: Chat) -> bool:
+    return any(isinstance(m, Tool) or (isinstance(m, Assistant) and m.tool_calls) for m in chat.messages)
+
+
+def _offer(chat: Chat, asked: dict[str, Any]) -> None:
+    """The tools, and whether they must be called; there is no word for that they must not be.
+
+    https://github.com/boto/boto3/issues/4687
+    """
+    tools = [block for i, tool in enumerate(chat.tools) for block in _tool(chat, f"tools[{i}]", tool)]
+    if chat.choice == "none" and _has_calls(chat):
+        raise chat.refusal("tool_choice", "'none' cannot be said where messages hold calls or their results")
+    if not tools or chat.choice == "none":
+        return
+    config: dict[str, Any] = {"tools": tools}
+    asked["toolConfig"] = config
+    if chat.read("parallel_tool_calls", bool) is False:
+        put(asked, f"{FIELDS}.tool_choice", _one_at_a_time(chat))
+    elif isinstance(chat.choice, Chosen):
+        config["toolChoice"] = {"tool": {"name": chat.choice.function.name}}
+    elif chat.choice is not None:
+        config["toolChoice"] = {"any" if chat.choice == "required" else "auto": {}}
+
+
+def _one_at_a_time(chat: Chat) -> dict[str, Any]:
+    """All of the choice in Claude's own words, for it may be told in one place only.
+
+    https://github.com/BerriAI/litellm/pull/34347 https://github.com/BerriAI/litellm/issues/36536
+    """
+    if not is_claude(chat.model):
+        raise chat.refusal("parallel_tool_calls", "only Claude's models call one tool at a time when told so")
+    match chat.choice:
+        case Chosen():
+            choice = {"type": "tool", "name": chat.choice.function.name}
+        case "required":
+            choice = {"type": "any"}
+        case _:
+            choice = {"type": "auto"}
+    return choice | {"disable_parallel_tool_use": True}
+
+
+def _tool(chat: Chat, path: str, tool: ToolDefinition) -> list[dict[str, Any]]:
+    told: dict[str, Any] = {"name": tool.function.name}
+    if tool.function.description:
+        told["description"] = tool.function.description
+    told["inputSchema"] = {"json": tool.function.parameters or NO_PARAMETERS}
+    if tool.function.strict:
+        told["strict"] = True
+    return [{"toolSpec": told | tool.of("bedrock")}, *cache_point(chat, path, tool.cache_control)]
+
+
+def _format(chat: Chat, asked: dict[str, Any]) -> None:
+    """https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html"""
+    if isinstance(chat.format, JsonFormat):
+        raise chat.refusal("response_format.type", "it writes JSON by a schema only: use json_schema")
+    if isinstance(chat.format, SchemaFormat):
+        schema(chat, chat.format)  # raises, where it is none
+        told = chat.format.json_schema
+        described = {"description": told.description} if told.description else {}
+        named = {"schema": bytes(told.schema).decode(), "name": told.name, **described}
+        put(asked, "outputConfig.textFormat", {"type": "json_schema", "structure": {"jsonSchema": named}})
+
+
+def _metadata(chat: Chat) -> dict[str, str]:
+    """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html#API_runtime_Converse_RequestBody"""
+    metadata: dict[str, str] = chat.read("metadata", dict[str, str]) or {}
+    for name in ("user", "safety_identifier"):
+        if (said := chat.read(name, str)) is not None:
+            if metadata.get(name, said) != said:
+                raise chat.refusal(f"metadata.{name}", f"'{name}' says something else")
+            metadata[name] = said
+    for name, said in metadata.items():
+        if not name or not _METADATA.fullmatch(name) or not _METADATA.fullmatch(said):
+            path = name if name in ("user", "safety_identifier") else f"metadata.{name}"
+            raise chat.refusal(path, "it is at most 256 letters, digits, spaces and : _ @ $ # = / + , . -")
+    if len(metadata) > MAX_METADATA:
+        raise chat.refusal("metadata", f"it is at most {MAX_METADATA}, with 'user' and 'safety_identifier'")
+    return metadata
