@@ -29,7 +29,8 @@ from tests.vendors.dialects import DIALECTS
 from tests.vendors.spoken import Answer
 
 KEY = "sk-of-the-gateway-itself"
-BORN = Born(FakeClock().now_ms() // 1000, lambda: "call_born")
+TOKEN = "0" * 32
+BORN = Born(FakeClock().now_ms() // 1000, lambda: "call_born", id=f"chatcmpl-{TOKEN}", model="m")
 USAGE = '{"prompt_tokens": 7, "odd": 1.50}'
 QUESTIONS = {
     "chat.completions": b'{ "messages":[{"role":"user","content":"\\u00fc"}],\n"model":"m","x":[2.50,1E400,-0] }',
@@ -196,6 +197,13 @@ class Row:
         return {**own, "error": made}
 
 
+class StillClock(FakeClock):
+    """What it makes is always the same: an answer's id is known before."""
+
+    def token(self) -> str:
+        return TOKEN
+
+
 @dataclass(frozen=True)
 class Translated:
     """A row of the catalogue whose vendor is translated, as a `Manner`."""
@@ -227,7 +235,7 @@ class Translated:
 
     @property
     def list_path(self) -> str:
-        return self._path + self.dialect.vendor.models(None).path
+        return self._path + self.dialect.vendor.models(None).path if self.row.lists_models else ""
 
     @property
     def listing(self) -> bytes | None:
@@ -260,7 +268,7 @@ class Translated:
         return Provider.model_validate({"name": "p", "preset": self.name, "base_url": base_url, "models": {"m": ""}})
 
     def caller(self, http: httpx.Client) -> Caller:
-        return Protocols(lambda: http, FakeClock(), BedrockWire)[self.row.type]
+        return Protocols(lambda: http, StillClock(), BedrockWire)[self.row.type]
 
     def error(self, status: int, message: str) -> Said:
         said = self.dialect.error(status, message)

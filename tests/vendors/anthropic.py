@@ -45,6 +45,7 @@ class AnthropicDialect:
     vendor = Anthropic()
     model = "claude-sonnet-5"
     has_urls = True
+    counts_reasoning = True
     stream_type = "text/event-stream; charset=utf-8"
     headers: Mapping[str, str] = MappingProxyType({"request-id": "req_1"})
 

@@ -1,6 +1,7 @@
 """What the tests must know of a vendor: how its own server reads a request and says an answer."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from aiserver.providers.exchange import Asked
@@ -12,14 +13,16 @@ from tests.vendors.spoken import Answer, Request
 class Dialect(Protocol):
     """Made of the vendor's own SDK: its types judge what `read` is given, and make what the others say.
 
-    `type` is a provider's; `has_urls` is whether it fetches images by their https URLs. `stream_type` is the media type
-    of its streams, `headers` are those of each answer, among them the request's id, `req_1`.
+    `type` is a provider's; `has_urls` is whether it fetches images by their https URLs, `counts_reasoning` whether it
+    tells how many tokens that took. `stream_type` is the media type of its streams, `headers` are those of each answer,
+    among them the request's id, `req_1`.
     """
 
     type: str
     vendor: Vendor
     model: str
     has_urls: bool
+    counts_reasoning: bool
     stream_type: str
     headers: Mapping[str, str]
 
@@ -62,3 +65,8 @@ class Dialect(Protocol):
     def listing(self, models: list[str]) -> bytes:
         """A page of its list of models, if it has one."""
         ...
+
+
+def told_by(dialect: Dialect, answer: Answer) -> Answer:
+    """The answer, less what the vendor does not tell of it."""
+    return answer if dialect.counts_reasoning else replace(answer, spent=replace(answer.spent, reasoning=0))

@@ -16,7 +16,7 @@ from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS
 
 FOLDER = Path(__file__).parent / "golden"
-BORN = Born(1_700_000_000, lambda: "call_born")
+BORN = Born(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
 
 
 def made(dialect: Dialect, conversation: Conversation) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.vendor import Born
 from aiserver.wire import sse
 from tests.vendors import asking
-from tests.vendors.dialect import Dialect
+from tests.vendors.dialect import Dialect, told_by
 from tests.vendors.dialects import DIALECTS, name
 from tests.vendors.spoken import of_chunks, of_completion, of_openai
 
 UNTIMED = settings(deadline=None)  # the first of them waits for the SDK's types
-BORN = Born(1_700_000_000, lambda: "call_born")
+BORN = Born(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 
 
@@ -40,7 +40,7 @@ def test_a_vendor_hears_all_that_was_asked(dialect: Dialect, data: st.DataObject
 def test_a_caller_hears_all_that_was_answered(dialect: Dialect, answer: Any) -> None:
     told = dialect.vendor.answer(dialect.message(answer), BORN)
     completion = json.loads(told.body)
-    assert of_completion(completion) == answer
+    assert of_completion(completion) == told_by(dialect, answer)
     assert ChatCompletion.model_validate(completion, strict=True).created == BORN.created_s
     assert json.loads(told.usage or "") == completion["usage"]
 
@@ -60,9 +60,8 @@ def test_a_caller_hears_all_of_a_stream(dialect: Dialect, answer: Any, shows_usa
     for chunk in said:
         ChatCompletionChunk.model_validate(chunk, strict=True)
     assert ("usage" in said[0], said[-1]["choices"] == []) == (shows_usage, shows_usage)
-    assert (
-        of_chunks(said if shows_usage else [*said, {"choices": [], "usage": json.loads(events.usage or "")}]) == answer
-    )
+    whole = said if shows_usage else [*said, {"choices": [], "usage": json.loads(events.usage or "")}]
+    assert of_chunks(whole) == told_by(dialect, answer)
 
 
 @every_vendor
@@ -73,5 +72,7 @@ def test_a_turn_that_is_sent_back_as_it_was_answered_is_the_same_again(dialect: 
     results = [{"role": "tool", "tool_call_id": call.id, "content": "done"} for call in answer.calls]
     asked = {"role": "user", "content": "go"}
     body = {"model": dialect.model, "max_tokens": 9, "messages": [asked, turn, *results, asked]}
+    if answer.calls:
+        body["tools"] = [{"type": "function", "function": {"name": name}} for name in {c.name for c in answer.calls}]
     sent = json.loads(dialect.vendor.request(chat(dialect, body)).body or b"")
     assert dialect.turn(json.loads(dialect.message(answer))) in dialect.turns(sent)

@@ -82,8 +82,7 @@ def blocks(chat: Chat, path: str, message: Message) -> list[Any]:
     if isinstance(message, Tool):
         return _result(chat, path, message, own)
     content: list[Any] | None = chat.read_own(own, "content", list[Raw], path)
-    for name in own:
-        raise chat.refusal(f"{path}.bedrock.{name}", "a message has 'content' only")
+    chat.nothing_left(own, path)
     if content is not None:
         return content
     said = _said(chat, path, message)

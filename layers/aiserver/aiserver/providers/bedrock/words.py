@@ -18,13 +18,15 @@ WORDS = Words(
         "messages[].role: user": Translated("`user`"),
         "messages[].role: assistant": Translated("`assistant`"),
         "messages[].role: tool": Translated("`toolResult` in a turn of the user's"),
-        "messages[].name": Translated("written before the text: `alice: …`"),
+        "messages[].name": Translated("written before the text: `alice: …`; a tool is known by its call"),
         "messages[].tool_calls": Translated(
             "`toolUse`; what an id may not hold becomes `_`, and one of more than 64 letters its hash"
         ),
         "messages[].reasoning_content": Translated(
             "not sent: only reasoning with its signature can be, which `bedrock.content` of the answer has"
         ),
+        "messages[].refusal": Translated("`text`"),
+        "messages[].annotations": Translated("not sent: notes for a reader of the text"),
         "messages[].content[].text": Translated(
             "`text`; with `bedrock` the block that stands there, as `guardContent`"
         ),
@@ -77,7 +79,7 @@ WORDS = Words(
         "metadata": Translated("`requestMetadata`: it stands in the log of invocations; at most 256 letters each"),
         "service_tier": Translated("`serviceTier`: `default`, `flex`, `priority`; `auto` says nothing; others refused"),
         "stream": Translated("`true`: `converse-stream` in the path"),
-        "stream_options": Translated("whether the last event tells the usage"),
+        "stream_options": Translated("`include_usage`: a last event tells the usage; `include_obfuscation`: refused"),
         "n": Refused("it gives one answer", unless=("1",)),
         "frequency_penalty": Refused(MODELS_OWN, unless=("0", "0.0")),
         "presence_penalty": Refused(MODELS_OWN, unless=("0", "0.0")),
