@@ -1,0 +1,116 @@
+"""Streams of Bedrock's: when they begin and end, and blocks that come in pieces."""
+
+import json
+from typing import Any
+
+import pytest
+
+from aiserver.providers.bedrock import Bedrock
+from aiserver.providers.translation.chat import Chat
+from aiserver.wire import sse
+from tests.vendors.bedrock_said import BEGIN, BORN, delta, start, stop
+
+
+def streamed(*events: dict[str, Any], ended: bool = True) -> list[dict[str, Any]]:
+    """The chunks that a caller gets."""
+    told = Bedrock().events(Chat(b'{"messages":[]}', Bedrock.words), BORN)
+    came = b"".join(told.told(sse.event(json.dumps(event).encode())) for event in events)
+    assert told.is_whole == ended
+    came += b"" if told.is_over or not ended else told.ended()
+    chunks = [sse.data(event) for event in sse.Splitter().events(came)]
+    assert not ended or chunks.pop() == sse.DONE
+    return [json.loads(chunk) for chunk in chunks]
+
+
+def test_nothing_is_told_before_the_first_word() -> None:
+    before = [BEGIN, {"ofNextYear": {}}, start(0), delta(0, text=""), delta(0, ofNextYear={"a": 1})]
+    assert streamed(*before, ended=False) == []
+
+
+def test_the_end_waits_for_the_metadata_and_comes_without_it_all_the_same() -> None:
+    fields = {"additionalModelResponseFields": {"stop_sequence": "X"}}
+    usage = {"inputTokens": 1, "outputTokens": 2, "totalTokens": 3}
+    metadata = {"metadata": {"usage": usage, "metrics": {"latencyMs": 9}, "p": "abc"}}
+    said = [BEGIN, delta(0, text="Hi"), stop("stop_sequence", p="abcd", **fields)]
+    _, end = streamed(*said, metadata)
+    assert end["bedrock"] == {"stopReason": "stop_sequence", "metrics": {"latencyMs": 9}, **fields}
+    _, end = streamed(*said)
+    assert (end["bedrock"], end["choices"][0]["finish_reason"]) == (
+        {"stopReason": "stop_sequence", **fields},
+        "stop",
+    )
+
+
+def test_metadata_before_the_end_does_not_end_it() -> None:
+    told = streamed({"metadata": {"metrics": {"latencyMs": 9}}}, delta(0, text="Hi"), stop())
+    assert [chunk["choices"][0]["finish_reason"] for chunk in told] == [None, "stop"]
+
+
+def test_a_call_of_nothing_is_told_whole_though_its_block_does_not_stop() -> None:
+    called = start(1, toolUse={"toolUseId": "t", "name": "get_time"})
+    _, begun, argued, _ = streamed(BEGIN, delta(0, text="So"), called, stop("tool_use"))
+    assert begun["choices"][0]["delta"]["tool_calls"][0]["function"] == {"name": "get_time", "arguments": ""}
+    assert argued["choices"][0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": "{}"}}]
+    again = streamed(called, {"contentBlockStop": {"contentBlockIndex": 1}}, stop("tool_use"))
+    assert len(again) == 3
+
+
+@pytest.mark.parametrize(
+    ("events", "block"),
+    [
+        (
+            [
+                delta(0, reasoningContent={"redactedContent": "YQ=="}),
+                delta(0, reasoningContent={"redactedContent": "Yg=="}),
+            ],
+            {"reasoningContent": {"redactedContent": "YWI="}},
+        ),
+        (
+            [delta(0, reasoningContent={"signature": "c2ln"})],
+            {"reasoningContent": {"reasoningText": {"text": "", "signature": "c2ln"}}},
+        ),
+        (
+            [delta(0, citation={"title": "t"}), delta(0, citation={"title": "u"})],
+            {"citationsContent": {"content": [{"text": ""}], "citations": [{"title": "t"}, {"title": "u"}]}},
+        ),
+        (
+            [
+                start(0, toolUse={"toolUseId": "s", "name": "g", "type": "server_tool_use"}),
+                delta(0, toolUse={"input": '{"q": '}),
+                delta(0, toolUse={"input": "1.50}"}),
+            ],
+            {"toolUse": {"toolUseId": "s", "name": "g", "type": "server_tool_use", "input": {"q": 1.5}}},
+        ),
+        (
+            [
+                start(0, toolResult={"toolUseId": "s", "status": "success"}),
+                delta(0, toolResult=[{"text": "a"}]),
+                delta(0, toolResult=[{"json": {"b": 1}}]),
+            ],
+            {"toolResult": {"toolUseId": "s", "status": "success", "content": [{"text": "a"}, {"json": {"b": 1}}]}},
+        ),
+        (
+            [
+                start(0, image={"format": "png"}),
+                delta(0, image={"source": {"bytes": "YQ=="}}),
+                delta(0, image={"source": {"bytes": "Yg=="}}),
+            ],
+            {"image": {"format": "png", "source": {"bytes": "YWI="}}},
+        ),
+        (
+            [start(0, image={"format": "png"}), delta(0, image={"source": {"s3Location": {"uri": "s3://b/c"}}})],
+            {"image": {"format": "png", "source": {"s3Location": {"uri": "s3://b/c"}}}},
+        ),
+    ],
+)
+def test_a_block_that_openai_has_no_words_for_is_put_together(events: list[Any], block: Any) -> None:
+    *_, end = streamed(BEGIN, *events, delta(1, text="Hi"), start(2), stop())
+    message = {"role": "assistant", "content": "Hi", **end["choices"][0]["delta"]}
+    assert message["bedrock"]["content"] == [block, {"text": "Hi"}]
+    assert all("tool_calls" not in chunk["choices"][0]["delta"] for chunk in [end])
+
+
+def test_reasoning_that_nothing_is_signed_of_is_told_in_words_only() -> None:
+    first, _, end = streamed(delta(0, reasoningContent={"text": "Hm."}), delta(1, text="Yes"), stop())
+    assert first["choices"][0]["delta"]["reasoning_content"] == "Hm."
+    assert end["choices"][0]["delta"] == {}
