@@ -9,6 +9,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.credentials import Credentials
+from botocore.exceptions import CredentialRetrievalError
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderAuth
@@ -181,6 +182,12 @@ def test_without_credentials_or_a_region_it_is_the_gateway_s_own_trouble(monkeyp
         def get_credentials(self) -> None:
             return None
 
+    class Expired:
+        def get_credentials(self) -> None:
+            raise CredentialRetrievalError(provider="sso", error_msg="expired")
+
+    with pytest.raises(ProviderAuth):
+        BedrockWire(Expired()).signed(provider(), asked)
     with pytest.raises(ProviderAuth):
         BedrockWire(Nobody()).signed(provider(), asked)
     with pytest.raises(ProviderAuth):

@@ -78,7 +78,8 @@ def test_a_schema_and_an_effort_stand_side_by_side() -> None:
 
 
 def test_none_leaves_the_tools_out_and_is_refused_where_some_were_called() -> None:
-    assert sent(tools=[TIME], tool_choice="none") == sent()
+    assert sent(tools=[TIME], tool_choice="none") == sent() == sent(tool_choice="auto")
+    assert refusal(tool_choice="required").param == "tool_choice"
     assert refusal(messages=CALLED, tools=[TIME], tool_choice="none").param == "tool_choice"
 
 
@@ -88,6 +89,8 @@ def test_calls_need_their_tools() -> None:
     own = {"toolConfig": {"tools": [{"systemTool": {"name": "nova_grounding"}}]}}
     assert sent(messages=CALLED, bedrock=own)["toolConfig"] == own["toolConfig"]
     assert len(sent(tools=[TIME], bedrock=own)["toolConfig"]["tools"]) == 2
+    assert sent(bedrock=own, tool_choice="required")["toolConfig"] == {**own["toolConfig"], "toolChoice": {"any": {}}}
+    assert refusal(bedrock=own, tool_choice="none").param == "tool_choice"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.eventstream import EventStreamBuffer, ParserError
+from botocore.exceptions import BotoCoreError
 from botocore.session import get_session
 
 from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout
@@ -35,14 +36,22 @@ class BedrockWire:
 
     def signed(self, provider: Provider, asked: Asked) -> Asked:
         """The request with a signature for its region. Raises: ProviderAuth, without credentials or a region."""
-        credentials = self._session.get_credentials()
         named = _REGION.search(provider.base_url)
         region = named[1] if named else os.environ.get("AWS_REGION")
+        credentials = self._credentials()
         if credentials is None or region is None:
             raise ProviderAuth("There are no AWS credentials, or no region, to ask Bedrock with")
         request = AWSRequest(asked.method, provider.base_url.rstrip("/") + asked.path, dict(asked.headers), asked.body)
-        SigV4Auth(credentials.get_frozen_credentials(), SERVICE, region).add_auth(request)
+        SigV4Auth(credentials, SERVICE, region).add_auth(request)
         return replace(asked, headers=dict(request.headers.items()))
+
+    def _credentials(self) -> Any:
+        """As they are now, or None. Raises: ProviderAuth, where they cannot be renewed."""
+        try:
+            found = self._session.get_credentials()
+            return found and found.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise ProviderAuth("The AWS credentials to ask Bedrock with cannot be renewed") from error
 
     def events(self, pieces: Generator[list[bytes]]) -> Generator[list[bytes]]:
         """Each frame as one server-sent event, `{"<its type>": <what it holds>}`; one that tells a failure is `error`.

@@ -87,11 +87,16 @@ def _offer(chat: Chat, asked: dict[str, Any]) -> None:
     https://github.com/boto/boto3/issues/4687
     """
     tools = [block for i, tool in enumerate(chat.tools) for block in _tool(chat, f"tools[{i}]", tool)]
-    if chat.choice == "none" and _has_calls(chat):
-        raise chat.refusal("tool_choice", "'none' cannot be said where messages hold calls or their results")
-    if not tools or chat.choice == "none":
+    has_own = "toolConfig" in chat.own
+    if chat.choice == "none":
+        if has_own or _has_calls(chat):
+            raise chat.refusal("tool_choice", "'none' cannot be said beside tools that must be named")
         return
-    config: dict[str, Any] = {"tools": tools}
+    if not tools and not has_own:
+        if chat.choice not in (None, "auto"):
+            raise chat.refusal("tool_choice", "there are no tools")
+        return
+    config: dict[str, Any] = {"tools": tools} if tools else {}
     asked["toolConfig"] = config
     if chat.read("parallel_tool_calls", bool) is False:
         put(asked, f"{FIELDS}.tool_choice", _one_at_a_time(chat))

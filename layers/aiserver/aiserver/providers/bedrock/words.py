@@ -53,7 +53,7 @@ WORDS = Words(
         "tools[].cache_control": Translated("a `cachePoint` after it, with its `ttl`"),
         "tool_choice": Translated(
             "`toolConfig.toolChoice`: `auto`, `any`, `tool`; `none`: the tools are not sent, and it is refused where "
-            "messages hold calls or their results"
+            "they must be, since messages hold calls or their results"
         ),
         "parallel_tool_calls": Translated(
             "`false`: of Claude `additionalModelRequestFields.tool_choice`, with all of `tool_choice`; others refused"
@@ -119,8 +119,8 @@ FAILURES = {
 }
 
 # https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html#API_runtime_Converse_Errors
-# Two are told by a status that means something else to OpenAI's clients: a model that took too long may have been
-# at work (408, of which OpenAI's SDK would think that nothing was), and one that failed is no fault of the request's.
+# Two have a status that would be misread: a model that took too long has been at work (408: OpenAI's SDK would ask
+# again), and one that failed is no fault of the request's (424).
 STATUSES = {
     "ValidationException": 400,
     "AccessDeniedException": 403,
