@@ -86,7 +86,11 @@ class BedrockDialect:
         return [sse.event(json.dumps(event).encode()) for event in told]
 
     def framed(self, event: bytes) -> bytes:
-        ((name, said),) = json.loads(sse.data(event)).items()
+        """What is no event of Bedrock's stands in a frame that says it is one."""
+        try:
+            ((name, said),) = json.loads(sse.data(event)).items()
+        except (ValueError, AttributeError):
+            name, said = "contentBlockDelta", sse.data(event)
         kind = ("exception", ":exception-type") if sse.names_error(event) else ("event", ":event-type")
         return frame({":message-type": kind[0], kind[1]: name, ":content-type": "application/json"}, said)
 
