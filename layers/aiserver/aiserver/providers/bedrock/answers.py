@@ -165,7 +165,7 @@ def error(said: UpstreamAnswer) -> UpstreamAnswer:
             type = name if name in FAILURES else name[:1].upper() + name[1:]
             status = STATUSES.get(type, 500)
         told = _error.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return UpstreamAnswer(said.status, headers, said.body)
     message = told.message or told.shouted or told.original
     if status == 400 and message.startswith(NO_SUCH_MODEL):
