@@ -129,7 +129,7 @@ def _request(model: str, body: dict[str, Any], *, streams: bool) -> Request:
     return Request(
         model=model,
         system=tuple(block["text"] for block in body.get("system", ())),
-        turns=spoken.turns([(m["role"] == "assistant", [_said(b) for b in m["content"]]) for m in body["messages"]]),
+        turns=spoken.turns([(m["role"] == "assistant", _spoken(m["content"])) for m in body["messages"]]),
         tools=tuple(_tool(tool["toolSpec"]) for tool in config.get("tools", ())),
         choice=_choice(config.get("toolChoice"), claude),
         one_call_at_a_time=claude.get("disable_parallel_tool_use", False),
@@ -151,6 +151,11 @@ def _choice(said: dict[str, Any] | None, claude: dict[str, Any]) -> str | None:
 
 def _tool(spec: dict[str, Any]) -> ToolOffered:
     return ToolOffered(spec["name"], spec.get("description"), spec["inputSchema"]["json"])
+
+
+def _spoken(content: list[dict[str, Any]]) -> list[spoken.Said]:
+    """All but what is signed: OpenAI has no words for it."""
+    return [_said(block) for block in content if "reasoningContent" not in block]
 
 
 def _said(block: dict[str, Any]) -> spoken.Said:
