@@ -13,7 +13,7 @@ from tests.vendors.bedrock import ASKED
 from tests.vendors.conversations import CALLS, user
 from tests.vendors.shaped import problems
 
-BORN = Born(1_700_000_000, lambda: "call_born", "chatcmpl-born", "model-born")
+BORN = Born(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
 SONNET_5, SONNET_4_6 = "us.anthropic.claude-sonnet-5", "anthropic.claude-sonnet-4-6"
 HAIKU_4_5 = "global.anthropic.claude-haiku-4-5-20251001-v1:0"
 OPUS_4 = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-opus-4-20250514-v1:0"

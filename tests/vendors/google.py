@@ -41,6 +41,7 @@ class GoogleDialect:
     vendor = Google()
     model = "gemini-3.8-flash"
     has_urls = True
+    counts_reasoning = True
     stream_type = "text/event-stream"
     headers: Mapping[str, str] = MappingProxyType({})  # an answer's id stands within it
 

@@ -1,6 +1,7 @@
 """What Bedrock answers beyond OpenAI's words is told beside them, and can be sent back."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,3 +71,15 @@ def test_a_block_that_openai_has_no_words_for_comes_back_and_goes_out_again(bloc
     assert (message["content"], message.get("tool_calls")) == ("Yes", None)
     assert message["bedrock"]["content"] == [{"text": "Yes"}, block]
     assert sent(messages=[user(), message])["messages"][1]["content"] == [{"text": "Yes"}, block]
+
+
+def test_of_several_calls_the_first_is_told_to_who_wants_one() -> None:
+    first, second = ({"toolUse": {"toolUseId": id, "name": "f", "input": {}}} for id in "ab")
+    signed = {"reasoningContent": {"reasoningText": {"text": "", "signature": "c2ln"}}}
+    said = json.loads(BedrockDialect().message(Answer("Hi"))) | said_by(signed, first, second, {"text": "So"})
+    for one_call in (False, True):
+        told = Bedrock().answer(json.dumps(said).encode(), replace(BORN, one_call=one_call))
+        message = json.loads(told.body)["choices"][0]["message"]
+        calls = [first] if one_call else [first, second]
+        assert [call["id"] for call in message["tool_calls"]] == [call["toolUse"]["toolUseId"] for call in calls]
+        assert message["bedrock"]["content"] == [signed, *calls, {"text": "So"}]

@@ -16,9 +16,11 @@ def content(*parts: Any, **more: Any) -> Any:
 def test_images_come_as_data_or_from_s3() -> None:
     where = {"s3Location": {"uri": "s3://bucket/a.JPG"}}
     assert content(image("s3://bucket/a.JPG")) == [{"image": {"format": "jpeg", "source": where}}]
+    part = {**image("s3://bucket/a.png"), "bedrock": {"source": {"s3Location": {"bucketOwner": "1" * 12}}}}
     owned = {"s3Location": {"uri": "s3://bucket/a.png", "bucketOwner": "1" * 12}}
-    part = {**image("s3://bucket/a.png"), "bedrock": {"source": owned}}
     assert content(part) == [{"image": {"format": "png", "source": owned}}]
+    part["bedrock"] = {"format": "gif"}
+    assert refusal(messages=[user([part])]).param == "messages[0].content[0].bedrock.format"
     for url in ("https://example.com/a.png", "data:image/bmp;base64,Qk0=", "s3://bucket/a", "data:image/png,x"):
         assert refusal(messages=[user([image(url)])]).param == "messages[0].content[0].image_url.url"
 

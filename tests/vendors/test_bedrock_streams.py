@@ -1,19 +1,21 @@
 """Streams of Bedrock's: when they begin and end, and blocks that come in pieces."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from aiserver.providers.bedrock import Bedrock
 from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.vendor import Born
 from aiserver.wire import sse
 from tests.vendors.bedrock_said import BEGIN, BORN, delta, start, stop
 
 
-def streamed(*events: dict[str, Any], ended: bool = True) -> list[dict[str, Any]]:
+def streamed(*events: dict[str, Any], ended: bool = True, born: Born = BORN) -> list[dict[str, Any]]:
     """The chunks that a caller gets."""
-    told = Bedrock().events(Chat(b'{"messages":[]}', Bedrock.words), BORN)
+    told = Bedrock().events(Chat(b'{"messages":[]}', Bedrock.words), born)
     came = b"".join(told.told(sse.event(json.dumps(event).encode())) for event in events)
     assert told.is_whole == ended
     came += b"" if told.is_over or not ended else told.ended()
@@ -114,3 +116,14 @@ def test_reasoning_that_nothing_is_signed_of_is_told_in_words_only() -> None:
     first, _, end = streamed(delta(0, reasoningContent={"text": "Hm."}), delta(1, text="Yes"), stop())
     assert first["choices"][0]["delta"]["reasoning_content"] == "Hm."
     assert end["choices"][0]["delta"] == {}
+
+
+@pytest.mark.parametrize("one_call", [False, True])
+def test_of_several_calls_the_first_is_told_to_who_wants_one(one_call: bool) -> None:
+    called = [start(i, toolUse={"toolUseId": id, "name": "f"}) for i, id in ((1, "a"), (2, "b"))]
+    argued = [delta(i, toolUse={"input": '{"x": 1}'}) for i in (1, 2)]
+    signed = delta(0, reasoningContent={"signature": "c2ln"})
+    told = streamed(signed, *called, *argued, stop("tool_use"), born=replace(BORN, one_call=one_call))
+    calls = [call for chunk in told for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert {call["index"] for call in calls} == ({0} if one_call else {0, 1})
+    assert len(told[-1]["choices"][0]["delta"]["bedrock"]["content"]) == (2 if one_call else 3)

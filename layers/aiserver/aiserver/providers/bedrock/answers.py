@@ -59,10 +59,14 @@ class _Block(msgspec.Struct, rename="camel"):
         return self.reasoning_content.reasoning_text if self.reasoning_content else None
 
     @property
+    def is_call(self) -> bool:
+        return self.tool_use is not None and self.tool_use.type is None
+
+    @property
     def is_plain(self) -> bool:
         """Whether OpenAI's words say all of it."""
         if self.tool_use:
-            return self.tool_use.type is None
+            return self.is_call
         return self.text is not None or (self.thought is not None and self.thought.signature is None)
 
 
@@ -103,22 +107,32 @@ def answer(body: bytes, born: Born) -> Told:
     """An answer as a completion. Raises: Failed, where the model failed; msgspec.DecodeError, where it is none."""
     said = _answer.decode(body)
     fail_by(said.stop_reason)
-    content = said.output.message.content
+    content, blocks = _kept(said.output.message.content, born)
     choice = Choice(finish=STOPS.get(said.stop_reason, "stop"))
-    blocks = [_block.decode(raw) for raw in content]
     for one in blocks:
         if one.text is not None:
             choice.content.append(one.text)
         elif one.thought:
             choice.reasoning.append(one.thought.text)
-        elif one.tool_use and one.is_plain:
-            used = one.tool_use
+        elif one.is_call and (used := one.tool_use):
             choice.calls.append(call(used.tool_use_id or born.call_id(), used.name, bytes(used.input).decode() or "{}"))
     if not all(one.is_plain for one in blocks):
         choice.own = {"bedrock": {"content": content}}
     counted = usage(said.usage) if said.usage else None
     told = completion(born.id, born.model, born.created_s, [choice], counted, own(members(body), said.stop_reason))
     return Told(told, counted.text if counted else None)
+
+
+def _kept(content: list[Raw], born: Born) -> tuple[list[Raw], list[_Block]]:
+    """The content, less the calls beyond the first where the caller wants one."""
+    kept, blocks, calls = list[Raw](), list[_Block](), 0
+    for raw in content:
+        block = _block.decode(raw)
+        calls += block.is_call
+        if not (block.is_call and calls > 1 and born.one_call):
+            kept.append(raw)
+            blocks.append(block)
+    return kept, blocks
 
 
 def fail_by(stop_reason: str) -> None:

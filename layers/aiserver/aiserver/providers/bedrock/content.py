@@ -87,7 +87,7 @@ def blocks(chat: Chat, path: str, message: Message) -> list[Any]:
         return content
     said = _said(chat, path, message)
     calls = (message.tool_calls or ()) if isinstance(message, Assistant) else ()
-    return [*said, *(_call(call) for call in calls)]
+    return [*said, *(_call(chat, f"{path}.tool_calls[{i}]", call) for i, call in enumerate(calls))]
 
 
 def cache_point(chat: Chat, path: str, cache_control: Raw) -> list[dict[str, Any]]:
@@ -115,7 +115,8 @@ def _result(chat: Chat, path: str, message: Tool, own: dict[str, Any]) -> list[A
     said = list(_said(chat, path, message))
     content = [block for block in said if "cachePoint" not in block]
     points = [block for block in said if "cachePoint" in block]
-    return [{"toolResult": {"toolUseId": _id(message.tool_call_id), "content": content} | own}, *points]
+    made: dict[str, Any] = {"toolUseId": _id(message.tool_call_id), "content": content}
+    return [{"toolResult": chat.merged(made, own, path)}, *points]
 
 
 def _block(chat: Chat, path: str, part: Part) -> dict[str, Any]:
@@ -126,12 +127,12 @@ def _block(chat: Chat, path: str, part: Part) -> dict[str, Any]:
         case Refusal():
             return own or {"text": part.refusal}
         case Image():
-            return {"image": _image(chat, f"{path}.image_url.url", part.image_url.url) | own}
+            return {"image": chat.merged(_image(chat, f"{path}.image_url.url", part.image_url.url), own, path)}
         case File():
-            return {"document": _document(chat, path, part) | own}
+            return {"document": chat.merged(_document(chat, path, part), own, path)}
         case Audio():
             format = chat.one_of(f"{path}.input_audio.format", part.input_audio.format, SOUNDS)
-            return {"audio": {"format": format, "source": {"bytes": part.input_audio.data}} | own}
+            return {"audio": chat.merged({"format": format, "source": {"bytes": part.input_audio.data}}, own, path)}
 
 
 def _image(chat: Chat, path: str, url: str) -> dict[str, Any]:
@@ -166,9 +167,9 @@ def _name(filename: str, path: str) -> str:
     return name or "document " + "-".join(re.findall(r"\d+", path))
 
 
-def _call(call: Call) -> dict[str, Any]:
+def _call(chat: Chat, path: str, call: Call) -> dict[str, Any]:
     made = {"toolUseId": _id(call.id), "name": call.function.name, "input": arguments(call)}
-    return {"toolUse": made | call.of("bedrock")}
+    return {"toolUse": chat.merged(made, call.of("bedrock"), path)}
 
 
 def _id(id: str) -> str:

@@ -83,6 +83,9 @@ class BedrockEvents:
         block.begin(said.start)
         if block.tool is None:
             return b""
+        if self._calls and self._born.one_call:
+            block.is_dropped = True
+            return b""
         block.call, self._calls = self._calls, self._calls + 1
         function = {"name": block.tool.name, "arguments": ""}
         called = {"id": block.tool.tool_use_id or self._born.call_id(), "type": "function", "function": function}
@@ -125,7 +128,7 @@ class BedrockEvents:
         return self.ended() if self.is_over else b""
 
     def _told_end(self) -> bytes:
-        blocks = [self._blocks[index] for index in sorted(self._blocks)]
+        blocks = [self._blocks[index] for index in sorted(self._blocks) if not self._blocks[index].is_dropped]
         content = (
             [] if all(block.is_plain for block in blocks) else [block.told for block in blocks if not block.is_empty]
         )

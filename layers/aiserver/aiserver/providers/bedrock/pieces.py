@@ -40,12 +40,16 @@ _list = msgspec.json.Decoder(list[Raw])
 
 
 class Open:
-    """A block till now. `tool` is what the caller is to call by it, `call` the place of that among all calls."""
+    """A block till now. `tool` is what the caller is to call by it, `call` the place of that among all calls.
+
+    One is dropped that calls beyond the first where the caller wants one call.
+    """
 
     def __init__(self) -> None:
         self.tool: ToolUse | None = None
         self.call: int | None = None
         self.is_closed = False
+        self.is_dropped = False
         self._kind = "text"
         self._start: Members = {}
         self._said: dict[str, list[str]] = {}

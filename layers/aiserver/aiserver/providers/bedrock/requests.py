@@ -98,7 +98,7 @@ def _offer(chat: Chat, asked: dict[str, Any]) -> None:
         return
     config: dict[str, Any] = {"tools": tools} if tools else {}
     asked["toolConfig"] = config
-    if chat.read("parallel_tool_calls", bool) is False:
+    if chat.one_call and is_claude(chat.model):
         put(asked, f"{FIELDS}.tool_choice", _one_at_a_time(chat))
     elif isinstance(chat.choice, Chosen):
         config["toolChoice"] = {"tool": {"name": chat.choice.function.name}}
@@ -111,8 +111,6 @@ def _one_at_a_time(chat: Chat) -> dict[str, Any]:
 
     https://github.com/BerriAI/litellm/pull/34347 https://github.com/BerriAI/litellm/issues/36536
     """
-    if not is_claude(chat.model):
-        raise chat.refusal("parallel_tool_calls", "only Claude's models call one tool at a time when told so")
     match chat.choice:
         case Chosen():
             choice = {"type": "tool", "name": chat.choice.function.name}
@@ -127,10 +125,10 @@ def _tool(chat: Chat, path: str, tool: ToolDefinition) -> list[dict[str, Any]]:
     told: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
         told["description"] = tool.function.description
-    told["inputSchema"] = {"json": tool.function.parameters or NO_PARAMETERS}
+    told["inputSchema"] = {"json": tool.function.schema or NO_PARAMETERS}
     if tool.function.strict:
         told["strict"] = True
-    return [{"toolSpec": told | tool.of("bedrock")}, *cache_point(chat, path, tool.cache_control)]
+    return [{"toolSpec": chat.merged(told, tool.of("bedrock"), path)}, *cache_point(chat, path, tool.cache_control)]
 
 
 def _format(chat: Chat, asked: dict[str, Any]) -> None:

@@ -56,7 +56,8 @@ WORDS = Words(
             "they must be, since messages hold calls or their results"
         ),
         "parallel_tool_calls": Translated(
-            "`false`: of Claude `additionalModelRequestFields.tool_choice`, with all of `tool_choice`; others refused"
+            "`false`: of Claude `additionalModelRequestFields.tool_choice`, with all of `tool_choice`; others are not "
+            "told, and the first of several calls in an answer is"
         ),
         "functions": Refused("use tools"),
         "function_call": Refused("use tool_choice"),
