@@ -108,9 +108,6 @@ class Day:
         """When that one was called then."""
         return [at for at, called in self.calls if called == name and begin_s <= at < end_s]
 
-    def check(self, _operation: str, _body: bytes, _model: str) -> None:
-        pass
-
     def call(self, provider: Provider, _operation: str, _body: bytes, *, deadline_s: float, **_: Any) -> UpstreamAnswer:
         """router.ProviderProtocol."""
         now, asking, rules = self.clock.now, self._pass.asking, self.rules[provider.name]

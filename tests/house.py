@@ -90,7 +90,7 @@ class FakeProtocol:
     wordless: tuple[str, ...] = ()
     looks: int = 0
 
-    def check(self, operation: str, body: bytes, model: str) -> None:
+    def check(self, type: str, body: bytes, model: str) -> None:
         self.looks += 1
         if model in self.wordless:
             raise InvalidRequest(f"{model} cannot be told 'seed'", param="seed")
@@ -148,10 +148,13 @@ class UseCases:
         circuits: Any,
         secrets: Any = None,
         per_key: int = PER_KEY,
+        check: Any = None,
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
         breaker = Breaker(circuits, clock)
-        self.router = Router(lambda: providers, {"openai": protocol}, secrets, clock, slots, breaker)
+        self.router = Router(
+            lambda: providers, {"openai": protocol}, secrets, clock, slots, breaker, check or (lambda *_: None)
+        )
         self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
         self.answer = Answer(jobs, self.router, clock, **common)
         self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
@@ -212,6 +215,7 @@ class House(UseCases):
             circuits=self.circuits,
             secrets=secrets(self.clock),
             per_key=per_key,
+            check=self.protocol.check,
         )
 
     def accept(self, **options: Any) -> Job:

@@ -1,9 +1,7 @@
-"""The product, started as users start it, with a scripted upstream and vendors that are real HTTP servers."""
+"""The product, started as users start it, with a scripted upstream that is a real HTTP server."""
 
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -11,11 +9,7 @@ import pytest
 from local.cloud import Cloud
 from local.receiver import Receiver, receiver
 from local.scripted import ScriptedProvider
-from local.upstream import Upstream, scripted_upstream
-from tests.vendors.dialects import DIALECTS
-from tests.vendors.server import VendorServer, serving
-
-VENDOR_KEY = "vk-of-the-gateway"
+from local.upstream import scripted_upstream
 
 
 @dataclass
@@ -24,7 +18,6 @@ class Product:
 
     cloud: Cloud
     upstream: ScriptedProvider
-    vendors: dict[str, VendorServer]
     http: httpx.Client
 
     @property
@@ -44,39 +37,15 @@ class Product:
 
 @pytest.fixture(scope="session")
 def started() -> Iterator[Product]:
-    with ExitStack() as running:
-        upstream = running.enter_context(ScriptedProvider())
-        vendors = {dialect.type: running.enter_context(serving(dialect, VENDOR_KEY)) for dialect in DIALECTS}
-        cloud = running.enter_context(Cloud(before_vendors(scripted_upstream(upstream), vendors.values())))
+    with ScriptedProvider() as upstream, Cloud(scripted_upstream(upstream)) as cloud:
         headers = {"authorization": f"Bearer {cloud.seeded.api_key}"}
         with httpx.Client(base_url=cloud.base_url, headers=headers, timeout=60, trust_env=False) as http:
-            yield Product(cloud, upstream, vendors, http)
-
-
-def before_vendors(upstream: Upstream, vendors: Iterable[VendorServer]) -> Upstream:
-    """The same with a provider for each vendor, which has its models as `<type>/<model>`; all of them have `any`."""
-    more = [
-        {
-            "name": vendor.dialect.type,
-            "type": vendor.dialect.type,
-            "base_url": vendor.origin,
-            "api_key_var": "VENDOR_KEY",
-            "models": {f"{vendor.dialect.type}/model": vendor.dialect.model, "any": vendor.dialect.model},
-            "priority": -number,
-        }
-        for number, vendor in enumerate(vendors)
-    ]
-    providers = json.loads(upstream.providers)["providers"] + more
-    environment = {**upstream.environment, "VENDOR_KEY": VENDOR_KEY}
-    return replace(upstream, providers=json.dumps({"providers": providers}), environment=environment)
+            yield Product(cloud, upstream, http)
 
 
 @pytest.fixture
 def product(started: Product) -> Product:
     started.upstream.requests.clear()
-    for vendor in started.vendors.values():
-        vendor.requests.clear()
-        vendor.heard.clear()
     return started
 
 

@@ -235,7 +235,7 @@ class Translated:
 
     @property
     def list_path(self) -> str:
-        return self._path + self.dialect.vendor.models(None).path if self.row.lists_models else ""
+        return self._path + self.dialect.vendor.listing.asked(None).path if self.row.lists_models else ""
 
     @property
     def listing(self) -> bytes | None:

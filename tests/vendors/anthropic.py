@@ -11,7 +11,7 @@ from typing import Any
 import anthropic.types as sdk
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
 
-from aiserver.providers.anthropic import Anthropic
+from aiserver.providers.anthropic import ANTHROPIC
 from aiserver.providers.exchange import Asked
 from tests.providers.standin import Said
 from tests.vendors import spoken
@@ -42,7 +42,7 @@ class AnthropicDialect:
     """dialect.Dialect"""
 
     type = "anthropic"
-    vendor = Anthropic()
+    vendor = ANTHROPIC
     model = "claude-sonnet-5"
     has_urls = True
     counts_reasoning = True

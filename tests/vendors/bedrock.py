@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 import botocore.session
 
-from aiserver.providers.bedrock import Bedrock
+from aiserver.providers.bedrock import BEDROCK
 from aiserver.providers.exchange import Asked
 from aiserver.wire import sse
 from tests.providers.standin import Said
@@ -39,7 +39,7 @@ class BedrockDialect:
     """dialect.Dialect"""
 
     type = "bedrock"
-    vendor = Bedrock()
+    vendor = BEDROCK
     model = "us.anthropic.claude-sonnet-4-6"
     has_urls = False
     counts_reasoning = False

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.bedrock import Bedrock
+from aiserver.providers.bedrock import BEDROCK
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.vendor import Born
 from tests.vendors.bedrock import ASKED
@@ -28,7 +28,7 @@ BEGIN = {"messageStart": {"role": "assistant"}}
 def sent(model: str = SONNET_5, **more: Any) -> Any:
     """The body of the request, which the service would take."""
     body = {"model": model, "messages": [user()], **more}
-    made = json.loads(Bedrock().request(Chat(json.dumps(body).encode(), Bedrock.words)).body or b"")
+    made = json.loads(BEDROCK.request(Chat(json.dumps(body).encode(), BEDROCK.words)).body or b"")
     assert problems({"modelId": model, **made}, ASKED) == []
     return made
 

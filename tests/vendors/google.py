@@ -11,7 +11,7 @@ from typing import Any
 import google.genai.types as sdk
 
 from aiserver.providers.exchange import Asked
-from aiserver.providers.google import Google
+from aiserver.providers.google import GOOGLE
 from tests.providers.standin import Said
 from tests.vendors import spoken
 from tests.vendors.google_body import taken
@@ -38,7 +38,7 @@ class GoogleDialect:
     """dialect.Dialect"""
 
     type = "google"
-    vendor = Google()
+    vendor = GOOGLE
     model = "gemini-3.8-flash"
     has_urls = True
     counts_reasoning = True

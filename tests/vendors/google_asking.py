@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.google import Google
+from aiserver.providers.google import GOOGLE
 from aiserver.providers.translation.chat import Chat
 from tests.vendors.conversations import user
 from tests.vendors.google_body import taken
@@ -17,13 +17,13 @@ OLDER = "gemini-2.5-flash"
 
 def sent(*messages: dict[str, Any], model: str = MODEL, **more: Any) -> dict[str, Any]:
     """The body, of which the SDK's types say that Gemini takes it."""
-    asked = Google().request(chat(*messages, model=model, **more))
+    asked = GOOGLE.request(chat(*messages, model=model, **more))
     return taken(asked)[2] if model == MODEL else json.loads(asked.body or b"")
 
 
 def chat(*messages: dict[str, Any], model: str = MODEL, **more: Any) -> Chat:
     body = {"model": model, "messages": list(messages) or [user()], **more}
-    return Chat(json.dumps(body).encode(), Google.words)
+    return Chat(json.dumps(body).encode(), GOOGLE.words)
 
 
 def refused(*messages: dict[str, Any], **more: Any) -> str:

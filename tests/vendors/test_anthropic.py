@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from aiserver.errors import InvalidRequest, UpstreamAnswer
-from aiserver.providers.anthropic import Anthropic
+from aiserver.providers.anthropic import ANTHROPIC
 from aiserver.providers.exchange import Asked
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.vendor import Born, Failed
 from aiserver.wire import sse
 from tests.vendors.conversations import PDF, TIME, WEATHER, text, user
 
-VENDOR = Anthropic()
+VENDOR = ANTHROPIC
 BORN = Born(1_700_000_000, lambda: "call_born")
 CACHE = {"type": "ephemeral", "ttl": "1h"}
 
@@ -58,7 +58,7 @@ def streamed(*events: dict[str, Any], chat: Chat | None = None) -> list[Any]:
 # --- what is asked ---
 
 
-@pytest.mark.parametrize("effort", ["low", "medium", "high", "xhigh"])
+@pytest.mark.parametrize("effort", ["low", "medium", "high", "xhigh", "max"])
 @pytest.mark.parametrize("model", ["claude-sonnet-5", "claude-opus-4-6", "claude-sonnet-4-6", "claude-mythos-5-2"])
 def test_a_model_that_decides_by_itself_is_told_an_effort(model: str, effort: str) -> None:
     body = sent(model, reasoning_effort=effort)
@@ -262,6 +262,12 @@ def test_another_document_is_refused_by_its_place(url: str) -> None:
     assert told.param == "messages[0].content[1].file.file_data"
 
 
+def test_a_refusal_names_the_part_as_the_caller_counts_it() -> None:
+    odd = {"type": "image_url", "image_url": {"url": "ftp://x"}}
+    assert refusal(messages=[user([odd], name="alice")]).param == "messages[0].content[0].image_url.url"
+    assert refusal(messages=[user([text("x"), odd], name="alice")]).param == "messages[0].content[1].image_url.url"
+
+
 @pytest.mark.parametrize("url", ["http://example.com/a.png", "data:image/png,abc", "s3://b/k", ""])
 def test_an_image_must_be_data_or_at_an_https_address(url: str) -> None:
     told = refusal(messages=[user([{"type": "image_url", "image_url": {"url": url}}])])
@@ -439,9 +445,9 @@ def test_pings_and_events_of_another_year_are_passed_over() -> None:
 
 
 def test_a_list_of_models_is_read_page_by_page_without_those_that_are_gone() -> None:
-    assert VENDOR.models(None).path == "/v1/models?limit=1000"
-    assert VENDOR.models("b").path == "/v1/models?limit=1000&after_id=b"
+    assert VENDOR.listing.asked(None).path == "/v1/models?limit=1000"
+    assert VENDOR.listing.asked("b").path == "/v1/models?limit=1000&after_id=b"
     models = [{"id": "a", "lifecycle": "active"}, {"id": "b", "lifecycle": "retired"}, {"id": "c"}]
     page = {"data": models, "has_more": True, "last_id": "c"}
-    assert VENDOR.listed(json.dumps(page).encode()) == (["a", "c"], "c")
-    assert VENDOR.listed(json.dumps(page | {"has_more": False}).encode()) == (["a", "c"], None)
+    assert VENDOR.listing.read(json.dumps(page).encode()) == (["a", "c"], "c")
+    assert VENDOR.listing.read(json.dumps(page | {"has_more": False}).encode()) == (["a", "c"], None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.providers.bedrock import Bedrock
+from aiserver.providers.bedrock import BEDROCK
 from tests.vendors.bedrock import BedrockDialect
 from tests.vendors.bedrock_said import BORN, sent
 from tests.vendors.conversations import user
@@ -15,7 +15,7 @@ from tests.vendors.spoken import Answer
 
 def answered(**more: Any) -> Any:
     said = json.loads(BedrockDialect().message(Answer("Hi"))) | more
-    return json.loads(Bedrock().answer(json.dumps(said).encode(), BORN).body)
+    return json.loads(BEDROCK.answer(json.dumps(said).encode(), BORN).body)
 
 
 def said_by(*content: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_of_several_calls_the_first_is_told_to_who_wants_one() -> None:
     signed = {"reasoningContent": {"reasoningText": {"text": "", "signature": "c2ln"}}}
     said = json.loads(BedrockDialect().message(Answer("Hi"))) | said_by(signed, first, second, {"text": "So"})
     for one_call in (False, True):
-        told = Bedrock().answer(json.dumps(said).encode(), replace(BORN, one_call=one_call))
+        told = BEDROCK.answer(json.dumps(said).encode(), replace(BORN, one_call=one_call))
         message = json.loads(told.body)["choices"][0]["message"]
         calls = [first] if one_call else [first, second]
         assert [call["id"] for call in message["tool_calls"]] == [call["toolUse"]["toolUseId"] for call in calls]

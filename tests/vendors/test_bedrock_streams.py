@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.providers.bedrock import Bedrock
+from aiserver.providers.bedrock import BEDROCK
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.vendor import Born
 from aiserver.wire import sse
@@ -15,7 +15,7 @@ from tests.vendors.bedrock_said import BEGIN, BORN, delta, start, stop
 
 def streamed(*events: dict[str, Any], ended: bool = True, born: Born = BORN) -> list[dict[str, Any]]:
     """The chunks that a caller gets."""
-    told = Bedrock().events(Chat(b'{"messages":[]}', Bedrock.words), born)
+    told = BEDROCK.events(Chat(b'{"messages":[]}', BEDROCK.words), born)
     came = b"".join(told.told(sse.event(json.dumps(event).encode())) for event in events)
     assert told.is_whole == ended
     came += b"" if told.is_over or not ended else told.ended()

@@ -13,7 +13,7 @@ from botocore.exceptions import CredentialRetrievalError
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderAuth
-from aiserver.providers.bedrock import Bedrock
+from aiserver.providers.bedrock import BEDROCK
 from aiserver.providers.exchange import Asked, client
 from aiserver.providers.protocols import Protocols
 from aiserver.providers.provider import Provider
@@ -89,7 +89,7 @@ def test_a_request_is_the_one_that_boto3_makes(model: str, streams: bool, token:
             },
         ],
     }
-    made = Bedrock().request(Chat(json.dumps(body).encode(), Bedrock.words))
+    made = BEDROCK.request(Chat(json.dumps(body).encode(), BEDROCK.words))
     theirs, ours = _at_one_moment(made, model, streams, session(**token))
     assert theirs.url == f"https://bedrock-runtime.{REGION}.amazonaws.com{made.path}"
     assert json.loads(theirs.body) == json.loads(made.body or b"")
@@ -128,7 +128,7 @@ def _at_one_moment(made: Asked, model: str, streams: bool, keys: boto3.Session) 
 def test_what_was_signed_is_what_arrives(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", REGION)
     asked = json.dumps({"model": model, "messages": [{"role": "user", "content": "ü"}]}).encode()
-    path = Bedrock().request(Chat(asked, Bedrock.words)).path
+    path = BEDROCK.request(Chat(asked, BEDROCK.words)).path
     with client() as http, stand_in({path}, ("content-type", "application/json"), Said(401, b"{}")) as server:
         server.answers.append(Said(200, BedrockDialect().message(Answer("Hi"))))
         caller = Protocols(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]

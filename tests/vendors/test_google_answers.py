@@ -8,7 +8,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from aiserver.errors import UpstreamAnswer
-from aiserver.providers.google import Google
+from aiserver.providers.google import GOOGLE
 from aiserver.providers.translation.vendor import Born, Failed
 from tests.vendors.google_asking import assistant, sent, user
 
@@ -26,7 +26,7 @@ def answer(*candidates: dict[str, Any], **more: Any) -> dict[str, Any]:
     """An answer that the SDK's types take, in OpenAI's words."""
     said = json.dumps({"candidates": list(candidates), "responseId": "r", "modelVersion": "m", **more}).encode()
     sdk.GenerateContentResponse.model_validate_json(said)
-    told = Google().answer(said, BORN)
+    told = GOOGLE.answer(said, BORN)
     assert told.request_id == "r"
     completion = json.loads(told.body)
     ChatCompletion.model_validate(completion, strict=True)
@@ -36,9 +36,9 @@ def answer(*candidates: dict[str, Any], **more: Any) -> dict[str, Any]:
 def failed(*candidates: dict[str, Any], **more: Any) -> UpstreamAnswer:
     said = json.dumps({"candidates": list(candidates), "responseId": "r", **more}).encode()
     with pytest.raises(Failed) as failure:
-        Google().answer(said, BORN)
+        GOOGLE.answer(said, BORN)
     assert failure.value.has_begun
-    return Google().error(UpstreamAnswer(200, {}, failure.value.said))
+    return GOOGLE.error(UpstreamAnswer(200, {}, failure.value.said))
 
 
 def test_a_call_without_an_id_gets_one_that_stands_in_its_parts_too() -> None:
@@ -51,13 +51,13 @@ def test_a_call_without_an_id_gets_one_that_stands_in_its_parts_too() -> None:
 
 def test_the_arguments_of_a_call_keep_their_numbers() -> None:
     said = b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"x": 1.50}}}]}}]}'
-    call = json.loads(Google().answer(said, BORN).body)["choices"][0]["message"]["tool_calls"][0]
+    call = json.loads(GOOGLE.answer(said, BORN).body)["choices"][0]["message"]["tool_calls"][0]
     assert call["function"]["arguments"] == '{"x": 1.50}'
 
 
 def test_what_is_null_says_nothing() -> None:
     called = {"functionCall": {"name": "f", "args": None}, "thoughtSignature": None, "text": None, "thought": None}
-    message = json.loads(Google().answer(json.dumps({"candidates": [candidate(called)]}).encode(), BORN).body)
+    message = json.loads(GOOGLE.answer(json.dumps({"candidates": [candidate(called)]}).encode(), BORN).body)
     assert message["choices"][0]["message"]["tool_calls"] == [
         {"id": "call_born", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     ]
@@ -119,7 +119,7 @@ def test_calls_that_were_cut_off_are_no_finished_calls() -> None:
 
 def test_a_reason_that_is_new_is_told() -> None:
     said = json.dumps({"candidates": [candidate({"text": "I"}, reason="BORED")]}).encode()
-    completion = json.loads(Google().answer(said, BORN).body)
+    completion = json.loads(GOOGLE.answer(said, BORN).body)
     assert completion["choices"][0]["finish_reason"] == "stop"
     assert completion["google"] == {"candidates": [{"finishReason": "BORED"}]}
 

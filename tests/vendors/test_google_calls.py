@@ -8,7 +8,7 @@ import pytest
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers import exchange
-from aiserver.providers.google import Google
+from aiserver.providers.google import GOOGLE
 from aiserver.providers.provider import Provider
 from aiserver.providers.translation.translated import Translated
 from aiserver.providers.translation.vendor import Born
@@ -36,7 +36,7 @@ def server() -> Iterator[VendorServer]:
 
 def whole(server: VendorServer, **more: Any) -> dict[str, Any]:
     with exchange.client() as http:
-        caller = Translated(http, FakeClock(), Google())
+        caller = Translated(http, FakeClock(), GOOGLE)
         body = json.dumps(ASKED | more).encode()
         told = caller.call(
             provider(server),
@@ -52,7 +52,7 @@ def whole(server: VendorServer, **more: Any) -> dict[str, Any]:
 
 def streamed(server: VendorServer, **more: Any) -> list[Any]:
     with exchange.client() as http:
-        caller = Translated(http, FakeClock(), Google())
+        caller = Translated(http, FakeClock(), GOOGLE)
         body = json.dumps(ASKED | {"stream": True} | more).encode()
         stream = caller.stream(
             provider(server), "chat.completions", body, api_key=KEY, model_is_configured=True, begin_s=9, total_s=9
@@ -84,7 +84,7 @@ def test_one_call_is_told_where_one_is_wanted_and_the_next_turn_knows_of_no_othe
 def test_parts_that_are_told_whole_hold_one_call_too() -> None:
     parts = [{"executableCode": {"code": "1"}}, *({"functionCall": {"name": name}} for name in "ab"), {"text": "So."}]
     body = json.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}).encode()
-    told = Google().answer(body, Born(0, lambda: "call_born", one_call=True)).body
+    told = GOOGLE.answer(body, Born(0, lambda: "call_born", one_call=True)).body
     message = json.loads(told)["choices"][0]["message"]
     assert [next(iter(part)) for part in message["google"]["parts"]] == ["executableCode", "functionCall", "text"]
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from aiserver.errors import ProviderAuth, ProviderRateLimited, UpstreamAnswer
-from aiserver.providers.google import Google
+from aiserver.providers.google import GOOGLE
 from aiserver.providers.openai_answers import failure
 from aiserver.providers.provider import Provider
 
@@ -20,7 +20,7 @@ def google(code: int, status: str, message: str, *details: dict[str, Any]) -> di
 
 
 def told(status: int, said: Any, headers: dict[str, str] | None = None) -> UpstreamAnswer:
-    return Google().error(UpstreamAnswer(status, headers or {}, json.dumps(said).encode()))
+    return GOOGLE.error(UpstreamAnswer(status, headers or {}, json.dumps(said).encode()))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_request_s_id_is_told_where_the_error_has_it() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": "x"}', b'{"message": "x"}', b"\xff"])
 def test_what_is_no_error_of_google_s_is_none(body: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
-        Google().error(UpstreamAnswer(502, {}, body))
+        GOOGLE.error(UpstreamAnswer(502, {}, body))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_models_that_write_are_listed_page_by_page() -> None:
         {"name": "models/silent"},
     ]
     page = json.dumps({"models": models, "nextPageToken": "a/b="}).encode()
-    assert Google().listed(page) == (["gemini-3.8-flash", "tunedModels/mine"], "a/b=")
-    assert Google().models(None).path == "/models?pageSize=1000"
-    assert Google().models("a/b=").path == "/models?pageSize=1000&pageToken=a%2Fb%3D"
-    assert Google().listed(b"{}") == ([], None)
+    assert GOOGLE.listing.read(page) == (["gemini-3.8-flash", "tunedModels/mine"], "a/b=")
+    assert GOOGLE.listing.asked(None).path == "/models?pageSize=1000"
+    assert GOOGLE.listing.asked("a/b=").path == "/models?pageSize=1000&pageToken=a%2Fb%3D"
+    assert GOOGLE.listing.read(b"{}") == ([], None)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiserver.errors import UpstreamAnswer
-from aiserver.providers.google import Google
+from aiserver.providers.google import GOOGLE
 from aiserver.providers.google.events import GoogleEvents
 from aiserver.providers.translation.vendor import Born, Failed
 from aiserver.wire import sse
@@ -29,7 +29,7 @@ def event(*candidates: dict[str, Any], **more: Any) -> bytes:
 
 
 def begun(**more: Any) -> GoogleEvents:
-    return Google().events(chat(stream=True, **more), BORN)
+    return GOOGLE.events(chat(stream=True, **more), BORN)
 
 
 def chunks(told: bytes) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def test_a_failure_in_the_middle_is_one_however_it_comes(said: bytes) -> None:
     with pytest.raises(Failed) as failure:
         stream.told(b"data: %b\n\n" % (said % error))
     assert failure.value.has_begun
-    told = Google().error(UpstreamAnswer(200, {}, failure.value.said))
+    told = GOOGLE.error(UpstreamAnswer(200, {}, failure.value.said))
     assert (told.status, json.loads(told.body)["error"]["code"]) == (503, "UNAVAILABLE")
 
 
@@ -155,7 +155,7 @@ def test_a_turn_that_went_wrong_fails_before_the_first_word_and_after() -> None:
     stream.told(event(candidate(text("It"))))
     with pytest.raises(Failed) as late:
         stream.told(event(candidate(finishReason="MALFORMED_FUNCTION_CALL", finishMessage="No such call")))
-    told = json.loads(Google().error(UpstreamAnswer(200, {}, late.value.said)).body)
+    told = json.loads(GOOGLE.error(UpstreamAnswer(200, {}, late.value.said)).body)
     assert (late.value.has_begun, told["error"]["message"]) == (True, "No such call")
 
 

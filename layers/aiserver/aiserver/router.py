@@ -11,6 +11,7 @@ from aiserver.clock import Clock
 from aiserver.errors import InvalidRequest, NotFound, ProviderBusy, UpstreamAnswer
 from aiserver.jobs.ports import Slots
 from aiserver.jobs.slots import held
+from aiserver.providers import protocols
 from aiserver.providers.breaker import Breaker
 from aiserver.providers.provider import Provider
 from aiserver.providers.stream import Stream
@@ -26,10 +27,6 @@ log = logging.getLogger("aiserver.router")
 
 class ProviderProtocol(Protocol):
     """How providers of one type are called; see providers/openai.py for its promises."""
-
-    def check(self, operation: str, body: bytes, model: str) -> None:
-        """Raises: InvalidRequest, where the protocol has no words for the request, of this model."""
-        ...
 
     def call(
         self,
@@ -101,18 +98,20 @@ class Router:
     def __init__(
         self,
         load: Callable[[], list[Provider]],
-        protocols: Mapping[str, ProviderProtocol],
+        by_type: Mapping[str, ProviderProtocol],
         secrets: Secrets | None,
         clock: Clock,
         slots: Slots | None = None,
         breaker: Breaker | None = None,
+        check: Callable[[str, bytes, str], None] = protocols.check,
     ) -> None:
         self._load = load
-        self._protocols = protocols
+        self._protocols = by_type
         self._secrets = secrets
         self._clock = clock
         self._slots = slots
         self._breaker = breaker
+        self._check = check
         self._cached: tuple[int, list[Provider]] | None = None
 
     def providers(self) -> list[Provider]:
@@ -162,9 +161,8 @@ class Router:
         return found
 
     def _refusal(self, candidate: Candidate, question: Question) -> InvalidRequest | None:
-        protocol = self._protocols[candidate.provider.type]
         try:
-            protocol.check(question.operation, question.body, candidate.upstream_model)
+            self._check(candidate.provider.type, question.body, candidate.upstream_model)
         except InvalidRequest as error:
             return error
         return None

@@ -299,7 +299,7 @@ def _enqueue(jobs: Any, messages: Any, config: Any, replier: "Replier", settled_
     return Enqueue(
         jobs,
         messages,
-        Router(config.providers, _protocols(), None, CLOCK),
+        Router(config.providers, {}, None, CLOCK),
         CLOCK,
         check_reply_to=replier.check,
         settled_days=settled_days,
@@ -311,24 +311,18 @@ def _calling_router(config: Any, jobs_table: str) -> "Router":
     from aiserver.aws.secrets import SsmSecrets
     from aiserver.aws.slots import DynamoSlots
     from aiserver.providers.breaker import Breaker
+    from aiserver.providers.protocols import Protocols
     from aiserver.router import Router
 
     brief = _client("dynamodb", is_vital=False)
     return Router(
         config.providers,
-        _protocols(),
+        Protocols(http, CLOCK, _bedrock),
         SsmSecrets(_client("ssm"), CLOCK),
         CLOCK,
         DynamoSlots(jobs_table, brief),
         Breaker(DynamoCircuits(jobs_table, brief, CLOCK), CLOCK),
     )
-
-
-@once
-def _protocols() -> Any:
-    from aiserver.providers.protocols import Protocols
-
-    return Protocols(http, CLOCK, _bedrock)
 
 
 def _bedrock() -> Any:

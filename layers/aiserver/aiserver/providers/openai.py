@@ -28,9 +28,6 @@ class OpenAi:
         self._http = http
         self._clock = clock
 
-    def check(self, operation: str, body: bytes, model: str) -> None:
-        """Whatever it is, it passes as it came."""
-
     def call(
         self,
         provider: Provider,

@@ -40,19 +40,30 @@ class Protocols(dict[str, "OpenAi | Translated"]):
         return Translated(self._http(), self._clock, vendor(type), wire)
 
 
+def check(type: str, body: bytes, model: str) -> None:
+    """Raises: InvalidRequest, where a provider's type has no words for this chat; what speaks OpenAI has all."""
+    if type == "openai":
+        return
+    from aiserver.providers.translation.chat import Chat
+    from aiserver.wire.model import with_model
+
+    asked = vendor(type)
+    asked.request(Chat(with_model(body, model), asked.words))
+
+
 def vendor(type: str) -> "Vendor":
     match type:
         case "anthropic":
-            from aiserver.providers.anthropic import Anthropic
+            from aiserver.providers.anthropic import ANTHROPIC
 
-            return Anthropic()
+            return ANTHROPIC
         case "google":
-            from aiserver.providers.google import Google
+            from aiserver.providers.google import GOOGLE
 
-            return Google()
+            return GOOGLE
         case "bedrock":
-            from aiserver.providers.bedrock import Bedrock
+            from aiserver.providers.bedrock import BEDROCK
 
-            return Bedrock()
+            return BEDROCK
         case _:
             raise KeyError(type)

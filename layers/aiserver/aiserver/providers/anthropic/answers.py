@@ -8,14 +8,11 @@ from msgspec import Raw
 from aiserver.errors import UpstreamAnswer
 from aiserver.providers.anthropic.words import OPENAI_SAYS_IT, STATUSES, STOPS
 from aiserver.providers.translation.completion import Choice, Usage, call, completion, error_body
-from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.messages import NOTHING, Members, given, members
 from aiserver.providers.translation.vendor import Born, Failed, Told
 
 TRANSLATED = ("id", "type", "role", "model", "content", "stop_reason", "usage")
 TRANSLATED_USAGE = ("input_tokens", "output_tokens", "cache_read_input_tokens", "output_tokens_details")
-NOT_GIVEN = (b"null", b"{}", b"[]")
-
-Members = dict[str, Raw]
 
 
 class Block(msgspec.Struct):
@@ -126,11 +123,6 @@ def own(root: Members, stop_reason: str | None) -> dict[str, Any]:
     if counted := given(members(root.get("usage", b"{}")), TRANSLATED_USAGE):
         told["usage"] = counted
     return {"anthropic": told} if told else {}
-
-
-def given(found: Members, but: tuple[str, ...]) -> Members:
-    """Those that say something, less what is told otherwise."""
-    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
 
 
 def error(said: UpstreamAnswer) -> UpstreamAnswer:

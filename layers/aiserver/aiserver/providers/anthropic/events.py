@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.anthropic.answers import Block, Members, Used, block, own, usage
+from aiserver.providers.anthropic.answers import Block, Used, block, own, usage
 from aiserver.providers.anthropic.words import STOPS
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import Chunks
-from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.messages import NOTHING, Members, members
 from aiserver.providers.translation.vendor import Born, Failed
 from aiserver.wire import sse
 

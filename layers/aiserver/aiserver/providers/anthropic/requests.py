@@ -4,17 +4,11 @@ from typing import Any
 
 import msgspec
 
-from aiserver.providers.anthropic.turns import cached, system, turns
-from aiserver.providers.anthropic.words import (
-    BUDGETS,
-    BY_BUDGET,
-    EFFORTS,
-    MAX_TOKENS,
-    MIN_BUDGET,
-    OLDER_MAX_TOKENS,
-)
+from aiserver.providers.anthropic.reasoning import thinking
+from aiserver.providers.anthropic.turns import blocks, cached
+from aiserver.providers.anthropic.words import MAX_TOKENS, OLDER_MAX_TOKENS
 from aiserver.providers.exchange import Asked
-from aiserver.providers.translation.chat import Chat, put, schema
+from aiserver.providers.translation.chat import Chat, put, schema, systems, turns
 from aiserver.providers.translation.messages import Chosen, JsonFormat, SchemaFormat, ToolDefinition
 
 PATH = "/v1/messages"
@@ -39,9 +33,9 @@ def request(chat: Chat) -> Asked:
     for path, value in chat.passed():
         put(asked, path, value)
     asked["max_tokens"] = chat.max_tokens or _max_tokens(chat.model)
-    if said := system(chat):
+    if said := systems(chat, blocks):
         asked["system"] = said
-    asked["messages"] = turns(chat)
+    asked["messages"] = turns(chat, blocks)
     if chat.tools:
         asked["tools"] = [_tool(chat, f"tools[{i}]", tool) for i, tool in enumerate(chat.tools)]
     if choice := _choice(chat):
@@ -53,7 +47,11 @@ def request(chat: Chat) -> Asked:
     if tier := chat.read("service_tier", str):
         asked["service_tier"] = chat.one_of("service_tier", tier, TIERS)
     _format(chat, asked)
-    _reason(chat, asked)
+    thought, effort = thinking(chat, chat.model, asked["max_tokens"])
+    if thought:
+        asked["thinking"] = thought
+    if effort:
+        put(asked, "output_config.effort", effort)
     if (temperature := chat.read("temperature", float)) and temperature > 1:
         raise chat.refusal("temperature", "it is at most 1")
     own = dict(chat.own)
@@ -102,21 +100,3 @@ def _format(chat: Chat, asked: dict[str, Any]) -> None:
         raise chat.refusal("response_format.type", "it writes JSON by a schema only: use json_schema")
     if isinstance(chat.format, SchemaFormat):
         put(asked, "output_config.format", {"type": "json_schema", "schema": schema(chat, chat.format)})
-
-
-def _reason(chat: Chat, asked: dict[str, Any]) -> None:
-    effort = chat.read("reasoning_effort", str)
-    if effort is None:
-        return
-    if effort == "none":
-        asked["thinking"] = {"type": "disabled"}
-    elif not chat.model.startswith(BY_BUDGET):
-        asked["thinking"] = {"type": "adaptive", "display": "summarized"}
-        put(asked, "output_config.effort", chat.one_of("reasoning_effort", effort, EFFORTS))
-    else:
-        budget = min(chat.one_of("reasoning_effort", effort, BUDGETS), asked["max_tokens"] - 1)
-        if budget < MIN_BUDGET:
-            raise chat.refusal(
-                "reasoning_effort", f"this model reasons where it may write more than {MIN_BUDGET} tokens"
-            )
-        asked["thinking"] = {"type": "enabled", "budget_tokens": budget}

@@ -20,39 +20,20 @@ from aiserver.providers.translation.messages import (
     Message,
     Part,
     Refusal,
-    System,
     Text,
     Tool,
     ToolDefinition,
     arguments,
+    data,
     spoken,
 )
 
 Block = dict[str, Any]
-_DATA_URL = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,(.*)", re.DOTALL)
 _NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-def system(chat: Chat) -> list[Block]:
-    """What the system and the developer say, wherever they do."""
-    said = [(f"messages[{i}]", message) for i, message in enumerate(chat.messages) if isinstance(message, System)]
-    return [block for path, message in said for block in _said(chat, path, message)]
-
-
-def turns(chat: Chat) -> list[dict[str, Any]]:
-    """Those of user and assistant, each role's in a row as one: results of calls must stand together."""
-    told: list[dict[str, Any]] = []
-    for i, message in enumerate(chat.messages):
-        if isinstance(message, System):
-            continue
-        role = "assistant" if isinstance(message, Assistant) else "user"
-        if not told or told[-1]["role"] != role:
-            told.append({"role": role, "content": []})
-        told[-1]["content"] += _turn(chat, f"messages[{i}]", message)
-    return told
-
-
-def _turn(chat: Chat, path: str, message: Message) -> list[Any]:
+def blocks(chat: Chat, path: str, message: Message) -> list[Any]:
+    """What a message says. Raises: InvalidRequest."""
     match message:
         case Tool():
             content = message.content if isinstance(message.content, str) else _blocks(chat, path, message)
@@ -66,16 +47,12 @@ def _turn(chat: Chat, path: str, message: Message) -> list[Any]:
             said = [*_blocks(chat, path, message), *(_call(chat, f"{path}.tool_calls[{i}]", c) for i, c in calls)]
             return said if as_said is None else as_said
         case _:
-            return _said(chat, path, message)
-
-
-def _said(chat: Chat, path: str, message: Message) -> list[Block]:
-    chat.nothing_left(message.of("anthropic"), path)
-    return _blocks(chat, path, message)
+            chat.nothing_left(message.of("anthropic"), path)
+            return _blocks(chat, path, message)
 
 
 def _blocks(chat: Chat, path: str, message: Message) -> list[Block]:
-    return [_block(chat, f"{path}.content[{i}]", part) for i, part in enumerate(spoken(message))]
+    return [_block(chat, place, part) for place, part in spoken(path, message)]
 
 
 def _block(chat: Chat, path: str, part: Part) -> Block:
@@ -100,23 +77,23 @@ def cached(part: Text | Image | File | ToolDefinition) -> Block:
 
 
 def _image(chat: Chat, path: str, url: str) -> dict[str, Any]:
-    if data := _DATA_URL.fullmatch(url):
-        return {"type": "base64", "media_type": data[1], "data": data[2]}
+    if held := data(url):
+        return {"type": "base64", "media_type": held.media_type, "data": held.base64}
     if url.startswith("https://"):
         return {"type": "url", "url": url}
     raise chat.refusal(path, "it must be an https URL, or data:<media type>;base64,…")
 
 
 def _document(chat: Chat, path: str, url: str) -> dict[str, Any]:
-    data = _DATA_URL.fullmatch(url)
-    if data and data[1] == "application/pdf":
-        return {"type": "base64", "media_type": data[1], "data": data[2]}
-    if data and data[1] == "text/plain":
+    held = data(url)
+    if held and held.media_type == "application/pdf":
+        return {"type": "base64", "media_type": held.media_type, "data": held.base64}
+    if held and held.media_type == "text/plain":
         try:
-            text = base64.b64decode(data[2], validate=True).decode()
+            text = base64.b64decode(held.base64, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
             raise chat.refusal(path, "it is no text in base64") from None
-        return {"type": "text", "media_type": data[1], "data": text}
+        return {"type": "text", "media_type": held.media_type, "data": text}
     if url.startswith("https://"):
         return {"type": "url", "url": url}
     raise chat.refusal(path, "it must be a PDF or plain text, as data:<media type>;base64,…, or an https URL")

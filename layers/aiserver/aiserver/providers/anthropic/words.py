@@ -88,17 +88,6 @@ MAX_TOKENS = 32_000  # what every model since Claude 4 takes
 # https://platform.claude.com/docs/en/about-claude/models/overview
 OLDER_MAX_TOKENS = {"claude-3-5": 8_192, "claude-3-7": 32_000, "claude-3": 4_096, "claude-2": 4_096}
 
-# Models that are told how many tokens to reason with; younger ones are told with what effort.
-# https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
-BY_BUDGET = (
-    *("claude-3", "claude-opus-4-0", "claude-opus-4-1", "claude-opus-4-2", "claude-opus-4-5"),
-    *("claude-sonnet-4-0", "claude-sonnet-4-2", "claude-sonnet-4-5", "claude-haiku-4-5"),
-)
-EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
-# As Gemini's OpenAI-compatible endpoint has them; Anthropic publishes none. At least 1,024, and under `max_tokens`.
-BUDGETS = {"minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576, "xhigh": 31_999}
-MIN_BUDGET = 1_024
-
 STOPS = {
     "end_turn": "stop",
     "stop_sequence": "stop",

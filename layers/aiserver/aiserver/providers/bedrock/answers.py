@@ -19,14 +19,11 @@ from aiserver.providers.bedrock.words import (
     STOPS,
 )
 from aiserver.providers.translation.completion import Choice, Usage, call, completion, error_body
-from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.messages import NOTHING, Members, given, members
 from aiserver.providers.translation.vendor import Born, Failed, Told
 
 TRANSLATED = ("output", "stopReason", "usage")
 TRANSLATED_USAGE = ("inputTokens", "outputTokens", "totalTokens", "cacheReadInputTokens")
-NOT_GIVEN = (b"null", b"{}", b"[]")
-
-Members = dict[str, Raw]
 
 
 class ToolUse(msgspec.Struct, rename="camel"):
@@ -153,17 +150,12 @@ def usage(raw: Raw) -> Usage:
 
 def own(root: Members, stop_reason: str) -> dict[str, Any]:
     """The members of an answer that only Bedrock has."""
-    told: dict[str, Any] = _given(root, TRANSLATED)
+    told: dict[str, Any] = given(root, TRANSLATED)
     if stop_reason not in OPENAI_SAYS_IT:
         told["stopReason"] = stop_reason
-    if counted := _given(members(root.get("usage", b"{}")), TRANSLATED_USAGE):
+    if counted := given(members(root.get("usage", b"{}")), TRANSLATED_USAGE):
         told["usage"] = counted
     return {"bedrock": told} if told else {}
-
-
-def _given(found: Members, but: tuple[str, ...]) -> Members:
-    """Those that say something, less what is told otherwise."""
-    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
 
 
 def error(said: UpstreamAnswer) -> UpstreamAnswer:

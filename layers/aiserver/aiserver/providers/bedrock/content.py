@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
+    NOTHING,
     Assistant,
     Audio,
     Call,
@@ -25,6 +26,7 @@ from aiserver.providers.translation.messages import (
     Text,
     Tool,
     arguments,
+    data,
     spoken,
 )
 
@@ -43,28 +45,15 @@ DOCUMENTS = {
 }
 DOCUMENT_ENDINGS = {ending: ending for ending in DOCUMENTS.values()}
 SOUNDS = {
-    format: format
-    for format in (
-        "mp3",
-        "opus",
-        "wav",
-        "aac",
-        "flac",
-        "mp4",
-        "ogg",
-        "mkv",
-        "mka",
-        "m4a",
-        "mpeg",
-        "mpga",
-        "pcm",
-        "webm",
+    ending: ending
+    for ending in (
+        *("mp3", "opus", "wav", "aac", "flac", "mp4", "ogg"),
+        *("mkv", "mka", "m4a", "mpeg", "mpga", "pcm", "webm"),
     )
 }
 MAX_NAME = 200
 MAX_ID = 64
 S3 = "s3://"
-_DATA_URL = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,(.*)", re.DOTALL)
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9\s()\[\]-]")
 _NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_.:-]")
 
@@ -102,12 +91,11 @@ def cache_point(chat: Chat, path: str, cache_control: Raw) -> list[dict[str, Any
 
 
 def _said(chat: Chat, path: str, message: Message) -> Iterator[dict[str, Any]]:
-    for i, part in enumerate(spoken(message)):
+    for place, part in spoken(path, message):
         if isinstance(part, Text) and not part.text and not part.of("bedrock"):
             continue  # none may be empty: https://github.com/NousResearch/hermes-agent/pull/55093
-        yield _block(chat, f"{path}.content[{i}]", part)
-        if not isinstance(part, Audio | Refusal):
-            yield from cache_point(chat, f"{path}.content[{i}]", part.cache_control)
+        yield _block(chat, place, part)
+        yield from cache_point(chat, place, getattr(part, "cache_control", NOTHING))
 
 
 def _result(chat: Chat, path: str, message: Tool, own: dict[str, Any]) -> list[Any]:
@@ -136,9 +124,9 @@ def _block(chat: Chat, path: str, part: Part) -> dict[str, Any]:
 
 
 def _image(chat: Chat, path: str, url: str) -> dict[str, Any]:
-    data = _DATA_URL.fullmatch(url)
-    if data and data[1] in IMAGES:
-        return {"format": IMAGES[data[1]], "source": {"bytes": data[2]}}
+    held = data(url)
+    if held and held.media_type in IMAGES:
+        return {"format": IMAGES[held.media_type], "source": {"bytes": held.base64}}
     if url.startswith(S3) and _ending(url) in IMAGE_ENDINGS:
         return {"format": IMAGE_ENDINGS[_ending(url)], "source": {"s3Location": {"uri": url}}}
     raise chat.refusal(path, "it must be data:<media type>;base64,… or s3://…, of a PNG, JPEG, GIF or WebP")
@@ -146,13 +134,13 @@ def _image(chat: Chat, path: str, url: str) -> dict[str, Any]:
 
 def _document(chat: Chat, path: str, part: File) -> dict[str, Any]:
     url, filename = part.file.file_data or "", part.file.filename or ""
-    data = _DATA_URL.fullmatch(url)
+    held = data(url)
     named = DOCUMENT_ENDINGS.get(_ending(filename) or _ending(url))
-    format = DOCUMENTS.get(data[1], named) if data else named
-    if format is None or not (data or url.startswith(S3)):
+    format = DOCUMENTS.get(held.media_type, named) if held else named
+    if format is None or not (held or url.startswith(S3)):
         kinds = ", ".join(DOCUMENT_ENDINGS)
         raise chat.refusal(f"{path}.file.file_data", f"it must be data:<media type>;base64,… or s3://…, of {kinds}")
-    source = {"bytes": data[2]} if data else {"s3Location": {"uri": url}}
+    source = {"bytes": held.base64} if held else {"s3Location": {"uri": url}}
     return {"format": format, "name": _name(filename, path), "source": source}
 
 

@@ -8,14 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver.providers.anthropic.words import BUDGETS, BY_BUDGET, MAX_TOKENS, MIN_BUDGET
+from aiserver.providers.anthropic.reasoning import EFFORTS, thinking
+from aiserver.providers.anthropic.words import MAX_TOKENS
 from aiserver.providers.translation.chat import Chat, put
 
 FIELDS = "additionalModelRequestFields"
 CLAUDE = "anthropic.claude-"
 
-# https://docs.aws.amazon.com/sdk-for-python/v1/reference/clients/bedrock-runtime/structures/OutputConfig/
-EFFORTS = {"minimal": "low", **{effort: effort for effort in ("low", "medium", "high", "xhigh", "max")}}
 # How others are told, by how their ids begin, the longer first: the field, and what each effort is there.
 BY_FIELD: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     # https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
@@ -52,7 +51,7 @@ def reason(chat: Chat, asked: dict[str, Any]) -> None:
         return
     id = family_id(chat.model)
     if id.startswith(CLAUDE):
-        _think(chat, asked, effort, by_budget=id.removeprefix("anthropic.").startswith(BY_BUDGET))
+        _think(chat, asked, id.removeprefix("anthropic."))
         return
     for prefix, (name, efforts) in BY_FIELD.items():
         if id.startswith(prefix):
@@ -61,19 +60,13 @@ def reason(chat: Chat, asked: dict[str, Any]) -> None:
     raise chat.refusal("reasoning_effort", f"what '{chat.model}' has for that stands in 'bedrock.{FIELDS}'")
 
 
-def _think(chat: Chat, asked: dict[str, Any], effort: str, *, by_budget: bool) -> None:
+def _think(chat: Chat, asked: dict[str, Any], model: str) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html"""
-    if effort == "none":
-        put(asked, f"{FIELDS}.thinking", {"type": "disabled"})
-    elif not by_budget:
-        put(asked, f"{FIELDS}.thinking", {"type": "adaptive", "display": "summarized"})
-        put(asked, "outputConfig.effort", chat.one_of("reasoning_effort", effort, EFFORTS))
-    else:
-        most = chat.max_tokens or MAX_TOKENS
-        budget = min(chat.one_of("reasoning_effort", effort, BUDGETS), most - 1)
-        if budget < MIN_BUDGET:
-            raise chat.refusal(
-                "reasoning_effort", f"this model reasons where it may write more than {MIN_BUDGET} tokens"
-            )
-        put(asked, f"{FIELDS}.thinking", {"type": "enabled", "budget_tokens": budget})
+    most = chat.max_tokens or MAX_TOKENS
+    thought, effort = thinking(chat, model, most)
+    put(asked, f"{FIELDS}.thinking", thought)
+    if effort:
+        # https://docs.aws.amazon.com/sdk-for-python/v1/reference/clients/bedrock-runtime/structures/OutputConfig/
+        put(asked, "outputConfig.effort", effort)
+    elif thought and "budget_tokens" in thought:
         put(asked, "inferenceConfig.maxTokens", most)

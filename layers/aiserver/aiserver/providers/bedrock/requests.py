@@ -1,7 +1,6 @@
 """A chat as Converse is asked for it."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -11,13 +10,12 @@ from aiserver.providers.bedrock.content import blocks, cache_point
 from aiserver.providers.bedrock.models import FIELDS, is_claude, reason
 from aiserver.providers.bedrock.words import TIERS
 from aiserver.providers.exchange import Asked
-from aiserver.providers.translation.chat import Chat, put, schema
+from aiserver.providers.translation.chat import Chat, put, schema, systems, turns
 from aiserver.providers.translation.messages import (
     Assistant,
     Chosen,
     JsonFormat,
     SchemaFormat,
-    System,
     Tool,
     ToolDefinition,
 )
@@ -32,8 +30,8 @@ _METADATA = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{0,256}", re.ASCII)
 
 def request(chat: Chat) -> Asked:
     """Raises: InvalidRequest."""
-    asked: dict[str, Any] = {"messages": _messages(chat)}
-    if system := [block for i, m in _systems(chat) for block in blocks(chat, f"messages[{i}]", m)]:
+    asked: dict[str, Any] = {"messages": turns(chat, blocks)}
+    if system := systems(chat, blocks):
         asked["system"] = system
     for path, value in chat.passed():
         put(asked, path, value)
@@ -58,23 +56,6 @@ def request(chat: Chat) -> Asked:
     path = f"/model/{quote(chat.model, safe='')}/{'converse-stream' if chat.streams else 'converse'}"
     headers = {"content-type": "application/json"} | ({"accept": EVENTS} if chat.streams else {})
     return Asked("POST", path, None, msgspec.json.encode(whole), headers, relayed_as=RELAYED_AS)
-
-
-def _systems(chat: Chat) -> Iterator[tuple[int, System]]:
-    return ((i, message) for i, message in enumerate(chat.messages) if isinstance(message, System))
-
-
-def _messages(chat: Chat) -> list[dict[str, Any]]:
-    """The turns of user and assistant, who must take turns; results of calls must stand together."""
-    turns: list[dict[str, Any]] = []
-    for i, message in enumerate(chat.messages):
-        if isinstance(message, System):
-            continue
-        role = "assistant" if isinstance(message, Assistant) else "user"
-        if not turns or turns[-1]["role"] != role:
-            turns.append({"role": role, "content": []})
-        turns[-1]["content"] += blocks(chat, f"messages[{i}]", message)
-    return turns
 
 
 def _has_calls(chat: Chat) -> bool:

@@ -13,13 +13,10 @@ from msgspec import Raw
 
 from aiserver.providers.google.words import FAILURES, OPENAI_SAYS_IT, SILENT_FAILURES, STOPS
 from aiserver.providers.translation.completion import call
-from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.messages import NOTHING, Members, given, members
 from aiserver.providers.translation.vendor import Born
 
 TRANSLATED = ("content", "logprobsResult")
-NOT_GIVEN = (b"null", b"{}", b"[]")
-
-Members = dict[str, Raw]
 
 
 class _Call(msgspec.Struct):
@@ -127,11 +124,6 @@ def candidate(raw: Raw, born: Born) -> Candidate:
         left = {}
     said = [part for part in parts if part.says_something]
     return Candidate(read.index, said, reason, read.finish_message or "", _tokens(read.logprobs_result), left)
-
-
-def given(found: Members, but: tuple[str, ...]) -> Members:
-    """Those that say something, less what is told otherwise."""
-    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
 
 
 def kept(parts: list[Part], born: Born, calls: int = 0) -> Iterator[Part]:

@@ -3,7 +3,6 @@
 Source: https://ai.google.dev/api/caching#Content
 """
 
-import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +11,7 @@ from msgspec import Raw
 
 from aiserver.providers.google.models import is_before_3, needs_signatures
 from aiserver.providers.google.words import DETAILS, MEDIA, NO_SIGNATURE, SOUNDS
-from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.chat import Chat, systems
 from aiserver.providers.translation.messages import (
     Assistant,
     Audio,
@@ -26,19 +25,18 @@ from aiserver.providers.translation.messages import (
     Text,
     Tool,
     arguments,
+    data,
     members,
     spoken,
 )
 
 Parts = list[dict[str, Any]]
-_DATA_URL = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,(.*)", re.DOTALL)
 _FETCHED = ("https://", "gs://")
 
 
 def instruction(chat: Chat) -> Parts:
     """What the system and the developer say."""
-    said = [(f"messages[{i}]", message) for i, message in enumerate(chat.messages) if isinstance(message, System)]
-    return [part for path, message in said for part in _parts(chat, path, message)]
+    return systems(chat, _parts)
 
 
 def contents(chat: Chat) -> Parts:
@@ -83,7 +81,7 @@ def _parts(chat: Chat, path: str, message: Message) -> Parts:
 
 
 def _said(chat: Chat, path: str, message: Message) -> Parts:
-    parts = [_part(chat, f"{path}.content[{i}]", part) for i, part in enumerate(spoken(message))]
+    parts = [_part(chat, place, part) for place, part in spoken(path, message)]
     return [part for part in parts if part != {"text": ""}]
 
 
@@ -107,8 +105,8 @@ def _part(chat: Chat, path: str, part: Part) -> dict[str, Any]:
 
 def _media(chat: Chat, path: str, url: str) -> dict[str, Any]:
     """https://ai.google.dev/gemini-api/docs/file-input-methods"""
-    if data := _DATA_URL.fullmatch(url):
-        return {"inlineData": {"mimeType": data[1], "data": data[2]}}
+    if held := data(url):
+        return {"inlineData": {"mimeType": held.media_type, "data": held.base64}}
     if not url.startswith(_FETCHED):
         raise chat.refusal(path, "it must be an https or gs URL, or data:<media type>;base64,…")
     mime_type = MEDIA.get(urlsplit(url).path.rpartition(".")[2].lower())

@@ -4,7 +4,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ from aiserver.providers.translation.messages import (
     Refusal,
     SchemaFormat,
     StreamOptions,
+    System,
     Text,
     TextFormat,
     ToolDefinition,
@@ -201,6 +202,25 @@ class Chat:
             )
         if isinstance(rule, Refused) and bytes(value).decode() not in rule.unless:
             raise self.refusal(path, rule.words)
+
+
+def systems(chat: Chat, blocks: Callable[[Chat, str, Message], list[Any]]) -> list[Any]:
+    """What the system and the developer say, in blocks of the vendor's, wherever they do."""
+    said = [(f"messages[{i}]", message) for i, message in enumerate(chat.messages) if isinstance(message, System)]
+    return [block for path, message in said for block in blocks(chat, path, message)]
+
+
+def turns(chat: Chat, blocks: Callable[[Chat, str, Message], list[Any]]) -> list[dict[str, Any]]:
+    """The turns of user and assistant, each role's in a row as one: results of calls must stand together."""
+    told: list[dict[str, Any]] = []
+    for i, message in enumerate(chat.messages):
+        if isinstance(message, System):
+            continue
+        role = "assistant" if isinstance(message, Assistant) else "user"
+        if not told or told[-1]["role"] != role:
+            told.append({"role": role, "content": []})
+        told[-1]["content"] += blocks(chat, f"messages[{i}]", message)
+    return told
 
 
 def schema(chat: Chat, format: SchemaFormat) -> Any:

@@ -4,13 +4,18 @@ Schemas and a tool's arguments stay the caller's own text. An object with a memb
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
-from typing import Any, Literal
+import re
+from collections.abc import Collection
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
+Members = dict[str, Raw]
 NOTHING = Raw(b"")
-members = msgspec.json.Decoder(dict[str, Raw]).decode
+NOT_GIVEN = (b"null", b"{}", b"[]")
+members = msgspec.json.Decoder(Members).decode
+_DATA_URL = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,(.*)", re.DOTALL)
 
 
 class Own(msgspec.Struct, kw_only=True):
@@ -177,19 +182,44 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-def spoken(message: Message) -> list[Any]:
-    """What a message says, as parts: a speaker's name stands before the first text, an empty text is none."""
+def spoken(path: str, message: Message) -> list[tuple[str, Any]]:
+    """What the message at `path` says, as parts and where each stands.
+
+    A speaker's name stands before the first text, an empty text is none.
+    """
     content = message.content
-    said: list[Any] = list(content) if isinstance(content, list) else [Text(content)] if content else []
+    if isinstance(content, list):
+        said: list[tuple[str, Any]] = [(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
+    else:
+        said = [(f"{path}.content", Text(content))] if content else []
     if isinstance(message, Assistant) and message.refusal:
-        said.append(Refusal(message.refusal))
+        said.append((f"{path}.refusal", Refusal(message.refusal)))
     if not message.name or isinstance(message, Tool):
         return said
-    if said and isinstance(said[0], Text):
-        return [msgspec.structs.replace(said[0], text=f"{message.name}: {said[0].text}"), *said[1:]]
-    return [Text(f"{message.name}:"), *said]
+    if said and isinstance(said[0][1], Text):
+        place, first = said[0]
+        return [(place, msgspec.structs.replace(first, text=f"{message.name}: {first.text}")), *said[1:]]
+    return [(f"{path}.name", Text(f"{message.name}:")), *said]
 
 
 def arguments(call: Call) -> Raw:
     """The object that a tool is called with, as its text; none at all is an empty one."""
     return Raw(call.function.arguments.strip().encode() or b"{}")
+
+
+class Data(NamedTuple):
+    """What a data URL holds."""
+
+    media_type: str
+    base64: str
+
+
+def data(url: str) -> Data | None:
+    """What stands in `data:<media type>;base64,…`."""
+    found = _DATA_URL.fullmatch(url)
+    return Data(found[1], found[2]) if found else None
+
+
+def given(found: Members, but: Collection[str]) -> Members:
+    """The members of a vendor's that say something, less those that are told otherwise."""
+    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}

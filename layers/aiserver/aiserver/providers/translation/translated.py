@@ -16,7 +16,6 @@ from aiserver.providers.stream import Stream
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.vendor import Born, Events, Failed, Vendor, Wire
 from aiserver.wire.dates import retry_after_s
-from aiserver.wire.model import with_model
 
 MAX_PAGES = 20  # of a list of models
 BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError)
@@ -30,10 +29,6 @@ class Translated:
         self._clock = clock
         self._vendor = vendor
         self._wire = wire
-
-    def check(self, operation: str, body: bytes, model: str) -> None:
-        """Raises: InvalidRequest, where the vendor has no words for the request."""
-        self._vendor.request(Chat(with_model(body, model), self._vendor.words))
 
     def call(
         self,
@@ -87,15 +82,17 @@ class Translated:
     def models(self, provider: Provider, *, api_key: str | None, deadline_s: float) -> list[str]:
         """The ids of the models that the provider lists, sorted. Raises: as OpenAi.models."""
         judge = Judge(self._vendor, provider, self._clock, model_is_configured=False)
+        listing = self._vendor.listing
+        assert listing  # its row in the catalogue says that it has one
         ids: set[str] = set()
         after: str | None = None
         for _ in range(MAX_PAGES):
-            asked = replace(self._vendor.models(after), api_key=api_key, max_answer_bytes=exchange.MAX_LIST_BYTES)
+            asked = replace(listing.asked(after), api_key=api_key, max_answer_bytes=exchange.MAX_LIST_BYTES)
             answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
             if not answer.is_success:
                 raise judge.failure(answer)
             try:
-                page, after = self._vendor.listed(answer.body)
+                page, after = listing.read(answer.body)
             except BAD:
                 raise ProviderError(f"Provider {provider.name} answered something that is no list of models") from None
             ids.update(page)

@@ -51,36 +51,32 @@ class Failed(Exception):
         self.has_begun = has_begun
 
 
-class Vendor(Protocol):
+@dataclass(frozen=True)
+class Listing:
+    """How a vendor lists its models: how it is asked for the page after one, and the ids and the next page of it.
+
+    `read` raises what msgspec raises.
+    """
+
+    asked: Callable[[str | None], Asked]
+    read: Callable[[bytes], tuple[list[str], str | None]]
+
+
+@dataclass(frozen=True)
+class Vendor:
     """What there is to know of a vendor, as pure functions of bytes of JSON.
 
-    `request` raises InvalidRequest; `answer` and what `events` gives raise Failed, and what msgspec raises.
+    `request` is how it is asked, but for the key; it raises InvalidRequest. `answer`, and what `events` makes, raise
+    Failed, and what msgspec raises where the vendor does not say what it says it does.
+    `error` tells an error in OpenAI's words, with the status that it stands for: one within a stream came with a 200.
     """
 
     words: Words
-
-    def request(self, chat: Chat) -> Asked:
-        """How it is asked, but for the key."""
-        ...
-
-    def answer(self, body: bytes, born: Born) -> Told: ...
-
-    def events(self, chat: Chat, born: Born) -> Events: ...
-
-    def error(self, said: UpstreamAnswer) -> UpstreamAnswer:
-        """An error in OpenAI's words, with the status that it stands for; one within a stream has come with a 200.
-
-        Raises: what msgspec raises, where it is none of the vendor's.
-        """
-        ...
-
-    def models(self, after: str | None) -> Asked:
-        """How it is asked for a page of its list of models."""
-        ...
-
-    def listed(self, page: bytes) -> tuple[list[str], str | None]:
-        """The ids on a page of the list, and after what the next one comes. Raises: what msgspec raises."""
-        ...
+    request: Callable[[Chat], Asked]
+    answer: Callable[[bytes, Born], Told]
+    events: Callable[[Chat, Born], Events]
+    error: Callable[[UpstreamAnswer], UpstreamAnswer]
+    listing: Listing | None = None
 
 
 class Wire(Protocol):
