@@ -24,7 +24,7 @@ from tests.vendors.spoken import Answer, Called
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 ANSWER = Answer("Grüße 語 😀", reasoning="Hm.", calls=(Called("call_1", "look", {"at": "ü"}),), finish="tool_calls")
 QUESTION: dict[str, Any] = {"messages": [user()], "stream": True, "stream_options": {"include_usage": True}}
-STEP = 97  # bytes from cut to cut: each takes a connection
+STEP = 211  # bytes from cut to cut: each takes a connection
 
 
 def streamed(dialect: Dialect, *pieces: bytes, end: bytes = END) -> tuple[bytes, ProviderError | None]:
