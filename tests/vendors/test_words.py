@@ -114,6 +114,7 @@ def test_each_member_that_openai_s_own_client_or_the_wire_knows_has_a_value_here
 @every_vendor
 def test_each_member_has_a_rule(dialect: Dialect) -> None:
     rules = dialect.vendor.words.rules
+    assert rules.keys() == DIALECTS[0].vendor.words.rules.keys()
     assert {*VALUES, *DEEPER, "model", "messages", "stream_options"} <= rules.keys()
     assert {rule for rule in rules if "[" not in rule} == {*VALUES, "model", "messages", "stream_options"}
 

@@ -36,6 +36,8 @@ WORDS = Words(
             "the id is another service's; `anthropic` can name one of its own"
         ),
         "messages[].content[].input_audio": Refused("it hears nothing"),
+        "messages[].content[].input_audio (assistant)": Refused("it hears nothing"),
+        "messages[].content[].input_audio (tool)": Refused("it hears nothing"),
         "messages[].content[].cache_control": Passes("cache_control"),
         "messages[].audio": Refused("it hears nothing"),
         "messages[].function_call": Refused("use tool_calls"),
