@@ -1,4 +1,4 @@
-"""Turns each comparison, `and`, `or`, `not` and number of the rules for failing over, streams, translations: tests fail.
+"""Turns each comparison, `and`, `or`, `not` and number of failing over, streaming and translating: a test must fail.
 
 `make mutate` runs it after tests/mutate.py and prints a line for each; it exits 1 when one is not held.
 """
@@ -121,7 +121,8 @@ if TARGET in os.environ:  # as a pytest plugin, before anything else is imported
 
 
 def main() -> int:
-    if broken := [suite for suite in [*FAILING_OVER, *STREAMING, *TRANSLATING] if run("none", suite, "tests.mutate_rules") != PASSED]:
+    suites = [*FAILING_OVER, *STREAMING, *TRANSLATING]
+    if broken := [suite for suite in suites if run("none", suite, "tests.mutate_rules") != PASSED]:
         print(f"these do not pass as they are: {broken}")
         return 1
     survived = 0
