@@ -134,6 +134,24 @@ def test_a_type_has_its_vendor_s_address_and_header_without_a_preset() -> None:
     assert provider(preset="anthropic") == ours.model_copy(update={"preset": "anthropic"})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"type": "anthropic", "operations": ["embeddings"]}, "operations of type anthropic are chat.completions"),
+        ({"type": "anthropic", "base_url": "https://api.anthropic.com/v1/"}, "as https://api.anthropic.com"),
+        (
+            {"type": "google", "base_url": "https://generativelanguage.googleapis.com/v1beta/openai"},
+            "is as https://gen",
+        ),
+        ({"type": "bedrock", "base_url": "https://bedrock-runtime.us-east-1.amazonaws.com/openai/v1"}, "is as https"),
+        ({"type": "bedrock"}, "type bedrock needs a base_url"),
+    ],
+)
+def test_what_a_vendor_cannot_be_asked_for_or_at_is_refused(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        provider(**wrong)
+
+
 def test_a_preset_and_another_type_do_not_go_together() -> None:
     with pytest.raises(ValueError, match="preset groq is of type openai"):
         provider(type="anthropic", preset="groq")

@@ -43,7 +43,7 @@ class AnthropicDialect:
 
     type = "anthropic"
     vendor = ANTHROPIC
-    model = "claude-sonnet-5"
+    model = "claude-sonnet-4-6"  # of those that may be told how to sample the youngest
     has_urls = True
     counts_reasoning = True
     stream_type = "text/event-stream; charset=utf-8"
@@ -104,7 +104,7 @@ def _request(body: dict[str, Any]) -> Request:
         model=body["model"],
         system=tuple(block["text"] for block in body.get("system", ())),
         turns=spoken.turns([(m["role"] == "assistant", _spoken(m["content"])) for m in body["messages"]]),
-        tools=tuple(ToolOffered(t["name"], t.get("description"), t["input_schema"]) for t in body.get("tools", ())),
+        tools=tuple(_offered(tool) for tool in body.get("tools", ()) if "input_schema" in tool),
         choice=f"[{choice['name']}]" if kind == "tool" else CHOICES.get(kind),
         one_call_at_a_time=choice.get("disable_parallel_tool_use", False),
         schema=body.get("output_config", {}).get("format", {}).get("schema"),
@@ -114,6 +114,10 @@ def _request(body: dict[str, Any]) -> Request:
         stop=tuple(body.get("stop_sequences", ())),
         streams=body.get("stream", False),
     )
+
+
+def _offered(tool: dict[str, Any]) -> ToolOffered:
+    return ToolOffered(tool["name"], tool.get("description"), tool["input_schema"])
 
 
 def _spoken(content: list[dict[str, Any]]) -> list[spoken.Said]:

@@ -22,6 +22,11 @@ ARGUMENTS = OBJECTS.map(json.dumps) | st.just("")
 SCHEMAS = OBJECTS.map(
     lambda defaults: {"type": "object", "properties": {}, "additionalProperties": False, "x": defaults}
 )
+# One or the other: some models take no both; and not 1, which some are not told.
+SAMPLING = st.fixed_dictionaries({"temperature": st.floats(0, 0.99)}) | st.fixed_dictionaries(
+    {"top_p": st.floats(0.1, 0.99)}
+)
+SAMPLING |= st.just({})
 IMAGES = st.sampled_from(["data:image/png;base64,iVBORw0KGgo=", "data:image/jpeg;base64,/9j/4AAQ"])
 URLS = st.sampled_from(["https://example.com/a.png", "https://example.com/b.jpg?x=1"])
 
@@ -47,6 +52,7 @@ def requests(draw: st.DrawFn, dialect: Dialect) -> dict[str, Any]:
         messages.append(draw(_user(dialect)))
     body: dict[str, Any] = {"model": dialect.model, "messages": messages}
     body |= draw(st.fixed_dictionaries({"max_tokens": st.integers(1, 9999)}, optional=_options()))
+    body |= draw(SAMPLING)
     if tools:
         body["tools"] = [draw(_tool(tool)) for tool in tools]
         body |= draw(st.fixed_dictionaries({}, optional={"tool_choice": _choice(tools)}))
@@ -57,8 +63,6 @@ def _options() -> dict[str, st.SearchStrategy[Any]]:
     named = SCHEMAS.map(lambda schema: {"name": "it", "schema": schema, "strict": True})
     by_schema = named.map(lambda told: {"type": "json_schema", "json_schema": told})
     return {
-        "temperature": st.floats(0, 1),
-        "top_p": st.floats(0.1, 1),
         "stop": WORDS | st.lists(WORDS, min_size=1, max_size=3),
         "response_format": by_schema | st.just({"type": "text"}),
         "stream": st.booleans(),

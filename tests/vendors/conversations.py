@@ -65,7 +65,7 @@ SYSTEM = {"role": "system", "content": "You are a helpful AI assistant."}
 
 CONVERSATIONS = [
     Conversation("01-question", asked(user())),
-    Conversation("02-system", asked(SYSTEM, user("How do LLMs work?"), max_tokens=50)),
+    Conversation("02-system", asked(SYSTEM, user("How do LLMs work?"), max_tokens=50, top_p=0.9)),
     Conversation(
         "03-systems-and-developers",
         asked(
@@ -136,7 +136,7 @@ CONVERSATIONS = [
     ),
     Conversation(
         "16-sampling",
-        asked(user(), temperature=0.25, top_p=0.9, stop=["END", "\n\n"], max_tokens=64),
+        asked(user(), temperature=0.25, stop=["END", "\n\n"], max_tokens=64),
         Answer("It", finish="length"),
     ),
     Conversation(

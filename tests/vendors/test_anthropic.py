@@ -5,34 +5,37 @@ from typing import Any
 
 import pytest
 
-from aiserver.errors import InvalidRequest, UpstreamAnswer
+from aiserver.errors import InvalidRequest, ProviderRejected, UpstreamAnswer
 from aiserver.providers.anthropic import ANTHROPIC
 from aiserver.providers.exchange import Asked
+from aiserver.providers.openai_answers import failure
+from aiserver.providers.provider import Provider
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.vendor import Born, Failed
 from aiserver.wire import sse
 from tests.vendors.conversations import PDF, TIME, WEATHER, text, user
 
 VENDOR = ANTHROPIC
+PROVIDER = Provider.model_validate({"name": "p", "type": "anthropic", "models": {"*": ""}})
 BORN = Born(1_700_000_000, lambda: "call_born")
 CACHE = {"type": "ephemeral", "ttl": "1h"}
 
 
-def chat(model: str = "claude-sonnet-5", **more: Any) -> Chat:
+def chat(model: str = "claude-sonnet-5", /, **more: Any) -> Chat:
     return Chat(json.dumps({"model": model, "messages": [user()], **more}).encode(), VENDOR.words)
 
 
-def asked(model: str = "claude-sonnet-5", **more: Any) -> Asked:
+def asked(model: str = "claude-sonnet-5", /, **more: Any) -> Asked:
     return VENDOR.request(chat(model, **more))
 
 
-def sent(model: str = "claude-sonnet-5", **more: Any) -> Any:
+def sent(model: str = "claude-sonnet-5", /, **more: Any) -> Any:
     return json.loads(asked(model, **more).body or b"")
 
 
-def refusal(**more: Any) -> InvalidRequest:
+def refusal(model: str = "claude-sonnet-5", /, **more: Any) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as refused:
-        asked(**more)
+        asked(model, **more)
     return refused.value
 
 
@@ -116,22 +119,86 @@ def test_two_names_of_one_thing_must_agree() -> None:
     assert refusal(user="a", safety_identifier="b").param == "user"
 
 
+SAMPLED = "claude-sonnet-4-20250514"
+
+
 @pytest.mark.parametrize("sampling", [{"temperature": 0}, {"top_p": 0.5}, {"anthropic": {"top_k": 3}}])
 def test_sampling_is_asked_by_the_last_version_that_knows_it(sampling: dict[str, Any]) -> None:
-    assert asked(**sampling).headers["anthropic-version"] == "2023-06-01"
-    assert asked().headers["anthropic-version"] == "2026-10-21"
+    assert asked(SAMPLED, **sampling).headers["anthropic-version"] == "2023-06-01"
+    assert asked(SAMPLED).headers["anthropic-version"] == "2026-10-21"
 
 
 def test_a_temperature_is_at_most_one() -> None:
-    assert sent(temperature=1)["temperature"] == 1
-    assert refusal(temperature=1.1).param == "temperature"
+    assert sent(SAMPLED, temperature=1, top_p=1)["temperature"] == 1
+    assert refusal(SAMPLED, temperature=1.1).param == "temperature"
+
+
+@pytest.mark.parametrize("model", ["claude-opus-4-7", "claude-opus-4-8", "claude-sonnet-5", "claude-haiku-5-5"])
+def test_a_model_that_samples_in_its_own_way_is_told_nothing_of_it(model: str) -> None:
+    assert sent(model, temperature=1, top_p=1.0) == sent(model)
+    assert asked(model, temperature=1).headers["anthropic-version"] == "2026-10-21"
+    assert refusal(model, temperature=0.9).param == "temperature"
+    assert refusal(model, temperature=0).param == "temperature"
+    assert refusal(model, top_p=0.9).param == "top_p"
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-6", "claude-haiku-4-5-20251001", "claude-opus-4-1-20250805"])
+def test_a_model_that_takes_one_of_both_is_told_one(model: str) -> None:
+    assert refusal(model, temperature=0.5, top_p=0.5).param == "top_p"
+    assert {"temperature", "top_p"} & sent(model, temperature=0.5, top_p=1).keys() == {"temperature"}
+    assert {"temperature", "top_p"} & sent(SAMPLED, temperature=0.5, top_p=0.5).keys() == {"temperature", "top_p"}
+    assert {"temperature", "top_p"} & sent("glm-4", temperature=0.5, top_p=1).keys() == {"temperature", "top_p"}
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-6", SAMPLED])
+def test_who_reasons_samples_as_he_must(model: str) -> None:
+    assert refusal(model, reasoning_effort="low", temperature=0.5).param == "temperature"
+    assert refusal(model, reasoning_effort="low", top_p=0.9).param == "top_p"
+    assert sent(model, reasoning_effort="low", top_p=0.95)["top_p"] == 0.95
+    assert sent(model, reasoning_effort="none", temperature=0.5)["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_time"}}])
+def test_who_reasons_by_a_budget_cannot_be_made_to_call(choice: Any) -> None:
+    asking: dict[str, Any] = {"tools": [TIME], "tool_choice": choice, "reasoning_effort": "low"}
+    assert refusal("claude-haiku-4-5", **asking).param == "tool_choice"
+    assert sent("claude-sonnet-4-6", **asking)["thinking"]["type"] == "adaptive"
+    assert sent("claude-haiku-4-5", **asking | {"tool_choice": "auto"})["thinking"]["type"] == "enabled"
+
+
+def test_who_reasons_by_a_budget_does_not_amid_calls_whose_reasoning_is_lost() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
+    turn, result = {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "1"}
+    kept = turn | {"anthropic": {"content": [THOUGHT, {"type": "tool_use", "id": "c", "name": "f", "input": {}}]}}
+
+    def thinks(model: str, *messages: dict[str, Any]) -> bool:
+        return "thinking" in sent(model, messages=list(messages), tools=[TIME], reasoning_effort="low")
+
+    assert not thinks("claude-haiku-4-5", user(), turn, result)
+    assert thinks("claude-haiku-4-5", user(), kept, result)
+    assert thinks("claude-haiku-4-5", user(), turn, result, {"role": "assistant", "content": "1 o'clock"}, user())
+    assert thinks("claude-haiku-4-5", user(), turn, result, user())
+    assert thinks("claude-sonnet-4-6", user(), turn, result)
 
 
 def test_betas_are_a_header() -> None:
     ours = asked(anthropic={"betas": ["one-2026-01-01", "two-2026-01-01"], "top_k": 3})
     assert ours.headers["anthropic-beta"] == "one-2026-01-01,two-2026-01-01"
     assert "betas" not in json.loads(ours.body or b"")
-    assert refusal(anthropic={"betas": "one"}).param == "anthropic.betas"
+    for wrong in ("one", [""], ["é"], ["a\r\nx: y"], ["a,b"], [1]):
+        assert refusal(anthropic={"betas": wrong}).param == "anthropic.betas"
+
+
+def test_whether_it_streams_is_openai_s_to_say() -> None:
+    for streams in (True, False):
+        assert refusal(anthropic={"stream": streams}).param == "anthropic.stream"
+        assert refusal(stream=True, anthropic={"stream": streams}).param == "anthropic.stream"
+
+
+def test_a_limit_of_its_own_stands_where_openai_s_is_not_given() -> None:
+    assert sent(anthropic={"max_tokens": 5})["max_tokens"] == 5
+    assert refusal(max_tokens=6, anthropic={"max_tokens": 5}).param == "anthropic.max_tokens"
+    assert sent(max_tokens=0)["max_tokens"] == 0
 
 
 def test_its_own_members_join_what_is_made_of_openai_s() -> None:
@@ -274,6 +341,11 @@ def test_an_image_must_be_data_or_at_an_https_address(url: str) -> None:
     assert told.param == "messages[0].content[0].image_url.url"
 
 
+def test_a_media_type_that_many_misspell_is_set_right() -> None:
+    (image,) = blocks({"type": "image_url", "image_url": {"url": "data:image/jpg;base64,/9j/"}})
+    assert image["source"] == {"type": "base64", "media_type": "image/jpeg", "data": "/9j/"}
+
+
 def test_an_id_of_another_vendor_s_fits_in_both_places() -> None:
     call = {"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     result = {"role": "tool", "tool_call_id": "functions.f:0", "content": "x"}
@@ -289,13 +361,17 @@ SEARCHED = {"type": "server_tool_use", "id": "s", "name": "web_search", "input":
 CITED = {"type": "text", "text": "So it is.", "citations": [{"type": "page_location", "cited_text": "it is"}]}
 
 
-@pytest.mark.parametrize("odd", [THOUGHT, HIDDEN, SEARCHED, CITED])
+IN_A_SET = {"type": "tool_use", "id": "t", "name": "click", "input": {}, "toolset_name": "computer"}
+BY_CODE = {"type": "tool_use", "id": "t", "name": "f", "input": {}, "caller": {"type": "code", "tool_id": "x"}}
+
+
+@pytest.mark.parametrize("odd", [THOUGHT, HIDDEN, SEARCHED, CITED, IN_A_SET, BY_CODE])
 def test_what_openai_has_no_words_for_comes_back_whole_and_is_sent_again_as_it_came(odd: dict[str, Any]) -> None:
     said = [odd, {"type": "text", "text": "Yes."}]
     message = answered(*said)["choices"][0]["message"]
     assert message["anthropic"] == {"content": said}
     assert sent(messages=[user(), message, user()])["messages"][1]["content"] == said
-    assert message.get("tool_calls") is None
+    assert bool(message.get("tool_calls")) == (odd["type"] == "tool_use")
 
 
 def test_plain_words_and_calls_come_back_in_openai_s_words_alone() -> None:
@@ -368,6 +444,15 @@ def test_an_error_in_a_stream_has_the_status_that_its_type_stands_for(type: str,
     assert VENDOR.error(UpstreamAnswer(418, {"x-request-id": "r"}, said)).status == 418
 
 
+@pytest.mark.parametrize("named", ["File not found: file_1", "Container not found"])
+def test_what_only_a_caller_can_have_named_is_its_caller_s_affair(named: str) -> None:
+    said = json.dumps({"type": "error", "error": {"type": "not_found_error", "message": named}}).encode()
+    told = VENDOR.error(UpstreamAnswer(404, {}, said))
+    assert json.loads(told.body)["error"]["param"] == "anthropic"
+    error = failure(PROVIDER, told, model_is_configured=True, wait_s=None)
+    assert (type(error), error.status, error.message) == (ProviderRejected, 404, named)
+
+
 # --- what is streamed ---
 
 BEGUN = {"type": "message_start", "message": {"id": "m", "model": "claude", "usage": {"input_tokens": 5}}}
@@ -433,6 +518,50 @@ def test_counts_are_those_told_last() -> None:
         "logprobs": None,
         "finish_reason": "stop",
     }
+
+
+def test_an_input_that_breaks_off_is_told_as_it_came_and_is_in_no_event_that_is_no_json() -> None:
+    thought = block(0, THOUGHT)
+    cut = block(
+        *(1, {"type": "tool_use", "id": "a", "name": "f", "input": {}}),
+        {"type": "input_json_delta", "partial_json": '{"a": "lon'},
+    )
+    delta: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "usage": {}}
+    chunks = streamed(BEGUN, *thought, *cut, delta, {"type": "message_stop"})
+    assert chunks[-1]["choices"][0]["delta"]["anthropic"] == {"content": [THOUGHT]}
+    assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+    assert chunks[-2]["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"] == '{"a": "lon'
+
+
+def test_what_a_delta_of_another_year_says_is_its_block_s() -> None:
+    compacted = {"type": "compaction_delta", "content": "In short.", "encrypted_content": "x"}
+    chunks = streamed(BEGUN, *block(0, {"type": "compaction", "content": None}, compacted), *ENDED)
+    own = {"type": "compaction", "content": "In short.", "encrypted_content": "x"}
+    assert chunks[-1]["choices"][0]["delta"]["anthropic"] == {"content": [own]}
+
+
+def test_the_end_is_told_once_though_it_comes_in_parts() -> None:
+    first: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 1}}
+    container = {"type": "message_delta", "delta": {"container": {"id": "c"}}, "usage": {"output_tokens": 2}}
+    chunks = streamed(BEGUN, *block(0, THOUGHT), first, *ENDED[:1], container, *ENDED[1:])
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
+    assert chunks[-1]["anthropic"] == {"container": {"id": "c"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "billed"),
+    [
+        ([], False),
+        (block(0, {"type": "text", "text": ""})[:1], False),
+        (block(0, SEARCHED), True),
+        (block(0, {"type": "thinking", "thinking": ""}, {"type": "signature_delta", "signature": "c2ln"}), True),
+    ],
+)
+def test_what_fails_after_work_was_done_may_be_billed(before: list[dict[str, Any]], billed: bool) -> None:
+    failure = {"type": "error", "error": {"type": "overloaded_error", "message": "x"}}
+    with pytest.raises(Failed) as failed:
+        streamed(BEGUN, *before, failure)
+    assert failed.value.has_begun is billed
 
 
 def test_pings_and_events_of_another_year_are_passed_over() -> None:

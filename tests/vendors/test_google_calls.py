@@ -89,7 +89,7 @@ def test_parts_that_are_told_whole_hold_one_call_too() -> None:
     assert [next(iter(part)) for part in message["google"]["parts"]] == ["executableCode", "functionCall", "text"]
 
 
-@pytest.mark.parametrize("odd", [{"n": "2"}, {"parallel_tool_calls": "no"}])
+@pytest.mark.parametrize("odd", [{"seed": 1, "frobnicate": 1}, {"parallel_tool_calls": "no"}])
 def test_what_an_answer_is_read_by_is_judged_before_it_is_asked_for(server: VendorServer, odd: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         whole(server, **odd)

@@ -104,9 +104,10 @@ def test_parts_come_whole_at_the_end_and_texts_are_joined_up_to_a_signature() ->
 
 def test_several_candidates_end_each_by_itself() -> None:
     stream = begun(n=2)
-    said = stream.told(event(candidate(text("A"), index=0, finishReason="STOP")))
+    said = stream.told(event(candidate(text("A"), index=0), candidate(text("B"), index=1)))
+    said += stream.told(event(candidate(index=0, finishReason="STOP")))
     assert not stream.is_whole
-    said += stream.told(event(candidate(text("B"), index=1, finishReason="SAFETY"), usageMetadata=USED))
+    said += stream.told(event(candidate(index=1, finishReason="SAFETY"), usageMetadata=USED))
     assert stream.is_whole
     told = chunks(said + stream.ended())
     assert [deltas(told, i)[0]["content"] for i in (0, 1)] == ["A", "B"]
@@ -114,6 +115,14 @@ def test_several_candidates_end_each_by_itself() -> None:
     assert told[-1]["google"] == {"candidates": [{"index": 1, "finishReason": "SAFETY"}]}
     assert stream.usage is not None
     assert json.loads(stream.usage)["total_tokens"] == 8
+
+
+def test_fewer_candidates_than_asked_for_are_an_answer_and_words_that_are_blocked_end_so() -> None:
+    stream = begun(n=2)
+    stream.told(event(candidate(text("A"), finishReason="STOP")))
+    assert stream.is_whole
+    told = heard(event(candidate(text("A"))), event(promptFeedback={"blockReason": "SAFETY"}))
+    assert [choice["finish_reason"] for chunk in told for choice in chunk["choices"]] == [None, "content_filter"]
 
 
 def test_a_blocked_prompt_ends_the_stream_without_a_word() -> None:

@@ -19,6 +19,7 @@ from tests.vendors.dialects import DIALECTS, name
 NOT_SENT = "not sent"  # how the words of a rule begin by which a member is taken, and left out
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 
+RESULT = {"role": "tool", "tool_call_id": "c", "content": "noon"}
 # A value of each member, and what must stand beside it.
 VALUES: dict[str, Any] = {
     "audio": {"voice": "alloy", "format": "mp3"},
@@ -196,6 +197,41 @@ def test_what_is_for_this_vendor_only_arrives_and_says_nothing_twice(dialect: Di
     assert sent(dialect, **{member: {"some_new_option": [1, 2.50]}})[2]["some_new_option"] == [1, 2.5]
     twice = next(iter(sent(dialect)[2]))
     assert refusal(dialect, **{member: {twice: "x"}}).param == f"{member}.{twice}"
+
+
+SILENT: list[list[dict[str, Any]]] = [
+    [{"role": "system", "content": "hi"}],
+    [{"role": "system", "content": "hi"}, user("")],
+    [user([text("")]), {"role": "assistant", "content": None}],
+    [{"role": "assistant", "content": "", "name": "agent"}],
+]
+
+
+@pytest.mark.parametrize("messages", SILENT)
+@every_vendor
+def test_a_chat_in_which_nobody_speaks_is_refused(dialect: Dialect, messages: list[dict[str, Any]]) -> None:
+    assert refusal(dialect, messages=messages).param == "messages"
+
+
+@every_vendor
+def test_a_turn_or_a_part_that_says_nothing_is_none(dialect: Dialect) -> None:
+    empty: list[Any] = [{"role": "assistant", "content": None}, {"role": "assistant", "content": [text("")]}]
+    full = [user([text("a")]), user([text("b")])]
+    assert sent(dialect, messages=[full[0], *empty, full[1]]) == sent(dialect, messages=full)
+    assert sent(dialect, messages=[user([text(""), text("a"), text("")])]) == sent(
+        dialect, messages=[user([text("a")])]
+    )
+    call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
+    turn = {"role": "assistant", "content": "", "tool_calls": [call]}
+    named = sent(dialect, messages=[user(), turn | {"name": "agent"}, RESULT], tools=[TIME])
+    assert named == sent(dialect, messages=[user(), turn, RESULT], tools=[TIME])
+
+
+@every_vendor
+def test_a_member_of_a_message_that_is_null_is_not_there(dialect: Dialect) -> None:
+    nulls = dict.fromkeys(("name", "tool_calls", "tool_call_id", "refusal", "audio", "reasoning_details"))
+    assert sent(dialect, messages=[user() | nulls]) == sent(dialect, messages=[user()])
+    assert refusal(dialect, messages=[user() | {"content": None}]).param == "messages[0]"
 
 
 @every_vendor

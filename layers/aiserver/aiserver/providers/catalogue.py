@@ -48,6 +48,7 @@ class Preset:
     `lists_models` is whether `GET {base_url}/models` tells, for free, what may be asked for; `id_prefix` is what its
     ids carry besides. `stream_usage` is where it is written that it takes `stream_options.include_usage`; empty where
     nobody says so, or where that would bring nothing: then a stream is not asked for its usage.
+    `other_ends` are how a `base_url` ends that is meant for another protocol than this.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Preset:
     stream_usage: str = ""
     refusals: tuple[Refusal, ...] = ()
     quirks: tuple[Quirk, ...] = ()
+    other_ends: tuple[str, ...] = ()
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -273,6 +275,7 @@ TRANSLATED = {
         "https://api.anthropic.com",
         "https://platform.claude.com/docs/en/api/messages",
         type="anthropic",
+        other_ends=("/v1", "/v1/messages"),
         auth_header="x-api-key",
         operations=CHAT,
         refusals=(
@@ -290,6 +293,7 @@ TRANSLATED = {
         "https://generativelanguage.googleapis.com/v1beta",
         "https://ai.google.dev/api/generate-content",
         type="google",
+        other_ends=("/openai",),
         auth_header="x-goog-api-key",
         operations=CHAT,
         refusals=(
@@ -313,6 +317,7 @@ TRANSLATED = {
         "https://bedrock-runtime.{region}.amazonaws.com",
         "https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference.html",
         type="bedrock",
+        other_ends=("/v1", "/openai"),
         operations=CHAT,
         lists_models=False,
         refusals=(

@@ -16,11 +16,13 @@ from aiserver.errors import (
 from aiserver.providers.exchange import MAX_ERROR_BYTES
 from aiserver.providers.provider import Provider
 from aiserver.wire import scan
+from aiserver.wire.model import VENDORS
 
 RESULTS = {"chat.completions": "choices", "embeddings": "data", "responses": "output"}
 GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
 NOT_REACHED = (502, 530)  # without JSON, of an own GPU: the proxy or tunnel before it does not reach it
-KEPT_THERE = ("previous_response_id", "conversation", "prompt")  # what a caller names of what a provider keeps
+# What a caller names of what a provider keeps; of a vendor that is translated, in the vendor's own member.
+KEPT_THERE = ("previous_response_id", "conversation", "prompt", *VENDORS)
 # The status that an error's `code`, or its `type`, stands for where a stream can show none.
 # https://platform.openai.com/docs/guides/error-codes https://docs.claude.com/en/api/errors
 # https://github.com/huggingface/text-generation-inference/issues/2749
@@ -77,6 +79,8 @@ def failure(
     """What an answer means that is none."""
     status, told = answer.status, _Told(scan.sole(answer.body))
     message = told.message or f"Provider {provider.name} answered status {status}"
+    if status == 403 and told.param in VENDORS:
+        return ProviderRejected(message, upstream=answer, code=told.code, param=told.param)
     if status in (401, 402, 403) or _is_ours(provider, status, told):
         return _refused_us(status)
     if status == 404 and (not told.is_object or (model_is_configured and told.param not in KEPT_THERE)):

@@ -77,6 +77,15 @@ class Provider(BaseModel):
             raise ValueError("give api_key_var or api_key_secret, not both")
         return self
 
+    @model_validator(mode="after")
+    def _as_its_type_is_asked(self) -> Self:
+        row = self.row
+        if self.type != "openai" and not set(self.operations) <= set(row.operations):
+            raise ValueError(f"operations of type {self.type} are {', '.join(row.operations)}")
+        if self.base_url.rstrip("/").endswith(row.other_ends or "\n"):
+            raise ValueError(f"base_url of type {self.type} is as {row.base_url}")
+        return self
+
     @property
     def passes_any_model(self) -> bool:
         """Whether any name reaches it as it is: then what it lists is what may be asked for."""

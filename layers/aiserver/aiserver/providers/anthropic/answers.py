@@ -11,8 +11,13 @@ from aiserver.providers.translation.completion import Choice, Usage, call, compl
 from aiserver.providers.translation.messages import NOTHING, Members, given, members
 from aiserver.providers.translation.vendor import Born, Failed, Told
 
+NAMED_BY_CALLER = ("File ", "Container ")  # how an error begins of what only a caller can have named
 TRANSLATED = ("id", "type", "role", "model", "content", "stop_reason", "usage")
 TRANSLATED_USAGE = ("input_tokens", "output_tokens", "cache_read_input_tokens", "output_tokens_details")
+
+
+class _Caller(msgspec.Struct):
+    type: str = ""
 
 
 class Block(msgspec.Struct):
@@ -25,11 +30,15 @@ class Block(msgspec.Struct):
     name: str = ""
     input: Raw = NOTHING
     citations: list[Raw] | None = None
+    caller: _Caller | None = None
+    toolset_name: str | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether OpenAI's words say all of it."""
-        return self.type == "tool_use" or (self.type == "text" and not self.citations)
+        if self.type == "tool_use":
+            return self.toolset_name is None and (self.caller is None or self.caller.type == "direct")
+        return self.type == "text" and not self.citations
 
 
 class Thought(msgspec.Struct):
@@ -131,7 +140,12 @@ def error(said: UpstreamAnswer) -> UpstreamAnswer:
     told = refused.error
     status = STATUSES.get(told.type, 500) if said.is_success else said.status
     headers = ({"x-request-id": refused.request_id} if refused.request_id else {}) | said.headers
-    return UpstreamAnswer(status, headers, error_body(told.message, told.type, None, {"anthropic": Raw(said.body)}))
+    return UpstreamAnswer(status, headers, _error(told, Raw(said.body)))
+
+
+def _error(told: _Error, whole: Raw) -> bytes:
+    is_named = told.message.startswith(NAMED_BY_CALLER)
+    return error_body(told.message, told.type, None, {"anthropic": whole}, param="anthropic" if is_named else None)
 
 
 def listed(page: bytes) -> tuple[list[str], str | None]:

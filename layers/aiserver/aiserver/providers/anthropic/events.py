@@ -40,6 +40,7 @@ class _Begun(msgspec.Struct):
     model: str = ""
 
 
+WORDS = ("text", "thinking", "tool_use")  # a block of another type is the work of Anthropic's own tools
 _event = msgspec.json.Decoder(_Event)
 _delta = msgspec.json.Decoder(_Delta)
 _begun = msgspec.json.Decoder(_Begun)
@@ -55,12 +56,28 @@ class _Open:
         self.whole: dict[str, Any] = members(raw)
         self._pieces: dict[str, list[str]] = {}
         self._citations: list[Raw] = []
+        self._more: Members = {}
 
     def add(self, name: str, piece: str) -> None:
         self._pieces.setdefault(name, []).append(piece)
 
     def has(self, name: str) -> bool:
         return any(self._pieces.get(name, ()))
+
+    def learn(self, delta: Members) -> None:
+        """What is said by a delta that is not known here: its members are the block's."""
+        self._more |= {name: value for name, value in delta.items() if name != "type"}
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a tool's input breaks off, as it may where the answer does: then it is no JSON."""
+        if "input" not in self.whole:
+            return False
+        try:
+            members(self.arguments)
+        except msgspec.DecodeError:
+            return True
+        return False
 
     def cite(self, citation: Raw) -> None:
         self._citations.append(citation)
@@ -83,6 +100,7 @@ class _Open:
                 said[name] = getattr(self.read, name) + said[name]
         if "input" in self.whole:
             said["input"] = Raw(self.arguments.encode())
+        said |= self._more
         return self.whole | said | ({"citations": self._citations} if self._citations else {})
 
 
@@ -102,6 +120,9 @@ class AnthropicEvents:
         self._message: Members = {}
         self._counted: Members = {}
         self._used = Used()
+        self._delta: Members = {}
+        self._stop_reason: str | None = None
+        self._has_worked = False  # a tool of Anthropic's may have run before the first word
 
     def told(self, event: bytes) -> bytes:
         data = sse.data(event)
@@ -114,7 +135,7 @@ class AnthropicEvents:
             case "content_block_start":
                 return self._open(said.index, said.content_block)
             case "content_block_delta":
-                return self._add(self._blocks[said.index], _delta.decode(said.delta))
+                return self._add(self._blocks[said.index], said.delta)
             case "content_block_stop":
                 return self._close(self._blocks[said.index])
             case "message_delta":
@@ -123,12 +144,18 @@ class AnthropicEvents:
                 self.is_over = True
                 return self.ended()
             case "error":
-                raise Failed(data, has_begun=self.pieces > 0)
+                raise Failed(data, has_begun=self._has_worked)
             case _:  # a ping, or what Anthropic adds: https://platform.claude.com/docs/en/api/versioning
                 return b""
 
     def ended(self) -> bytes:
-        return self._chunks.end(usage(self._used))
+        root = self._message | self._delta | {"usage": Raw(msgspec.json.encode(self._counted))}
+        blocks = [self._blocks[index] for index in sorted(self._blocks) if not self._blocks[index].is_cut]
+        content = [] if all(one.is_plain for one in blocks) else [one.told for one in blocks]
+        more: dict[str, Any] = {"anthropic": {"content": content}} if content else {}
+        finish = STOPS.get(self._stop_reason or "", "stop")
+        said = self._chunks.delta(finish=finish, own=own(root, self._stop_reason), **more)
+        return said + self._chunks.end(usage(self._used))
 
     def _begin(self, message: Raw) -> bytes:
         begun = _begun.decode(message)
@@ -140,6 +167,7 @@ class AnthropicEvents:
     def _open(self, index: int, raw: Raw) -> bytes:
         opened = _Open(raw, None)
         self._blocks[index] = opened
+        self._has_worked = self._has_worked or opened.read.type not in WORDS
         match opened.read.type:
             case "text" if opened.read.text:
                 return self._say(content=opened.read.text)
@@ -153,7 +181,9 @@ class AnthropicEvents:
             case _:
                 return b""
 
-    def _add(self, opened: _Open, delta: _Delta) -> bytes:
+    def _add(self, opened: _Open, raw: Raw) -> bytes:
+        delta = _delta.decode(raw)
+        self._has_worked = True
         match delta.type:
             case "text_delta":
                 opened.add("text", delta.text)
@@ -169,7 +199,7 @@ class AnthropicEvents:
             case "citations_delta":
                 opened.cite(delta.citation)
             case _:
-                pass
+                opened.learn(members(raw))
         return b""
 
     def _close(self, opened: _Open) -> bytes:
@@ -182,15 +212,13 @@ class AnthropicEvents:
         return self._say(tool_calls=[{"index": opened.call, "function": {"arguments": arguments}}])
 
     def _finish(self, said: _Event) -> bytes:
-        delta = members(said.delta)
-        stop_reason = msgspec.json.decode(delta.pop("stop_reason", Raw(b"null")), type=str | None)
+        """There may be several, each of which tells what is new; the end is told once, when nothing more comes."""
+        self._delta |= {name: value for name, value in members(said.delta).items() if bytes(value) != b"null"}
+        reason = msgspec.json.decode(self._delta.pop("stop_reason", Raw(b"null")), type=str | None)
+        self._stop_reason = reason or self._stop_reason
+        self.is_whole = self._stop_reason is not None
         self._count(said.usage)
-        self.is_whole = True
-        root = self._message | delta | {"usage": Raw(msgspec.json.encode(self._counted))}
-        blocks = [self._blocks[index] for index in sorted(self._blocks)]
-        content = [] if all(one.is_plain for one in blocks) else [one.told for one in blocks]
-        more: dict[str, Any] = {"anthropic": {"content": content}} if content else {}
-        return self._chunks.delta(finish=STOPS.get(stop_reason or "", "stop"), own=own(root, stop_reason), **more)
+        return b""
 
     def _say(self, **said: Any) -> bytes:
         self.pieces += 1

@@ -1,10 +1,10 @@
 """A chat as Anthropic is asked for it: all but its turns."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from aiserver.providers.anthropic.reasoning import thinking
+from aiserver.providers.anthropic.claude import thinking, unsaid
 from aiserver.providers.anthropic.turns import blocks, cached
 from aiserver.providers.anthropic.words import MAX_TOKENS, OLDER_MAX_TOKENS
 from aiserver.providers.exchange import Asked
@@ -23,6 +23,7 @@ RELAYED_AS = {
     "anthropic-ratelimit-tokens-limit": "x-ratelimit-limit-tokens",
     "anthropic-ratelimit-tokens-remaining": "x-ratelimit-remaining-tokens",
 }
+Beta = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+$")]  # it stands in a header
 TIERS = {"auto": "auto", "default": "standard_only"}
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
@@ -30,9 +31,12 @@ NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 def request(chat: Chat) -> Asked:
     """Raises: InvalidRequest."""
     asked: dict[str, Any] = {}
+    neutral = unsaid(chat, chat.model)
     for path, value in chat.passed():
-        put(asked, path, value)
-    asked["max_tokens"] = chat.max_tokens or _max_tokens(chat.model)
+        if path not in neutral:
+            put(asked, path, value)
+    if chat.max_tokens is not None or "max_tokens" not in chat.own:
+        asked["max_tokens"] = _max_tokens(chat.model) if chat.max_tokens is None else chat.max_tokens
     if said := systems(chat, blocks):
         asked["system"] = said
     asked["messages"] = turns(chat, blocks)
@@ -47,17 +51,17 @@ def request(chat: Chat) -> Asked:
     if tier := chat.read("service_tier", str):
         asked["service_tier"] = chat.one_of("service_tier", tier, TIERS)
     _format(chat, asked)
-    thought, effort = thinking(chat, chat.model, asked["max_tokens"])
+    thought, effort = thinking(chat, chat.model, asked.get("max_tokens", MAX_TOKENS))
     if thought:
         asked["thinking"] = thought
     if effort:
         put(asked, "output_config.effort", effort)
-    if (temperature := chat.read("temperature", float)) and temperature > 1:
-        raise chat.refusal("temperature", "it is at most 1")
     own = dict(chat.own)
     headers = {"content-type": "application/json"}
-    if betas := chat.read_own(own, "betas", list[str]):
+    if betas := chat.read_own(own, "betas", list[Beta]):
         headers["anthropic-beta"] = ",".join(betas)
+    if "stream" in own:
+        raise chat.refusal("anthropic.stream", "'stream' says it")
     whole = chat.merged(asked, own)
     headers["anthropic-version"] = SAMPLING_VERSION if any(name in whole for name in SAMPLING) else VERSION
     return Asked("POST", PATH, None, msgspec.json.encode(whole), headers, relayed_as=RELAYED_AS)

@@ -53,11 +53,14 @@ WORDS = Words(
         ),
         "max_completion_tokens": Translated("`max_tokens`"),
         "max_tokens": Translated("`max_tokens`; without it 32,000, or the most that an older model takes"),
-        "temperature": Passes("temperature", "at most 1; asked by API version 2023-06-01, the last that knows it"),
-        "top_p": Passes("top_p", "as temperature"),
+        "temperature": Passes(
+            "temperature", "at most 1, of models before 4.7; asked by API version 2023-06-01, the last that has it"
+        ),
+        "top_p": Passes("top_p", "as temperature; of models from 4.5 one of both"),
         "stop": Translated("`stop_sequences`"),
         "reasoning_effort": Translated(
-            "`thinking` and `output_config.effort`; of models before 4.6 `thinking.budget_tokens`"
+            "`thinking` and `output_config.effort`; of models before 4.6 `thinking.budget_tokens`, but not amid calls "
+            "whose reasoning was not sent back"
         ),
         "user": Translated("`metadata.user_id`"),
         "safety_identifier": Translated("`metadata.user_id`"),

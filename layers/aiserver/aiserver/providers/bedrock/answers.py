@@ -44,12 +44,28 @@ class _Reasoning(msgspec.Struct, rename="camel"):
     reasoning_text: _Thought | None = None
 
 
+class _Words(msgspec.Struct):
+    text: str = ""
+
+
+class _Cited(msgspec.Struct):
+    content: list[_Words] = []
+
+
 class _Block(msgspec.Struct, rename="camel"):
     """What is read of a block of content; it is one of these, or another."""
 
     text: str | None = None
     reasoning_content: _Reasoning | None = None
     tool_use: ToolUse | None = None
+    citations_content: _Cited | None = None
+
+    @property
+    def words(self) -> str | None:
+        """What it says to a reader, with or without its sources."""
+        if self.citations_content:
+            return "".join(part.text for part in self.citations_content.content)
+        return self.text
 
     @property
     def thought(self) -> _Thought | None:
@@ -107,8 +123,8 @@ def answer(body: bytes, born: Born) -> Told:
     content, blocks = _kept(said.output.message.content, born)
     choice = Choice(finish=STOPS.get(said.stop_reason, "stop"))
     for one in blocks:
-        if one.text is not None:
-            choice.content.append(one.text)
+        if one.words is not None:
+            choice.content.append(one.words)
         elif one.thought:
             choice.reasoning.append(one.thought.text)
         elif one.is_call and (used := one.tool_use):

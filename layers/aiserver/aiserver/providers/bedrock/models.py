@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver.providers.anthropic.reasoning import EFFORTS, thinking
+from aiserver.providers.anthropic.claude import EFFORTS, thinking, unsaid
 from aiserver.providers.anthropic.words import MAX_TOKENS
 from aiserver.providers.translation.chat import Chat, put
 
 FIELDS = "additionalModelRequestFields"
 CLAUDE = "anthropic.claude-"
+PATHS = {"temperature": "temperature", "top_p": "topP"}
 
 # How others are told, by how their ids begin, the longer first: the field, and what each effort is there.
 BY_FIELD: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -40,6 +41,12 @@ def family_id(model: str) -> str:
     return found[1] if found else ""
 
 
+def neutral(chat: Chat) -> list[str]:
+    """The paths of what is not sent, since it asks for what the model does anyhow. Raises: InvalidRequest."""
+    names = unsaid(chat, family_id(chat.model).removeprefix("anthropic.")) if is_claude(chat.model) else []
+    return [f"inferenceConfig.{PATHS[name]}" for name in names]
+
+
 def is_claude(model: str) -> bool:
     return family_id(model).startswith(CLAUDE)
 
@@ -62,7 +69,7 @@ def reason(chat: Chat, asked: dict[str, Any]) -> None:
 
 def _think(chat: Chat, asked: dict[str, Any], model: str) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html"""
-    most = chat.max_tokens or MAX_TOKENS
+    most = MAX_TOKENS if chat.max_tokens is None else chat.max_tokens
     thought, effort = thinking(chat, model, most)
     put(asked, f"{FIELDS}.thinking", thought)
     if effort:

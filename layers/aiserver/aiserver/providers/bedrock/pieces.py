@@ -87,7 +87,16 @@ class Open:
 
     @property
     def is_empty(self) -> bool:
-        return self._kind == "text" and not self._joined("text")
+        """Whether it says nothing that could be sent back: a tool's input that breaks off is no JSON."""
+        return not self._joined("text") if self._kind == "text" else self._kind == "toolUse" and self._is_cut
+
+    @property
+    def _is_cut(self) -> bool:
+        try:
+            members(self._joined("input") or "{}")
+        except msgspec.DecodeError:
+            return True
+        return False
 
     @property
     def is_plain(self) -> bool:

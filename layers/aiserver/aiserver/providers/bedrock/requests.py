@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from aiserver.providers.bedrock.content import blocks, cache_point
-from aiserver.providers.bedrock.models import FIELDS, is_claude, reason
+from aiserver.providers.bedrock.models import FIELDS, is_claude, neutral, reason
 from aiserver.providers.bedrock.words import TIERS
 from aiserver.providers.exchange import Asked
 from aiserver.providers.translation.chat import Chat, put, schema, systems, turns
@@ -30,11 +30,12 @@ _METADATA = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{0,256}", re.ASCII)
 
 def request(chat: Chat) -> Asked:
     """Raises: InvalidRequest."""
-    asked: dict[str, Any] = {"messages": turns(chat, blocks)}
-    if system := systems(chat, blocks):
-        asked["system"] = system
+    system = systems(chat, blocks)
+    asked: dict[str, Any] = {"messages": turns(chat, blocks)} | ({"system": system} if system else {})
+    unsaid = neutral(chat)
     for path, value in chat.passed():
-        put(asked, path, value)
+        if path not in unsaid:
+            put(asked, path, value)
     if (temperature := chat.read("temperature", float)) and temperature > 1:
         raise chat.refusal("temperature", "it is at most 1")
     if chat.max_tokens is not None:

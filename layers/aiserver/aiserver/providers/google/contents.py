@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from aiserver.providers.google.models import is_before_3, needs_signatures
 from aiserver.providers.google.words import DETAILS, MEDIA, NO_SIGNATURE, SOUNDS
-from aiserver.providers.translation.chat import Chat, systems
+from aiserver.providers.translation.chat import NOBODY, Chat, systems
 from aiserver.providers.translation.messages import (
     Assistant,
     Audio,
@@ -56,6 +56,8 @@ def contents(chat: Chat) -> Parts:
             turns.append({"role": "model" if isinstance(message, Assistant) else "user", "parts": []})
         turns[-1]["parts"] += parts
         last = type(message)
+    if not turns:
+        raise chat.refusal("messages", NOBODY)
     return turns
 
 

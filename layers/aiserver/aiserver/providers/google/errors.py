@@ -16,6 +16,7 @@ from aiserver.providers.translation.completion import error_body
 from aiserver.wire import scan
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+NAMED_BY_CALLER = "CachedContent "  # how an error begins of what only a caller can have named
 _SECONDS = re.compile(r"\d{1,9}(\.\d+)?s")
 
 
@@ -48,13 +49,15 @@ def error(said: UpstreamAnswer) -> UpstreamAnswer:
     if said.is_success:
         status = told.code if 400 <= told.code < 600 else 500
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    shaped = error_body(told.message, kind, told.status, {"google": Raw(body)})
+    param = "google" if told.message.startswith(NAMED_BY_CALLER) else None
+    shaped = error_body(told.message, kind, told.status, {"google": Raw(body)}, param=param)
     return UpstreamAnswer(status, _headers(told.details) | said.headers, shaped)
 
 
 def failure(code: int, status: str, message: str, root: Mapping[str, Any]) -> bytes:
     """An error as Google words one, for an answer that means one; `root` are its other members."""
-    return msgspec.json.encode({"error": {"code": code, "message": message, "status": status}, **root})
+    words = message or f"The answer ended by {status}"
+    return msgspec.json.encode({"error": {"code": code, "message": words, "status": status}, **root})
 
 
 def _headers(details: list[_Detail]) -> dict[str, str]:

@@ -72,7 +72,6 @@ class GoogleEvents:
         self.request_id: str | None = None
         self._chunks = Chunks(born.created_s, shows_usage=chat.shows_usage)
         self._born = born
-        self._asked = chat.n
         self._choices: dict[int, _Choice] = {}
         self._root: Members = {}
         self._counted: Members = {}
@@ -82,7 +81,7 @@ class GoogleEvents:
     @property
     def is_whole(self) -> bool:
         ended = sum(bool(choice.finish_reason) for choice in self._choices.values())
-        return self._is_blocked or ended >= max(self._asked, len(self._choices))
+        return self._is_blocked or (ended > 0 and ended == len(self._choices))
 
     def told(self, event: bytes) -> bytes:
         data = scan.sole(sse.data(event))  # an error may come as an array of one
@@ -95,7 +94,7 @@ class GoogleEvents:
         return b"".join(self._hear(candidate(raw, self._born)) for raw in said.candidates)
 
     def ended(self) -> bytes:
-        if self._is_blocked:
+        if self._is_blocked and not self._choices:
             return self._chunks.delta(finish="content_filter", own=own(self._root, [])) + self._chunks.end(self._used)
         told = [self._finish(index, self._choices[index]) for index in sorted(self._choices)]
         return b"".join(told) + self._chunks.end(self._used)
@@ -106,7 +105,7 @@ class GoogleEvents:
         self._chunks.id = said.response_id or self._chunks.id
         self._chunks.model = said.model_version or self._chunks.model
         self.request_id = self._chunks.id or None
-        self._is_blocked = self._is_blocked or (said.is_blocked and not self._choices)
+        self._is_blocked = self._is_blocked or said.is_blocked
         if counted := members(said.usage_metadata):
             self._counted |= counted
             self._used = usage(self._counted)
@@ -132,5 +131,6 @@ class GoogleEvents:
         last = index == max(self._choices)
         root = self._root | {"usageMetadata": Raw(msgspec.json.encode(self._counted))} if last else {}
         more = own(root, [choice.left] if choice.left else [])
-        finish = word(choice.finish_reason, calls=choice.calls > 0)
+        is_blocked = self._is_blocked and not choice.finish_reason
+        finish = "content_filter" if is_blocked else word(choice.finish_reason, calls=choice.calls > 0)
         return self._chunks.delta(index, finish=finish, logprobs=choice.take_logprobs(), own=more, **choice.own)

@@ -29,6 +29,7 @@ from aiserver.providers.translation.messages import (
     Text,
     TextFormat,
     ToolDefinition,
+    User,
     arguments,
     members,
 )
@@ -37,9 +38,11 @@ from aiserver.wire.model import VENDORS
 from aiserver.wire.validation import invalid
 
 NOT_KNOWN = "it is no member of OpenAI's that is known here"
+NOBODY = "nobody says a word in them but the system"
 Read = TypeVar("Read")
 
 _list = msgspec.json.Decoder(list[Raw])
+_objects = msgspec.json.Decoder(list[dict[str, Raw]])
 _PLACE = re.compile(r" - at `\$(.*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`$")
 
@@ -53,12 +56,13 @@ class Chat:
         given = members(body)
         self._given = {name: value for name, value in given.items() if bytes(value) != b"null"}
         self.model = self.read("model", str) or ""
+        if b"null" in bytes(self._given.get("messages", NOTHING)):
+            self._given["messages"] = _less_nulls(self._given["messages"])
         self.messages: list[Message] = self.read("messages", list[Message]) or []
         self.tools: list[ToolDefinition] = self.read("tools", list[ToolDefinition]) or []
         self.format = self.read("response_format", TextFormat | JsonFormat | SchemaFormat)
         self.choice = self.read("tool_choice", Literal["none", "auto", "required"] | Chosen)
         self.one_call = self.read("parallel_tool_calls", bool) is False
-        self.n = self.read("n", int) or 1
         self.stop = _listed(self.read("stop", str | list[str]))
         self.streams = bool(self.read("stream", bool))
         options = self.read("stream_options", StreamOptions)
@@ -93,6 +97,12 @@ class Chat:
         """The error to raise for a member that has no words at this vendor."""
         message = f"{self._words.vendor} cannot be told '{path}'" + (f": {why}" if why else "")
         return invalid("NotSupported", path, message)
+
+    @property
+    def has_lost_reasoning(self) -> bool:
+        """Whether the model called tools just now, and what it thought before is not here in the vendor's own words."""
+        last = next((m for m in reversed(self.messages) if isinstance(m, User | Assistant)), None)
+        return isinstance(last, Assistant) and bool(last.tool_calls) and not last.of(self._words.member)
 
     @property
     def max_tokens(self) -> int | None:
@@ -211,15 +221,22 @@ def systems(chat: Chat, blocks: Callable[[Chat, str, Message], list[Any]]) -> li
 
 
 def turns(chat: Chat, blocks: Callable[[Chat, str, Message], list[Any]]) -> list[dict[str, Any]]:
-    """The turns of user and assistant, each role's in a row as one: results of calls must stand together."""
+    """The turns of user and assistant, each role's in a row as one: results of calls must stand together.
+
+    One that says nothing is none.
+    """
     told: list[dict[str, Any]] = []
     for i, message in enumerate(chat.messages):
         if isinstance(message, System):
             continue
+        said = blocks(chat, f"messages[{i}]", message)
         role = "assistant" if isinstance(message, Assistant) else "user"
-        if not told or told[-1]["role"] != role:
+        if said and (not told or told[-1]["role"] != role):
             told.append({"role": role, "content": []})
-        told[-1]["content"] += blocks(chat, f"messages[{i}]", message)
+        if said:
+            told[-1]["content"] += said
+    if not told:
+        raise chat.refusal("messages", NOBODY)
     return told
 
 
@@ -239,6 +256,15 @@ def _arguments(chat: Chat, path: str, call: Call) -> None:
         members(arguments(call))
     except msgspec.DecodeError:
         raise chat.refusal(path, "it must be the JSON text of an object") from None
+
+
+def _less_nulls(messages: Raw) -> Raw:
+    """The same without the members of a message that are null: many clients say so of what it does not have."""
+    try:
+        each = [{k: v for k, v in one.items() if bytes(v) != b"null"} for one in _objects.decode(messages)]
+    except msgspec.ValidationError:
+        return messages  # what is wrong is told when they are read
+    return Raw(msgspec.json.encode(each))
 
 
 def _listed(stop: str | list[str] | None) -> list[str]:

@@ -129,6 +129,6 @@ class Chunks:
         return sse.event(msgspec.json.encode(told | dict(more)))
 
 
-def error_body(message: str, type: str, code: str | None, own: Mapping[str, Any]) -> bytes:
-    """An error. `own` is the vendor's whole one, by the vendor's name."""
-    return msgspec.json.encode({"error": {"message": message, "type": type, "code": code, "param": None}, **own})
+def error_body(message: str, type: str, code: str | None, own: Mapping[str, Any], *, param: str | None = None) -> bytes:
+    """An error. `own` is the vendor's whole one, by the vendor's name; `param` the member that it is about."""
+    return msgspec.json.encode({"error": {"message": message, "type": type, "code": code, "param": param}, **own})

@@ -15,6 +15,7 @@ Members = dict[str, Raw]
 NOTHING = Raw(b"")
 NOT_GIVEN = (b"null", b"{}", b"[]")
 members = msgspec.json.Decoder(Members).decode
+MISNAMED = {"image/jpg": "image/jpeg"}  # by many, and refused by those who go by the register
 _DATA_URL = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,(.*)", re.DOTALL)
 
 
@@ -34,6 +35,10 @@ class Own(msgspec.Struct, kw_only=True):
 class Text(Own, tag="text", forbid_unknown_fields=True):
     text: str
     cache_control: Raw = NOTHING
+
+    @property
+    def says_something(self) -> bool:
+        return bool(self.text or self.cache_control or self.anthropic or self.google or self.bedrock)
 
 
 class ImageUrl(msgspec.Struct, forbid_unknown_fields=True):
@@ -189,12 +194,13 @@ def spoken(path: str, message: Message) -> list[tuple[str, Any]]:
     """
     content = message.content
     if isinstance(content, list):
-        said: list[tuple[str, Any]] = [(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
+        all_said: list[tuple[str, Any]] = [(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
     else:
-        said = [(f"{path}.content", Text(content))] if content else []
+        all_said = [(f"{path}.content", Text(content or ""))]
+    said = [(place, part) for place, part in all_said if not isinstance(part, Text) or part.says_something]
     if isinstance(message, Assistant) and message.refusal:
         said.append((f"{path}.refusal", Refusal(message.refusal)))
-    if not message.name or isinstance(message, Tool):
+    if not message.name or isinstance(message, Tool) or (isinstance(message, Assistant) and not said):
         return said
     if said and isinstance(said[0][1], Text):
         place, first = said[0]
@@ -217,7 +223,7 @@ class Data(NamedTuple):
 def data(url: str) -> Data | None:
     """What stands in `data:<media type>;base64,…`."""
     found = _DATA_URL.fullmatch(url)
-    return Data(found[1], found[2]) if found else None
+    return Data(MISNAMED.get(found[1], found[1]), found[2]) if found else None
 
 
 def given(found: Members, but: Collection[str]) -> Members:
