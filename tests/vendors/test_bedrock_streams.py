@@ -57,6 +57,15 @@ def test_a_call_of_nothing_is_told_whole_though_its_block_does_not_stop() -> Non
     assert len(again) == 3
 
 
+def test_an_input_that_breaks_off_is_told_as_it_came_and_is_in_no_event_that_is_no_json() -> None:
+    thought = delta(0, reasoningContent={"text": "Hm.", "signature": "c2ln"})
+    called = start(1, toolUse={"toolUseId": "t", "name": "f"})
+    told = streamed(BEGIN, thought, called, delta(1, toolUse={"input": '{"a": "lon'}), stop("max_tokens"))
+    content = told[-1]["choices"][0]["delta"]["bedrock"]["content"]
+    assert [next(iter(block)) for block in content] == ["reasoningContent"]
+    assert told[-2]["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"] == '{"a": "lon'
+
+
 @pytest.mark.parametrize(
     ("events", "block"),
     [
