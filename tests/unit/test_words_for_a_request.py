@@ -98,6 +98,7 @@ def test_equals_are_judged_once() -> None:
             '{"messages":[{"tool_calls":[{"id":"1","google":{"s":"x"}}],"google":{"p":[]}}]}',
             '{"messages":[{"tool_calls":[{"id":"1"}]}]}',
         ),
+        ('{"model":"m","google":null,"\\u0061nthropic": {"a":1}}', '{"model":"m"}'),
         ('{"tools":[{"bedrock":{"x":1},"type":"function"}],"x":1e400}', '{"tools":[{"type":"function"}],"x":1e400}'),
     ],
 )
@@ -108,7 +109,7 @@ def test_what_is_for_one_vendor_only_is_not_sent_to_a_provider_of_openai_s_proto
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"anthropic": "x", "google": [1], "bedrock": null}',
+        b'{"anthropic": "x", "google": [1], "bedrock": 7}',
         b'{"metadata": {"anthropic": {"a": 1}}, "x": "\\"google\\": {"}',
         b'{"messages": [{"content": "say \\"anthropic\\": {}"}], "tools": [{"function": {"google": {"a": 1}}}]}',
         b'{"messages": {"anthropic": {}}, "n": 1.0}',

@@ -564,6 +564,14 @@ def test_what_fails_after_work_was_done_may_be_billed(before: list[dict[str, Any
     assert failed.value.has_begun is billed
 
 
+def test_an_error_that_only_its_event_names_is_one() -> None:
+    """As servers say it that speak Anthropic's protocol as they understand it."""
+    events = VENDOR.events(chat(stream=True), BORN)
+    with pytest.raises(Failed) as failed:
+        events.told(b'event: error\ndata: {"error": {"message": "no room"}}\n\n')
+    assert not failed.value.has_begun
+
+
 def test_pings_and_events_of_another_year_are_passed_over() -> None:
     assert streamed({"type": "ping"}, {"type": "aurora", "index": 3}) == []
     events = VENDOR.events(chat(stream=True), BORN)

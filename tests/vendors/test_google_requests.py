@@ -112,3 +112,9 @@ def test_what_it_caches_by_itself_is_not_sent() -> None:
     marked = {"cache_control": {"type": "ephemeral"}}
     plain = sent(user([text("x")]), tools=[WEATHER])
     assert sent(user([text("x") | marked]), tools=[WEATHER | marked], prompt_cache_key="k") == plain
+
+
+def test_tools_of_google_s_own_are_not_called_where_none_shall_be() -> None:
+    own = {"tools": [{"googleSearch": {}}]}
+    made = sent(user(), tool_choice="none", google=own)
+    assert made["toolConfig"] == {"functionCallingConfig": {"mode": "NONE"}}

@@ -125,6 +125,28 @@ def test_fewer_candidates_than_asked_for_are_an_answer_and_words_that_are_blocke
     assert [choice["finish_reason"] for chunk in told for choice in chunk["choices"]] == [None, "content_filter"]
 
 
+@pytest.mark.parametrize(
+    ("before", "billed"),
+    [
+        ([], False),
+        ([event(candidate({"executableCode": {"code": "1"}}))], True),
+        ([event(candidate(), usageMetadata={"candidatesTokenCount": 5})], True),
+        ([event(candidate(), usageMetadata={"promptTokenCount": 5})], False),
+    ],
+)
+def test_what_fails_after_work_was_done_may_be_billed(before: list[bytes], billed: bool) -> None:
+    stream = begun()
+    for one in before:
+        stream.told(one)
+    with pytest.raises(Failed) as failed:
+        stream.told(event(error={"code": 503, "message": "x", "status": "UNAVAILABLE"}))
+    assert failed.value.has_begun is billed
+
+
+def test_an_error_that_is_null_is_none() -> None:
+    assert heard(event(candidate(text("A"), finishReason="STOP"), error=None))
+
+
 def test_a_blocked_prompt_ends_the_stream_without_a_word() -> None:
     feedback = {"blockReason": "SAFETY"}
     told = heard(event(promptFeedback=feedback, usageMetadata={"promptTokenCount": 3}))

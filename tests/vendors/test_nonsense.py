@@ -13,6 +13,7 @@ from aiserver.providers.provider import Provider
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.translated import Judge, Judged
 from aiserver.providers.translation.vendor import Born
+from aiserver.wire import sse
 from tests.fakes import FakeClock
 from tests.vendors import asking
 from tests.vendors.dialect import Dialect
@@ -55,6 +56,17 @@ def test_an_answer_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
 @every_vendor
 @UNTIMED
 @given(data=st.data())
+def test_an_answer_whose_members_are_null_where_they_are_not_said(dialect: Dialect, data: st.DataObject) -> None:
+    said = json.loads(dialect.message(data.draw(asking.answers())))
+    for unsaid in said.keys() & {"usage", "usageMetadata", "stop_sequence", "promptFeedback", "metrics", "error"}:
+        said[unsaid] = None
+    answer = judge(dialect).judged(UpstreamAnswer(200, {}, json.dumps(said).encode()), BORN)
+    assert json.loads(answer.body)["choices"][0]["finish_reason"]
+
+
+@every_vendor
+@UNTIMED
+@given(data=st.data())
 def test_an_error_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
     status = data.draw(st.sampled_from([200, 400, 401, 404, 429, 500, 503, 529]))
     said = data.draw(bent(json.loads(dialect.error(status, "words").body)))
@@ -71,9 +83,9 @@ def test_a_stream_whose_events_are_bent_and_in_disorder(dialect: Dialect, data: 
     given_events = dialect.events(data.draw(asking.answers()))
     order = data.draw(st.permutations(given_events) | st.just(given_events))
     try:
-        for event in order:
-            events.told(data.draw(st.just(event) | bent_event(event)))
-        events.ended()
+        told = [events.told(data.draw(st.just(event) | bent_event(event))) for event in order]
+        for one in sse.Splitter().events(b"".join([*told, events.ended()])):
+            assert sse.data(one) == sse.DONE or json.loads(sse.data(one))
     except ProviderError:
         pass
 

@@ -1,16 +1,19 @@
 """A vendor's stream over a real socket: wherever it is cut into pieces, cut off, or fails, as any provider's."""
 
 import json
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 
 from aiserver.aws.bedrock import BedrockWire
+from aiserver.clock import Clock, SystemClock
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.providers.exchange import client
 from aiserver.providers.protocols import Protocols
 from aiserver.providers.provider import Provider
+from aiserver.providers.stream import Stream
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 from tests import hostile
@@ -27,22 +30,29 @@ QUESTION: dict[str, Any] = {"messages": [user()], "stream": True, "stream_option
 STEP = 211  # bytes from cut to cut: each takes a connection
 
 
+@contextmanager
+def begun(dialect: Dialect, port: int, clock: Clock, total_s: float = 20) -> Generator[Stream]:
+    """A stream of the server there."""
+    body = json.dumps({"model": dialect.model, **QUESTION}).encode()
+    asked = Provider.model_validate(
+        {"name": "p", "type": dialect.type, "base_url": f"http://127.0.0.1:{port}", "models": {"*": ""}}
+    )
+    how: dict[str, Any] = {"api_key": "k", "model_is_configured": True, "begin_s": 5, "total_s": total_s}
+    with client() as http:
+        protocol = Protocols(lambda: http, clock, BedrockWire)[dialect.type]
+        with closing(protocol.stream(asked, "chat.completions", body, **how)) as stream:
+            yield stream
+
+
 def streamed(dialect: Dialect, *pieces: bytes, end: bytes = END) -> tuple[bytes, ProviderError | None]:
     """What comes of it; an error may come in its place."""
     head = hostile.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked")
-    body = json.dumps({"model": dialect.model, **QUESTION}).encode()
-    with hostile.receiver(hostile.says(head, framed(*pieces) + end)) as server, client() as http:
-        asked = Provider.model_validate(
-            {"name": "p", "type": dialect.type, "base_url": f"http://127.0.0.1:{server.port}", "models": {"*": ""}}
-        )
-        protocol = Protocols(lambda: http, FakeClock(), BedrockWire)[dialect.type]
-        how: dict[str, Any] = {"api_key": "k", "model_is_configured": True, "begin_s": 5, "total_s": 20}
+    with hostile.receiver(hostile.says(head, framed(*pieces) + end)) as server:
         try:
-            stream = protocol.stream(asked, "chat.completions", body, **how)
+            with begun(dialect, server.port, FakeClock()) as stream:
+                return heard(stream)
         except ProviderError as error:
             return b"", error
-        with closing(stream):
-            return heard(stream)
 
 
 def said(dialect: Dialect, answer: Answer = ANSWER) -> list[bytes]:
@@ -86,6 +96,41 @@ def test_a_failure_within_is_told_and_billed_only_after_the_first_word(events: i
     assert has_begun or events >= 0
     told = json.loads(sse.data(wire_errors.event(error)))
     assert (told["error"]["message"], told["responseStatus"]["message"]) == ("out of luck", "out of luck")
+
+
+@every_vendor
+def test_a_stream_that_hangs_is_given_up_when_its_time_is_over(dialect: Dialect) -> None:
+    head = hostile.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked")
+    with (
+        hostile.receiver(hostile.then_hangs(head)) as server,
+        pytest.raises(ProviderTimeout),
+        begun(dialect, server.port, SystemClock(), total_s=0.6),
+    ):
+        pass
+
+
+@every_vendor
+def test_an_answer_that_does_not_stream_is_told_as_such_and_may_be_billed(dialect: Dialect) -> None:
+    body = dialect.message(ANSWER)
+    answer = hostile.answers(200, "content-type: application/json", body=body)
+    with (
+        hostile.receiver(answer) as server,
+        pytest.raises(ProviderError, match="did not stream its answer") as failed,
+        begun(dialect, server.port, FakeClock()),
+    ):
+        pass
+    assert failed.value.may_be_billed
+
+
+@every_vendor
+def test_a_stream_has_the_vendor_s_id_of_it(dialect: Dialect) -> None:
+    lines = [f"{name}: {value}" for name, value in dialect.headers.items()]
+    head = hostile.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked", *lines)
+    with (
+        hostile.receiver(hostile.says(head, framed(*said(dialect)) + END)) as server,
+        begun(dialect, server.port, FakeClock()) as stream,
+    ):
+        assert stream.headers["x-request-id"] == "req_1"
 
 
 @every_vendor

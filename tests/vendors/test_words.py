@@ -245,6 +245,22 @@ def test_what_nothing_is_made_of_is_refused_by_its_place(dialect: Dialect) -> No
 
 
 @every_vendor
+def test_what_a_caller_is_answered_by_is_openai_s_to_say(dialect: Dialect) -> None:
+    member = dialect.vendor.words.member
+    for said, value in (("stream", True), ("model", "other"), ("messages", [])):
+        assert refusal(dialect, **{member: {said: value}}).param == f"{member}.{said}"
+
+
+@every_vendor
+def test_what_asks_for_nothing_may_be_written_in_any_way(dialect: Dialect) -> None:
+    body = '{"model": "%s", "messages": [{"role": "user", "content": "Is it?"}], "modalities": [ "text" ], "n": 1.0}'
+    if not isinstance(dialect.vendor.words.rules["n"], Refused):
+        body = body.replace(', "n": 1.0', "")
+    asked = dialect.vendor.request(Chat((body % dialect.model).encode(), dialect.vendor.words))
+    assert json.loads(asked.body or b"") == sent(dialect)[2]
+
+
+@every_vendor
 def test_a_call_s_arguments_must_be_an_object(dialect: Dialect) -> None:
     for arguments in ("[1]", "{", "nonsense", '{"a": 1} x'):
         call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": arguments}}

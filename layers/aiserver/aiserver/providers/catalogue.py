@@ -280,6 +280,7 @@ TRANSLATED = {
         operations=CHAT,
         refusals=(
             Refusal(400, "Your credit balance is too low", "https://github.com/anthropics/claude-code/issues/5300"),
+            Refusal(400, "You have reached your specified", "https://github.com/anthropics/claude-code/issues/38035"),
         ),
         quirks=(
             Quirk(
@@ -298,6 +299,7 @@ TRANSLATED = {
         operations=CHAT,
         refusals=(
             Refusal(400, "API key not valid", "https://github.com/cequence-io/openai-scala-client/issues/109"),
+            Refusal(400, "API Key not found", "https://github.com/google-gemini/gemini-cli/issues/25198"),
             Refusal(400, "API key expired", "https://github.com/continuedev/continue/issues/9655"),
             Refusal(400, "User location is not supported", "https://github.com/FoundationAgents/OpenManus/issues/803"),
         ),

@@ -12,7 +12,8 @@ from aiserver.wire import scan, text
 
 VENDORS = ("anthropic", "google", "bedrock")  # the members that hold what only one vendor has words for
 
-_HOLDS_OWN = re.compile(rb'"(?:%b)"\s*:\s*\{' % "|".join(VENDORS).encode())
+_HOLDS_OWN = re.compile(rb'"(?:%b)"\s*:\s*[{n]|\\u00' % "|".join(VENDORS).encode())
+_OWN = ("{", "n")  # how an object begins, and null
 _WHERE: Mapping[str, Any] = {"messages": {"content": {}, "tool_calls": {}}, "tools": {}}  # beside the root
 _KEY = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*')
 
@@ -49,7 +50,7 @@ def with_usage(body: bytes) -> bytes:
 
 
 def without_own(body: bytes) -> bytes:
-    """The body less the objects that are for one vendor only; the same bytes where it has none."""
+    """The body less the objects, and nulls, that are for one vendor only; the same bytes where it has none."""
     return _less_own(text.decode(body), _WHERE).encode() if _HOLDS_OWN.search(body) else body
 
 
@@ -62,7 +63,7 @@ def _less_own(given: str, below: Mapping[str, Any]) -> str:
         if given[start] == "{"
     ]
     edited = text.apply(given, edits)
-    own = [m.key for m in text.members(edited) if m.key in VENDORS and edited[m.value_start] == "{"]
+    own = [m.key for m in text.members(edited) if m.key in VENDORS and edited[m.value_start] in _OWN]
     return text.less(edited, own)
 
 

@@ -8,7 +8,7 @@ from msgspec import Raw
 from aiserver.errors import UpstreamAnswer
 from aiserver.providers.anthropic.words import OPENAI_SAYS_IT, STATUSES, STOPS
 from aiserver.providers.translation.completion import Choice, Usage, call, completion, error_body
-from aiserver.providers.translation.messages import NOTHING, Members, given, members
+from aiserver.providers.translation.messages import NOTHING, Members, given, held, members
 from aiserver.providers.translation.vendor import Born, Failed, Told
 
 NAMED_BY_CALLER = ("File ", "Container ")  # how an error begins of what only a caller can have named
@@ -108,7 +108,7 @@ def answer(body: bytes, born: Born) -> Told:
             choice.calls.append(call(one.id or born.call_id(), one.name, bytes(one.input).decode() or "{}"))
     if not all(one.is_plain for one in blocks):
         choice.own = {"anthropic": {"content": message.content}}
-    counted = usage(msgspec.json.decode(message.usage, type=Used))
+    counted = usage(msgspec.json.decode(message.usage, type=Used | None) or Used())
     told = completion(message.id, message.model, born.created_s, [choice], counted, own(root, message.stop_reason))
     return Told(told, counted.text)
 
@@ -129,7 +129,7 @@ def own(root: Members, stop_reason: str | None) -> dict[str, Any]:
     told: dict[str, Any] = given(root, TRANSLATED)
     if stop_reason not in OPENAI_SAYS_IT and stop_reason is not None:
         told["stop_reason"] = stop_reason
-    if counted := given(members(root.get("usage", b"{}")), TRANSLATED_USAGE):
+    if counted := given(held(root, "usage"), TRANSLATED_USAGE):
         told["usage"] = counted
     return {"anthropic": told} if told else {}
 

@@ -128,6 +128,8 @@ class AnthropicEvents:
         data = sse.data(event)
         if not data.strip():
             return b""
+        if sse.names_error(event):
+            raise Failed(data, has_begun=self._has_worked)
         said = _event.decode(data)
         match said.type:
             case "message_start":

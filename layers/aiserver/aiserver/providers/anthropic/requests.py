@@ -60,8 +60,6 @@ def request(chat: Chat) -> Asked:
     headers = {"content-type": "application/json"}
     if betas := chat.read_own(own, "betas", list[Beta]):
         headers["anthropic-beta"] = ",".join(betas)
-    if "stream" in own:
-        raise chat.refusal("anthropic.stream", "'stream' says it")
     whole = chat.merged(asked, own)
     headers["anthropic-version"] = SAMPLING_VERSION if any(name in whole for name in SAMPLING) else VERSION
     return Asked("POST", PATH, None, msgspec.json.encode(whole), headers, relayed_as=RELAYED_AS)
@@ -91,7 +89,7 @@ def _choice(chat: Chat) -> dict[str, Any] | None:
         case Chosen():
             choice: dict[str, Any] = {"type": "tool", "name": chat.choice.function.name}
         case None:
-            choice = {"type": "auto"} if chat.one_call and chat.tools else {}
+            choice = {"type": "auto"} if chat.one_call and (chat.tools or "tools" in chat.own) else {}
         case word:
             choice = {"type": {"required": "any"}.get(word, word)}
     if chat.one_call and choice.get("type") not in (None, "none"):

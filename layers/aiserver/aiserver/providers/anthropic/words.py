@@ -21,6 +21,10 @@ WORDS = Words(
         "messages[].reasoning_content": Translated(
             "not sent: only reasoning with its signature can be, which `anthropic.content` of the answer has"
         ),
+        "messages[].reasoning": Translated("as reasoning_content"),
+        "messages[].parsed": Translated("not sent: the content again, as OpenAI's client read it"),
+        "messages[].tool_calls[].function.parsed_arguments": Translated("not sent: the arguments again, likewise"),
+        "messages[].tool_calls[].index": Translated("not sent: a place in a stream"),
         "messages[].refusal": Translated("`text`"),
         "messages[].annotations": Translated("not sent: notes for a reader of the text"),
         "messages[].content[].text": Translated("`text`"),

@@ -13,13 +13,14 @@ from aiserver.providers.bedrock.requests import ERROR_TYPE
 from aiserver.providers.bedrock.words import (
     FAILURES,
     NO_SUCH_MODEL,
+    NOT_US,
     OPENAI_SAYS_IT,
     OTHERWISE,
     STATUSES,
     STOPS,
 )
 from aiserver.providers.translation.completion import Choice, Usage, call, completion, error_body
-from aiserver.providers.translation.messages import NOTHING, Members, given, members
+from aiserver.providers.translation.messages import NOTHING, Members, given, held, members
 from aiserver.providers.translation.vendor import Born, Failed, Told
 
 TRANSLATED = ("output", "stopReason", "usage")
@@ -101,7 +102,6 @@ class _Output(msgspec.Struct):
 class _Answer(msgspec.Struct, rename="camel"):
     output: _Output
     stop_reason: str
-    usage: Raw = NOTHING
 
 
 class _Error(msgspec.Struct):
@@ -131,8 +131,9 @@ def answer(body: bytes, born: Born) -> Told:
             choice.calls.append(call(used.tool_use_id or born.call_id(), used.name, bytes(used.input).decode() or "{}"))
     if not all(one.is_plain for one in blocks):
         choice.own = {"bedrock": {"content": content}}
-    counted = usage(said.usage) if said.usage else None
-    told = completion(born.id, born.model, born.created_s, [choice], counted, own(members(body), said.stop_reason))
+    root = members(body)
+    counted = usage(root["usage"]) if held(root, "usage") else None
+    told = completion(born.id, born.model, born.created_s, [choice], counted, own(root, said.stop_reason))
     return Told(told, counted.text if counted else None)
 
 
@@ -169,7 +170,7 @@ def own(root: Members, stop_reason: str) -> dict[str, Any]:
     told: dict[str, Any] = given(root, TRANSLATED)
     if stop_reason not in OPENAI_SAYS_IT:
         told["stopReason"] = stop_reason
-    if counted := given(members(root.get("usage", b"{}")), TRANSLATED_USAGE):
+    if counted := given(held(root, "usage"), TRANSLATED_USAGE):
         told["usage"] = counted
     return {"bedrock": told} if told else {}
 
@@ -186,6 +187,7 @@ def error(said: UpstreamAnswer) -> UpstreamAnswer:
             ((name, body),) = members(body).items()
             type = name if name in FAILURES else name[:1].upper() + name[1:]
             status = STATUSES.get(type, 500)
+        status = 403 if type in NOT_US else status
         told = _error.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return UpstreamAnswer(said.status, headers, said.body)

@@ -54,7 +54,7 @@ class BedrockEvents:
         if not data.strip():
             return b""
         if sse.names_error(event):
-            raise Failed(data, has_begun=self.pieces > 0)
+            raise Failed(data, has_begun=bool(self._blocks))
         name, payload = next(iter(members(data).items()), ("", NOTHING))
         match name:
             case "contentBlockStart":
@@ -121,7 +121,7 @@ class BedrockEvents:
 
     def _finish(self, said: Members) -> bytes:
         self._root |= said
-        if counted := said.get("usage"):
+        if (counted := said.get("usage")) and bytes(counted) != b"null":
             self._used = usage(counted)
             self.usage = self._used.text
         self.is_over = self.is_whole

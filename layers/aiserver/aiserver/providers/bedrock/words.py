@@ -25,6 +25,10 @@ WORDS = Words(
         "messages[].reasoning_content": Translated(
             "not sent: only reasoning with its signature can be, which `bedrock.content` of the answer has"
         ),
+        "messages[].reasoning": Translated("as reasoning_content"),
+        "messages[].parsed": Translated("not sent: the content again, as OpenAI's client read it"),
+        "messages[].tool_calls[].function.parsed_arguments": Translated("not sent: the arguments again, likewise"),
+        "messages[].tool_calls[].index": Translated("not sent: a place in a stream"),
         "messages[].refusal": Translated("`text`"),
         "messages[].annotations": Translated("not sent: notes for a reader of the text"),
         "messages[].content[].text": Translated(
@@ -135,6 +139,12 @@ STATUSES = {
     "ModelTimeoutException": 504,
     **dict.fromkeys(FAILURES, 502),
 }
+# A signature or credentials that AWS does not take, whatever their status.
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html
+NOT_US = (
+    *("ExpiredTokenException", "IncompleteSignature", "IncompleteSignatureException", "InvalidSignatureException"),
+    *("MissingAuthenticationToken", "MissingAuthenticationTokenException", "UnrecognizedClientException"),
+)
 OTHERWISE = {408: 504, 424: 502}
 # A 400 of whose words the model's name is the matter, so that it is a 404 as at OpenAI's.
 # https://github.com/strands-agents/harness-sdk/issues/38 https://github.com/mlcommons/modelbench/issues/1654

@@ -8,7 +8,7 @@ from msgspec import Raw
 from aiserver.providers.google.candidates import Candidate, Members, candidate, given, kept, logprobs, refused, word
 from aiserver.providers.google.errors import failure
 from aiserver.providers.translation.completion import Choice, Usage, completion
-from aiserver.providers.translation.messages import NOTHING, members
+from aiserver.providers.translation.messages import NOTHING, held, members
 from aiserver.providers.translation.vendor import Born, Failed, Told
 
 TRANSLATED = ("candidates", "modelVersion", "responseId", "usageMetadata")
@@ -41,10 +41,13 @@ class Answer(msgspec.Struct, rename="camel"):
 
     candidates: list[Raw] = []
     prompt_feedback: Feedback | None = None
-    usage_metadata: Raw = Raw(b"{}")
     response_id: str = ""
     model_version: str = ""
     error: Raw = NOTHING
+
+    @property
+    def is_error(self) -> bool:
+        return bytes(self.error) not in (b"", b"null")
 
     @property
     def is_blocked(self) -> bool:
@@ -59,13 +62,13 @@ _used = msgspec.json.Decoder(Used)
 def answer(body: bytes, born: Born) -> Told:
     """Its candidates as choices. Raises: Failed, where it is an error; msgspec.DecodeError, where it is neither."""
     said, root = read(body), members(body)
-    if said.error:
+    if said.is_error:
         raise Failed(body, has_begun=True)
     heard = sorted((candidate(raw, born) for raw in said.candidates), key=lambda one: one.index)
     if not heard and not said.is_blocked:
         raise Failed(failure(500, "UNKNOWN", "It answered nothing", root), has_begun=True)
     choices = [_choice(one, born, root) for one in heard] or [Choice(finish="content_filter")]
-    counted = usage(members(said.usage_metadata))
+    counted = usage(held(root, "usageMetadata"))
     more = own(root, [one.left for one in heard])
     told = completion(said.response_id, said.model_version, born.created_s, choices, counted, more)
     return Told(told, counted.text, said.response_id or None)
@@ -86,7 +89,7 @@ def own(root: Members, candidates: list[Members]) -> dict[str, Any]:
     told: dict[str, Any] = given(root, TRANSLATED)
     if any(candidates):
         told["candidates"] = candidates
-    if counted := given(members(root.get("usageMetadata", b"{}")), COUNTED):
+    if counted := given(held(root, "usageMetadata"), COUNTED):
         told["usageMetadata"] = counted
     return {"google": told} if told else {}
 

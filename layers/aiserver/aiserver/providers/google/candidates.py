@@ -38,7 +38,7 @@ class _Content(msgspec.Struct):
 
 class _Candidate(msgspec.Struct, rename="camel"):
     content: _Content | None = None
-    index: int = 0
+    index: int | None = None
     finish_reason: str | None = None
     finish_message: str | None = None
     logprobs_result: Raw = Raw(b"null")
@@ -123,7 +123,7 @@ def candidate(raw: Raw, born: Born) -> Candidate:
     if left.keys() <= {"index"}:
         left = {}
     said = [part for part in parts if part.says_something]
-    return Candidate(read.index, said, reason, read.finish_message or "", _tokens(read.logprobs_result), left)
+    return Candidate(read.index or 0, said, reason, read.finish_message or "", _tokens(read.logprobs_result), left)
 
 
 def kept(parts: list[Part], born: Born, calls: int = 0) -> Iterator[Part]:

@@ -13,7 +13,7 @@ from aiserver.providers.google.candidates import Candidate, Members, Part, candi
 from aiserver.providers.google.errors import failure
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import Chunks, Usage
-from aiserver.providers.translation.messages import members
+from aiserver.providers.translation.messages import held, members
 from aiserver.providers.translation.vendor import Born, Failed
 from aiserver.wire import scan, sse
 
@@ -83,13 +83,19 @@ class GoogleEvents:
         ended = sum(bool(choice.finish_reason) for choice in self._choices.values())
         return self._is_blocked or (ended > 0 and ended == len(self._choices))
 
+    @property
+    def _has_worked(self) -> bool:
+        """Whether there was something that is paid for, told or not."""
+        is_heard = any(not choice.is_silent for choice in self._choices.values())
+        return is_heard or bool(self._used and self._used.completion)
+
     def told(self, event: bytes) -> bytes:
         data = scan.sole(sse.data(event))  # an error may come as an array of one
         if not data.strip():
             return b""
         said = read(data)
-        if said.error:
-            raise Failed(data, has_begun=self.pieces > 0)
+        if said.is_error:
+            raise Failed(data, has_begun=self._has_worked)
         self._note(said, members(data))
         return b"".join(self._hear(candidate(raw, self._born)) for raw in said.candidates)
 
@@ -106,7 +112,7 @@ class GoogleEvents:
         self._chunks.model = said.model_version or self._chunks.model
         self.request_id = self._chunks.id or None
         self._is_blocked = self._is_blocked or said.is_blocked
-        if counted := members(said.usage_metadata):
+        if counted := held(root, "usageMetadata"):
             self._counted |= counted
             self._used = usage(self._counted)
             self.usage = self._used.text
@@ -117,7 +123,7 @@ class GoogleEvents:
         said = [told for part in parts if (told := choice.add(part))]
         if code := refused(heard, is_silent=choice.is_silent):
             whole = failure(code, heard.finish_reason, heard.finish_message, self._root)
-            raise Failed(whole, has_begun=self.pieces > 0)
+            raise Failed(whole, has_begun=self._has_worked)
         choice.finish_reason = heard.finish_reason or choice.finish_reason
         choice.left |= heard.left
         choice.logprobs += heard.logprobs

@@ -63,7 +63,7 @@ def _calling(chat: Chat) -> dict[str, Any]:
             return {"mode": "ANY", "allowedFunctionNames": [chat.choice.function.name]}
         case "required":
             return {"mode": "ANY"}
-        case _ if not chat.tools:
+        case _ if not chat.tools and "tools" not in chat.own:
             return {}
         case "none":
             return {"mode": "NONE"}

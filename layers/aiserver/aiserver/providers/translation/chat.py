@@ -38,6 +38,7 @@ from aiserver.wire.model import VENDORS
 from aiserver.wire.validation import invalid
 
 NOT_KNOWN = "it is no member of OpenAI's that is known here"
+SAID_ABOVE = ("model", "messages", "stream")  # by which a caller is answered, and another provider asked
 NOBODY = "nobody says a word in them but the system"
 Read = TypeVar("Read")
 
@@ -70,6 +71,9 @@ class Chat:
         if options and options.include_obfuscation:
             raise self.refusal("stream_options.include_obfuscation", "events are not padded here")
         self.own: dict[str, Raw] = self.read(words.member, dict[str, Raw]) or {}
+        for name in SAID_ABOVE:
+            if name in self.own:
+                raise self.refusal(f"{words.member}.{name}", f"'{name}' of the request says it")
         self._check()
 
     def read(self, name: str, kind: Any) -> Any:
@@ -210,7 +214,7 @@ class Chat:
             raise self.refusal(
                 path, NOT_KNOWN + f"; what is {self._words.vendor}'s own stands in '{self._words.member}'"
             )
-        if isinstance(rule, Refused) and bytes(value).decode() not in rule.unless:
+        if isinstance(rule, Refused) and not any(_is_same(value, text) for text in rule.unless):
             raise self.refusal(path, rule.words)
 
 
@@ -265,6 +269,10 @@ def _less_nulls(messages: Raw) -> Raw:
     except msgspec.ValidationError:
         return messages  # what is wrong is told when they are read
     return Raw(msgspec.json.encode(each))
+
+
+def _is_same(value: Raw, text: str) -> bool:
+    return bool(value) and msgspec.json.decode(value) == msgspec.json.decode(text)
 
 
 def _listed(stop: str | list[str] | None) -> list[str]:

@@ -226,6 +226,12 @@ def data(url: str) -> Data | None:
     return Data(MISNAMED.get(found[1], found[1]), found[2]) if found else None
 
 
+def held(found: Members, name: str) -> Members:
+    """The members of one that is an object; of one that is null, or is not there, none."""
+    raw = found.get(name, NOTHING)
+    return {} if bytes(raw) in (b"", b"null") else members(raw)
+
+
 def given(found: Members, but: Collection[str]) -> Members:
     """The members of a vendor's that say something, less those that are told otherwise."""
     return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}

@@ -134,15 +134,15 @@ class Judge:
     def failure(self, answer: UpstreamAnswer) -> ProviderError:
         try:
             said = self._vendor.error(answer)
-        except BAD:
-            said = answer  # what it means is told by its status
+        except BAD:  # what it means is told by its status
+            said = replace(answer, status=500) if answer.is_success else answer
         wait_s = retry_after_s(said.headers.get("retry-after"), self._clock.now_ms())
         return failure(self._provider, said, model_is_configured=self._model_is_configured, wait_s=wait_s)
 
     def failure_within(self, failed: Failed) -> ProviderError:
         """What an error means that came with status 200; before the first of the answer's words nothing was billed."""
         error = self.failure(UpstreamAnswer(200, {}, failed.said))
-        error.may_be_billed = failed.has_begun
+        error.may_be_billed = error.may_be_billed or failed.has_begun
         return error
 
     def nonsense(self, what: str) -> ProviderError:
