@@ -38,7 +38,8 @@ RULES = {
     "aiserver.providers.stream": STREAMING,
     "aiserver.wire.sse": STREAMING,
     "aiserver.providers.translation.chat": TRANSLATING,
-    "aiserver.providers.translation.messages": TRANSLATING,
+    "aiserver.providers.translation.judging": TRANSLATING,
+    "aiserver.providers.translation.turns": TRANSLATING,
     "aiserver.providers.translation.completion": TRANSLATING,
     "aiserver.providers.translation.translated": TRANSLATING,
 }

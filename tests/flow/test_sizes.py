@@ -97,7 +97,7 @@ def test_a_body_is_an_item_up_to_32_kb_and_an_object_above(size: int, product: P
         (1.1, 1.9, {"result", "chatResponse"}),
         (0.1, 2.1, {"result"}),
         (4.9, 4.1, set()),
-        (0.1, 50, set()),
+        (0.1, 20, set()),
     ],
 )
 def test_a_status_holds_what_fits_and_a_record_strings_of_up_to_1_mb(

@@ -19,7 +19,7 @@ from tests.vendors import asking
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
 
-UNTIMED = settings(deadline=None)  # the first of them waits for the SDK's types
+UNTIMED = settings(deadline=None, max_examples=60)  # the first of them waits for the SDK's types
 BORN = Born(1_700_000_000, lambda: "call_born")
 ODD = st.sampled_from([None, True, 0, -1, 1e300, "", "odd", [], [None], {}, {"type": "odd"}, [[]], {"message": 7}])
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)

@@ -8,8 +8,9 @@ from aiserver.providers.anthropic.claude import thinking, unsaid
 from aiserver.providers.anthropic.turns import blocks, cached
 from aiserver.providers.anthropic.words import MAX_TOKENS, OLDER_MAX_TOKENS
 from aiserver.providers.exchange import Asked
-from aiserver.providers.translation.chat import Chat, put, schema, systems, turns
+from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import Chosen, JsonFormat, SchemaFormat, ToolDefinition
+from aiserver.providers.translation.turns import put, schema, systems, turns
 
 PATH = "/v1/messages"
 MODELS_PATH = "/v1/models?limit=1000"

@@ -24,9 +24,8 @@ from aiserver.providers.translation.messages import (
     Tool,
     ToolDefinition,
     arguments,
-    data,
-    spoken,
 )
+from aiserver.providers.translation.turns import data, spoken
 
 Block = dict[str, Any]
 _NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")

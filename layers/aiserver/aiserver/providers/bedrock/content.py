@@ -26,9 +26,8 @@ from aiserver.providers.translation.messages import (
     Text,
     Tool,
     arguments,
-    data,
-    spoken,
 )
+from aiserver.providers.translation.turns import data, spoken
 
 IMAGES = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
 IMAGE_ENDINGS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "gif": "gif", "webp": "webp"}

@@ -10,7 +10,8 @@ from typing import Any
 
 from aiserver.providers.anthropic.claude import EFFORTS, thinking, unsaid
 from aiserver.providers.anthropic.words import MAX_TOKENS
-from aiserver.providers.translation.chat import Chat, put
+from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.turns import put
 
 FIELDS = "additionalModelRequestFields"
 CLAUDE = "anthropic.claude-"

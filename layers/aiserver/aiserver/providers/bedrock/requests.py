@@ -10,7 +10,7 @@ from aiserver.providers.bedrock.content import blocks, cache_point
 from aiserver.providers.bedrock.models import FIELDS, is_claude, neutral, reason
 from aiserver.providers.bedrock.words import TIERS
 from aiserver.providers.exchange import Asked
-from aiserver.providers.translation.chat import Chat, put, schema, systems, turns
+from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
     Assistant,
     Chosen,
@@ -19,6 +19,7 @@ from aiserver.providers.translation.messages import (
     Tool,
     ToolDefinition,
 )
+from aiserver.providers.translation.turns import put, schema, systems, turns
 
 EVENTS = "application/vnd.amazon.eventstream"
 ERROR_TYPE = "x-amzn-errortype"  # where an error's type is told, and nowhere else

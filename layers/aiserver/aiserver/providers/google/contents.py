@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from aiserver.providers.google.models import is_before_3, needs_signatures
 from aiserver.providers.google.words import DETAILS, MEDIA, NO_SIGNATURE, SOUNDS
-from aiserver.providers.translation.chat import NOBODY, Chat, systems
+from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
     Assistant,
     Audio,
@@ -25,10 +25,9 @@ from aiserver.providers.translation.messages import (
     Text,
     Tool,
     arguments,
-    data,
     members,
-    spoken,
 )
+from aiserver.providers.translation.turns import NOBODY, data, spoken, systems
 
 Parts = list[dict[str, Any]]
 _FETCHED = ("https://", "gs://")

@@ -8,8 +8,9 @@ from aiserver.providers.exchange import Asked
 from aiserver.providers.google.contents import contents, instruction
 from aiserver.providers.google.models import is_before_3, path
 from aiserver.providers.google.words import ALWAYS_REASONS, BUDGETS, LEVELS, TIERS
-from aiserver.providers.translation.chat import Chat, put, schema
+from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import Chosen, JsonFormat, SchemaFormat, ToolDefinition
+from aiserver.providers.translation.turns import put, schema
 
 WHOLE = ":generateContent"
 STREAMED = ":streamGenerateContent?alt=sse"

@@ -4,9 +4,8 @@ Schemas and a tool's arguments stay the caller's own text. An object with a memb
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
-import re
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
@@ -15,8 +14,6 @@ Members = dict[str, Raw]
 NOTHING = Raw(b"")
 NOT_GIVEN = (b"null", b"{}", b"[]")
 members = msgspec.json.Decoder(Members).decode
-MISNAMED = {"image/jpg": "image/jpeg"}  # by many, and refused by those who go by the register
-_DATA_URL = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,(.*)", re.DOTALL)
 
 
 class Own(msgspec.Struct, kw_only=True):
@@ -187,43 +184,9 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-def spoken(path: str, message: Message) -> list[tuple[str, Any]]:
-    """What the message at `path` says, as parts and where each stands.
-
-    A speaker's name stands before the first text, an empty text is none.
-    """
-    content = message.content
-    if isinstance(content, list):
-        all_said: list[tuple[str, Any]] = [(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
-    else:
-        all_said = [(f"{path}.content", Text(content or ""))]
-    said = [(place, part) for place, part in all_said if not isinstance(part, Text) or part.says_something]
-    if isinstance(message, Assistant) and message.refusal:
-        said.append((f"{path}.refusal", Refusal(message.refusal)))
-    if not message.name or isinstance(message, Tool) or (isinstance(message, Assistant) and not said):
-        return said
-    if said and isinstance(said[0][1], Text):
-        place, first = said[0]
-        return [(place, msgspec.structs.replace(first, text=f"{message.name}: {first.text}")), *said[1:]]
-    return [(f"{path}.name", Text(f"{message.name}:")), *said]
-
-
 def arguments(call: Call) -> Raw:
     """The object that a tool is called with, as its text; none at all is an empty one."""
     return Raw(call.function.arguments.strip().encode() or b"{}")
-
-
-class Data(NamedTuple):
-    """What a data URL holds."""
-
-    media_type: str
-    base64: str
-
-
-def data(url: str) -> Data | None:
-    """What stands in `data:<media type>;base64,…`."""
-    found = _DATA_URL.fullmatch(url)
-    return Data(MISNAMED.get(found[1], found[1]), found[2]) if found else None
 
 
 def held(found: Members, name: str) -> Members:
