@@ -101,6 +101,15 @@ def test_who_calls_providers_may_invoke_the_models_of_bedrock_that_are_named_and
     assert stack.PARAMETERS["BedrockModels"]["Default"] == ""
 
 
+@pytest.mark.parametrize("role", ["ChatRole", "WorkerRole"])
+def test_no_service_that_asks_for_who_calls_providers_may_read_bodies(role: str) -> None:
+    """A caller may name an s3:// URL, which Bedrock reads with what the function may read."""
+    reading = [s for owner, s in statements() if owner == role and "s3:GetObject" in listed(s["Action"])]
+    assert reading
+    for statement in reading:
+        assert statement["Condition"] == {"Bool": {"aws:ViaAWSService": "false"}}
+
+
 def test_no_policy_is_written_by_exception() -> None:
     for _, statement in statements():
         assert not {"NotAction", "NotResource", "NotPrincipal"} & set(statement)
