@@ -315,9 +315,11 @@ def _calling_router(config: Any, jobs_table: str) -> "Router":
     from aiserver.router import Router
 
     brief = _client("dynamodb", is_vital=False)
+    by_type = Protocols(http, CLOCK, _bedrock)
+    by_type.warm("openai")  # which most providers speak: others are built when they are first asked
     return Router(
         config.providers,
-        Protocols(http, CLOCK, _bedrock),
+        by_type,
         SsmSecrets(_client("ssm"), CLOCK),
         CLOCK,
         DynamoSlots(jobs_table, brief),

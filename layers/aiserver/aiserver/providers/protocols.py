@@ -25,6 +25,10 @@ class Protocols(dict[str, "OpenAi | Translated"]):
         self._clock = clock
         self._wire = wire
 
+    def warm(self, type: str) -> None:
+        """Build it now."""
+        self[type]
+
     def __missing__(self, type: str) -> "OpenAi | Translated":
         return self.setdefault(type, self._openai() if type == "openai" else self._translated(type))
 
