@@ -152,8 +152,10 @@ def test_a_model_that_takes_one_of_both_is_told_one(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["claude-sonnet-4-6", SAMPLED])
 def test_who_reasons_samples_as_he_must(model: str) -> None:
-    assert refusal(model, reasoning_effort="low", temperature=0.5).param == "temperature"
-    assert refusal(model, reasoning_effort="low", top_p=0.9).param == "top_p"
+    warm = refusal(model, reasoning_effort="low", temperature=0.5)
+    narrow = refusal(model, reasoning_effort="low", top_p=0.9)
+    assert warm.message.endswith("'temperature': while the model reasons it is 1")
+    assert narrow.message.endswith("'top_p': while the model reasons it is 1, or from 0.95")
     assert sent(model, reasoning_effort="low", top_p=0.95)["top_p"] == 0.95
     assert sent(model, reasoning_effort="none", temperature=0.5)["temperature"] == 0.5
 

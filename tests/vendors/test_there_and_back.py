@@ -60,6 +60,8 @@ def test_a_caller_hears_all_of_a_stream(dialect: Dialect, answer: Any, shows_usa
     for chunk in said:
         ChatCompletionChunk.model_validate(chunk, strict=True)
     assert ("usage" in said[0], said[-1]["choices"] == []) == (shows_usage, shows_usage)
+    pieces = [chunk for chunk in said if chunk["choices"] and chunk["choices"][0]["finish_reason"] is None]
+    assert events.pieces == len(pieces)
     whole = said if shows_usage else [*said, {"choices": [], "usage": json.loads(events.usage or "")}]
     assert of_chunks(whole) == told_by(dialect, answer)
 
