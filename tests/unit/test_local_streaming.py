@@ -9,6 +9,7 @@ import pytest
 from local.reply import HEAD_ENDS
 from tests.served import HEAD, Served, serving
 
+CALLS = 4
 CLOSED_S = 2  # within which a handler is told that its caller has gone
 
 Start = Callable[..., Served]
@@ -52,12 +53,13 @@ def test_a_connection_serves_another_request_after_a_stream(start: Start) -> Non
 
 
 @pytest.mark.parametrize("piece", ["b''", "b'x' * 100_000"], ids=["empty pieces", "pieces"])
-def test_a_handler_whose_caller_hangs_up_is_closed_and_its_process_serves_the_next_call(
+def test_a_handler_whose_caller_hangs_up_is_closed_and_its_process_serves_a_later_call(
     start: Start, piece: str
 ) -> None:
+    """Not always the next: between closing and being free it may be passed over, and another one started."""
     served = start(HEAD, "yield b'first'", "wait()", "while True:", f"    yield {piece}")
     pids: set[str] = set()
-    for _ in range(2):
+    for _ in range(CALLS):
         connection = served.connected()
         with served.asked(connection) as answer, served.at_gate() as handler:
             pids.add(answer.headers["x-pid"])
@@ -67,7 +69,7 @@ def test_a_handler_whose_caller_hangs_up_is_closed_and_its_process_serves_the_ne
             answer.close()
             handler.settimeout(CLOSED_S)
             assert handler.recv(6) == b"closed"
-    assert len(pids) == 1
+    assert len(pids) < CALLS
 
 
 def test_an_http_1_0_caller_gets_the_bytes_and_then_the_end_of_the_connection(start: Start) -> None:
