@@ -16,10 +16,12 @@ from pydantic import BaseModel
 from aiserver.providers.translation.words import Refused
 from local.cloud import Cloud
 from local.upstream import Upstream
+from tests import hostile
+from tests.vendors.bedrock import BedrockDialect
 from tests.vendors.conversations import PIXEL, TIME, WEATHER, image, text, user
 from tests.vendors.dialects import DIALECTS
 from tests.vendors.server import VendorServer, answered, serving
-from tests.vendors.spoken import Media
+from tests.vendors.spoken import Answer, Media
 
 KEY = "vk-of-the-gateway"
 CALLED = [("get_weather", {"place": "Rome", "days": 3})]
@@ -46,11 +48,15 @@ class Product:
     key: str
     vendors: dict[str, VendorServer]
     http: httpx.Client
+    by_role: hostile.Receiver
 
 
-def providers(vendors: Iterable[VendorServer]) -> Upstream:
-    """A provider for each vendor, which has its model as `<type>/model`; all of them have `any`, in order."""
-    told = [
+def providers(vendors: Iterable[VendorServer], by_role: int) -> Upstream:
+    """A provider for each vendor, which has its model as `<type>/model`; all of them have `any`, in order.
+
+    At the port `by_role` is a Bedrock for whose provider there is no key.
+    """
+    told: list[dict[str, Any]] = [
         {
             "name": vendor.dialect.type,
             "type": vendor.dialect.type,
@@ -61,6 +67,9 @@ def providers(vendors: Iterable[VendorServer]) -> Upstream:
         }
         for number, vendor in enumerate(vendors)
     ]
+    told.append(
+        {"name": "by-role", "type": "bedrock", "base_url": f"http://127.0.0.1:{by_role}", "models": {"nova": ""}}
+    )
     return Upstream(json.dumps({"providers": told}), {"VENDOR_KEY": KEY}, "Answers come from servers of this test's.")
 
 
@@ -68,10 +77,12 @@ def providers(vendors: Iterable[VendorServer]) -> Upstream:
 def started() -> Iterator[Product]:
     with ExitStack() as running:
         vendors = {dialect.type: running.enter_context(serving(dialect, KEY)) for dialect in DIALECTS}
-        cloud = running.enter_context(Cloud(providers(vendors.values())))
+        said = hostile.answers(200, "content-type: application/json", body=BedrockDialect().message(Answer("Hi")))
+        by_role = running.enter_context(hostile.receiver(said, said))
+        cloud = running.enter_context(Cloud(providers(vendors.values(), by_role.port)))
         headers = {"authorization": f"Bearer {cloud.seeded.api_key}"}
         http = httpx.Client(base_url=cloud.base_url, headers=headers, timeout=60, trust_env=False)
-        yield Product(cloud.base_url, cloud.seeded.api_key, vendors, running.enter_context(http))
+        yield Product(cloud.base_url, cloud.seeded.api_key, vendors, running.enter_context(http), by_role)
 
 
 @pytest.fixture
@@ -245,3 +256,15 @@ def test_who_has_no_words_gives_way_to_who_has(product: Product, sdk: Any) -> No
     able = [type for type in TYPES if not isinstance(product.vendors[type].dialect.vendor.words.rules["seed"], Refused)]
     raw = sdk.with_raw_response.create(model="any", messages=[user("Again?")], seed=7)
     assert (raw.headers["x-provider"], raw.headers["x-attempts"]) == (able[0], "1")
+
+
+def test_bedrock_without_a_key_is_asked_in_the_function_s_own_name_now_and_by_a_job(product: Product, sdk: Any) -> None:
+    asked = {"model": "nova", "messages": [user()]}
+    assert sdk.create(**asked).choices[0].message.content == "Hi"
+    queued = product.http.post("/api/QueueOpenAiChatCompletion", json={"request": asked})
+    told = product.http.get("/api/WaitForOpenAiChat", params={"refId": queued.json()["refId"]}).json()
+    assert told["result"]["state"] == "Completed"
+    now, later = (request.lower() for request in product.by_role.requests)
+    for sent in (now, later):
+        assert "authorization: aws4-hmac-sha256 credential=" in sent
+        assert "/us-east-1/bedrock/aws4_request" in sent

@@ -556,6 +556,8 @@ def test_the_end_is_told_once_though_it_comes_in_parts() -> None:
         ([], False),
         (block(0, {"type": "text", "text": ""})[:1], False),
         (block(0, SEARCHED), True),
+        (block(0, {"type": "tool_use", "id": "t", "name": "f", "input": {}})[:1], True),
+        (block(0, {"type": "text", "text": "So"})[:1], True),
         (block(0, {"type": "thinking", "thinking": ""}, {"type": "signature_delta", "signature": "c2ln"}), True),
     ],
 )

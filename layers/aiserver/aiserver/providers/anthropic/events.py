@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.anthropic.answers import Block, Used, block, own, usage
+from aiserver.providers.anthropic.answers import Used, own, usage
+from aiserver.providers.anthropic.pieces import Open
 from aiserver.providers.anthropic.words import STOPS
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import Chunks
@@ -47,63 +48,6 @@ _begun = msgspec.json.Decoder(_Begun)
 _used = msgspec.json.Decoder(Used)
 
 
-class _Open:
-    """A block of content till now."""
-
-    def __init__(self, raw: Raw, call: int | None) -> None:
-        self.read: Block = block(raw)
-        self.call = call  # the place of the tool's call among all calls
-        self.whole: dict[str, Any] = members(raw)
-        self._pieces: dict[str, list[str]] = {}
-        self._citations: list[Raw] = []
-        self._more: Members = {}
-
-    def add(self, name: str, piece: str) -> None:
-        self._pieces.setdefault(name, []).append(piece)
-
-    def has(self, name: str) -> bool:
-        return any(self._pieces.get(name, ()))
-
-    def learn(self, delta: Members) -> None:
-        """What is said by a delta that is not known here: its members are the block's."""
-        self._more |= {name: value for name, value in delta.items() if name != "type"}
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether a tool's input breaks off, as it may where the answer does: then it is no JSON."""
-        if "input" not in self.whole:
-            return False
-        try:
-            members(self.arguments)
-        except msgspec.DecodeError:
-            return True
-        return False
-
-    def cite(self, citation: Raw) -> None:
-        self._citations.append(citation)
-
-    @property
-    def is_plain(self) -> bool:
-        return self.read.is_plain and not self._citations
-
-    @property
-    def arguments(self) -> str:
-        """The JSON text that a tool is called with, of which all has come."""
-        return "".join(self._pieces.get("input", ())) or bytes(self.read.input).decode() or "{}"
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """The block as it would stand in a whole message."""
-        said: dict[str, Any] = {name: "".join(pieces) for name, pieces in self._pieces.items()}
-        for name in ("text", "thinking"):
-            if name in said:
-                said[name] = getattr(self.read, name) + said[name]
-        if "input" in self.whole:
-            said["input"] = Raw(self.arguments.encode())
-        said |= self._more
-        return self.whole | said | ({"citations": self._citations} if self._citations else {})
-
-
 class AnthropicEvents:
     """vendor.Events"""
 
@@ -115,7 +59,7 @@ class AnthropicEvents:
         self.request_id: str | None = None
         self._chunks = Chunks(born.created_s, shows_usage=chat.shows_usage)
         self._born = born
-        self._blocks: dict[int, _Open] = {}
+        self._blocks: dict[int, Open] = {}
         self._calls = 0
         self._message: Members = {}
         self._counted: Members = {}
@@ -167,7 +111,7 @@ class AnthropicEvents:
         return b""
 
     def _open(self, index: int, raw: Raw) -> bytes:
-        opened = _Open(raw, None)
+        opened = Open(raw, None)
         self._blocks[index] = opened
         self._has_worked = self._has_worked or opened.read.type not in WORDS
         match opened.read.type:
@@ -183,7 +127,7 @@ class AnthropicEvents:
             case _:
                 return b""
 
-    def _add(self, opened: _Open, raw: Raw) -> bytes:
+    def _add(self, opened: Open, raw: Raw) -> bytes:
         delta = _delta.decode(raw)
         self._has_worked = True
         match delta.type:
@@ -204,11 +148,11 @@ class AnthropicEvents:
                 opened.learn(members(raw))
         return b""
 
-    def _close(self, opened: _Open) -> bytes:
+    def _close(self, opened: Open) -> bytes:
         """A tool that is called with nothing, or whose input came at once, has had no piece of it told."""
         return b"" if opened.has("input") else self._argue(opened, opened.arguments)
 
-    def _argue(self, opened: _Open, arguments: str) -> bytes:
+    def _argue(self, opened: Open, arguments: str) -> bytes:
         if opened.call is None:
             return b""
         return self._say(tool_calls=[{"index": opened.call, "function": {"arguments": arguments}}])
@@ -224,6 +168,7 @@ class AnthropicEvents:
 
     def _say(self, **said: Any) -> bytes:
         self.pieces += 1
+        self._has_worked = True
         return self._chunks.delta(**said)
 
     def _count(self, raw: Raw) -> None:
