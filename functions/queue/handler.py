@@ -7,6 +7,7 @@ from aiserver.edge import Request, Response
 from aiserver.errors import InvalidRequest, NotFound
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import State
+from aiserver.limits import MAX_BATCH
 from aiserver.usecases import documents
 from aiserver.usecases.enqueue import Caller
 from aiserver.wire import requests
@@ -14,7 +15,6 @@ from aiserver.wire.render import dump, render
 from aiserver.wire.samples import CHAT_COMPLETION
 
 BATCH = "[]"
-MAX_BATCH = 100
 
 
 def queue_openai(request: Request) -> Response:

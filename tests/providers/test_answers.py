@@ -12,8 +12,8 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.exchange import MAX_LIST_BYTES
-from aiserver.providers.openai_answers import ACCOUNT_CODES, MAX_ERROR_BYTES
+from aiserver.limits import MAX_ERROR_BYTES, MAX_LIST_BYTES
+from aiserver.providers.openai_answers import ACCOUNT_CODES
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
 from tests.providers.asking import ask, models, provider

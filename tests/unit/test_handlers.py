@@ -12,8 +12,8 @@ import pytest
 from moto.moto_api import recorder
 
 from aiserver import keys, wiring
-from aiserver.edge import MAX_BODY_BYTES
 from aiserver.jobs.states import Callback, State
+from aiserver.limits import MAX_BODY_BYTES
 from local import template
 from local.scripted import MODELS, ScriptedProvider
 from tests.answers import PROMPT, body, call, is_error, job_id, put_job

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from aiserver.limits import MAX_RECEIVER_BYTES
 from aiserver.replyto.address import CallbackRefused
-from aiserver.replyto.replier import MAX_ANSWER_BYTES, MAX_EXCERPT_CHARS, TOTAL_S, Delivery, Replier
+from aiserver.replyto.replier import MAX_EXCERPT_CHARS, TOTAL_S, Delivery, Replier
 from tests import hostile
 from tests.hostile import Authority, Behaviour, Loopback, Receiver
 
@@ -268,7 +269,7 @@ def test_what_is_no_http_is_a_failed_attempt(said: bytes, calling: Calling) -> N
 def test_a_head_without_end_is_refused_at_the_limit(start: bytes, piece: bytes, calling: Calling) -> None:
     with calling(hostile.floods(start, piece)) as called:
         assert called.post() == Delivery(None, NO_HTTP)
-    assert called.network.read_bytes == MAX_ANSWER_BYTES == 16_384
+    assert called.network.read_bytes == MAX_RECEIVER_BYTES == 16_384
 
 
 @pytest.mark.parametrize("lines", [["x: " + "y" * 17_000], [f"x-{n}: y" for n in range(5_000)]], ids=["huge", "many"])
@@ -294,7 +295,7 @@ def test_a_body_without_end_is_read_to_the_limit_and_its_start_is_kept(
 ) -> None:
     with calling(hostile.floods(hostile.head(status, *lines), piece)) as called:
         delivery = called.post()
-    assert called.network.read_bytes == MAX_ANSWER_BYTES
+    assert called.network.read_bytes == MAX_RECEIVER_BYTES
     assert delivery.status == status
     if status == 200:
         assert delivery.error is None

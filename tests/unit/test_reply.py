@@ -14,11 +14,12 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import DELIVER, RECOVER_DEAD
+from aiserver.limits import MAX_CALLBACK_BYTES
 from aiserver.replyto.address import CallbackRefused
 from aiserver.replyto.replier import Delivery
 from aiserver.usecases.ends import CALLBACK_DUE_MS
 from aiserver.usecases.finished import Finished
-from aiserver.usecases.reply import MAX_BODY_BYTES, MAX_BUSY_WAITS
+from aiserver.usecases.reply import MAX_BUSY_WAITS
 from tests.fakes import FakeEvents
 from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_KEY, REPLY_MS, SWEEPER_MS, FakeReplier, House
 
@@ -317,7 +318,7 @@ def test_of_two_messages_for_one_callback_one_is_left_once_it_has_waited() -> No
 
 def test_a_large_result_is_left_to_be_fetched() -> None:
     house = House()
-    house.protocol.outcomes = [type(ANSWER)(200, {}, b'{"x":"%s"}' % (b"y" * MAX_BODY_BYTES))]
+    house.protocol.outcomes = [type(ANSWER)(200, {}, b'{"x":"%s"}' % (b"y" * MAX_CALLBACK_BYTES))]
     job = completed(house)
     house.deliver(job)
     ((_, body, headers),) = house.replier.posts

@@ -15,11 +15,10 @@ from aws_lambda_powertools import Logger
 
 from aiserver.clock import Clock
 from aiserver.errors import AiServerError, NotFound, PayloadTooLarge, ProviderError
+from aiserver.limits import MAX_BODY_BYTES, MAX_BUFFERED_BYTES
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.render import JSON_TYPE
 
-MAX_BODY_BYTES = 5 * 1024 * 1024  # escaped in the event it must stay under Lambda's 6 MB, beyond which we never run
-MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit, less what stands around a body
 STREAM_END_MS = 5_000  # the same where routes stream: an answer that breaks off is recorded then
 ANSWER_MS = 1_500  # kept free at the end of a function's time, to say that time is over
 ALLOWED_HEADERS = (
@@ -199,7 +198,7 @@ def _whole(response: Response, request_id: str) -> Response:
     # Only what may or may not fit is measured: as text it takes four times as much memory, or more. Escaping makes no
     # JSON text smaller and at most doubles it; Lambda's own client escapes no letters.
     size = len(body)
-    if size > MAX_ANSWER_BYTES or (size * 2 > MAX_ANSWER_BYTES and _as_sent(body) > MAX_ANSWER_BYTES):
+    if size > MAX_BUFFERED_BYTES or (size * 2 > MAX_BUFFERED_BYTES and _as_sent(body) > MAX_BUFFERED_BYTES):
         said = "The answer is too large to be sent at once: ask for less, or queue a chat and fetch its result"
         raise ProviderError(said, may_be_billed=True)
     return replace(response, body=body)

@@ -12,6 +12,7 @@ import httpcore
 import httpx
 
 from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
+from aiserver.limits import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, MAX_HEADER_CHARS
 from aiserver.providers.provider import Provider
 from aiserver.providers.ticking import ticking
 from aiserver.providers.transport import WAKE_S, Deadline, DeadlineBackend, Transport, total_deadline
@@ -19,10 +20,6 @@ from aiserver.providers.transport import WAKE_S, Deadline, DeadlineBackend, Tran
 BEARER_HEADER = "authorization"  # any other header carries the key bare
 RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
 RELAYED_PREFIX = "x-ratelimit-"
-MAX_ANSWER_BYTES = 64 * 1024 * 1024  # far beyond any chat answer; keeps one upstream from filling the memory
-MAX_LIST_BYTES = 16 * 1024 * 1024  # far beyond any list of models
-MAX_ERROR_BYTES = 1024 * 1024  # of an answer that is an error: more is cut, and so is no JSON
-MAX_HEADER_CHARS = 1024  # of one: all of an answer's must stay under 10 KB, and 16 KB where it is streamed
 CONNECT_S = 10
 KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
 GRACE_S = 1.0  # whoever passes a stream on looks at the time twice a second, and ends it first

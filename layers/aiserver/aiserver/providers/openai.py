@@ -7,6 +7,7 @@ import httpx
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.limits import MAX_LIST_BYTES
 from aiserver.providers import exchange
 from aiserver.providers.exchange import Asked
 from aiserver.providers.openai_answers import failure, judged, model_ids
@@ -91,7 +92,7 @@ class OpenAi:
 
         Raises: what `call` raises; ProviderError where the answer is no list.
         """
-        asked = Asked("GET", MODELS_PATH, api_key, max_answer_bytes=exchange.MAX_LIST_BYTES)
+        asked = Asked("GET", MODELS_PATH, api_key, max_answer_bytes=MAX_LIST_BYTES)
         answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
         if not answer.is_success:
             raise failure(provider, answer, model_is_configured=False, wait_s=self._wait_s(answer))

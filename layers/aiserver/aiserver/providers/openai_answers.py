@@ -13,7 +13,7 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.providers.exchange import MAX_ERROR_BYTES
+from aiserver.limits import MAX_ERROR_BYTES, MAX_USAGE_BYTES
 from aiserver.providers.provider import Provider
 from aiserver.wire import scan
 from aiserver.wire.model import VENDORS
@@ -39,7 +39,6 @@ NAMED_STATUSES = {
     "overloaded_error": 503,
 }
 NO_ERROR = (b"null", b"false", b"{}", b'""')  # what stands where an error would
-MAX_USAGE_BYTES = 2048  # kept with the job
 
 # An error's `code`, or its `type` where the code is null, that means the account whatever the status (mostly 429).
 # https://learn.microsoft.com/en-us/microsoft-cloud/dev/dev-proxy/concepts/openai-insufficient-quota

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, ProviderTimeout
+from aiserver.limits import MAX_EVENT_BYTES
 from aiserver.wire import sse
 
 PATIENCE_MS = 15_000  # for the first event of an answer that has begun; then its caller hears a ping
-MAX_EVENT_BYTES = 16 * 1024 * 1024  # far beyond any: keeps one upstream from filling the memory
 
 
 class Translation(Protocol):

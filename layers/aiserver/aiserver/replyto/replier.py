@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import httpcore
 import httpx
 
+from aiserver.limits import MAX_RECEIVER_BYTES
 from aiserver.providers.transport import DeadlineStream, Transport, remaining_s, total_deadline
 from aiserver.replyto.address import (
     CallbackRefused,
@@ -24,7 +25,6 @@ from aiserver.replyto.address import (
 )
 
 TOTAL_S = 15  # for one delivery, from resolving to the last byte read
-MAX_ANSWER_BYTES = 16 * 1024  # read of one answer: its head, its body, and whatever comes before and between
 MAX_EXCERPT_CHARS = 512
 MAX_TRIED = 4  # of a name's addresses: it could have thousands
 
@@ -76,7 +76,7 @@ class Replier:
             self._addresses(target.raw_host.decode(), target.port or 443)
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], hosts: Collection[str] = ()) -> Delivery:
-        """POST once; redirects are not followed, and at most MAX_ANSWER_BYTES of the answer are read.
+        """POST once; redirects are not followed, and at most MAX_RECEIVER_BYTES of the answer are read.
 
         Raises: CallbackRefused when the address may not be called (any more); no packet has left then.
         """
@@ -118,11 +118,11 @@ def _excerpt(response: httpx.Response) -> str:
 
 
 class _ShortStream(DeadlineStream):
-    """A connection on which the receiver seems to hang up after MAX_ANSWER_BYTES, whatever it goes on to send."""
+    """A connection on which the receiver seems to hang up after MAX_RECEIVER_BYTES, whatever it goes on to send."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         super().__init__(inner)
-        self._left = MAX_ANSWER_BYTES
+        self._left = MAX_RECEIVER_BYTES
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data = super().read(min(max_bytes, self._left))

@@ -20,6 +20,7 @@ from aiserver.jobs.transitions import (
     Value,
 )
 from aiserver.keys import ApiKey, KeyStore
+from aiserver.limits import MAX_CALLBACK_BYTES
 from aiserver.replyto.address import CallbackRefused
 from aiserver.replyto.replier import Delivery, Replier
 from aiserver.replyto.signature import signature_headers
@@ -28,7 +29,6 @@ from aiserver.usecases.ends import CALLBACK_DUE_MS, settled_ttl
 from aiserver.usecases.places import Places
 from aiserver.wire.dates import retry_after_s
 
-MAX_BODY_BYTES = 256 * 1024  # a larger result is fetched by its receiver
 MAX_RETRY_AFTER_S = 86_400
 DEAD_DAYS = 30  # how much longer a job with a dead callback stays, so that it can be sent again
 GONE = 410  # the receiver wants no more
@@ -122,7 +122,7 @@ class Reply:
         """What is sent, and the headers that are only for it."""
         if job.state != State.COMPLETED:
             return documents.error_envelope(job), {}
-        if (job.result_bytes or 0) <= MAX_BODY_BYTES and (result := self._jobs.result(job)) is not None:
+        if (job.result_bytes or 0) <= MAX_CALLBACK_BYTES and (result := self._jobs.result(job)) is not None:
             return result, {}
         return documents.status(job, None), {"x-result-url": documents.result_url(job)}
 

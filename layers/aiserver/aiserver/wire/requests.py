@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from aiserver.limits import MAX_NAME_CHARS, MAX_REPLY_TO_CHARS
 from aiserver.wire import text as json_text
 from aiserver.wire.names import Naming
 from aiserver.wire.shapes import CHAT, EMBEDDINGS, RESPONSES, Shape, fold
@@ -16,8 +17,6 @@ from aiserver.wire.validation import ChatBody, Checked, EmbeddingsBody, Response
 
 OWN = {fold(name): name for name in ("refId", "tag", "replyTo", "deadline", "provider")}
 CAN_BE_QUEUED = ("chat.completions",)
-MAX_NAME_CHARS = 256  # RefId and Tag
-MAX_REPLY_TO_CHARS = 2048
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from aiserver.errors import InvalidRequest
-
-MAX_DEPTH = 100  # deeper than any real request
+from aiserver.limits import MAX_DEPTH
 
 _CONTAINERS = (dict, list)
 _SPACE = r"[ \t\n\r]*+"

@@ -7,13 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from aiserver.errors import FieldError, InvalidRequest
+from aiserver.limits import MAX_MESSAGES, MAX_NAME_CHARS, MAX_PROBLEMS
 
 _STRICT = ConfigDict(strict=True, extra="ignore")
 
 Text = Annotated[str, Field(min_length=1)]
-Model = Annotated[str, Field(min_length=1, max_length=256)]  # kept with the job, which stays small
-MAX_MESSAGES = 10_000  # far beyond any conversation; each costs time to check
-MAX_PROBLEMS = 20
+Model = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]  # kept with the job, which stays small
 
 
 @with_config(_STRICT)

@@ -8,6 +8,7 @@ import msgspec
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.limits import MAX_LIST_BYTES
 from aiserver.providers import exchange
 from aiserver.providers.exchange import Asked
 from aiserver.providers.openai_answers import failure
@@ -87,7 +88,7 @@ class Translated:
         ids: set[str] = set()
         after: str | None = None
         for _ in range(MAX_PAGES):
-            asked = replace(listing.asked(after), api_key=api_key, max_answer_bytes=exchange.MAX_LIST_BYTES)
+            asked = replace(listing.asked(after), api_key=api_key, max_answer_bytes=MAX_LIST_BYTES)
             answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
             if not answer.is_success:
                 raise judge.failure(answer)

@@ -1,0 +1,45 @@
+"""Every size, count and depth that the product accepts, in one place; docs/limits.md lists them from here.
+
+Time limits and retry schedules stand with the code that waits.
+"""
+
+KB = 1024
+MB = 1024 * KB
+
+
+class Limit(int):
+    """A number with what it bounds, its unit, and what happens beyond it: the words of the table in the docs."""
+
+    unit: str
+    what: str
+    beyond: str
+
+    def __new__(cls, value: int, unit: str, what: str, beyond: str) -> "Limit":
+        limit = super().__new__(cls, value)
+        limit.unit, limit.what, limit.beyond = unit, what, beyond
+        return limit
+
+
+# Requests
+MAX_BODY_BYTES = Limit(5 * MB, "bytes", "request body", "413")  # escaped in Lambda's event it must stay under 6 MB
+MAX_DEPTH = Limit(100, "levels", "nesting of a request body", "400")
+MAX_MESSAGES = Limit(10_000, "messages", "messages of one chat", "400")
+MAX_PROBLEMS = Limit(20, "errors", "errors listed for one request", "the rest are not listed")
+MAX_BATCH = Limit(100, "requests", "requests of one batch", "400")
+MAX_NAME_CHARS = Limit(256, "characters", "model, RefId, Tag", "400")
+MAX_REPLY_TO_CHARS = Limit(2048, "characters", "ReplyTo", "400")
+
+# Responses
+MAX_BUFFERED_BYTES = Limit(6 * MB - 64 * KB, "bytes", "response of a function that does not stream", "502")
+
+# Provider responses
+MAX_ANSWER_BYTES = Limit(64 * MB, "bytes", "whole provider response, decompressed", "502")
+MAX_EVENT_BYTES = Limit(16 * MB, "bytes", "one event of a provider's stream", "502, or an error event")
+MAX_ERROR_BYTES = Limit(1 * MB, "bytes", "error response of a provider", "the rest is not read")
+MAX_LIST_BYTES = Limit(16 * MB, "bytes", "list of a provider's models", "502")
+MAX_HEADER_CHARS = Limit(1024, "characters", "one relayed response header", "the header is not relayed")
+MAX_USAGE_BYTES = Limit(2048, "bytes", "usage kept with a job", "it is not kept")
+
+# Callbacks
+MAX_CALLBACK_BYTES = Limit(256 * KB, "bytes", "result in the body of a callback", "a link to it is sent instead")
+MAX_RECEIVER_BYTES = Limit(16 * KB, "bytes", "callback receiver's response with headers", "the rest is not read")
