@@ -83,11 +83,12 @@ def folded(name: str) -> str:
     return "".join(letter for letter in name if letter not in "_-").casefold()
 
 
-def known_name(key: str, beside: Sequence[str], names: Sequence[str]) -> str:
+def known_name(key: str, beside: Sequence[str], shape: Shape) -> str:
     """The name that the member `key` is known by among the keys `beside`, itself included."""
-    if key in names:
+    if key in shape.names:
         return key
-    return next((name for name in names if folded(name) == folded(key) and name not in beside), key)
+    alike = (name for name in shape.names if folded(name) == folded(key))
+    return next((name for name in alike if name not in beside or name in shape.unique), key)
 
 
 def renamed(tree: Tree, shape: Shape) -> Tree:
@@ -97,7 +98,7 @@ def renamed(tree: Tree, shape: Shape) -> Tree:
     if tree.members is None:
         return tree
     keys = [member.key for member in tree.members]
-    names = [known_name(key, keys, tuple(shape.names)) for key in keys]
+    names = [known_name(key, keys, shape) for key in keys]
     for name in shape.names:
         if names.count(name) > 1:
             raise twice(name)

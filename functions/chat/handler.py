@@ -9,7 +9,7 @@ from aiserver.wire import requests
 from aiserver.wire.requests import ModelRequest
 
 
-def answered(bind: Callable[[str], ModelRequest]) -> Callable[[Request], Response]:
+def answered(bind: Callable[[bytes], ModelRequest]) -> Callable[[Request], Response]:
     """A route whose body is bound so, and goes to a provider."""
 
     def answer(request: Request) -> Response:

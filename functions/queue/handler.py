@@ -7,7 +7,6 @@ from aiserver.edge import Request, Response
 from aiserver.errors import InvalidRequest, NotFound
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import State
-from aiserver.limits import MAX_BATCH
 from aiserver.usecases import documents
 from aiserver.usecases.enqueue import Caller
 from aiserver.wire import requests
@@ -34,8 +33,6 @@ def queue_chats(request: Request) -> Response:
     """A batch: nothing is accepted unless all of it could be, but for a RefId that was used for another request."""
     caller = _caller(request)
     bound = [requests.queue_chat(text) for text in requests.array(request.body)]
-    if len(bound) > MAX_BATCH:
-        raise InvalidRequest(f"A batch holds at most {MAX_BATCH} requests")
     return Response(dump([documents.accepted(job) for job in wiring.queue().enqueue.accept_all(bound, caller)]))
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiserver.wire import text as json_text
 from local.scripted import ScriptedProvider
+from tests import json_reference
 from tests.calls import Observed, asked, observed
 
 CASES = settings(max_examples=60, deadline=None)
@@ -146,4 +146,6 @@ def test_an_error_keeps_its_status_its_headers_and_every_member_as_it_was_writte
 
 def members(text: str) -> dict[str, str]:
     """Each member of an object's text, as it is written."""
-    return {member.key: text[member.value_start : member.value_end] for member in json_text.members(text)}
+    found = json_reference.members(text.encode())
+    assert found is not None
+    return {name: value.decode() for name, value in found.items()}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from aiserver.errors import InvalidRequest
 from aiserver.wire import requests
 from aiserver.wire.shapes import CHAT, Shape, fold
-from aiserver.wire.text import less, members, parse
+from aiserver.wire.text import check, less, members, utf8
 
 MESSAGES = '"messages":[{"role":"user","content":"hi"}]'
 
@@ -89,8 +90,43 @@ def test_a_hundred_spellings_of_one_name_are_all_known() -> None:
 
 
 def test_a_spelling_stays_as_it_is_beside_the_exact_name() -> None:
-    body = '{"model":"m",%s,"max_tokens":1,"maxTokens":2}' % MESSAGES
+    body = '{"model":"m",%s,"top_p":1,"topP":2}' % MESSAGES
     assert bound(body) == body
+
+
+@pytest.mark.parametrize("route", [requests.chat, lambda body: requests.queue_chat('{"request":%s}' % body)])
+@pytest.mark.parametrize(
+    ("name", "other", "value"),
+    [
+        *(("model", spelling, '"dear"') for spelling in ("Model", "MODEL", "mod_el", "m\\u006fdel_")),
+        *(("stream", spelling, "true") for spelling in ("Stream", "\u017ftream", "STREAM")),
+        *(("max_tokens", spelling, "9") for spelling in ("maxTokens", "MaxTokens", "max-tokens", "MAX_TOKENS")),
+        *[("max_completion_tokens", "maxCompletionTokens", "9"), ("n", "N", "9"), ("tools", "Tools", "[]")],
+        *[("messages", "Messages", "[]"), ("stream_options", "streamOptions", "{}")],
+    ],
+)
+def test_second_spelling_of_a_member_we_act_on_is_refused(route: Any, name: str, other: str, value: str) -> None:
+    first = {"model": '"m"', "messages": '[{"role":"user"}]', name: value}
+    members = [*(f'"{key}":{text}' for key, text in first.items()), f'"{other}":{value}']
+    for written in (members, members[::-1]):
+        with pytest.raises(InvalidRequest, match=f"'{name}' is given more than once") as refused:
+            route("{" + ",".join(written) + "}")
+        assert refused.value.param == name
+
+
+@pytest.mark.parametrize(
+    ("bind", "body", "name"),
+    [
+        (requests.embeddings, '{"model":"m","input":"x","Model":"dear"}', "model"),
+        (requests.embeddings, '{"model":"m","input":"x","Input":"y"}', "input"),
+        (requests.responses, '{"model":"m","input":"x","MODEL":"dear"}', "model"),
+        (requests.responses, '{"model":"m","stream":false,"Stream":true}', "stream"),
+        (requests.responses, '{"model":"m","max_output_tokens":1,"maxOutputTokens":9}', "max_output_tokens"),
+    ],
+)
+def test_second_spelling_is_refused_in_every_operation(bind: Any, body: str, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"'{name}' is given more than once"):
+        bind(body)
 
 
 @pytest.mark.parametrize(
@@ -117,18 +153,22 @@ def test_a_known_member_given_twice_is_refused(body: str, param: str) -> None:
         "[" * 101 + "]" * 101,
         '{"a":' * 5000 + "1" + "}" * 5000,
         '{"a":' + "[" * 101 + "]" * 101 + ',"a":1}',
-        '{"a":' + "9" * 5000 + "}",
     ],
 )
 def test_what_is_not_safe_json_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        parse(text)
+        check(utf8(text))
 
 
 def test_deep_but_bearable_nesting_and_brackets_in_strings_pass() -> None:
-    parse("[" * 100 + "]" * 100)
-    parse(json.dumps(["[" * 300]))
-    parse('{"pair":"\\ud83d\\ude00"}')
+    check(b"[" * 100 + b"]" * 100)
+    check(json.dumps(["[" * 300]).encode())
+    check(rb'{"pair":"\ud83d\ude00"}')
+
+
+def test_a_number_of_any_length_reaches_the_provider() -> None:
+    body = '{"model":"m",%s,"seed":%s,"a":%s}' % (MESSAGES, "9" * 5000, "1" * 9000)
+    assert bound(body) == body
 
 
 json_values = st.recursive(
@@ -140,7 +180,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(), json_values, max_size=6), st.data())
 def test_removing_members_leaves_exactly_the_others(given_object: dict[str, object], data: st.DataObject) -> None:
-    text = json.dumps(given_object, indent=data.draw(st.sampled_from([None, 1])))
+    text = json.dumps(given_object, indent=data.draw(st.sampled_from([None, 1]))).encode()
     assert {m.key: json.loads(text[m.value_start : m.value_end]) for m in members(text)} == given_object
     unwanted = data.draw(st.sets(st.sampled_from(["", *given_object])))
     left = json.loads(less(text, unwanted))
@@ -217,14 +257,14 @@ def test_a_queue_request_without_its_request_is_refused() -> None:
 
 def test_a_long_string_among_many_brackets_costs_little() -> None:
     tracemalloc.start()
-    parse('["%s",%s]' % ("x" * 5_000_000, ",".join(["[]"] * 101)))
+    check(b'["%b",%b]' % (b"x" * 5_000_000, b",".join([b"[]"] * 101)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60_000_000
 
 
 def test_a_batch_is_split_into_its_own_texts() -> None:
-    assert requests.array(' [ {"a": 1} , {"b":[2, 3]} ,4] ') == ['{"a": 1}', '{"b":[2, 3]}', "4"]
+    assert requests.array(' [ {"a": 1} , {"b":[2, 3]} ,4] ') == [b'{"a": 1}', b'{"b":[2, 3]}', b"4"]
     assert requests.array("[]") == []
 
 

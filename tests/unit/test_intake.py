@@ -101,7 +101,7 @@ def test_links_lead_to_the_api_or_to_the_public_address(open_stack: MotoStack) -
 @pytest.mark.parametrize(
     ("message", "error_code", "reason"),
     [
-        ("not JSON", "ValidationException", "The request body is not valid JSON: Expecting value at line 1 column 1"),
+        ("not JSON", "ValidationException", "The request body is not valid JSON: invalid character at line 1 column 2"),
         ("[]", "ValidationException", "The request body must be a JSON object"),
         (f'{{"keyId":"{KEY_ID}"}}', "ValidationException", "'request' is required: the chat completion to run"),
         (f'{{"request":{ASK}}}', "ValidationException", "'keyId' is required"),

@@ -40,7 +40,7 @@ class Request:
     headers: Mapping[str, str]
     query: Mapping[str, str]
     params: Mapping[str, str]
-    body: str
+    body: bytes
     base_url: str
     deadline_ms: int
 
@@ -157,19 +157,23 @@ def remaining_ms(context: Any) -> int:
 
 
 def _request(event: Mapping[str, Any], sent: Mapping[str, str], context: Any, edge: Edge) -> Request:
-    body = event.get("body") or ""
-    if event.get("isBase64Encoded"):
-        body = base64.b64decode(body).decode("utf-8", "replace")
-    if len(body) > MAX_BODY_BYTES or len(body.encode("utf-8", "surrogatepass")) > MAX_BODY_BYTES:
+    body = _body(event)
+    if len(body) > MAX_BODY_BYTES:
         raise PayloadTooLarge(f"The request body is over {MAX_BODY_BYTES // 1024 // 1024} MB")
     return Request(
         headers=sent,
         query=_texts(event, "queryStringParameters"),
         params={k: unquote(v) for k, v in _texts(event, "pathParameters").items()},
-        body=body.removeprefix("\ufeff"),
+        body=body,
         base_url=edge.public_base_url or _own_address(event),
         deadline_ms=edge.clock.now_ms() + remaining_ms(context) - (STREAM_END_MS if edge.streams else ANSWER_MS),
     )
+
+
+def _body(event: Mapping[str, Any]) -> bytes:
+    """As bytes: one emoji makes a str of it four times as large."""
+    body: str = event.get("body") or ""
+    return base64.b64decode(body) if event.get("isBase64Encoded") else body.encode("utf-8", "surrogatepass")
 
 
 def _request_id(event: Mapping[str, Any]) -> str:

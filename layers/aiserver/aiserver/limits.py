@@ -22,6 +22,7 @@ class Limit(int):
 
 # Requests
 MAX_BODY_BYTES = Limit(5 * MB, "bytes", "request body", "413")  # escaped in Lambda's event it must stay under 6 MB
+MAX_VALUES = Limit(500_000, "values", "JSON values of a request body", "400")
 MAX_DEPTH = Limit(100, "levels", "nesting of a request body", "400")
 MAX_MESSAGES = Limit(10_000, "messages", "messages of one chat", "400")
 MAX_PROBLEMS = Limit(20, "errors", "errors listed for one request", "the rest are not listed")

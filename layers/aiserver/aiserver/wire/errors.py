@@ -1,6 +1,5 @@
 """The one error body, which AI Server's clients (`responseStatus`) and OpenAI's (`error`) both understand."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from aiserver.errors import AiServerError, Conflict, FieldError, InvalidRequest, ProviderError, ProviderTimeout
@@ -35,9 +34,9 @@ def envelope(
 
 def event(error: AiServerError) -> bytes:
     """The same as the last event of a stream that has begun: `data: {"error":{…},"responseStatus":{…}}`."""
-    text = body(error).decode()
+    text = body(error)
     told = {m.key: text[m.value_start : m.value_end] for m in json_text.members(text)}
-    return sse.event(f'{{"error":{told["error"]},"responseStatus":{told["responseStatus"]}}}'.encode())
+    return sse.event(b'{"error":%b,"responseStatus":%b}' % (told["error"], told["responseStatus"]))
 
 
 def headers(error: AiServerError) -> dict[str, str]:
@@ -69,17 +68,17 @@ def _relayed(error: ProviderError, upstream: bytes) -> bytes | None:
     An error object is made where it said so some other way.
     """
     try:
-        text = json_text.decode(scan.sole(upstream))
-        value = json_text.parse(text)
+        text = json_text.utf8(scan.sole(upstream))
+        json_text.check(text)
     except InvalidRequest:
         return None
-    if not isinstance(value, dict):
+    if not text.lstrip().startswith(b"{"):
         return None
     members: dict[str, Any] = {}
     for member in json_text.members(text):
-        members[member.key] = Raw(text[member.value_start : member.value_end].encode())
+        members[member.key] = Raw(text[member.value_start : member.value_end])
     own = {"responseStatus": _response_status(error.error_code, error.message, ())}
-    if isinstance(value.get("error"), Mapping):  # pyright: ignore[reportUnknownMemberType]
+    if isinstance(error_object := members.get("error"), Raw) and error_object.text.startswith(b"{"):
         return render(own | {k: v for k, v in members.items() if k != "responseStatus"})
     made = {"error": {"message": error.message, "type": error.type, "code": error.code, "param": error.param}}
     return render(own | made | {k: v for k, v in members.items() if k not in ("error", "responseStatus")})

@@ -13,7 +13,7 @@ from aiserver.wire import scan, text
 VENDORS = ("anthropic", "google", "bedrock")  # the members that hold what only one vendor has words for
 
 _HOLDS_OWN = re.compile(rb'"(?:%b)"\s*:\s*[{n]|\\u00' % "|".join(VENDORS).encode())
-_OWN = ("{", "n")  # how an object begins, and null
+_OWN = b"{n"  # how an object begins, and null
 _WHERE: Mapping[str, Any] = {"messages": {"content": {}, "tool_calls": {}}, "tools": {}}  # beside the root
 _KEY = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*')
 
@@ -31,39 +31,40 @@ def with_model(body: bytes, model: str) -> bytes:
             edited = body[: key.end()] + name + body[key.end() + len(said) :]
             if _said(edited) == name:
                 return edited
-    return text.replace_member(text.decode(body), "model", model).encode()
+    return text.replace_member(body, "model", model)
 
 
 def with_usage(body: bytes) -> bytes:
     """The body as one that asks for a last event with the usage; the same bytes where it does so already."""
-    edited = text.decode(body)
-    given = {member.key: member for member in text.members(edited)}
+    given = {member.key: member for member in text.members(body)}
     options = given.get("stream_options")
     if options is None:
-        return text.with_member(edited, "stream_options", '{"include_usage":true}').encode()
-    value = edited[options.value_start : options.value_end]
+        return text.with_member(body, "stream_options", b'{"include_usage":true}')
+    value = body[options.value_start : options.value_end]
     asked = {member.key: value[member.value_start : member.value_end] for member in text.members(value)}
-    if asked.get("include_usage") == "true":
+    if asked.get("include_usage") == b"true":
         return body
-    asks = text.with_member(text.less(value, ["include_usage"]) if asked else "{}", "include_usage", "true")
-    return text.apply(edited, [text.Edit(options.value_start, options.value_end, asks)]).encode()
+    asks = text.with_member(text.less(value, ["include_usage"]) if asked else b"{}", "include_usage", b"true")
+    return text.apply(body, [text.Edit(options.value_start, options.value_end, asks)])
 
 
 def without_own(body: bytes) -> bytes:
     """The body less the objects, and nulls, that are for one vendor only; the same bytes where it has none."""
-    return _less_own(text.decode(body), _WHERE).encode() if _HOLDS_OWN.search(body) else body
+    return _less_own(body, _WHERE) if _HOLDS_OWN.search(body) else body
 
 
-def _less_own(given: str, below: Mapping[str, Any]) -> str:
+def _less_own(given: bytes, below: Mapping[str, Any]) -> bytes:
     edits = [
         text.Edit(start, end, _less_own(given[start:end], below[member.key]))
         for member in text.members(given)
-        if member.key in below and given[member.value_start] == "["
+        if member.key in below and given[member.value_start : member.value_start + 1] == b"["
         for start, end in text.elements(given, member.value_start)
-        if given[start] == "{"
+        if given[start : start + 1] == b"{" and _HOLDS_OWN.search(given, start, end)
     ]
     edited = text.apply(given, edits)
-    own = [m.key for m in text.members(edited) if m.key in VENDORS and edited[m.value_start] in _OWN]
+    own = [
+        m.key for m in text.members(edited) if m.key in VENDORS and edited[m.value_start : m.value_start + 1] in _OWN
+    ]
     return text.less(edited, own)
 
 

@@ -8,12 +8,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aiserver.limits import MAX_NAME_CHARS, MAX_REPLY_TO_CHARS
+from aiserver.errors import InvalidRequest
+from aiserver.limits import MAX_BATCH, MAX_NAME_CHARS, MAX_REPLY_TO_CHARS
 from aiserver.wire import text as json_text
-from aiserver.wire.names import Naming
+from aiserver.wire.binding import bind, scalar
 from aiserver.wire.shapes import CHAT, EMBEDDINGS, RESPONSES, Shape, fold
-from aiserver.wire.text import keys
-from aiserver.wire.validation import ChatBody, Checked, EmbeddingsBody, ResponsesBody, check, invalid
+from aiserver.wire.text import Member
+from aiserver.wire.validation import invalid
 
 OWN = {fold(name): name for name in ("refId", "tag", "replyTo", "deadline", "provider")}
 CAN_BE_QUEUED = ("chat.completions",)
@@ -62,28 +63,25 @@ class SentRequest:
     request: ModelRequest
 
 
-def chat(body: str, *, drop: Collection[str] = ()) -> ModelRequest:
+def chat(body: str | bytes, *, drop: Collection[str] = ()) -> ModelRequest:
     """Bind an OpenAI chat body; the members named in `drop` are taken out with our own.
 
     Raises: InvalidRequest, with every wrong member listed.
     """
-    bound, checked, options = _bound(body, CHAT, ChatBody, drop)
-    return ModelRequest("chat.completions", bound, checked.model, options, bool(checked.stream))
+    return _request("chat.completions", body, CHAT, drop)
 
 
-def embeddings(body: str) -> ModelRequest:
+def embeddings(body: str | bytes) -> ModelRequest:
     """Bind an OpenAI embeddings body. Raises: InvalidRequest."""
-    bound, checked, options = _bound(body, EMBEDDINGS, EmbeddingsBody, ())
-    return ModelRequest("embeddings", bound, checked.model, options)
+    return _request("embeddings", body, EMBEDDINGS)
 
 
-def responses(body: str) -> ModelRequest:
+def responses(body: str | bytes) -> ModelRequest:
     """Bind a body of OpenAI's Responses API. Raises: InvalidRequest."""
-    bound, checked, options = _bound(body, RESPONSES, ResponsesBody, ())
-    return ModelRequest("responses", bound, checked.model, options, bool(checked.stream))
+    return _request("responses", body, RESPONSES)
 
 
-def queue_chat(body: str) -> ModelRequest:
+def queue_chat(body: str | bytes) -> ModelRequest:
     """Bind AI Server's QueueOpenAiChatCompletion, `{refId?, provider?, replyTo?, tag?, deadline?, request}`.
 
     Raises: InvalidRequest.
@@ -91,7 +89,7 @@ def queue_chat(body: str) -> ModelRequest:
     return _queue_chat(*_around(body, OWN))
 
 
-def sent(body: str, key_id: str | None) -> SentRequest:
+def sent(body: str | bytes, key_id: str | None) -> SentRequest:
     """Bind a message of the intake queue: a queue request with a `keyId`, or `key_id` from the message's attribute.
 
     Raises: InvalidRequest, where none is given, or the two differ.
@@ -108,17 +106,23 @@ def sent(body: str, key_id: str | None) -> SentRequest:
     return SentRequest(named, _queue_chat(around, request))
 
 
-def openai_queue_chat(body: str, options: Options) -> ModelRequest:
+def openai_queue_chat(body: str | bytes, options: Options) -> ModelRequest:
     """Bind a bare chat body to be queued; what stands around it, or in its headers, outranks what it holds."""
     inner = chat(body, drop=("stream", "stream_options"))  # nobody waits to read a stream
     return replace(inner, options=options.or_else(inner.options))
 
 
-def array(body: str) -> list[str]:
-    """The elements of a batch, each as its own text. Raises: InvalidRequest."""
-    if not isinstance(json_text.parse(body), list):
+def array(body: str | bytes) -> list[bytes]:
+    """The elements of a batch, each as its own text, at most MAX_BATCH. Raises: InvalidRequest."""
+    text = _checked(body)
+    if not text.lstrip().startswith(b"["):
         raise invalid("InvalidType", "", "A batch is a JSON array of requests")
-    return [body[start:end] for start, end in json_text.elements(body)]
+    found: list[bytes] = []
+    for start, end in json_text.elements(text):
+        if len(found) == MAX_BATCH:
+            raise InvalidRequest(f"A batch holds at most {MAX_BATCH} requests")
+        found.append(text[start:end])
+    return found
 
 
 def headers(sent: Mapping[str, str]) -> Options:
@@ -133,11 +137,11 @@ def headers(sent: Mapping[str, str]) -> Options:
     return _options({name: value for name, value in given.items() if value is not None})
 
 
-def which(body: str) -> tuple[int | None, str | None]:
+def which(body: str | bytes) -> tuple[int | None, str | None]:
     """The job a request names, `{id?, refId?}`; 0 and nothing mean absent. Raises: InvalidRequest."""
-    value = _object(json_text.parse(body))
-    names = {"id": "id", "jobid": "id", "refid": "refId"}
-    given = {name: value[key] for name, key in _own(value, names).items()}
+    text = _checked(body)
+    own = _own(_root(text), {"id": "id", "jobid": "id", "refid": "refId"})
+    given = {name: scalar(text, member) for name, member in own.items()}
     job_id, ref_id = given.get("id") or None, given.get("refId") or None
     if isinstance(job_id, str) and _is_number(job_id):
         job_id = int(job_id)
@@ -148,11 +152,11 @@ def which(body: str) -> tuple[int | None, str | None]:
     return job_id, ref_id
 
 
-def reply_to(body: str) -> str:
+def reply_to(body: str | bytes) -> str:
     """Where a sample callback shall go, `{replyTo}`. Raises: InvalidRequest."""
-    value = _object(json_text.parse(body))
-    own = _own(value, {fold("replyTo"): "replyTo"})
-    given = _options({name: value[key] for name, key in own.items()}).reply_to
+    text = _checked(body)
+    own = _own(_root(text), {fold("replyTo"): "replyTo"})
+    given = _options({name: scalar(text, member) for name, member in own.items()}).reply_to
     if not given:
         raise invalid("NotEmpty", "replyTo", "'replyTo' is required: the address to send a sample callback to")
     return given
@@ -186,51 +190,60 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
-def _bound(body: str, shape: Shape, checks: type[Checked], drop: Collection[str]) -> tuple[bytes, Checked, Options]:
-    """A body as the provider will get it, what was checked of it, and the members of ours that stood in it."""
-    sent = _object(json_text.parse(body))
-    own = _own(sent, OWN)
-    options = _options({name: sent[key] for name, key in own.items()})
-    naming = Naming()
-    named = naming.named(sent, shape)
-    checked = check({name: value for name, value in named.items() if name not in drop}, checks)
-    unwanted = {key for name, key in own.items() if name != "provider" or isinstance(sent[key], str | None)}
-    unwanted |= named.keys() & drop
-    edited = json_text.less(naming.renamed(body, sent, named, shape), unwanted)
-    return edited.encode(), checked, options
+def _request(operation: str, body: str | bytes, shape: Shape, drop: Collection[str] = ()) -> ModelRequest:
+    """A body as the provider will get it, what is read of it, and the members of ours that stood in it."""
+    text = _checked(body)
+    root = _root(text)
+    own = _own(root, OWN)
+    given = {name: scalar(text, member) for name, member in own.items()}
+    options = _options(given)
+    bound = bind(text, root, shape, drop)
+    unwanted = {own[name].key for name, value in given.items() if name != "provider" or isinstance(value, str | None)}
+    unwanted |= bound.members.keys() & set(drop)
+    edited = json_text.less(json_text.apply(text, bound.edits), unwanted)
+    stream = bound.members.get("stream")
+    is_stream = stream is not None and "stream" not in drop and scalar(text, stream) is True
+    return ModelRequest(operation, edited, str(scalar(text, bound.members["model"])), options, is_stream)
 
 
-def _around(body: str, names: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
+def _checked(body: str | bytes) -> bytes:
+    """A JSON text that is safe to edit. Raises: InvalidRequest."""
+    text = json_text.utf8(body)
+    json_text.check(text)
+    return text
+
+
+def _around(body: str | bytes, names: Mapping[str, str]) -> tuple[dict[str, Any], bytes | None]:
     """The members we know of a queue request's outer object, and the text of the request in it."""
-    value = _object(json_text.parse(body))
-    own = _own(value, {**names, "request": "request"})
+    text = _checked(body)
+    own = _own(_root(text), {**names, "request": "request"})
     request = own.pop("request", None)
-    around = {name: value[key] for name, key in own.items()}
-    inner = next((m for m in json_text.members(body) if m.key == request), None)
-    return around, body[inner.value_start : inner.value_end] if inner else None
+    around = {name: scalar(text, member) for name, member in own.items()}
+    return around, text[request.value_start : request.value_end] if request else None
 
 
-def _queue_chat(around: dict[str, Any], request: str | None) -> ModelRequest:
+def _queue_chat(around: dict[str, Any], request: bytes | None) -> ModelRequest:
     if request is None:
         raise invalid("NotEmpty", "request", "'request' is required: the chat completion to run")
     return openai_queue_chat(request, _options(around))
 
 
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
+def _root(text: bytes) -> list[Member]:
+    """The members of the root object of a checked text. Raises: InvalidRequest, where it is none."""
+    if not text.lstrip().startswith(b"{"):
         raise invalid("InvalidType", "", "The request body must be a JSON object")
-    return value  # pyright: ignore[reportUnknownVariableType]
+    return json_text.members(text)
 
 
-def _own(value: dict[str, Any], names: Mapping[str, str]) -> dict[str, str]:
-    """The key that each of our members has in the object."""
-    own: dict[str, str] = {}
-    for key in keys(value):
-        name = names.get(fold(key))
+def _own(root: list[Member], names: Mapping[str, str]) -> dict[str, Member]:
+    """Our members of an object, by their names."""
+    own: dict[str, Member] = {}
+    for member in root:
+        name = names.get(fold(member.key))
         if name in own:
             raise invalid("Duplicate", name, f"'{name}' is given more than once")
         if name:
-            own[name] = key
+            own[name] = member
     return own
 
 

@@ -1,7 +1,8 @@
-"""Which members a request is known to have, and where: the finite tables that decide what may be renamed.
+"""Which members a request is known to have, where, and of what type: the finite tables that binding reads.
 
 Typed clients write `maxTokens` or `MaxTokens` for OpenAI's `max_tokens`. Only keys at these positions are ever
 renamed; everything below a position that is not here (tool parameters, metadata, logit_bias) is the caller's own.
+Ranges are the provider's to judge.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create and, beside it, embeddings and responses
 """
@@ -11,6 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from aiserver.errors import FieldError, InvalidRequest
+from aiserver.limits import MAX_MESSAGES, MAX_NAME_CHARS
+
+KNOWN_ORDERS = 256  # of keys, whose names are looked up once
 
 
 def fold(name: str) -> str:
@@ -19,36 +23,90 @@ def fold(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """The JSON types that a member may have, by the first bytes of their texts, and the words for them.
+
+    `items` are the first bytes that an array's elements may have; empty for any.
+    """
+
+    first: bytes
+    words: str
+    items: bytes = b""
+    item_words: str = ""
+    is_integer: bool = False
+    is_required: bool = False
+    min_length: int = 0
+    max_length: int | None = None
+
+
+_NULL = b"n"
+_STRING = Kind(b'"' + _NULL, "a valid string")
+_NUMBER = Kind(b"-0123456789" + _NULL, "a valid number")
+_INTEGER = Kind(b"-0123456789" + _NULL, "a valid integer", is_integer=True)
+_BOOLEAN = Kind(b"tf" + _NULL, "a valid boolean")
+_OBJECT = Kind(b"{" + _NULL, "a valid object")
+_OBJECTS = Kind(b"[" + _NULL, "a valid array", b"{", "a valid object")
+_MODEL = Kind(b'"', "a valid string", is_required=True, min_length=1, max_length=MAX_NAME_CHARS)
+
+
+@dataclass(frozen=True)
 class Shape:
-    """The known members of an object, or of each object of an array, and the shapes below them."""
+    """The known members of an object, or of each object of an array, the types of some, and the shapes below them.
+
+    A second spelling beside one of the `unique` names is refused: servers that match names without case read it.
+    """
 
     names: Collection[str]
     below: Mapping[str, "Shape"] = field(default_factory=dict[str, "Shape"])
+    kinds: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
+    unique: Collection[str] = ()
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        return tuple(name for name, kind in self.kinds.items() if kind.is_required)
 
     @cached_property
     def _by_fold(self) -> Mapping[str, str]:
         return {fold(name): name for name in self.names}
 
-    def canonical(self, found: tuple[str, ...]) -> tuple[str, ...]:
+    @cached_property
+    def _orders(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        return {}
+
+    def canonical(self, keys: tuple[str, ...]) -> tuple[str, ...]:
         """Each key's known name; itself where it has none, or the name stands beside it.
 
         Raises: InvalidRequest for a known member given twice, since we would check one and the provider bill the other.
         """
-        exact = set(self.names).intersection(found)
-        known = [key if key in exact else self._by_fold.get(fold(key), key) for key in found]
-        canonical = tuple(key if name in exact else name for key, name in zip(found, known, strict=True))
-        if len(set(canonical)) < len(canonical):
+        if names := self._orders.get(keys):
+            return names
+        exact = set(self.names).intersection(keys)
+        known = [key if key in exact else self._by_fold.get(fold(key), key) for key in keys]
+        unique = exact.intersection(self.unique)
+        names = tuple(
+            key if name in exact and name not in unique else name for key, name in zip(keys, known, strict=True)
+        )
+        if len(set(names)) < len(names):
             for name in self.names:
-                if canonical.count(name) > 1:
+                if names.count(name) > 1:
                     problem = f"'{name}' is given more than once"
                     raise InvalidRequest(problem, param=name, fields=(FieldError("Duplicate", name, problem),))
-        return canonical
+        if len(self._orders) < KNOWN_ORDERS and sum(map(len, keys)) < KNOWN_ORDERS:
+            self._orders[keys] = names
+        return names
 
 
 _FUNCTION_CALL = Shape(("name", "arguments"))
 _MESSAGE = Shape(
     ("role", "content", "name", "refusal", "audio", "tool_calls", "tool_call_id", "function_call"),
     {"tool_calls": Shape(("id", "type", "function"), {"function": _FUNCTION_CALL}), "function_call": _FUNCTION_CALL},
+    {
+        "role": Kind(b'"', "a valid string", is_required=True, min_length=1),
+        "content": Kind(b'"[' + _NULL, "a valid string or array", b"{", "a valid object"),
+        "name": _STRING,
+        "tool_calls": _OBJECTS,
+        "tool_call_id": _STRING,
+    },
 )
 _TOOL = Shape(("type", "function"), {"function": Shape(("name", "description", "parameters", "strict"))})
 _FORMAT = Shape(("type", "json_schema"), {"json_schema": Shape(("name", "description", "schema", "strict"))})
@@ -65,11 +123,41 @@ CHAT = Shape(
         "messages": _MESSAGE,
         "tools": _TOOL,
         "response_format": _FORMAT,
-        "stream_options": Shape(("include_usage", "include_obfuscation")),
+        "stream_options": Shape(
+            ("include_usage", "include_obfuscation"), kinds={"include_usage": _BOOLEAN}, unique=("include_usage",)
+        ),
     },
+    {
+        "model": _MODEL,
+        "messages": Kind(
+            b"[", "a valid array", b"{", "a valid object", is_required=True, min_length=1, max_length=MAX_MESSAGES
+        ),
+        "logit_bias": _OBJECT,
+        "reasoning_effort": _STRING,
+        "response_format": _OBJECT,
+        "stop": Kind(b'"[' + _NULL, "a valid string or array", b'"', "a valid string"),
+        "stream_options": _OBJECT,
+        "tool_choice": Kind(b'"{' + _NULL, "a valid string or object"),
+        "tools": _OBJECTS,
+        "user": _STRING,
+        **dict.fromkeys(("frequency_penalty", "presence_penalty", "temperature", "top_p"), _NUMBER),
+        **dict.fromkeys(("max_completion_tokens", "max_tokens", "n", "seed", "top_logprobs"), _INTEGER),
+        **dict.fromkeys(("logprobs", "parallel_tool_calls", "stream"), _BOOLEAN),
+    },
+    ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools"),
 )
 
-EMBEDDINGS = Shape(("model", "input", "dimensions", "encoding_format", "user"))
+EMBEDDINGS = Shape(
+    ("model", "input", "dimensions", "encoding_format", "user"),
+    kinds={
+        "model": _MODEL,
+        "input": Kind(b'"[', "a valid string or array", is_required=True, min_length=1),
+        "dimensions": _INTEGER,
+        "encoding_format": _STRING,
+        "user": _STRING,
+    },
+    unique=("model", "input"),
+)
 
 RESPONSES = Shape(
     (
@@ -77,5 +165,7 @@ RESPONSES = Shape(
         *("max_tool_calls", "metadata", "parallel_tool_calls", "previous_response_id", "prompt", "prompt_cache_key"),
         *("reasoning", "safety_identifier", "service_tier", "store", "stream", "stream_options", "temperature"),
         *("text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user"),
-    )
+    ),
+    kinds={"model": _MODEL, "stream": _BOOLEAN},
+    unique=("model", "input", "stream", "max_output_tokens", "tools"),
 )

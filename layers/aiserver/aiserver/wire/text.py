@@ -1,44 +1,38 @@
-"""Reads a JSON text as spans, so that a caller's text can be edited without being rebuilt.
+"""Reads a JSON text as spans of bytes, so that a body can be checked and edited without being built or rebuilt.
 
-`json.loads` and `json.dumps` turn 2.50 into 2.5 and 1E400 into Infinity; a slice of the text stays what it was.
+Building costs memory (5 MB of `{"":0},` are 300 MB as Python's objects), and rebuilding changes numbers: `json.dumps`
+turns 2.50 into 2.5 and 1E400 into Infinity. A slice of the text stays what it was.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
+
+import msgspec
 
 from aiserver.errors import InvalidRequest
-from aiserver.limits import MAX_DEPTH
+from aiserver.limits import KB, MAX_DEPTH, MAX_VALUES
 
-_CONTAINERS = (dict, list)
-_SPACE = r"[ \t\n\r]*+"
-# What stands before the next value of an array, or before that of an object; at its end nothing matches.
-_next_item = re.compile(rf"{_SPACE}[\[,]{_SPACE}(?!\])").match
-_next_key = re.compile(rf'{_SPACE}[{{,]{_SPACE}("[^"\\]*+(?:\\.[^"\\]*+)*+"){_SPACE}:{_SPACE}').match
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+SPACE = rb"[ \t\n\r]*+"
+# The first form ends at the first quote, which needs no look at what stands before it unless that is a backslash.
+STRING = rb'"(?:[^"]*+(?<!\\)"|[^"\\]*+(?:\\.[^"\\]*+)*+")'
+SHALLOW_LEVELS = 8  # one expression for MAX_DEPTH levels takes 25 ms to compile: only a deeper body pays for it
+BOM = b"\xef\xbb\xbf"
+WINDOW_BYTES = 256 * KB  # of a body at a time, while its strings are taken out
+_UTF8_CHUNK_BYTES = 1024 * KB
 
-
-class Repeating(dict[str, Any]):
-    """An object that has a key more than once. As a dict it has the last value of each; here are all, in order."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.all_keys = [key for key, _ in pairs]
-        self.all_values = [value for _, value in pairs]
-
-
-def _made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else Repeating(pairs)
-
-
-def _refuse_constant(name: str) -> Any:
-    raise InvalidRequest(f"The request body is not valid JSON: {name} is not a JSON number")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_made, parse_constant=_refuse_constant)
-_skip = json.JSONDecoder().raw_decode
+_validate = msgspec.json.Decoder(msgspec.Raw).decode
+_strings = re.compile(STRING, re.DOTALL)
+_whole_strings = re.compile(rb'(?:[^"]++|%b)*+' % STRING, re.DOTALL).match
+_empty_containers = re.compile(rb"\[%b\]|\{%b\}" % (SPACE, SPACE))
+_next_key = re.compile(rb"%b[{,]%b(%b)%b:%b" % (SPACE, SPACE, STRING, SPACE, SPACE), re.DOTALL).match
+_next_item = re.compile(rb"%b[\[,]%b(?!\])" % (SPACE, SPACE)).match
+_scalar = re.compile(rb'%b|[^"\[\]{},:\s]++' % STRING, re.DOTALL).match
+_place = re.compile(r"^(?:JSON is malformed: )?(.*?)(?: \(byte (\d+)\))?$")
+_not_numbers = re.compile(rb"NaN|Infinity").match
 
 
 class Member(NamedTuple):
@@ -56,127 +50,172 @@ class Edit(NamedTuple):
 
     start: int
     end: int
-    text: str
+    text: bytes
 
 
-def decode(body: bytes) -> str:
-    """UTF-8 as text; a byte order mark is skipped. Raises: InvalidRequest."""
+def utf8(text: str | bytes) -> bytes:
+    """The bytes of a JSON text, without a byte order mark. Raises: InvalidRequest for half a surrogate pair."""
     try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The request body is not UTF-8 (byte {error.start})") from error
+        body = text.encode() if isinstance(text, str) else text
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("The request body holds an unpaired surrogate") from error
+    return body.removeprefix(BOM)
 
 
-def parse(text: str) -> Any:
-    """The value of a JSON text that is safe to pass on; an object with a key given twice is a Repeating.
+def check(body: bytes) -> None:
+    """Check that a text is JSON that is safe to edit and to pass on; nothing of it is built.
 
-    Raises: InvalidRequest for what is not JSON, NaN and Infinity, nesting over MAX_DEPTH, unpaired surrogates.
+    Raises: InvalidRequest for what is not UTF-8 or not JSON, NaN and Infinity, unpaired surrogates, more than
+    MAX_VALUES values, nesting over MAX_DEPTH.
     """
+    check_utf8(body)
     try:
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise InvalidRequest(f"The request body is not valid JSON: {error.msg} at {where}") from error
-    except ValueError as error:  # an integer of over 4,300 digits, which Python refuses to read
-        raise InvalidRequest("The request body holds a number with too many digits") from error
+        _validate(body)
+    except msgspec.DecodeError as error:
+        raise _malformed(body, str(error)) from error
     except RecursionError:
         raise _too_deep() from None
-    if _depth(value) > MAX_DEPTH:
-        raise _too_deep()
-    if _SURROGATE.search(text):
+    if count_values(body, MAX_VALUES) > MAX_VALUES:
+        raise InvalidRequest(f"The request body holds more than {MAX_VALUES:,} JSON values")
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _value_end(body, len(body) - len(body.lstrip()))
+
+
+def check_utf8(body: bytes) -> None:
+    """Chunk by chunk: as one str, 5 MB with an emoji are 20 MB. Raises: InvalidRequest."""
+    decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(body)
+    for start in range(0, len(body) + 1, _UTF8_CHUNK_BYTES):
+        chunk = view[start : start + _UTF8_CHUNK_BYTES]
         try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequest("The request body holds an unpaired surrogate") from error
-    return value
+            decoder.decode(chunk, final=start + _UTF8_CHUNK_BYTES > len(body))
+        except UnicodeDecodeError as error:
+            raise InvalidRequest("The request body is not UTF-8") from error
 
 
-def keys(value: dict[str, Any]) -> tuple[str, ...]:
-    """The keys of a parsed object, in order; one that is given twice is there twice."""
-    return tuple(value.all_keys if isinstance(value, Repeating) else value)
+def count_values(body: bytes, enough: int, window_bytes: int = WINDOW_BYTES) -> int:
+    """The number of values in a valid JSON text: objects, arrays, strings, numbers, literals; keys are none.
+
+    Counting stops once there are more than `enough`.
+    """
+    most = 1 + body.count(b",") + body.count(b"[") + body.count(b"{")  # those in strings included
+    if most <= enough:
+        return most
+    commas, structure = 0, list[bytes]()
+    for part in _structure(body, window_bytes):
+        commas += part.count(b",")
+        if commas > enough:
+            return commas
+        structure.append(part)
+    rest = b"".join(structure)
+    return 1 + commas + rest.count(b"[") + rest.count(b"{") - sum(1 for _ in _empty_containers.finditer(rest))
 
 
-def values(value: dict[str, Any]) -> Collection[Any]:
-    """The values of a parsed object, as its keys."""
-    return value.all_values if isinstance(value, Repeating) else value.values()
-
-
-def _too_deep() -> InvalidRequest:
-    return InvalidRequest(f"The request body is nested more than {MAX_DEPTH} levels deep")
-
-
-def _depth(value: Any) -> int:
-    """How many arrays and objects stand in one another; MAX_DEPTH + 1 for more than that."""
-    depth = -1
-    level: list[Any] = [[value]]
-    while level and depth <= MAX_DEPTH:
-        depth += 1
-        level = [
-            inner
-            for outer in level  # an array, an object, or a Repeating
-            for inner in (outer if type(outer) is list else outer.values() if type(outer) is dict else outer.all_values)  # pyright: ignore[reportUnknownVariableType]
-            if isinstance(inner, _CONTAINERS)
-        ]
-    return depth
-
-
-def members(text: str, at: int = 0) -> list[Member]:
+def members(text: bytes, at: int = 0) -> list[Member]:
     """The members of the object that starts at `at` (after white space); empty when it is no object.
 
-    The text must have passed `parse`.
+    The text must have passed `check`.
     """
     found: list[Member] = []
     while key := _next_key(text, at):
-        start, end = key.span(1)
-        name = text[start + 1 : end - 1] if "\\" not in key[1] else json.loads(key[1])
-        _, at = _skip(text, key.end())
+        (start, end), written = key.span(1), key[1]
+        name = json.loads(written) if b"\\" in written else written[1:-1].decode()
+        at = _value_end(text, key.end())
         found.append(Member(name, start, end, key.end(), at))
     return found
 
 
-def elements(text: str, at: int = 0) -> Iterator[tuple[int, int]]:
-    """Where each element of the array at `at` starts and ends; the text must have passed `parse`."""
+def elements(text: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
+    """Where each element of the array at `at` starts and ends; the text must have passed `check`."""
     while item := _next_item(text, at):
         start = item.end()
-        _, at = _skip(text, start)
+        at = _value_end(text, start)
         yield start, at
 
 
-def less(text: str, unwanted: Collection[str]) -> str:
+def less(text: bytes, unwanted: Collection[str]) -> bytes:
     """The text of an object without the members whose keys are unwanted, each gone with its comma."""
     if not unwanted:
         return text
     found = members(text)
     gone = [i for i, member in enumerate(found) if member.key in unwanted]
     last_kept = max(set(range(len(found))).difference(gone), default=-1)
-    edits = [Edit(found[i].key_start, found[i + 1].key_start, "") for i in gone if i < last_kept]
+    edits = [Edit(found[i].key_start, found[i + 1].key_start, b"") for i in gone if i < last_kept]
     if last_kept + 1 < len(found):
         start = found[last_kept].value_end if last_kept >= 0 else found[0].key_start
-        edits.append(Edit(start, found[-1].value_end, ""))
+        edits.append(Edit(start, found[-1].value_end, b""))
     return apply(text, edits)
 
 
-def apply(text: str, edits: Iterable[Edit]) -> str:
+def apply(text: bytes, edits: Iterable[Edit]) -> bytes:
     """The text with all edits made, which stand in order and do not overlap."""
-    pieces: list[str] = []
-    at = 0
+    pieces: list[bytes | memoryview] = []
+    at, view = 0, memoryview(text)
     for edit in edits:
-        pieces += (text[at : edit.start], edit.text)
+        pieces += (view[at : edit.start], edit.text)
         at = edit.end
-    pieces.append(text[at:])
-    return "".join(pieces)
+    if not pieces:
+        return text
+    pieces.append(view[at:])
+    return b"".join(pieces)
 
 
-def with_member(text: str, key: str, value: str) -> str:
+def with_member(text: bytes, key: str, value: bytes) -> bytes:
     """The text of an object with one more member at its end, whose value is the JSON text `value`."""
-    end = text.rindex("}")
-    comma = "," if members(text) else ""
-    return apply(text, [Edit(end, end, f"{comma}{json.dumps(key)}:{value}")])
+    end = text.rindex(b"}")
+    comma = b"," if _next_key(text) else b""
+    return apply(text, [Edit(end, end, b"%b%b:%b" % (comma, json.dumps(key).encode(), value))])
 
 
-def replace_member(text: str, key: str, value: str) -> str:
+def replace_member(text: bytes, key: str, value: str) -> bytes:
     """The text with the string member `key` of its root object set to `value`; unchanged where it has none."""
-    return apply(
-        text,
-        [Edit(m.value_start, m.value_end, json.dumps(value)) for m in members(text) if m.key == key],
-    )
+    written = json.dumps(value).encode()
+    return apply(text, [Edit(m.value_start, m.value_end, written) for m in members(text) if m.key == key])
+
+
+@cache
+def nested(levels: int) -> re.Pattern[bytes]:
+    """Matches an object or array of a valid JSON text that is nested at most so many levels deep."""
+    inner = rb"(?!)"
+    for _ in range(levels):
+        inner = rb'[\[{](?:[^"\[\]{}]++|%b|%b)*+[\]}]' % (STRING, inner)
+    return re.compile(inner, re.DOTALL)
+
+
+_shallow = nested(SHALLOW_LEVELS).match
+
+
+def _value_end(text: bytes, at: int) -> int:
+    value = _scalar(text, at) or _shallow(text, at) or nested(MAX_DEPTH).match(text, at)
+    if value is None:
+        raise _too_deep()
+    return value.end()
+
+
+def _structure(body: bytes, window_bytes: int) -> Iterator[bytes]:
+    """The text with a 0 for each string, a window at a time."""
+    at = 0
+    while at < len(body):
+        end = min(at + window_bytes, len(body))
+        whole = _whole_strings(body, at, end)
+        stop = whole.end() if whole else at
+        yield _strings.sub(b"0", body[at:stop])
+        string = _strings.match(body, stop) if stop < end else None  # one that goes on behind the window
+        at = string.end() if string else end
+        if string:
+            yield b"0"
+
+
+def _malformed(body: bytes, reason: str) -> InvalidRequest:
+    """With the place of the mistake as an editor shows it."""
+    said = _place.match(reason)
+    words, at = (said[1], int(said[2] or len(body))) if said else (reason, len(body))
+    if "surrogate" in words or "hex escape" in words:
+        return InvalidRequest("The request body holds an unpaired surrogate, or half of an escape")
+    if constant := _not_numbers(body, at):
+        words = f"{constant[0].decode()} is not a JSON number"
+    line, line_start = body.count(b"\n", 0, at) + 1, body.rfind(b"\n", 0, at) + 1
+    return InvalidRequest(f"The request body is not valid JSON: {words} at line {line} column {at - line_start + 1}")
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"The request body is nested more than {MAX_DEPTH} levels deep")
