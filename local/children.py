@@ -24,14 +24,21 @@ def _starter() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
 
 
-def start(command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path) -> Future[Child]:
-    """Start `command` with exactly `environment`; its output is appended to `log`. The group's id is its pid."""
-    return _starter().submit(_start, command, environment, folder, log)
+def start(
+    command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path, pass_fds: Sequence[int] = ()
+) -> Future[Child]:
+    """Start `command` with exactly `environment`; its output is appended to `log`. The group's id is its pid.
+
+    Files that it creates are readable by their owner only.
+    """
+    return _starter().submit(_start, command, environment, folder, log, pass_fds)
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Child:
+def _start(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, pass_fds: Sequence[int]
+) -> Child:
     leash = [sys.executable, "-S", "-E", str(_LEASH), str(os.getpid())] if sys.platform == "linux" else []
-    with log.open("ab") as output:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         return subprocess.Popen(
             [*leash, *command],
             env=dict(environment),
@@ -39,6 +46,8 @@ def _start(command: Sequence[str], environment: Mapping[str, str], folder: Path,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            umask=0o077,
+            pass_fds=pass_fds,
             start_new_session=True,  # Ctrl-C in the terminal reaches us only; we stop the children in order
         )
 

@@ -23,6 +23,7 @@ from local.redrive import set_redrive_policies
 from local.runtime_api import Deployed, FunctionFailed, Sink
 from local.seed import Seeded, new_keys, seed
 from local.sources import Source, take_over
+from local.state_dir import make_private
 from local.streams import StreamPoller
 from local.template import REPOSITORY, functions, gateway_responses, read_template, routes
 from local.upstream import Upstream
@@ -120,7 +121,8 @@ class Cloud:
         self.port = door.port
         self.base_url = f"http://127.0.0.1:{door.port}"
         self.log_dir = REPOSITORY / ".local" / str(door.port)
-        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self.log_dir.mkdir(0o700, parents=True, exist_ok=True)
+        make_private(self.log_dir)
         self._running.callback(self._join)  # last: MiniStack's end is that of an open long poll, too
         self.endpoint_url = self._running.enter_context(
             ministack.running(self.log_dir, state_dir=self._state_dir, between=self._between)
@@ -142,6 +144,8 @@ class Cloud:
         def invoke(logical_id: str, event: bytes, request_id: str, sink: Sink | None) -> bytes:
             return self._pools[names[logical_id]].invoke(event, request_id=request_id, sink=sink)
 
+        if self._state_dir is not None:
+            ministack.checkpoint(self.endpoint_url)
         door.open(served, gateway_responses(self._template), invoke)
 
     def _pool(self, function: Deployed) -> Pool:

@@ -2,13 +2,13 @@
 
 import json
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
 
 from local.cloud import Cloud
 from local.ministack import CloudFailed
+from local.signals import install_handlers
 from local.template import REPOSITORY
 from local.upstream import choose
 
@@ -18,8 +18,7 @@ MAX_PORT = 65_535
 
 def main() -> int:
     stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, _interrupt)
+    install_handlers()
     state_dir = os.environ.get("STATE_DIR")
     try:
         with (
@@ -53,11 +52,6 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _interrupt(signum: int, frame: object) -> None:
-    signal.signal(signum, signal.SIG_IGN)  # one is enough: the way out must not be cut short
-    raise KeyboardInterrupt
-
-
 def _write(card: Path, cloud: Cloud) -> None:
     told = {
         "base_url": cloud.base_url,
@@ -71,7 +65,8 @@ def _write(card: Path, cloud: Cloud) -> None:
         "pid": os.getpid(),
         "aws_endpoint_url": cloud.endpoint_url,
     }
-    with open(os.open(card, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    card.unlink(missing_ok=True)  # of a run that was killed, with whatever rights
+    with open(os.open(card, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump(told, file, indent=2)
 
 

@@ -12,17 +12,17 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any, BinaryIO, cast
 from urllib.parse import parse_qsl
 
-from local.http_body import BodyBroken, BodyTooLarge, declared_length, drain, read_body
+from local.http_body import BodyBroken, BodyTooLarge, declared_length, read_body
+from local.http_head import StrictHandler
 from local.reply import MalformedStream, Reply
 from local.runtime_api import FunctionFailed, Sink
 from local.template import GatewayResponse, Route
 
 MAX_BODY_BYTES = 10 * 1024 * 1024  # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
-MAX_DRAINED_BYTES = 64 * 1024 * 1024  # of a refused body
 FRAMING = ("content-length", "transfer-encoding", "connection")  # which are the door's own
 STOP_POLL_S = 0.1  # how soon a listener sees that it is to stop
 Invoke = Callable[[str, bytes, str, Sink | None], bytes]
@@ -233,9 +233,7 @@ class _Server(ThreadingHTTPServer):
     front: _Front | None = None
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(StrictHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def _serve(self) -> None:
@@ -247,7 +245,6 @@ class _Handler(BaseHTTPRequestHandler):
             body = read_body(source, self.headers, limit=MAX_BODY_BYTES)
         except BodyTooLarge:
             self._refuse("REQUEST_TOO_LARGE", 413, "Request Too Long")
-            drain(source, self.headers, limit=MAX_DRAINED_BYTES)
         except BodyBroken as broken:
             self._refuse("DEFAULT_4XX", 400, f"Bad Request: {broken}")
         else:
@@ -272,17 +269,14 @@ class _Handler(BaseHTTPRequestHandler):
         if code == 501:
             self._refuse("MISSING_AUTHENTICATION_TOKEN", 403, "Missing Authentication Token")
         else:
-            self._refuse("DEFAULT_4XX", 400, "Bad Request")
+            self._refuse("DEFAULT_4XX", 400, f"Bad Request: {message}" if message else "Bad Request")
 
     def _asked(self, body: bytes) -> Asked:
         return Asked(self.command, self.path, self.headers.items(), body, self.client_address[0])
 
     def _refuse(self, kind: str, status: int, message: str) -> None:
         """One of API Gateway's own answers, and the end of a connection whose next request cannot be found."""
-        self.close_connection = True
-        self.command = getattr(self, "command", None) or "GET"  # unset where the request line was not understood
-        self.path = getattr(self, "path", "/")
-        self.headers = getattr(self, "headers", None) or self.MessageClass()
+        self.close_connection = self.is_refused = True
         if self.server.front is not None:
             self._send(self.server.front.own(kind, status, message, self._asked(b""), str(uuid.uuid4())))
 
@@ -319,6 +313,3 @@ class _Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):  # the caller went away
             super().handle()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass

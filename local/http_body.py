@@ -1,13 +1,22 @@
-"""Reads one HTTP/1.1 message body from a socket file, counted or chunked, up to a limit."""
+"""Reads one HTTP/1.1 message body from a socket file, counted or chunked, up to a limit.
+
+What is ambiguous is refused: RFC 9112, sections 6 and 7.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import BinaryIO, Protocol
 
-_LINE_BYTES = 65_536
+MAX_LINE_BYTES = 65_536
+MAX_FIELDS = 100  # of a head, or of a body's trailers
+MAX_FIELDS_BYTES = 256 * 1024
+MAX_CHUNK_LINE_BYTES = 4096  # a chunk's size and its extensions
 _PIECE_BYTES = 65_536
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*\r\n")
 
 
 class Headers(Protocol):
@@ -40,7 +49,7 @@ def read_body(source: BinaryIO, headers: Headers, *, limit: int) -> bytes:
 
 def pieces_of(source: BinaryIO, headers: Headers, trailers: dict[str, str] | None = None) -> Iterator[bytes]:
     """The body as it arrives; trailers are kept where a place is given. Raises: BodyBroken."""
-    if "chunked" in (headers.get("transfer-encoding") or "").lower():
+    if is_chunked(headers):
         yield from _chunks(source, {} if trailers is None else trailers)
         return
     left = declared_length(headers)
@@ -52,12 +61,39 @@ def pieces_of(source: BinaryIO, headers: Headers, trailers: dict[str, str] | Non
         yield piece
 
 
+def is_chunked(headers: Headers) -> bool:
+    """Whether the body comes in chunks. Raises: BodyBroken, where another reader might think otherwise."""
+    coding = headers.get("transfer-encoding")
+    if coding is None:
+        return False
+    if coding.lower() != "chunked":
+        raise BodyBroken("Transfer-Encoding is not chunked")
+    if headers.get("content-length") is not None:
+        raise BodyBroken("there are both Transfer-Encoding and Content-Length")
+    return True
+
+
 def declared_length(headers: Headers) -> int:
     """Content-Length, 0 without one. Raises: BodyBroken."""
-    text = (headers.get("content-length") or "0").strip()
-    if not (text.isascii() and text.isdigit()):
-        raise BodyBroken("Content-Length is not a number")
+    text = headers.get("content-length")
+    if text is None:
+        return 0
+    if not _LENGTH.fullmatch(text):
+        raise BodyBroken("Content-Length is not a number of bytes")
     return int(text)
+
+
+def read_fields(source: BinaryIO) -> Iterator[tuple[str, str]]:
+    """Header or trailer fields, up to the empty line that ends them. Raises: BodyBroken."""
+    count, size = 0, 0
+    while (line := source.readline(MAX_FIELDS_BYTES - size + 1)) != b"\r\n":
+        count, size = count + 1, size + len(line)
+        if count > MAX_FIELDS or size > MAX_FIELDS_BYTES:
+            raise BodyBroken("there are too many or too long header fields")
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise BodyBroken("a header field is malformed")
+        yield field[1].decode("ascii"), field[2].decode("latin-1")
 
 
 def _chunks(source: BinaryIO, trailers: dict[str, str]) -> Iterator[bytes]:
@@ -68,27 +104,13 @@ def _chunks(source: BinaryIO, trailers: dict[str, str]) -> Iterator[bytes]:
                 raise BodyBroken("a chunk ended early")
             size -= len(piece)
             yield piece
-        if source.readline(_LINE_BYTES).strip():
+        if source.read(2) != b"\r\n":
             raise BodyBroken("a chunk is longer than it says")
-    while line := source.readline(_LINE_BYTES).strip():
-        name, _, value = line.decode("latin-1").partition(":")
-        trailers[name.lower()] = value.strip()
+    trailers.update((name.lower(), value) for name, value in read_fields(source))
 
 
 def _chunk_size(source: BinaryIO) -> int:
-    text = source.readline(_LINE_BYTES).split(b";")[0].strip()
-    try:
-        if not text or text[0] not in b"0123456789abcdefABCDEF":
-            raise ValueError
-        return int(text, 16)
-    except ValueError:
-        raise BodyBroken("a chunk has no size") from None
-
-
-def drain(source: BinaryIO, headers: Headers, *, limit: int) -> None:
-    """Read a refused body away, within reason: a sender cut off in the middle would not hear the answer."""
-    with suppress(BodyBroken, OSError):
-        for piece in pieces_of(source, headers):
-            limit -= len(piece)
-            if limit < 0:
-                return
+    chunk = _CHUNK.fullmatch(source.readline(MAX_CHUNK_LINE_BYTES + 1))
+    if chunk is None:
+        raise BodyBroken("a chunk has no size, or too long extensions")
+    return int(chunk[1], 16)

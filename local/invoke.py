@@ -15,6 +15,7 @@ from local.ministack import CloudFailed
 from local.reply import HEAD_ENDS
 from local.runtime_api import FunctionFailed
 from local.seed import Seeded
+from local.signals import Interrupted, install_handlers
 from local.template import REPOSITORY
 from local.upstream import choose
 
@@ -27,6 +28,7 @@ class WrongEvent(Exception):
 
 
 def main(arguments: list[str]) -> int:
+    install_handlers()
     try:
         name, event = read_event(arguments)
         with choose(os.environ) as upstream, Cloud(upstream) as cloud:
@@ -39,8 +41,8 @@ def main(arguments: list[str]) -> int:
     except (WrongEvent, CloudFailed, FunctionFailed) as failed:
         print(f"invoke: {failed}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except Interrupted as interrupted:
+        return interrupted.exit_status
     return 0
 
 

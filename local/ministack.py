@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import socket
@@ -11,14 +12,18 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from local import aws, children
+from local.durable import CHECKPOINT_PATH
+from local.state_dir import StateDirFailed, locked, make_private
 from local.template import REGION
 
 _READY_S = 60.0  # it needs 1 to 2 s; a busy laptop's first start compiles bytecode
 _POLL_S = 0.05
 _SAVE_S = 20.0  # how long it may write its state when asked to stop
 _PORT_TRIES = 3
+_DURABLE = Path(__file__).with_name("durable.py")
 
 
 class CloudFailed(Exception):
@@ -33,30 +38,65 @@ def running(
 
     The handlers it runs call AWS at the address that `between` makes of MiniStack's own.
     """
-    for _ in range(_PORT_TRIES):
-        port = _port(state_dir)
-        log = folder / "ministack.log"
-        child = children.start(
-            [sys.executable, "-m", "ministack"],
-            environment=environment(port, folder, state_dir, between),
+    with contextlib.ExitStack() as stack:
+        lock = None
+        if state_dir is not None:
+            try:
+                lock = stack.enter_context(locked(state_dir))
+            except StateDirFailed as failed:
+                raise CloudFailed(str(failed)) from failed
+        for _ in range(_PORT_TRIES):
+            port = _port(state_dir)
+            log = folder / "ministack.log"
+            child = _start(environment(port, folder, state_dir, between), folder, log, lock)
+            try:
+                if not _wait_until_ready(child, port, log):
+                    continue  # somebody took the port between our choice and its bind
+                yield f"http://127.0.0.1:{port}"
+                return
+            finally:
+                children.stop(child, grace_s=_SAVE_S if state_dir else 0)
+    kept = f": {state_dir} names queues by port {port}, which another program has taken" if state_dir else ""
+    raise CloudFailed(f"MiniStack found no free port in {_PORT_TRIES} tries{kept}")
+
+
+def checkpoint(endpoint_url: str) -> None:
+    """Have MiniStack, with a state folder, write all of its state, and from now on every change. Raises: CloudFailed."""
+    url = urlsplit(endpoint_url)
+    connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=_SAVE_S)
+    try:
+        connection.request("POST", CHECKPOINT_PATH)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise CloudFailed(json.loads(body)["message"])
+    except OSError as error:
+        raise CloudFailed(f"MiniStack did not write its state: {error}") from error
+    finally:
+        connection.close()
+
+
+def _start(variables: dict[str, str], folder: Path, log: Path, lock: int | None) -> children.Child:
+    """With a state folder it keeps the folder's lock and our standard error, to say there what it cannot write."""
+    if lock is None:
+        return children.start(
+            [sys.executable, "-m", "ministack"], environment=variables, folder=folder, log=log
+        ).result()
+    with os.fdopen(os.dup(2), "w") as messages:
+        return children.start(
+            [sys.executable, "-P", str(_DURABLE)],
+            environment={**variables, "AISERVER_MESSAGES_FD": str(messages.fileno())},
             folder=folder,
             log=log,
+            pass_fds=(lock, messages.fileno()),
         ).result()
-        try:
-            if not _wait_until_ready(child, port, log):
-                continue  # somebody took the port between our choice and its bind
-            yield f"http://127.0.0.1:{port}"
-            return
-        finally:
-            children.stop(child, grace_s=_SAVE_S if state_dir else 0)
-    raise CloudFailed(f"MiniStack found no free port in {_PORT_TRIES} tries")
 
 
 def environment(port: int, folder: Path, state_dir: Path | None, between: Callable[[str], str]) -> dict[str, str]:
     """All that MiniStack, and so every handler it runs, sees: it hands its whole environment to them."""
     scratch = folder / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run unpacked
-    scratch.mkdir(parents=True)
+    scratch.mkdir(0o700, parents=True)
     variables = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
         "HOME": str(folder),  # not the developer's: ~/.aws must not be read
@@ -114,13 +154,16 @@ def _healthy(port: int) -> bool:
 def _port(state_dir: Path | None) -> int:
     """A free port; with kept state that of the first run, which is in the addresses MiniStack keeps queues by."""
     kept = state_dir / "port" if state_dir else None
-    if kept and kept.exists():
-        return int(kept.read_text())
-    port = _free_port()
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(str(port))
-    return port
+    try:
+        if kept and (text := kept.read_text() if kept.exists() else ""):
+            return int(text)
+        port = _free_port()
+        if kept:
+            kept.write_text(str(port))
+            make_private(kept)
+        return port
+    except (OSError, ValueError) as error:
+        raise CloudFailed(f"{kept} cannot be read or written: {error}") from error
 
 
 def _free_port() -> int:

@@ -1,5 +1,6 @@
 """The sandboxes of a function: as many as it has calls at once, used again, and no more than there is room for."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -106,7 +107,7 @@ class Pool:
         """In the function's log, as Lambda does: a process that was killed cannot."""
         with self._lock:
             if not self._closed:
-                with self._log.open("a") as log:
+                with contextlib.suppress(OSError), self._log.open("a") as log:  # the disk may be full
                     print(failed, file=log)
 
     def _environment(self) -> dict[str, str]:

@@ -9,7 +9,11 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
+
+from local.http_head import StrictHandler
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,12 @@ def receiver(answer: Callable[[Callback], int] = lambda _: 200) -> Generator[Rec
     """Listen on a free port of 127.0.0.1 until the block ends; `answer` says with which status."""
     arrived: queue.Queue[Callback] = queue.Queue()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(StrictHandler):
+        protocol_version = "HTTP/1.0"
+
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if (body := self.body_within(MAX_BODY_BYTES)) is None:
+                return
             callback = Callback({name.lower(): value for name, value in self.headers.items()}, body)
             arrived.put(callback)
             self.send_response(answer(callback))
@@ -56,9 +63,6 @@ def receiver(answer: Callable[[Callback], int] = lambda _: 200) -> Generator[Rec
         def handle(self) -> None:
             with contextlib.suppress(ConnectionError):  # the caller was killed
                 super().handle()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

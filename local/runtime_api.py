@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from local import children
 from local.http_body import BodyBroken, pieces_of
+from local.http_head import StrictHandler
 
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: invocation payload, request and response
 MAX_PAYLOAD_BYTES = 6_291_456
@@ -183,13 +184,10 @@ class Sandbox:
         if self._call:
             self._call.ends.put(how)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[StrictHandler]:
         sandbox = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
+        class Handler(StrictHandler):
             def do_GET(self) -> None:
                 sandbox._ready.set()
                 call = sandbox._calls.get()
@@ -209,7 +207,8 @@ class Sandbox:
                 if self.headers.get("lambda-runtime-function-response-mode") == "streaming":
                     self._take_stream()
                     return
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                if (body := self.body_within(MAX_STREAM_BYTES)) is None:
+                    return
                 verb = self.path.rsplit("/", 1)[-1]
                 if verb == "response" and len(body) > MAX_PAYLOAD_BYTES:
                     self._send(413, b'{"errorType":"RequestEntityTooLarge"}', {})
@@ -263,9 +262,6 @@ class Sandbox:
             def handle(self) -> None:
                 with contextlib.suppress(ConnectionError):  # the process was killed
                     super().handle()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
 
         return Handler
 

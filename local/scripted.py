@@ -8,13 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
+from local.http_head import StrictHandler
 from local.scripted_answers import answer
 
 EVENT_STREAM = {"content-type": "text/event-stream"}
+MAX_BODY_BYTES = 64 * 1024 * 1024
 MODELS = ("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "text-embedding-3-small", "gpu-llama")
 
 
@@ -82,10 +84,7 @@ class ScriptedProvider:
         provider = self
         count = itertools.count(1)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
+        class Handler(StrictHandler):
             def do_GET(self) -> None:
                 self._answer(lambda _body: (200, models()))
 
@@ -93,7 +92,8 @@ class ScriptedProvider:
                 self._answer(lambda body: answer(self.path, body, next(count)))
 
             def _answer(self, unscripted: Callable[[bytes], tuple[int, bytes | list[bytes]]]) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                if (body := self.body_within(MAX_BODY_BYTES)) is None:
+                    return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 provider.requests.append(Recorded(self.command, self.path, headers, body, self.client_address[1]))
                 time.sleep(provider.takes_s)
@@ -141,9 +141,6 @@ class ScriptedProvider:
             def handle(self) -> None:
                 with contextlib.suppress(ConnectionError):  # the caller has heard enough
                     super().handle()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True

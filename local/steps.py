@@ -1,5 +1,6 @@
 """A walk through the product, printed and judged step by step: what `make demo` and `make real-model` share."""
 
+import contextlib
 import json
 import queue
 import sys
@@ -12,6 +13,7 @@ import httpx
 from local.cloud import Cloud
 from local.ministack import CloudFailed
 from local.receiver import Callback, Receiver
+from local.signals import Interrupted, install_handlers
 
 ANSWER_S = 60  # a real model may think that long; the scripted one answers at once
 
@@ -22,9 +24,14 @@ class StepFailed(Exception):
 
 def walk(name: str, run: Callable[[float], None]) -> int:
     """Run a walk, which is told when it began, and say how it went; the exit status."""
+    install_handlers()
     started = time.monotonic()
     try:
         run(started)
+    except Interrupted as interrupted:
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print(f"{name} failed: interrupted by {interrupted}", file=sys.stderr)
+        return interrupted.exit_status
     except (CloudFailed, StepFailed, httpx.HTTPError) as failure:
         print(f"{name} failed: {failure}", file=sys.stderr)
         return 1

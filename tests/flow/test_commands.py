@@ -86,7 +86,11 @@ def dev(**environment: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]
             yield process, lines
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()  # or the end of its block would wait for ever
+                raise
 
 
 def children(pid: int) -> list[int]:

@@ -1,0 +1,65 @@
+"""An append-only file of JSON lines: what has been written since the last snapshot of a state."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+FILE_MODE = 0o600
+
+
+class Journal:
+    """Entries are added in memory and written by `flush`. A failed write leaves the file as it was before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pending: list[bytes] = []
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
+        with contextlib.suppress(PermissionError):
+            os.fchmod(self._fd, FILE_MODE)
+
+    def entries(self, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Iterator[Any]:
+        """What was written, in order, up to a last line that was cut off by a crash."""
+        with self._path.open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    yield json.loads(line, object_hook=object_hook)
+                except ValueError:
+                    return
+
+    def add(self, entry: Any, default: Callable[[Any], Any] | None = None) -> None:
+        self._pending.append(json.dumps(entry, default=default).encode() + b"\n")
+
+    def flush(self) -> None:
+        """Write what was added. Raises: OSError; the entries are then written by the next flush."""
+        if not self._pending:
+            return
+        size = self.size
+        data = memoryview(b"".join(self._pending))
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, size)
+            raise
+        self._pending.clear()
+
+    def clear(self) -> None:
+        """Drop every entry: a newer snapshot holds them."""
+        self._pending.clear()
+        os.ftruncate(self._fd, 0)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        os.close(self._fd)
