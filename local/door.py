@@ -252,7 +252,7 @@ class _Handler(StrictHandler):
             if answer is not None:
                 self._send(answer)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = _serve  # noqa: N815
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = _serve
 
     def handle_expect_100(self) -> bool:
         """Refuse before the body is sent, where its length already tells."""

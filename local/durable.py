@@ -17,11 +17,11 @@ import shutil
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from local.journal import Journal  # noqa: E402
+from local.journal import Journal
 
 CHECKPOINT_PATH = "/_aiserver/checkpoint"
 MAX_JOURNAL_BYTES = 64 * 1024 * 1024  # a longer journal is replaced by a snapshot
@@ -103,8 +103,8 @@ class State:
 
         def object_changed(bucket: str, key: str, stored: Any) -> None:
             self._persist(bucket, key, stored)
-            if isinstance(stored, dict) and stored["body"] is not None:
-                self._objects.append((bucket, key, stored))
+            if isinstance(stored, dict) and cast(Scope, stored)["body"] is not None:
+                self._objects.append((bucket, key, cast(Scope, stored)))
 
         self._dynamodb._emit_stream_event = item_changed
         self._s3._persist_object = object_changed
@@ -175,7 +175,11 @@ class Durable:
         self._folder = folder
         self._state = State(folder)
         self._is_failing = False
-        ministack.save_all = lambda _: self._try(self._state.checkpoint)  # called when it ends
+        ministack.save_all = self._save_all
+
+    def _save_all(self, services: object) -> None:
+        """What MiniStack calls when it ends."""
+        self._try(self._state.checkpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/_ministack/"):

@@ -39,6 +39,7 @@ class StrictHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     command, path = "", "/"
+    raw_requestline = b""
     is_refused = False
 
     def setup(self) -> None:

@@ -45,6 +45,7 @@ def running(
                 lock = stack.enter_context(locked(state_dir))
             except StateDirFailed as failed:
                 raise CloudFailed(str(failed)) from failed
+        port = 0
         for _ in range(_PORT_TRIES):
             port = _port(state_dir)
             log = folder / "ministack.log"
@@ -61,7 +62,7 @@ def running(
 
 
 def checkpoint(endpoint_url: str) -> None:
-    """Have MiniStack, with a state folder, write all of its state, and from now on every change. Raises: CloudFailed."""
+    """Have MiniStack write all of its state now, and each later change by itself. Raises: CloudFailed."""
     url = urlsplit(endpoint_url)
     connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=_SAVE_S)
     try:

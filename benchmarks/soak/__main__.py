@@ -30,6 +30,7 @@ from local import aws
 from local.cloud import Cloud
 from local.ministack import CloudFailed
 from local.receiver import Callback, Receiver, receiver
+from local.signals import Interrupted, install_handlers
 from local.template import REPOSITORY
 from local.upstream import Upstream as Providers
 
@@ -216,7 +217,10 @@ def _jobs(cloud: Cloud) -> list[Job]:
 
 
 if __name__ == "__main__":
+    install_handlers()
     try:
         main()
+    except Interrupted as interrupted:
+        sys.exit(interrupted.exit_status)
     except (CloudFailed, Unbalanced) as failed:
         sys.exit(f"soak: {failed}")

@@ -40,15 +40,25 @@ class Dev:
             return http.post("/api/QueueOpenAiChatCompletion", json={"refId": ref_id, "request": request})
 
 
-def start(*wrapper: str, stderr: Any = None, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def start(
+    *wrapper: str, stdin: Any = None, stderr: Any = None, start_new_session: bool = False, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Killed, where it still runs, when the block ends: a test that fails does not wait for it."""
+    with subprocess.Popen(
         [*wrapper, sys.executable, "-m", "local.dev"],
         cwd=REPOSITORY,
         env={**os.environ, "PORT": "0", **environment},
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=stderr,
+        start_new_session=start_new_session,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def ready(process: subprocess.Popen[str]) -> Dev:
@@ -60,22 +70,10 @@ def ready(process: subprocess.Popen[str]) -> Dev:
     raise AssertionError(f"dev ended with status {process.wait()}")
 
 
-def end(process: subprocess.Popen[str], signum: int = signal.SIGINT) -> int:
-    """Send the signal; a process that does not end of it is killed, and that fails the test."""
-    process.send_signal(signum)
-    try:
-        return process.wait(END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        raise
-
-
 @contextmanager
 def dev(*wrapper: str, stderr: Any = None, **environment: str) -> Iterator[Dev]:
+    """Ended by Ctrl-C when the block ends."""
     with start(*wrapper, stderr=stderr, **environment) as process:
-        try:
-            yield ready(process)
-        finally:
-            if process.poll() is None:
-                end(process)
+        yield ready(process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(END_S) == 0

@@ -1,4 +1,4 @@
-"""Every listener of the local cloud refuses a request that two readers could read differently (RFC 9112, 6 and 11.2)."""
+"""Listeners of the local cloud refuse what two readers could read differently (RFC 9112, sections 6 and 11.2)."""
 
 import json
 import socket
