@@ -249,4 +249,4 @@ def _door(port: int) -> Door:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CloudFailed(f"port {port} is taken; choose another, as in: PORT={port + 1} make dev") from error
-        raise
+        raise CloudFailed(f"port {port} cannot be listened on: {error.strerror}") from error

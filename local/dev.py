@@ -33,7 +33,8 @@ def main() -> int:
             card = REPOSITORY / ".local" / f"dev-{cloud.port}.json"
             _write(card, cloud)
             try:
-                print(upstream.sentence)
+                if os.environ.get("QUIET") != "1":
+                    print(upstream.sentence)
                 print(f"READY {cloud.base_url}", flush=True)
                 stop.wait()
             finally:

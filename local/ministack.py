@@ -164,7 +164,7 @@ def _port(state_dir: Path | None) -> int:
             make_private(kept)
         return port
     except (OSError, ValueError) as error:
-        raise CloudFailed(f"{kept} cannot be read or written: {error}") from error
+        raise CloudFailed(f"{kept}, which holds the port that queues are named by, cannot be used: {error}") from error
 
 
 def _free_port() -> int:

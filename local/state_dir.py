@@ -23,6 +23,8 @@ def locked(folder: Path) -> Generator[int]:
 
     Raises: StateDirFailed.
     """
+    if folder.exists() and not folder.is_dir():
+        raise StateDirFailed(f"STATE_DIR {folder} is not a folder")
     try:
         folder.mkdir(PRIVATE, parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
