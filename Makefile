@@ -50,8 +50,11 @@ NODE_CLIENTS := $(shell node -e 'process.exit(process.versions.node.split(".")[0
 tests/flow/node/node_modules/.installed: tests/flow/node/package-lock.json
 	@cd tests/flow/node && npm ci --silent --no-audit --no-fund && touch node_modules/.installed
 
-test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_CLIENTS)  ## the whole suite
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_CLIENTS)  ## the whole suite, each randomized test with some examples
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+test-full: export HYPOTHESIS_PROFILE := full
+test-full: test  ## the same, with all examples (longer)
 
 check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  ## format, lint, types, floors, template, docs fresh
 	$(BIN)/ruff format --check .
@@ -101,4 +104,4 @@ deploy: build  ## to your AWS account, as samconfig.toml says
 verify-deploy: $(VENV)/local.installed  ## probe a deployment from outside: make verify-deploy URL=… KEY=…
 	@URL="$(URL)" KEY="$(KEY)" MODEL="$(MODEL)" SLOW_MODEL="$(SLOW_MODEL)" $(BIN)/python -m local.verify_deploy
 
-.PHONY: real-model verify-deploy bench soak mutate help lock demo dev invoke test check docs build deploy
+.PHONY: real-model verify-deploy bench soak mutate help lock demo dev invoke test test-full check docs build deploy

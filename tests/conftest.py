@@ -1,11 +1,13 @@
 """What all tests share: no test reaches beyond this machine, or sees the developer's keys."""
 
 import os
+import random
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 GUARD = Path(__file__).parent / "guard"
 # Run by its path: a system's Python may have imported a sitecustomize of its own (Debian's and Ubuntu's do).
@@ -18,6 +20,50 @@ for name in list(os.environ):
 os.environ["PYTHONPATH"] = str(GUARD)  # children install the guard, too
 
 from local.ministack import running  # noqa: E402  reads the environment above
+from tests import examples  # noqa: E402
+
+# Fixtures that are dear to set up, dearest first. Tests that share one run in one worker, so that it is set up once,
+# and before all others, so that the longest group does not begin last.
+SHARED = ("started", "ministack")
+SHARED_BY_PARAMETER = ("ministack", "cloud")  # of the fixtures of contract and crash tests, which then ask for it
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the profile and one seed for all randomized tests of this run; workers are handed the same."""
+    settings.load_profile(examples.FULL if examples.IS_FULL else examples.QUICK)
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.getrandbits(32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"reproduce randomized tests with --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(pytest_report_header(config))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its group, which is its file's unless it uses a shared fixture."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_shared(item) or item.nodeid.partition("::")[0]))
+    items.sort(key=_rank)
+
+
+def _shared(item: pytest.Item) -> str | None:
+    fixtures, parameters = getattr(item, "fixturenames", ()), getattr(item, "callspec", None)
+    if parameters and set(SHARED_BY_PARAMETER) & {one for one in parameters.params.values() if isinstance(one, str)}:
+        return "ministack"
+    return next((name for name in SHARED if name in fixtures), None)
+
+
+def _rank(item: pytest.Item) -> int:
+    name = _shared(item)
+    return SHARED.index(name) if name else len(SHARED)
 
 
 @pytest.fixture(scope="session")

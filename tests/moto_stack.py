@@ -59,7 +59,12 @@ class Context:
 
 def event(name: str) -> dict[str, Any]:
     """The event of events/{name}.json."""
-    return json.loads((REPOSITORY / "events" / f"{name}.json").read_text())
+    return json.loads(_event_text(name))
+
+
+@functools.cache
+def _event_text(name: str) -> str:
+    return (REPOSITORY / "events" / f"{name}.json").read_text()
 
 
 def example_key() -> str:

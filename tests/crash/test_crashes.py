@@ -9,6 +9,7 @@ import pytest
 from aiserver.jobs.states import Callback, State
 from tests.crash.places import EmbeddedCloud, Fakes, OpenPlace
 from tests.crash.world import World
+from tests.examples import naming, sample
 
 STEPS = ("accept", "work", "finished", "reply", "sweep")
 # What each step calls when all goes well: a port of the fakes, or an API of AWS (an S3 object more for a large body).
@@ -104,8 +105,9 @@ def test_a_process_may_die_at_any_call(death: Death, gpu: bool) -> None:
 
 @pytest.mark.parametrize(("step", "gpu", "large"), [*((step, False, True) for step in STEPS), ("work", True, False)])
 def test_a_process_may_die_at_any_call_to_the_embedded_cloud(step: str, gpu: bool, large: bool, ministack: str) -> None:
-    for death in DEATHS["cloud, large bodies" if large else "cloud"]:
-        if death.step == step:
+    deaths = [death for death in DEATHS["cloud, large bodies" if large else "cloud"] if death.step == step]
+    for death in sample(deaths, f"{step} {gpu}", share=3):
+        with naming(death):
             world = World(partial(EmbeddedCloud, ministack))
             lead(world, gpu=gpu, large=large, death=death)
             check(world, death)

@@ -12,6 +12,7 @@ from aiserver.jobs.job import Job
 from aiserver.replyto.replier import Delivery
 from tests.crash.places import EmbeddedCloud, Fakes, OpenPlace
 from tests.crash.world import World, trouble
+from tests.examples import examples
 from tests.house import LEASE_MS
 
 ANY = st.integers(0, 50)
@@ -109,16 +110,14 @@ class HostileWorld(RuleBasedStateMachine):
         self.world.settle()
 
 
-def play(place: OpenPlace, *, examples: int, steps: int) -> None:
+def play(place: OpenPlace, *, runs: int, steps: int) -> None:
     machine: Callable[[], RuleBasedStateMachine] = partial(HostileWorld, place)
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None)
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=runs, stateful_step_count=steps))
 
 
 def test_whatever_happens_over_fakes_the_promises_hold() -> None:
-    play(Fakes, examples=250, steps=30)
+    play(Fakes, runs=examples(250, at_least=60), steps=30)
 
 
 def test_whatever_happens_over_the_embedded_cloud_the_promises_hold(ministack: str) -> None:
-    play(partial(EmbeddedCloud, ministack), examples=20, steps=25)
+    play(partial(EmbeddedCloud, ministack), runs=examples(20), steps=25)

@@ -8,6 +8,7 @@ from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.replyto.replier import Delivery
 from tests.crash.situations import DEEDS, MOST_CALLS, SITUATIONS, the_job
 from tests.crash.world import World, trouble
+from tests.examples import naming, sample
 
 
 def world_in(situation: str, outcome: str | None) -> World:
@@ -22,21 +23,25 @@ def world_in(situation: str, outcome: str | None) -> World:
 @pytest.mark.parametrize("outcome", [None, "slow down", "silence", "broken"])
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_whoever_acts_at_once_nothing_is_lost_doubled_or_stuck(situation: str, outcome: str | None) -> None:
-    for first, second in itertools.product(DEEDS, DEEDS):
-        for moment in range(1, MOST_CALLS[first] + 1):
+    pairs = itertools.product(DEEDS, DEEDS)
+    cases = [(first, second, moment) for first, second in pairs for moment in range(1, MOST_CALLS[first] + 1)]
+    for first, second, moment in sample(cases, f"{situation} {outcome}"):
+        with naming(first, second, moment):
             world = world_in(situation, outcome)
             world.meanwhile(moment, lambda world=world, second=second: DEEDS[second](world))
             world.alive(lambda world=world, first=first: DEEDS[first](world))
             world.settle()
-            assert world.now_of(the_job(world)).cb_attempt <= len(CALLBACK_SCHEDULE_S), (first, second, moment)
-            assert len(world.replier.posts) <= len(CALLBACK_SCHEDULE_S), (first, second, moment)
+            assert world.now_of(the_job(world)).cb_attempt <= len(CALLBACK_SCHEDULE_S)
+            assert len(world.replier.posts) <= len(CALLBACK_SCHEDULE_S)
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_whoever_dies_or_hears_of_a_failure_nothing_is_lost_doubled_or_stuck(situation: str) -> None:
     booleans = (False, True)
-    for deed, outcome, after, dies in itertools.product(DEEDS, (None, "slow down", "silence"), booleans, booleans):
-        for at in range(1, MOST_CALLS[deed] + 1):
+    kinds = itertools.product(DEEDS, (None, "slow down", "silence"), booleans, booleans)
+    cases = [(*kind, at) for kind in kinds for at in range(1, MOST_CALLS[kind[0]] + 1)]
+    for deed, outcome, after, dies, at in sample(cases, situation):
+        with naming(deed, outcome, after, dies, at):
             world = world_in(situation, outcome)
             world.alive(lambda world=world, deed=deed: DEEDS[deed](world), at=at, after=after, dies=dies)
             world.settle()

@@ -26,6 +26,7 @@ from aiserver.usecases.ask import Begun
 from aiserver.usecases.relay import relay
 from aiserver.wire import errors as wire_errors
 from tests import hostile
+from tests.examples import examples
 from tests.fakes import FakeClock
 from tests.providers.asking import provider
 from tests.providers.streaming import DONE, HEAD, QUESTION, chunk, framed, heard, opened, said, streams
@@ -62,7 +63,7 @@ def test_an_answer_passes_byte_for_byte_wherever_it_is_cut_into_pieces() -> None
 
 
 @given(st.lists(st.integers(0, len(WHOLE)), max_size=6), st.integers(0, len(WHOLE) - 1))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_a_cut_is_told_wherever_it_is_and_nothing_of_the_event_it_cuts_has_come(cuts: list[int], end: int) -> None:
     at = sorted({0, *(cut for cut in cuts if cut < end), end})
     pieces = [WHOLE[a:b] for a, b in itertools.pairwise(at)]

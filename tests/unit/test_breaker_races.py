@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aiserver.errors import ProviderCircuitOpen, ProviderError
 from aiserver.providers.breaker import CACHE_MS, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, Circuit, Tally
+from tests.examples import examples
 from tests.fakes import FakeCircuits, FakeClock
 from tests.fleet import BAD, LONG_MS, Fleet, opened
 
@@ -80,7 +81,7 @@ class Off(FakeClock):
 
 
 @given(offs=st.lists(st.integers(-5, 5), min_size=2, max_size=5), gap_ms=st.integers(200, 2000), seed=st.integers())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_containers_whose_clocks_are_some_seconds_apart_agree_all_the_same(
     offs: list[int], gap_ms: int, seed: int
 ) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from aiserver.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS, TRIES, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, TRIAL_MS, Circuit
+from tests.examples import examples
 from tests.fakes import FakeCircuits
 from tests.fleet import BAD, LONG_MS, Fleet, opened
 from tests.turns import Turns
@@ -144,7 +145,7 @@ def test_who_loses_a_trial_to_another_at_its_last_try_does_not_ask() -> None:
     gap_ms=st.integers(400, 3000),
     seed=st.integers(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_however_long_failing_calls_take_it_is_tried_by_one_at_a_time_and_used_within_a_minute_of_its_recovery(
     takes_s: list[int], down_s: int, gap_ms: int, seed: int
 ) -> None:

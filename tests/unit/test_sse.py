@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aiserver.wire import sse
+from tests.examples import examples
 
 LINE_ENDS = ["\n", "\r\n", "\r"]
 LINES = st.one_of(
@@ -43,7 +44,7 @@ def split(*pieces: bytes) -> tuple[list[bytes], bytes]:
     return events, bytes(splitter.rest)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(STREAMS, st.lists(st.integers(0, 400), max_size=10))
 @example(b"data: 1\n\r", [])
 def test_no_byte_is_lost_or_changed_and_a_reader_hears_the_same_however_a_stream_is_cut(
@@ -61,7 +62,7 @@ def test_blank_lines_are_an_event_of_their_own() -> None:
     assert split(b"\n\ndata: 1\n\n") == ([b"\n\n", b"data: 1\n\n"], b"")
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(STREAMS)
 def test_what_is_sent_at_any_moment_ends_where_an_event_does(stream: bytes) -> None:
     """A ping after it falls between two events, and not into one."""
@@ -73,7 +74,7 @@ def test_what_is_sent_at_any_moment_ends_where_an_event_does(stream: bytes) -> N
             assert read(sent + sse.PING + stream[len(sent) :]) == read(stream)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(STREAMS)
 @example(b"data: 1\nid: 2\n\n")
 def test_the_data_of_an_event_is_what_a_reader_hears(stream: bytes) -> None:
@@ -81,7 +82,7 @@ def test_the_data_of_an_event_is_what_a_reader_hears(stream: bytes) -> None:
         assert [sse.data(event).decode()] == (read(event) or [""])
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.recursive(st.text() | st.integers(), st.lists, max_leaves=5), st.sampled_from([None, 1]))
 def test_a_json_text_becomes_one_event_of_one_line(value: object, indent: int | None) -> None:
     event = sse.event(json.dumps(value, indent=indent, ensure_ascii=False).encode())

@@ -14,12 +14,13 @@ from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.translated import Judge, Judged
 from aiserver.providers.translation.vendor import Born
 from aiserver.wire import sse
+from tests.examples import examples
 from tests.fakes import FakeClock
 from tests.vendors import asking
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
 
-UNTIMED = settings(deadline=None, max_examples=60)  # the first of them waits for the SDK's types
+UNTIMED = settings(max_examples=examples(60))
 BORN = Born(1_700_000_000, lambda: "call_born")
 ODD = st.sampled_from([None, True, 0, -1, 1e300, "", "odd", [], [None], {}, {"type": "odd"}, [[]], {"message": 7}])
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)

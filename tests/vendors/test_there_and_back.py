@@ -11,12 +11,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.vendor import Born
 from aiserver.wire import sse
+from tests.examples import examples
 from tests.vendors import asking
 from tests.vendors.dialect import Dialect, told_by
 from tests.vendors.dialects import DIALECTS, name
 from tests.vendors.spoken import of_chunks, of_completion, of_openai
 
-UNTIMED = settings(deadline=None, max_examples=60)  # the first of them waits for the SDK's types
+UNTIMED = settings(max_examples=examples(60))
 BORN = Born(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 

@@ -25,8 +25,12 @@ def each_record(event: Mapping[str, Any], handle: Handle, *, threads: int) -> di
             return record["messageId"] if "messageId" in record else record["dynamodb"]["SequenceNumber"]
         return None
 
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        failed = list(pool.map(attempt, event["Records"]))
+    records = event["Records"]
+    if len(records) == 1:  # most batches: no thread is needed
+        failed = [attempt(records[0])]
+    else:
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            failed = list(pool.map(attempt, records))
     return {"batchItemFailures": [{"itemIdentifier": record} for record in failed if record]}
 
 
