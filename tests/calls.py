@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import moto
 from moto.moto_api import recorder
 
 from aiserver import wiring
@@ -23,7 +22,7 @@ from aiserver.aws.items import pack
 from aiserver.providers.provider import Provider
 from local.scripted import ScriptedProvider
 from local.template import REGION
-from tests.moto_stack import MotoStack, client, event, example_key
+from tests.moto_stack import MotoStack, client, event, example_key, mock_aws
 
 STATE, CONFIG = "job state", "keys and providers"
 CIRCUITS, LOAD = "which providers are worth asking", "which of equal providers is least loaded"
@@ -92,10 +91,11 @@ class Observed:
 def observed(upstream: ScriptedProvider) -> Generator[Observed]:
     """The template's stack with one key, and `upstream` as its one hosted provider, whose own key is a secret."""
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), moto.mock_aws():  # moto records there
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), mock_aws():  # moto records there
         os.environ["AWS_DEFAULT_REGION"] = REGION
         stack = MotoStack()
         stack.create()
+        stack.create_queues()
         stack.put_key(example_key(), "example")
         client("ssm").put_parameter(Name=PARAMETER, Value="sk-upstream", Type="SecureString")
         hosted = {"name": "scripted", "base_url": upstream.base_url, "api_key_secret": PARAMETER}

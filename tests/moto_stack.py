@@ -1,14 +1,19 @@
 """The template's tables, queues, bucket and bus as moto plays them in this process, and its handlers run on them."""
 
+import contextlib
 import functools
 import inspect
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import boto3
+import moto
+from moto.core.botocore_stubber import BotocoreStubber
 
 from aiserver import keys, wiring
 from aiserver.aws.config import DynamoConfig
@@ -39,6 +44,19 @@ def whole(answer: Any) -> dict[str, Any]:
         return answer
     head = next(answer)
     return {**head, "body": b"".join(answer).decode(), "isBase64Encoded": False}
+
+
+@contextlib.contextmanager
+def mock_aws() -> Generator[None]:
+    """moto, one call at a time. Its backends hold no locks: of two threads, both could pass one condition."""
+    lock, process = threading.RLock(), BotocoreStubber.process_request
+
+    def process_alone(stubber: BotocoreStubber, request: Any) -> Any:
+        with lock:
+            return process(stubber, request)
+
+    with mock.patch.object(BotocoreStubber, "process_request", process_alone), moto.mock_aws():
+        yield
 
 
 @functools.cache
@@ -72,9 +90,23 @@ def example_key() -> str:
     return event("chat")["headers"]["Authorization"].removeprefix("Bearer ")
 
 
+class _Names(dict[str, str]):
+    """What the resources are called. A queue is made when its name is first asked for: few tests need all of them."""
+
+    def __init__(self, make_queue: Callable[[str], str], others: Mapping[str, str]) -> None:
+        super().__init__(others)
+        self._make_queue = make_queue
+
+    def __missing__(self, name: str) -> str:
+        if name not in stack.of_type("AWS::SQS::Queue"):
+            raise KeyError(name)
+        self[name] = self._make_queue(name)
+        return self[name]
+
+
 @dataclass
 class MotoStack:
-    """Use inside `moto.mock_aws()`. `parameters` are the stack's; what is not given has its default."""
+    """Use inside `mock_aws()`. `parameters` are the stack's; what is not given has its default."""
 
     parameters: dict[str, str] = field(default_factory=dict[str, str])
     names: dict[str, str] = field(default_factory=dict[str, str])
@@ -92,11 +124,15 @@ class MotoStack:
         for bus in stack.of_type("AWS::Events::EventBus"):
             client("events").create_event_bus(Name=STACK_NAME)
             self.names[bus] = STACK_NAME
-        queues = stack.of_type("AWS::SQS::Queue")
-        for queue in sorted(queues, key=lambda name: "RedrivePolicy" in queues[name]):
-            self.names[queue] = self._queue(queue, queues[queue])
+        self.names = _Names(self._queue, self.names)
 
-    def _queue(self, name: str, properties: Mapping[str, Any]) -> str:
+    def create_queues(self) -> None:
+        """Make all queues now, so that a test which counts calls to AWS does not count these."""
+        for queue in stack.of_type("AWS::SQS::Queue"):
+            self.arn(queue)
+
+    def _queue(self, name: str) -> str:
+        properties = stack.properties(name)
         attributes = {
             key: str(stack.number(value)) for key, value in properties.items() if key in ("VisibilityTimeout",)
         }

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import moto
 import pytest
 
 from aiserver.aws.config import DynamoConfig
@@ -41,7 +40,7 @@ def jobs(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[JobStore]
     if request.param == "fake":
         yield FakeJobs(clock)
     elif request.param == "moto":
-        with moto.mock_aws():
+        with moto_stack.mock_aws():
             yield dynamo_jobs(moto_stack.client("dynamodb"), moto_stack.client("s3"), clock)
     else:
         yield request.getfixturevalue("ministack_jobs")
@@ -66,7 +65,7 @@ def dynamo_config(dynamodb: Any) -> DynamoConfig:
 
 @pytest.fixture
 def moto_config() -> Iterator[DynamoConfig]:
-    with moto.mock_aws():
+    with moto_stack.mock_aws():
         yield dynamo_config(moto_stack.client("dynamodb"))
 
 

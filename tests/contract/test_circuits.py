@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import moto
 import pytest
 
 from aiserver.aws.circuits import DynamoCircuits
@@ -21,7 +20,7 @@ def circuits(request: pytest.FixtureRequest) -> Iterator[Circuits]:
     if request.param == "fake":
         yield FakeCircuits()
     elif request.param == "moto":
-        with moto.mock_aws():
+        with moto_stack.mock_aws():
             moto_stack.client("dynamodb").create_table(**table_properties())
             yield DynamoCircuits("jobs", moto_stack.client("dynamodb"), FakeClock())
     else:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import moto
 import pytest
 
 from aiserver.aws.slots import DynamoSlots
@@ -20,7 +19,7 @@ def slots(request: pytest.FixtureRequest) -> Iterator[Slots]:
     if request.param == "fake":
         yield FakeSlots()
     elif request.param == "moto":
-        with moto.mock_aws():
+        with moto_stack.mock_aws():
             moto_stack.client("dynamodb").create_table(**table_properties())
             yield DynamoSlots("jobs", moto_stack.client("dynamodb"))
     else:

@@ -1,5 +1,7 @@
 """The commands people and scripts rely on, as they run them: dev, demo, invoke and the admin tool."""
 
+import contextlib
+import io
 import json
 import os
 import pty
@@ -13,17 +15,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest import mock
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from aiserver.admin.__main__ import main as admin_main
 from local.receiver import receiver
 from local.template import REPOSITORY
 from local.verify_deploy import PROBES
 from tests.flow.conftest import Product
 
 CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "hi"}]}
+STOP_S = 30
 PROVIDERS = """
 providers:
   - name: mine
@@ -46,16 +51,32 @@ def run(*arguments: str, stdin: int | None = None, **environment: str) -> subpro
     )
 
 
-def admin(
-    product: Product, *arguments: str, stdin: int | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    cloud = {
+def admin(product: Product, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The admin tool on these arguments, in this process: what a process of its own adds is tested once."""
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, _account(product) | environment),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        open(os.devnull) as nothing,
+        mock.patch.object(sys, "stdin", nothing),
+    ):
+        status = admin_main(arguments)
+    return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
+
+
+def admin_process(product: Product, *arguments: str, stdin: int | None = None) -> subprocess.CompletedProcess[str]:
+    """The same as people start it."""
+    return run("aiserver.admin", *arguments, stdin=stdin, **_account(product))
+
+
+def _account(product: Product) -> dict[str, str]:
+    return {
         "AWS_ENDPOINT_URL": product.cloud.endpoint_url,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    return run("aiserver.admin", *arguments, stdin=stdin, **cloud, **environment)
 
 
 def at_a_terminal(product: Product, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +84,7 @@ def at_a_terminal(product: Product, answer: str, *arguments: str) -> subprocess.
     ours, theirs = pty.openpty()
     try:
         os.write(ours, f"{answer}\n".encode())
-        return admin(product, *arguments, stdin=theirs)
+        return admin_process(product, *arguments, stdin=theirs)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -87,9 +108,9 @@ def dev(**environment: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(30)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                process.kill()  # or the end of its block would wait for ever
+                process.kill()  # or leaving the block would wait for it for ever
                 raise
 
 
@@ -107,10 +128,13 @@ def have_ended(processes: list[int]) -> bool:
     return all(select.select([process], [], [], 5)[0] for process in processes)
 
 
-def test_dev_serves_until_ctrl_c_and_leaves_nothing(product: Product, tmp_path: Path) -> None:
+def test_dev_serves_until_ctrl_c_and_leaves_nothing_strict_about_callbacks_if_told(
+    product: Product, tmp_path: Path
+) -> None:
     providers = tmp_path / "providers.yaml"
     providers.write_text(PROVIDERS.format(base_url=product.upstream.base_url))
-    with dev(PORT="0", PROVIDERS=str(providers), MY_KEY="sk-of-the-provider") as (process, lines):
+    told = {"PROVIDERS": str(providers), "MY_KEY": "sk-of-the-provider", "STRICT_CALLBACKS": "1"}
+    with dev(PORT="0", **told) as (process, lines):
         url = lines[-1].removeprefix("READY ")
         card_file = REPOSITORY / ".local" / f"dev-{url.rsplit(':', 1)[1]}.json"
         card = json.loads(card_file.read_text())
@@ -120,6 +144,10 @@ def test_dev_serves_until_ctrl_c_and_leaves_nothing(product: Product, tmp_path: 
         assert card["webhook_secret"].startswith("whsec_")
         headers = {"authorization": f"Bearer {card['api_key']}"}
         assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
+        ask = {"replyTo": "http://127.0.0.1:9/hook", "request": CHAT}
+        refused = httpx.post(f"{url}/api/QueueOpenAiChatCompletion", json=ask, headers=headers)
+        assert refused.status_code == 400
+        assert refused.json()["responseStatus"]["errors"][0]["fieldName"] == "ReplyTo"
         started = [os.pidfd_open(pid) for pid in children(process.pid)]
         assert started
     assert process.returncode == 0
@@ -138,18 +166,6 @@ def test_invoke_shows_what_a_function_answers_though_it_streams() -> None:
     answer = json.loads(shown.stdout)
     assert answer["statusCode"] == 200
     assert json.loads(answer["body"])["object"] == "chat.completion"
-
-
-def test_strict_callbacks_are_production_s_rules() -> None:
-    with dev(PORT="0", STRICT_CALLBACKS="1") as (_, lines):
-        url = lines[-1].removeprefix("READY ")
-        card = json.loads((REPOSITORY / ".local" / f"dev-{url.rsplit(':', 1)[1]}.json").read_text())
-        headers = {"authorization": f"Bearer {card['api_key']}"}
-        ask = {"replyTo": "http://127.0.0.1:9/hook", "request": CHAT}
-        refused = httpx.post(f"{url}/api/QueueOpenAiChatCompletion", json=ask, headers=headers)
-    assert refused.status_code == 400
-    assert refused.json()["responseStatus"]["errors"][0]["fieldName"] == "ReplyTo"
-    assert "SCRIPTED" in lines[0]
 
 
 def test_a_taken_port_gets_a_clear_message_and_nothing_is_started() -> None:
@@ -181,7 +197,7 @@ def test_providers_that_are_configured_wrongly_are_told_in_a_line(
 
 
 def test_the_admin_tool_makes_lists_and_revokes_keys(product: Product) -> None:
-    made = json.loads(admin(product, "keys", "create", "by-hand", "--expires-days", "1").stdout)
+    made = json.loads(admin_process(product, "keys", "create", "by-hand", "--expires-days", "1").stdout)
     headers = {"authorization": f"Bearer {made['key']}"}
     assert httpx.get(f"{product.url}/v1/models", headers=headers).status_code == 200
     listed = admin(product, "keys", "list").stdout
@@ -273,7 +289,7 @@ def test_an_operator_at_a_terminal_is_asked_before_providers_are_changed(product
     file.write_text(json.dumps({"providers": [{**listed[0], "priority": 3}, *listed[1:]]}))
     again.write_text(json.dumps({"providers": listed}))
     try:
-        for answer in ("n", "", "what?"):
+        for answer in ("", "what?"):
             refused = at_a_terminal(product, answer, "providers", "apply", str(file))
             assert (refused.returncode, refused.stdout) == (1, "")
             assert refused.stderr == ("~ scripted  priority: 0 -> 3\nApply this? [y/N] aiserver: nothing was changed\n")
@@ -296,10 +312,10 @@ def test_every_provider_is_checked_and_one_that_is_wrong_keeps_no_other_from_it(
     again.write_text(json.dumps({"providers": listed}))
     try:
         admin(product, "providers", "apply", str(file), "--yes")
-        checked = admin(product, "providers", "check")
+        checked = admin_process(product, "providers", "check")
         assert [json.loads(line)["name"] for line in checked.stdout.splitlines()] == ["scripted", "scripted-gpu"]
         assert (checked.returncode, "a-wrong-one answers, but does not list unheard-of" in checked.stderr) == (1, True)
-        assert admin(product, "providers", "check", "scripted").returncode == 0
+        assert admin_process(product, "providers", "check", "scripted").returncode == 0
     finally:
         admin(product, "providers", "apply", str(again), "--yes")
     assert admin(product, "providers", "list").stdout == before
@@ -370,7 +386,7 @@ def dead_callbacks(product: Product, *which: str) -> list[dict[str, object]]:
 
 
 def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:
-    failed = admin(product, "--stack", "nowhere", "keys", "list")
+    failed = admin_process(product, "--stack", "nowhere", "keys", "list")
     assert failed.returncode == 1
     assert failed.stderr.startswith("aiserver: stack nowhere cannot be read")
     assert "Traceback" not in failed.stderr

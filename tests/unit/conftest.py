@@ -4,14 +4,13 @@ import io
 import os
 from collections.abc import Iterator
 
-import moto
 import pytest
 
 from aiserver import edge, wiring
 from aiserver.providers.provider import Provider
 from local import template
 from local.scripted import MODELS, ScriptedProvider
-from tests.moto_stack import MotoStack, example_key
+from tests.moto_stack import MotoStack, example_key, mock_aws
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, upstream: ScriptedProvider) -> Iterat
     """A stack with a provider for every scripted model, and the key of the event files."""
     before = dict(os.environ)
     monkeypatch.setenv("AWS_DEFAULT_REGION", template.REGION)
-    with moto.mock_aws():
+    with mock_aws():
         made = MotoStack()
         made.create()
         made.put_key(example_key(), "example")

@@ -4,9 +4,10 @@ import itertools
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aiserver.errors import (
@@ -307,7 +308,8 @@ def test_it_opens_exactly_when_the_rule_says(calls: list[tuple[bool, int]]) -> N
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 10_000), st.integers(0, 2)), max_size=30), st.randoms())
-def test_outcomes_told_late_and_in_bundles_come_to_the_same(
+@example([(False, 1, 0), (True, 1, 1), *[(False, 1, 0)] * 6], random.Random(0))
+def test_outcomes_told_late_in_bundles_open_no_circuit_too_soon(
     calls: list[tuple[bool, int, int]], chance: random.Random
 ) -> None:
     now, whole = 1_800_000_000_000, Tally()
@@ -317,7 +319,13 @@ def test_outcomes_told_late_and_in_bundles_come_to_the_same(
         whole = whole.plus(Tally.of(now, is_good=is_good), now)
         bundles[container] = bundles[container].plus(Tally.of(now, is_good=is_good), now)
     chance.shuffle(bundles)
-    told = Tally()
+    told, true = Tally(), whole.plus(Tally(), now)
     for bundle in bundles:
         told = told.plus(bundle, now)
-    assert told == whole.plus(Tally(), now)
+    # A container that saw no success forgets failures before its last ROW, and so which was the first after a success
+    # elsewhere: then the row is taken to have begun later, never sooner, and never after the ROW that opens a circuit.
+    assert replace(told, bad_since=true.bad_since) == true
+    assert true.bad_since <= told.bad_since <= min(true.bad_at, default=0)
+    for age_ms in (0, TOLD_MS, now):
+        assert true.is_bad(age_ms, now) or not told.is_bad(age_ms, now)
+    assert told.is_bad(0, now) == true.is_bad(0, now)

@@ -39,7 +39,11 @@ class Tally:
         return cls({second: (1, 0)}, now_ms) if is_good else cls({second: (0, 1)}, 0, now_ms, (now_ms,))
 
     def plus(self, other: "Tally", now_ms: int) -> "Tally":
-        """Both, whichever came first, without what is older than the window."""
+        """Both, whichever came first, without what is older than the window.
+
+        `bad_since` may then be later than the truth, by less than either spans: of two rows of failures with a success
+        between, one container's tally holds the last ROW only. A circuit opens no sooner for it.
+        """
         oldest, seconds = now_ms // 1000 - WINDOW_S, dict[int, tuple[int, int]]()
         for second, (good, bad) in (*self.seconds.items(), *other.seconds.items()):
             if second > oldest:
