@@ -5,12 +5,13 @@ import socket
 import struct
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aiserver.replyto.address import CallbackRefused, is_public, parsed
 from aiserver.replyto.replier import Replier
 from tests import addresses
+from tests.examples import examples
 
 STRICT = Replier(resolver=addresses.resolve)
 
@@ -150,6 +151,7 @@ def test_every_edge_of_every_prefix_is_where_the_registry_has_it(bits: int, rows
 
 
 @given(numbers(128), st.text(min_size=1))
+@settings(max_examples=examples(100, at_least=100))  # a callback must reach no private address
 def test_no_address_of_one_link_is_public(address: int, zone: str) -> None:
     assert not is_public(f"{text(address, 128)}%{zone}")
 
