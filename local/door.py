@@ -156,7 +156,7 @@ class _Front:
             "$context.requestId": request_id,
         }.items():
             body = body.replace(name, value)
-        headers = [("content-type", "application/json"), ("x-amzn-requestid", request_id)]
+        headers = [("Content-Type", "application/json"), ("x-amzn-RequestId", request_id)]
         sent = {name.lower(): value for name, value in asked.headers}
         for name, expression in answer.headers.items():
             value = sent.get(expression.rpartition(".")[2]) if expression[0] != "'" else expression.strip("'")
@@ -282,7 +282,7 @@ class _Handler(StrictHandler):
 
     def _send(self, answer: Answered) -> None:
         bodiless = answer.status in (204, 304)
-        length = [] if bodiless else [("content-length", str(len(answer.body)))]
+        length = [] if bodiless else [("Content-Length", str(len(answer.body)))]
         content = b"" if bodiless or self.command == "HEAD" else answer.body
         self.wfile.write(self._head(answer, length) + content)
 
@@ -295,7 +295,7 @@ class _Handler(StrictHandler):
         is_chunked = self.request_version != "HTTP/1.0" and answer.status not in (204, 304)
         if not is_chunked:  # HTTP/1.0 knows no chunks: the end of the connection is the body's
             self.close_connection = True
-        self.wfile.write(self._head(answer, [("transfer-encoding", "chunked")] if is_chunked else []))
+        self.wfile.write(self._head(answer, [("Transfer-Encoding", "chunked")] if is_chunked else []))
 
         def send(piece: bytes) -> None:
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
@@ -307,7 +307,7 @@ class _Handler(StrictHandler):
         sent = [(name, value) for name, value in answer.headers if name.lower() not in FRAMING]
         lines += [f"{name}: {value}" for name, value in [*sent, *more]]
         if self.close_connection:
-            lines.append("connection: close")
+            lines.append("Connection: close")
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
     def handle(self) -> None:

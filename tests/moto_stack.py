@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import boto3
+import httpx
 import moto
 from moto.core.botocore_stubber import BotocoreStubber
 
@@ -40,10 +41,10 @@ REMAINING_MS = 29_000
 
 def whole(answer: Any) -> dict[str, Any]:
     """An answer, or one that streams, read to its end and told as if it had not."""
-    if not inspect.isgenerator(answer):
-        return answer
-    head = next(answer)
-    return {**head, "body": b"".join(answer).decode(), "isBase64Encoded": False}
+    if inspect.isgenerator(answer):
+        head = next(answer)
+        answer = {**head, "body": b"".join(answer).decode(), "isBase64Encoded": False}
+    return {**answer, "headers": httpx.Headers(answer["headers"])} if "headers" in answer else answer
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The product over plain HTTP: what goes in arrives, what comes back is relayed, and bad input gets its own answer."""
 
+import gzip
 import json
 import socket
 import threading
@@ -19,6 +20,8 @@ def both(answer: httpx.Response) -> tuple[int, str, str, str]:
     told = answer.json()
     assert answer.headers["content-type"].startswith("application/json")
     assert told["responseStatus"]["message"] == told["error"]["message"]
+    assert told["responseStatus"]["meta"] == {}
+    assert isinstance(told["responseStatus"]["errors"], list)
     return answer.status_code, told["responseStatus"]["errorCode"], told["error"]["type"], told["error"]["code"]
 
 
@@ -40,6 +43,34 @@ def test_request_and_answer_pass_byte_for_byte(product: Product) -> None:
 def test_json_is_json_whatever_its_content_type(path: str, content_type: str, product: Product) -> None:
     answer = product.http.post(path, content=b"\xef\xbb\xbf" + CHAT.encode(), headers={"content-type": content_type})
     assert answer.status_code == 200, answer.text
+
+
+POST_ROUTES = [
+    *("/v1/chat/completions", "/api/OpenAiChatCompletion", "/v1/embeddings", "/v1/responses"),
+    *("/v1/queue/chat/completions", "/api/QueueOpenAiChatCompletion", "/api/QueueOpenAiChatCompletion%5B%5D"),
+    *("/api/CancelJob", "/api/RedeliverCallback", "/api/TestCallback"),
+]
+
+
+@pytest.mark.parametrize("path", POST_ROUTES)
+def test_a_compressed_body_is_a_415_on_every_route(path: str, product: Product) -> None:
+    content = gzip.compress(CHAT.encode())
+    refused = product.http.post(path, content=content, headers={"content-encoding": "gzip"})
+    expected = (415, "UnsupportedMediaType", "invalid_request_error", "unsupported_content_encoding")
+    assert both(refused) == expected
+    assert "Content-Encoding 'gzip'" in refused.json()["error"]["message"]
+    assert refused.headers["accept-encoding"] == "identity"
+    assert product.upstream.requests == []
+
+
+@pytest.mark.parametrize("path", POST_ROUTES)
+def test_a_body_that_is_not_utf_8_is_a_400_on_every_route(path: str, product: Product) -> None:
+    content = CHAT.replace("hi", "café").encode("latin-1")
+    for content_type in ("application/json", "application/json; charset=iso-8859-1"):
+        refused = product.http.post(path, content=content, headers={"content-type": content_type})
+        assert both(refused) == (400, "ValidationException", "invalid_request_error", "invalid_request")
+        assert "UTF-8" in refused.json()["error"]["message"]
+    assert product.upstream.requests == []
 
 
 @pytest.mark.parametrize("header", ["authorization", "x-api-key"])

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from aiserver import errors
+from aiserver.edge import canonical_name
 from local import template
 from local.template import REPOSITORY
 from tests import stack
@@ -147,6 +148,7 @@ def test_the_api_s_own_answer_is_the_error_body_of_our_code(kind: str) -> None:
     told, error = json.loads(body), ERRORS[kind]
     assert set(told) == {"responseStatus", "error"}
     assert told["responseStatus"]["errorCode"] == error.error_code
+    assert (told["responseStatus"]["errors"], told["responseStatus"]["meta"]) == ([], {})
     assert (told["error"]["type"], told["error"]["code"]) == (error.type, error.code)
     assert told["responseStatus"]["message"] == told["error"]["message"]
 
@@ -161,8 +163,15 @@ def test_a_browser_may_read_the_api_s_own_answer(kind: str) -> None:
     headers = RESPONSES[kind].headers
     assert headers["Access-Control-Allow-Origin"] == "method.request.header.origin"
     assert headers["Vary"] == "'Origin'"
+    assert headers["X-Content-Type-Options"] == "'nosniff'"
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_the_api_s_own_header_names_are_spelled_canonically(kind: str) -> None:
+    names = list(RESPONSES[kind].headers)
+    assert names == [canonical_name(name) for name in names]
 
 
 def test_a_call_that_ran_out_of_time_is_not_repeated_by_the_official_clients() -> None:
-    assert RESPONSES["INTEGRATION_TIMEOUT"].headers["x-should-retry"] == "'false'"
+    assert RESPONSES["INTEGRATION_TIMEOUT"].headers["X-Should-Retry"] == "'false'"
     assert RESPONSES["THROTTLED"].headers["Retry-After"] == "'1'"

@@ -14,6 +14,7 @@ from tests.moto_stack import Context, event
 
 ORIGIN = "https://app.example"
 OURS = "Something failed on our side; quote request id {id}"
+NO_DETAIL: dict[str, Any] = {"errors": [], "meta": {}}
 EVENTS = [b"data: 1\n\n", b"", b"data: 2\n\n"]
 
 
@@ -57,9 +58,9 @@ def raises(error: Exception) -> Callable[[Request], Response]:
 def test_the_head_comes_first_and_the_body_as_it_comes() -> None:
     body = Body(*EVENTS)
     head, *pieces = serve(lambda _: Response(body.begun(), 200, {"content-type": "text/event-stream"}), Origin=ORIGIN)
-    assert (head["statusCode"], head["headers"]["content-type"]) == (200, "text/event-stream")
-    assert head["headers"]["access-control-allow-origin"] == ORIGIN
-    assert head["headers"]["x-aiserver-request-id"]
+    assert (head["statusCode"], head["headers"]["Content-Type"]) == (200, "text/event-stream")
+    assert head["headers"]["Access-Control-Allow-Origin"] == ORIGIN
+    assert head["headers"]["X-Aiserver-Request-Id"]
     assert pieces == EVENTS
     assert body.is_closed
 
@@ -71,7 +72,7 @@ def test_a_whole_body_follows_its_head_at_once() -> None:
 
 def test_an_error_before_the_head_has_its_status_and_the_one_error_body() -> None:
     head, body = serve(raises(NotFound("Model x not found", code="model_not_found")))
-    assert (head["statusCode"], head["headers"]["content-type"]) == (404, "application/json; charset=utf-8")
+    assert (head["statusCode"], head["headers"]["Content-Type"]) == (404, "application/json; charset=utf-8")
     assert json.loads(body)["error"]["code"] == "model_not_found"
 
 
@@ -87,7 +88,7 @@ def test_a_fault_of_our_own_before_the_head_is_a_500_without_detail() -> None:
         (
             ProviderTimeout("Provider p broke off its answer", may_be_billed=True),
             {"message": "Provider p broke off its answer", "type": "server_error", "code": "provider_timeout"},
-            {"errorCode": "ProviderTimeout", "message": "Provider p broke off its answer"},
+            {"errorCode": "ProviderTimeout", "message": "Provider p broke off its answer", **NO_DETAIL},
         ),
         (
             RuntimeError("secret"),
@@ -96,18 +97,18 @@ def test_a_fault_of_our_own_before_the_head_is_a_500_without_detail() -> None:
                 "type": "server_error",
                 "code": "internal_error",
             },
-            {"errorCode": "InternalError", "message": OURS},
+            {"errorCode": "InternalError", "message": OURS, **NO_DETAIL},
         ),
     ],
 )
 def test_what_fails_after_the_head_is_the_last_event_in_the_words_that_official_clients_raise_on(
-    failure: Exception, error: dict[str, str], status: dict[str, str]
+    failure: Exception, error: dict[str, str], status: dict[str, Any]
 ) -> None:
     body = Body(EVENTS[0], failure)
     head, *pieces = serve(lambda _: Response(body.begun()))
     assert pieces[:-1] == [EVENTS[0]]
     told = {"error": error, "responseStatus": status}
-    expected = json.dumps(told, separators=(",", ":")).replace("{id}", head["headers"]["x-aiserver-request-id"])
+    expected = json.dumps(told, separators=(",", ":")).replace("{id}", head["headers"]["X-Aiserver-Request-Id"])
     assert pieces[-1].decode() == f"data: {expected}\n\n"
     assert body.is_closed
 

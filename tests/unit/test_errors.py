@@ -15,6 +15,7 @@ from aiserver.errors import (
     ProviderRateLimited,
     ProviderRejected,
     ProviderTimeout,
+    UnsupportedMediaType,
     UpstreamAnswer,
 )
 from aiserver.wire import errors as wire_errors
@@ -49,7 +50,8 @@ def test_both_vocabularies_stand_in_one_body() -> None:
         "responseStatus": {
             "errorCode": "ValidationException",
             "message": "'messages' must not be empty",
-            "errors": [{"errorCode": "NotEmpty", "fieldName": "Messages", "message": "m"}],
+            "errors": [{"errorCode": "NotEmpty", "fieldName": "Messages", "message": "m", "meta": {}}],
+            "meta": {},
         },
         "error": {
             "message": "'messages' must not be empty",
@@ -79,6 +81,7 @@ def test_an_upstream_s_error_keeps_its_own_members(upstream: bytes, expected: by
     told = json.loads(body)
     assert error.status == 418
     assert (told["error"]["message"], told["responseStatus"]["message"]) == ("no", "no")
+    assert (told["responseStatus"]["errors"], told["responseStatus"]["meta"]) == ([], {})
 
 
 @pytest.mark.parametrize("upstream", [b"<html>teapot</html>", b"", b"[]", b"\xff", b'"error"'])
@@ -100,6 +103,10 @@ def test_an_upstream_that_speaks_no_json_gets_an_error_made(upstream: bytes) -> 
 )
 def test_sdks_are_told_not_to_repeat_what_may_be_billed_or_cannot_go_better(error: AiServerError, repeat: bool) -> None:
     assert (wire_errors.headers(error).get("x-should-retry") != "false") == repeat
+
+
+def test_a_compressed_body_is_told_which_content_encoding_is_taken() -> None:
+    assert wire_errors.headers(UnsupportedMediaType("no")) == {"accept-encoding": "identity"}
 
 
 def test_the_upstream_s_own_words_on_waiting_are_relayed() -> None:

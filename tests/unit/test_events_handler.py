@@ -64,6 +64,7 @@ def test_an_ended_job_is_one_event_and_the_end(stack: MotoStack) -> None:
         "cache-control": "no-cache",
         "x-request-id": event("events")["requestContext"]["requestId"],
         "x-aiserver-request-id": event("events")["requestContext"]["requestId"],
+        "x-content-type-options": "nosniff",
     }
     (told,) = read(answer["body"].encode())
     assert (told.document["jobId"], told.document["jobState"]) == (JOB, "Cancelled")

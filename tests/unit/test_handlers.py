@@ -20,6 +20,7 @@ from tests.answers import PROMPT, body, call, is_error, job_id, put_job
 from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, event, example_key
 from tests.stack import TEMPLATE, properties
 
+VARY = "Origin, Access-Control-Request-Headers"
 ORIGIN, FOREIGN = "https://app.example.com", "https://evil.example.net"
 CALLS = (
     "chat",
@@ -67,6 +68,7 @@ def test_a_chat_is_answered_with_the_provider_s_own_words(stack: MotoStack, upst
         "x-aiserver-request-id": event("chat")["requestContext"]["requestId"],
         "x-provider": "scripted",
         "x-attempts": "1",
+        "x-content-type-options": "nosniff",
     }
     (asked,) = upstream.requests
     assert asked.body == event("chat")["body"].encode()
@@ -287,7 +289,7 @@ def test_a_preflight_of_an_allowed_origin_is_told_what_it_may_send(stack: MotoSt
     assert headers["access-control-allow-origin"] == ORIGIN
     assert "POST" in headers["access-control-allow-methods"]
     assert {"authorization", "content-type", "x-api-key"} <= set(headers["access-control-allow-headers"].split(", "))
-    assert headers["vary"] == "Origin"
+    assert headers["vary"] == VARY
 
 
 @pytest.mark.parametrize("origin", [FOREIGN, "null", None])
@@ -298,7 +300,7 @@ def test_a_preflight_of_a_foreign_origin_or_none_is_told_nothing(origin: str | N
     if origin:
         asked["headers"]["origin"] = origin
     answer = stack.invoke("status", asked)
-    assert (answer["statusCode"], answer["headers"]) == (204, {"vary": "Origin"})
+    assert (answer["statusCode"], answer["headers"]) == (204, {"vary": VARY, "x-content-type-options": "nosniff"})
 
 
 @pytest.mark.parametrize("name", CALLS)

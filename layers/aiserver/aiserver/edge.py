@@ -3,7 +3,6 @@
 One place turns an error into an answer, so that handlers are parse, one use case, answer.
 """
 
-import base64
 import json
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -13,21 +12,19 @@ from urllib.parse import unquote
 
 from aws_lambda_powertools import Logger
 
+from aiserver import cors
 from aiserver.clock import Clock
-from aiserver.errors import AiServerError, NotFound, PayloadTooLarge, ProviderError
-from aiserver.limits import MAX_BODY_BYTES, MAX_BUFFERED_BYTES
+from aiserver.errors import AiServerError, NotFound, ProviderError
+from aiserver.limits import MAX_BUFFERED_BYTES
+from aiserver.request_body import read_body
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.render import JSON_TYPE
 
 STREAM_END_MS = 5_000  # the same where routes stream: an answer that breaks off is recorded then
 ANSWER_MS = 1_500  # kept free at the end of a function's time, to say that time is over
-ALLOWED_HEADERS = (
-    "authorization, content-type, last-event-id, x-api-key, "
-    "idempotency-key, x-ref-id, x-tag, x-reply-to, x-provider, x-deadline"
-)
-EXPOSED_HEADERS = (
-    "location, retry-after, x-aiserver-request-id, x-attempts, x-provider, x-replayed, x-request-id, x-should-retry"
-)
+NOSNIFF = {"x-content-type-options": "nosniff"}
+METHODS = {"GET", "POST", "OPTIONS"}  # of a preflight, whatever else its path has
+SPELLINGS = {"etag": "ETag", "ratelimit": "RateLimit", "www": "WWW"}  # of parts of header names, where not capitalized
 
 # Lower floors log by the standard library, to children of this name, whatever the stack is called.
 logger = Logger(service="aiserver")
@@ -103,7 +100,14 @@ def _streamed(event: Mapping[str, Any], context: Any, routes: Routes, edge: Edge
 
 
 def _head(response: Response) -> dict[str, Any]:
-    return {"statusCode": response.status, "headers": dict(response.headers)}
+    """The one exit of every response, so that all header names are spelled alike."""
+    headers = {canonical_name(name): value for name, value in {**response.headers, **NOSNIFF}.items()}
+    return {"statusCode": response.status, "headers": headers}
+
+
+def canonical_name(name: str) -> str:
+    """`Content-Type`, `X-Request-Id`: over HTTP/1.1 some clients look a header up by this spelling alone."""
+    return "-".join(SPELLINGS.get(part, part.capitalize()) for part in name.lower().split("-"))
 
 
 def _served(
@@ -112,9 +116,8 @@ def _served(
     """What the route says, `made` into what can be sent; an error as its answer."""
     sent = {name.lower(): value for name, value in _texts(event, "headers").items()}
     request_id = _request_id(event)
-    cors = _cors(sent.get("origin"), edge.origins)
     if event["httpMethod"] == "OPTIONS":
-        return _preflight(event["resource"], routes, cors)
+        return _preflight(event["resource"], routes, sent, edge)
     try:
         route = routes.get((event["httpMethod"], event["resource"]))
         if route is None:
@@ -124,8 +127,8 @@ def _served(
         error = _told(failed, request_id)
         response = Response(wire_errors.body(error), error.status, wire_errors.headers(error))
     own = {"content-type": JSON_TYPE, "x-request-id": request_id}
-    headers = own | dict(response.headers) | cors | {"x-aiserver-request-id": request_id}
-    return replace(response, headers=headers)
+    headers = own | dict(response.headers) | {"x-aiserver-request-id": request_id}
+    return replace(response, headers=headers | cors.response_headers(sent.get("origin"), edge.origins, headers))
 
 
 def _told(failed: Exception, request_id: str) -> AiServerError:
@@ -157,23 +160,14 @@ def remaining_ms(context: Any) -> int:
 
 
 def _request(event: Mapping[str, Any], sent: Mapping[str, str], context: Any, edge: Edge) -> Request:
-    body = _body(event)
-    if len(body) > MAX_BODY_BYTES:
-        raise PayloadTooLarge(f"The request body is over {MAX_BODY_BYTES // 1024 // 1024} MB")
     return Request(
         headers=sent,
         query=_texts(event, "queryStringParameters"),
         params={k: unquote(v) for k, v in _texts(event, "pathParameters").items()},
-        body=body,
+        body=read_body(event, sent),
         base_url=edge.public_base_url or _own_address(event),
         deadline_ms=edge.clock.now_ms() + remaining_ms(context) - (STREAM_END_MS if edge.streams else ANSWER_MS),
     )
-
-
-def _body(event: Mapping[str, Any]) -> bytes:
-    """As bytes: one emoji makes a str of it four times as large."""
-    body: str = event.get("body") or ""
-    return base64.b64decode(body) if event.get("isBase64Encoded") else body.encode("utf-8", "surrogatepass")
 
 
 def _request_id(event: Mapping[str, Any]) -> str:
@@ -212,24 +206,6 @@ def _as_sent(body: bytes) -> int:
     return len(json.dumps(body.decode(), ensure_ascii=False).encode())
 
 
-def _cors(origin: str | None, allowed: list[str]) -> dict[str, str]:
-    if not allowed:
-        return {}
-    if origin not in allowed:
-        return {"vary": "Origin"}
-    return {
-        "vary": "Origin",
-        "access-control-allow-origin": origin,
-        "access-control-allow-credentials": "true",
-        "access-control-expose-headers": EXPOSED_HEADERS,
-    }
-
-
-def _preflight(resource: str, routes: Routes, cors: Mapping[str, str]) -> Response:
-    methods = sorted({method for method, path in routes if path == resource} | {"GET", "POST", "OPTIONS"})
-    more = {
-        "access-control-allow-methods": ", ".join(methods),
-        "access-control-allow-headers": ALLOWED_HEADERS,
-        "access-control-max-age": "600",
-    }
-    return Response(b"", 204, {**cors, **(more if "access-control-allow-origin" in cors else {})})
+def _preflight(resource: str, routes: Routes, sent: Mapping[str, str], edge: Edge) -> Response:
+    methods = sorted({method for method, path in routes if path == resource} | METHODS)
+    return Response(b"", 204, cors.preflight_headers(sent, edge.origins, methods))

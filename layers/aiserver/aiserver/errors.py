@@ -7,6 +7,7 @@
   x NotFound                   404  NotFound              unknown model, job or route; another key's job
   x Conflict                   409  Conflict              RefId reused with another body; the job has ended
   x PayloadTooLarge            413  PayloadTooLarge       the body is larger than we take
+  x UnsupportedMediaType       415  UnsupportedMediaType  the body is compressed
   x TooManyRequests            429  TooManyRequests       a limit of ours
   x ProviderError              502  ProviderError         the provider answered badly
     + ProviderRejected         400  ProviderRejected      the provider refused the request: its answer is relayed
@@ -99,6 +100,13 @@ class PayloadTooLarge(AiServerError):
     error_code = "PayloadTooLarge"
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class UnsupportedMediaType(AiServerError):
+    status = 415
+    error_code = "UnsupportedMediaType"
+    type = "invalid_request_error"
+    code = "unsupported_content_encoding"
 
 
 class TooManyRequests(AiServerError):

@@ -29,6 +29,7 @@ MAX_PROBLEMS = Limit(20, "errors", "errors listed for one request", "the rest ar
 MAX_BATCH = Limit(100, "requests", "requests of one batch", "400")
 MAX_NAME_CHARS = Limit(256, "characters", "model, RefId, Tag", "400")
 MAX_REPLY_TO_CHARS = Limit(2048, "characters", "ReplyTo", "400")
+MAX_CORS_NAMES_CHARS = Limit(1 * KB, "characters", "header names of a preflight, or exposed to a page", "left out")
 
 # Responses
 MAX_BUFFERED_BYTES = Limit(6 * MB - 64 * KB, "bytes", "response of a function that does not stream", "502")

@@ -100,7 +100,7 @@ def callback(job: Job) -> dict[str, Any] | None:
 def failure_status(job: Job) -> dict[str, Any] | None:
     if job.error_code is None:
         return None
-    return {"errorCode": job.error_code, "message": job.error}
+    return wire_errors.response_status(job.error_code, job.error or "")
 
 
 def error_envelope(job: Job) -> bytes:

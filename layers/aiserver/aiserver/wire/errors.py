@@ -2,10 +2,20 @@
 
 from typing import Any
 
-from aiserver.errors import AiServerError, Conflict, FieldError, InvalidRequest, ProviderError, ProviderTimeout
+from aiserver.errors import (
+    AiServerError,
+    Conflict,
+    FieldError,
+    InvalidRequest,
+    ProviderError,
+    ProviderTimeout,
+    UnsupportedMediaType,
+)
 from aiserver.wire import scan, sse
 from aiserver.wire import text as json_text
 from aiserver.wire.render import Raw, render
+
+NO_META: Mapping[str, str] = {}
 
 
 def body(error: AiServerError) -> bytes:
@@ -26,7 +36,7 @@ def envelope(
     """The error body from its parts."""
     return render(
         {
-            "responseStatus": _response_status(error_code, message, fields),
+            "responseStatus": response_status(error_code, message, fields),
             "error": {"message": message, "type": type, "code": code, "param": param},
         }
     )
@@ -46,6 +56,8 @@ def headers(error: AiServerError) -> dict[str, str]:
         told["retry-after"] = str(error.retry_after_s)
     if isinstance(error, ProviderError) and error.upstream:
         told |= {k: v for k, v in error.upstream.headers.items() if k != "content-type"}
+    if isinstance(error, UnsupportedMediaType):
+        told["accept-encoding"] = "identity"  # RFC 9110, 12.5.3: of requests
     if not should_repeat(error):
         told["x-should-retry"] = "false"
     return told
@@ -57,9 +69,12 @@ def should_repeat(error: AiServerError) -> bool:
     return not (billed or isinstance(error, Conflict | ProviderTimeout) or error.code == "insufficient_quota")
 
 
-def _response_status(error_code: str, message: str, fields: tuple[FieldError, ...]) -> dict[str, Any]:
-    listed = [{"errorCode": f.error_code, "fieldName": f.field_name, "message": f.message} for f in fields]
-    return {"errorCode": error_code, "message": message, "errors": listed or None}
+def response_status(error_code: str, message: str, fields: tuple[FieldError, ...] = ()) -> dict[str, Any]:
+    """AI Server's error; always with `errors` and `meta`, without which its Swift client decodes nothing of it."""
+    listed = [
+        {"errorCode": f.error_code, "fieldName": f.field_name, "message": f.message, "meta": NO_META} for f in fields
+    ]
+    return {"errorCode": error_code, "message": message, "errors": listed, "meta": NO_META}
 
 
 def _relayed(error: ProviderError, upstream: bytes) -> bytes | None:
@@ -77,7 +92,7 @@ def _relayed(error: ProviderError, upstream: bytes) -> bytes | None:
     members: dict[str, Any] = {}
     for member in json_text.members(text):
         members[member.key] = Raw(text[member.value_start : member.value_end])
-    own = {"responseStatus": _response_status(error.error_code, error.message, ())}
+    own = {"responseStatus": response_status(error.error_code, error.message)}
     if isinstance(error_object := members.get("error"), Raw) and error_object.text.startswith(b"{"):
         return render(own | {k: v for k, v in members.items() if k != "responseStatus"})
     made = {"error": {"message": error.message, "type": error.type, "code": error.code, "param": error.param}}

@@ -1,0 +1,63 @@
+"""The bytes of a request body, refused where it was not sent as plain UTF-8.
+
+API Gateway hands every body to a function as text, with U+FFFD in place of what is not UTF-8. What was sent can then
+only be inferred: from Content-Encoding, from the charset, or from a Content-Length that does not fit the text.
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aiserver.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from aiserver.limits import MAX_BODY_BYTES
+from aiserver.wire.text import NOT_UTF_8, check_utf8
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+UTF_8_NAMES = ("utf-8", "utf8", "us-ascii", "ascii")
+SHOWN_CHARS = 60  # of a header's value in an error message
+_CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
+
+
+def read_body(event: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
+    """The body of an API Gateway event; header names in lower case. As a str, one emoji makes it four times as large.
+
+    Raises: UnsupportedMediaType (compressed), PayloadTooLarge, InvalidRequest (not UTF-8).
+    """
+    text: str = event.get("body") or ""
+    if text:
+        _check_encoding(headers.get("content-encoding", ""))
+    body = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode("utf-8", "surrogatepass")
+    if len(body) > MAX_BODY_BYTES:
+        raise PayloadTooLarge(f"The request body is over {MAX_BODY_BYTES // 1024 // 1024} MB")
+    if event.get("isBase64Encoded"):
+        check_utf8(body)
+    _check_charset(headers.get("content-type", ""), body)
+    _check_length(headers.get("content-length", ""), body)
+    return body
+
+
+def _check_encoding(value: str) -> None:
+    codings = [coding.strip().lower() for coding in value.split(",")]
+    if any(coding not in ("", "identity") for coding in codings):
+        raise UnsupportedMediaType(f"Content-Encoding {_shown(value)} is not supported: send the body uncompressed")
+
+
+def _check_charset(content_type: str, body: bytes) -> None:
+    """ASCII is the same text in the charsets that clients name, but for UTF-16 and UTF-32, which fill it with NULs."""
+    charset = _CHARSET.search(content_type)
+    if charset and charset[1].lower() not in UTF_8_NAMES and (not body.isascii() or b"\0" in body):
+        raise InvalidRequest(f"charset {_shown(charset[1])} is not supported: send the body as UTF-8")
+
+
+def _check_length(declared: str, body: bytes) -> None:
+    """A replaced sequence was of one to three bytes; a length outside of that proves nothing."""
+    count = body.count(REPLACEMENT)
+    if not count or not (declared.isascii() and declared.isdigit() and len(declared) <= len(str(MAX_BODY_BYTES))):
+        return
+    if len(body) - (len(REPLACEMENT) - 1) * count <= int(declared) < len(body):
+        raise InvalidRequest(NOT_UTF_8)
+
+
+def _shown(value: str) -> str:
+    return repr(value[:SHOWN_CHARS])
