@@ -66,7 +66,7 @@ TWO_HOSTED = [
     # minute is a job's, number 13 m + 2, and 4 divides that for each fourth minute).
     Expected(Phase(600, 60, ("good", "good", "good", "400")), first=780, second=0, heard={400: 180}),
     # Both fail at 0, 2, 4 (the job again, after 1 s and a message's whole second), 5 and 7 (after 2 s and one): open at
-    # 7. 32: trials at 35, 60 … 1785: 71. 1785 + 25 = 1810. The job of 1742 asks for the seventh time at 1811, when the
+    # 7. 32: trials at 35, 60 … 1785: 71. 1785 + 25 = 1810. The job of 1682 asks for the ninth time at 1811, when the
     # first's trial is under way, and is the second's. A pass before open circuits tells 503, like one that failed.
     Expected(Phase(720, 30, REFUSED, BUSY), first=5 + 71, second=5 + 71, back_s=10, after=1, heard={503: 360}),
     # The second's circuit was not needed since: it is tried, and closes, at 0. First: trials at 40 … 290: 11.
@@ -76,10 +76,10 @@ TWO_HOSTED = [
     # calls is a 504, all others' passes of the phase are 503.
     Expected(Phase(840, 10, REFUSED, ("silent",), has_jobs=False), 5 + 23, 10 + 10, 20, 0, heard={504: 20, 503: 100}),
     # First: as at noon, trials at 35 … 585: 23, back at 610. The second is still open from two o'clock: its trials are
-    # at 0, 25 … 575: 24. The next one, at 600, closes it, and it answers at 602, 605 and 611 (the job of 542). Told of
-    # a 500 are the passes that called one of the two: those of 0, 5, 23 of the first's trials and 23 more of the
+    # at 0, 25 … 575: 24. The next one, at 600, closes it, and it answers at 602, 605, 609 (the job of 542, for the
+    # seventh time) and 611 (that of 482, for the ninth). Told of a 500 are the passes that called one of the two: those of 0, 5, 23 of the first's trials and 23 more of the
     # second's.
-    Expected(Phase(1020, 10, BAD, BAD), first=5 + 23, second=24, back_s=10, after=4, heard={500: 48, 503: 72}),
+    Expected(Phase(1020, 10, BAD, BAD), first=5 + 23, second=24, back_s=10, after=5, heard={500: 48, 503: 72}),
 ]
 
 GPU_AND_HOSTED = [
@@ -99,7 +99,7 @@ GPU_AND_HOSTED = [
     # 98 of 390 calls, the first and each fourth after it; of minute m the job's is the (13 m + 2)nd: refused where 4
     # divides 13 m + 1, in 7 of 30 minutes.
     Expected(Phase(600, 30, ("400", "good", "good", "good")), first=390, second=0, heard={400: 91}),
-    # As above: open at 7, trials at 35 … 585: 23, back at 610; the job of 542 is the second's trial at 611. Told is the
+    # As above: open at 7, trials at 35 … 585: 23, back at 610; the job of 482 is the second's trial at 611. Told is the
     # last of a pass's errors, the second's.
     Expected(Phase(720, 10, BAD, BUSY), first=5 + 23, second=5 + 23, back_s=10, after=1, heard={503: 120}),
     # The second's circuit was not needed since: it is tried, and closes, at 0. Trials of the GPU at 40 … 290: 11.

@@ -2,15 +2,18 @@
 
 import heapq
 import itertools
+import random
 from collections.abc import Mapping
 
 import pytest
 
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderUnavailable
+from aiserver.jobs.backoff import CAP_S
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import State
 from aiserver.jobs.transitions import Transition, Value
+from aiserver.providers.circuit import OPEN_MS
 from aiserver.usecases.sweep import Sweep
 from tests.fakes import FakeClock, FakeJobs
 from tests.house import House
@@ -64,6 +67,42 @@ def test_a_backlog_that_takes_long_to_go_round_does_not_multiply_its_messages() 
     backlog.run(hours=6)
     assert backlog.largest <= 6 * len(backlog.jobs)  # 38 each, were early ones of earlier waits sent again, too
     assert max(backlog.house.now(job).resends for job in backlog.jobs) <= 6 * 4 + 4
+
+
+class Outage:
+    """Jobs accepted as their provider goes down for a while, and as many workers as have something to do."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.house = House()
+        self._random = random.Random(seed)
+        self._queue = [(self.house.clock.now, self.house.accept().id, 0) for _ in range(count)]
+        self.house.messages.jobs.clear()
+        self.house.messages.attempts.clear()
+
+    def last_completed_ms(self, down_ms: int) -> int:
+        """How long after the provider's recovery the last of them was answered."""
+        clock, messages = self.house.clock, self.house.messages
+        recovered = clock.now + down_ms
+        while self._queue:
+            clock.now, job_id, attempt = heapq.heappop(self._queue)
+            clock.chance = self._random.random()
+            self.house.protocol.outcomes = [ProviderUnavailable()] if clock.now < recovered else []
+            self.house.work.run(job_id, left_ms=900_000, attempt=attempt)
+            for (_, waiting, delay_s), number in zip(messages.jobs, messages.attempts, strict=True):
+                heapq.heappush(self._queue, (clock.now + delay_s * 1000, waiting, number))
+            messages.jobs.clear()
+            messages.attempts.clear()
+        return clock.now - recovered
+
+
+@pytest.mark.parametrize("down_s", [60, 600, 3600])
+def test_every_job_runs_soon_after_its_provider_has_recovered(down_s: int) -> None:
+    message_s = 2  # a message wakes its job in whole seconds, just after its time
+    for seed in range(5):
+        outage = Outage(100, seed)
+        waited_ms = outage.last_completed_ms(down_s * 1000)
+        assert waited_ms <= OPEN_MS + (CAP_S + 2 * message_s) * 1000
+        assert {item["state"] for item in outage.house.jobs.items.values()} == {State.COMPLETED}
 
 
 @pytest.mark.parametrize(("attempt", "sent_again"), [(0, False), (1, True), (None, True)])

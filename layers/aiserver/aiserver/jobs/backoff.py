@@ -1,7 +1,7 @@
 """How long to wait before trying again."""
 
 BASE_S = 1.0
-CAP_S = 300.0  # a cold GPU is back within minutes; asking each five costs next to nothing
+CAP_S = 60.0  # so that jobs run within a minute of their provider's recovery; a pass that nobody answers costs little
 LEAST_WAIT_CAP_S = 60  # a "Retry-After: 0" is believed less each time, up to this
 MAX_DELAY_S = 900  # SQS refuses a longer DelaySeconds
 
