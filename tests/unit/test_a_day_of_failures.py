@@ -77,8 +77,8 @@ TWO_HOSTED = [
     Expected(Phase(840, 10, REFUSED, ("silent",), has_jobs=False), 5 + 23, 10 + 10, 20, 0, heard={504: 20, 503: 100}),
     # First: as at noon, trials at 35 … 585: 23, back at 610. The second is still open from two o'clock: its trials are
     # at 0, 25 … 575: 24. The next one, at 600, closes it, and it answers at 602, 605, 609 (the job of 542, for the
-    # seventh time) and 611 (that of 482, for the ninth). Told of a 500 are the passes that called one of the two: those of 0, 5, 23 of the first's trials and 23 more of the
-    # second's.
+    # seventh time) and 611 (that of 482, for the ninth). Told of a 500 are the passes that called one of the two: those
+    # of 0, 5, 23 of the first's trials and 23 more of the second's.
     Expected(Phase(1020, 10, BAD, BAD), first=5 + 23, second=24, back_s=10, after=5, heard={500: 48, 503: 72}),
 ]
 

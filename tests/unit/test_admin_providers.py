@@ -105,6 +105,41 @@ def test_a_file_that_is_wrong_is_refused_with_the_reason(given: dict[str, Any], 
     assert why in str(refused.value)
 
 
+UNSENDABLE = ["sk-1\n", "sk-1\r\n", " sk-1", "sk-1\t", "sk\n1", "sk-\x00", "sk-\x7f", "sk-é", "sk-“1”", "\n"]
+NOT_ALLOWED = "provider gpu: the API key contains characters not allowed in an HTTP header"
+
+
+@pytest.mark.parametrize("key", UNSENDABLE)
+def test_a_key_that_no_header_can_hold_is_refused_from_the_environment(key: str, admin: Admin) -> None:
+    with pytest.raises(Problem) as refused:
+        changes.plan(admin, wanted({**GPU, "api_key_var": "KEY"}), {"KEY": key})
+    assert str(refused.value).startswith(NOT_ALLOWED)
+    assert "sk" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", UNSENDABLE)
+def test_a_stored_key_that_no_header_can_hold_is_refused_and_found_by_a_check(
+    key: str, admin: Admin, protocols: dict[str, Any]
+) -> None:
+    keyed = {**GPU, "api_key_secret": "/aiserver/gpu"}
+    applied(admin, keyed)
+    admin.ssm.put_parameter(Name="/aiserver/gpu", Value=key, Type="SecureString")
+    for refused_by in (
+        lambda: changes.plan(admin, wanted(keyed), {}),
+        lambda: providers.checked(admin, "gpu", protocols),
+    ):
+        with pytest.raises(Problem) as refused:
+            refused_by()
+        assert str(refused.value).startswith(NOT_ALLOWED)
+        assert "sk" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["k", "sk-proj-A_b/c+d=", "two words", "!~"])
+def test_a_key_that_a_header_can_hold_is_taken(key: str, admin: Admin) -> None:
+    (change,) = changes.plan(admin, wanted({**GPU, "api_key_var": "KEY"}), {"KEY": key})
+    assert change.secret == key
+
+
 def test_a_key_is_stored_as_a_secure_string_goes_with_its_provider_and_is_never_shown(
     admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
 ) -> None:

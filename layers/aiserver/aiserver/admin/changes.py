@@ -16,6 +16,8 @@ from aiserver.aws.secrets import SsmSecrets
 from aiserver.errors import ProviderError
 from aiserver.providers.provider import Provider
 
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
+
 
 @dataclass(frozen=True)
 class Change:
@@ -57,8 +59,11 @@ def plan(admin: Admin, text: str, environment: Mapping[str, str] = os.environ) -
         if provider.api_key_var:
             parameter = _parameter(admin, provider)
             secret = _secret(provider, environment)
+            check_key(provider.name, secret)
             secret = None if secret == _stored_key(admin, parameter) else secret
             provider = provider.model_copy(update={"api_key_var": None, "api_key_secret": parameter})
+        elif provider.api_key_secret:
+            check_key(provider.name, _stored_key(admin, provider.api_key_secret))
         changes.append(Change(provider.name, stored.get(provider.name), provider, secret))
     kept = {provider.name for provider in wanted}
     return changes + [Change(name, old, None) for name, old in stored.items() if name not in kept]
@@ -85,6 +90,13 @@ def apply(admin: Admin, changes: Iterable[Change]) -> None:
     for name, parameter in had.items():
         if parameter and parameter.startswith(_folder(admin, name)) and parameter not in read_now:
             _forget_key(admin, parameter)
+
+
+def check_key(name: str, key: str | None) -> None:
+    """Raises: Problem, where the provider's calls could not send this key."""
+    if key and not _HEADER_VALUE.fullmatch(key):
+        where = " (it begins or ends with white space)" if key != key.strip() else ""
+        raise Problem(f"provider {name}: the API key contains characters not allowed in an HTTP header{where}")
 
 
 def _secret(provider: Provider, environment: Mapping[str, str]) -> str:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any, Protocol
 
-from aiserver.admin.changes import dump, parsed
+from aiserver.admin.changes import check_key, dump, parsed
 from aiserver.admin.stack import Admin, Problem
 from aiserver.aws.secrets import SsmSecrets
 from aiserver.errors import ProviderAuth, ProviderError
@@ -62,6 +63,7 @@ def checked(admin: Admin, name: str, protocols: Mapping[str, ListsModels]) -> di
     Raises: Problem, naming what is wrong.
     """
     _, provider = _stored(admin, name)
+    _check_stored_key(admin, provider)
     if not provider.row.lists_models:
         return {"name": provider.name, "models": None, "note": f"{provider.row.title} has no list of models to ask for"}
     ids = _ids(admin, provider, protocols)
@@ -97,6 +99,13 @@ def _ids(admin: Admin, provider: Provider, protocols: Mapping[str, ListsModels])
         return protocols[provider.type].models(provider, api_key=key or None, deadline_s=CHECK_S)
     except ProviderError as error:
         raise Problem(f"{provider.name}: {_why(provider, error)}") from error
+
+
+def _check_stored_key(admin: Admin, provider: Provider) -> None:
+    """Raises: Problem. A key that cannot be read is reported by the call that needs it."""
+    if provider.api_key_secret:
+        with suppress(ProviderError):
+            check_key(provider.name, SsmSecrets(admin.ssm, admin.clock).value(provider.api_key_secret))
 
 
 def _why(provider: Provider, error: ProviderError) -> str:
