@@ -98,7 +98,7 @@ def is_error(answer: httpx.Response, status: int) -> bool:
         return False
 
 
-def seen(answer: httpx.Response, ok: bool) -> Seen:
+def seen(answer: httpx.Response, ok: bool | None) -> Seen:
     return Seen(told(answer), ok)
 
 

@@ -5,6 +5,7 @@ Safe on a real account: a provider gets short messages with 5 tokens to answer (
 no part of its prompt. The bodies at the limits name a provider that nobody has. Callbacks go to the deployment itself.
 """
 
+import gzip
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ import time
 import httpx
 
 from local import verify_stream
-from local.deployment import CALL_S, MB, Deployment, Probe, Seen, is_error, seen, told
+from local.deployment import CALL_S, MB, NOBODY, OUR_HEADER, Deployment, Probe, Seen, is_error, seen, told
 
 CALLBACK_S = 90  # where the stream did not tell, the sweeper does within a minute
 SHORT_CHARS = 60  # of what is as expected
@@ -29,6 +30,28 @@ def _health(at: Deployment) -> Seen:
 def _no_key(at: Deployment) -> Seen:
     answer = at.http.get("/v1/models", headers={"authorization": ""})
     return seen(answer, is_error(answer, 401))
+
+
+def _header_names(at: Deployment) -> Seen:
+    """As they arrive over HTTP/1.1: of a function, and of API Gateway itself."""
+    answers = [at.http.get("/health"), at.http.patch("/v1/models")]
+    names = [name.decode() for answer in answers for name, _ in answer.headers.raw]
+    ours = [name for name in names if name.lower() in ("content-type", OUR_HEADER)]
+    return Seen(", ".join(dict.fromkeys(names)), sorted(set(ours)) == ["Content-Type", "X-Aiserver-Request-Id"])
+
+
+def _compressed(at: Deployment) -> Seen:
+    body = gzip.compress(json.dumps(at.chat(provider=NOBODY)).encode())
+    answer = at.http.post("/v1/chat/completions", content=body, headers={"content-encoding": "gzip"})
+    return seen(answer, is_error(answer, 415))
+
+
+def _latin_1(at: Deployment) -> Seen:
+    """Not checked where it came through: API Gateway has then not passed on the Content-Length that was sent."""
+    body = json.dumps(at.chat(provider=NOBODY, padding="é"), ensure_ascii=False).encode("latin-1")
+    answer = at.http.post("/v1/chat/completions", content=body)
+    refused = is_error(answer, 400) and "UTF-8" in answer.json()["error"]["message"]
+    return seen(answer, True if refused else None)
 
 
 def _sync(at: Deployment) -> Seen:
@@ -116,6 +139,9 @@ def _too_large(at: Deployment) -> Seen:
 PROBES = (
     Probe("GET /health", "200, ok", _health),
     Probe("no key", "401 in our error shape", _no_key),
+    Probe("header names over HTTP/1.1", "Content-Type, X-Aiserver-Request-Id", _header_names),
+    Probe("a gzip request body", "415 in our error shape", _compressed),
+    Probe("a Latin-1 request body", "400 that names UTF-8", _latin_1),
     Probe("a sync chat", "200, choices", _sync),
     *verify_stream.PROBES,
     Probe("a queued job", "Completed", _queued),
