@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from aiserver.errors import ProviderError, ProviderRejected, ProviderTimeout
 from aiserver.jobs.job import Job
 from aiserver.usecases import documents
 from aiserver.wire.render import render
@@ -46,3 +47,19 @@ def test_a_record_fits_whatever_its_bodies_and_tells_where_they_are(fill: str, m
     shown = json.loads(told)
     assert ("requestBody" in shown, "responseBody" in shown) == ("requestUrl" not in shown, "resultUrl" not in shown)
     assert shown.get("requestBody", body.decode()) == body.decode()
+
+
+@pytest.mark.parametrize("error", [ProviderRejected("no"), ProviderTimeout(may_be_billed=True)])
+def test_a_failed_job_has_errors_and_meta_in_status_and_callback(error: ProviderError) -> None:
+    house = House()
+    house.protocol.outcomes = [error]
+    failed = house.run(house.accept())
+    for document in (documents.status(failed, None), documents.error_envelope(failed)):
+        shown = json.loads(document)["responseStatus"]
+        assert (shown["errorCode"], shown["errors"], shown["meta"]) == (error.error_code, [], {})
+
+
+def test_a_cancelled_job_s_callback_has_errors_and_meta() -> None:
+    house = House()
+    shown = json.loads(documents.error_envelope(house.enqueue.cancel(house.accept())))["responseStatus"]
+    assert (shown["errorCode"], shown["errors"], shown["meta"]) == ("Cancelled", [], {})
