@@ -1,5 +1,6 @@
 """The one error body, which AI Server's clients (`responseStatus`) and OpenAI's (`error`) both understand."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiserver.errors import (
