@@ -43,6 +43,7 @@ class FakeTranslation:
     usage: str | None = None
     pieces: int = 0
     is_over: bool = False
+    is_whole: bool = False
 
 
 @dataclass

@@ -155,7 +155,7 @@ class ProviderError(AiServerError):
         self.upstream = upstream
         self.upstream_status = upstream.status if upstream else upstream_status
         self.may_be_billed = may_be_billed
-        if upstream and upstream.status >= 400:
+        if upstream and 400 <= upstream.status < 600:
             self.status = upstream.status
 
 

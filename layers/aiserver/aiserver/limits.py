@@ -40,6 +40,9 @@ MAX_EVENT_BYTES = Limit(16 * MB, "bytes", "one event of a provider's stream", "5
 MAX_ERROR_BYTES = Limit(1 * MB, "bytes", "error response of a provider", "the rest is not read")
 MAX_LIST_BYTES = Limit(16 * MB, "bytes", "list of a provider's models", "502")
 MAX_HEADER_CHARS = Limit(1024, "characters", "one relayed response header", "the header is not relayed")
+MAX_HEADERS_CHARS = Limit(4 * KB, "characters", "all relayed response headers", "the rest are not relayed")
+MAX_REASON_CHARS = Limit(4 * KB, "characters", "a provider's reason, as an error's message", "it is cut")
+MAX_CHOICES = Limit(1024, "choices", "choices of one streamed response", "502, or an error event")
 MAX_USAGE_BYTES = Limit(2048, "bytes", "usage kept with a job", "it is not kept")
 
 # Callbacks

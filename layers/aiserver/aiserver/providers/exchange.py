@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -12,10 +12,13 @@ import httpcore
 import httpx
 
 from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
-from aiserver.limits import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, MAX_HEADER_CHARS
+from aiserver.limits import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, MAX_HEADER_CHARS, MAX_HEADERS_CHARS
+from aiserver.providers.decompression import ACCEPTED, CodingError, decoded
 from aiserver.providers.provider import Provider
+from aiserver.providers.redaction import Redaction
 from aiserver.providers.ticking import ticking
 from aiserver.providers.transport import WAKE_S, Deadline, DeadlineBackend, Transport, total_deadline
+from aiserver.wire import scan, sse
 
 BEARER_HEADER = "authorization"  # any other header carries the key bare
 RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
@@ -24,13 +27,15 @@ CONNECT_S = 10
 KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
 GRACE_S = 1.0  # whoever passes a stream on looks at the time twice a second, and ends it first
 STREAMING = {"accept": "text/event-stream", "accept-encoding": "identity"}  # what is packed comes late
+INCOMPLETE = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)  # how a body can end early
 
 
 def client() -> httpx.Client:
     """One HTTP client for all calls of a container; safe to share between threads. It keeps no cookies."""
     transport = Transport(DeadlineBackend(CONNECT_S), keep_alive_s=KEEP_ALIVE_S)
     none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # one caller's would go out with another's request
-    return httpx.Client(transport=transport, cookies=none, trust_env=False)
+    headers = {"accept-encoding": ACCEPTED}
+    return httpx.Client(transport=transport, cookies=none, headers=headers, trust_env=False)
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,7 @@ def whole(http: httpx.Client, provider: Provider, asked: Asked, *, deadline_s: f
     outcome unknown), ProviderAuth (its key or address cannot be), ProviderError (too large).
     """
     with total_deadline(deadline_s), _sent(http, provider, asked) as response:
-        headers = _relayed(response.headers, asked.relayed_as)
-        return UpstreamAnswer(response.status_code, headers, _read(response, asked.max_answer_bytes))
+        return _answer(response, asked, _read(response, decoded(response), asked.max_answer_bytes))
 
 
 @contextmanager
@@ -75,33 +79,52 @@ def streamed(
     with ExitStack() as failed:
         failed.callback(came.close)
         head, *first = next(batch for batch in came if batch)
-        assert isinstance(head, UpstreamAnswer)  # it is what `_pieces` yields first
-        yield head, _following(first, came) if is_stream(head) else None
+        assert isinstance(head, _Head)  # it is what `_pieces` yields first
+        yield head.answer, _following(first, came) if head.is_stream else None
         failed.pop_all()
 
 
-def is_stream(head: UpstreamAnswer) -> bool:
-    """Whether events follow; a server that does not stream answers in JSON, whatever it says it does."""
-    return head.is_success and "json" not in head.headers.get("content-type", "").lower()
+@dataclass(frozen=True)
+class _Head:
+    """The start of a streamed response, or all of one that is no stream."""
+
+    answer: UpstreamAnswer
+    is_stream: bool
 
 
 def _pieces(
     http: httpx.Client, provider: Provider, asked: Asked, deadline: Deadline, total_s: float
-) -> Generator[UpstreamAnswer | bytes]:
+) -> Generator[_Head | bytes]:
     ends = time.monotonic() + total_s
     with total_deadline(deadline), _sent(http, provider, replace(asked, headers=STREAMING | asked.headers)) as response:
-        head = UpstreamAnswer(response.status_code, _relayed(response.headers, asked.relayed_as), b"")
-        if not is_stream(head):
-            yield replace(head, body=_read(response, asked.max_answer_bytes))
+        body = decoded(response)
+        start = b"".join(_start(body)) if response.is_success and _is_labelled_json(response) else b""
+        if not response.is_success or (_is_labelled_json(response) and not sse.begins(start)):
+            rest = _read(response, chain([start], body), asked.max_answer_bytes)
+            yield _Head(_answer(response, asked, rest), is_stream=False)
             return
         deadline.extend(ends + GRACE_S - time.monotonic())
-        yield head
-        yield from response.iter_bytes()
+        yield _Head(_answer(response, asked, b""), is_stream=True)
+        yield start
+        yield from body
 
 
-def _following(
-    first: list[UpstreamAnswer | bytes], rest: Generator[list[UpstreamAnswer | bytes]]
-) -> Generator[list[bytes]]:
+def _is_labelled_json(response: httpx.Response) -> bool:
+    """Some servers say so of events, too: then the body tells."""
+    return "json" in response.headers.get("content-type", "").lower()
+
+
+def _start(body: Iterator[bytes]) -> Generator[bytes]:
+    """As much of a body as tells events from JSON."""
+    start = b""
+    for piece in body:
+        yield piece
+        start = (start + piece).lstrip()[: sse.LONGEST_FIELD]
+        if len(start) == sse.LONGEST_FIELD or b":" in start or start[:1] in (b"{", b"["):
+            return
+
+
+def _following(first: list[_Head | bytes], rest: Generator[list[_Head | bytes]]) -> Generator[list[bytes]]:
     """What comes after the head."""
     with closing(rest):
         for batch in chain([first], rest):
@@ -125,8 +148,10 @@ def _sent(http: httpx.Client, provider: Provider, asked: Asked) -> Generator[htt
         raise ProviderAuth(f"The base_url of provider {name} leads nowhere") from error
     except httpcore.TimeoutException as error:
         raise ProviderTimeout(f"Provider {name} did not answer in time", may_be_billed=True) from error
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.DecodingError) as error:
+    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise ProviderTimeout(f"Provider {name} gave no whole answer", may_be_billed=True) from error
+    except CodingError as error:
+        raise ProviderError(f"Provider {name}: {error}", may_be_billed=True) from error
     except httpx.RemoteProtocolError as error:  # httpx looks where a redirect leads, though it is not followed
         raise ProviderError(f"Provider {name} answered with a redirect to nowhere") from error
 
@@ -137,20 +162,39 @@ def _credential(provider: Provider, api_key: str | None) -> dict[str, str]:
     return {provider.auth_header: f"Bearer {api_key}" if provider.auth_header == BEARER_HEADER else api_key}
 
 
-def _read(response: httpx.Response, max_bytes: int) -> bytes:
+def _answer(response: httpx.Response, asked: Asked, body: bytes) -> UpstreamAnswer:
+    redaction = Redaction(asked.api_key)
+    masked = redaction.success(body) if response.is_success else redaction.error(body)
+    return UpstreamAnswer(response.status_code, redaction.headers(_relayed(response.headers, asked.relayed_as)), masked)
+
+
+def _read(response: httpx.Response, chunks: Iterator[bytes], max_bytes: int) -> bytes:
+    """The body. How a connection ends does not matter where a whole JSON object has come, or the status is an error."""
     content = io.BytesIO()  # its value is its buffer, not a copy
-    for chunk in response.iter_bytes():
-        content.write(chunk)
-        if content.tell() > max_bytes:
-            raise ProviderError("The provider's answer is too large", may_be_billed=True)
-        if content.tell() > MAX_ERROR_BYTES and not response.is_success:
-            break
+    try:
+        for chunk in chunks:
+            content.write(chunk)
+            if content.tell() > max_bytes:
+                raise ProviderError("The provider's answer is too large", may_be_billed=True)
+            if content.tell() > MAX_ERROR_BYTES and not response.is_success:
+                break
+    except (*INCOMPLETE, CodingError):
+        if response.is_success and scan.members(content.getvalue()) is None:
+            raise
     return content.getvalue()
 
 
 def _relayed(headers: httpx.Headers, names: Mapping[str, str]) -> dict[str, str]:
-    """Those that callers get; one too long would leave no room for the others."""
+    """Those that callers get, the most useful first; beyond a limit of each and of all they are left out."""
     named = {names.get(k, k): v for k, v in headers.items()}
-    told = {*RELAYED, *names.values()}
-    kept = {k: v for k, v in named.items() if k in told or k.startswith(RELAYED_PREFIX)}
-    return {k: v for k, v in kept.items() if len(v) <= MAX_HEADER_CHARS}
+    if "content-type" in named:  # what is relayed is JSON, whatever its label was
+        named["content-type"] = "application/json"
+    wanted = [*names.values(), *RELAYED, *(name for name in named if name.startswith(RELAYED_PREFIX))]
+    kept: dict[str, str] = {}
+    left = MAX_HEADERS_CHARS
+    for name in dict.fromkeys(wanted):
+        size = len(name) + len(named.get(name, ""))
+        if name in named and len(named[name]) <= MAX_HEADER_CHARS and size <= left:
+            kept[name] = named[name]
+            left -= size
+    return kept

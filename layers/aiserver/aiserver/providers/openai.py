@@ -13,6 +13,7 @@ from aiserver.providers.exchange import Asked
 from aiserver.providers.openai_answers import failure, judged, model_ids
 from aiserver.providers.openai_events import OpenAiEvents
 from aiserver.providers.provider import Provider
+from aiserver.providers.redaction import Redaction
 from aiserver.providers.stream import Stream
 from aiserver.wire.dates import retry_after_s
 from aiserver.wire.model import with_usage, without_own
@@ -83,7 +84,7 @@ class OpenAi:
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
             hides = sent is not own
             events = OpenAiEvents(provider, operation, hides_usage=hides, model_is_configured=model_is_configured)
-            stream = Stream(provider.name, head.headers, pieces, events)
+            stream = Stream(provider.name, head.headers, pieces, events, Redaction(api_key).error)
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
         return stream
 

@@ -1,6 +1,8 @@
 """What an upstream's answer of OpenAI's protocol means: an answer, or which of the ProviderErrors."""
 
 import json
+import re
+from dataclasses import replace
 
 import msgspec
 
@@ -15,10 +17,17 @@ from aiserver.errors import (
 )
 from aiserver.limits import MAX_ERROR_BYTES, MAX_USAGE_BYTES
 from aiserver.providers.provider import Provider
+from aiserver.providers.reason import cut, reason
 from aiserver.wire import scan
 from aiserver.wire.model import VENDORS
 
-RESULTS = {"chat.completions": "choices", "embeddings": "data", "responses": "output"}
+# The member that holds an answer, and how its JSON text begins; the output of a response may be empty.
+_OBJECTS, _ARRAY = re.compile(rb"\[\s*\{"), re.compile(rb"\[")
+RESULTS = {
+    "chat.completions": ("choices", _OBJECTS),
+    "embeddings": ("data", _OBJECTS),
+    "responses": ("output", _ARRAY),
+}
 GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
 NOT_REACHED = (502, 530)  # without JSON, of an own GPU: the proxy or tunnel before it does not reach it
 # What a caller names of what a provider keeps; of a vendor that is translated, in the vendor's own member.
@@ -64,12 +73,20 @@ def judged(
     """The answer, if it is one, with its usage. Raises: what it means otherwise."""
     if not answer.is_success:
         raise failure(provider, answer, model_is_configured=model_is_configured, wait_s=wait_s)
-    told = _Told(answer.body)
+    member, begins = RESULTS[operation]
+    told = _Told(answer.body, member)
     if not told.is_object:
-        raise ProviderError(f"Provider {provider.name} answered something that is not JSON", may_be_billed=True)
-    if told.is_error and not _holds(answer.body, RESULTS[operation]):
-        raise _failed_late(provider, answer, told)
-    return UpstreamAnswer(answer.status, answer.headers, answer.body, usage=told.usage)
+        words = reason(answer.body)
+        said = f"Provider {provider.name} answered something that is not JSON" + (f": {words}" if words else "")
+        raise ProviderError(said, may_be_billed=True)
+    if not begins.match(told.result):
+        raise no_answer(provider, answer.body, answer.headers)
+    return UpstreamAnswer(200, answer.headers, answer.body, usage=told.usage)
+
+
+def no_answer(provider: Provider, body: bytes, headers: dict[str, str]) -> ProviderError:
+    """A response with status 200 that holds no answer: an error of the provider, which may bill for it."""
+    return _failed_late(provider, UpstreamAnswer(200, headers, body), _Told(body))
 
 
 def failure(
@@ -78,6 +95,7 @@ def failure(
     """What an answer means that is none."""
     status, told = answer.status, _Told(scan.sole(answer.body))
     message = told.message or f"Provider {provider.name} answered status {status}"
+    answer = _with_message(answer, told, message)
     if status == 403 and told.param in VENDORS:
         return ProviderRejected(message, upstream=answer, code=told.code, param=told.param)
     if status in (401, 402, 403) or _is_ours(provider, status, told):
@@ -127,7 +145,8 @@ def model_ids(provider: Provider, answer: UpstreamAnswer) -> list[str]:
 
 
 def _without_json(provider: Provider, answer: UpstreamAnswer, wait_s: int | None) -> ProviderError:
-    status, said = answer.status, f"Provider {provider.name} answered status {answer.status} without JSON"
+    status, words = answer.status, reason(answer.body)
+    said = f"Provider {provider.name} answered status {status}" + (f": {words}" if words else " without JSON")
     if 400 <= status < 500:
         kind = ProviderRateLimited if status == 429 else ProviderRejected
         return kind(said, upstream=answer, retry_after_s=wait_s)
@@ -136,16 +155,25 @@ def _without_json(provider: Provider, answer: UpstreamAnswer, wait_s: int | None
     return kind(said, upstream_status=status, retry_after_s=wait_s)
 
 
-def _holds(body: bytes, member: str) -> bool:
-    return (scan.members(body, member) or {}).get(member, b"null") != b"null"
+def _with_message(answer: UpstreamAnswer, told: "_Told", message: str) -> UpstreamAnswer:
+    """Where the provider's error object has no message that is a string, its reason becomes one: clients read it."""
+    if not told.lacks_message:
+        return answer
+    try:
+        body = _MEMBERS.decode(scan.sole(answer.body).removeprefix(b"\xef\xbb\xbf"))
+        error = _MEMBERS.decode(body["error"]) | {"message": msgspec.Raw(msgspec.json.encode(message))}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return answer
+    return replace(answer, body=msgspec.json.encode(body | {"error": error}))
 
 
 def _failed_late(provider: Provider, answer: UpstreamAnswer, told: "_Told") -> ProviderError:
-    """An error with status 200: it failed once the status was out, and may be billed for what it made until then."""
+    """No answer with status 200: it failed once the status was out, and may be billed for what it made until then."""
     if _is_ours(provider, answer.status, told):
         return _refused_us(answer.status, may_be_billed=True)
-    message = told.message or f"Provider {provider.name} answered status {answer.status} with an error"
-    return ProviderError(message, upstream=answer, may_be_billed=True)
+    what = "with an error" if told.is_error else "without an answer"
+    message = told.message or f"Provider {provider.name} answered status {answer.status} {what}"
+    return ProviderError(message, upstream=_with_message(answer, told, message), may_be_billed=True)
 
 
 def _is_ours(provider: Provider, status: int, told: "_Told") -> bool:
@@ -174,26 +202,35 @@ class _Listed(msgspec.Struct):
 
 
 _LIST = msgspec.json.Decoder(_Listed | list[_Model])  # Together lists without an object around
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _Told:
-    """What an upstream's body says of itself: `error` as an object or a string, `detail`, or `message`."""
+    """What an upstream's body says of itself. `result` is the JSON text of the member asked for, if it is there."""
 
-    def __init__(self, body: bytes) -> None:
-        found = scan.members(body, "usage", "error", "error_type", "detail", "message")
+    def __init__(self, body: bytes, result: str = "choices") -> None:
+        found = scan.members(body, "usage", "error", "error_type", result)
         self.is_object = found is not None
         found = found or {}
         usage, error = found.get("usage", b""), found.get("error", b"null")
+        self.result = found.get(result, b"")
         self.is_error = error != b"null"
         self.usage = kept_usage(usage)
-        inner = scan.members(error, "message", "type", "code", "param") or {}
-        said = (inner.get("message"), error, found.get("detail"), found.get("message"))
-        self.message = next((words for words in map(_string, said) if words), "")
+        inner = scan.members(error, "message", "type", "code", "param")
+        self.lacks_message = inner is not None and not _string(inner.get("message"))
+        inner = inner or {}
+        self._body = body
+        self._words = _string(inner.get("message"))
         self.code = _string(inner.get("code")) or ""
         self.type = _string(inner.get("type")) or _string(found.get("error_type")) or ""
         self.param = _string(inner.get("param"))
         number = inner.get("code", b"").strip(b'"')
         self.status = int(number) if len(number) == 3 and number.isdigit() and number[:1] in b"45" else None
+
+    @property
+    def message(self) -> str:
+        """Why it failed, in its own words; empty where it does not say."""
+        return cut(self._words) if self._words else reason(self._body)
 
 
 def _string(text: bytes | None) -> str | None:

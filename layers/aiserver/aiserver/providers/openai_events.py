@@ -9,7 +9,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from aiserver.providers.openai_answers import NO_ERROR, failure_within, kept_usage
+from aiserver.errors import ProviderError
+from aiserver.limits import MAX_CHOICES, MAX_ERROR_BYTES
+from aiserver.providers.openai_answers import NO_ERROR, failure_within, kept_usage, no_answer
 from aiserver.providers.provider import Provider
 from aiserver.wire import scan, sse
 
@@ -19,6 +21,8 @@ NOT_FINISHED = (b"", b"null", b'""', b"false")
 _SAYS = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|arguments|delta)"\s*:\s*"(?!")')
 # Of what is no JSON, as Python writes NaN: in a JSON text, what stands within a string has its quotes escaped.
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"(?!")')
+_NO_CHOICE = re.compile(rb"(?:null|\[\s*\])?")
+_INDEX_BYTES = 32  # of a choice's index, by which it is known
 _BEGINS_WITH_ERROR = re.compile(rb'\s*\{\s*"error"\s*:\s*[{"\[]')
 
 
@@ -37,6 +41,7 @@ class OpenAiEvents:
 
     With `hides_usage` the usage was not asked for by our caller, and the event that holds nothing else is kept back.
     A chat is whole once `[DONE]` has come, or each choice that began has a reason to have finished.
+    Events before the first of the answer wait for it: without one, `[DONE]` ends no answer but an error.
     """
 
     def __init__(self, provider: Provider, operation: str, *, hides_usage: bool, model_is_configured: bool) -> None:
@@ -49,35 +54,60 @@ class OpenAiEvents:
         self._hides_usage = hides_usage
         self._model_is_configured = model_is_configured
         self._unfinished: dict[bytes, bool] = {}  # by the index of each choice that has begun
+        self._has_begun = False
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._first = b""  # the data of the first event that held none of the answer
 
     def told(self, event: bytes) -> bytes:
         data = sse.data(event)
         if data.strip() == sse.DONE:
+            if not self._has_begun:
+                raise no_answer(self._provider, self._first, {})
             self.is_whole = self.is_over = True
             return event
         self._raise_error(event, data)
         self.pieces += bool(_SAYS.search(data))
         read = scan.members(scan.sole(data) if data.startswith(b"[") else data, *READ)
         if read is None:  # a comment, or what is no JSON
+            self._has_begun = self._has_begun or bool(data.strip())
             self.is_whole = self.is_whole or bool(self._is_chat and _FINISHED.search(data))
-            return event
+            return self._passed(event)
         self._see_end(read)
-        if usage := kept_usage(_usage(read)):
-            self.usage = usage
-            if self._hides_usage and read.get("choices", b"").replace(b" ", b"") == b"[]":
-                return b""
-        return event
+        usage = _usage(read)
+        self.usage = kept_usage(usage) or self.usage
+        if self._hides_usage and usage[:1] == b"{" and _NO_CHOICE.fullmatch(read.get("choices", b"")):
+            return b""
+        return self._passed(event) if self._has_begun else self._wait(event, data)
 
     def ended(self) -> bytes:
         return b""
 
+    def _wait(self, event: bytes, data: bytes) -> bytes:
+        """For the first event of the answer, as long as there is room."""
+        self._first = self._first or data
+        self._waiting.append(event)
+        self._waiting_bytes += len(event)
+        return b"" if self._waiting_bytes <= MAX_ERROR_BYTES else self._passed(b"")
+
+    def _passed(self, event: bytes) -> bytes:
+        """The event, after those that waited for it; a comment waits for none."""
+        if not self._waiting or not (self._has_begun or self._waiting_bytes > MAX_ERROR_BYTES):
+            return event
+        waited, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0
+        return waited + event
+
     def _see_end(self, read: Mapping[str, bytes]) -> None:
         if not self._is_chat:
+            self._has_begun = self._has_begun or read.get("type", b"").startswith(b'"response.')
             self.is_whole = self.is_whole or read.get("type") in ENDS
             return
         for choice in _choices(read.get("choices", b"")):
-            index, has_finished = bytes(choice.index), bytes(choice.finish_reason) not in NOT_FINISHED
+            index, has_finished = bytes(choice.index)[:_INDEX_BYTES], bytes(choice.finish_reason) not in NOT_FINISHED
             self._unfinished[index] = self._unfinished.get(index, True) and not has_finished
+        if len(self._unfinished) > MAX_CHOICES:
+            raise ProviderError(f"Provider {self._provider.name} sent too many choices", may_be_billed=True)
+        self._has_begun = self._has_begun or bool(self._unfinished)
         self.is_whole = bool(self._unfinished) and not any(self._unfinished.values())
 
     def _raise_error(self, event: bytes, data: bytes) -> None:

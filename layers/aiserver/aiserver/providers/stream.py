@@ -3,14 +3,15 @@
 Vendors differ in how they speak, and nothing else: a Translation is all that one needs (tests/providers/toy.py is one).
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Protocol
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.limits import MAX_EVENT_BYTES
-from aiserver.wire import sse
+from aiserver.providers.reason import reason
+from aiserver.wire import scan, sse
 
 PATIENCE_MS = 15_000  # for the first event of an answer that has begun; then its caller hears a ping
 
@@ -44,23 +45,30 @@ class Stream:
     """An answer that has begun: iterate once, and close it. None means that nothing has come for half a second.
 
     b"" means that something has come of which nothing is told. Raises, when iterated: ProviderError, where the provider
-    says so; ProviderTimeout, where the answer broke off.
+    says so; ProviderTimeout, where the answer broke off. One that is complete ends well, however its connection does.
+    `redact` masks in one event what no caller may see.
     """
 
     def __init__(
-        self, name: str, headers: dict[str, str], pieces: Generator[list[bytes]], translation: Translation
+        self,
+        name: str,
+        headers: dict[str, str],
+        pieces: Generator[list[bytes]],
+        translation: Translation,
+        redact: Callable[[bytes], bytes] = bytes,
     ) -> None:
         self.headers = headers
         self.translation = translation
+        self.has_said_something = False  # whether it began with an event; comments are none
         self._name = name
         self._pieces = pieces
+        self._redact = redact
         self._events = self._translated()
-        self._first = b""
-
-    @property
-    def has_said_something(self) -> bool:
-        """Whether it began with an event; comments are none."""
-        return bool(sse.data(self._first))
+        self._first: list[bytes] = []
+        self._splitter = sse.Splitter()
+        self._has_events = False
+        self._text = bytearray()  # what came before any event: an answer, or an error, in JSON or in words
+        self._cut: ProviderError | None = None  # how the connection ended, where that was too soon
 
     def begin(self, clock: Clock, patience_ms: float) -> None:
         """Wait for the first event that says something, or for PATIENCE_MS, or less where the caller has less.
@@ -69,14 +77,20 @@ class Stream:
         caller's patience was not enough.
         """
         late = clock.now_ms() + min(PATIENCE_MS, patience_ms)
+        size = 0
         while not self.has_said_something and clock.now_ms() < late:
-            self._first += next(self._events, b"") or b""
+            events = next(self._events, b"") or b""
+            self._first.append(events)
+            self.has_said_something = bool(sse.data(events))
+            size += len(events)
+            if size > MAX_EVENT_BYTES and not self.has_said_something:
+                raise ProviderError(f"Provider {self._name} sent comments without end", may_be_billed=True)
         if not self.has_said_something and patience_ms <= PATIENCE_MS:
             raise ProviderTimeout(f"Provider {self._name} did not answer in time", may_be_billed=True)
 
     def __iter__(self) -> Generator[bytes | None]:
-        if self._first:
-            yield self._first
+        if first := b"".join(self._first):
+            yield first
         yield from self._events
 
     def close(self) -> None:
@@ -84,45 +98,61 @@ class Stream:
         self._pieces.close()
 
     def _translated(self) -> Generator[bytes | None]:
-        splitter = sse.Splitter()
-        has_events, json = False, b""  # an error, or an answer, may come whatever it is called
-        for pieces in self._pieces:
+        for pieces in self._received():
             told: list[bytes] = []
             try:
-                for event in splitter.events(b"".join(pieces)):
-                    has_events = has_events or bool(sse.data(event))
-                    if not has_events and (json or event.lstrip()[:1] in (b"{", b"[")):
-                        json += event
-                        continue
-                    told.append(self.translation.told(event))
-                    if self.translation.is_over:
-                        break
+                self._tell(b"".join(pieces), told)
             except ProviderError:
                 if any(told):
                     yield b"".join(told)
                 raise
-            if len(splitter.rest) + len(json) > MAX_EVENT_BYTES:
+            if len(self._splitter.rest) + len(self._text) > MAX_EVENT_BYTES:
                 raise ProviderError(f"Provider {self._name} sent an event that is too large", may_be_billed=True)
             yield b"".join(told) if pieces else None
             if self.translation.is_over:
                 with suppress(ProviderError):  # its connection can be used again once its end has come
                     next(self._pieces, None)
                 return
-        if not has_events:
-            self._judge(json + bytes(splitter.rest))
-        yield self._last(bytes(splitter.rest))
+        if not self._has_events:
+            self._judge(self._redact(bytes(self._text + self._splitter.rest)))
+        yield self._last()
 
-    def _judge(self, said: bytes) -> None:
-        """Raises: ProviderError, where an answer without events is one in JSON."""
-        if said.lstrip()[:1] in (b"{", b"["):
-            self.translation.told(sse.event(said))
-            raise ProviderError(f"Provider {self._name} did not stream its answer", may_be_billed=True)
+    def _received(self) -> Generator[list[bytes]]:
+        try:
+            yield from self._pieces
+        except ProviderError as error:
+            self._cut = error
 
-    def _last(self, rest: bytes) -> bytes:
-        """What is told of what came after the last whole event. Raises: ProviderTimeout."""
-        last = rest + b"\n\n"
-        if sse.data(last).strip() == sse.DONE:  # who leaves out the last blank line has said all the same
-            return self.translation.told(last)
-        if rest.strip() or not self.translation.is_whole:
-            raise ProviderTimeout(f"Provider {self._name} broke off its answer", may_be_billed=True)
-        return self.translation.ended()
+    def _tell(self, piece: bytes, told: list[bytes]) -> None:
+        """Add what is told of the events that this piece completes."""
+        for whole in self._splitter.events(piece):
+            event = self._redact(whole)
+            self._has_events = self._has_events or bool(sse.data(event))
+            if not self._has_events and (self._text or not sse.begins(event)):
+                self._text += event
+                continue
+            told.append(self.translation.told(event))
+            if self.translation.is_over:
+                return
+
+    def _judge(self, text: bytes) -> None:
+        """Raises: ProviderError, where the body is JSON or text instead of events."""
+        is_json = text.lstrip()[:1] in (b"{", b"[")
+        if self._cut and not (is_json and scan.members(scan.sole(text)) is not None):
+            raise self._cut
+        if is_json:
+            self.translation.told(sse.event(text))
+        elif not text.strip() or sse.begins(text):
+            return
+        words = reason(text)
+        raise ProviderError(words or f"Provider {self._name} did not stream its answer", may_be_billed=True)
+
+    def _last(self) -> bytes:
+        """What is told of the last event, which may lack its blank line. Raises: ProviderError, where it broke off."""
+        event = self._redact(bytes(self._splitter.rest)) + b"\n\n"
+        data = sse.data(event)
+        is_event = data.strip() == sse.DONE or scan.members(data) is not None
+        told = self.translation.told(event) if is_event else b""
+        if not self.translation.is_whole:
+            raise self._cut or ProviderTimeout(f"Provider {self._name} broke off its answer", may_be_billed=True)
+        return told if self.translation.is_over else told + self.translation.ended()

@@ -4,6 +4,7 @@ httpx's own timeouts limit silence between bytes; a server that drips one byte a
 Here every wait on the network is cut to what is left of the deadline the calling thread has set.
 """
 
+import logging
 import math
 import socket
 import ssl
@@ -16,7 +17,15 @@ import httpcore
 import httpx
 
 SLICE_BYTES = 16 * 1024  # sent at once
+STALE_S = 0.05  # a kept connection that ends so soon after a request was closed before the request came
 WAKE_S = 0.5  # how soon a wait sees that its deadline has been brought forward
+
+
+log = logging.getLogger("aiserver.transport")
+
+
+class StaleConnection(httpcore.NetworkError):
+    """A kept connection that ended as the next request was written to it, without a byte of a response."""
 
 
 class Deadline:
@@ -61,16 +70,42 @@ class DeadlineStream(httpcore.NetworkStream):
     def __init__(self, inner: httpcore.NetworkStream, handshake_s: float = math.inf) -> None:
         self._inner = inner
         self._handshake_s = handshake_s
+        self._has_served = False  # a response before the request that was written last
+        self._is_answered = False
+        self._written_at = -math.inf
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Raises: StaleConnection (docs/decisions/0019); what httpcore's stream raises."""
+        try:
+            data = self._read(max_bytes)
+        except httpcore.ReadError as error:
+            if self._is_stale:
+                raise StaleConnection("the kept connection was closed") from error
+            raise
+        if not data and self._is_stale:
+            raise StaleConnection("the kept connection was closed")
+        self._is_answered = self._is_answered or bool(data)
+        return data
+
+    @property
+    def _is_stale(self) -> bool:
+        """Whether a connection that ends now was dead when the request was written."""
+        return self._has_served and not self._is_answered and time.monotonic() - self._written_at <= STALE_S
+
+    def _read(self, max_bytes: int) -> bytes:
         while (left_s := remaining_s()) > (wake_s := _deadline.get().wake_s):
             with suppress(httpcore.ReadTimeout):  # nothing yet; nothing is lost by asking again
                 return self._inner.read(max_bytes, wake_s)
         return self._inner.read(max_bytes, left_s)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), SLICE_BYTES):  # httpcore gives each part that is taken the whole time anew
-            self._inner.write(buffer[start : start + SLICE_BYTES], remaining_s())
+        if self._is_answered:  # so this is another request
+            self._has_served, self._is_answered = True, False
+        try:
+            for start in range(0, len(buffer), SLICE_BYTES):  # httpcore gives each part the whole time anew
+                self._inner.write(buffer[start : start + SLICE_BYTES], remaining_s())
+        finally:
+            self._written_at = time.monotonic()
 
     def close(self) -> None:
         self._inner.close()
@@ -149,7 +184,16 @@ class Transport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer = self._pool.handle_request(
+        """Sent once more where the kept connection was closed before it came (docs/decisions/0019), and only then."""
+        try:
+            answer = self._sent(request)
+        except StaleConnection:
+            log.info("stale_connection_retried", extra={"host": request.url.host})
+            answer = self._sent(request)
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
+
+    def _sent(self, request: httpx.Request) -> httpcore.Response:
+        return self._pool.handle_request(
             httpcore.Request(
                 request.method,
                 httpcore.URL(
@@ -163,7 +207,6 @@ class Transport(httpx.BaseTransport):
                 extensions={"timeout": {"pool": remaining_s(httpcore.ConnectTimeout)}},
             )
         )
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
 
     def close(self) -> None:
         self._pool.close()

@@ -77,15 +77,20 @@ def _kept_alive(provider: str, begun: Begun, clock: Clock, until_ms: int) -> Gen
     sent = clock.now_ms()
     heard = sent - (0 if begun.stream.has_said_something else PATIENCE_MS)
     has_sent = False
+    translation = begun.stream.translation
     for events in begun.stream:
         now = clock.now_ms()
         heard = heard if events is None else now
         if events and not has_said_something and sse.data(events):
             has_said_something = True
             begun.has_begun()
-        if now >= until_ms and not begun.stream.translation.is_over:
+        is_late, is_silent = now >= until_ms, now >= heard + begun.silence_s * 1000
+        if (is_late or is_silent) and translation.is_whole:  # nothing is missing but the end of the connection
+            yield (events or b"") + (b"" if translation.is_over else translation.ended())
+            return True
+        if is_late:
             return False
-        if now >= heard + begun.silence_s * 1000:
+        if is_silent:
             raise ProviderTimeout(f"Provider {provider} fell silent", may_be_billed=True)
         if events or now >= sent + sse.PING_MS or not has_sent:
             yield events or sse.PING

@@ -13,6 +13,8 @@ DONE = b"[DONE]"  # what OpenAI's protocol says last
 _LINE_END = rb"(?>\r\n|\n|\r)"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
 _BOM = b"\xef\xbb\xbf"
+_FIELD = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
+LONGEST_FIELD = len(b"event:")
 _LINES = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = len(b"\r\n\r\n")
 
@@ -48,6 +50,11 @@ def data(event: bytes, field: bytes = b"data") -> bytes:
         return event[6:-2]  # as nearly all are
     fields = [line.partition(b":") for line in _LINES.split(event.removeprefix(_BOM))]
     return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == field)
+
+
+def begins(text: bytes) -> bool:
+    """Whether the text begins as an event, or a comment, does; `error` is a field of some servers."""
+    return bool(_FIELD.match(text.removeprefix(_BOM)))
 
 
 def names_error(event: bytes) -> bool:

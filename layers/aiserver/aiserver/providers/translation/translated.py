@@ -8,14 +8,17 @@ import msgspec
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, UpstreamAnswer
-from aiserver.limits import MAX_LIST_BYTES
+from aiserver.limits import MAX_ANSWER_BYTES, MAX_LIST_BYTES
 from aiserver.providers import exchange
 from aiserver.providers.exchange import Asked
 from aiserver.providers.openai_answers import failure
 from aiserver.providers.provider import Provider
+from aiserver.providers.reason import reason
+from aiserver.providers.redaction import Redaction
 from aiserver.providers.stream import Stream
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.vendor import Born, Events, Failed, Vendor, Wire
+from aiserver.wire import sse
 from aiserver.wire.dates import retry_after_s
 
 MAX_PAGES = 20  # of a list of models
@@ -74,7 +77,7 @@ class Translated:
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
             events = self._vendor.events(chat, self._born(chat))
             came = self._wire.events(pieces) if self._wire else pieces
-            stream = Stream(provider.name, head.headers, came, Judged(events, judge))
+            stream = Stream(provider.name, head.headers, came, Judged(events, judge), Redaction(api_key).error)
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
         if events.request_id:
             stream.headers.setdefault("x-request-id", events.request_id)
@@ -128,15 +131,17 @@ class Judge:
         except Failed as failed:
             raise self.failure_within(failed) from None
         except BAD:
-            raise self.nonsense("an answer") from None
+            raise self.nonsense("an answer", answer.body) from None
         headers = ({"x-request-id": told.request_id} if told.request_id else {}) | answer.headers
         return UpstreamAnswer(answer.status, headers, told.body, usage=told.usage)
 
     def failure(self, answer: UpstreamAnswer) -> ProviderError:
         try:
             said = self._vendor.error(answer)
-        except BAD:  # what it means is told by its status
+        except BAD:  # what it means is told by its status, and by its words in whatever shape
             said = replace(answer, status=500) if answer.is_success else answer
+        else:
+            said = said if reason(said.body) else replace(answer, status=said.status, headers=said.headers)
         wait_s = retry_after_s(said.headers.get("retry-after"), self._clock.now_ms())
         return failure(self._provider, said, model_is_configured=self._model_is_configured, wait_s=wait_s)
 
@@ -146,8 +151,13 @@ class Judge:
         error.may_be_billed = error.may_be_billed or failed.has_begun
         return error
 
-    def nonsense(self, what: str) -> ProviderError:
-        return ProviderError(f"Provider {self._provider.name} said what is not {what} of its own", may_be_billed=True)
+    def nonsense(self, what: str, body: bytes) -> ProviderError:
+        words = reason(body)
+        said = f"Provider {self._provider.name} said what is not {what} of its own" + (f": {words}" if words else "")
+        return ProviderError(said, may_be_billed=True)
+
+    def too_large(self) -> ProviderError:
+        return ProviderError(f"Provider {self._provider.name} sent an answer that is too large", may_be_billed=True)
 
 
 class Judged:
@@ -156,6 +166,7 @@ class Judged:
     def __init__(self, events: Events, judge: Judge) -> None:
         self._events = events
         self._judge = judge
+        self._bytes = 0
 
     @property
     def usage(self) -> str | None:
@@ -174,15 +185,18 @@ class Judged:
         return self._events.is_over
 
     def told(self, event: bytes) -> bytes:
-        return self._guarded(lambda: self._events.told(event))
+        self._bytes += len(event)
+        if self._bytes > MAX_ANSWER_BYTES:  # the vendor's whole answer is kept, for what stands at its end
+            raise self._judge.too_large()
+        return self._guarded(lambda: self._events.told(event), event)
 
     def ended(self) -> bytes:
         return self._guarded(self._events.ended)
 
-    def _guarded(self, tell: Callable[[], bytes]) -> bytes:
+    def _guarded(self, tell: Callable[[], bytes], event: bytes = b"") -> bytes:
         try:
             return tell()
         except Failed as failed:
             raise self._judge.failure_within(failed) from None
         except BAD:
-            raise self._judge.nonsense("an event") from None
+            raise self._judge.nonsense("an event", sse.data(event)) from None

@@ -1,0 +1,111 @@
+"""Why a provider says that it failed, whatever the shape of its error.
+
+Shapes: OpenAI's; FastAPI's `{"detail": [{"loc": …, "msg": …}]}`; Mistral's `{"message": {"detail": …}}`; Cloudflare's
+`{"errors": [{"message": …}]}`; MiniMax's `{"base_resp": {"status_msg": …}}`; problem+json (RFC 9457); XML; HTML; text.
+"""
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, cast
+
+from aiserver.limits import MAX_ERROR_BYTES, MAX_REASON_CHARS
+
+MEMBERS = (
+    "error",
+    "detail",
+    "message",
+    "msg",
+    "errors",
+    "error_msg",
+    "error_message",
+    "errormessage",
+    "error_description",
+    "status_msg",
+    "base_resp",
+    "reason",
+    "description",
+    "title",
+)
+MAX_LISTED = 5  # errors of one list
+MAX_LEVELS = 6
+MAX_DIGITS = 20
+TEXT_BYTES = 64 * 1024  # of a page that are searched for words
+_TAG = re.compile(r"(<[^<>]*>)")
+_HIDDEN = ("script", "style")
+
+
+def reason(body: bytes) -> str:
+    """The reason given in a response that holds no answer, or an empty string."""
+    if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"[", b'"'):
+        return cut(_page(body[:TEXT_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")))
+    if len(body) > MAX_ERROR_BYTES:
+        return ""
+    try:
+        return cut(_reason(json.loads(body.decode("utf-8-sig", "replace"), parse_int=_number)))
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _number(digits: str) -> int:
+    """Python refuses to read very long ones."""
+    return int(digits) if len(digits) < MAX_DIGITS else 0
+
+
+def _reason(value: Any, levels: int = MAX_LEVELS) -> str:
+    if isinstance(value, str):
+        return _one_line(value)
+    if isinstance(value, list) and levels:
+        listed = (words for item in cast(list[Any], value)[:MAX_LISTED] if (words := _reason(item, levels - 1)))
+        return "; ".join(listed)
+    return _of_object(cast(dict[str, Any], value), levels) if isinstance(value, dict) and levels else ""
+
+
+def _of_object(value: dict[str, Any], levels: int) -> str:
+    members = {name.lower(): value[name] for name in reversed(value)}
+    name, words = next(
+        ((name, words) for name in MEMBERS if (words := _reason(members.get(name), levels - 1))), ("", "")
+    )
+    title, place = members.get("title"), members.get("loc")
+    if name == "detail" and isinstance(title, str) and title:
+        return f"{_one_line(title)}: {words}"
+    if name == "msg" and isinstance(place, list):
+        return f"{'.'.join(str(part) for part in cast(list[Any], place)[:MAX_LISTED])}: {words}"
+    return words
+
+
+def _page(text: str) -> str:
+    """What a reader sees of HTML, the values of XML, or a plain text."""
+    return _one_line(html.unescape(" ".join(_visible(text)))) if "<" in text else _one_line(text)
+
+
+def _visible(text: str) -> Iterator[str]:
+    hidden = ""
+    for is_tag, part in zip(_alternating(), _TAG.split(text), strict=False):
+        if not is_tag:
+            if not hidden:
+                yield part
+            continue
+        name = part[1:-1].strip().lower()
+        if hidden:
+            hidden = "" if name.startswith("/" + hidden) else hidden
+        else:
+            hidden = next((one for one in _HIDDEN if name.startswith(one)), "")
+
+
+def _alternating() -> Iterator[bool]:
+    while True:
+        yield False
+        yield True
+
+
+def _one_line(text: str) -> str:
+    words = " ".join(islice(text.split(), MAX_REASON_CHARS))
+    return "".join(char for char in words[: MAX_REASON_CHARS + 1] if char.isprintable())
+
+
+def cut(text: str) -> str:
+    """No longer than a message may be."""
+    return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"
