@@ -192,8 +192,7 @@ class Row:
         own: dict[str, Any] = said[0] if isinstance(said, list) else said
         if isinstance(own.get("error"), dict):
             return own
-        words = own.get("error") or f"Provider p answered status {status}"
-        made = {"message": words, "type": "invalid_request_error", "code": "invalid_request"}
+        made = {"message": message, "type": "invalid_request_error", "code": "invalid_request"}
         return {**own, "error": made}
 
 

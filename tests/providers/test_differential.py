@@ -109,7 +109,7 @@ class Both:
 @CASES
 @given(question=REQUESTS)
 def test_a_question_reaches_the_provider_byte_for_byte(product: Observed, direct: httpx.Client, question: str) -> None:
-    both = Both(product, direct, question, 200, '{"choices":[]}', {"content-type": "application/json"})
+    both = Both(product, direct, question, 200, '{"choices":[{}]}', {"content-type": "application/json"})
     assert both.seen_through == both.seen_straight == question.encode()
 
 
@@ -133,7 +133,7 @@ def test_an_error_keeps_its_status_its_headers_and_every_member_as_it_was_writte
     product: Observed, direct: httpx.Client, status: int, body: str, headers: dict[str, str]
 ) -> None:
     Both(
-        product, direct, QUESTION, 200, '{"choices":[]}', {"content-type": "application/json"}
+        product, direct, QUESTION, 200, '{"choices":[{}]}', {"content-type": "application/json"}
     )  # its circuit is closed
     both = Both(product, direct, QUESTION, status, body, headers)
     assert both.through["statusCode"] == both.straight.status_code == status

@@ -1,6 +1,7 @@
 """One request to a provider over HTTP, and its answer, whole or piece by piece: what every protocol stands on."""
 
 import io
+import re
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -22,6 +23,8 @@ from aiserver.wire import scan, sse
 
 BEARER_HEADER = "authorization"  # any other header carries the key bare
 RELAYED = ("content-type", "retry-after", "x-request-id", "x-should-retry")
+JSON_TYPE = "application/json"
+JSON_LABEL = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 RELAYED_PREFIX = "x-ratelimit-"
 CONNECT_S = 10
 KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
@@ -105,7 +108,8 @@ def _pieces(
             return
         deadline.extend(ends + GRACE_S - time.monotonic())
         yield _Head(_answer(response, asked, b""), is_stream=True)
-        yield start
+        if start:
+            yield start
         yield from body
 
 
@@ -187,8 +191,8 @@ def _read(response: httpx.Response, chunks: Iterator[bytes], max_bytes: int) -> 
 def _relayed(headers: httpx.Headers, names: Mapping[str, str]) -> dict[str, str]:
     """Those that callers get, the most useful first; beyond a limit of each and of all they are left out."""
     named = {names.get(k, k): v for k, v in headers.items()}
-    if "content-type" in named:  # what is relayed is JSON, whatever its label was
-        named["content-type"] = "application/json"
+    if not JSON_LABEL.fullmatch(named.get("content-type", JSON_TYPE)):  # whatever its label, only JSON is relayed
+        named["content-type"] = JSON_TYPE
     wanted = [*names.values(), *RELAYED, *(name for name in named if name.startswith(RELAYED_PREFIX))]
     kept: dict[str, str] = {}
     left = MAX_HEADERS_CHARS

@@ -14,6 +14,8 @@ from aiserver.providers.reason import reason
 from aiserver.wire import scan, sse
 
 PATIENCE_MS = 15_000  # for the first event of an answer that has begun; then its caller hears a ping
+JSON = (b"{", b"[")
+NO_EVENT = (*JSON, b"<")  # how a body begins that is not events, whatever its content-type
 
 
 class Translation(Protocol):
@@ -67,7 +69,7 @@ class Stream:
         self._first: list[bytes] = []
         self._splitter = sse.Splitter()
         self._has_events = False
-        self._text = bytearray()  # what came before any event: an answer, or an error, in JSON or in words
+        self._text = bytearray()  # what came instead of events: an answer, or an error, in JSON or as a page
         self._cut: ProviderError | None = None  # how the connection ended, where that was too soon
 
     def begin(self, clock: Clock, patience_ms: float) -> None:
@@ -113,7 +115,7 @@ class Stream:
                 with suppress(ProviderError):  # its connection can be used again once its end has come
                     next(self._pieces, None)
                 return
-        if not self._has_events:
+        if not self._has_events and not self.translation.pieces:
             self._judge(self._redact(bytes(self._text + self._splitter.rest)))
         yield self._last()
 
@@ -128,7 +130,7 @@ class Stream:
         for whole in self._splitter.events(piece):
             event = self._redact(whole)
             self._has_events = self._has_events or bool(sse.data(event))
-            if not self._has_events and (self._text or not sse.begins(event)):
+            if not self._has_events and (self._text or event.lstrip()[:1] in NO_EVENT):
                 self._text += event
                 continue
             told.append(self.translation.told(event))
@@ -137,12 +139,12 @@ class Stream:
 
     def _judge(self, text: bytes) -> None:
         """Raises: ProviderError, where the body is JSON or text instead of events."""
-        is_json = text.lstrip()[:1] in (b"{", b"[")
+        is_json = text.lstrip()[:1] in JSON
         if self._cut and not (is_json and scan.members(scan.sole(text)) is not None):
             raise self._cut
         if is_json:
             self.translation.told(sse.event(text))
-        elif not text.strip() or sse.begins(text):
+        elif len(text.strip()) <= sse.LONGEST_FIELD or sse.begins(text):  # nothing, comments, or half an event
             return
         words = reason(text)
         raise ProviderError(words or f"Provider {self._name} did not stream its answer", may_be_billed=True)

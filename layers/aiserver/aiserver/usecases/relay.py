@@ -85,10 +85,10 @@ def _kept_alive(provider: str, begun: Begun, clock: Clock, until_ms: int) -> Gen
             has_said_something = True
             begun.has_begun()
         is_late, is_silent = now >= until_ms, now >= heard + begun.silence_s * 1000
-        if (is_late or is_silent) and translation.is_whole:  # nothing is missing but the end of the connection
-            yield (events or b"") + (b"" if translation.is_over else translation.ended())
+        if (is_late or is_silent) and translation.is_whole and not translation.is_over:  # it only has to hang up
+            yield (events or b"") + translation.ended()
             return True
-        if is_late:
+        if is_late and not translation.is_over:
             return False
         if is_silent:
             raise ProviderTimeout(f"Provider {provider} fell silent", may_be_billed=True)
