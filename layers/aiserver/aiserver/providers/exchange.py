@@ -123,8 +123,8 @@ def _start(body: Iterator[bytes]) -> Generator[bytes]:
     start = b""
     for piece in body:
         yield piece
-        start = (start + piece).lstrip()[: sse.LONGEST_FIELD]
-        if len(start) == sse.LONGEST_FIELD or b":" in start or start[:1] in (b"{", b"["):
+        start = (start + piece).lstrip()[: sse.LONGEST_START]
+        if len(start) == sse.LONGEST_START or b":" in start or start[:1] in (b"{", b"["):
             return
 
 
@@ -168,8 +168,8 @@ def _credential(provider: Provider, api_key: str | None) -> dict[str, str]:
 
 def _answer(response: httpx.Response, asked: Asked, body: bytes) -> UpstreamAnswer:
     redaction = Redaction(asked.api_key)
-    masked = redaction.success(body) if response.is_success else redaction.error(body)
-    return UpstreamAnswer(response.status_code, redaction.headers(_relayed(response.headers, asked.relayed_as)), masked)
+    headers = redaction.headers(_relayed(response.headers, asked.relayed_as))
+    return UpstreamAnswer(response.status_code, headers, redaction.masked(body))
 
 
 def _read(response: httpx.Response, chunks: Iterator[bytes], max_bytes: int) -> bytes:

@@ -84,7 +84,7 @@ class OpenAi:
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
             hides = sent is not own
             events = OpenAiEvents(provider, operation, hides_usage=hides, model_is_configured=model_is_configured)
-            stream = Stream(provider.name, head.headers, pieces, events, Redaction(api_key).error)
+            stream = Stream(provider.name, head.headers, pieces, events, Redaction(api_key).masked)
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
         return stream
 

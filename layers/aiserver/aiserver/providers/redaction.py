@@ -9,23 +9,19 @@ LEAST_CHARS = 8  # a shorter "key" could be a word of any answer
 
 
 class Redaction:
-    """Of one key. An error is searched for each form of it, a successful body for the key as it is."""
+    """Of one key: as it is, and as JSON, a URL or base64 writes it."""
 
     def __init__(self, api_key: str | None) -> None:
         key = api_key if api_key and len(api_key) >= LEAST_CHARS else ""
         escaped = json.dumps(key)[1:-1]
         forms = (key, escaped, escaped.replace("/", "\\/"), quote(key, safe=""), base64.b64encode(key.encode()).decode())
-        self._key = key.encode()
         self._forms = sorted({form.encode() for form in forms if form}, key=len, reverse=True)
 
-    def success(self, body: bytes) -> bytes:
-        return body.replace(self._key, MASK.encode()) if self._key and self._key in body else body
-
-    def error(self, body: bytes) -> bytes:
+    def masked(self, body: bytes) -> bytes:
         for form in self._forms:
             if form in body:
                 body = body.replace(form, MASK.encode())
         return body
 
     def headers(self, values: dict[str, str]) -> dict[str, str]:
-        return {name: self.error(value.encode()).decode() for name, value in values.items()}
+        return {name: self.masked(value.encode()).decode() for name, value in values.items()}

@@ -144,7 +144,7 @@ class Stream:
             raise self._cut
         if is_json:
             self.translation.told(sse.event(text))
-        elif len(text.strip()) <= sse.LONGEST_FIELD or sse.begins(text):  # nothing, comments, or half an event
+        elif len(text.strip()) <= sse.LONGEST_START or sse.begins(text):  # nothing, comments, or half an event
             return
         words = reason(text)
         raise ProviderError(words or f"Provider {self._name} did not stream its answer", may_be_billed=True)

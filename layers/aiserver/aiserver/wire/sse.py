@@ -13,8 +13,8 @@ DONE = b"[DONE]"  # what OpenAI's protocol says last
 _LINE_END = rb"(?>\r\n|\n|\r)"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
 _BOM = b"\xef\xbb\xbf"
+LONGEST_START = len(_BOM + b"event:")
 _FIELD = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
-LONGEST_FIELD = len(b"event:")
 _LINES = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = len(b"\r\n\r\n")
 

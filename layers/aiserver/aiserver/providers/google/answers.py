@@ -7,6 +7,7 @@ from msgspec import Raw
 
 from aiserver.providers.google.candidates import Candidate, Members, candidate, given, kept, logprobs, refused, word
 from aiserver.providers.google.errors import failure
+from aiserver.providers.reason import reason
 from aiserver.providers.translation.completion import Choice, Usage, completion
 from aiserver.providers.translation.messages import NOTHING, held, members
 from aiserver.providers.translation.vendor import Born, Failed, Told
@@ -66,7 +67,7 @@ def answer(body: bytes, born: Born) -> Told:
         raise Failed(body, has_begun=True)
     heard = sorted((candidate(raw, born) for raw in said.candidates), key=lambda one: one.index)
     if not heard and not said.is_blocked:
-        raise Failed(failure(500, "UNKNOWN", "It answered nothing", root), has_begun=True)
+        raise Failed(failure(500, "UNKNOWN", reason(body) or "It answered nothing", root), has_begun=True)
     choices = [_choice(one, born, root) for one in heard] or [Choice(finish="content_filter")]
     counted = usage(held(root, "usageMetadata"))
     more = own(root, [one.left for one in heard])

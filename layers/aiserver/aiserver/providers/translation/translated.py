@@ -77,7 +77,7 @@ class Translated:
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
             events = self._vendor.events(chat, self._born(chat))
             came = self._wire.events(pieces) if self._wire else pieces
-            stream = Stream(provider.name, head.headers, came, Judged(events, judge), Redaction(api_key).error)
+            stream = Stream(provider.name, head.headers, came, Judged(events, judge), Redaction(api_key).masked)
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
         if events.request_id:
             stream.headers.setdefault("x-request-id", events.request_id)
