@@ -45,6 +45,9 @@ class FakeTranslation:
     is_over: bool = False
     is_whole: bool = False
 
+    def ended(self) -> bytes:
+        return b""
+
 
 @dataclass
 class FakeStream:
@@ -59,10 +62,11 @@ class FakeStream:
     is_closed: bool = False
     has_said_something: bool = True
     is_over: bool = False
+    is_whole: bool = False
 
     @property
     def translation(self) -> FakeTranslation:
-        return FakeTranslation(self.usage, self.pieces, self.is_over)
+        return FakeTranslation(self.usage, self.pieces, self.is_over, self.is_whole)
 
     def __iter__(self) -> Iterator[bytes | None]:
         for one in self.given:

@@ -17,7 +17,7 @@ from tests.flow.conftest import Product
 TEN = 10
 PATIENCE_S = 20
 SHORT_S = 4  # the least that WorkerTimeoutSeconds allows
-ANSWER = b'{"object":"chat.completion","choices":[]}'
+ANSWER = b'{"object":"chat.completion","choices":[{}]}'
 
 
 @pytest.fixture

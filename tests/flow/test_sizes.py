@@ -14,7 +14,7 @@ from tests.flow.test_wire import both
 
 KB, MB = 1024, 1024 * 1024
 CHAT = b'{"model":"llama3:8b","messages":[{"role":"user","content":"hi"}],"x":"%s"}'
-TOLD = b'{"id":"big","choices":[],"usage":{"total_tokens":1},"x":"%s"}'
+TOLD = b'{"id":"big","choices":[{}],"usage":{"total_tokens":1},"x":"%s"}'
 LARGE = (413, "PayloadTooLarge", "invalid_request_error", "request_too_large")
 WORKER_MB = 1024  # its MemorySize
 SPARE_MB = 400

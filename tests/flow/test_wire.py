@@ -27,7 +27,7 @@ def both(answer: httpx.Response) -> tuple[int, str, str, str]:
 
 def test_request_and_answer_pass_byte_for_byte(product: Product) -> None:
     sent = ' {"x" : 2.50,"model":"llama3:8b",%s,\n"y":1E400,"seed":0, "é":"\\u00e9"} ' % MESSAGES
-    told = b'{ "id":"1", "choices":[], "usage":{"total_tokens":1,"cost":0.10}, "big":12345678901234567890.50 }\n'
+    told = b'{ "id":"1", "choices":[{}], "usage":{"total_tokens":1,"cost":0.10}, "big":12345678901234567890.50 }\n'
     product.upstream.answer_with(200, told, {"x-request-id": "up-1", "x-ratelimit-remaining": "3", "set-cookie": "s"})
     answer = product.http.post("/v1/chat/completions", content=sent.encode())
     assert answer.content == told
@@ -314,7 +314,7 @@ def test_nothing_listens_beyond_this_machine(product: Product) -> None:
 
 
 def test_a_sync_chat_with_a_ref_id_is_answered_once_and_told_again(product: Product) -> None:
-    told = b'{"id":"paid-once", "choices":[],"usage":{"total_tokens":1}, "n":2.50}'
+    told = b'{"id":"paid-once", "choices":[{}],"usage":{"total_tokens":1}, "n":2.50}'
     product.upstream.answer_with(200, told)
     ask = CHAT[:-1] + ',"refId":"sync-1","tag":"sync"}'
     first = product.http.post("/v1/chat/completions", content=ask)
@@ -332,7 +332,7 @@ def test_a_sync_chat_with_a_ref_id_is_answered_once_and_told_again(product: Prod
 
 def test_a_sync_chat_whose_ref_id_names_a_running_job_is_a_conflict(product: Product) -> None:
     hold = threading.Event()
-    product.upstream.answer_with(200, b'{"choices":[]}', hold=hold)
+    product.upstream.answer_with(200, b'{"choices":[{}]}', hold=hold)
     product.http.post("/api/QueueOpenAiChatCompletion", content='{"refId":"runs","request":%s}' % CHAT)
     try:
         refused = product.http.post("/v1/chat/completions", content=CHAT[:-1] + ',"refId":"runs"}')

@@ -4,12 +4,14 @@ import json
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.limits import MAX_CHOICES, MAX_EVENT_BYTES, MAX_HEADERS_CHARS
+from aiserver.providers.exchange import client
 from aiserver.providers.openai_events import OpenAiEvents
 from aiserver.providers.stream import Stream
 from aiserver.wire import errors as wire_errors
@@ -17,6 +19,7 @@ from tests import hostile
 from tests.fakes import FakeClock
 from tests.hostile import Authority, Behaviour, Connection
 from tests.providers.asking import ask, provider
+from tests.providers.manners import MANNERS, Manner
 from tests.providers.streaming import DONE, chunk, framed, heard, said, streams
 
 JSON = "content-type: application/json"
@@ -110,6 +113,43 @@ def test_half_an_event_behind_a_complete_answer_does_not_matter(tail: bytes, end
     assert said(streams(EVENTS, tail, end=end)) == (EVENTS, None)
 
 
+@pytest.mark.parametrize("manner", MANNERS, ids=lambda manner: manner.name)
+@pytest.mark.parametrize("end", ["FIN", "RST"])
+def test_a_complete_stream_of_any_provider_ends_well_without_its_last_chunk(manner: Manner, end: str) -> None:
+    events, shown = manner.stream
+    sent = hostile.head(200, f"content-type: {manner.stream_type}", CHUNKED) + framed(events)
+    behaviour = hostile.says(sent) if end == "FIN" else resetting(sent)
+    with hostile.receiver(behaviour) as server, client() as http:
+        stream = manner.caller(http).stream(
+            manner.provider(f"http://127.0.0.1:{server.port}"),
+            "chat.completions",
+            manner.exchanges[0].asked,
+            api_key="abcd-1234-key",
+            model_is_configured=True,
+            begin_s=5,
+            total_s=5,
+        )
+        with closing(stream):
+            assert heard(stream) == (shown, None)
+
+
+@pytest.mark.parametrize("manner", MANNERS, ids=lambda manner: manner.name)
+def test_a_whole_answer_of_any_provider_is_complete_without_its_last_chunk(manner: Manner) -> None:
+    for exchange in manner.exchanges:
+        end = hostile.says(hostile.head(200, JSON, CHUNKED) + framed(exchange.said))
+        with hostile.receiver(end) as server, client() as http:
+            answer = manner.caller(http).call(
+                manner.provider(f"http://127.0.0.1:{server.port}"),
+                exchange.operation,
+                exchange.asked,
+                api_key="abcd-1234-key",
+                idempotency_key=None,
+                model_is_configured=True,
+                deadline_s=5,
+            )
+        assert answer.body == exchange.answered
+
+
 def test_a_last_event_that_lacks_its_blank_line_counts() -> None:
     assert said(streams(EVENTS[:-2], end=b"")) == (EVENTS, None)
 
@@ -176,7 +216,7 @@ def test_a_stream_without_an_answer_is_a_502_with_the_provider_s_words(body: byt
     assert came == b""
     assert error is not None
     assert (error.status >= 500, error.may_be_billed) == (True, True)
-    assert not end or WORDS in error.message
+    assert WORDS in error.message
 
 
 @pytest.mark.parametrize("before", [b"", b'data: {"choices":[],"usage":{"total_tokens":1}}\n\n', b": wait\n\n"])

@@ -73,6 +73,15 @@ def test_it_has_begun_at_its_first_event_and_no_comment_is_one() -> None:
     assert seen == [(b": wait\n\n", 0), (QUIET, 0), (EVENT, 1), (EVENT, 1)]
 
 
+@pytest.mark.parametrize("silence_s", [30, 100_000])
+def test_a_complete_stream_that_does_not_hang_up_ends_well(silence_s: float) -> None:
+    relayed = Relayed(EVENT, *[20.0] * 100, silence_s=silence_s)
+    relayed.stream.is_whole = True
+    assert {event for event in relayed.events if event not in (QUIET, sse.PING)} == {EVENT}
+    (end,) = relayed.ends
+    assert (end.state, end.error, relayed.left) == (State.COMPLETED, None, [None])
+
+
 def test_a_provider_that_falls_silent_is_given_up_as_its_operator_says() -> None:
     relayed = Relayed(EVENT, *[30.0] * 100)
     assert last(relayed)["error"]["message"] == "Provider p fell silent"

@@ -14,7 +14,13 @@ class Redaction:
     def __init__(self, api_key: str | None) -> None:
         key = api_key if api_key and len(api_key) >= LEAST_CHARS else ""
         escaped = json.dumps(key)[1:-1]
-        forms = (key, escaped, escaped.replace("/", "\\/"), quote(key, safe=""), base64.b64encode(key.encode()).decode())
+        forms = (
+            key,
+            escaped,
+            escaped.replace("/", "\\/"),
+            quote(key, safe=""),
+            base64.b64encode(key.encode()).decode(),
+        )
         self._forms = sorted({form.encode() for form in forms if form}, key=len, reverse=True)
 
     def masked(self, body: bytes) -> bytes:

@@ -70,6 +70,7 @@ class Stream:
         self._splitter = sse.Splitter()
         self._has_events = False
         self._text = bytearray()  # what came instead of events: an answer, or an error, in JSON or as a page
+        self._unanswered = b""  # the data of the first event that held none of the answer
         self._cut: ProviderError | None = None  # how the connection ended, where that was too soon
 
     def begin(self, clock: Clock, patience_ms: float) -> None:
@@ -134,6 +135,8 @@ class Stream:
                 self._text += event
                 continue
             told.append(self.translation.told(event))
+            if not (told[-1] or self._unanswered):
+                self._unanswered = sse.data(event)
             if self.translation.is_over:
                 return
 
@@ -156,5 +159,7 @@ class Stream:
         is_event = data.strip() == sse.DONE or scan.members(data) is not None
         told = self.translation.told(event) if is_event else b""
         if not self.translation.is_whole:
+            if self._unanswered and not self.translation.pieces and (words := reason(self._unanswered)):
+                raise ProviderError(words, may_be_billed=True)
             raise self._cut or ProviderTimeout(f"Provider {self._name} broke off its answer", may_be_billed=True)
         return told if self.translation.is_over else told + self.translation.ended()
