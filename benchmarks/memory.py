@@ -40,7 +40,7 @@ class Measured:
 def answer(form: str, size: int) -> bytes:
     """An answer of about `size` bytes."""
     unit = FORMS[form]
-    return b'{"id":"big","choices":[%s],"usage":{"total_tokens":1}}' % b",".join([unit] * (size // (len(unit) + 1)))
+    return b'{"id":"big","choices":[{},%s],"usage":{"total_tokens":1}}' % b",".join([unit] * (size // (len(unit) + 1)))
 
 
 def run_batch(cloud: Cloud, upstream: ScriptedProvider, answers: Sequence[bytes]) -> Measured:

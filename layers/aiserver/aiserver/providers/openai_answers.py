@@ -28,6 +28,7 @@ RESULTS = {
     "embeddings": ("data", _OBJECTS),
     "responses": ("output", _ARRAY),
 }
+BOM = b"\xef\xbb\xbf"
 GATEWAY_TIMEOUTS = (504, 524)  # a proxy gave up on a provider that has the request
 NOT_REACHED = (502, 530)  # without JSON, of an own GPU: the proxy or tunnel before it does not reach it
 # What a caller names of what a provider keeps; of a vendor that is translated, in the vendor's own member.
@@ -73,15 +74,24 @@ def judged(
     """The answer, if it is one, with its usage. Raises: what it means otherwise."""
     if not answer.is_success:
         raise failure(provider, answer, model_is_configured=model_is_configured, wait_s=wait_s)
-    member, begins = RESULTS[operation]
-    told = _Told(answer.body, member)
+    told = _Told(answer.body)
     if not told.is_object:
         words = reason(answer.body)
         said = f"Provider {provider.name} answered something that is not JSON" + (f": {words}" if words else "")
         raise ProviderError(said, may_be_billed=True)
-    if not begins.match(told.result):
+    if not _holds_answer(answer.body, operation):
         raise no_answer(provider, answer.body, answer.headers)
     return UpstreamAnswer(200, answer.headers, answer.body, usage=told.usage)
+
+
+def _holds_answer(body: bytes, operation: str) -> bool:
+    """Whether it holds what was asked for; only its start is read, and nothing copied, since it may be large."""
+    member, begins = RESULTS[operation]
+    try:
+        result: msgspec.Raw | bytes = getattr(_ANSWER.decode(memoryview(body.removeprefix(BOM))), member)
+    except msgspec.DecodeError:  # half a surrogate pair, which scan lets pass
+        result = (scan.members(body, member) or {}).get(member, b"")
+    return bool(begins.match(memoryview(result)))
 
 
 def no_answer(provider: Provider, body: bytes, headers: dict[str, str]) -> ProviderError:
@@ -160,7 +170,7 @@ def _with_message(answer: UpstreamAnswer, told: "_Told", message: str) -> Upstre
     if not told.lacks_message:
         return answer
     try:
-        body = _MEMBERS.decode(scan.sole(answer.body).removeprefix(b"\xef\xbb\xbf"))
+        body = _MEMBERS.decode(scan.sole(answer.body).removeprefix(BOM))
         error = _MEMBERS.decode(body["error"]) | {"message": msgspec.Raw(msgspec.json.encode(message))}
     except (msgspec.DecodeError, UnicodeDecodeError):
         return answer
@@ -205,15 +215,23 @@ _LIST = msgspec.json.Decoder(_Listed | list[_Model])  # Together lists without a
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class _Told:
-    """What an upstream's body says of itself. `result` is the JSON text of the member asked for, if it is there."""
+class _Answer(msgspec.Struct):
+    choices: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw = msgspec.Raw(b"")
+    output: msgspec.Raw = msgspec.Raw(b"")
 
-    def __init__(self, body: bytes, result: str = "choices") -> None:
-        found = scan.members(body, "usage", "error", "error_type", result)
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class _Told:
+    """What an upstream's body says of itself."""
+
+    def __init__(self, body: bytes) -> None:
+        found = scan.members(body, "usage", "error", "error_type")
         self.is_object = found is not None
         found = found or {}
         usage, error = found.get("usage", b""), found.get("error", b"null")
-        self.result = found.get(result, b"")
         self.is_error = error != b"null"
         self.usage = kept_usage(usage)
         inner = scan.members(error, "message", "type", "code", "param")
