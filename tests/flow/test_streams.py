@@ -101,8 +101,9 @@ def test_words_that_come_one_by_one_are_not_gathered(product: Product, monkeypat
     assert len(set(sent_when_heard)) > PIECES // 8
 
 
-def test_an_answer_that_lacks_but_its_done_is_whole(client: Any, product: Product) -> None:
-    product.upstream.stream_with([event("All"), STOP])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_an_answer_that_lacks_but_its_done_is_whole(is_cut: bool, client: Any, product: Product) -> None:
+    product.upstream.stream_with(Broken((event("All"), STOP), "All", is_cut).pieces())
     seen = Seen()
     client(product, seen)
     assert (seen.error, seen.text, seen.finish) == (None, "All", "stop")
@@ -131,7 +132,6 @@ BROKEN = {
     "cut inside a letter": Broken((HOLD, GRUESSE[: GRUESSE.index("ß".encode()) + 1]), " an dich"),
     "cut inside the CRLF of a line": Broken((LAST, LAST[:-3]), " an"),
     "cut inside the CRLF of an event": Broken((LAST, LAST[:-1]), " an"),
-    "cut after its last word": Broken((GRUESSE, STOP), "Grüße"),
     "ended between two events": Broken((GRUESSE, HOLD), "Grüße an dich", is_cut=False),
     "ended inside an event": Broken((GRUESSE, HOLD[:-2]), "Grüße", is_cut=False),
     "told of an error": Broken((GRUESSE, ERROR, DONE), "Grüße", is_cut=False),
