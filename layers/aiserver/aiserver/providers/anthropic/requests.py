@@ -10,7 +10,8 @@ from aiserver.providers.anthropic.words import MAX_TOKENS, OLDER_MAX_TOKENS
 from aiserver.providers.exchange import Asked
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import Chosen, JsonFormat, SchemaFormat, ToolDefinition
-from aiserver.providers.translation.turns import put, schema, systems, turns
+from aiserver.providers.translation.schemas import described, no_parameters, parameters
+from aiserver.providers.translation.turns import check_choice, has_tools, put, systems, turns
 
 PATH = "/v1/messages"
 MODELS_PATH = "/v1/models?limit=1000"
@@ -26,7 +27,6 @@ RELAYED_AS = {
 }
 Beta = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+$")]  # it stands in a header
 TIERS = {"auto": "auto", "default": "standard_only"}
-NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 def request(chat: Chat) -> Asked:
@@ -79,18 +79,21 @@ def _tool(chat: Chat, path: str, tool: ToolDefinition) -> dict[str, Any]:
     told: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
         told["description"] = tool.function.description
-    told["input_schema"] = tool.function.schema or NO_PARAMETERS
+    told["input_schema"] = parameters(chat, path, tool) or no_parameters()
     if tool.function.strict:
         told["strict"] = True
     return chat.merged(told | cached(tool), tool.of("anthropic"), path)
 
 
 def _choice(chat: Chat) -> dict[str, Any] | None:
+    if not has_tools(chat, chat.own):
+        check_choice(chat)
+        return None
     match chat.choice:
         case Chosen():
             choice: dict[str, Any] = {"type": "tool", "name": chat.choice.function.name}
         case None:
-            choice = {"type": "auto"} if chat.one_call and (chat.tools or "tools" in chat.own) else {}
+            choice = {"type": "auto"} if chat.one_call else {}
         case word:
             choice = {"type": {"required": "any"}.get(word, word)}
     if chat.one_call and choice.get("type") not in (None, "none"):
@@ -102,4 +105,4 @@ def _format(chat: Chat, asked: dict[str, Any]) -> None:
     if isinstance(chat.format, JsonFormat):
         raise chat.refusal("response_format.type", "it writes JSON by a schema only: use json_schema")
     if isinstance(chat.format, SchemaFormat):
-        put(asked, "output_config.format", {"type": "json_schema", "schema": schema(chat, chat.format)})
+        put(asked, "output_config.format", {"type": "json_schema", "schema": described(chat, chat.format)})

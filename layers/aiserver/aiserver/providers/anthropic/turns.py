@@ -5,11 +5,13 @@ Source: https://platform.claude.com/docs/en/api/messages
 
 import base64
 import binascii
-import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
+from aiserver.providers.translation.calls import ids_again
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
     Assistant,
@@ -24,11 +26,24 @@ from aiserver.providers.translation.messages import (
     Tool,
     ToolDefinition,
     arguments,
+    members,
 )
-from aiserver.providers.translation.turns import data, spoken
+from aiserver.providers.translation.nulls import is_absent, reader
+from aiserver.providers.translation.turns import data, is_blank, spoken
 
 Block = dict[str, Any]
-_NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+class _AsSaid(msgspec.Struct):
+    """What is read of a block that Anthropic said before."""
+
+    type: str = ""
+    text: str = ""
+    id: str = ""
+    name: str = ""
+
+
+_as_said = reader(_AsSaid)
 
 
 def blocks(chat: Chat, path: str, message: Message) -> list[Any]:
@@ -36,22 +51,28 @@ def blocks(chat: Chat, path: str, message: Message) -> list[Any]:
     match message:
         case Tool():
             content = message.content if isinstance(message.content, str) else _blocks(chat, path, message)
-            made = {"type": "tool_result", "tool_use_id": _id(message.tool_call_id), "content": content}
+            if isinstance(content, str) and content.isspace():
+                content = ""
+            made = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}
             return [chat.merged(made, message.of("anthropic"), path)]
         case Assistant():
             own = message.of("anthropic")
-            as_said = chat.read_own(own, "content", list[msgspec.Raw], path)
+            as_said: list[Raw] | None = chat.read_own(own, "content", list[Raw], path)
             chat.nothing_left(own, path)
-            calls = enumerate(message.tool_calls or ())
-            said = [*_blocks(chat, path, message), *(_call(chat, f"{path}.tool_calls[{i}]", c) for i, c in calls)]
-            return said if as_said is None else as_said
+            calls = message.tool_calls or ()
+            if as_said is not None:
+                return _again(as_said, calls)
+            called = [_call(chat, f"{path}.tool_calls[{i}]", call) for i, call in enumerate(calls)]
+            return [*_blocks(chat, path, message), *called]
         case _:
             chat.nothing_left(message.of("anthropic"), path)
             return _blocks(chat, path, message)
 
 
 def _blocks(chat: Chat, path: str, message: Message) -> list[Block]:
-    return [_block(chat, place, part) for place, part in spoken(path, message)]
+    """Anthropic refuses a blank text with members of its own, too."""
+    said = spoken(chat, path, message)
+    return [_block(chat, place, part) for place, part in said if not is_blank(chat, part)]
 
 
 def _block(chat: Chat, path: str, part: Part) -> Block:
@@ -70,9 +91,33 @@ def _block(chat: Chat, path: str, part: Part) -> Block:
     return chat.merged(made, part.of("anthropic"), path)
 
 
+def _again(content: list[Raw], calls: Sequence[Call]) -> list[Any]:
+    """The blocks of an answer as Anthropic said them, less blank texts, which it does not take back.
+
+    A call has the id that its result has here.
+    """
+    read = [_read(raw) for raw in content]
+    ids = ids_again([(one.name, one.id) for one in read if one.type == "tool_use"], calls)
+    kept: list[Any] = []
+    for raw, one in zip(content, read, strict=True):
+        id = next(ids) if one.type == "tool_use" else one.id
+        if id != one.id:
+            kept.append(members(raw) | {"id": id})
+        elif one.type != "text" or one.text.strip():
+            kept.append(raw)
+    return kept
+
+
+def _read(raw: Raw) -> _AsSaid:
+    try:
+        return _as_said(raw)
+    except msgspec.ValidationError:
+        return _AsSaid()  # Anthropic says what is wrong with it
+
+
 def cached(part: Text | Image | File | ToolDefinition) -> Block:
     """Whether the cache shall begin anew after it."""
-    return {"cache_control": part.cache_control} if part.cache_control else {}
+    return {} if is_absent(part.cache_control) else {"cache_control": part.cache_control}
 
 
 def _image(chat: Chat, path: str, url: str) -> dict[str, Any]:
@@ -99,10 +144,5 @@ def _document(chat: Chat, path: str, url: str) -> dict[str, Any]:
 
 
 def _call(chat: Chat, path: str, call: Call) -> Block:
-    made = {"type": "tool_use", "id": _id(call.id), "name": call.function.name, "input": arguments(call)}
+    made = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments(call)}
     return chat.merged(made, call.of("anthropic"), path)
-
-
-def _id(id: str) -> str:
-    """An id of another vendor's may hold what one of Anthropic's must not."""
-    return _NOT_IN_AN_ID.sub("_", id)

@@ -3,7 +3,17 @@
 Source: https://platform.claude.com/docs/en/api/messages
 """
 
+import re
+
 from aiserver.providers.translation.words import Passes, Refused, Translated, Words
+
+_NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def call_id(id: str) -> str:
+    """An id of another vendor's may hold what one of Anthropic's must not."""
+    return _NOT_IN_AN_ID.sub("_", id)
+
 
 WORDS = Words(
     "Anthropic",
@@ -90,6 +100,7 @@ WORDS = Words(
         "moderation": Refused(),
         "web_search_options": Refused("its own tool for that stands in `anthropic.tools`"),
     },
+    call_id,
 )
 
 MAX_TOKENS = 32_000  # what every model since Claude 4 takes

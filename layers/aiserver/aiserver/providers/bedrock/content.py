@@ -4,14 +4,14 @@ A block is a union of one member: what a part has of `bedrock` goes into that me
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
 """
 
-import hashlib
-import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
 
+from aiserver.providers.bedrock.again import again
+from aiserver.providers.bedrock.documents import name
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
     NOTHING,
@@ -27,6 +27,7 @@ from aiserver.providers.translation.messages import (
     Tool,
     arguments,
 )
+from aiserver.providers.translation.nulls import is_absent
 from aiserver.providers.translation.turns import data, spoken
 
 IMAGES = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
@@ -50,11 +51,7 @@ SOUNDS = {
         *("mkv", "mka", "m4a", "mpeg", "mpga", "pcm", "webm"),
     )
 }
-MAX_NAME = 200
-MAX_ID = 64
 S3 = "s3://"
-_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9\s()\[\]-]")
-_NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_.:-]")
 
 
 class _Cached(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,18 +66,18 @@ def blocks(chat: Chat, path: str, message: Message) -> list[Any]:
     own = message.of("bedrock")
     if isinstance(message, Tool):
         return _result(chat, path, message, own)
-    content: list[Any] | None = chat.read_own(own, "content", list[Raw], path)
+    content: list[Raw] | None = chat.read_own(own, "content", list[Raw], path)
     chat.nothing_left(own, path)
-    if content is not None:
-        return content
-    said = _said(chat, path, message)
     calls = (message.tool_calls or ()) if isinstance(message, Assistant) else ()
+    if content is not None:
+        return again(content, calls)
+    said = _said(chat, path, message)
     return [*said, *(_call(chat, f"{path}.tool_calls[{i}]", call) for i, call in enumerate(calls))]
 
 
 def cache_point(chat: Chat, path: str, cache_control: Raw) -> list[dict[str, Any]]:
     """What stands after that which is to be cached, if it is. Raises: InvalidRequest."""
-    if not cache_control:
+    if is_absent(cache_control):
         return []
     try:
         cached = msgspec.json.decode(cache_control, type=_Cached | None)
@@ -90,9 +87,8 @@ def cache_point(chat: Chat, path: str, cache_control: Raw) -> list[dict[str, Any
 
 
 def _said(chat: Chat, path: str, message: Message) -> Iterator[dict[str, Any]]:
-    for place, part in spoken(path, message):
-        if isinstance(part, Text) and not part.text and not part.of("bedrock"):
-            continue  # none may be empty: https://github.com/NousResearch/hermes-agent/pull/55093
+    """No text may be blank. https://github.com/NousResearch/hermes-agent/pull/55093"""
+    for place, part in spoken(chat, path, message):
         yield _block(chat, place, part)
         yield from cache_point(chat, place, getattr(part, "cache_control", NOTHING))
 
@@ -102,7 +98,7 @@ def _result(chat: Chat, path: str, message: Tool, own: dict[str, Any]) -> list[A
     said = list(_said(chat, path, message))
     content = [block for block in said if "cachePoint" not in block]
     points = [block for block in said if "cachePoint" in block]
-    made: dict[str, Any] = {"toolUseId": _id(message.tool_call_id), "content": content}
+    made: dict[str, Any] = {"toolUseId": message.tool_call_id, "content": content}
     return [{"toolResult": chat.merged(made, own, path)}, *points]
 
 
@@ -140,25 +136,13 @@ def _document(chat: Chat, path: str, part: File) -> dict[str, Any]:
         kinds = ", ".join(DOCUMENT_ENDINGS)
         raise chat.refusal(f"{path}.file.file_data", f"it must be data:<media type>;base64,… or s3://…, of {kinds}")
     source = {"bytes": held.base64} if held else {"s3Location": {"uri": url}}
-    return {"format": format, "name": _name(filename, path), "source": source}
+    return {"format": format, "name": name(filename, path), "source": source}
 
 
 def _ending(name: str) -> str:
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
-def _name(filename: str, path: str) -> str:
-    """A name as it may be; two documents may not share one, so one without is called by its place."""
-    stem = filename.rpartition(".")[0] or filename
-    name = " ".join(_NOT_IN_A_NAME.sub("-", stem).split())[:MAX_NAME].strip()
-    return name or "document " + "-".join(re.findall(r"\d+", path))
-
-
 def _call(chat: Chat, path: str, call: Call) -> dict[str, Any]:
-    made = {"toolUseId": _id(call.id), "name": call.function.name, "input": arguments(call)}
+    made = {"toolUseId": call.id, "name": call.function.name, "input": arguments(call)}
     return {"toolUse": chat.merged(made, call.of("bedrock"), path)}
-
-
-def _id(id: str) -> str:
-    """An id of another vendor's may be what one here must not."""
-    return _NOT_IN_AN_ID.sub("_", id) if len(id) <= MAX_ID else hashlib.sha256(id.encode()).hexdigest()

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from aiserver.providers.bedrock.content import blocks, cache_point
+from aiserver.providers.bedrock.documents import make_distinct
 from aiserver.providers.bedrock.models import FIELDS, is_claude, neutral, reason
 from aiserver.providers.bedrock.words import TIERS
 from aiserver.providers.exchange import Asked
@@ -15,16 +16,18 @@ from aiserver.providers.translation.messages import (
     Assistant,
     Chosen,
     JsonFormat,
+    Members,
     SchemaFormat,
     Tool,
     ToolDefinition,
+    held,
 )
-from aiserver.providers.translation.turns import put, schema, systems, turns
+from aiserver.providers.translation.schemas import no_parameters, parameters, schema
+from aiserver.providers.translation.turns import check_choice, has_tools, put, systems, turns
 
 EVENTS = "application/vnd.amazon.eventstream"
 ERROR_TYPE = "x-amzn-errortype"  # where an error's type is told, and nowhere else
 RELAYED_AS = {"x-amzn-requestid": "x-request-id", ERROR_TYPE: ERROR_TYPE}
-NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 MAX_METADATA = 16
 _METADATA = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{0,256}", re.ASCII)
 
@@ -33,6 +36,7 @@ def request(chat: Chat) -> Asked:
     """Raises: InvalidRequest."""
     system = systems(chat, blocks)
     asked: dict[str, Any] = {"messages": turns(chat, blocks)} | ({"system": system} if system else {})
+    make_distinct(asked["messages"])
     unsaid = neutral(chat)
     for path, value in chat.passed():
         if path not in unsaid:
@@ -70,14 +74,12 @@ def _offer(chat: Chat, asked: dict[str, Any]) -> None:
     https://github.com/boto/boto3/issues/4687
     """
     tools = [block for i, tool in enumerate(chat.tools) for block in _tool(chat, f"tools[{i}]", tool)]
-    has_own = "toolConfig" in chat.own
-    if chat.choice == "none":
-        if has_own or _has_calls(chat):
-            raise chat.refusal("tool_choice", "'none' cannot be said beside tools that must be named")
+    if not has_tools(chat, _own_config(chat)):
+        check_choice(chat)
         return
-    if not tools and not has_own:
-        if chat.choice not in (None, "auto"):
-            raise chat.refusal("tool_choice", "there are no tools")
+    if chat.choice == "none":
+        if "toolConfig" in chat.own or _has_calls(chat):
+            raise chat.refusal("tool_choice", "'none' cannot be said beside tools that must be named")
         return
     config: dict[str, Any] = {"tools": tools} if tools else {}
     asked["toolConfig"] = config
@@ -87,6 +89,13 @@ def _offer(chat: Chat, asked: dict[str, Any]) -> None:
         config["toolChoice"] = {"tool": {"name": chat.choice.function.name}}
     elif chat.choice is not None:
         config["toolChoice"] = {"any" if chat.choice == "required" else "auto": {}}
+
+
+def _own_config(chat: Chat) -> Members:
+    try:
+        return held(chat.own, "toolConfig")
+    except msgspec.ValidationError:
+        raise chat.refusal("bedrock.toolConfig", "it must be an object") from None
 
 
 def _one_at_a_time(chat: Chat) -> dict[str, Any]:
@@ -108,7 +117,7 @@ def _tool(chat: Chat, path: str, tool: ToolDefinition) -> list[dict[str, Any]]:
     told: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
         told["description"] = tool.function.description
-    told["inputSchema"] = {"json": tool.function.schema or NO_PARAMETERS}
+    told["inputSchema"] = {"json": parameters(chat, path, tool) or no_parameters()}
     if tool.function.strict:
         told["strict"] = True
     return [{"toolSpec": chat.merged(told, tool.of("bedrock"), path)}, *cache_point(chat, path, tool.cache_control)]
@@ -119,10 +128,10 @@ def _format(chat: Chat, asked: dict[str, Any]) -> None:
     if isinstance(chat.format, JsonFormat):
         raise chat.refusal("response_format.type", "it writes JSON by a schema only: use json_schema")
     if isinstance(chat.format, SchemaFormat):
-        schema(chat, chat.format)  # raises, where it is none
         told = chat.format.json_schema
         described = {"description": told.description} if told.description else {}
-        named = {"schema": bytes(told.schema).decode(), "name": told.name, **described}
+        text = msgspec.json.encode(schema(chat, chat.format)).decode()
+        named = {"schema": text, "name": told.name, **described}
         put(asked, "outputConfig.textFormat", {"type": "json_schema", "structure": {"jsonSchema": named}})
 
 

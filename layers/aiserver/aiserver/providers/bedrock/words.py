@@ -3,7 +3,19 @@
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 """
 
+import hashlib
+import re
+
 from aiserver.providers.translation.words import Passes, Refused, Translated, Words
+
+MAX_ID = 64
+_NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_.:-]")
+
+
+def call_id(id: str) -> str:
+    """An id of another vendor's may be what one here must not."""
+    return _NOT_IN_AN_ID.sub("_", id) if len(id) <= MAX_ID else hashlib.sha256(id.encode()).hexdigest()
+
 
 MODELS_OWN = "what a model of its own has for that stands in `bedrock.additionalModelRequestFields`"
 
@@ -103,6 +115,7 @@ WORDS = Words(
         "moderation": Refused("a guardrail stands in `bedrock.guardrailConfig`"),
         "web_search_options": Refused("its own tool for that stands in `bedrock.toolConfig.tools`"),
     },
+    call_id,
 )
 
 TIERS = {"auto": None, "default": "default", "flex": "flex", "priority": "priority"}

@@ -45,10 +45,9 @@ def contents(chat: Chat) -> Parts:
     https://github.com/pydantic/pydantic-ai/issues/4210
     """
     turns: Parts = []
-    names: dict[str, str] = {}
     last: type[Message] | None = None
     for i, message in enumerate(chat.messages):
-        parts = [] if isinstance(message, System) else _turn(chat, f"messages[{i}]", message, names)
+        parts = [] if isinstance(message, System) else _turn(chat, f"messages[{i}]", message)
         if not parts:
             continue
         if last is not type(message):
@@ -60,13 +59,11 @@ def contents(chat: Chat) -> Parts:
     return turns
 
 
-def _turn(chat: Chat, path: str, message: Message, names: dict[str, str]) -> Parts:
-    """`names` are those of the tools that were called till then, by the calls' ids."""
+def _turn(chat: Chat, path: str, message: Message) -> Parts:
     if isinstance(message, Tool):
-        return [_result(chat, path, message, names)]
+        return [_result(chat, path, message)]
     if not isinstance(message, Assistant):
         return _parts(chat, path, message)
-    names |= {call.id: call.function.name for call in message.tool_calls or ()}
     own = message.of("google")
     parts: Parts | None = chat.read_own(own, "parts", list[dict[str, Raw]], path)
     chat.nothing_left(own, path)
@@ -82,7 +79,7 @@ def _parts(chat: Chat, path: str, message: Message) -> Parts:
 
 
 def _said(chat: Chat, path: str, message: Message) -> Parts:
-    parts = [_part(chat, place, part) for place, part in spoken(path, message)]
+    parts = [_part(chat, place, part) for place, part in spoken(chat, path, message)]
     return [part for part in parts if part != {"text": ""}]
 
 
@@ -133,13 +130,12 @@ def _signed(parts: Parts) -> Parts:
     return [*parts[:first], parts[first] | {"thoughtSignature": NO_SIGNATURE}, *parts[first + 1 :]]
 
 
-def _result(chat: Chat, path: str, message: Tool, names: dict[str, str]) -> dict[str, Any]:
-    name = names.get(message.tool_call_id) or message.name
-    if not name:
+def _result(chat: Chat, path: str, message: Tool) -> dict[str, Any]:
+    if not message.name:
         raise chat.refusal(f"{path}.tool_call_id", "no call before it has this id, and it has no name")
     parts = _said(chat, path, message)
     text = "".join(part.pop("text") for part in parts if "text" in part)
-    made = {"id": message.tool_call_id, "name": name, "response": _response(text)}
+    made = {"id": message.tool_call_id, "name": message.name, "response": _response(text)}
     if more := [part for part in parts if part]:
         made["parts"] = more
     return {"functionResponse": chat.merged(made, message.of("google"), path)}

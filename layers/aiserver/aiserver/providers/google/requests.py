@@ -10,7 +10,8 @@ from aiserver.providers.google.models import is_before_3, path
 from aiserver.providers.google.words import ALWAYS_REASONS, BUDGETS, LEVELS, TIERS
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import Chosen, JsonFormat, SchemaFormat, ToolDefinition
-from aiserver.providers.translation.turns import put, schema
+from aiserver.providers.translation.schemas import described, parameters
+from aiserver.providers.translation.turns import check_choice, has_tools, put
 
 WHOLE = ":generateContent"
 STREAMED = ":streamGenerateContent?alt=sse"
@@ -48,8 +49,8 @@ def _tool(chat: Chat, place: str, tool: ToolDefinition) -> dict[str, Any]:
     told: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
         told["description"] = tool.function.description
-    if tool.function.schema:
-        told["parametersJsonSchema"] = tool.function.schema
+    if declared := parameters(chat, place, tool):
+        told["parametersJsonSchema"] = declared
     return chat.merged(told, tool.of("google"), place)
 
 
@@ -59,13 +60,14 @@ def _calling(chat: Chat) -> dict[str, Any]:
     `VALIDATED` and `ANY` hold to the tools' schemas, `AUTO` need not:
     https://ai.google.dev/gemini-api/docs/function-calling#function_calling_modes
     """
+    if not has_tools(chat, chat.own):
+        check_choice(chat)
+        return {}
     match chat.choice:
         case Chosen():
             return {"mode": "ANY", "allowedFunctionNames": [chat.choice.function.name]}
         case "required":
             return {"mode": "ANY"}
-        case _ if not chat.tools and "tools" not in chat.own:
-            return {}
         case "none":
             return {"mode": "NONE"}
         case _ if any(tool.function.strict for tool in chat.tools):
@@ -80,7 +82,7 @@ def _format(chat: Chat, asked: dict[str, Any]) -> None:
     if isinstance(chat.format, JsonFormat | SchemaFormat):
         put(asked, f"{CONFIG}.responseMimeType", "application/json")
     if isinstance(chat.format, SchemaFormat):
-        put(asked, f"{CONFIG}.responseJsonSchema", schema(chat, chat.format))
+        put(asked, f"{CONFIG}.responseJsonSchema", described(chat, chat.format))
 
 
 def _reason(chat: Chat, asked: dict[str, Any]) -> None:

@@ -94,6 +94,7 @@ WORDS = Words(
         "moderation": Refused(),
         "web_search_options": Refused("its own tool for that stands in `google.tools`"),
     },
+    takes_white_space=True,
 )
 
 # How the names of models before Gemini 3 begin: they are told how many tokens to reason with, younger ones at what

@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Raw
 
 from aiserver.errors import InvalidRequest
+from aiserver.providers.translation.calls import pair
 from aiserver.providers.translation.judging import NOT_KNOWN, judge
 from aiserver.providers.translation.messages import (
-    NOTHING,
     Assistant,
     Chosen,
     JsonFormat,
@@ -25,6 +25,7 @@ from aiserver.providers.translation.messages import (
     User,
     members,
 )
+from aiserver.providers.translation.nulls import is_absent, without_nulls
 from aiserver.providers.translation.words import Passes, Words
 from aiserver.wire.validation import invalid
 
@@ -32,7 +33,6 @@ SAID_ABOVE = ("model", "messages", "stream")  # by which a caller is answered, a
 Read = TypeVar("Read")
 
 _list = msgspec.json.Decoder(list[Raw])
-_objects = msgspec.json.Decoder(list[dict[str, Raw]])
 _PLACE = re.compile(r" - at `\$(.*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`$")
 
@@ -44,11 +44,11 @@ class Chat:
         """Raises: InvalidRequest, that names the member and the vendor, where there are no words for it."""
         self.words = words
         given = members(body)
-        self.given = {name: value for name, value in given.items() if bytes(value) != b"null"}
+        self.given = {name: value for name, value in given.items() if not is_absent(value)}
         self.model = self.read("model", str) or ""
-        if b"null" in bytes(self.given.get("messages", NOTHING)):
-            self.given["messages"] = _less_nulls(self.given["messages"])
         self.messages: list[Message] = self.read("messages", list[Message]) or []
+        for i in pair(self.messages, words.call_id):
+            raise self.refusal(f"messages[{i}].tool_call_id", "it must be the id of a call before it")
         self.tools: list[ToolDefinition] = self.read("tools", list[ToolDefinition]) or []
         self.format = self.read("response_format", TextFormat | JsonFormat | SchemaFormat)
         self.choice = self.read("tool_choice", Literal["none", "auto", "required"] | Chosen)
@@ -70,7 +70,7 @@ class Chat:
         if name not in self.given:
             return None
         try:
-            return msgspec.json.decode(self.given[name], type=kind)
+            return _decode(self.given[name], kind)
         except msgspec.ValidationError as error:
             said = str(error)
             place = _PLACE.search(said)
@@ -150,13 +150,11 @@ class Chat:
                 raise self.refusal(f"{path}.{name}", "another member of the request says it already") from None
 
 
-def _less_nulls(messages: Raw) -> Raw:
-    """The same without the members of a message that are null: many clients say so of what it does not have."""
+def _decode(value: Raw, kind: Any) -> Any:
     try:
-        each = [{k: v for k, v in one.items() if bytes(v) != b"null"} for one in _objects.decode(messages)]
+        return msgspec.json.decode(value, type=kind)
     except msgspec.ValidationError:
-        return messages  # what is wrong is told when they are read
-    return Raw(msgspec.json.encode(each))
+        return msgspec.json.decode(msgspec.json.encode(without_nulls(value, kind)), type=kind)
 
 
 def _listed(stop: str | list[str] | None) -> list[str]:

@@ -19,6 +19,7 @@ from aiserver.providers.translation.messages import (
     arguments,
     members,
 )
+from aiserver.providers.translation.nulls import is_absent
 from aiserver.providers.translation.words import Refused
 from aiserver.wire.model import VENDORS
 
@@ -37,7 +38,7 @@ def judge(chat: "Chat") -> None:
         _judge_message(chat, f"messages[{i}]", message)
     for i, tool in enumerate(chat.tools):
         _judge_own(chat, f"tools[{i}]", tool)
-        if tool.cache_control:
+        if not is_absent(tool.cache_control):
             _allow(chat, "tools[].cache_control", f"tools[{i}].cache_control")
         if tool.function.strict:
             _allow(chat, "tools[].function.strict", f"tools[{i}].function.strict")
@@ -66,7 +67,7 @@ def _judge_part(chat: "Chat", path: str, role: str, part: Part) -> None:
     kind = str(part.__struct_config__.tag)
     said_by = "" if role in ("system", "developer", "user") or isinstance(part, Text | Refusal) else f" ({role})"
     _allow(chat, f"messages[].content[].{kind}{said_by}", f"{path}.{kind}")
-    if getattr(part, "cache_control", NOTHING):
+    if not is_absent(getattr(part, "cache_control", NOTHING)):
         _allow(chat, "messages[].content[].cache_control", f"{path}.cache_control")
     if isinstance(part, Image) and part.image_url.detail not in (None, "auto"):
         _allow(chat, "messages[].content[].image_url.detail", f"{path}.image_url.detail")

@@ -1,6 +1,7 @@
 """The parts of a chat request that are read to be translated: messages, tools, formats.
 
-Schemas and a tool's arguments stay the caller's own text. An object with a member that is not here is refused.
+Schemas and a tool's arguments stay the caller's own text. An object with a member that is not here is refused, but in
+a turn of the assistant's: there it is ignored, since clients send back what a provider answered, with its own members.
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
@@ -9,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
+
+from aiserver.providers.translation.nulls import is_absent
 
 Members = dict[str, Raw]
 NOTHING = Raw(b"")
@@ -26,16 +29,12 @@ class Own(msgspec.Struct, kw_only=True):
     def of(self, member: str) -> dict[str, Raw]:
         """The vendor's members of this object."""
         given: Raw = getattr(self, member)
-        return members(given) if bytes(given) not in (b"", b"null") else {}
+        return {} if is_absent(given) else members(given)
 
 
 class Text(Own, tag="text", forbid_unknown_fields=True):
     text: str
     cache_control: Raw = NOTHING
-
-    @property
-    def says_something(self) -> bool:
-        return bool(self.text or self.cache_control or self.anthropic or self.google or self.bedrock)
 
 
 class ImageUrl(msgspec.Struct, forbid_unknown_fields=True):
@@ -75,21 +74,15 @@ class Refusal(Own, tag="refusal", forbid_unknown_fields=True):
 Part = Text | Image | Audio | File | Refusal
 
 
-class Function(msgspec.Struct, forbid_unknown_fields=True):
-    """`parsed_arguments` are the arguments again, as OpenAI's client read them."""
-
+class Function(msgspec.Struct):
     name: str
-    arguments: str
-    parsed_arguments: Any = None
+    arguments: str | None = None
 
 
-class Call(Own, forbid_unknown_fields=True):
-    """`index` is what a client keeps of a stream."""
-
-    id: str
+class Call(Own):
     function: Function
-    type: Literal["function"] = "function"
-    index: int | None = None
+    id: str | None = None
+    type: Literal["function"] | None = None
 
 
 class System(Own, tag_field="role", tag="system", forbid_unknown_fields=True):
@@ -106,11 +99,8 @@ class User(Own, tag_field="role", tag="user", forbid_unknown_fields=True):
     name: str | None = None
 
 
-class Assistant(Own, tag_field="role", tag="assistant", forbid_unknown_fields=True):
-    """A turn of the model's; clients send back what they were answered, with all that stood in it.
-
-    `parsed` is the content again, as OpenAI's client read it.
-    """
+class Assistant(Own, tag_field="role", tag="assistant"):
+    """A turn of the model's; clients send back what they were answered, with all that stood in it."""
 
     content: str | list[Part] | None = None
     name: str | None = None
@@ -118,15 +108,13 @@ class Assistant(Own, tag_field="role", tag="assistant", forbid_unknown_fields=Tr
     tool_calls: list[Call] | None = None
     function_call: Any = None
     audio: Any = None
-    annotations: list[Any] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    parsed: Any = None
 
 
 class Tool(Own, tag_field="role", tag="tool", forbid_unknown_fields=True):
-    tool_call_id: str
+    """`name` is that of the tool that was called, once the call is known."""
+
     content: str | list[Part]
+    tool_call_id: str | None = None
     name: str | None = None
 
 
@@ -139,15 +127,10 @@ class FunctionTool(msgspec.Struct, forbid_unknown_fields=True):
     parameters: Raw = NOTHING
     strict: bool | None = None
 
-    @property
-    def schema(self) -> Raw | None:
-        """Of what it is called with, where one is given."""
-        return None if bytes(self.parameters) in (b"", b"null") else self.parameters
-
 
 class ToolDefinition(Own, forbid_unknown_fields=True):
     function: FunctionTool
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = None
     cache_control: Raw = NOTHING
 
 
@@ -185,16 +168,21 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def arguments(call: Call) -> Raw:
-    """The object that a tool is called with, as its text; none at all is an empty one."""
-    return Raw(call.function.arguments.strip().encode() or b"{}")
+    """The object that a tool is called with, as its text; no text, and null, is an empty one."""
+    text = (call.function.arguments or "").strip()
+    return Raw(b"{}" if text in ("", "null") else text.encode())
 
 
 def held(found: Members, name: str) -> Members:
     """The members of one that is an object; of one that is null, or is not there, none."""
     raw = found.get(name, NOTHING)
-    return {} if bytes(raw) in (b"", b"null") else members(raw)
+    return {} if is_absent(raw) else members(raw)
+
+
+def says_nothing(value: Raw) -> bool:
+    return len(value) <= 4 and bytes(value) in NOT_GIVEN
 
 
 def given(found: Members, but: Collection[str]) -> Members:
     """The members of a vendor's that say something, less those that are told otherwise."""
-    return {name: value for name, value in found.items() if name not in but and bytes(value) not in NOT_GIVEN}
+    return {name: value for name, value in found.items() if name not in but and not says_nothing(value)}

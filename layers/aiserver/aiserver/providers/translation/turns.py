@@ -9,39 +9,50 @@ import msgspec
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
     Assistant,
+    Members,
     Message,
+    Part,
     Refusal,
-    SchemaFormat,
     System,
     Text,
     Tool,
-    members,
+    says_nothing,
 )
+from aiserver.providers.translation.nulls import NULL
 
 NOBODY = "nobody says a word in them but the system"
 MISNAMED = {"image/jpg": "image/jpeg"}  # by many, and refused by those who go by the register
 _DATA_URL = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,(.*)", re.DOTALL)
 
 
-def spoken(path: str, message: Message) -> list[tuple[str, Any]]:
+def spoken(chat: Chat, path: str, message: Message) -> list[tuple[str, Any]]:
     """What the message at `path` says, as parts and where each stands.
 
-    A speaker's name stands before the first text, an empty text is none.
+    A speaker's name stands before the first text; a blank text is none, unless the vendor's own members stand with it.
     """
     content = message.content
     if isinstance(content, list):
         all_said: list[tuple[str, Any]] = [(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
     else:
         all_said = [(f"{path}.content", Text(content or ""))]
-    said = [(place, part) for place, part in all_said if not isinstance(part, Text) or part.says_something]
     if isinstance(message, Assistant) and message.refusal:
-        said.append((f"{path}.refusal", Refusal(message.refusal)))
+        all_said.append((f"{path}.refusal", Refusal(message.refusal)))
+    own = chat.words.member
+    said = [(place, part) for place, part in all_said if not is_blank(chat, part) or part.of(own)]
     if not message.name or isinstance(message, Tool) or (isinstance(message, Assistant) and not said):
         return said
     if said and isinstance(said[0][1], Text):
         place, first = said[0]
         return [(place, msgspec.structs.replace(first, text=f"{message.name}: {first.text}")), *said[1:]]
     return [(f"{path}.name", Text(f"{message.name}:")), *said]
+
+
+def is_blank(chat: Chat, part: Part) -> bool:
+    """Whether it is a text that the vendor refuses, since it is empty, or white space only."""
+    if not isinstance(part, Text | Refusal):
+        return False
+    text = part.text if isinstance(part, Text) else part.refusal
+    return not text or (not chat.words.takes_white_space and text.isspace())
 
 
 def systems(chat: Chat, blocks: Callable[[Chat, str, Message], list[Any]]) -> list[Any]:
@@ -83,15 +94,15 @@ def data(url: str) -> Data | None:
     return Data(MISNAMED.get(found[1], found[1]), found[2]) if found else None
 
 
-def schema(chat: Chat, format: SchemaFormat) -> Any:
-    """The schema that is asked for, with its description. Raises: InvalidRequest."""
-    told = format.json_schema
-    try:
-        said = members(told.schema)
-    except msgspec.DecodeError:
-        raise chat.refusal("response_format.json_schema.schema", "it must be an object") from None
-    described = {"description": told.description} if told.description and "description" not in said else {}
-    return said | described if described else told.schema
+def has_tools(chat: Chat, own: Members) -> bool:
+    """Whether the request offers tools: the caller's, or the vendor's own in `tools` of `own`."""
+    return bool(chat.tools) or not says_nothing(own.get("tools", NULL))
+
+
+def check_choice(chat: Chat) -> None:
+    """Raises: InvalidRequest, where a tool must be called and none is offered."""
+    if chat.choice not in (None, "auto", "none"):
+        raise chat.refusal("tool_choice", "the request offers no tools")
 
 
 def put(request: dict[str, Any], path: str, value: Any) -> None:

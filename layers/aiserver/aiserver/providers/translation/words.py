@@ -1,6 +1,6 @@
 """What a vendor has words for, as data: docs/providers.md shows it, and each request is judged by it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -30,10 +30,20 @@ class Refused:
 Rule = Passes | Translated | Refused
 
 
+def _unchanged(id: str) -> str:
+    return id
+
+
 @dataclass(frozen=True)
 class Words:
-    """What a vendor has words for, by the path of each member of a request. `member` holds what only it understands."""
+    """What a vendor has words for, by the path of each member of a request. `member` holds what only it understands.
+
+    `call_id` makes an id of a tool call one that the vendor takes; `takes_white_space` is whether it takes a text of
+    nothing else.
+    """
 
     vendor: str
     member: str
     rules: Mapping[str, Rule]
+    call_id: Callable[[str], str] = _unchanged
+    takes_white_space: bool = False

@@ -1,0 +1,54 @@
+"""Schemas of a caller's, which OpenAI takes without a type at the root and others refuse.
+
+Anthropic: "tools.0.custom.input_schema.type: Field required"; Bedrock: "inputSchema.json.type must be object".
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.messages import SchemaFormat, ToolDefinition, members
+from aiserver.providers.translation.nulls import is_absent
+
+
+def parameters(chat: Chat, path: str, tool: ToolDefinition) -> Raw | dict[str, Any] | None:
+    """The schema of what a tool is called with, with a type; None where it is called with nothing.
+
+    Raises: InvalidRequest, where it is no object.
+    """
+    given = tool.function.parameters
+    if is_absent(given):
+        return None
+    try:
+        schema = members(given)
+    except msgspec.DecodeError:
+        raise chat.refusal(f"{path}.function.parameters", "it must be an object") from None
+    return _typed(schema, given) if schema else None
+
+
+def no_parameters() -> dict[str, Any]:
+    return {"type": "object", "properties": {}}
+
+
+def schema(chat: Chat, format: SchemaFormat) -> Raw | dict[str, Any]:
+    """The schema of an answer, with a type where it has properties. Raises: InvalidRequest."""
+    given = format.json_schema.schema
+    try:
+        schema = members(given)
+    except msgspec.DecodeError:
+        raise chat.refusal("response_format.json_schema.schema", "it must be an object") from None
+    return _typed(schema, given) if "properties" in schema else given
+
+
+def described(chat: Chat, format: SchemaFormat) -> Raw | dict[str, Any]:
+    """The same with the description that stands beside it."""
+    given, description = schema(chat, format), format.json_schema.description
+    whole: dict[str, Any] = given if isinstance(given, dict) else members(given)
+    return {**whole, "description": description} if description and "description" not in whole else given
+
+
+def _typed(schema: dict[str, Raw], given: Raw) -> Raw | dict[str, Any]:
+    """The caller's own text where it has a type."""
+    return given if not is_absent(schema.get("type", Raw(b""))) else {**schema, "type": "object"}
