@@ -405,7 +405,9 @@ def test_a_stop_reason_has_openai_s_word_and_its_own_where_that_says_less(theirs
 
 def test_what_was_written_to_the_cache_counts_as_prompt_and_is_told() -> None:
     usage = {"input_tokens": 5, "output_tokens": 6, "cache_creation_input_tokens": 7, "cache_read_input_tokens": 8}
-    told = answered(usage=usage | {"server_tool_use": {"web_search_requests": 1}, "service_tier": None})
+    told = answered(
+        stop_reason="end_turn", usage=usage | {"server_tool_use": {"web_search_requests": 1}, "service_tier": None}
+    )
     assert told["usage"] == {
         "prompt_tokens": 20,
         "completion_tokens": 6,
@@ -509,7 +511,11 @@ def test_a_call_whose_arguments_come_at_once_or_never_is_told_with_them() -> Non
 
 
 def test_counts_are_those_told_last() -> None:
-    counted = {"type": "message_delta", "delta": {}, "usage": {"input_tokens": 9, "output_tokens": 4, "speed": "fast"}}
+    counted = {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn"},
+        "usage": {"input_tokens": 9, "output_tokens": 4, "speed": "fast"},
+    }
     asked = chat(stream=True, stream_options={"include_usage": True})
     finish, usage = streamed(BEGUN, counted, {"type": "message_stop"}, chat=asked)
     assert usage["usage"] == {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}

@@ -86,3 +86,42 @@ def test_a_result_may_hold_more_than_text_or_nothing() -> None:
     first, second = (block["toolResult"] for block in told["content"])
     assert [list(block) for block in first["content"]] == [["text"], ["image"]]
     assert (first["status"], second["content"]) == ("error", [])
+
+
+def names(*messages: Any) -> list[str]:
+    """The names of all documents of a request, as they stand in it."""
+    made = sent(messages=list(messages), tools=[TIME])["messages"]
+    blocks = [block for turn in made for block in turn["content"]]
+    inner = [block for one in blocks for block in one.get("toolResult", {}).get("content", ())]
+    return [block["document"]["name"] for block in [*blocks, *inner] if "document" in block]
+
+
+def paper(filename: str | None) -> dict[str, Any]:
+    return {"type": "file", "file": {"file_data": PDF} | ({"filename": filename} if filename else {})}
+
+
+def test_document_names_are_unique_over_all_turns_and_results() -> None:
+    turn = user([paper("report.pdf"), text("x")])
+    answer = {"role": "assistant", "content": "Yes"}
+    shown = {**RESULTS[0], "content": [paper("report.pdf")]}
+    found = names(turn, answer, user([paper("REPORT.docx.pdf"), paper("Report.pdf")]), *CALLED[1:2], shown, RESULTS[1])
+    assert len({one.casefold() for one in found}) == len(found) == 4
+    assert found[0] == "report"
+    assert names(turn, answer, turn) == ["report", "report 2"]
+
+
+def test_document_names_equal_once_they_are_valid_are_unique() -> None:
+    assert names(user([paper("a/b.pdf"), paper("a_b.pdf"), paper("a-b 2.pdf"), paper("a.b.pdf")])) == [
+        "a-b",
+        "a-b 2",
+        "a-b 2 2",
+        "a-b 3",
+    ]
+    long = names(user([paper("x" * 250 + ".pdf"), paper("x" * 240 + ".pdf")]))
+    assert [len(one) for one in long] == [200, 200]
+    assert len(set(long)) == 2
+    own = {"document": {"format": "pdf", "name": "Report", "source": {"bytes": "aGk="}}}
+    raw = user("x", bedrock={"content": [own]})
+    assert names(user([paper("report.pdf"), text("x")]), raw) == ["report 2", "Report"]
+    unnamed = names(user([paper(None), paper("document 0-0.pdf"), text("x")]))
+    assert unnamed == ["document 0-0", "document 0-0 2"]

@@ -7,9 +7,11 @@ from msgspec import Raw
 
 from aiserver.errors import UpstreamAnswer
 from aiserver.providers.anthropic.words import OPENAI_SAYS_IT, STATUSES, STOPS
+from aiserver.providers.translation.blocks import check_count
 from aiserver.providers.translation.completion import Choice, Usage, call, completion, error_body
-from aiserver.providers.translation.messages import NOTHING, Members, given, held, members
-from aiserver.providers.translation.vendor import Born, Failed, Told
+from aiserver.providers.translation.messages import NOTHING, Members, given, held, members, says_nothing
+from aiserver.providers.translation.nulls import is_absent, reader
+from aiserver.providers.translation.vendor import Born, Failed, NoAnswer, Told
 
 NAMED_BY_CALLER = ("File ", "Container ")  # how an error begins of what only a caller can have named
 TRANSLATED = ("id", "type", "role", "model", "content", "stop_reason", "usage")
@@ -23,13 +25,13 @@ class _Caller(msgspec.Struct):
 class Block(msgspec.Struct):
     """What is read of a block of content, of any type."""
 
-    type: str
+    type: str = ""
     text: str = ""
     thinking: str = ""
     id: str = ""
     name: str = ""
     input: Raw = NOTHING
-    citations: list[Raw] | None = None
+    citations: Raw = NOTHING
     caller: _Caller | None = None
     toolset_name: str | None = None
 
@@ -38,7 +40,12 @@ class Block(msgspec.Struct):
         """Whether OpenAI's words say all of it."""
         if self.type == "tool_use":
             return self.toolset_name is None and (self.caller is None or self.caller.type == "direct")
-        return self.type == "text" and not self.citations
+        return self.type == "text" and says_nothing(self.citations)
+
+    @property
+    def arguments(self) -> str:
+        """The JSON text that a tool is called with."""
+        return "{}" if is_absent(self.input) else bytes(self.input).decode()
 
 
 class Thought(msgspec.Struct):
@@ -56,12 +63,12 @@ class Used(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    content: list[Raw]
+    content: Raw = NOTHING
     id: str = ""
     type: str = ""
     model: str = ""
     stop_reason: str | None = None
-    usage: Raw = Raw(b"{}")
+    usage: Raw = NOTHING
 
 
 class _Model(msgspec.Struct):
@@ -85,32 +92,45 @@ class _Refused(msgspec.Struct):
     request_id: str | None = None
 
 
-block = msgspec.json.Decoder(Block).decode
-_message = msgspec.json.Decoder(_Message)
+block = reader(Block)
+used = reader(Used)
+_blocks = reader(list[Block], b"[]")
+_message = reader(_Message)
 _listed = msgspec.json.Decoder(_Listed)
 _refused = msgspec.json.Decoder(_Refused)
 
 
 def answer(body: bytes, born: Born) -> Told:
-    """A message as a completion. Raises: Failed, where it is an error; msgspec.DecodeError, where it is neither."""
+    """A message as a completion.
+
+    Raises: Failed, where it is an error; NoAnswer, or msgspec.DecodeError, where it is neither. Servers that speak
+    Anthropic's protocol may leave out the reason for the end, or the content, but not both.
+    """
     root = members(body)
     if root.get("type") == Raw(b'"error"'):
         raise Failed(body, has_begun=True)
-    message = _message.decode(body)
+    check_count(body, _shape)
+    message = _message(body)
+    blocks = _blocks(message.content)
+    if not blocks and not message.stop_reason:
+        raise NoAnswer
     choice = Choice(finish=STOPS.get(message.stop_reason or "", "stop"))
-    blocks = [block(raw) for raw in message.content]
     for one in blocks:
         if one.type == "text":
             choice.content.append(one.text)
         elif one.type == "thinking":
             choice.reasoning.append(one.thinking)
         elif one.type == "tool_use":
-            choice.calls.append(call(one.id or born.call_id(), one.name, bytes(one.input).decode() or "{}"))
+            choice.calls.append(call(one.id or born.call_id(), one.name, one.arguments))
     if not all(one.is_plain for one in blocks):
         choice.own = {"anthropic": {"content": message.content}}
-    counted = usage(msgspec.json.decode(message.usage, type=Used | None) or Used())
+    counted = usage(used(message.usage))
     told = completion(message.id, message.model, born.created_s, [choice], counted, own(root, message.stop_reason))
     return Told(told, counted.text)
+
+
+def _shape(block: type[msgspec.Struct]) -> Any:
+    return msgspec.defstruct("Shape", [("content", list[block] | None, None)])
 
 
 def usage(used: Used) -> Usage:

@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.anthropic.answers import Used, own, usage
+from aiserver.providers.anthropic.answers import Used, own, usage, used
 from aiserver.providers.anthropic.pieces import Open
 from aiserver.providers.anthropic.words import STOPS
+from aiserver.providers.translation.blocks import check
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import Chunks
-from aiserver.providers.translation.messages import NOTHING, Members, members
-from aiserver.providers.translation.vendor import Born, Failed
+from aiserver.providers.translation.messages import NOTHING, Members, members_if_any
+from aiserver.providers.translation.nulls import is_absent, reader
+from aiserver.providers.translation.vendor import Born, Failed, NoAnswer
 from aiserver.wire import sse
 
 
@@ -42,10 +44,9 @@ class _Begun(msgspec.Struct):
 
 
 WORDS = ("text", "thinking", "tool_use")  # a block of another type is the work of Anthropic's own tools
-_event = msgspec.json.Decoder(_Event)
-_delta = msgspec.json.Decoder(_Delta)
-_begun = msgspec.json.Decoder(_Begun)
-_used = msgspec.json.Decoder(Used)
+_event = reader(_Event)
+_delta = reader(_Delta)
+_begun = reader(_Begun)
 
 
 class AnthropicEvents:
@@ -74,7 +75,7 @@ class AnthropicEvents:
             return b""
         if sse.names_error(event):
             raise Failed(data, has_begun=self._has_worked)
-        said = _event.decode(data)
+        said = _event(data)
         match said.type:
             case "message_start":
                 return self._begin(said.message)
@@ -87,6 +88,8 @@ class AnthropicEvents:
             case "message_delta":
                 return self._finish(said)
             case "message_stop":
+                if not self._blocks and not self._stop_reason:
+                    raise NoAnswer
                 self.is_over = True
                 return self.ended()
             case "error":
@@ -104,15 +107,16 @@ class AnthropicEvents:
         return said + self._chunks.end(usage(self._used))
 
     def _begin(self, message: Raw) -> bytes:
-        begun = _begun.decode(message)
+        begun = _begun(message)
         self._chunks.id, self._chunks.model = begun.id, begun.model
-        self._message = members(message)
+        self._message = members_if_any(message)
         self._count(self._message.get("usage", NOTHING))
         return b""
 
     def _open(self, index: int, raw: Raw) -> bytes:
         opened = Open(raw, None)
         self._blocks[index] = opened
+        check(len(self._blocks))
         self._has_worked = self._has_worked or opened.read.type not in WORDS
         match opened.read.type:
             case "text" if opened.read.text:
@@ -128,7 +132,7 @@ class AnthropicEvents:
                 return b""
 
     def _add(self, opened: Open, raw: Raw) -> bytes:
-        delta = _delta.decode(raw)
+        delta = _delta(raw)
         self._has_worked = True
         match delta.type:
             case "text_delta":
@@ -145,7 +149,7 @@ class AnthropicEvents:
             case "citations_delta":
                 opened.cite(delta.citation)
             case _:
-                opened.learn(members(raw))
+                opened.learn(members_if_any(raw))
         return b""
 
     def _close(self, opened: Open) -> bytes:
@@ -159,7 +163,7 @@ class AnthropicEvents:
 
     def _finish(self, said: _Event) -> bytes:
         """There may be several, each of which tells what is new; the end is told once, when nothing more comes."""
-        self._delta |= {name: value for name, value in members(said.delta).items() if bytes(value) != b"null"}
+        self._delta |= {name: value for name, value in members_if_any(said.delta).items() if not is_absent(value)}
         reason = msgspec.json.decode(self._delta.pop("stop_reason", Raw(b"null")), type=str | None)
         self._stop_reason = reason or self._stop_reason
         self.is_whole = self._stop_reason is not None
@@ -172,7 +176,7 @@ class AnthropicEvents:
         return self._chunks.delta(**said)
 
     def _count(self, raw: Raw) -> None:
-        counted = {name: value for name, value in members(raw or b"{}").items() if bytes(value) != b"null"}
+        counted = {name: value for name, value in members_if_any(raw).items() if not is_absent(value)}
         self._counted |= counted
-        self._used = _used.decode(msgspec.json.encode(self._counted))
+        self._used = used(msgspec.json.encode(self._counted))
         self.usage = usage(self._used).text

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from aiserver.providers.anthropic.answers import Block, block
-from aiserver.providers.translation.messages import Members, members
+from aiserver.providers.translation.messages import Members, members, members_if_any
 
 
 class Open:
@@ -18,7 +18,7 @@ class Open:
     def __init__(self, raw: Raw, call: int | None) -> None:
         self.read: Block = block(raw)
         self.call = call  # the place of the tool's call among all calls
-        self.whole: dict[str, Any] = members(raw)
+        self.whole: dict[str, Any] = members_if_any(raw)
         self._pieces: dict[str, list[str]] = {}
         self._citations: list[Raw] = []
         self._more: Members = {}
@@ -54,7 +54,7 @@ class Open:
     @property
     def arguments(self) -> str:
         """The JSON text that a tool is called with, of which all has come."""
-        return "".join(self._pieces.get("input", ())) or bytes(self.read.input).decode() or "{}"
+        return "".join(self._pieces.get("input", ())) or self.read.arguments
 
     @property
     def told(self) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from aiserver.providers.bedrock.words import (
     STATUSES,
     STOPS,
 )
+from aiserver.providers.translation.blocks import check_count
 from aiserver.providers.translation.completion import Choice, Usage, call, completion, error_body
 from aiserver.providers.translation.messages import NOTHING, Members, given, held, members
-from aiserver.providers.translation.vendor import Born, Failed, Told
+from aiserver.providers.translation.nulls import is_absent, reader
+from aiserver.providers.translation.vendor import Born, Failed, NoAnswer, Told
 
 TRANSLATED = ("output", "stopReason", "usage")
 TRANSLATED_USAGE = ("inputTokens", "outputTokens", "totalTokens", "cacheReadInputTokens")
@@ -34,6 +36,11 @@ class ToolUse(msgspec.Struct, rename="camel"):
     name: str = ""
     input: Raw = NOTHING
     type: str | None = None
+
+    @property
+    def arguments(self) -> str:
+        """The JSON text that it is called with."""
+        return "{}" if is_absent(self.input) else bytes(self.input).decode()
 
 
 class _Thought(msgspec.Struct):
@@ -92,16 +99,16 @@ class _Used(msgspec.Struct, rename="camel"):
 
 
 class _Message(msgspec.Struct):
-    content: list[Raw]
+    content: Raw = NOTHING
 
 
 class _Output(msgspec.Struct):
-    message: _Message
+    message: _Message | None = None
 
 
 class _Answer(msgspec.Struct, rename="camel"):
-    output: _Output
-    stop_reason: str
+    output: _Output | None = None
+    stop_reason: str = ""
 
 
 class _Error(msgspec.Struct):
@@ -110,17 +117,26 @@ class _Error(msgspec.Struct):
     original: str = msgspec.field(name="originalMessage", default="")
 
 
-_answer = msgspec.json.Decoder(_Answer)
-_block = msgspec.json.Decoder(_Block)
-_used = msgspec.json.Decoder(_Used)
+_answer = reader(_Answer)
+_blocks = reader(list[_Block], b"[]")
+_raws = msgspec.json.Decoder(list[Raw])
+_used = reader(_Used)
 _error = msgspec.json.Decoder(_Error)
 
 
 def answer(body: bytes, born: Born) -> Told:
-    """An answer as a completion. Raises: Failed, where the model failed; msgspec.DecodeError, where it is none."""
-    said = _answer.decode(body)
+    """An answer as a completion.
+
+    Raises: Failed, where the model failed; NoAnswer, or msgspec.DecodeError, where it is none.
+    """
+    check_count(body, _shape)
+    said = _answer(body)
     fail_by(said.stop_reason)
+    if said.output is None or said.output.message is None:
+        raise NoAnswer
     content, blocks = _kept(said.output.message.content, born)
+    if not blocks and not said.stop_reason:
+        raise NoAnswer
     choice = Choice(finish=STOPS.get(said.stop_reason, "stop"))
     for one in blocks:
         if one.words is not None:
@@ -128,7 +144,7 @@ def answer(body: bytes, born: Born) -> Told:
         elif one.thought:
             choice.reasoning.append(one.thought.text)
         elif one.is_call and (used := one.tool_use):
-            choice.calls.append(call(used.tool_use_id or born.call_id(), used.name, bytes(used.input).decode() or "{}"))
+            choice.calls.append(call(used.tool_use_id or born.call_id(), used.name, used.arguments))
     if not all(one.is_plain for one in blocks):
         choice.own = {"bedrock": {"content": content}}
     root = members(body)
@@ -137,16 +153,21 @@ def answer(body: bytes, born: Born) -> Told:
     return Told(told, counted.text if counted else None)
 
 
-def _kept(content: list[Raw], born: Born) -> tuple[list[Raw], list[_Block]]:
+def _kept(content: Raw, born: Born) -> tuple[Raw | list[Raw], list[_Block]]:
     """The content, less the calls beyond the first where the caller wants one."""
-    kept, blocks, calls = list[Raw](), list[_Block](), 0
-    for raw in content:
-        block = _block.decode(raw)
-        calls += block.is_call
-        if not (block.is_call and calls > 1 and born.one_call):
-            kept.append(raw)
-            blocks.append(block)
-    return kept, blocks
+    blocks = _blocks(content)
+    calls = [place for place, block in enumerate(blocks) if block.is_call]
+    if not born.one_call or len(calls) < 2:
+        return content, blocks
+    dropped = set(calls[1:])
+    raws = [raw for place, raw in enumerate(_raws.decode(content)) if place not in dropped]
+    return raws, [block for place, block in enumerate(blocks) if place not in dropped]
+
+
+def _shape(block: type[msgspec.Struct]) -> Any:
+    message = msgspec.defstruct("Message", [("content", list[block] | None, None)])
+    output = msgspec.defstruct("Output", [("message", message | None, None)])
+    return msgspec.defstruct("Shape", [("output", output | None, None)])
 
 
 def fail_by(stop_reason: str) -> None:
@@ -160,7 +181,7 @@ def usage(raw: Raw) -> Usage:
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
     """
-    used = _used.decode(raw)
+    used = _used(raw)
     read, written = used.cache_read_input_tokens, used.cache_write_input_tokens
     return Usage(used.input_tokens + (read or 0) + (written or 0), used.output_tokens, cached=read)
 
@@ -168,7 +189,7 @@ def usage(raw: Raw) -> Usage:
 def own(root: Members, stop_reason: str) -> dict[str, Any]:
     """The members of an answer that only Bedrock has."""
     told: dict[str, Any] = given(root, TRANSLATED)
-    if stop_reason not in OPENAI_SAYS_IT:
+    if stop_reason and stop_reason not in OPENAI_SAYS_IT:
         told["stopReason"] = stop_reason
     if counted := given(held(root, "usage"), TRANSLATED_USAGE):
         told["usage"] = counted

@@ -10,10 +10,12 @@ import msgspec
 from aiserver.providers.bedrock.answers import Members, fail_by, own, usage
 from aiserver.providers.bedrock.pieces import Open
 from aiserver.providers.bedrock.words import STOPS
+from aiserver.providers.translation.blocks import check
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import Chunks, Usage
-from aiserver.providers.translation.messages import NOTHING, members
-from aiserver.providers.translation.vendor import Born, Failed
+from aiserver.providers.translation.messages import NOTHING, members, members_if_any
+from aiserver.providers.translation.nulls import is_absent, reader
+from aiserver.providers.translation.vendor import Born, Failed, NoAnswer
 from aiserver.wire import sse
 
 # What fills an event up, so that its length tells nothing: https://github.com/aws/aws-sdk-js-v3/issues/6919
@@ -23,12 +25,12 @@ PADDING = "p"
 class _Placed(msgspec.Struct, rename="camel"):
     """An event of one block of content."""
 
-    content_block_index: int
+    content_block_index: int = 0
     start: Members = {}
     delta: Members = {}
 
 
-_placed = msgspec.json.Decoder(_Placed)
+_placed = reader(_Placed)
 
 
 class BedrockEvents:
@@ -58,15 +60,15 @@ class BedrockEvents:
         name, payload = next(iter(members(data).items()), ("", NOTHING))
         match name:
             case "contentBlockStart":
-                return self._open(_placed.decode(payload))
+                return self._open(_placed(payload))
             case "contentBlockDelta":
-                return self._add(_placed.decode(payload))
+                return self._add(_placed(payload))
             case "contentBlockStop":
-                return self._close(self._block(_placed.decode(payload)))
+                return self._close(self._block(_placed(payload)))
             case "messageStop":
-                return self._stop(members(payload))
+                return self._stop(members_if_any(payload))
             case "metadata":
-                return self._finish(members(payload))
+                return self._finish(members_if_any(payload))
             case _:  # the message's start, which says nothing; or what Bedrock adds
                 return b""
 
@@ -76,7 +78,9 @@ class BedrockEvents:
 
     def _block(self, said: _Placed) -> Open:
         """Only some blocks have a start."""
-        return self._blocks.setdefault(said.content_block_index, Open())
+        block = self._blocks.setdefault(said.content_block_index, Open())
+        check(len(self._blocks))
+        return block
 
     def _open(self, said: _Placed) -> bytes:
         block = self._block(said)
@@ -113,15 +117,18 @@ class BedrockEvents:
         return self._say(tool_calls=[{"index": block.call, "function": {"arguments": arguments}}])
 
     def _stop(self, said: Members) -> bytes:
-        self._stop_reason = msgspec.json.decode(said.pop("stopReason", NOTHING), type=str)
+        reason = said.pop("stopReason", NOTHING)
+        self._stop_reason = "" if is_absent(reason) else msgspec.json.decode(reason, type=str)
         fail_by(self._stop_reason)
+        if not self._blocks and not self._stop_reason:
+            raise NoAnswer
         self._root |= said
         self.is_whole = True
         return b"".join(self._close(block) for block in self._blocks.values())
 
     def _finish(self, said: Members) -> bytes:
         self._root |= said
-        if (counted := said.get("usage")) and bytes(counted) != b"null":
+        if not is_absent(counted := said.get("usage", NOTHING)):
             self._used = usage(counted)
             self.usage = self._used.text
         self.is_over = self.is_whole

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from aiserver.providers.bedrock.answers import Members, ToolUse
 from aiserver.providers.translation.messages import members
+from aiserver.providers.translation.nulls import is_absent, reader
 
 
 class Piece(msgspec.Struct):
@@ -29,12 +30,12 @@ class _Thought(msgspec.Struct, rename="camel"):
 
 
 class _Input(msgspec.Struct):
-    input: str
+    input: str = ""
 
 
-_thought = msgspec.json.Decoder(_Thought)
-_input = msgspec.json.Decoder(_Input)
-_tool = msgspec.json.Decoder(ToolUse)
+_thought = reader(_Thought)
+_input = reader(_Input)
+_tool = reader(ToolUse)
 _text = msgspec.json.Decoder(str)
 _list = msgspec.json.Decoder(list[Raw])
 
@@ -57,19 +58,22 @@ class Open:
 
     def begin(self, start: Members) -> None:
         for kind, raw in start.items():
-            self._kind, self._start = kind, members(raw)
+            if is_absent(raw):
+                continue
+            self._kind = kind
+            self._start = {name: value for name, value in members(raw).items() if not is_absent(value)}
             if kind == "toolUse" and "type" not in self._start:
-                self.tool = _tool.decode(raw)
+                self.tool = _tool(raw)
 
     def add(self, delta: Members) -> Piece:
         for kind, raw in delta.items():
-            match kind:
+            match kind if not is_absent(raw) else None:
                 case "text":
                     return Piece(text=self._heard("text", _text.decode(raw)))
                 case "toolUse":
-                    return Piece(input=self._heard("input", _input.decode(raw).input))
+                    return Piece(input=self._heard("input", _input(raw).input))
                 case "reasoningContent":
-                    return self._think(_thought.decode(raw))
+                    return self._think(_thought(raw))
                 case "citation":
                     self._kind = "citationsContent"
                     self._parts.append(raw)

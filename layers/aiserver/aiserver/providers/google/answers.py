@@ -7,10 +7,11 @@ from msgspec import Raw
 
 from aiserver.providers.google.candidates import Candidate, Members, candidate, given, kept, logprobs, refused, word
 from aiserver.providers.google.errors import failure
-from aiserver.providers.reason import reason
+from aiserver.providers.translation.blocks import check_count
 from aiserver.providers.translation.completion import Choice, Usage, completion
 from aiserver.providers.translation.messages import NOTHING, held, members
-from aiserver.providers.translation.vendor import Born, Failed, Told
+from aiserver.providers.translation.nulls import is_absent, reader
+from aiserver.providers.translation.vendor import Born, Failed, NoAnswer, Told
 
 TRANSLATED = ("candidates", "modelVersion", "responseId", "usageMetadata")
 COUNTED = (
@@ -48,7 +49,7 @@ class Answer(msgspec.Struct, rename="camel"):
 
     @property
     def is_error(self) -> bool:
-        return bytes(self.error) not in (b"", b"null")
+        return not is_absent(self.error)
 
     @property
     def is_blocked(self) -> bool:
@@ -56,18 +57,22 @@ class Answer(msgspec.Struct, rename="camel"):
         return not self.candidates and self.prompt_feedback is not None and bool(self.prompt_feedback.block_reason)
 
 
-read = msgspec.json.Decoder(Answer).decode
-_used = msgspec.json.Decoder(Used)
+read = reader(Answer)
+_used = reader(Used)
 
 
 def answer(body: bytes, born: Born) -> Told:
-    """Its candidates as choices. Raises: Failed, where it is an error; msgspec.DecodeError, where it is neither."""
+    """Its candidates as choices.
+
+    Raises: Failed, where it is an error; NoAnswer, or msgspec.DecodeError, where it is neither.
+    """
+    check_count(body, _shape)
     said, root = read(body), members(body)
     if said.is_error:
         raise Failed(body, has_begun=True)
     heard = sorted((candidate(raw, born) for raw in said.candidates), key=lambda one: one.index)
-    if not heard and not said.is_blocked:
-        raise Failed(failure(500, "UNKNOWN", reason(body) or "It answered nothing", root), has_begun=True)
+    if not said.is_blocked and not any(one.parts or one.finish_reason for one in heard):
+        raise NoAnswer
     choices = [_choice(one, born, root) for one in heard] or [Choice(finish="content_filter")]
     counted = usage(held(root, "usageMetadata"))
     more = own(root, [one.left for one in heard])
@@ -75,8 +80,14 @@ def answer(body: bytes, born: Born) -> Told:
     return Told(told, counted.text, said.response_id or None)
 
 
+def _shape(part: type[msgspec.Struct]) -> Any:
+    content = msgspec.defstruct("Content", [("parts", list[part] | None, None)])
+    candidate = msgspec.defstruct("Counted", [("content", content | None, None)])
+    return msgspec.defstruct("Shape", [("candidates", list[candidate] | None, None)])
+
+
 def usage(counted: Members) -> Usage:
-    used = _used.decode(msgspec.json.encode({name: v for name, v in counted.items() if bytes(v) != b"null"}))
+    used = _used(msgspec.json.encode(counted))
     return Usage(
         prompt=used.prompt_token_count + used.tool_use_prompt_token_count,
         completion=used.candidates_token_count + (used.thoughts_token_count or 0),

@@ -14,6 +14,7 @@ from msgspec import Raw
 from aiserver.providers.google.words import FAILURES, OPENAI_SAYS_IT, SILENT_FAILURES, STOPS
 from aiserver.providers.translation.completion import call
 from aiserver.providers.translation.messages import NOTHING, Members, given, members
+from aiserver.providers.translation.nulls import is_absent, reader
 from aiserver.providers.translation.vendor import Born
 
 TRANSLATED = ("content", "logprobsResult")
@@ -33,7 +34,7 @@ class _Part(msgspec.Struct, rename="camel"):
 
 
 class _Content(msgspec.Struct):
-    parts: list[Raw] = []
+    parts: list[Members] = []
 
 
 class _Candidate(msgspec.Struct, rename="camel"):
@@ -41,7 +42,7 @@ class _Candidate(msgspec.Struct, rename="camel"):
     index: int | None = None
     finish_reason: str | None = None
     finish_message: str | None = None
-    logprobs_result: Raw = Raw(b"null")
+    logprobs_result: Raw = NOTHING
 
 
 class _Token(msgspec.Struct, rename="camel"):
@@ -62,13 +63,13 @@ class _Logprobs(msgspec.Struct, rename="camel"):
     top_candidates: list[_Tokens] = []
 
 
-_call = msgspec.json.Decoder(_Call)
-_part = msgspec.json.Decoder(_Part)
-_candidate = msgspec.json.Decoder(_Candidate)
-_logprobs = msgspec.json.Decoder(_Logprobs | None)
+_call = reader(_Call)
+_part = reader(_Part)
+_candidate = reader(_Candidate)
+_logprobs = reader(_Logprobs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """`whole` is how Gemini said it, `is_plain` whether OpenAI's words say all of it."""
 
@@ -99,23 +100,23 @@ class Candidate:
     left: Members
 
 
-def _read(raw: Raw, born: Born) -> Part:
-    whole = {name: value for name, value in members(raw).items() if bytes(value) != b"null"}
-    read, names = _part.decode(msgspec.json.encode(whole)), whole.keys()
+def _read(said: Members, born: Born) -> Part:
+    whole = {name: value for name, value in said.items() if not is_absent(value)}
+    read, names = _part(msgspec.json.encode(whole)), whole.keys()
     if not read.function_call:
         is_plain = read.text is not None and names <= {"text", "thought"}
         return Part(whole, read.text or "", read.thought, None, is_plain)
-    called = _call.decode(read.function_call)
+    called = _call(read.function_call)
     id = called.id or born.call_id()
     signature = {"google": {"thoughtSignature": read.thought_signature}} if read.thought_signature else {}
-    arguments = bytes(called.args) if bytes(called.args) != b"null" else b"{}"
+    arguments = b"{}" if is_absent(called.args) else bytes(called.args)
     made = call(id, called.name, arguments.decode(), **signature)
-    said = whole | {"functionCall": members(read.function_call) | {"id": id}}
-    return Part(said, "", False, made, names <= {"functionCall", "thoughtSignature"})
+    told = whole | {"functionCall": members(read.function_call) | {"id": id}}
+    return Part(told, "", False, made, names <= {"functionCall", "thoughtSignature"})
 
 
 def candidate(raw: Raw, born: Born) -> Candidate:
-    read = _candidate.decode(raw)
+    read = _candidate(raw)
     parts = [_read(one, born) for one in (read.content.parts if read.content else ())]
     reason = read.finish_reason or ""
     told = (*TRANSLATED, "finishReason") if reason in OPENAI_SAYS_IT else TRANSLATED
@@ -150,6 +151,6 @@ def logprobs(content: list[dict[str, Any]]) -> Any:
 
 
 def _tokens(logprobs: Raw) -> list[dict[str, Any]]:
-    read = _logprobs.decode(logprobs) or _Logprobs()
+    read = _logprobs(logprobs)
     steps = zip_longest(read.chosen_candidates, read.top_candidates[: len(read.chosen_candidates)])
     return [one.told | {"top_logprobs": [other.told for other in top.candidates] if top else []} for one, top in steps]

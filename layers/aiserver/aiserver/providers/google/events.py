@@ -11,11 +11,15 @@ from msgspec import Raw
 from aiserver.providers.google.answers import Answer, own, read, usage
 from aiserver.providers.google.candidates import Candidate, Members, Part, candidate, kept, logprobs, refused, word
 from aiserver.providers.google.errors import failure
+from aiserver.providers.translation.blocks import check
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import Chunks, Usage
 from aiserver.providers.translation.messages import held, members
-from aiserver.providers.translation.vendor import Born, Failed
+from aiserver.providers.translation.vendor import Born, Failed, NoAnswer
 from aiserver.wire import scan, sse
+
+# Members of which an event has one at least. https://ai.google.dev/api/generate-content#GenerateContentResponse
+KNOWN = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "modelStatus", "createTime")
 
 
 class _Choice:
@@ -46,6 +50,7 @@ class _Choice:
             last[1].append(said.text)
         else:
             self._parts.append((said, [said.text]))
+            check(len(self._parts))
         if said.call:
             self.calls += 1
             return {"tool_calls": [{"index": self.calls - 1, **said.call}]}
@@ -81,7 +86,8 @@ class GoogleEvents:
     @property
     def is_whole(self) -> bool:
         ended = sum(bool(choice.finish_reason) for choice in self._choices.values())
-        return self._is_blocked or (ended > 0 and ended == len(self._choices))
+        is_empty = bool(self._root) and not self._choices
+        return self._is_blocked or is_empty or (ended > 0 and ended == len(self._choices))
 
     @property
     def _has_worked(self) -> bool:
@@ -93,15 +99,19 @@ class GoogleEvents:
         data = scan.sole(sse.data(event))  # an error may come as an array of one
         if not data.strip():
             return b""
-        said = read(data)
+        said, root = read(data), members(data)
         if said.is_error:
             raise Failed(data, has_begun=self._has_worked)
-        self._note(said, members(data))
+        if root and not root.keys() & set(KNOWN):
+            raise NoAnswer
+        self._note(said, root)
         return b"".join(self._hear(candidate(raw, self._born)) for raw in said.candidates)
 
     def ended(self) -> bytes:
         if self._is_blocked and not self._choices:
             return self._chunks.delta(finish="content_filter", own=own(self._root, [])) + self._chunks.end(self._used)
+        if not self._choices:
+            raise NoAnswer
         told = [self._finish(index, self._choices[index]) for index in sorted(self._choices)]
         return b"".join(told) + self._chunks.end(self._used)
 

@@ -173,10 +173,14 @@ def arguments(call: Call) -> Raw:
     return Raw(b"{}" if text in ("", "null") else text.encode())
 
 
+def members_if_any(raw: Raw) -> Members:
+    """The members of an object; of null, or nothing, none."""
+    return {} if is_absent(raw) else members(raw)
+
+
 def held(found: Members, name: str) -> Members:
     """The members of one that is an object; of one that is null, or is not there, none."""
-    raw = found.get(name, NOTHING)
-    return {} if is_absent(raw) else members(raw)
+    return members_if_any(found.get(name, NOTHING))
 
 
 def says_nothing(value: Raw) -> bool:

@@ -20,13 +20,13 @@ def is_absent(raw: Raw) -> bool:
     return len(raw) == 0 or (len(raw) == len(NULL) and raw == NULL)
 
 
-def reader(kind: type[Read]) -> Callable[[bytes], Read]:
-    """Decodes an object of that type; null, and no text at all, is an empty object. Raises: what msgspec raises."""
+def reader(kind: type[Read], empty: bytes = b"{}") -> Callable[[bytes], Read]:
+    """Decodes a value of that type; null, and no text at all, is an empty one. Raises: what msgspec raises."""
     decoder = msgspec.json.Decoder(kind)
 
     def read(text: bytes) -> Read:
         if len(text) <= len(NULL) and is_absent(Raw(text)):
-            return decoder.decode(b"{}")
+            return decoder.decode(empty)
         try:
             return decoder.decode(text)
         except msgspec.ValidationError:

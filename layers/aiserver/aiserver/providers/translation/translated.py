@@ -17,7 +17,7 @@ from aiserver.providers.reason import reason
 from aiserver.providers.redaction import Redaction
 from aiserver.providers.stream import Stream
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.vendor import Born, Events, Failed, Vendor, Wire
+from aiserver.providers.translation.vendor import Born, Events, Failed, NoAnswer, Vendor, Wire
 from aiserver.wire import sse
 from aiserver.wire.dates import retry_after_s
 
@@ -130,8 +130,10 @@ class Judge:
             told = self._vendor.answer(answer.body, born)
         except Failed as failed:
             raise self.failure_within(failed) from None
+        except NoAnswer as nothing:
+            raise self.no_answer(answer.body, nothing.reason) from None
         except BAD:
-            raise self.nonsense("an answer", answer.body) from None
+            raise self.no_answer(answer.body) from None
         headers = ({"x-request-id": told.request_id} if told.request_id else {}) | answer.headers
         return UpstreamAnswer(answer.status, headers, told.body, usage=told.usage)
 
@@ -151,10 +153,10 @@ class Judge:
         error.may_be_billed = error.may_be_billed or failed.has_begun
         return error
 
-    def nonsense(self, what: str, body: bytes) -> ProviderError:
-        words = reason(body)
-        said = f"Provider {self._provider.name} said what is not {what} of its own" + (f": {words}" if words else "")
-        return ProviderError(said, may_be_billed=True)
+    def no_answer(self, body: bytes, why: str = "") -> ProviderError:
+        """What a 200 without an answer means, in the provider's own words where it has some."""
+        words = f"Provider {self._provider.name}: {why or 'the response holds no answer'}"
+        return ProviderError((not why and reason(body)) or words, may_be_billed=True)
 
     def too_large(self) -> ProviderError:
         return ProviderError(f"Provider {self._provider.name} sent an answer that is too large", may_be_billed=True)
@@ -188,15 +190,17 @@ class Judged:
         self._bytes += len(event)
         if self._bytes > MAX_ANSWER_BYTES:  # the vendor's whole answer is kept, for what stands at its end
             raise self._judge.too_large()
-        return self._guarded(lambda: self._events.told(event), event)
+        return self._guarded(lambda: self._events.told(event), sse.data(event))
 
     def ended(self) -> bytes:
-        return self._guarded(self._events.ended)
+        return self._guarded(self._events.ended, b"")
 
-    def _guarded(self, tell: Callable[[], bytes], event: bytes = b"") -> bytes:
+    def _guarded(self, tell: Callable[[], bytes], said: bytes) -> bytes:
         try:
             return tell()
         except Failed as failed:
             raise self._judge.failure_within(failed) from None
+        except NoAnswer as nothing:
+            raise self._judge.no_answer(said, nothing.reason) from None
         except BAD:
-            raise self._judge.nonsense("an event", sse.data(event)) from None
+            raise self._judge.no_answer(said) from None

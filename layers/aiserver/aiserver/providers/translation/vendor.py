@@ -51,6 +51,14 @@ class Failed(Exception):
         self.has_begun = has_begun
 
 
+class NoAnswer(Exception):
+    """A response with status 200 that holds no answer; `reason` says why, where the provider does not."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__()
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Listing:
     """How a vendor lists its models: how it is asked for the page after one, and the ids and the next page of it.
@@ -67,7 +75,7 @@ class Vendor:
     """What there is to know of a vendor, as pure functions of bytes of JSON.
 
     `request` is how it is asked, but for the key; it raises InvalidRequest. `answer`, and what `events` makes, raise
-    Failed, and what msgspec raises where the vendor does not say what it says it does.
+    Failed; NoAnswer; and what msgspec raises where the vendor does not say what it says it does.
     `error` tells an error in OpenAI's words, with the status that it stands for: one within a stream came with a 200.
     """
 
