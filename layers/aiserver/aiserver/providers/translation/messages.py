@@ -15,7 +15,7 @@ from aiserver.providers.translation.nulls import is_absent
 
 Members = dict[str, Raw]
 NOTHING = Raw(b"")
-NOT_GIVEN = (b"null", b"{}", b"[]")
+NOT_GIVEN = (b"", b"null", b"{}", b"[]")
 members = msgspec.json.Decoder(Members).decode
 
 

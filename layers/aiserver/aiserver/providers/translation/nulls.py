@@ -13,7 +13,7 @@ NULL = Raw(b"null")
 Read = TypeVar("Read")
 
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
-_elements = msgspec.json.Decoder(list[Raw]).decode
+_objects = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 
 
 def is_absent(raw: Raw) -> bool:
@@ -47,21 +47,25 @@ def without_nulls(raw: Raw, kind: Any) -> Any:
 def _without(raw: Raw, kinds: list[Any], *, ignores_unknown: bool) -> Iterator[Any]:
     """One value, or none where the object is to be left out."""
     first = bytes(memoryview(raw)[:1])
-    if first == b"[":
-        items = [item for kind in kinds if get_origin(kind) is list for item in _alternatives(get_args(kind)[0])]
-        if items:
-            each = _elements(raw)
-            yield [one for item in each for one in _without(item, items, ignores_unknown=ignores_unknown)]
-            return
-    structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
-    if first != b"{" or not structs:
+    items = [item for kind in kinds if get_origin(kind) is list for item in _alternatives(get_args(kind)[0])]
+    if first == b"[" and _structs(items):
+        each = _objects(raw)  # raises, before they are built, where one is no object
+        yield [one for item in each for one in _of_object(item, _structs(items), ignores_unknown=ignores_unknown)]
+    elif first == b"{" and _structs(kinds):
+        yield from _of_object(_members(raw), _structs(kinds), ignores_unknown=ignores_unknown)
+    else:
         yield raw
-        return
-    members = {name: value for name, value in _members(raw).items() if not is_absent(value)}
+
+
+def _structs(kinds: list[Any]) -> list[Any]:
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+
+
+def _of_object(given: dict[str, Raw], structs: list[Any], *, ignores_unknown: bool) -> Iterator[Any]:
+    members = {name: value for name, value in given.items() if not is_absent(value)}
     chosen = [struct for struct in structs if _has_tag(struct, members)]
-    if ignores_unknown and not chosen:
-        return
-    yield _of_members(members, chosen or structs, ignores_unknown=ignores_unknown)
+    if chosen or not ignores_unknown:
+        yield _of_members(members, chosen or structs, ignores_unknown=ignores_unknown)
 
 
 def _of_members(members: dict[str, Raw], structs: list[Any], *, ignores_unknown: bool) -> dict[str, Any]:

@@ -1,0 +1,270 @@
+"""A response with status 200 that holds no answer, or too much of one, is an error of the provider's."""
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.limits import MAX_CONTENT_BLOCKS
+from aiserver.providers.translation.chat import Chat
+from aiserver.providers.translation.translated import Judged
+from aiserver.wire import sse
+from tests.vendors.dialect import Dialect
+from tests.vendors.dialects import DIALECTS, name
+from tests.vendors.spoken import Answer
+from tests.vendors.test_nonsense import BORN, judge
+
+every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
+WORDS: list[tuple[Any, str]] = [
+    ({"success": False, "message": "quota used up"}, "quota used up"),
+    ({"status": "435", "msg": "Model not supported"}, "Model not supported"),
+    ({"detail": "no such route"}, "no such route"),
+    ({"message": None, "detail": "no such route"}, "no such route"),
+    ({"type": "message", "message": "quota used up"}, "quota used up"),
+]
+SILENT: dict[str, list[Any]] = {
+    "anthropic": [{}, {"type": "message"}, {"type": "message", "content": None}, {"content": [], "stop_reason": None}],
+    "google": [{}, {"candidates": None}, {"candidates": []}, {"candidates": [{}]}, {"usageMetadata": None}],
+    "bedrock": [{}, {"output": None}, {"stopReason": "end_turn"}, {"output": {"message": None}, "usage": None}],
+}
+EMPTY: dict[str, list[Any]] = {
+    "anthropic": [
+        {"content": [], "stop_reason": "end_turn"},
+        {"content": None, "stop_reason": "end_turn", "usage": None},
+    ],
+    "google": [
+        {"candidates": [{"finishReason": "STOP", "content": None, "index": None}]},
+        {"candidates": [{"finishReason": "STOP", "content": {"parts": None, "role": "model"}}], "usageMetadata": None},
+    ],
+    "bedrock": [
+        {"output": {"message": {"role": "assistant", "content": []}}, "stopReason": "end_turn", "usage": None},
+        {"output": {"message": {"role": "assistant", "content": None}}, "stopReason": "end_turn", "metrics": None},
+    ],
+}
+
+
+def whole(dialect: Dialect, said: Any) -> Any:
+    body = said if isinstance(said, bytes) else json.dumps(said).encode()
+    return json.loads(judge(dialect).judged(UpstreamAnswer(200, {}, body), BORN).body)
+
+
+def failed(dialect: Dialect, said: Any) -> ProviderError:
+    with pytest.raises(ProviderError) as failure:
+        whole(dialect, said)
+    assert (failure.value.status, failure.value.may_be_billed) == (502, True)
+    return failure.value
+
+
+def streamed(dialect: Dialect, *said: Any) -> list[Any]:
+    """The chunks of a stream of these events."""
+    events = Judged(
+        dialect.vendor.events(Chat(b'{"model":"m","messages":[]}', dialect.vendor.words), BORN), judge(dialect)
+    )
+    each = [one if isinstance(one, bytes) else sse.event(json.dumps(one).encode()) for one in said]
+    told = b"".join(events.told(event) for event in each)
+    assert events.is_whole
+    told += b"" if events.is_over else events.ended()
+    chunks = [sse.data(event) for event in sse.Splitter().events(told)]
+    return [json.loads(chunk) for chunk in chunks if chunk != sse.DONE]
+
+
+@every_vendor
+@pytest.mark.parametrize(("said", "words"), WORDS)
+def test_200_without_an_answer_is_a_502_with_the_provider_s_words(said: Any, words: str, dialect: Dialect) -> None:
+    assert failed(dialect, said).message == words
+
+
+@every_vendor
+def test_200_without_an_answer_and_without_words_is_a_502(dialect: Dialect) -> None:
+    for said in (*SILENT[dialect.type], [], [1], 7, b"oops", {"message": 7}):
+        assert failed(dialect, said).message == "Provider p: the response holds no answer"
+    assert len(failed(dialect, {"message": "x" * 100_000}).message) == 2000
+
+
+@every_vendor
+def test_empty_answer_that_ended_is_an_answer(dialect: Dialect) -> None:
+    for said in EMPTY[dialect.type]:
+        (choice,) = whole(dialect, said)["choices"]
+        assert (choice["message"]["content"], choice["finish_reason"]) == (None, "stop")
+
+
+@every_vendor
+def test_answer_whose_reason_to_end_is_missing_is_an_answer(dialect: Dialect) -> None:
+    said = json.loads(dialect.message(Answer("Hi")))
+    for reason in ("stop_reason", "stopReason"):
+        if reason in said:
+            said[reason] = None
+    for candidate in said.get("candidates", ()):
+        candidate["finishReason"] = None
+    (choice,) = whole(dialect, said)["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("Hi", "stop")
+
+
+@pytest.mark.parametrize("dialect", [one for one in DIALECTS if one.type != "bedrock"], ids=name)
+@pytest.mark.parametrize(("said", "words"), [one for one in WORDS if "type" not in one[0]])
+def test_stream_event_without_an_answer_is_a_502_with_its_words(said: Any, words: str, dialect: Dialect) -> None:
+    with pytest.raises(ProviderError) as failure:
+        streamed(dialect, said)
+    assert (failure.value.message, failure.value.status, failure.value.may_be_billed) == (words, 502, True)
+
+
+NOTHING_SAID: dict[str, list[Any]] = {
+    "anthropic": [{"type": "message_start", "message": {"id": "m"}}, {"type": "message_stop"}],
+    "google": [{"candidates": [], "usageMetadata": {"promptTokenCount": 3}}],
+    "bedrock": [{"messageStart": {"role": "assistant"}}, {"messageStop": {"stopReason": None}}],
+}
+
+
+@every_vendor
+def test_stream_that_ends_without_content_is_a_502(dialect: Dialect) -> None:
+    with pytest.raises(ProviderError) as failure:
+        streamed(dialect, *NOTHING_SAID[dialect.type])
+    assert (failure.value.status, failure.value.may_be_billed) == (502, True)
+
+
+NULLS: dict[str, list[Any]] = {
+    "anthropic": [
+        {"type": "message_start", "message": {"id": None, "model": "m", "content": None, "usage": None}, "index": None},
+        {
+            "type": "content_block_start",
+            "index": None,
+            "content_block": {"type": "text", "text": None, "citations": None},
+        },
+        {"type": "content_block_delta", "index": None, "delta": None},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": None}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi", "thinking": None}},
+        {"type": "content_block_stop", "index": None},
+        {"type": "message_delta", "delta": None, "usage": None},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": None},
+        },
+        {"type": "message_stop", "usage": None},
+    ],
+    "google": [
+        {"candidates": None, "usageMetadata": None, "responseId": "r", "error": None},
+        {"candidates": [{"content": None, "index": None, "finishReason": None}], "promptFeedback": None},
+        {"candidates": [{"content": {"parts": None}, "logprobsResult": None}], "modelVersion": None},
+        {
+            "candidates": [
+                {"content": {"parts": [{"text": "Hi", "thought": None, "functionCall": None}]}, "index": None}
+            ]
+        },
+        {"candidates": [{"content": None, "finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": None}},
+    ],
+    "bedrock": [
+        {"messageStart": None},
+        {"contentBlockStart": {"contentBlockIndex": None, "start": None}},
+        {"contentBlockDelta": {"contentBlockIndex": 0, "delta": None}},
+        {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": None, "toolUse": None}}},
+        {"contentBlockDelta": {"contentBlockIndex": None, "delta": {"text": "Hi"}}},
+        {"contentBlockStop": {"contentBlockIndex": None}},
+        {"messageStop": {"stopReason": "end_turn", "additionalModelResponseFields": None}},
+        {"metadata": {"usage": None, "metrics": None}},
+    ],
+}
+
+
+@every_vendor
+def test_nulls_in_stream_events_are_absent(dialect: Dialect) -> None:
+    chunks = streamed(dialect, *NULLS[dialect.type])
+    choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+    assert "".join(choice["delta"].get("content") or "" for choice in choices) == "Hi"
+    assert choices[-1]["finish_reason"] == "stop"
+
+
+WITH_NULLS: dict[str, Any] = {
+    "anthropic": {
+        "id": None,
+        "content": [
+            {"type": "text", "text": "Hi", "citations": None, "id": None, "input": None},
+            {"type": "tool_use", "id": None, "name": "f", "input": None, "caller": None},
+        ],
+        "stop_reason": None,
+        "usage": {"input_tokens": 1, "output_tokens_details": {"thinking_tokens": None}},
+    },
+    "google": {
+        "candidates": [
+            {
+                "content": {
+                    "parts": [
+                        {"text": "Hi", "inlineData": None},
+                        {"functionCall": {"id": None, "name": "f", "args": None}},
+                    ]
+                },
+                "logprobsResult": {"chosenCandidates": None},
+            }
+        ],
+        "usageMetadata": {"promptTokenCount": None},
+    },
+    "bedrock": {
+        "output": {
+            "message": {
+                "content": [
+                    {"text": "Hi", "toolUse": None},
+                    {"text": None, "toolUse": {"toolUseId": None, "name": "f", "input": None, "type": None}},
+                ]
+            }
+        },
+        "stopReason": None,
+        "usage": {"inputTokens": 1, "outputTokens": None},
+    },
+}
+
+
+@every_vendor
+def test_nulls_in_a_whole_answer_are_absent(dialect: Dialect) -> None:
+    message = whole(dialect, WITH_NULLS[dialect.type])["choices"][0]["message"]
+    assert message["content"] == "Hi"
+    assert message["tool_calls"] == [
+        {"id": "call_born", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    ]
+    assert dialect.type not in message
+
+
+def blocks(dialect: Dialect, number: int, block: bytes) -> bytes:
+    """A whole answer of so many blocks."""
+    content = b",".join([block] * number)
+    return {
+        "anthropic": b'{"type":"message","stop_reason":"end_turn","content":[%b]}',
+        "google": b'{"candidates":[{"finishReason":"STOP","content":{"parts":[%b]}}]}',
+        "bedrock": b'{"stopReason":"end_turn","output":{"message":{"content":[%b]}}}',
+    }[dialect.type] % content
+
+
+def text_block(dialect: Dialect) -> bytes:
+    return b'{"type":"text","text":"a"}' if dialect.type == "anthropic" else b'{"text":"a"}'
+
+
+@every_vendor
+def test_answer_of_as_many_content_blocks_as_may_be_is_accepted(dialect: Dialect) -> None:
+    most = MAX_CONTENT_BLOCKS - (dialect.type == "google")  # its candidate counts
+    body = blocks(dialect, most, text_block(dialect))
+    assert len(whole(dialect, body)["choices"][0]["message"]["content"]) == most
+    assert (
+        "100,000 content blocks"
+        in failed(dialect, blocks(dialect, MAX_CONTENT_BLOCKS + 1, text_block(dialect))).message
+    )
+
+
+@every_vendor
+@pytest.mark.parametrize("odd", [b"{}", b"7", b"null", b"[]", b'"{"'])
+def test_too_many_content_blocks_are_refused_before_they_are_built(odd: bytes, dialect: Dialect) -> None:
+    body = blocks(dialect, 500_000, odd)
+    tracemalloc.start()
+    try:
+        failed(dialect, body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 30 * 1024 * 1024
+
+
+@every_vendor
+def test_braces_within_a_text_are_no_content_blocks(dialect: Dialect) -> None:
+    words = "{" * (MAX_CONTENT_BLOCKS + 1)
+    block = text_block(dialect).replace(b'"a"', json.dumps(words).encode())
+    assert whole(dialect, blocks(dialect, 1, block))["choices"][0]["message"]["content"] == words
