@@ -27,7 +27,9 @@ WORDS = Words(
         "messages[].role: assistant": Translated("`assistant`"),
         "messages[].role: tool": Translated("`tool_result` in a turn of the user's"),
         "messages[].name": Translated("written before the text: `alice: …`; a tool is known by its call"),
-        "messages[].tool_calls": Translated("`tool_use`; what an id may not hold becomes `_`"),
+        "messages[].tool_calls": Translated(
+            "`tool_use`; what an id may not hold becomes `_`, and one that is empty or repeated becomes distinct"
+        ),
         "messages[].reasoning_content": Translated(
             "not sent: only reasoning with its signature can be, which `anthropic.content` of the answer has"
         ),
@@ -37,7 +39,7 @@ WORDS = Words(
         "messages[].tool_calls[].index": Translated("not sent: a place in a stream"),
         "messages[].refusal": Translated("`text`"),
         "messages[].annotations": Translated("not sent: notes for a reader of the text"),
-        "messages[].content[].text": Translated("`text`"),
+        "messages[].content[].text": Translated("`text`; one of white space only is left out"),
         "messages[].content[].refusal": Translated("`text`"),
         "messages[].content[].image_url": Translated("`image`: data and https URLs"),
         "messages[].content[].image_url (assistant)": Refused("a turn of the assistant's holds no images"),
@@ -55,10 +57,12 @@ WORDS = Words(
         "messages[].content[].cache_control": Passes("cache_control"),
         "messages[].audio": Refused("it hears nothing"),
         "messages[].function_call": Refused("use tool_calls"),
-        "tools": Translated("`tools`"),
+        "tools": Translated("`tools`; a schema without a type gets `type: object`"),
         "tools[].function.strict": Passes("strict"),
         "tools[].cache_control": Passes("cache_control"),
-        "tool_choice": Translated("`tool_choice`: `auto`, `none`, `any`, `tool`"),
+        "tool_choice": Translated(
+            "`tool_choice`: `auto`, `none`, `any`, `tool`; without tools not sent, `required` and a function refused"
+        ),
         "parallel_tool_calls": Translated("`tool_choice.disable_parallel_tool_use`"),
         "functions": Refused("use tools"),
         "function_call": Refused("use tool_choice"),

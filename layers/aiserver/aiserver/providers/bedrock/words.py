@@ -32,7 +32,8 @@ WORDS = Words(
         "messages[].role: tool": Translated("`toolResult` in a turn of the user's"),
         "messages[].name": Translated("written before the text: `alice: …`; a tool is known by its call"),
         "messages[].tool_calls": Translated(
-            "`toolUse`; what an id may not hold becomes `_`, and one of more than 64 letters its hash"
+            "`toolUse`; what an id may not hold becomes `_`, one of more than 64 letters its hash, and one that is empty or "
+            "repeated becomes distinct"
         ),
         "messages[].reasoning_content": Translated(
             "not sent: only reasoning with its signature can be, which `bedrock.content` of the answer has"
@@ -44,7 +45,7 @@ WORDS = Words(
         "messages[].refusal": Translated("`text`"),
         "messages[].annotations": Translated("not sent: notes for a reader of the text"),
         "messages[].content[].text": Translated(
-            "`text`; with `bedrock` the block that stands there, as `guardContent`"
+            "`text`; one of white space only is left out; with `bedrock` the block that stands there, as `guardContent`"
         ),
         "messages[].content[].refusal": Translated("`text`"),
         "messages[].content[].image_url": Translated("`image`: data and s3 URLs of PNG, JPEG, GIF, WebP"),
@@ -53,7 +54,7 @@ WORDS = Words(
         "messages[].content[].image_url.detail": Refused("it looks at each image in one way"),
         "messages[].content[].file": Translated(
             "`document`: data and s3 URLs of PDF, Word, Excel, CSV, HTML, Markdown, text; its name less what a name "
-            "may not hold, and less its ending"
+            "may not hold, and less its ending, with a number where another document of the request has it"
         ),
         "messages[].content[].file (tool)": Translated("`document`"),
         "messages[].content[].file (assistant)": Refused("a turn of the assistant's holds no files"),
@@ -64,12 +65,16 @@ WORDS = Words(
         "messages[].content[].cache_control": Translated("a `cachePoint` after it, with its `ttl`"),
         "messages[].audio": Refused("it says nothing aloud"),
         "messages[].function_call": Refused("use tool_calls"),
-        "tools": Translated("`toolConfig.tools`; needed wherever messages hold calls or their results"),
+        "tools": Translated(
+            "`toolConfig.tools`; needed wherever messages hold calls or their results; a schema without a type gets "
+            "`type: object`"
+        ),
         "tools[].function.strict": Translated("`toolSpec.strict`"),
         "tools[].cache_control": Translated("a `cachePoint` after it, with its `ttl`"),
         "tool_choice": Translated(
             "`toolConfig.toolChoice`: `auto`, `any`, `tool`; `none`: the tools are not sent, and it is refused where "
-            "they must be, since messages hold calls or their results"
+            "they must be, since messages hold calls or their results; without tools not sent, `required` and a "
+            "function refused"
         ),
         "parallel_tool_calls": Translated(
             "`false`: of Claude `additionalModelRequestFields.tool_choice`, with all of `tool_choice`; others are not "

@@ -24,7 +24,7 @@ WORDS = Words(
             "`functionResponse` in a turn of the user's: an object as it is, other text as `output`"
         ),
         "messages[].name": Translated("written before the text: `alice: …`; a tool's, where its call is not known"),
-        "messages[].tool_calls": Translated("`functionCall`"),
+        "messages[].tool_calls": Translated("`functionCall`; an id that is empty or repeated becomes distinct"),
         "messages[].reasoning_content": Translated(
             "not sent: only reasoning with its signature is, which `google.parts` of the answer has"
         ),
@@ -52,10 +52,15 @@ WORDS = Words(
         "messages[].content[].cache_control": Translated(CACHES_BY_ITSELF),
         "messages[].audio": Refused("it keeps nothing that it said aloud"),
         "messages[].function_call": Refused("use tool_calls"),
-        "tools": Translated("`tools[].functionDeclarations`, with `parametersJsonSchema`"),
+        "tools": Translated(
+            "`tools[].functionDeclarations`, with `parametersJsonSchema`; a schema without a type gets `type: object`"
+        ),
         "tools[].function.strict": Translated("mode `VALIDATED` for all tools; `ANY` holds to their schemas anyhow"),
         "tools[].cache_control": Translated(CACHES_BY_ITSELF),
-        "tool_choice": Translated("`toolConfig.functionCallingConfig`: `AUTO`, `NONE`, `ANY`, `allowedFunctionNames`"),
+        "tool_choice": Translated(
+            "`toolConfig.functionCallingConfig`: `AUTO`, `NONE`, `ANY`, `allowedFunctionNames`; without "
+            "tools not sent, `required` and a function refused"
+        ),
         "parallel_tool_calls": Translated("not sent: of several calls in an answer, `false` lets the first be told"),
         "functions": Refused("use tools"),
         "function_call": Refused("use tool_choice"),
