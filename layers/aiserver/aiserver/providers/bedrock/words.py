@@ -32,7 +32,7 @@ WORDS = Words(
         "messages[].role: tool": Translated("`toolResult` in a turn of the user's"),
         "messages[].name": Translated("written before the text: `alice: …`; a tool is known by its call"),
         "messages[].tool_calls": Translated(
-            "`toolUse`; what an id may not hold becomes `_`, one of more than 64 letters its hash, and one that is empty or "
+            "`toolUse`; what an id may not hold becomes `_`, one of more than 64 letters its hash, and one empty or "
             "repeated becomes distinct"
         ),
         "messages[].reasoning_content": Translated(
