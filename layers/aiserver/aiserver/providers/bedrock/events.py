@@ -25,7 +25,7 @@ PADDING = "p"
 class _Placed(msgspec.Struct, rename="camel"):
     """An event of one block of content."""
 
-    content_block_index: int = 0
+    content_block_index: int | None = None
     start: Members = {}
     delta: Members = {}
 
@@ -78,7 +78,7 @@ class BedrockEvents:
 
     def _block(self, said: _Placed) -> Open:
         """Only some blocks have a start."""
-        block = self._blocks.setdefault(said.content_block_index, Open())
+        block = self._blocks.setdefault(said.content_block_index or 0, Open())
         check(len(self._blocks))
         return block
 
@@ -96,6 +96,8 @@ class BedrockEvents:
         return self._say(tool_calls=[{"index": block.call, **called}])
 
     def _add(self, said: _Placed) -> bytes:
+        if said.content_block_index is None and not said.delta:
+            raise NoAnswer
         block = self._block(said)
         piece = block.add(said.delta)
         if piece.text:
