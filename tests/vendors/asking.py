@@ -47,8 +47,8 @@ def requests(draw: st.DrawFn, dialect: Dialect) -> dict[str, Any]:
     """A chat of a few turns, with what may go with it."""
     tools = draw(st.lists(NAMES, max_size=3, unique=True))
     messages = [*draw(_system()), draw(_user(dialect))]
-    for _ in range(draw(st.integers(0, 2))):
-        messages += draw(_exchange(tools))
+    for turn in range(draw(st.integers(0, 2))):
+        messages += draw(_exchange(tools, turn))
         messages.append(draw(_user(dialect)))
     body: dict[str, Any] = {"model": dialect.model, "messages": messages}
     body |= draw(st.fixed_dictionaries({"max_tokens": st.integers(1, 9999)}, optional=_options()))
@@ -88,10 +88,10 @@ def _user(dialect: Dialect) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @st.composite
-def _exchange(draw: st.DrawFn, tools: list[str]) -> list[dict[str, Any]]:
-    """A turn of the model's, with the results of what it called."""
+def _exchange(draw: st.DrawFn, tools: list[str], turn: int) -> list[dict[str, Any]]:
+    """A turn of the model's, with the results of what it called; each call's id is used once in a chat."""
     said = draw(_text("assistant"))
-    ids = draw(st.lists(IDS, min_size=1, max_size=3, unique=True)) if tools else []
+    ids = [f"{id}-{turn}" for id in draw(st.lists(IDS, min_size=1, max_size=3, unique=True))] if tools else []
     if not ids:
         return [said]
     function = st.fixed_dictionaries({"name": st.sampled_from(tools), "arguments": ARGUMENTS})

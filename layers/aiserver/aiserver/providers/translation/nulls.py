@@ -4,6 +4,7 @@ Clients and vendors write null for members that they do not have. What a type do
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -69,11 +70,8 @@ def _of_object(given: dict[str, Raw], structs: list[Any], *, ignores_unknown: bo
 
 
 def _of_members(members: dict[str, Raw], structs: list[Any], *, ignores_unknown: bool) -> dict[str, Any]:
-    known: dict[str, list[Any]] = {}
-    for struct in structs:
-        ignores_unknown = ignores_unknown or not struct.__struct_config__.forbid_unknown_fields
-        for field in msgspec.structs.fields(struct):
-            known.setdefault(field.encode_name, []).extend(_alternatives(field.type))
+    known = _known(tuple(structs))
+    ignores_unknown = ignores_unknown or any(not one.__struct_config__.forbid_unknown_fields for one in structs)
     tags = {struct.__struct_config__.tag_field for struct in structs}
     return {
         name: one
@@ -81,6 +79,16 @@ def _of_members(members: dict[str, Raw], structs: list[Any], *, ignores_unknown:
         if not ignores_unknown or name in known or name in tags
         for one in _without(value, known.get(name, []), ignores_unknown=ignores_unknown)
     }
+
+
+@cache
+def _known(structs: tuple[Any, ...]) -> dict[str, list[Any]]:
+    """The types of each member that one of them reads."""
+    known: dict[str, list[Any]] = {}
+    for struct in structs:
+        for field in msgspec.structs.fields(struct):
+            known.setdefault(field.encode_name, []).extend(_alternatives(field.type))
+    return known
 
 
 def _has_tag(struct: Any, members: dict[str, Raw]) -> bool:
