@@ -68,6 +68,7 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  #
 	$(BIN)/python -m docs.security --check
 	$(BIN)/python -m docs.catalogue --check
 	$(BIN)/python -m docs.vendors --check
+	$(BIN)/python -m docs.limits --check
 	$(BIN)/python -m benchmarks.page --check
 
 docs: $(VENV)/local.installed $(VENV)/test.installed  ## write what the docs take from the code
@@ -76,6 +77,7 @@ docs: $(VENV)/local.installed $(VENV)/test.installed  ## write what the docs tak
 	@$(BIN)/python -m docs.security
 	@$(BIN)/python -m docs.catalogue
 	@$(BIN)/python -m docs.vendors
+	@$(BIN)/python -m docs.limits
 	@$(BIN)/python -m benchmarks.page
 
 mutate: $(VENV)/local.installed $(VENV)/test.installed  ## is every condition of the job machine, and every rule of failing over, held by a test? (minutes)

@@ -1,4 +1,4 @@
-"""Every size, count and depth that the product accepts, in one place; docs/limits.md lists them from here.
+"""Every size, count and depth that the product accepts, in one place; docs/api.md lists them from here.
 
 Time limits and retry schedules stand with the code that waits.
 """
@@ -36,6 +36,7 @@ MAX_BUFFERED_BYTES = Limit(6 * MB - 64 * KB, "bytes", "response of a function th
 
 # Provider responses
 MAX_ANSWER_BYTES = Limit(64 * MB, "bytes", "whole provider response, decompressed", "502")
+MAX_PARALLEL_BYTES = Limit(16 * MB, "bytes", "provider response of a job, read beside others", "one at a time")
 MAX_CONTENT_BLOCKS = Limit(100_000, "blocks", "content blocks of one response of Anthropic, Gemini or Bedrock", "502")
 MAX_EVENT_BYTES = Limit(16 * MB, "bytes", "one event of a provider's stream", "502, or an error event")
 MAX_ERROR_BYTES = Limit(1 * MB, "bytes", "error response of a provider", "the rest is not read")

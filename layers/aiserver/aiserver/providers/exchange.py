@@ -15,10 +15,11 @@ import httpx
 from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
 from aiserver.limits import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, MAX_HEADER_CHARS, MAX_HEADERS_CHARS
 from aiserver.providers.decompression import ACCEPTED, CodingError, decoded
+from aiserver.providers.memory import reserve
 from aiserver.providers.provider import Provider
 from aiserver.providers.redaction import Redaction
 from aiserver.providers.ticking import ticking
-from aiserver.providers.transport import WAKE_S, Deadline, DeadlineBackend, Transport, total_deadline
+from aiserver.providers.transport import WAKE_S, Deadline, DeadlineBackend, Transport, remaining_s, total_deadline
 from aiserver.wire import scan, sse
 
 BEARER_HEADER = "authorization"  # any other header carries the key bare
@@ -178,6 +179,7 @@ def _read(response: httpx.Response, chunks: Iterator[bytes], max_bytes: int) -> 
     try:
         for chunk in chunks:
             content.write(chunk)
+            reserve(content.tell(), remaining_s)
             if content.tell() > max_bytes:
                 raise ProviderError("The provider's answer is too large", may_be_billed=True)
             if content.tell() > MAX_ERROR_BYTES and not response.is_success:

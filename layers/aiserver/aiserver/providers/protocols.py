@@ -48,11 +48,13 @@ def check(type: str, body: bytes, model: str) -> None:
     """Raises: InvalidRequest, where a provider's type has no words for this chat; what speaks OpenAI has all."""
     if type == "openai":
         return
+    from aiserver.providers import memory
     from aiserver.providers.translation.chat import Chat
     from aiserver.wire.model import with_model
 
     asked = vendor(type)
-    asked.request(Chat(with_model(body, model), asked.words))
+    with memory.translation:
+        asked.request(Chat(with_model(body, model), asked.words))
 
 
 def vendor(type: str) -> "Vendor":

@@ -11,6 +11,7 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import State
 from aiserver.jobs.transitions import CLAIM, EXPIRE, MARK_CALL, Value
+from aiserver.providers.memory import MemoryBudget
 from aiserver.router import Candidate, Question, Router
 from aiserver.usecases.ask import Pass, ask
 from aiserver.usecases.ends import end, expiry
@@ -55,6 +56,7 @@ class Work:
         self._settle = Settle(jobs, messages, clock, sleep, settled_days)
         self._settled_days = settled_days
         self._lease_margin_ms = lease_margin_s * 1000
+        self._memory = MemoryBudget()
 
     def run(self, job_id: int, *, left_ms: int, attempt: int | None = None) -> None:
         """Bring the job one step on; `left_ms` is what is left of this worker's own time, `attempt` the message's.
@@ -68,13 +70,16 @@ class Work:
         if isinstance(claimed, Refused):
             self._not_now(claimed.job, now, attempt)
             return
-        held = Lease(claimed, {"attempt": claimed.attempt, "lease_token": token}, end_ms)
+        with self._memory.share():
+            self._run(Lease(claimed, {"attempt": claimed.attempt, "lease_token": token}, end_ms))
+
+    def _run(self, held: Lease) -> None:
         try:
             done = self._ask(held)
         except _NotOurs as stopped:
             self._settle.cancelled(held, stopped.unknown)
         except _NotAsked as stopped:
-            log.exception("job not asked yet", extra={"job_id": job_id})
+            log.exception("job not asked yet", extra={"job_id": held.job.id})
             self._settle.wait_for_store(held, stopped.unknown)
         except (NotFound, InvalidRequest) as error:  # its model or provider is no longer configured, or no request kept
             self._settle.fail(held, error)

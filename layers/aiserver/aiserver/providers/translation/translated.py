@@ -9,7 +9,7 @@ import msgspec
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, UpstreamAnswer
 from aiserver.limits import MAX_ANSWER_BYTES, MAX_LIST_BYTES
-from aiserver.providers import exchange
+from aiserver.providers import exchange, memory
 from aiserver.providers.exchange import Asked
 from aiserver.providers.openai_answers import failure
 from aiserver.providers.provider import Provider
@@ -49,11 +49,15 @@ class Translated:
 
         The vendors know no idempotency key. Raises: as OpenAi.call.
         """
-        chat = Chat(body, self._vendor.words)
-        asked = self._asked(provider, chat, api_key)
+        with memory.translation:
+            chat = Chat(body, self._vendor.words)
+            asked = self._asked(provider, chat, api_key)
+            model, one_call = chat.model, chat.one_call
+            del chat  # it holds the request as objects, and the response may be long in coming
         answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
         judge = Judge(self._vendor, provider, self._clock, model_is_configured)
-        return judge.judged(answer, self._born(chat))
+        with memory.translation:
+            return judge.judged(answer, self._born(model, one_call))
 
     def stream(
         self,
@@ -73,9 +77,9 @@ class Translated:
         judge = Judge(self._vendor, provider, self._clock, model_is_configured)
         with exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s) as (head, pieces):
             if pieces is None:
-                judge.judged(head, self._born(chat))
+                judge.judged(head, self._born(chat.model, chat.one_call))
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
-            events = self._vendor.events(chat, self._born(chat))
+            events = self._vendor.events(chat, self._born(chat.model, chat.one_call))
             came = self._wire.events(pieces) if self._wire else pieces
             stream = Stream(provider.name, head.headers, came, Judged(events, judge), Redaction(api_key).masked)
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
@@ -108,9 +112,9 @@ class Translated:
         asked = replace(self._vendor.request(chat), api_key=api_key)
         return self._wire.signed(provider, asked) if self._wire and not api_key else asked
 
-    def _born(self, chat: Chat) -> Born:
+    def _born(self, model: str, one_call: bool) -> Born:
         id, call_id = f"chatcmpl-{self._clock.token()}", lambda: f"call_{self._clock.token()[:24]}"
-        return Born(self._clock.now_ms() // 1000, call_id, chat.one_call, id, chat.model)
+        return Born(self._clock.now_ms() // 1000, call_id, one_call, id, model)
 
 
 class Judge:
