@@ -1,10 +1,12 @@
 """The official OpenAI SDK, pointed at us by changing its base URL and key."""
 
 import json
+import threading
 
 import openai
 import pytest
 
+from aiserver.providers.transport import STALE_S
 from tests.flow.conftest import Product
 
 MESSAGES = [
@@ -67,7 +69,9 @@ def test_errors_are_the_sdk_s_own(product: Product) -> None:
 
 
 def test_a_call_that_may_have_been_billed_is_not_repeated_by_the_sdk(product: Product) -> None:
-    product.upstream.answer_with(None, b"")
+    cut_late = threading.Event()  # too late for a kept connection that had been closed meanwhile
+    product.upstream.answer_with(None, b"", hold=cut_late)
+    threading.Timer(4 * STALE_S, cut_late.set).start()
     with client(product.url, product.key) as sdk, pytest.raises(openai.InternalServerError) as cut:
         sdk.chat.completions.create(model="llama3:8b", messages=MESSAGES)  # pyright: ignore
     assert (cut.value.status_code, cut.value.code) == (504, "provider_timeout")

@@ -12,7 +12,7 @@ from typing import Any
 from aiserver.errors import FieldError, InvalidRequest
 from aiserver.limits import MAX_PROBLEMS
 from aiserver.wire.shapes import Kind, Shape
-from aiserver.wire.text import SPACE, STRING, Edit, Member, elements, members
+from aiserver.wire.text import SPACE, STRING, Edit, Member, elements, holds_only_objects, members
 from aiserver.wire.validation import Place, field_error, path
 
 _integer = re.compile(rb"-?[0-9]+|null").fullmatch
@@ -132,10 +132,11 @@ class _Walk:
 
     def _check_items(self, member: Member, kind: Kind, place: Place) -> None:
         """The first element of another type is reported, and no further ones."""
-        if self._text[member.value_start : member.value_start + 1] != b"[":
+        start = member.value_start
+        if self._text[start] not in b"[" or (kind.items == b"{" and holds_only_objects(self._text, start)):
             return
-        for i, (start, _) in enumerate(elements(self._text, member.value_start)):
-            if self._text[start] not in kind.items:
+        for i, (at, _) in enumerate(elements(self._text, start)):
+            if self._text[at] not in kind.items:
                 self._report((*place, i), f"should be {kind.item_words}")
                 return
 

@@ -133,6 +133,14 @@ def elements(text: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
         yield start, at
 
 
+def holds_only_objects(text: bytes, at: int) -> bool:
+    """Whether all elements of the array at `at` are objects, none nested more than SHALLOW_LEVELS deep.
+
+    One expression finds it out: of 150,000 parts, looking at each takes a second.
+    """
+    return bool(_objects(text, at))
+
+
 def less(text: bytes, unwanted: Collection[str]) -> bytes:
     """The text of an object without the members whose keys are unwanted, each gone with its comma."""
     if not unwanted:
@@ -183,6 +191,9 @@ def nested(levels: int) -> re.Pattern[bytes]:
 
 
 _shallow = nested(SHALLOW_LEVELS).match
+_objects = re.compile(
+    rb"\[%b(?:(?=\{)%b%b,?%b)*+\]" % (SPACE, nested(SHALLOW_LEVELS).pattern, SPACE, SPACE), re.DOTALL
+).match
 
 
 def _value_end(text: bytes, at: int) -> int:
