@@ -107,6 +107,10 @@ class Cloud:
         """The most memory that any running sandbox of the function `name` has held. Raises: KeyError."""
         return self._pools[name].max_memory_used_mb
 
+    def pids(self, name: str) -> list[int]:
+        """The running processes of the function `name`. Raises: KeyError."""
+        return self._pools[name].pids
+
     def memory_kb(self, name: str) -> list[int]:
         """What each running sandbox of the function `name` holds now. Raises: KeyError."""
         return self._pools[name].memory_kb

@@ -61,6 +61,12 @@ class Pool:
             return sum(sandbox.is_alive for sandbox in self._all)
 
     @property
+    def pids(self) -> list[int]:
+        """The processes that run."""
+        with self._lock:
+            return [sandbox.pid for sandbox in self._all if sandbox.is_alive]
+
+    @property
     def max_memory_used_mb(self) -> int:
         """The most that any process that runs has held since it began, as Lambda's REPORT line tells it (Linux)."""
         with self._lock:

@@ -119,6 +119,10 @@ class Sandbox:
     def is_alive(self) -> bool:
         return self._ended is None
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def memory_kb(self, line: str) -> int:
         status = Path(f"/proc/{self._child.pid}/status").read_text()
         return int(status.partition(f"{line}:")[2].split()[0])
