@@ -128,9 +128,7 @@ def have_ended(processes: list[int]) -> bool:
     return all(select.select([process], [], [], 5)[0] for process in processes)
 
 
-def test_dev_serves_until_ctrl_c_and_leaves_nothing_strict_about_callbacks_if_told(
-    product: Product, tmp_path: Path
-) -> None:
+def test_dev_with_strict_callbacks_ends_cleanly_on_ctrl_c(product: Product, tmp_path: Path) -> None:
     providers = tmp_path / "providers.yaml"
     providers.write_text(PROVIDERS.format(base_url=product.upstream.base_url))
     told = {"PROVIDERS": str(providers), "MY_KEY": "sk-of-the-provider", "STRICT_CALLBACKS": "1"}

@@ -115,7 +115,7 @@ def test_half_an_event_behind_a_complete_answer_does_not_matter(tail: bytes, end
 
 @pytest.mark.parametrize("manner", MANNERS, ids=lambda manner: manner.name)
 @pytest.mark.parametrize("end", ["FIN", "RST"])
-def test_a_complete_stream_of_any_provider_ends_well_without_its_last_chunk(manner: Manner, end: str) -> None:
+def test_complete_stream_without_its_last_chunk_is_a_success(manner: Manner, end: str) -> None:
     events, shown = manner.stream
     sent = hostile.head(200, f"content-type: {manner.stream_type}", CHUNKED) + framed(events)
     behaviour = hostile.says(sent) if end == "FIN" else resetting(sent)

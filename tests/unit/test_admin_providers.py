@@ -118,7 +118,7 @@ def test_a_key_that_no_header_can_hold_is_refused_from_the_environment(key: str,
 
 
 @pytest.mark.parametrize("key", UNSENDABLE)
-def test_a_stored_key_that_no_header_can_hold_is_refused_and_found_by_a_check(
+def test_stored_key_with_invalid_header_characters_is_reported(
     key: str, admin: Admin, protocols: dict[str, Any]
 ) -> None:
     keyed = {**GPU, "api_key_secret": "/aiserver/gpu"}

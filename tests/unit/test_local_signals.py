@@ -50,7 +50,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("signum", ENDING)
-def test_a_signal_ends_a_command_and_a_second_does_not_cut_its_cleanup_short(signum: signal.Signals) -> None:
+def test_second_signal_does_not_interrupt_cleanup(signum: signal.Signals) -> None:
     with start() as process:
         process.send_signal(signum)
         assert line(process) == signum.name

@@ -44,7 +44,7 @@ def _check_encoding(value: str) -> None:
 
 
 def _check_charset(content_type: str, body: bytes) -> None:
-    """ASCII is the same text in the charsets that clients name, but for UTF-16 and UTF-32, which fill it with NULs."""
+    """ASCII text has the same bytes in all common charsets, except UTF-16 and UTF-32, which add NUL bytes."""
     charset = _CHARSET.search(content_type)
     if charset and charset[1].lower() not in UTF_8_NAMES and (not body.isascii() or b"\0" in body):
         raise InvalidRequest(f"charset {_shown(charset[1])} is not supported: send the body as UTF-8")

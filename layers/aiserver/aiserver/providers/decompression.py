@@ -1,6 +1,6 @@
 """Decompresses a response body in bounded steps: one chunk of 16 KB can hold 16 MB, and one of those 16 GB.
 
-Every piece has at most STEP_BYTES, so that whoever reads can stop at a size limit.
+Each piece has at most STEP_BYTES, so that the reader can stop at a size limit.
 """
 
 import zlib

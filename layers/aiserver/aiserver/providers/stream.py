@@ -127,7 +127,7 @@ class Stream:
             self._cut = error
 
     def _tell(self, piece: bytes, told: list[bytes]) -> None:
-        """Add what is told of the events that this piece completes."""
+        """Append the client events for the upstream events that this piece completes."""
         for whole in self._splitter.events(piece):
             event = self._redact(whole)
             self._has_events = self._has_events or bool(sse.data(event))
@@ -153,7 +153,10 @@ class Stream:
         raise ProviderError(words or f"Provider {self._name} did not stream its answer", may_be_billed=True)
 
     def _last(self) -> bytes:
-        """What is told of the last event, which may lack its blank line. Raises: ProviderError, where it broke off."""
+        """The client events for the last upstream event, which may lack its blank line.
+
+        Raises: ProviderError, where the stream broke off.
+        """
         event = self._redact(bytes(self._splitter.rest)) + b"\n\n"
         data = sse.data(event)
         is_event = data.strip() == sse.DONE or scan.members(data) is not None

@@ -144,7 +144,7 @@ class Judge:
     def failure(self, answer: UpstreamAnswer) -> ProviderError:
         try:
             said = self._vendor.error(answer)
-        except BAD:  # what it means is told by its status, and by its words in whatever shape
+        except BAD:  # the status says what it means, and the body says why, in any shape
             said = replace(answer, status=500) if answer.is_success else answer
         else:
             said = said if reason(said.body) else replace(answer, status=said.status, headers=said.headers)

@@ -1,0 +1,61 @@
+"""The parallel calls of one worker hold one large response at a time, and any number of small ones."""
+
+import threading
+from collections.abc import Callable
+
+import httpcore
+
+from aiserver.limits import MAX_PARALLEL_BYTES
+from aiserver.providers.memory import MemoryBudget, reserve
+
+LARGE = MAX_PARALLEL_BYTES + 1
+
+
+def in_thread(call: Callable[[], None]) -> Exception | None:
+    """What the call raised in a thread of its own."""
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
+def read(budget: MemoryBudget, size: int, error: Exception | None = None) -> Callable[[], None]:
+    def call() -> None:
+        with budget.share():
+            reserve(size, lambda: 0)
+            if error:
+                raise error
+
+    return call
+
+
+def test_second_large_response_waits_for_the_first_and_times_out() -> None:
+    budget = MemoryBudget()
+    with budget.share():
+        reserve(LARGE, lambda: 0)
+        reserve(LARGE + 1, lambda: 0)  # it grows
+        assert isinstance(in_thread(read(budget, LARGE)), httpcore.ReadTimeout)
+        assert in_thread(read(budget, MAX_PARALLEL_BYTES)) is None
+    assert in_thread(read(budget, LARGE)) is None
+
+
+def test_failed_call_gives_back_its_share() -> None:
+    budget = MemoryBudget()
+    failed = in_thread(read(budget, LARGE, RuntimeError()))
+    assert isinstance(failed, RuntimeError)
+    assert in_thread(read(budget, LARGE)) is None
+
+
+def test_large_response_outside_of_a_share_never_waits() -> None:
+    budget = MemoryBudget()
+    with budget.share():
+        reserve(LARGE, lambda: 0)
+        assert in_thread(lambda: reserve(LARGE, lambda: 0)) is None
