@@ -3,12 +3,11 @@
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 
 from local.cloud import Cloud
 from local.ministack import CloudFailed
-from local.signals import install_handlers
+from local.signals import install_handlers, wait_for_signal
 from local.template import REPOSITORY
 from local.upstream import choose
 
@@ -17,7 +16,6 @@ MAX_PORT = 65_535
 
 
 def main() -> int:
-    stop = threading.Event()
     install_handlers()
     state_dir = os.environ.get("STATE_DIR")
     try:
@@ -36,7 +34,7 @@ def main() -> int:
                 if os.environ.get("QUIET") != "1":
                     print(upstream.sentence)
                 print(f"READY {cloud.base_url}", flush=True)
-                stop.wait()
+                wait_for_signal()
             finally:
                 card.unlink(missing_ok=True)
     except CloudFailed as failed:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+from typing import NoReturn
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,7 +29,24 @@ def install_handlers() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
+def wait_for_signal() -> NoReturn:
+    """Block the main thread until a signal arrives. Raises: Interrupted.
+
+    The kernel may deliver a signal to any thread, and then wakes no lock or event that the main thread waits for.
+    Python writes to this socket in whichever thread it is.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno())
+    while True:
+        reader.recv(1)
+
+
 def _interrupt(signum: int, frame: object) -> None:
     for ending in _ENDING:
-        signal.signal(ending, signal.SIG_IGN)
+        signal.signal(ending, _ignore)
     raise Interrupted(signum)
+
+
+def _ignore(signum: int, frame: object) -> None:
+    """Unlike SIG_IGN, this is no error for a signal that is already pending, and no child inherits it."""

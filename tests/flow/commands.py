@@ -48,7 +48,7 @@ def start(
     with subprocess.Popen(
         [*wrapper, sys.executable, "-m", "local.dev"],
         cwd=REPOSITORY,
-        env={**os.environ, "PORT": "0", **environment},
+        env={**os.environ, "PORT": "0", "PYTHONFAULTHANDLER": "1", **environment},
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -76,4 +76,9 @@ def dev(*wrapper: str, stderr: Any = None, **environment: str) -> Iterator[Dev]:
     with start(*wrapper, stderr=stderr, **environment) as process:
         yield ready(process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(END_S) == 0
+        try:
+            assert process.wait(END_S) == 0
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # writes what each thread waits for
+            _, stderr = process.communicate()
+            raise AssertionError(f"dev did not end within {END_S} s of SIGINT: {stderr}") from None

@@ -11,18 +11,45 @@ import pytest
 from local.template import REPOSITORY
 
 WAITS = """
-import time
-from local.signals import Interrupted, install_handlers
+from local.signals import Interrupted, install_handlers, wait_for_signal
 
 install_handlers()
 try:
     print("ready", flush=True)
-    time.sleep(60)
+    wait_for_signal()
 except Interrupted as interrupted:
     print(interrupted, flush=True)
     input()  # cleaning up
     print("cleaned up", flush=True)
     raise SystemExit(interrupted.exit_status)
+"""
+SIGNAL_TO_ANOTHER_THREAD = """
+import signal, threading, time
+from local.signals import install_handlers, wait_for_signal
+
+install_handlers()
+
+def signal_own_thread():
+    time.sleep(0.2)  # until the main thread waits; shorter only makes the test pass more easily
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+threading.Thread(target=signal_own_thread, daemon=True).start()
+try:
+    wait_for_signal()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+TWO_SIGNALS_AT_ONCE = """
+import os, signal
+from local.signals import install_handlers
+
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGINT)
+os.kill(os.getpid(), signal.SIGTERM)
+try:
+    install_handlers()
+except KeyboardInterrupt as interrupted:
+    print(interrupted)
 """
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -76,3 +103,14 @@ def test_a_command_started_with_nohup_outlives_its_terminal() -> None:
         process.send_signal(signal.SIGTERM)
         assert line(process) == "SIGTERM"
         process.communicate("\n", timeout=20)
+
+
+def test_a_signal_delivered_to_another_thread_ends_a_command() -> None:
+    command = [sys.executable, "-c", SIGNAL_TO_ANOTHER_THREAD]
+    assert subprocess.check_output(command, cwd=REPOSITORY, timeout=20) == b"interrupted\n"
+
+
+def test_two_signals_at_once_write_no_error() -> None:
+    command = [sys.executable, "-c", TWO_SIGNALS_AT_ONCE]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=20, check=True)
+    assert (done.stdout, done.stderr) == ("SIGINT\n", "")
