@@ -4,6 +4,7 @@ Clients and vendors write null for members that they do not have. What a type do
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -14,7 +15,7 @@ NULL = Raw(b"null")
 Read = TypeVar("Read")
 
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
-_objects = msgspec.json.Decoder(list[dict[str, Raw]]).decode
+_elements = msgspec.json.Decoder(list[Raw]).decode
 
 
 def is_absent(raw: Raw) -> bool:
@@ -40,22 +41,39 @@ def without_nulls(raw: Raw, kind: Any) -> Any:
     """The JSON value without the nulls that `kind` does not read.
 
     Below a struct that ignores unknown members, unknown members and unknown kinds of objects are left out as well.
+    A list ends at its first element that is wrong all the same: decoding the result fails there.
     """
-    found = list(_without(raw, list(_alternatives(kind)), ignores_unknown=False))
+    found = list(_without(raw, kind, ignores_unknown=False))
     return found[0] if found else raw
 
 
-def _without(raw: Raw, kinds: list[Any], *, ignores_unknown: bool) -> Iterator[Any]:
+def _without(raw: Raw, kind: Any, *, ignores_unknown: bool) -> Iterator[Any]:
     """One value, or none where the object is to be left out."""
-    first = bytes(memoryview(raw)[:1])
-    items = [item for kind in kinds if get_origin(kind) is list for item in _alternatives(get_args(kind)[0])]
-    if first == b"[" and _structs(items):
-        each = _objects(raw)  # raises, before they are built, where one is no object
-        yield [one for item in each for one in _of_object(item, _structs(items), ignores_unknown=ignores_unknown)]
-    elif first == b"{" and _structs(kinds):
-        yield from _of_object(_members(raw), _structs(kinds), ignores_unknown=ignores_unknown)
+    first, kinds = bytes(memoryview(raw)[:1]), list(_alternatives(kind))
+    if first == b"[":
+        items = [get_args(kind)[0] for kind in kinds if get_origin(kind) is list]
+        yield _of_list(raw, items[0], ignores_unknown=ignores_unknown) if items else raw
+    elif first == b"{" and (structs := _structs(kinds)):
+        yield from _of_object(_members(raw), structs, ignores_unknown=ignores_unknown)
     else:
         yield raw
+
+
+def _of_list(raw: Raw, kind: Any, *, ignores_unknown: bool) -> list[Raw]:
+    """An element that can be decoded as it is stays as it is: most have no nulls, and are not built."""
+    decode, kept = _decoder(kind).decode, list[Raw]()
+    for item in _elements(raw):
+        with suppress(msgspec.ValidationError):
+            decode(item)
+            kept.append(item)
+            continue
+        for one in _without(item, kind, ignores_unknown=ignores_unknown):
+            kept.append(Raw(msgspec.json.encode(one)))
+            try:
+                decode(kept[-1])
+            except msgspec.ValidationError:
+                return kept
+    return kept
 
 
 def _structs(kinds: list[Any]) -> list[Any]:
@@ -64,31 +82,33 @@ def _structs(kinds: list[Any]) -> list[Any]:
 
 def _of_object(given: dict[str, Raw], structs: list[Any], *, ignores_unknown: bool) -> Iterator[Any]:
     members = {name: value for name, value in given.items() if not is_absent(value)}
-    chosen = [struct for struct in structs if _has_tag(struct, members)]
-    if chosen or not ignores_unknown:
-        yield _of_members(members, chosen or structs, ignores_unknown=ignores_unknown)
+    chosen = next((struct for struct in structs if _has_tag(struct, members)), None)
+    if chosen:
+        yield _of_members(members, chosen, ignores_unknown=ignores_unknown)
+    elif not ignores_unknown:
+        yield members
 
 
-def _of_members(members: dict[str, Raw], structs: list[Any], *, ignores_unknown: bool) -> dict[str, Any]:
-    known = _known(tuple(structs))
-    ignores_unknown = ignores_unknown or any(not one.__struct_config__.forbid_unknown_fields for one in structs)
-    tags = {struct.__struct_config__.tag_field for struct in structs}
+def _of_members(members: dict[str, Raw], struct: Any, *, ignores_unknown: bool) -> dict[str, Any]:
+    known, config = _known(struct), struct.__struct_config__
+    ignores_unknown = ignores_unknown or not config.forbid_unknown_fields
     return {
         name: one
         for name, value in members.items()
-        if not ignores_unknown or name in known or name in tags
-        for one in _without(value, known.get(name, []), ignores_unknown=ignores_unknown)
+        if not ignores_unknown or name in known or name == config.tag_field
+        for one in _without(value, known.get(name, Raw), ignores_unknown=ignores_unknown)
     }
 
 
 @cache
-def _known(structs: tuple[Any, ...]) -> dict[str, list[Any]]:
-    """The types of each member that one of them reads."""
-    known: dict[str, list[Any]] = {}
-    for struct in structs:
-        for field in msgspec.structs.fields(struct):
-            known.setdefault(field.encode_name, []).extend(_alternatives(field.type))
-    return known
+def _known(struct: Any) -> dict[str, Any]:
+    """The type of each member that it reads."""
+    return {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
 
 
 def _has_tag(struct: Any, members: dict[str, Raw]) -> bool:
