@@ -3,8 +3,9 @@
 Clients and vendors write null for members that they do not have. What a type does not read (`Raw`) stays as it came.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -16,6 +17,13 @@ Read = TypeVar("Read")
 
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 _elements = msgspec.json.Decoder(list[Raw]).decode
+
+
+class _Object(msgspec.Struct, gc=False):
+    """Any object; nothing of it is built."""
+
+
+_objects = msgspec.json.Decoder(list[_Object]).decode
 
 
 def is_absent(raw: Raw) -> bool:
@@ -43,77 +51,95 @@ def without_nulls(raw: Raw, kind: Any) -> Any:
     Below a struct that ignores unknown members, unknown members and unknown kinds of objects are left out as well.
     A list ends at its first element that is wrong all the same: decoding the result fails there.
     """
-    found = list(_without(raw, kind, ignores_unknown=False))
+    found = _type(kind).without_nulls(raw, ignores_unknown=False)
     return found[0] if found else raw
 
 
-def _without(raw: Raw, kind: Any, *, ignores_unknown: bool) -> Iterator[Any]:
-    """One value, or none where the object is to be left out."""
-    first, kinds = bytes(memoryview(raw)[:1]), list(_alternatives(kind))
-    if first == b"[":
-        items = [get_args(kind)[0] for kind in kinds if get_origin(kind) is list]
-        yield _of_list(raw, items[0], ignores_unknown=ignores_unknown) if items else raw
-    elif first == b"{" and (structs := _structs(kinds)):
-        yield from _of_object(_members(raw), structs, ignores_unknown=ignores_unknown)
-    else:
-        yield raw
+class _Type:
+    """What is read of the values of one type: its structs by their tags, and what its lists hold."""
+
+    def __init__(self, kind: Any) -> None:
+        kinds = list(_alternatives(kind))
+        structs = [one for one in kinds if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+        item = next((_type(get_args(one)[0]) for one in kinds if get_origin(one) is list), None)
+        self.structs = {_tag(struct): _Members(struct) for struct in structs}
+        self.tag_field = structs[0].__struct_config__.tag_field if structs else None
+        self.item = item if item and item.structs else None
+        self.decode = msgspec.json.Decoder(kind).decode
+
+    @property
+    def reads_objects(self) -> bool:
+        return bool(self.structs or self.item)
+
+    def without_nulls(self, raw: Raw, *, ignores_unknown: bool) -> list[Any]:
+        """One value, or none where the object is to be left out."""
+        first = bytes(memoryview(raw)[:1])
+        if first == b"[" and self.item:
+            return [self.item.listed(raw, ignores_unknown=ignores_unknown)]
+        if first == b"{" and self.structs:
+            return self._object(_members(raw), ignores_unknown=ignores_unknown)
+        return [raw]
+
+    def listed(self, raw: Raw, *, ignores_unknown: bool) -> list[Raw]:
+        """The elements of a list of this type; one that can be decoded as it is stays as it is."""
+        _objects(raw)  # raises, before a list of them takes memory, where one is no object
+        kept: list[Raw] = []
+        for item in _elements(raw):
+            if self._is_one(item):
+                kept.append(item)
+                continue
+            for one in self.without_nulls(item, ignores_unknown=ignores_unknown):
+                kept.append(Raw(msgspec.json.encode(one)))
+                if not self._is_one(kept[-1]):
+                    return kept
+        return kept
+
+    def _is_one(self, raw: Raw) -> bool:
+        try:
+            self.decode(raw)
+        except msgspec.ValidationError:
+            return False
+        return True
+
+    def _object(self, given: dict[str, Raw], *, ignores_unknown: bool) -> list[Any]:
+        members = {name: value for name, value in given.items() if not is_absent(value)}
+        tag = bytes(members.get(self.tag_field, b"")) if self.tag_field else b""
+        if struct := self.structs.get(tag):
+            return [struct.without_nulls(members, ignores_unknown=ignores_unknown)]
+        return [] if ignores_unknown else [members]
 
 
-def _of_list(raw: Raw, kind: Any, *, ignores_unknown: bool) -> list[Raw]:
-    """An element that can be decoded as it is stays as it is: most have no nulls, and are not built."""
-    decode, kept = _decoder(kind).decode, list[Raw]()
-    for item in _elements(raw):
-        with suppress(msgspec.ValidationError):
-            decode(item)
-            kept.append(item)
-            continue
-        for one in _without(item, kind, ignores_unknown=ignores_unknown):
-            kept.append(Raw(msgspec.json.encode(one)))
-            try:
-                decode(kept[-1])
-            except msgspec.ValidationError:
-                return kept
-    return kept
+class _Members:
+    """The members that a struct reads."""
 
+    def __init__(self, struct: Any) -> None:
+        config, fields = struct.__struct_config__, msgspec.structs.fields(struct)
+        self.types = {field.encode_name: _type(field.type) for field in fields}
+        self.known = {*self.types, config.tag_field}
+        self.ignores_unknown = not config.forbid_unknown_fields
 
-def _structs(kinds: list[Any]) -> list[Any]:
-    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
-
-
-def _of_object(given: dict[str, Raw], structs: list[Any], *, ignores_unknown: bool) -> Iterator[Any]:
-    members = {name: value for name, value in given.items() if not is_absent(value)}
-    chosen = next((struct for struct in structs if _has_tag(struct, members)), None)
-    if chosen:
-        yield _of_members(members, chosen, ignores_unknown=ignores_unknown)
-    elif not ignores_unknown:
-        yield members
-
-
-def _of_members(members: dict[str, Raw], struct: Any, *, ignores_unknown: bool) -> dict[str, Any]:
-    known, config = _known(struct), struct.__struct_config__
-    ignores_unknown = ignores_unknown or not config.forbid_unknown_fields
-    return {
-        name: one
-        for name, value in members.items()
-        if not ignores_unknown or name in known or name == config.tag_field
-        for one in _without(value, known.get(name, Raw), ignores_unknown=ignores_unknown)
-    }
+    def without_nulls(self, members: dict[str, Raw], *, ignores_unknown: bool) -> dict[str, Any]:
+        ignores_unknown = ignores_unknown or self.ignores_unknown
+        read: dict[str, Any] = {}
+        for name, value in members.items():
+            member = self.types.get(name)
+            if member and member.reads_objects:
+                for one in member.without_nulls(value, ignores_unknown=ignores_unknown):
+                    read[name] = one
+            elif name in self.known or not ignores_unknown:
+                read[name] = value
+        return read
 
 
 @cache
-def _known(struct: Any) -> dict[str, Any]:
-    """The type of each member that it reads."""
-    return {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
+def _type(kind: Any) -> _Type:
+    return _Type(kind)
 
 
-@cache
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
-
-
-def _has_tag(struct: Any, members: dict[str, Raw]) -> bool:
+def _tag(struct: Any) -> bytes:
+    """The JSON text of its tag; nothing where it has none."""
     config = struct.__struct_config__
-    return config.tag_field is None or members.get(config.tag_field) == Raw(msgspec.json.encode(config.tag))
+    return msgspec.json.encode(config.tag) if config.tag_field else b""
 
 
 def _alternatives(kind: Any) -> Iterator[Any]:
