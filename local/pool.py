@@ -10,9 +10,10 @@ from pathlib import Path
 
 from local import aws
 from local.runtime_api import MAX_PAYLOAD_BYTES, Collected, Deployed, FunctionFailed, Sandbox, Sink
-from local.template import REGION
+from local.template import REGION, REPOSITORY
 
 MAX_SANDBOXES = 16  # of one function; a call more waits for one to be free
+BYTECODE = REPOSITORY / ".local" / "bytecode"  # shared by all runs, so that it is compiled once
 
 
 class Pool:
@@ -124,7 +125,7 @@ class Pool:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
             "HOME": str(self._log.parent),  # ~/.aws must not be read
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
-            "PYTHONPYCACHEPREFIX": str(self._log.parent / "pycache"),
+            "PYTHONPYCACHEPREFIX": str(BYTECODE),
             "PYTHONUNBUFFERED": "1",
             "TZ": ":UTC",
             "LANG": "en_US.UTF-8",

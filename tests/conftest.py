@@ -3,6 +3,7 @@
 import os
 import random
 import runpy
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ for name in list(os.environ):
     if name.startswith(DEVELOPERS) or name in ("PROVIDERS", "STATE_DIR", "STRICT_CALLBACKS"):
         del os.environ[name]
 os.environ["PYTHONPATH"] = str(GUARD)  # children install the guard, too
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, children inherit that, and tests end them by it
 
 from local.ministack import running  # noqa: E402  reads the environment above
 from tests import examples  # noqa: E402
