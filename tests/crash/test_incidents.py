@@ -12,6 +12,7 @@ from aiserver.jobs.states import Callback, State
 from tests.crash.places import EmbeddedCloud
 from tests.crash.situations import the_job
 from tests.crash.world import World
+from tests.examples import examples
 from tests.house import LEASE_MS, WORKER_MS, House
 
 # The calls a worker makes for one job; a process dies before or after one of them.
@@ -207,10 +208,10 @@ def test_two_hours_of_429_cost_no_more_than_their_waits(world: World) -> None:
     assert (job(world).state, job(world).maybe_billed) == (State.COMPLETED, 0)
 
 
-def test_ten_thousand_jobs_that_wait_for_an_hour_are_sent_again_a_few_times_each() -> None:
+def test_jobs_that_wait_for_an_hour_are_sent_again_a_few_times_each() -> None:
     house = House({"name": "gpu", "queue": "gpu", "models": {"m": ""}})
     accepted: list[Job] = []
-    for _ in range(10_000):
+    for _ in range(examples(10_000)):
         accepted.append(house.accept())
         house.clock.advance(0.001)
     house.messages.jobs.clear()

@@ -6,13 +6,9 @@ import json
 import os
 import pty
 import re
-import select
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
@@ -25,17 +21,8 @@ from aiserver.admin.__main__ import main as admin_main
 from local.receiver import receiver
 from local.template import REPOSITORY
 from local.verify_deploy import PROBES
+from tests.flow.commands import CHAT, PROVIDERS
 from tests.flow.conftest import Product
-
-CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "hi"}]}
-STOP_S = 30
-PROVIDERS = """
-providers:
-  - name: mine
-    base_url: {base_url}
-    api_key_var: MY_KEY
-    models: {{"llama3:8b": vendor/llama}}
-"""
 
 
 def run(*arguments: str, stdin: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -88,74 +75,6 @@ def at_a_terminal(product: Product, answer: str, *arguments: str) -> subprocess.
     finally:
         os.close(ours)
         os.close(theirs)
-
-
-@contextmanager
-def dev(**environment: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """`make dev` until the block ends, then Ctrl-C; yields the lines up to READY."""
-    command = [sys.executable, "-m", "local.dev"]
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, env=os.environ | environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        lines: list[str] = []
-        try:
-            for line in process.stdout:
-                lines.append(line.strip())
-                if line.startswith("READY"):
-                    break
-            yield process, lines
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()  # or leaving the block would wait for it for ever
-                raise
-
-
-def children(pid: int) -> list[int]:
-    """The processes started by `pid`, and theirs, as Linux tells."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *children(child)]
-    return found
-
-
-def have_ended(processes: list[int]) -> bool:
-    """Whether these pidfds' processes have ended, or do within moments of being killed."""
-    return all(select.select([process], [], [], 5)[0] for process in processes)
-
-
-def test_dev_with_strict_callbacks_ends_cleanly_on_ctrl_c(product: Product, tmp_path: Path) -> None:
-    providers = tmp_path / "providers.yaml"
-    providers.write_text(PROVIDERS.format(base_url=product.upstream.base_url))
-    told = {"PROVIDERS": str(providers), "MY_KEY": "sk-of-the-provider", "STRICT_CALLBACKS": "1"}
-    with dev(PORT="0", **told) as (process, lines):
-        url = lines[-1].removeprefix("READY ")
-        card_file = REPOSITORY / ".local" / f"dev-{url.rsplit(':', 1)[1]}.json"
-        card = json.loads(card_file.read_text())
-        assert str(providers) in lines[0]
-        assert (card["base_url"], card["pid"]) == (url, process.pid)
-        assert card["api_key"] != card["other_api_key"]
-        assert card["webhook_secret"].startswith("whsec_")
-        headers = {"authorization": f"Bearer {card['api_key']}"}
-        assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
-        ask = {"replyTo": "http://127.0.0.1:9/hook", "request": CHAT}
-        refused = httpx.post(f"{url}/api/QueueOpenAiChatCompletion", json=ask, headers=headers)
-        assert refused.status_code == 400
-        assert refused.json()["responseStatus"]["errors"][0]["fieldName"] == "ReplyTo"
-        started = [os.pidfd_open(pid) for pid in children(process.pid)]
-        assert started
-    assert process.returncode == 0
-    assert not card_file.exists()
-    assert have_ended(started)
-    (sent,) = product.upstream.requests
-    assert (sent.headers["authorization"], json.loads(sent.body)["model"]) == (
-        "Bearer sk-of-the-provider",
-        "vendor/llama",
-    )
 
 
 def test_invoke_shows_what_a_function_answers_though_it_streams() -> None:

@@ -1,16 +1,16 @@
 """However `make dev` is ended, it leaves no process and no card behind."""
 
+import json
 import os
 import pty
-import select
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from local.template import REPOSITORY
-from tests.flow.commands import END_S, Dev, ready, start
+from local.scripted import ScriptedProvider
+from tests.flow.commands import CHAT, END_S, PROVIDERS, SIGINT_IGNORED, have_ended, processes, ready, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 AT_A_TERMINAL = """
@@ -20,37 +20,31 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *descendants(child)]
-    return found
-
-
-def handles(running: Dev) -> list[int]:
-    """Process handles, which cannot come to mean another process."""
-    opened = [os.pidfd_open(pid) for pid in descendants(running.process.pid)]
-    assert opened
-    return opened
-
-
-def have_ended(processes: list[int]) -> bool:
-    return all(select.select([process], [], [], 10)[0] for process in processes)
-
-
-def card(running: Dev) -> Path:
-    return REPOSITORY / ".local" / f"dev-{running.card['base_url'].rpartition(':')[2]}.json"
-
-
-def test_dev_ends_on_sigint_where_the_shell_started_it_with_sigint_ignored() -> None:
-    with start("sh", "-c", "trap '' INT; exec \"$@\"", "sh") as process:
-        running = ready(process)
-        processes = handles(running)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(END_S) == 0
-        assert have_ended(processes)
-        assert not card(running).exists()
+def test_dev_with_strict_callbacks_ends_on_a_sigint_that_its_shell_ignores(tmp_path: Path) -> None:
+    providers = tmp_path / "providers.yaml"
+    environment = {"PROVIDERS": str(providers), "MY_KEY": "sk-of-the-provider", "STRICT_CALLBACKS": "1"}
+    with ScriptedProvider() as upstream:
+        providers.write_text(PROVIDERS.format(base_url=upstream.base_url))
+        with start(*SIGINT_IGNORED, **environment) as process:
+            running = ready(process)
+            assert str(providers) in running.lines[0]
+            assert (running.card["base_url"], running.card["pid"]) == (running.url, process.pid)
+            assert running.card["api_key"] != running.card["other_api_key"]
+            assert running.card["webhook_secret"].startswith("whsec_")
+            with running.http() as http:
+                assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+                request = {"replyTo": "http://127.0.0.1:9/hook", "request": CHAT}
+                refused = http.post("/api/QueueOpenAiChatCompletion", json=request)
+            assert refused.status_code == 400
+            assert refused.json()["responseStatus"]["errors"][0]["fieldName"] == "ReplyTo"
+            started = processes(running)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(END_S) == 0
+            assert have_ended(started)
+            assert not running.card_file.exists()
+    (sent,) = upstream.requests
+    assert sent.headers["authorization"] == "Bearer sk-of-the-provider"
+    assert json.loads(sent.body)["model"] == "vendor/llama"
 
 
 def test_dev_ends_when_its_terminal_closes() -> None:
@@ -59,17 +53,8 @@ def test_dev_ends_when_its_terminal_closes() -> None:
     with start(*wrapper, stdin=theirs, start_new_session=True) as process:
         os.close(theirs)
         running = ready(process)
-        processes = handles(running)
+        started = processes(running)
         os.close(ours)
         assert process.wait(END_S) == 0
-        assert have_ended(processes)
-        assert not card(running).exists()
-
-
-def test_no_process_outlives_a_dev_that_was_killed() -> None:
-    with start() as process:
-        running = ready(process)
-        processes = handles(running)
-        process.kill()
-        assert have_ended(processes)
-    card(running).unlink()
+        assert have_ended(started)
+        assert not running.card_file.exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local.template import REPOSITORY
-from tests.flow.commands import Dev, dev, ready, start
+from tests.flow.commands import Dev, dev, have_ended, processes, ready, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 JOBS = 12
@@ -42,13 +42,16 @@ def completed(running: Dev, key: str, ref_id: str) -> None:
         assert record["state"] == "Completed", record
 
 
-def test_accepted_jobs_survive_sigkill_and_complete_after_a_restart(tmp_path: Path) -> None:
+def test_sigkill_leaves_no_process_and_accepted_jobs_complete_after_a_restart(tmp_path: Path) -> None:
     state = tmp_path / "with spaces and ünicode"
     with start(STATE_DIR=str(state)) as process:
         first = ready(process)
         for number in range(JOBS):  # every second body is an object of its own
             assert first.queue(f"job-{number}", "x" * (40_000 if number % 2 else 3)).status_code == 200
+        started = processes(first)
         process.kill()
+        assert have_ended(started)
+    first.card_file.unlink()
     with dev(STATE_DIR=str(state)) as second, second.http(first.card["api_key"]) as http:
         known = [http.get("/api/GetOpenAiChat", params={"refId": f"job-{n}"}).json()["result"] for n in range(JOBS)]
         free = [job["refId"] for job in known if job["state"] != "Started"]  # a killed worker's lease lasts minutes
