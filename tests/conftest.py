@@ -1,5 +1,6 @@
 """What all tests share: no test reaches beyond this machine, or sees the developer's keys."""
 
+import logging
 import os
 import random
 import runpy
@@ -73,3 +74,11 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of an embedded cloud without a stack."""
     with running(tmp_path_factory.mktemp("ministack")) as endpoint_url:
         yield endpoint_url
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Nothing is logged: a simulation of hours would write 100,000 lines, which take as long as all else."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)

@@ -16,6 +16,7 @@ import pytest
 from aiserver.jobs.states import State
 from tests.day import DAY_S, JOB_AT_S, JOB_EACH_S, SYNC_EACH_S, Day, Phase
 
+pytestmark = pytest.mark.usefixtures("quiet")
 FIRST: dict[str, Any] = {"name": "first", "priority": 1, "models": {"m": ""}}
 GPU: dict[str, Any] = {**FIRST, "queue": "gpu", "timeout_s": 24, "concurrency": 4}
 SECOND: dict[str, Any] = {"name": "second", "models": {"m": ""}}
