@@ -15,6 +15,13 @@ MESSAGES = [
 ]
 
 
+class Silence(threading.Event):
+    """After a request, too long for a kept connection that had been closed before it."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(4 * STALE_S)
+
+
 def client(url: str, key: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=2)
 
@@ -69,9 +76,7 @@ def test_errors_are_the_sdk_s_own(product: Product) -> None:
 
 
 def test_a_call_that_may_have_been_billed_is_not_repeated_by_the_sdk(product: Product) -> None:
-    cut_late = threading.Event()  # too late for a kept connection that had been closed meanwhile
-    product.upstream.answer_with(None, b"", hold=cut_late)
-    threading.Timer(4 * STALE_S, cut_late.set).start()
+    product.upstream.answer_with(None, b"", hold=Silence())
     with client(product.url, product.key) as sdk, pytest.raises(openai.InternalServerError) as cut:
         sdk.chat.completions.create(model="llama3:8b", messages=MESSAGES)  # pyright: ignore
     assert (cut.value.status_code, cut.value.code) == (504, "provider_timeout")
