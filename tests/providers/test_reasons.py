@@ -1,8 +1,9 @@
 """Why a provider refused a request, in whatever shape it says so; and never with its own key in it."""
 
 import base64
+import html
 import json
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -157,9 +158,39 @@ def test_a_key_that_an_error_repeats_is_masked(status: int, form: str, upstream:
         assert secret not in shown(error)
 
 
-@pytest.mark.parametrize("body", [f"refused {KEY}", f"<p>{KEY}</p>", json.dumps([KEY]), json.dumps({"detail": KEY})])
-def test_a_key_in_any_shape_of_error_is_masked(body: str, upstream: ScriptedProvider) -> None:
-    assert "0123" not in shown(refused_by(Said(400, body.encode(), {}), upstream))
+def error_with(key: str) -> str:
+    return f'{{"error":{{"message":"{WORDS}: {key}"}}}}'
+
+
+SPELLINGS = {
+    "plain text": f"refused {KEY}",
+    "html": f"<p>{html.escape(KEY)}</p>",
+    "html, each as a decimal entity": f"<p>{''.join(f'&#{ord(char)};' for char in KEY)}</p>",
+    "xml, each as a hexadecimal entity": f"<Message>{''.join(f'&#x{ord(char):X};' for char in KEY)}</Message>",
+    "an array": json.dumps([KEY]),
+    "detail": json.dumps({"detail": KEY}),
+    "json, each escaped": error_with("".join(f"\\u{ord(char):04x}" for char in KEY)),
+    "json, one escaped": error_with(json.dumps(KEY)[1:-1].replace("+", "\\u002B")),
+    "json within json": error_with("".join(f"\\\\u{ord(char):04X}" for char in KEY)),
+    "url, lower-case": error_with(quote(KEY, safe="").replace("%2F", "%2f").replace("%2B", "%2b")),
+    "url, the slash as it is": error_with(quote(KEY)),
+    "url, each": error_with("".join(f"%{ord(char):02X}" for char in KEY)),
+    "url, twice": error_with(quote(quote(KEY, safe=""), safe="")),
+    "base64 of a header": error_with(base64.b64encode(f"Bearer {KEY}".encode()).decode()),
+    "base64 of basic credentials": error_with(base64.b64encode(f"x:{KEY}!".encode()).decode()),
+}
+LEAKS = ("0123", *(base64.b64encode(bytes(before) + KEY.encode()).decode()[4:-4] for before in range(3)))
+
+
+@pytest.mark.parametrize("body", SPELLINGS.values(), ids=SPELLINGS.keys())
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_key_in_any_spelling_in_an_error_is_masked(
+    status: int, encoding: str, body: str, upstream: ScriptedProvider
+) -> None:
+    told = shown(refused_by(Said(status, body.encode(encoding), {}), upstream))
+    for reading in (told, unquote(unquote(told)), html.unescape(told), told.encode().decode("unicode_escape")):
+        assert not [leak for leak in LEAKS if leak in reading]
 
 
 def test_a_key_in_an_answer_or_its_headers_is_masked(upstream: ScriptedProvider) -> None:

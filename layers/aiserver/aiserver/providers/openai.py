@@ -52,8 +52,9 @@ class OpenAi:
         """
         headers = JSON | ({"idempotency-key": idempotency_key} if idempotency_key else {})
         asked = Asked("POST", PATHS[operation], api_key, without_own(body), headers)
-        answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
-        return self._judged(provider, operation, answer, model_is_configured)
+        with Redaction(api_key).of_errors():
+            answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
+            return self._judged(provider, operation, answer, model_is_configured)
 
     def stream(
         self,
@@ -78,13 +79,15 @@ class OpenAi:
         asks = operation == "chat.completions" and provider.row.stream_usage
         sent = with_usage(own) if asks else own
         asked = Asked("POST", PATHS[operation], api_key, sent, JSON)
-        with exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s) as (head, pieces):
+        redaction = Redaction(api_key)
+        streamed = exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s)
+        with redaction.of_errors(), streamed as (head, pieces):
             if pieces is None:
                 self._judged(provider, operation, head, model_is_configured)
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
             hides = sent is not own
             events = OpenAiEvents(provider, operation, hides_usage=hides, model_is_configured=model_is_configured)
-            stream = Stream(provider.name, head.headers, pieces, events, Redaction(api_key).masked)
+            stream = Stream(provider.name, head.headers, pieces, events, redaction)
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
         return stream
 
@@ -94,10 +97,11 @@ class OpenAi:
         Raises: what `call` raises; ProviderError where the answer is no list.
         """
         asked = Asked("GET", MODELS_PATH, api_key, max_answer_bytes=MAX_LIST_BYTES)
-        answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
-        if not answer.is_success:
-            raise failure(provider, answer, model_is_configured=False, wait_s=self._wait_s(answer))
-        return model_ids(provider, answer)
+        with Redaction(api_key).of_errors():
+            answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
+            if not answer.is_success:
+                raise failure(provider, answer, model_is_configured=False, wait_s=self._wait_s(answer))
+            return model_ids(provider, answer)
 
     def _judged(
         self, provider: Provider, operation: str, answer: UpstreamAnswer, model_is_configured: bool

@@ -1,33 +1,86 @@
 """Masks the provider's own key in what the provider returns: some repeat it in an error or in a header."""
 
 import base64
+import html
 import json
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import lru_cache
 from urllib.parse import quote
 
-MASK = "[key]"
+from aiserver.errors import ProviderError, UpstreamAnswer
+
+MASK = b"[key]"
 LEAST_CHARS = 8  # a shorter "key" could be a word of any answer
 
 
 class Redaction:
-    """Of one key: as it is, and as JSON, a URL or base64 writes it."""
+    """Of one key: in answers, which may be long, as programs write it; in errors and headers, in any spelling."""
 
     def __init__(self, api_key: str | None) -> None:
-        key = api_key if api_key and len(api_key) >= LEAST_CHARS else ""
-        escaped = json.dumps(key)[1:-1]
-        forms = (
-            key,
-            escaped,
-            escaped.replace("/", "\\/"),
-            quote(key, safe=""),
-            base64.b64encode(key.encode()).decode(),
-        )
-        self._forms = sorted({form.encode() for form in forms if form}, key=len, reverse=True)
+        self._key = api_key if api_key and len(api_key) >= LEAST_CHARS else ""
+        self._common = _common_forms(self._key)
 
     def masked(self, body: bytes) -> bytes:
-        for form in self._forms:
+        for form in self._common:
             if form in body:
-                body = body.replace(form, MASK.encode())
+                body = body.replace(form, MASK)
         return body
 
     def headers(self, values: dict[str, str]) -> dict[str, str]:
-        return {name: self.masked(value.encode()).decode() for name, value in values.items()}
+        return {name: self._thoroughly(value.encode()).decode() for name, value in values.items()}
+
+    @contextmanager
+    def of_errors(self) -> Generator[None]:
+        """In each ProviderError that the block raises: reading an error may decode what hid the key in it."""
+        try:
+            yield
+        except ProviderError as error:
+            error.message = self._thoroughly(error.message.encode()).decode()
+            error.args = (error.message,)
+            if said := error.upstream:
+                error.upstream = UpstreamAnswer(said.status, said.headers, self._thoroughly(said.body), said.usage)
+            raise
+
+    def _thoroughly(self, text: bytes) -> bytes:
+        return _any_spelling(self._key).sub(MASK, self.masked(text)) if self._key else text
+
+
+@lru_cache
+def _common_forms(key: str) -> tuple[bytes, ...]:
+    """As it is, and as JSON, URLs and base64 write it; base64 also among other bytes, as in `Bearer …`."""
+    if not key:
+        return ()
+    escaped, dotnet = json.dumps(key)[1:-1], key
+    for char in "+<>&'":
+        dotnet = dotnet.replace(char, f"\\u{ord(char):04X}")
+    quoted, path = quote(key, safe=""), quote(key)
+    forms = {key, escaped, escaped.replace("/", "\\/"), dotnet, dotnet.lower(), quoted, path}
+    forms |= {re.sub("%..", lambda code: code[0].lower(), one) for one in (quoted, path)}
+    for before in range(3):  # bytes of another text, which share a letter with the key's first or last
+        text = base64.b64encode(bytes(before) + key.encode()).decode().rstrip("=")
+        is_even = (before + len(key)) % 3 == 0
+        whole = text[before + 1 if before else 0 : len(text) if is_even else -1]
+        forms |= {whole, whole.replace("+", "-").replace("/", "_")}
+    return tuple(sorted({form.encode() for form in forms}, key=len, reverse=True))
+
+
+@lru_cache
+def _any_spelling(key: str) -> re.Pattern[bytes]:
+    """What matches the key however each of its characters is spelled."""
+    return re.compile("".join(f"(?:{'|'.join(_spellings(char))})" for char in key).encode())
+
+
+def _spellings(char: str) -> list[str]:
+    """As expressions: by itself, escaped in JSON, in a URL once or several times, as an entity of HTML or XML."""
+    code = f"{ord(char):02x}"
+    digits = "".join(f"[{digit}{digit.upper()}]" for digit in code)
+    literal = {char, json.dumps(char)[1:-1], "\\/" if char == "/" else char, html.escape(char)}
+    return [
+        *sorted(map(re.escape, literal), key=len, reverse=True),
+        rf"\\+u00{digits}",
+        rf"%(?:25)*{digits}",
+        rf"&#0*{ord(char)};",
+        rf"&#[xX]0*{digits};",
+    ]

@@ -3,7 +3,7 @@
 Vendors differ in how they speak, and nothing else: a Translation is all that one needs (tests/providers/toy.py is one).
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Protocol
 
@@ -11,10 +11,12 @@ from aiserver.clock import Clock
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.limits import MAX_EVENT_BYTES
 from aiserver.providers.reason import reason
+from aiserver.providers.redaction import Redaction
 from aiserver.wire import scan, sse
 
 PATIENCE_MS = 15_000  # for the first event of an answer that has begun; then its caller hears a ping
 JSON = (b"{", b"[")
+NOTHING_TO_MASK = Redaction(None)
 NO_EVENT = (*JSON, b"<")  # how a body begins that is not events, whatever its content-type
 
 
@@ -48,7 +50,7 @@ class Stream:
 
     b"" means that something has come of which nothing is told. Raises, when iterated: ProviderError, where the provider
     says so; ProviderTimeout, where the answer broke off. One that is complete ends well, however its connection does.
-    `redact` masks in one event what no caller may see.
+    `redaction` masks in events and errors what no caller may see.
     """
 
     def __init__(
@@ -57,15 +59,15 @@ class Stream:
         headers: dict[str, str],
         pieces: Generator[list[bytes]],
         translation: Translation,
-        redact: Callable[[bytes], bytes] = bytes,
+        redaction: Redaction = NOTHING_TO_MASK,
     ) -> None:
         self.headers = headers
         self.translation = translation
         self.has_said_something = False  # whether it began with an event; comments are none
         self._name = name
         self._pieces = pieces
-        self._redact = redact
-        self._events = self._translated()
+        self._redaction = redaction
+        self._events = self._masked()
         self._first: list[bytes] = []
         self._splitter = sse.Splitter()
         self._has_events = False
@@ -100,6 +102,10 @@ class Stream:
         self._events.close()
         self._pieces.close()
 
+    def _masked(self) -> Generator[bytes | None]:
+        with self._redaction.of_errors():
+            yield from self._translated()
+
     def _translated(self) -> Generator[bytes | None]:
         for pieces in self._received():
             told: list[bytes] = []
@@ -117,7 +123,7 @@ class Stream:
                     next(self._pieces, None)
                 return
         if not self._has_events and not self.translation.pieces:
-            self._judge(self._redact(bytes(self._text + self._splitter.rest)))
+            self._judge(self._redaction.masked(bytes(self._text + self._splitter.rest)))
         yield self._last()
 
     def _received(self) -> Generator[list[bytes]]:
@@ -129,7 +135,7 @@ class Stream:
     def _tell(self, piece: bytes, told: list[bytes]) -> None:
         """Append the client events for the upstream events that this piece completes."""
         for whole in self._splitter.events(piece):
-            event = self._redact(whole)
+            event = self._redaction.masked(whole)
             self._has_events = self._has_events or bool(sse.data(event))
             if not self._has_events and (self._text or event.lstrip()[:1] in NO_EVENT):
                 self._text += event
@@ -157,7 +163,7 @@ class Stream:
 
         Raises: ProviderError, where the stream broke off.
         """
-        event = self._redact(bytes(self._splitter.rest)) + b"\n\n"
+        event = self._redaction.masked(bytes(self._splitter.rest)) + b"\n\n"
         data = sse.data(event)
         is_event = data.strip() == sse.DONE or scan.members(data) is not None
         told = self.translation.told(event) if is_event else b""

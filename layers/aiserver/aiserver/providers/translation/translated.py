@@ -54,10 +54,11 @@ class Translated:
             asked = self._asked(provider, chat, api_key)
             model, one_call = chat.model, chat.one_call
             del chat  # it holds the request as objects, and the response may be long in coming
-        answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
         judge = Judge(self._vendor, provider, self._clock, model_is_configured)
-        with memory.translation:
-            return judge.judged(answer, self._born(model, one_call))
+        with Redaction(api_key).of_errors():
+            answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
+            with memory.translation:
+                return judge.judged(answer, self._born(model, one_call))
 
     def stream(
         self,
@@ -75,13 +76,15 @@ class Translated:
         chat = Chat(body, self._vendor.words)
         asked = self._asked(provider, chat, api_key)
         judge = Judge(self._vendor, provider, self._clock, model_is_configured)
-        with exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s) as (head, pieces):
+        redaction = Redaction(api_key)
+        streamed = exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s)
+        with redaction.of_errors(), streamed as (head, pieces):
             if pieces is None:
                 judge.judged(head, self._born(chat.model, chat.one_call))
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
             events = self._vendor.events(chat, self._born(chat.model, chat.one_call))
             came = self._wire.events(pieces) if self._wire else pieces
-            stream = Stream(provider.name, head.headers, came, Judged(events, judge), Redaction(api_key).masked)
+            stream = Stream(provider.name, head.headers, came, Judged(events, judge), redaction)
             stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
         if events.request_id:
             stream.headers.setdefault("x-request-id", events.request_id)
@@ -96,9 +99,10 @@ class Translated:
         after: str | None = None
         for _ in range(MAX_PAGES):
             asked = replace(listing.asked(after), api_key=api_key, max_answer_bytes=MAX_LIST_BYTES)
-            answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
-            if not answer.is_success:
-                raise judge.failure(answer)
+            with Redaction(api_key).of_errors():
+                answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
+                if not answer.is_success:
+                    raise judge.failure(answer)
             try:
                 page, after = listing.read(answer.body)
             except BAD:
