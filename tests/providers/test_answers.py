@@ -98,7 +98,7 @@ def test_an_account_without_money_is_our_trouble_whatever_the_status(
     [
         ("chat.completions", b'{"error":null,"choices":[{}]}'),
         ("chat.completions", b'{"error":{"message":"late"},"choices":[ \n{}]}'),
-        ("chat.completions", b'{"choices":[{"error":{"message":"within"}}]}'),
+        ("chat.completions", b'{"choices":[{"error":null,"message":{"content":"\\"error\\""}}]}'),
         ("embeddings", b'{"data":[{"embedding":[0]}],"error":"told beside"}'),
         ("responses", b'{"status":"failed","error":{"code":"server_error"},"output":[]}'),
         ("responses", b'{"status":"queued","background":true,"output":[]}'),

@@ -1,8 +1,10 @@
 """What makes an answer complete is what came of it: not its label, its framing, or how its connection ended."""
 
+import gzip
 import json
 import socket
 import struct
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,17 +12,19 @@ from pathlib import Path
 import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
-from aiserver.limits import MAX_CHOICES, MAX_EVENT_BYTES, MAX_HEADERS_CHARS
+from aiserver.limits import MAX_ANSWER_BYTES, MAX_CHOICES, MAX_EVENT_BYTES, MAX_HEADERS_CHARS
 from aiserver.providers.exchange import client
+from aiserver.providers.openai import OpenAi
 from aiserver.providers.openai_events import OpenAiEvents
 from aiserver.providers.stream import Stream
 from aiserver.wire import errors as wire_errors
+from local.scripted import ScriptedProvider
 from tests import hostile
 from tests.fakes import FakeClock
 from tests.hostile import Authority, Behaviour, Connection
 from tests.providers.asking import ask, provider
 from tests.providers.manners import MANNERS, Manner
-from tests.providers.streaming import DONE, chunk, framed, heard, said, streams
+from tests.providers.streaming import DONE, QUESTION, chunk, framed, heard, said, streams
 
 JSON = "content-type: application/json"
 CHUNKED = "transfer-encoding: chunked"
@@ -180,7 +184,8 @@ def test_events_are_relayed_whatever_their_content_type_is(label: str, start: by
     head = hostile.head(200, f"content-type: {label}" if label else "x: y", CHUNKED)
     body = start + EVENTS + DONE
     pieces = framed(*[bytes([byte]) for byte in body[:9]], body[9:])
-    assert said(hostile.says(head + pieces + b"0\r\n\r\n")) == (body, None)
+    came, error = said(hostile.says(head + pieces + b"0\r\n\r\n"))
+    assert (came.lstrip(), error) == (body.lstrip(), None)  # white space before the first event is no part of it
 
 
 WORDS = "quota used up"
@@ -334,3 +339,86 @@ def test_only_an_error_status_of_http_is_relayed(status: int, shown: int, body: 
 def test_an_answer_has_status_200(status: int) -> None:
     with hostile.receiver(hostile.answers(status, JSON, body=ANSWER)) as server:
         assert ask(provider(f"http://127.0.0.1:{server.port}/v1")).status == 200
+
+
+# --- what begins no answer ---
+
+
+@pytest.mark.parametrize("words", ["Internal error", '"quota used up"', "5"])
+def test_words_that_are_no_answer_are_the_reason_of_an_error_though_done_follows(words: str) -> None:
+    came, error = heard(fed(f"data: {words}\n\n".encode(), DONE))
+    assert came == b""
+    assert error is not None
+    assert words.strip('"') in error.message or words == "5"
+
+
+@pytest.mark.parametrize("choice", [{"finish_reason": "error"}, {"finish_reason": None}, {"delta": {"content": ""}}])
+def test_an_error_within_a_choice_is_the_provider_s_error(choice: dict[str, object]) -> None:
+    told = {"choices": [{"index": 0, **choice, "error": {"message": "Upstream died", "code": 502}}]}
+    _, error = heard(fed(chunk("a"), f"data: {json.dumps(told)}\n\n".encode(), DONE))
+    assert error is not None
+    assert (error.message, error.may_be_billed) == ("Upstream died", True)
+
+
+def test_an_error_written_bare_into_a_stream_is_told_in_its_own_words() -> None:
+    came, error = heard(fed(chunk("a"), b'{"error":{"code":503,"message":"raw words"}}'))
+    assert came == chunk("a")
+    assert error is not None
+    assert "raw words" in error.message
+
+
+def test_one_event_of_choices_without_end_is_refused_before_they_are_built() -> None:
+    event = b'data: {"choices":[%b]}\n\n' % b",".join([b"{}"] * 1_000_000)
+    tracemalloc.start()
+    try:
+        _, error = heard(fed(event))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert error is not None
+    assert "too many choices" in error.message
+    assert peak < 30_000_000
+
+
+# --- what is no stream ---
+
+
+def test_white_space_without_end_is_not_kept_for_a_stream_to_begin(upstream: ScriptedProvider) -> None:
+    bomb = gzip.compress(b" " * (MAX_ANSWER_BYTES + 1))
+    upstream.answer_with(200, bomb, {"content-type": "application/json", "content-encoding": "gzip"})
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProviderError, match="too large"), client() as http:
+            OpenAi(http, FakeClock()).stream(
+                provider(upstream.base_url),
+                "chat.completions",
+                QUESTION,
+                api_key="k",
+                model_is_configured=True,
+                begin_s=30,
+                total_s=30,
+            )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+# --- whole ---
+
+
+@pytest.mark.parametrize("choice", [{"finish_reason": "error"}, {"message": {"role": "assistant", "content": ""}}])
+def test_a_whole_answer_whose_choice_failed_is_the_provider_s_error(
+    choice: dict[str, object], upstream: ScriptedProvider
+) -> None:
+    told = {"choices": [{"index": 0, **choice, "error": {"message": "Upstream died", "code": 502}}]}
+    upstream.answer_with(200, json.dumps(told).encode())
+    with pytest.raises(ProviderError, match="Upstream died"):
+        ask(provider(upstream.base_url))
+
+
+def test_an_answer_that_is_none_is_not_relayed_where_it_is_larger_than_an_error(upstream: ScriptedProvider) -> None:
+    upstream.answer_with(200, b'{"choices":[],"junk":"%b"}' % (b"a" * 8_000_000))
+    with pytest.raises(ProviderError) as failed:
+        ask(provider(upstream.base_url))
+    assert len(wire_errors.body(failed.value)) < 10_000

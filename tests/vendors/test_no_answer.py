@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aiserver.errors import ProviderError, UpstreamAnswer
-from aiserver.limits import MAX_CONTENT_BLOCKS, MAX_REASON_CHARS
+from aiserver.limits import MAX_ANSWER_VALUES, MAX_CONTENT_BLOCKS, MAX_REASON_CHARS
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.translated import Judged
 from aiserver.wire import sse
@@ -25,7 +25,8 @@ WORDS: list[tuple[Any, str]] = [
     ({"type": "message", "message": "quota used up"}, "quota used up"),
 ]
 SILENT: dict[str, list[Any]] = {
-    "anthropic": [{}, {"type": "message"}, {"type": "message", "content": None}, {"content": [], "stop_reason": None}],
+    "anthropic": [{}, {"type": "message"}, {"type": "message", "content": None}, {"content": [], "stop_reason": None}]
+    + [{"content": [{"type": "text", "text": text}], "stop_reason": None} for text in ("", None)],
     "google": [{}, {"candidates": None}, {"candidates": []}, {"candidates": [{}]}, {"usageMetadata": None}],
     "bedrock": [{}, {"output": None}, {"stopReason": "end_turn"}, {"output": {"message": None}, "usage": None}],
 }
@@ -261,6 +262,71 @@ def test_too_many_content_blocks_are_refused_before_they_are_built(odd: bytes, d
     finally:
         tracemalloc.stop()
     assert peak < 30 * 1024 * 1024
+
+
+MANY: dict[str, list[bytes]] = {  # where small values stand that are no content blocks
+    "anthropic": [b'{"content":[{"type":"text","text":"a","citations":[%b]}],"stop_reason":"end_turn"}'],
+    "google": [
+        b'{"candidates":[%b]}',
+        b'{"candidates":[{"finishReason":"STOP","logprobsResult":{"chosenCandidates":[%b]}}]}',
+    ],
+    "bedrock": [b'{"output":{"message":{"content":[{"citationsContent":{"content":[%b]}}]}},"stopReason":"end_turn"}'],
+}
+
+
+@pytest.mark.parametrize(("dialect", "around"), [(one, body) for one in DIALECTS for body in MANY[one.type]])
+@pytest.mark.parametrize("small", [b"{}", b"0", b"[]"])
+def test_too_many_values_of_any_kind_are_refused_before_they_are_built(
+    small: bytes, around: bytes, dialect: Dialect
+) -> None:
+    body = around % b",".join([small] * (MAX_ANSWER_VALUES + 1))
+    tracemalloc.start()
+    try:
+        failed(dialect, body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 30 * 1024 * 1024
+
+
+@every_vendor
+def test_an_event_of_too_many_values_is_refused_before_it_is_built(dialect: Dialect) -> None:
+    body = MANY[dialect.type][0] % b",".join([b"{}"] * (MAX_ANSWER_VALUES + 1))
+    with pytest.raises(ProviderError, match="too large"):
+        streamed(dialect, sse.event(body))
+
+
+def test_too_many_candidates_are_refused_whole_and_streamed() -> None:
+    (google,) = (one for one in DIALECTS if one.type == "google")
+    body = b'{"candidates":[%b]}' % b",".join([b'{"content":{"parts":[{"text":"a"}]}}'] * 1025)
+    assert "1,024 candidates" in failed(google, body).message
+    with pytest.raises(ProviderError, match="1,024 candidates"):
+        streamed(google, sse.event(body))
+
+
+COMPLETE: dict[str, list[Any]] = {
+    "anthropic": [
+        {"type": "message_start", "message": {"id": "m", "model": "claude"}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+    ],
+    "google": [{"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}]}],
+    "bedrock": [
+        {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": "Hi"}}},
+        {"messageStop": {"stopReason": "end_turn"}},
+    ],
+}
+
+
+@every_vendor
+@pytest.mark.parametrize("after", [b"[DONE]", b"null", b"garbage", b'{"type":null}', b'{"a":', b'{"message":"late"}'])
+def test_what_follows_a_complete_answer_takes_nothing_back(after: bytes, dialect: Dialect) -> None:
+    complete = COMPLETE[dialect.type]
+    expected = streamed(dialect, *complete)
+    assert streamed(dialect, *complete, sse.event(after)) == expected
+    assert expected[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 @every_vendor

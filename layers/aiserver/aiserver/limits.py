@@ -38,6 +38,9 @@ MAX_BUFFERED_BYTES = Limit(6 * MB - 64 * KB, "bytes", "response of a function th
 MAX_ANSWER_BYTES = Limit(64 * MB, "bytes", "whole provider response, decompressed", "502")
 MAX_PARALLEL_BYTES = Limit(16 * MB, "bytes", "provider response of a job, read beside others", "one at a time")
 MAX_CONTENT_BLOCKS = Limit(100_000, "blocks", "content blocks of one response of Anthropic, Gemini or Bedrock", "502")
+MAX_ANSWER_VALUES = Limit(
+    1_000_000, "values", "JSON values of one response or event of Anthropic, Gemini or Bedrock", "502"
+)
 MAX_EVENT_BYTES = Limit(16 * MB, "bytes", "one event of a provider's stream", "502, or an error event")
 MAX_ERROR_BYTES = Limit(1 * MB, "bytes", "error response of a provider", "the rest is not read")
 MAX_LIST_BYTES = Limit(16 * MB, "bytes", "list of a provider's models", "502")
@@ -45,6 +48,9 @@ MAX_HEADER_CHARS = Limit(1024, "characters", "one relayed response header", "the
 MAX_HEADERS_CHARS = Limit(4 * KB, "characters", "all relayed response headers", "the rest are not relayed")
 MAX_REASON_CHARS = Limit(4 * KB, "characters", "a provider's reason, as an error's message", "it is cut")
 MAX_CHOICES = Limit(1024, "choices", "choices of one streamed response", "502, or an error event")
+MAX_EVENT_VALUES = Limit(
+    100_000, "values", "JSON values of the choices in one streamed event", "502, or an error event"
+)
 MAX_USAGE_BYTES = Limit(2048, "bytes", "usage kept with a job", "it is not kept")
 
 # Callbacks

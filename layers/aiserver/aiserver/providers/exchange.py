@@ -102,7 +102,8 @@ def _pieces(
     ends = time.monotonic() + total_s
     with total_deadline(deadline), _sent(http, provider, replace(asked, headers=STREAMING | asked.headers)) as response:
         body = decoded(response)
-        start = b"".join(_start(body)) if response.is_success and _is_labelled_json(response) else b""
+        is_labelled = response.is_success and _is_labelled_json(response)
+        start = b"".join(_start(body, asked.max_answer_bytes)) if is_labelled else b""
         if not response.is_success or (_is_labelled_json(response) and not sse.begins(start)):
             rest = _read(response, chain([start], body), asked.max_answer_bytes)
             yield _Head(_answer(response, asked, rest), is_stream=False)
@@ -119,12 +120,16 @@ def _is_labelled_json(response: httpx.Response) -> bool:
     return "json" in response.headers.get("content-type", "").lower()
 
 
-def _start(body: Iterator[bytes]) -> Generator[bytes]:
-    """As much of a body as tells events from JSON."""
-    start = b""
+def _start(body: Iterator[bytes], max_bytes: int) -> Generator[bytes]:
+    """As much of a body as tells events from JSON, less the white space before it."""
+    start, size = b"", 0
     for piece in body:
-        yield piece
-        start = (start + piece).lstrip()[: sse.LONGEST_START]
+        size += len(piece)
+        if size > max_bytes:
+            raise ProviderError("The provider's answer is too large", may_be_billed=True)
+        said = piece if start else piece.lstrip()
+        yield said
+        start = (start + said)[: sse.LONGEST_START]
         if len(start) == sse.LONGEST_START or b":" in start or start[:1] in (b"{", b"["):
             return
 

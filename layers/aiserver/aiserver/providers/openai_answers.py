@@ -81,7 +81,29 @@ def judged(
         raise ProviderError(said, may_be_billed=True)
     if not _holds_answer(answer.body, operation):
         raise no_answer(provider, answer.body, answer.headers)
+    if operation == "chat.completions" and (error := _error_of_choice(answer.body)):
+        raise failure_within(provider, error, has_begun=True, model_is_configured=model_is_configured)
     return UpstreamAnswer(200, answer.headers, answer.body, usage=told.usage)
+
+
+def failed_choice(finish_reason: bytes, error: bytes) -> bytes:
+    """The error that a choice ended by, as one by itself; OpenRouter has them so, and nothing where there is none.
+
+    https://openrouter.ai/docs/api-reference/errors
+    """
+    is_error = error[:1] == b"{" and error not in NO_ERROR
+    return b'{"error":%b}' % (error if is_error else b"{}") if is_error or finish_reason == b'"error"' else b""
+
+
+def _error_of_choice(body: bytes) -> bytes:
+    """That of the first choice which has one; only its end is looked at where no choice can have one."""
+    if b'"error"' not in body:
+        return b""
+    try:
+        choices = _FAILED_CHOICES.decode(body).choices
+    except msgspec.DecodeError:
+        return b""
+    return next((error for one in choices if (error := failed_choice(bytes(one.finish_reason), bytes(one.error)))), b"")
 
 
 def _holds_answer(body: bytes, operation: str) -> bool:
@@ -222,6 +244,18 @@ class _Answer(msgspec.Struct):
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class _FailedChoice(msgspec.Struct):
+    finish_reason: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _FailedChoices(msgspec.Struct):
+    choices: list[_FailedChoice] = []
+
+
+_FAILED_CHOICES = msgspec.json.Decoder(_FailedChoices)
 
 
 class _Told:

@@ -10,16 +10,18 @@ from collections.abc import Mapping
 import msgspec
 
 from aiserver.errors import ProviderError
-from aiserver.limits import MAX_CHOICES, MAX_ERROR_BYTES
-from aiserver.providers.openai_answers import NO_ERROR, failure_within, kept_usage, no_answer
+from aiserver.limits import MAX_CHOICES, MAX_ERROR_BYTES, MAX_EVENT_VALUES
+from aiserver.providers.openai_answers import NO_ERROR, failed_choice, failure_within, kept_usage, no_answer
 from aiserver.providers.provider import Provider
 from aiserver.wire import scan, sse
+from aiserver.wire.text import count_values
 
 READ = ("choices", "usage", "error", "object", "type", "response")
 ENDS = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 NOT_FINISHED = (b"", b"null", b'""', b"false")
 _SAYS = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|arguments|delta)"\s*:\s*"(?!")')
 # Of what is no JSON, as Python writes NaN: in a JSON text, what stands within a string has its quotes escaped.
+_ANSWERS = re.compile(rb'"(?:choices|response\.[a-z_.]+)"')
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"(?!")')
 _NO_CHOICE = re.compile(rb"(?:null|\[\s*\])?")
 _INDEX_BYTES = 32  # of a choice's index, by which it is known
@@ -31,6 +33,7 @@ class _Choice(msgspec.Struct):
 
     index: msgspec.Raw = msgspec.Raw(b"")
     finish_reason: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = msgspec.Raw(b"")
 
 
 _CHOICES = msgspec.json.Decoder(list[_Choice])
@@ -69,10 +72,10 @@ class OpenAiEvents:
         self._raise_error(event, data)
         self.pieces += bool(_SAYS.search(data))
         read = scan.members(scan.sole(data) if data.startswith(b"[") else data, *READ)
-        if read is None:  # a comment, or what is no JSON
-            self._has_begun = self._has_begun or bool(data.strip())
+        if read is None:  # a comment, or what is no JSON object
+            self._has_begun = self._has_begun or bool(_ANSWERS.search(data))
             self.is_whole = self.is_whole or bool(self._is_chat and _FINISHED.search(data))
-            return self._passed(event)
+            return self._passed(event) if self._has_begun or not data.strip() else self._wait(event, data)
         self._see_end(read)
         usage = _usage(read)
         self.usage = kept_usage(usage) or self.usage
@@ -102,19 +105,30 @@ class OpenAiEvents:
             self._has_begun = self._has_begun or read.get("type", b"").startswith(b'"response.')
             self.is_whole = self.is_whole or read.get("type") in ENDS
             return
-        for choice in _choices(read.get("choices", b"")):
+        choices = read.get("choices", b"")
+        if count_values(choices, MAX_EVENT_VALUES) > MAX_EVENT_VALUES:
+            raise self._too_many()
+        for choice in _choices(choices):
+            if error := failed_choice(bytes(choice.finish_reason), bytes(choice.error)):
+                raise self._failure(error)
             index, has_finished = bytes(choice.index)[:_INDEX_BYTES], bytes(choice.finish_reason) not in NOT_FINISHED
             self._unfinished[index] = self._unfinished.get(index, True) and not has_finished
         if len(self._unfinished) > MAX_CHOICES:
-            raise ProviderError(f"Provider {self._provider.name} sent too many choices", may_be_billed=True)
+            raise self._too_many()
         self._has_begun = self._has_begun or bool(self._unfinished)
         self.is_whole = bool(self._unfinished) and not any(self._unfinished.values())
+
+    def _too_many(self) -> ProviderError:
+        return ProviderError(f"Provider {self._provider.name} sent too many choices", may_be_billed=True)
 
     def _raise_error(self, event: bytes, data: bytes) -> None:
         told = sse.data(event, b"error") if b"error" in event else b""
         if told or _is_error(data) or (data and sse.names_error(event)):
-            began, configured = self.pieces > 0, self._model_is_configured
-            raise failure_within(self._provider, told or data, has_begun=began, model_is_configured=configured)
+            raise self._failure(told or data)
+
+    def _failure(self, data: bytes) -> ProviderError:
+        began, configured = self.pieces > 0, self._model_is_configured
+        return failure_within(self._provider, data, has_begun=began, model_is_configured=configured)
 
 
 def _is_error(data: bytes) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, cast
 from aiserver.limits import MAX_ERROR_BYTES, MAX_REASON_CHARS
 
 MEMBERS = (
+    "error_description",
     "error",
     "detail",
     "message",
@@ -22,31 +23,39 @@ MEMBERS = (
     "error_msg",
     "error_message",
     "errormessage",
-    "error_description",
+    "errmsg",
+    "faultstring",
     "status_msg",
     "base_resp",
     "reason",
     "description",
     "title",
 )
+CONTAINERS = ("fault", "header", "response", "result", "data", "status", "details")  # where they hold members
 MAX_LISTED = 5  # errors of one list
 MAX_LEVELS = 6
 MAX_DIGITS = 20
 TEXT_BYTES = 64 * 1024  # of a page that are searched for words
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _TAG = re.compile(r"(<[^<>]*>)")
 _HIDDEN = ("script", "style")
 
 
 def reason(body: bytes) -> str:
     """The reason given in a response that holds no answer, or an empty string."""
+    if body.strip() == b"null":
+        return ""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"[", b'"'):
         return cut(_page(body[:TEXT_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")))
     if len(body) > MAX_ERROR_BYTES:
         return ""
+    text = body.decode("utf-8-sig", "replace")
     try:
-        return cut(_reason(json.loads(body.decode("utf-8-sig", "replace"), parse_int=_number)))
-    except (ValueError, RecursionError):
+        return cut(_reason(json.loads(text, parse_int=_number, strict=False)))
+    except RecursionError:
         return ""
+    except ValueError:  # cut off, or followed by something: better read than nothing
+        return cut(_one_line(text[:TEXT_BYTES]))
 
 
 def _number(digits: str) -> int:
@@ -71,13 +80,21 @@ def _of_object(value: dict[str, Any], levels: int) -> str:
     title, place = members.get("title"), members.get("loc")
     if name == "detail" and isinstance(title, str) and title:
         return f"{_one_line(title)}: {words}"
-    if name == "msg" and isinstance(place, list):
+    if name == "msg" and isinstance(place, list) and place:
         return f"{'.'.join(str(part) for part in cast(list[Any], place)[:MAX_LISTED])}: {words}"
-    return words
+    return words or next((said for one in CONTAINERS if (said := _within(members.get(one), levels))), "")
+
+
+def _within(value: Any, levels: int) -> str:
+    """Of an object, or of lists by the names of what is wrong."""
+    if isinstance(value, dict | list):
+        return _reason(cast(Any, value), levels - 1)
+    return ""
 
 
 def _page(text: str) -> str:
     """What a reader sees of HTML, the values of XML, or a plain text."""
+    text = _CDATA.sub(lambda found: html.escape(found[1]), text)
     return _one_line(html.unescape(" ".join(_visible(text)))) if "<" in text else _one_line(text)
 
 

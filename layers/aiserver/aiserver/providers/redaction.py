@@ -12,7 +12,8 @@ from urllib.parse import quote
 from aiserver.errors import ProviderError, UpstreamAnswer
 
 MASK = b"[key]"
-LEAST_CHARS = 8  # a shorter "key" could be a word of any answer
+LEAST_CHARS = 8  # a shorter "key" could be a word of any error
+LEAST_CHARS_IN_ANSWERS = 16  # own GPUs have keys like "lm-studio" and "password", which stand in good answers, too
 
 
 class Redaction:
@@ -20,13 +21,10 @@ class Redaction:
 
     def __init__(self, api_key: str | None) -> None:
         self._key = api_key if api_key and len(api_key) >= LEAST_CHARS else ""
-        self._common = _common_forms(self._key)
+        self._common = _common_forms(self._key) if len(self._key) >= LEAST_CHARS_IN_ANSWERS else ()
 
     def masked(self, body: bytes) -> bytes:
-        for form in self._common:
-            if form in body:
-                body = body.replace(form, MASK)
-        return body
+        return _without(self._common, body)
 
     def headers(self, values: dict[str, str]) -> dict[str, str]:
         return {name: self._thoroughly(value.encode()).decode() for name, value in values.items()}
@@ -44,7 +42,14 @@ class Redaction:
             raise
 
     def _thoroughly(self, text: bytes) -> bytes:
-        return _any_spelling(self._key).sub(MASK, self.masked(text)) if self._key else text
+        return _any_spelling(self._key).sub(MASK, _without(_common_forms(self._key), text)) if self._key else text
+
+
+def _without(forms: tuple[bytes, ...], text: bytes) -> bytes:
+    for form in forms:
+        if form in text:
+            text = text.replace(form, MASK)
+    return text
 
 
 @lru_cache

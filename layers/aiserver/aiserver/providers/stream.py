@@ -140,7 +140,7 @@ class Stream:
             if not self._has_events and (self._text or event.lstrip()[:1] in NO_EVENT):
                 self._text += event
                 continue
-            told.append(self.translation.told(event))
+            told.append(self.translation.told(_as_event(event)))
             if not (told[-1] or self._unanswered):
                 self._unanswered = sse.data(event)
             if self.translation.is_over:
@@ -163,7 +163,7 @@ class Stream:
 
         Raises: ProviderError, where the stream broke off.
         """
-        event = self._redaction.masked(bytes(self._splitter.rest)) + b"\n\n"
+        event = _as_event(self._redaction.masked(bytes(self._splitter.rest)) + b"\n\n")
         data = sse.data(event)
         is_event = data.strip() == sse.DONE or scan.members(data) is not None
         told = self.translation.told(event) if is_event else b""
@@ -172,3 +172,9 @@ class Stream:
                 raise ProviderError(words, may_be_billed=True)
             raise self._cut or ProviderTimeout(f"Provider {self._name} broke off its answer", may_be_billed=True)
         return told if self.translation.is_over else told + self.translation.ended()
+
+
+def _as_event(event: bytes) -> bytes:
+    """JSON among events as one of them: an error, which some servers write bare into a stream that has begun."""
+    text = event.strip()
+    return sse.event(text) if text[:1] in JSON and scan.members(scan.sole(text)) is not None else event

@@ -12,6 +12,7 @@ from aiserver.errors import (
     ProviderTimeout,
     UnsupportedMediaType,
 )
+from aiserver.limits import MAX_ERROR_BYTES
 from aiserver.wire import scan, sse
 from aiserver.wire import text as json_text
 from aiserver.wire.render import Raw, render
@@ -83,6 +84,8 @@ def _relayed(error: ProviderError, upstream: bytes) -> bytes | None:
 
     An error object is made where it said so some other way.
     """
+    if len(upstream) > MAX_ERROR_BYTES:  # of a 200 that holds no answer
+        return None
     try:
         text = json_text.utf8(scan.sole(upstream))
         json_text.check(text)

@@ -9,7 +9,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/create and, beside i
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from aiserver.errors import FieldError, InvalidRequest
 from aiserver.limits import MAX_MESSAGES, MAX_NAME_CHARS
@@ -17,6 +17,7 @@ from aiserver.limits import MAX_MESSAGES, MAX_NAME_CHARS
 KNOWN_ORDERS = 256  # of keys, whose names are looked up once
 
 
+@lru_cache(4 * KNOWN_ORDERS)
 def fold(name: str) -> str:
     """The form in which `max_tokens`, `maxTokens` and `MaxTokens` are one name."""
     return name.replace("_", "").replace("-", "").casefold()

@@ -14,7 +14,7 @@ _LINE_END = rb"(?>\r\n|\n|\r)"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
 _BOM = b"\xef\xbb\xbf"
 LONGEST_START = len(_BOM + b"event:")
-_FIELD = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
+_FIELD = re.compile(rb"\s*+(?:data|event|id|retry|error)?:")
 _LINES = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = len(b"\r\n\r\n")
 

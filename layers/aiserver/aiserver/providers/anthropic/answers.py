@@ -112,7 +112,7 @@ def answer(body: bytes, born: Born) -> Told:
     check_count(body, _shape)
     message = _message(body)
     blocks = _blocks(message.content)
-    if not blocks and not message.stop_reason:
+    if not message.stop_reason and all(one.type in ("", "text") and not one.text for one in blocks):
         raise NoAnswer
     choice = Choice(finish=STOPS.get(message.stop_reason or "", "stop"))
     for one in blocks:

@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from aiserver.providers.google.candidates import Candidate, Members, candidate, given, kept, logprobs, refused, word
 from aiserver.providers.google.errors import failure
-from aiserver.providers.translation.blocks import check_count
+from aiserver.providers.translation.blocks import check_candidates, check_count
 from aiserver.providers.translation.completion import Choice, Usage, completion
 from aiserver.providers.translation.messages import NOTHING, held, members
 from aiserver.providers.translation.nulls import is_absent, reader
@@ -70,6 +70,7 @@ def answer(body: bytes, born: Born) -> Told:
     said, root = read(body), members(body)
     if said.is_error:
         raise Failed(body, has_begun=True)
+    check_candidates(len(said.candidates))
     heard = sorted((candidate(raw, born) for raw in said.candidates), key=lambda one: one.index)
     if not said.is_blocked and not any(one.parts or one.finish_reason for one in heard):
         raise NoAnswer

@@ -11,7 +11,7 @@ from msgspec import Raw
 from aiserver.providers.google.answers import Answer, own, read, usage
 from aiserver.providers.google.candidates import Candidate, Members, Part, candidate, kept, logprobs, refused, word
 from aiserver.providers.google.errors import failure
-from aiserver.providers.translation.blocks import check
+from aiserver.providers.translation.blocks import check, check_candidates
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import Chunks, Usage
 from aiserver.providers.translation.messages import held, members
@@ -104,6 +104,7 @@ class GoogleEvents:
             raise Failed(data, has_begun=self._has_worked)
         if root and not root.keys() & set(KNOWN):
             raise NoAnswer
+        check_candidates(len(said.candidates))
         self._note(said, root)
         return b"".join(self._hear(candidate(raw, self._born)) for raw in said.candidates)
 

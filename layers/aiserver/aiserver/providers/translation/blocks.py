@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from aiserver.limits import MAX_CONTENT_BLOCKS
+from aiserver.limits import MAX_ANSWER_VALUES, MAX_CHOICES, MAX_CONTENT_BLOCKS
 from aiserver.providers.translation.vendor import NoAnswer
+from aiserver.wire.text import count_values
 
 
 def check_count(body: bytes, shape: Callable[[type[msgspec.Struct]], Any]) -> None:
@@ -15,6 +16,8 @@ def check_count(body: bytes, shape: Callable[[type[msgspec.Struct]], Any]) -> No
 
     Each block is an object, so the exact count is taken only where there are as many braces.
     """
+    if count_values(body, MAX_ANSWER_VALUES) > MAX_ANSWER_VALUES:
+        raise NoAnswer(f"the response has more than {int(MAX_ANSWER_VALUES):,} JSON values")
     if body.count(b"{") <= MAX_CONTENT_BLOCKS:
         return
     count = 0
@@ -35,3 +38,9 @@ def check(count: int) -> None:
     """Raises: NoAnswer, where an answer has too many blocks."""
     if count > MAX_CONTENT_BLOCKS:
         raise NoAnswer(f"the response has more than {int(MAX_CONTENT_BLOCKS):,} content blocks")
+
+
+def check_candidates(count: int) -> None:
+    """Raises: NoAnswer, where an answer has more candidates than a streamed one may have choices."""
+    if count > MAX_CHOICES:
+        raise NoAnswer(f"the response has more than {int(MAX_CHOICES):,} candidates")

@@ -50,5 +50,12 @@ def described(chat: Chat, format: SchemaFormat) -> Raw | dict[str, Any]:
 
 
 def _typed(schema: dict[str, Raw], given: Raw) -> Raw | dict[str, Any]:
-    """The caller's own text where it has a type."""
-    return given if not is_absent(schema.get("type", Raw(b""))) else {**schema, "type": "object"}
+    """The caller's own text where it has a type; another spelling of an object's is set right."""
+    told = schema.get("type", Raw(b""))
+    kind: Any = None if is_absent(told) else msgspec.json.decode(told)
+    is_spelled = kind == [] or kind == "" or "object" in [str(one).lower() for one in _listed(kind)]
+    return {**schema, "type": "object"} if kind is None or (is_spelled and kind != "object") else given
+
+
+def _listed(kind: Any) -> list[Any]:
+    return kind if isinstance(kind, list) else [kind]  # pyright: ignore[reportUnknownVariableType]

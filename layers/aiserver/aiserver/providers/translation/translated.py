@@ -1,6 +1,7 @@
 """Calls a vendor that speaks a protocol of its own as any other: translated there, and back."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import httpx
@@ -8,7 +9,7 @@ import msgspec
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, UpstreamAnswer
-from aiserver.limits import MAX_ANSWER_BYTES, MAX_LIST_BYTES
+from aiserver.limits import MAX_ANSWER_BYTES, MAX_ANSWER_VALUES, MAX_LIST_BYTES
 from aiserver.providers import exchange, memory
 from aiserver.providers.exchange import Asked
 from aiserver.providers.openai_answers import failure
@@ -20,8 +21,10 @@ from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.vendor import Born, Events, Failed, NoAnswer, Vendor, Wire
 from aiserver.wire import sse
 from aiserver.wire.dates import retry_after_s
+from aiserver.wire.text import count_values
 
 MAX_PAGES = 20  # of a list of models
+NOTHING_SAID = (sse.DONE, b"null", b"{}")  # of proxies that put OpenAI's end, or a sign of life, into any stream
 BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError)
 
 
@@ -198,7 +201,16 @@ class Judged:
         self._bytes += len(event)
         if self._bytes > MAX_ANSWER_BYTES:  # the vendor's whole answer is kept, for what stands at its end
             raise self._judge.too_large()
-        return self._guarded(lambda: self._events.told(event), sse.data(event))
+        data = sse.data(event)
+        if data.strip() in NOTHING_SAID:
+            return b""
+        if count_values(data, MAX_ANSWER_VALUES) > MAX_ANSWER_VALUES:
+            raise self._judge.too_large()
+        if self._events.is_whole:  # what follows a complete answer takes nothing back
+            with suppress(NoAnswer, *BAD):
+                return self._events.told(event)
+            return b""
+        return self._guarded(lambda: self._events.told(event), data)
 
     def ended(self) -> bytes:
         return self._guarded(self._events.ended, b"")
