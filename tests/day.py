@@ -1,5 +1,6 @@
 """A day of sync callers and queued jobs before two providers that answer by a timetable, judged call by call."""
 
+import itertools
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -87,6 +88,7 @@ class Day:
         self.heard: list[tuple[float, int]] = []
         self._numbers = Counter[tuple[str, Phase | None]]()
         self._under_way = Counter[str]()
+        self._seeds = itertools.count()
         self._final: dict[str, str] = {}  # how a job's call came out after which there must be none
         self._pass = threading.local()
         self.jobs, self._messages = FakeJobs(self.clock), FakeMessages()
@@ -171,15 +173,19 @@ class Day:
         container = self._chats.popleft() if self._chats else self._container()
         began = self.clock.now
         self._pass.asking = Pass(began)
-        question, found = Question("chat.completions", BODY.encode()), container.router.candidates("m")
+        question, found = Question("chat.completions", self._body(), ME.owner), container.router.candidates("m")
         done = ask(container.router, question, found, clock=self.clock, deadline_ms=began + SYNC_MS)
         assert self.clock.now <= began + SYNC_MS
         self.heard.append((self._second_of(began), done.error.status if done.error else 200))
         self._chats.append(container)
 
     def _accept(self) -> None:
-        self._workers[0].enqueue.accept(requests.openai_queue_chat(BODY, requests.Options()), ME)
+        self._workers[0].enqueue.accept(requests.openai_queue_chat(self._body(), requests.Options()), ME)
         self._deliver()
+
+    def _body(self) -> bytes:
+        """Another request each time."""
+        return BODY.replace('"messages"', f'"seed":{next(self._seeds)},"messages"', 1).encode()
 
     def _deliver(self) -> None:
         """Let the queue bring what has been sent, each message to a worker in turn."""

@@ -1,12 +1,28 @@
 """Containers of one stack that share circuits, and call one provider which does as it is told."""
 
+import itertools
+from collections.abc import Callable
+
 from aiserver.errors import ProviderCircuitOpen, ProviderError
-from aiserver.providers.breaker import Breaker
-from aiserver.providers.circuit import OPEN_MS, ROW
+from aiserver.providers.breaker import Attempt, Breaker
+from aiserver.providers.circuit import CLOSED, EVERYONE, OPEN_MS, ROW, Circuit, Gate, Tally
 from tests.fakes import FakeCircuits, FakeClock
 
 BAD = ProviderError("bad", upstream_status=500)
 LONG_MS = 27_000
+KEY, MODEL = "key", "m"
+_numbers = itertools.count()
+
+
+def attempt(
+    provider: str = "p", *, owner: str = KEY, model: str = MODEL, request: Callable[[], str] | None = None
+) -> Attempt:
+    """A call; its request is another one each time unless it is named."""
+    return Attempt(provider, owner, model, request or (lambda: str(next(_numbers))))
+
+
+def circuit_of_everyone(tally: Tally = CLOSED.tally, ask_at: int | None = None, stamp: str = "") -> Circuit:
+    return Circuit({EVERYONE: Gate(tally, ask_at)}, stamp)
 
 
 class Fleet:
@@ -17,13 +33,22 @@ class Fleet:
         self.circuits = FakeCircuits()
         self.breakers = [Breaker(self.circuits, self.clock) for _ in range(containers)]
 
-    def call(self, container: int = 0, outcome: ProviderError | None = None, *, left_ms: int = LONG_MS) -> bool:
+    def call(
+        self,
+        container: int = 0,
+        outcome: ProviderError | None = None,
+        *,
+        left_ms: int = LONG_MS,
+        owner: str = KEY,
+        model: str = MODEL,
+        request: Callable[[], str] | None = None,
+    ) -> bool:
         """Whether the provider was asked."""
-        breaker = self.breakers[container]
+        breaker, asked = self.breakers[container], attempt(owner=owner, model=model, request=request)
         self.clock.now += 1
         try:
-            breaker.check("p")
-            with breaker.watched("p", deadline_ms=self.clock.now + left_ms):
+            breaker.check(asked)
+            with breaker.watched(asked, deadline_ms=self.clock.now + left_ms):
                 if outcome:
                     raise outcome
         except ProviderCircuitOpen:
@@ -31,6 +56,11 @@ class Fleet:
         except ProviderError:
             pass
         return True
+
+    @property
+    def gate(self) -> Gate:
+        """The stored one of the key and the model that calls are of unless they say otherwise."""
+        return self.circuits.stored["p"].gate((KEY, MODEL))
 
     def calls(self, outcomes: str, container: int | None = None) -> list[bool]:
         """One call for each letter, G for good and B for bad, by one container or by each in turn."""

@@ -8,12 +8,13 @@ import pytest
 
 from aiserver.admin import changes, providers
 from aiserver.admin.stack import Admin, Problem, administer
-from aiserver.providers.circuit import Circuit, Tally
+from aiserver.providers.circuit import Circuit, Gate
 from aiserver.providers.exchange import client
 from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from local.scripted import MODELS, ScriptedProvider
 from tests import moto_stack
+from tests.fleet import circuit_of_everyone
 from tests.hostile import closed_port
 from tests.moto_stack import MotoStack
 
@@ -324,9 +325,16 @@ def test_show_tells_the_circuit_and_the_calls_under_way(admin: Admin) -> None:
     told = providers.shown(admin, "gpu")
     assert (told["circuit"], told["calls_under_way"], told["models_listed"]) == ("closed", 0, None)
     admin.slots.take("provider#gpu", range(4), now_ms=now, until_ms=now + 60_000)
-    admin.circuits.replace("gpu", Circuit(), Circuit(Tally(), 1_800_000_025_000, "s"))
+    opened = circuit_of_everyone(ask_at=1_800_000_025_000, stamp="s")
+    gates = {**opened.gates, ("", "m"): Gate(ask_at=1_800_000_025_000), ("key", "m"): Gate(ask_at=1_800_000_025_000)}
+    admin.circuits.replace("gpu", Circuit(), Circuit(gates, "s"))
     told = providers.shown(admin, "gpu")
-    assert (told["circuit"], told["asked_again"]) == ("open", "2027-01-15T08:00:25.000Z")
+    again = "2027-01-15T08:00:25.000Z"
+    assert (told["circuit"], told["asked_again"]) == ("open", again)
+    assert told["open_for"] == [
+        {"key_id": None, "model": "m", "asked_again": again},
+        {"key_id": "key", "model": "m", "asked_again": again},
+    ]
     assert told["calls_under_way"] == 1
     with pytest.raises(Problem, match="There is no provider nobody"):
         providers.shown(admin, "nobody")

@@ -201,7 +201,7 @@ def test_a_trial_that_has_begun_to_answer_has_gone_well_long_before_it_ends() ->
     first = ask(here)
     events = iter(first.body)
     assert next(events) == STREAMED
-    assert here.circuits.stored["p"].ask_at is None
+    assert here.circuits.stored["p"].ask_at("me", "m") is None
     second = ask(here)
     assert list(second.body) == [STREAMED]
     assert list(events) == []
@@ -212,18 +212,18 @@ def test_a_trial_whose_first_event_comes_late_has_gone_well_by_then() -> None:
     here.protocol.outcomes = [FakeStream(here.clock, [20.0, STREAMED, 1.0], has_said_something=False)]
     events = iter(ask(here).body)
     next(events)
-    assert here.circuits.stored["p"].ask_at is not None
+    assert here.circuits.stored["p"].ask_at("me", "m") is not None
     assert next(events) == STREAMED
-    assert here.circuits.stored["p"].ask_at is None
+    assert here.circuits.stored["p"].ask_at("me", "m") is None
 
 
 def test_a_trial_that_has_said_nothing_yet_has_not_gone_well() -> None:
     here = due_for_a_trial()
     here.protocol.outcomes = [FakeStream(here.clock, [700.0], has_said_something=False)]
     trial = ask(here)
-    assert here.circuits.stored["p"].ask_at is not None
+    assert here.circuits.stored["p"].ask_at("me", "m") is not None
     list(trial.body)
-    assert here.circuits.stored["p"].ask_at is not None
+    assert here.circuits.stored["p"].ask_at("me", "m") is not None
 
 
 def test_streams_that_meet_our_own_limit_are_not_held_against_their_provider() -> None:
@@ -241,6 +241,6 @@ def test_streams_that_break_off_open_the_circuit_though_they_began_well() -> Non
     here.protocol.outcomes = [FakeStream(here.clock, [STREAMED, cut]) for _ in range(50)]
     for _ in range(50):
         list(ask(here).body)
-        if here.circuits.stored["p"].ask_at is not None:
+        if here.circuits.stored["p"].ask_at("me", "m") is not None:
             return
     raise AssertionError("it never opened")

@@ -9,9 +9,9 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.circuit import Circuit
 from aiserver.router import Question
 from aiserver.usecases.ask import Pass, ask
+from tests.fleet import circuit_of_everyone
 from tests.house import BODY, House
 
 SYNC_MS = 27_500
@@ -78,7 +78,7 @@ def test_whose_time_has_been_used_up_to_the_last_millisecond_asks_nobody_else() 
 def test_where_all_circuits_are_open_the_shortest_wait_until_a_trial_is_told() -> None:
     both = house("hosted", "hosted")
     for name, left_ms in (("a", 9_001), ("b", 4_000)):
-        both.circuits.stored[name] = Circuit(ask_at=both.clock.now + left_ms, stamp=name)
+        both.circuits.stored[name] = circuit_of_everyone(ask_at=both.clock.now + left_ms, stamp=name)
     done = one_pass(both)
     assert (done.attempts, done.may_ask_again, done.retry_after_s) == (0, True, None)
     assert done.error
@@ -87,7 +87,7 @@ def test_where_all_circuits_are_open_the_shortest_wait_until_a_trial_is_told() -
 
 def test_an_open_circuit_is_told_of_only_where_there_is_nothing_else() -> None:
     both = house("hosted", "hosted")
-    both.circuits.stored["b"] = Circuit(ask_at=both.clock.now + 9_000, stamp="b")
+    both.circuits.stored["b"] = circuit_of_everyone(ask_at=both.clock.now + 9_000, stamp="b")
     assert one_pass(both, LATER).error is LATER
 
 

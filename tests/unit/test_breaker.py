@@ -22,8 +22,8 @@ from aiserver.errors import (
     UpstreamAnswer,
 )
 from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS
-from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, TOLD_MS, WINDOW_S, Circuit, Tally
-from tests.fleet import BAD, LONG_MS, Fleet, opened
+from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, TOLD_MS, WINDOW_S, Gate, Tally
+from tests.fleet import BAD, LONG_MS, Fleet, attempt, opened
 
 
 def test_after_five_failures_in_a_row_it_is_not_asked() -> None:
@@ -91,7 +91,7 @@ def test_a_row_of_failures_is_broken_by_another_container_s_good_call_however_mu
 def test_more_than_half_of_at_least_ten_open_it(outcomes: str, opens: bool) -> None:
     fleet = Fleet(1)
     assert all(fleet.calls(outcomes))
-    assert (fleet.circuits.stored["p"].ask_at is not None) == opens
+    assert (fleet.gate.ask_at is not None) == opens
 
 
 def test_what_was_a_minute_ago_counts_no_more() -> None:
@@ -108,14 +108,14 @@ def test_a_minute_is_sixty_seconds_of_the_clock(ago_s: int, opens: bool) -> None
     fleet.calls("BBBGBBBG")
     fleet.clock.now = began + ago_s * 1000
     fleet.calls("BG")
-    assert (fleet.circuits.stored["p"].ask_at is not None) == opens
+    assert (fleet.gate.ask_at is not None) == opens
 
 
 def test_one_that_goes_well_in_the_millisecond_of_a_failure_breaks_the_row() -> None:
     now = 1_800_000_000_000
     failures = Tally.of(now, is_good=False)
-    assert failures.plus(Tally.of(now, is_good=True), now).bad_at == ()
-    assert failures.plus(Tally.of(now - 1, is_good=True), now).bad_at == (now,)
+    assert failures.plus(Tally.of(now, is_good=True), now).bad == ()
+    assert failures.plus(Tally.of(now - 1, is_good=True), now).bad == ((now, ""),)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_of_all_who_would_ask_an_open_one_again_one_real_call_is_the_trial() -> 
         breaker = fleet.breakers[container]
         barrier.wait(60)
         try:
-            with breaker.watched("p", deadline_ms=fleet.clock.now + LONG_MS):
+            with breaker.watched(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
                 under_way.release()
                 assert release.wait(60)
         except ProviderCircuitOpen:
@@ -213,7 +213,7 @@ def test_a_trial_that_is_never_heard_of_again_leaves_it_to_another() -> None:
     class Killed(BaseException):
         pass
 
-    with pytest.raises(Killed), fleet.breakers[1].watched("p", deadline_ms=fleet.clock.now + LONG_MS):
+    with pytest.raises(Killed), fleet.breakers[1].watched(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
         raise Killed
     fleet.clock.now += 30_000 - 2
     assert not fleet.call(2)
@@ -224,7 +224,7 @@ def test_calls_that_were_under_way_when_it_opened_do_not_keep_it_open() -> None:
     fleet = Fleet(1)
 
     def slow() -> None:
-        with fleet.breakers[0].watched("p", deadline_ms=fleet.clock.now + LONG_MS):
+        with fleet.breakers[0].watched(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
             fleet.calls("B" * ROW)
             fleet.clock.now += OPEN_MS - 1
             raise BAD
@@ -268,9 +268,9 @@ def test_who_cannot_read_or_write_circuits_asks_the_provider() -> None:
 def test_two_who_write_at_once_lose_no_failure() -> None:
     fleet = Fleet(2)
     for breaker in fleet.breakers:
-        breaker.check("p")  # both know the same
+        breaker.check(attempt())  # both know the same
     fleet.calls("B" * ROW)
-    assert len(fleet.circuits.stored["p"].tally.bad_at) == ROW
+    assert len(fleet.gate.tally.bad) == ROW
 
 
 def test_a_crowd_s_good_calls_outweigh_its_bad_ones_though_none_is_told_while_all_is_well() -> None:
@@ -279,30 +279,30 @@ def test_a_crowd_s_good_calls_outweigh_its_bad_ones_though_none_is_told_while_al
         is_bad = number > 100 and number % 7 in (0, 3)  # 29 %
         assert fleet.call(number % 20, BAD if is_bad else None)
         fleet.clock.now += 50
-    assert sum(bad for _, bad in fleet.circuits.stored["p"].tally.seconds.values()) > 300
+    assert sum(bad for _, bad in fleet.gate.tally.seconds.values()) > 300
 
 
 @pytest.mark.parametrize("outcomes", ["BBBBB", "BBGBBGBBGG"])
 def test_what_several_containers_saw_opens_it_when_it_has_been_so_for_six_seconds(outcomes: str) -> None:
     first = 1_800_000_000_000
-    circuit = Circuit()
+    gate = Gate()
     for i, letter in enumerate(outcomes):
-        circuit = circuit.after(Tally.of(first + i, is_good=letter == "G"), first + i)
-    assert circuit.after(Tally(), first + 5_999).ask_at is None
-    assert circuit.after(Tally(), first + 6_000).ask_at == first + 6_000 + OPEN_MS
+        gate = gate.after(Tally.of(first + i, is_good=letter == "G"), first + i)
+    assert gate.after(Tally(), first + 5_999).ask_at is None
+    assert gate.after(Tally(), first + 6_000).ask_at == first + 6_000 + OPEN_MS
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=80))
 def test_it_opens_exactly_when_the_rule_says(calls: list[tuple[bool, int]]) -> None:
-    circuit, seen, now = Circuit(), list[tuple[int, bool]](), 1_800_000_000_000
+    gate, seen, now = Gate(), list[tuple[int, bool]](), 1_800_000_000_000
     for is_good, wait_s in calls:
         now += wait_s * 1000 + 1
         seen.append((now, is_good))
-        circuit = circuit.after(Tally.of(now, is_good=is_good), now, is_certain=True)
+        gate = gate.after(Tally.of(now, is_good=is_good), now, is_certain=True)
         lately = [good for at, good in seen if at // 1000 > now // 1000 - WINDOW_S]
         row = next((i for i, (_, good) in enumerate(reversed(seen)) if good), len(seen))
         opens = row >= ROW or (len(lately) >= LEAST and 2 * sum(lately) < len(lately))
-        assert (circuit.ask_at is not None) == opens
+        assert (gate.ask_at is not None) == opens
         if opens:
             return
 
@@ -325,7 +325,7 @@ def test_outcomes_told_late_in_bundles_open_no_circuit_too_soon(
     # A container that saw no success forgets failures before its last ROW, and so which was the first after a success
     # elsewhere: then the row is taken to have begun later, never sooner, and never after the ROW that opens a circuit.
     assert replace(told, bad_since=true.bad_since) == true
-    assert true.bad_since <= told.bad_since <= min(true.bad_at, default=0)
+    assert true.bad_since <= told.bad_since <= min((at for at, _ in true.bad), default=0)
     for age_ms in (0, TOLD_MS, now):
         assert true.is_bad(age_ms, now) or not told.is_bad(age_ms, now)
     assert told.is_bad(0, now) == true.is_bad(0, now)

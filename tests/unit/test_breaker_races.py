@@ -14,9 +14,9 @@ from aiserver.providers.breaker import CACHE_MS, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, Circuit, Tally
 from tests.examples import examples
 from tests.fakes import FakeCircuits, FakeClock
-from tests.fleet import BAD, LONG_MS, Fleet, opened
+from tests.fleet import BAD, LONG_MS, Fleet, attempt, circuit_of_everyone, opened
 
-OPENED = Circuit(Tally(bad_at=(1,) * ROW), FakeClock().now + OPEN_MS, "opened")
+OPENED = circuit_of_everyone(Tally(bad=((1, ""),) * ROW), FakeClock().now + OPEN_MS, "opened")
 
 
 def test_a_cold_container_s_threads_all_wait_to_know_before_any_asks_an_open_provider() -> None:
@@ -34,7 +34,7 @@ def test_a_cold_container_s_threads_all_wait_to_know_before_any_asks_an_open_pro
 
     def refused() -> bool:
         try:
-            breaker.check("p")
+            breaker.check(attempt())
         except ProviderCircuitOpen:
             return True
         return False
@@ -62,7 +62,7 @@ def test_what_a_container_wrote_while_it_was_reading_is_not_forgotten_for_what_w
 
     fleet.circuits.all = overtaken
     with pytest.raises(ProviderCircuitOpen):
-        fleet.breakers[0].check("p")
+        fleet.breakers[0].check(attempt())
     assert not fleet.call()
 
 
@@ -119,10 +119,10 @@ def test_hundreds_of_providers_have_a_circuit_each_and_are_read_at_once() -> Non
     breaker, names = fleet.breakers[0], [f"p{number}" for number in range(300)]
     for name in names:
         for _ in range(ROW):
-            with pytest.raises(ProviderError), breaker.watched(name, deadline_ms=fleet.clock.now + LONG_MS):
+            with pytest.raises(ProviderError), breaker.watched(attempt(name), deadline_ms=fleet.clock.now + LONG_MS):
                 raise BAD
     assert fleet.circuits.reads == 1
     for name in names:
         with pytest.raises(ProviderCircuitOpen):
-            breaker.check(name)
-    breaker.check("another")
+            breaker.check(attempt(name))
+    breaker.check(attempt("another"))

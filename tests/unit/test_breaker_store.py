@@ -6,7 +6,7 @@ from aiserver import wiring
 from aiserver.providers.breaker import AWAY_MS, CACHE_MS, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, WINDOW_S, Circuit, Tally
 from tests.fakes import FakeCircuits, FakeClock
-from tests.fleet import BAD, LONG_MS, Fleet, opened
+from tests.fleet import BAD, LONG_MS, Fleet, attempt, circuit_of_everyone, opened
 
 
 class Stuck(FakeCircuits):
@@ -96,7 +96,7 @@ def test_a_store_that_is_away_when_a_trial_ends_leaves_it_to_the_next_trial_to_c
     store.is_stuck = False
     fleet.calls("B" * ROW)
     fleet.clock.now += OPEN_MS
-    with fleet.breakers[0].watched("p", deadline_ms=fleet.clock.now + LONG_MS):
+    with fleet.breakers[0].watched(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
         store.is_stuck = True
     store.is_stuck = False
     assert not fleet.call()
@@ -110,7 +110,7 @@ def test_a_circuit_that_nobody_asks_after_is_not_read_each_second_for_ever() -> 
     fleet.clock.now += WINDOW_S * 1000
     fleet.circuits.reads = 0
     for _ in range(100):
-        fleet.breakers[0].check("another")
+        fleet.breakers[0].check(attempt("another"))
         fleet.clock.now += 1000
     assert fleet.circuits.reads == 20
 
@@ -121,7 +121,7 @@ def test_what_a_day_of_good_calls_leaves_to_be_told_is_a_minute_of_them() -> Non
         assert fleet.call()
         fleet.clock.now += 999
     fleet.call(outcome=BAD)
-    told = fleet.circuits.stored["p"].tally
+    told = fleet.gate.tally
     assert sum(good for good, _ in told.seconds.values()) == WINDOW_S - 1
     assert len(told.seconds) <= WINDOW_S
 
@@ -133,9 +133,9 @@ SECOND = 1_800_000_000
 @pytest.mark.parametrize(
     "circuit",
     [
-        Circuit(ask_at=SECOND * 1000 + 999),
-        Circuit(Tally({SECOND: (9, 1)})),
-        Circuit(Tally({SECOND: (9, 1), SECOND + 60: (1, 0)}, bad_at=(SECOND * 1000,))),
+        circuit_of_everyone(ask_at=SECOND * 1000 + 999),
+        circuit_of_everyone(Tally({SECOND: (9, 1)})),
+        circuit_of_everyone(Tally({SECOND: (9, 1), SECOND + 60: (1, 0)}, bad=((SECOND * 1000, ""),))),
     ],
 )
 def test_one_is_looked_after_each_second_until_a_minute_after_it_was_tried_or_failed(

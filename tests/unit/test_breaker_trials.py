@@ -17,7 +17,7 @@ from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS, TRIES, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, TRIAL_MS, Circuit
 from tests.examples import examples
 from tests.fakes import FakeCircuits
-from tests.fleet import BAD, LONG_MS, Fleet, opened
+from tests.fleet import BAD, KEY, LONG_MS, MODEL, Fleet, attempt, opened
 from tests.turns import Turns
 
 
@@ -52,15 +52,15 @@ def test_a_provider_s_first_failure_in_one_thread_disturbs_no_other_that_looks_a
     with ThreadPoolExecutor(1) as pool:
         failing = pool.submit(fail)
         assert breaking.wait(60)
-        fleet.breakers[0].check("other")
+        fleet.breakers[0].check(attempt("other"))
         failing.result(60)
-    assert fleet.circuits.stored["p"].tally.bad_at
+    assert fleet.gate.tally.bad
 
 
 def begin(fleet: Fleet, container: int = 0, left_ms: int = LONG_MS) -> ExitStack:
     """A call that is under way until the stack is closed."""
     call = ExitStack()
-    call.enter_context(fleet.breakers[container].watched("p", deadline_ms=fleet.clock.now + left_ms))
+    call.enter_context(fleet.breakers[container].watched(attempt(), deadline_ms=fleet.clock.now + left_ms))
     return call
 
 
@@ -127,7 +127,7 @@ class Contested(FakeCircuits):
         if self.left:
             self.left -= 1
             theirs = replace(self.stored[name], stamp=f"theirs{self.left}")
-            self.stored[name] = theirs if self.left else replace(theirs, ask_at=new.ask_at)
+            self.stored[name] = theirs if self.left else replace(theirs, gates=new.gates)
         return super().replace(name, old, new)
 
 
@@ -158,8 +158,8 @@ def test_however_long_failing_calls_take_it_is_tried_by_one_at_a_time_and_used_w
         taken_s, breaker = chance.choice(takes_s), chance.choice(fleet.breakers)
         is_up, deadline_ms = fleet.clock.now >= recovery, fleet.clock.now + max(LONG_MS, taken_s * 1000)
         with contextlib.suppress(ProviderError):
-            breaker.check("p")
-            with breaker.watched("p", deadline_ms=deadline_ms):
+            breaker.check(attempt())
+            with breaker.watched(attempt(), deadline_ms=deadline_ms):
                 begun.append(fleet.clock.now)
                 if not is_up:
                     turns.pause(taken_s)
@@ -168,7 +168,7 @@ def test_however_long_failing_calls_take_it_is_tried_by_one_at_a_time_and_used_w
     def look() -> None:
         call()
         circuit = fleet.circuits.stored.get("p")
-        if not opened_at and circuit and circuit.ask_at is not None:
+        if not opened_at and circuit and circuit.ask_at(KEY, MODEL) is not None:
             opened_at.append(fleet.clock.now)
 
     for number in range((down_s + 60) * 1000 // gap_ms):
@@ -183,7 +183,7 @@ def test_a_provider_that_was_given_but_a_moment_to_be_connected_to_has_not_faile
     fleet = Fleet(1)
 
     def cut_off(left_ms: int) -> None:
-        with fleet.breakers[0].watched("p", deadline_ms=fleet.clock.now + left_ms):
+        with fleet.breakers[0].watched(attempt(), deadline_ms=fleet.clock.now + left_ms):
             fleet.clock.now += left_ms
             raise ProviderUnavailable("no connection in time")
 

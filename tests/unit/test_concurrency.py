@@ -9,10 +9,10 @@ import pytest
 
 from aiserver.errors import ProviderBusy, ProviderError, ProviderTimeout, UpstreamAnswer
 from aiserver.jobs.states import State
-from aiserver.providers.circuit import Circuit
 from aiserver.router import SLOT_MARGIN_MS, Question
 from aiserver.usecases.ask import ask
 from aiserver.wire import requests
+from tests.fleet import circuit_of_everyone
 from tests.house import ANSWER, BODY, House
 
 ONE: dict[str, Any] = {"name": "one", "concurrency": 1, "priority": 1, "models": {"m": ""}}
@@ -125,7 +125,7 @@ def test_no_more_calls_are_under_way_at_once_than_there_may_be() -> None:
 
 def test_a_provider_that_is_not_worth_asking_takes_no_place() -> None:
     house = House(ONE, OTHER)
-    house.circuits.stored["one"] = Circuit(ask_at=house.clock.now + 1, stamp="opened")
+    house.circuits.stored["one"] = circuit_of_everyone(ask_at=house.clock.now + 1, stamp="opened")
 
     def taken(*_: object, **__: object) -> None:
         pytest.fail("a place was taken")

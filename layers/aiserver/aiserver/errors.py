@@ -138,6 +138,7 @@ class ProviderError(AiServerError):
     error_code = "ProviderError"
     code = "provider_error"
     retryable = True
+    is_of_content = False  # the provider works, and what the model wrote for this request could not be used
 
     def __init__(
         self,

@@ -9,10 +9,11 @@ from typing import Protocol
 
 from aiserver.clock import Clock
 from aiserver.errors import InvalidRequest, NotFound, ProviderBusy, UpstreamAnswer
+from aiserver.jobs.job import request_hash
 from aiserver.jobs.ports import Slots
 from aiserver.jobs.slots import held
 from aiserver.providers import protocols
-from aiserver.providers.breaker import Breaker
+from aiserver.providers.breaker import Attempt, Breaker
 from aiserver.providers.provider import Provider
 from aiserver.providers.stream import Stream
 from aiserver.wire.model import with_model
@@ -20,6 +21,7 @@ from aiserver.wire.model import with_model
 INSTEAD = {"responses": "; ask it by /v1/chat/completions (LangChain: use_responses_api=False)"}
 BUSY_S = 2  # until a provider whose calls are all under way may be asked again
 SLOT_MARGIN_MS = 60_000  # clocks may be a minute apart
+HASH_CHARS = 8  # of a request's hash: enough to tell the last few of one key apart
 CACHE_MS = 30_000  # how long a change of the providers may take to be seen
 
 log = logging.getLogger("aiserver.router")
@@ -84,10 +86,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Question:
-    """What every candidate is asked. With `stream_until_ms` to answer event by event, until then at the latest."""
+    """What every candidate is asked, for the key `owner`.
+
+    With `stream_until_ms` to answer event by event, until then at the latest.
+    """
 
     operation: str
     body: bytes
+    owner: str = ""
     idempotency_key: str | None = None
     stream_until_ms: int | None = None
 
@@ -214,22 +220,26 @@ class Router:
         return self._secrets.value(secret) if secret and self._secrets else None
 
     @contextmanager
-    def admitted(
-        self, candidate: Candidate, *, deadline_ms: int, stream_until_ms: int | None = None
-    ) -> Generator[Callable[[], None]]:
+    def admitted(self, candidate: Candidate, question: Question, *, deadline_ms: int) -> Generator[Callable[[], None]]:
         """Around one call: the provider is worth asking, and has room for as long as the block lasts.
 
         Whether it will be worth asking follows from how the block ends; of a stream, from its beginning, too, which the
         function given here tells. Raises: ProviderCircuitOpen, ProviderBusy.
         """
-        provider, name = candidate.provider, candidate.provider.name
+        provider = candidate.provider
         longest_ms = self._clock.now_ms() + round(provider.timeout_s * 1000)
+        attempt = Attempt(
+            provider.name,
+            question.owner,
+            candidate.upstream_model,
+            lambda: request_hash(question.operation, question.body)[:HASH_CHARS],
+        )
         with ExitStack() as stack:
             if self._breaker:
-                self._breaker.check(name)
-            stack.enter_context(self._room(provider, stream_until_ms or min(deadline_ms, longest_ms)))
-            begun = stack.enter_context(self._breaker.watched(name, deadline_ms=deadline_ms)) if self._breaker else None
-            yield begun or (lambda: None)
+                self._breaker.check(attempt)
+            stack.enter_context(self._room(provider, question.stream_until_ms or min(deadline_ms, longest_ms)))
+            watched = self._breaker.watched(attempt, deadline_ms=deadline_ms) if self._breaker else None
+            yield stack.enter_context(watched) if watched else lambda: None
 
     @contextmanager
     def _room(self, provider: Provider, ends_ms: int) -> Generator[None]:

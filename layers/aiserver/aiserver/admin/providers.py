@@ -10,6 +10,7 @@ from aiserver.admin.changes import check_key, dump, parsed
 from aiserver.admin.stack import Admin, Problem
 from aiserver.aws.secrets import SsmSecrets
 from aiserver.errors import ProviderAuth, ProviderError
+from aiserver.providers.circuit import EVERYONE, Circuit
 from aiserver.providers.provider import ANY_MODEL, Listing, Provider
 from aiserver.router import slots_of
 from aiserver.wire.render import iso
@@ -32,11 +33,17 @@ def listed(admin: Admin) -> list[dict[str, Any]]:
 def shown(admin: Admin, name: str) -> dict[str, Any]:
     """One, with what is known of it now: its circuit, its calls under way, the models it listed. Raises: Problem."""
     (_, provider), now = _stored(admin, name), admin.clock.now_ms()
-    circuit, listing = admin.circuits.all().get(name), admin.config.listings().get(name)
+    circuit, listing = admin.circuits.all().get(name, Circuit()), admin.config.listings().get(name)
+    ask_at = circuit.gate(EVERYONE).ask_at
     under_way = admin.slots.taken([slots_of(provider)], now_ms=now)[slots_of(provider)]
     return dump(provider) | {
-        "circuit": "open" if circuit and circuit.ask_at is not None else "closed",
-        "asked_again": iso(circuit.ask_at) if circuit else None,
+        "circuit": "closed" if ask_at is None else "open",
+        "asked_again": iso(ask_at),
+        "open_for": [
+            {"key_id": owner or None, "model": model, "asked_again": iso(gate.ask_at)}
+            for (owner, model), gate in circuit.gates.items()
+            if model and gate.ask_at is not None
+        ],
         "calls_under_way": under_way if provider.concurrency else None,
         "models_listed": len(listing.ids) if listing else None,
         "models_listed_at": iso(listing.listed_at) if listing else None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiserver.aws.items import pack, unpack
 from aiserver.clock import Clock
-from aiserver.providers.circuit import Circuit, Tally
+from aiserver.providers.circuit import CLOSED, EVERYONE, Circuit, Failure, Gate, Key, Tally
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -47,16 +47,33 @@ class DynamoCircuits:
         return new
 
     def _attributes(self, circuit: Circuit) -> dict[str, Any]:
-        tally = circuit.tally
+        """Everyone's gate stands where versions without others look for it."""
+        everyone = circuit.gate(EVERYONE)
+        others = [[*key, _told(gate.tally), gate.ask_at] for key, gate in circuit.gates.items() if key != EVERYONE]
+        seconds, good_at, bad_since, bad = _told(everyone.tally)
         return {
             "stamp": circuit.stamp,
-            "tally": json.dumps([list(tally.seconds.items()), tally.good_at, tally.bad_since, tally.bad_at]),
+            "tally": json.dumps([seconds, good_at, bad_since, [at for at, _ in bad]]),
             "ttl": self._clock.now_ms() // 1000 + KEPT_S,
-            **({} if circuit.ask_at is None else {"ask_at": circuit.ask_at}),
+            **({} if everyone.ask_at is None else {"ask_at": everyone.ask_at}),
+            **({"gates": json.dumps(others)} if others else {}),
         }
 
 
+def _told(tally: Tally) -> tuple[list[tuple[int, tuple[int, int]]], int, int, tuple[Failure, ...]]:
+    return list(tally.seconds.items()), tally.good_at, tally.bad_since, tally.bad
+
+
+def _tally(told: Any) -> Tally:
+    seconds, good_at, bad_since, bad = told
+    return Tally({second: (good, bad) for second, (good, bad) in seconds}, good_at, bad_since, bad)
+
+
 def _circuit(item: dict[str, Any]) -> Circuit:
-    seconds, good_at, bad_since, bad_at = json.loads(item["tally"])
-    tally = Tally({second: (good, bad) for second, (good, bad) in seconds}, good_at, bad_since, tuple(bad_at))
-    return Circuit(tally, item.get("ask_at"), item["stamp"])
+    *counts, bad_at = json.loads(item["tally"])
+    everyone = Gate(_tally([*counts, tuple((at, "") for at in bad_at)]), item.get("ask_at"))
+    gates: dict[Key, Gate] = {EVERYONE: everyone} if everyone != CLOSED else {}
+    for owner, model, told, ask_at in json.loads(item.get("gates", "[]")):
+        *counts, bad = told
+        gates[owner, model] = Gate(_tally([*counts, tuple((at, request) for at, request in bad)]), ask_at)
+    return Circuit(gates, item["stamp"])

@@ -6,9 +6,10 @@ be an outage of its own.
 """
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from threading import RLock
 
 from aiserver.clock import Clock
@@ -21,16 +22,43 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.circuit import Circuit, Circuits, Tally
+from aiserver.providers.circuit import EVERYONE, WINDOW_S, Circuit, Circuits, Key, Tally, keys_of
 
 CACHE_MS = 5_000
 TROUBLED_CACHE_MS = 1_000  # while calls fail: those that go well must soon be told to whoever counts the failures
+GOOD_CACHE_MS = 2_000  # while other keys' calls fail: a success keeps the model's gate closed for them
 PATIENCE_MS = 10_000  # a call that had less time says nothing of its provider when it is cut off
+OWN_CUT_MS = 270_000  # nor does one that we cut off ourselves after so long, at API Gateway's 300 s or Lambda's 15 min
 AWAY_MS = 10_000  # circuits that could not be read or written are left alone so long: a caller waits for them
+INTERNAL_ERROR = 500  # what a server answers to a request that it cannot stand, as well as when it is broken
 NOT_OFFERED = 501  # a model that makes no embeddings, on a server that does: chats would suffer for it
 TRIES = 5  # of a write, each only after another function wrote in between
+MAX_COUNTED = 100  # keys and models that a container keeps counts of, those with no failure apart
 
 log = logging.getLogger("aiserver.breaker")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A call of a provider: whose, of which model, and what names its request."""
+
+    provider: str
+    owner: str
+    model: str
+    request: Callable[[], str]
+
+    @property
+    def keys(self) -> tuple[Key, Key, Key]:
+        return keys_of(self.owner, self.model)
+
+
+class Outcome(StrEnum):
+    """What the end of a call says of its provider."""
+
+    GOOD = "good"
+    HARD = "hard"  # it was not reached, which no request can cause
+    SOFT = "soft"  # it failed, which may be the request's or its caller's doing
+    NEUTRAL = "neutral"
 
 
 class Breaker:
@@ -42,39 +70,41 @@ class Breaker:
         self._known: dict[str, Circuit] = {}
         self._read_at: int | None = None
         self._away_until = 0
-        self._own: dict[str, Tally] = {}  # all that was seen here since the circuit was last open
-        self._untold: dict[str, Tally] = {}
+        self._own: dict[str, dict[Key, Tally]] = {}  # all that was seen here since a gate was last open
+        self._untold: dict[str, dict[Key, Tally]] = {}
         self._told_at: dict[str, int] = {}
         self._lock = RLock()
 
-    def check(self, name: str) -> None:
+    def check(self, attempt: Attempt) -> None:
         """Raises: ProviderCircuitOpen, where it is known that the provider is not to be asked now."""
-        self._refuse_until(name, self._known_of(name).ask_at)
+        self._refuse_until(attempt, self._known_of(attempt.provider))
 
     @contextmanager
-    def watched(self, name: str, *, deadline_ms: int) -> Generator[Callable[[], None]]:
+    def watched(self, attempt: Attempt, *, deadline_ms: int) -> Generator[Callable[[], None]]:
         """Around one call: how it ends is what counts. Raises: ProviderCircuitOpen, where another call is the trial.
 
         An answer that has begun may take long to end: a trial has gone well when the function given here is called.
         """
-        trial = self._begin(name)
+        trial = self._begin(attempt)
         started = self._clock.now_ms()
 
         def begun() -> None:
             nonlocal trial
             if trial:
-                self._went_well(name, trial)
+                self._went_well(attempt, trial)
                 trial = None
 
         try:
             yield begun
         except ProviderError as error:
-            if _is_failure(error, had_ms=deadline_ms - started, is_late=self._clock.now_ms() >= deadline_ms):
-                self._failed(name, trial, started)
+            outcome = judge(error, had_ms=deadline_ms - started, is_late=self._clock.now_ms() >= deadline_ms)
+            if outcome in (Outcome.HARD, Outcome.SOFT):
+                request = attempt.request() if error.upstream_status == INTERNAL_ERROR else ""
+                self._failed(attempt, trial, started, is_hard=outcome == Outcome.HARD, request=request)
             elif trial and error.upstream_status is not None:
-                self._went_well(name, trial)
+                self._went_well(attempt, trial)
             raise
-        self._went_well(name, trial)
+        self._went_well(attempt, trial)
 
     def _known_of(self, name: str) -> Circuit:
         now = self._clock.now_ms()
@@ -106,67 +136,82 @@ class Breaker:
     def _leave_alone(self) -> None:
         self._away_until = self._clock.now_ms() + AWAY_MS
 
-    def _refuse_until(self, name: str, ask_at: int | None) -> None:
-        left_ms = (ask_at or 0) - self._clock.now_ms()
+    def _refuse_until(self, attempt: Attempt, circuit: Circuit) -> None:
+        left_ms = (circuit.ask_at(attempt.owner, attempt.model) or 0) - self._clock.now_ms()
         if left_ms > 0:
-            told = f"{name} has failed too often and is not asked for now"
+            told = f"{attempt.provider} has failed too often and is not asked for now"
             raise ProviderCircuitOpen(told, retry_after_s=-(-left_ms // 1000))
 
-    def _begin(self, name: str) -> Circuit | None:
-        """The open circuit whose trial this call is; None where it is closed. Raises: ProviderCircuitOpen."""
+    def _begin(self, attempt: Attempt) -> Circuit | None:
+        """The circuit whose trial this call is; None where no gate is open to it. Raises: ProviderCircuitOpen."""
+        name, whose = attempt.provider, (attempt.owner, attempt.model)
         known = self._known_of(name)
-        if known.ask_at is None:
+        if known.ask_at(*whose) is None:
             return None
         with self._lock:  # what led to that is over when it closes
-            self._own.pop(name, None)
-            self._untold.pop(name, None)
+            for key in attempt.keys:
+                if known.gate(key).ask_at is not None:
+                    self._own.get(name, {}).pop(key, None)
+                    self._untold.get(name, {}).pop(key, None)
         now = self._clock.now_ms()
 
         def begun(circuit: Circuit) -> Circuit:
-            self._refuse_until(name, circuit.ask_at)
-            return circuit if circuit.ask_at is None else circuit.on_trial(now)
+            self._refuse_until(attempt, circuit)
+            return circuit.on_trial(*whose, now)
 
         made = self._change(name, begun)
         if made is None:  # others wrote each time, or nobody can: by what is known now
-            self._refuse_until(name, self._known.get(name, known).ask_at)
+            self._refuse_until(attempt, self._known.get(name, known))
             return known
-        return None if made.ask_at is None else made
+        return None if made.ask_at(*whose) is None else made
 
-    def _failed(self, name: str, trial: Circuit | None, started: int) -> None:
+    def _failed(self, attempt: Attempt, trial: Circuit | None, started: int, *, is_hard: bool, request: str) -> None:
         if trial:
-            now, stamp = self._clock.now_ms(), trial.stamp
-            self._change(name, lambda one: one.tried(started, now) if one.stamp == stamp else one)
+            now, whose = self._clock.now_ms(), (attempt.owner, attempt.model)
+            self._change(attempt.provider, lambda one: one.tried(trial, *whose, started, now))
             return
-        self._count(name, is_good=False)
-        self._tell(name)
+        everyone, model, owner = attempt.keys
+        keys = [everyone, model, owner] if is_hard else [model, owner]
+        self._count(attempt.provider, keys, is_good=False, request=request)
+        self._tell(attempt.provider)
 
-    def _went_well(self, name: str, trial: Circuit | None) -> None:
+    def _went_well(self, attempt: Attempt, trial: Circuit | None) -> None:
+        name, now = attempt.provider, self._clock.now_ms()
         if trial:
-            self._change(name, lambda circuit: circuit if circuit.ask_at is None else Circuit())
+            self._change(name, lambda one: one.closed(attempt.owner, attempt.model, now))
             return
-        self._count(name, is_good=True)
-        now, known = self._clock.now_ms(), self._known.get(name, Circuit())
-        is_due = now >= self._told_at.get(name, 0) + CACHE_MS
-        if known.tally.bad_at or (known.is_troubled(now) and is_due):
+        self._count(name, attempt.keys, is_good=True)
+        known = self._known.get(name, Circuit())
+        breaks_row = any(known.gate(key).tally.bad for key in attempt.keys)
+        counts_for_others = any(key[1] == attempt.model and gate.tally.bad for key, gate in known.gates.items())
+        pause_ms = GOOD_CACHE_MS if counts_for_others else CACHE_MS
+        is_due = now >= self._told_at.get(name, 0) + pause_ms
+        if breaks_row or (known.is_troubled(now) and is_due):
             self._told_at[name] = now
             self._tell(name, tries=1)
 
-    def _count(self, name: str, *, is_good: bool) -> None:
+    def _count(self, name: str, keys: Collection[Key], *, is_good: bool, request: str = "") -> None:
         now = self._clock.now_ms()
-        seen = Tally.of(now, is_good=is_good)
+        seen = Tally.of(now, is_good=is_good, request=request)
         with self._lock:
-            for tallies in (self._own, self._untold):
-                tallies[name] = tallies.get(name, Tally()).plus(seen, now)
+            for counts in (self._own, self._untold):
+                tallies = counts.setdefault(name, {})
+                for key in keys:
+                    tallies[key] = tallies.get(key, Tally()).plus(seen, now)
+                if len(tallies) > MAX_COUNTED:
+                    counts[name] = _lately(tallies, now)
 
     def _tell(self, name: str, tries: int = TRIES) -> None:
         """Write what has been counted here; where that fails it is told with what comes next."""
         now = self._clock.now_ms()
         with self._lock:
-            told = self._untold.pop(name, Tally())
-            is_certain = self._own.get(name, Tally()).is_bad(0, now)
-        if self._change(name, lambda circuit: circuit.after(told, now, is_certain=is_certain), tries) is None:
+            told = self._untold.pop(name, {})
+            certain = {key for key, tally in self._own.get(name, {}).items() if tally.is_bad(0, now)}
+        if self._change(name, lambda circuit: circuit.after(told, now, certain=certain), tries) is None:
             with self._lock:
-                self._untold[name] = told.plus(self._untold.get(name, Tally()), now)
+                left = self._untold.setdefault(name, {})
+                for key, tally in told.items():
+                    left[key] = tally.plus(left.get(key, Tally()), now)
 
     def _change(self, name: str, change: Callable[[Circuit], Circuit], tries: int = TRIES) -> Circuit | None:
         """What `change` has made of the circuit as it is stored, and of no older one; None where it was not written."""
@@ -185,17 +230,35 @@ class Breaker:
             with self._lock:
                 self._known = {**self._known, name: stored}  # a new one, since others may be reading the old
             if stored.stamp == new.stamp:
-                if (old.ask_at is None) != (new.ask_at is None):
-                    log.warning("circuit closed" if new.ask_at is None else "circuit opened", extra={"provider": name})
+                self._log(name, old, new)
                 return stored
         return None
 
+    def _log(self, name: str, old: Circuit, new: Circuit) -> None:
+        for key in {*old.gates, *new.gates}:
+            was_open, is_open = old.gate(key).ask_at is not None, new.gate(key).ask_at is not None
+            if was_open != is_open:
+                owner, model = key
+                told = {"provider": name} | ({"model": model} if model else {}) | ({"key_id": owner} if owner else {})
+                log.warning("circuit opened" if is_open else "circuit closed", extra=told)
 
-def _is_failure(error: ProviderError, *, had_ms: int, is_late: bool) -> bool:
-    """A refusal is none, nor is "slow down": whoever says so is up. Nor is what was cut off after a moment."""
-    is_cut_off = isinstance(error, ProviderTimeout) or (isinstance(error, ProviderUnavailable) and is_late)
-    if is_cut_off and error.upstream_status is None and had_ms < PATIENCE_MS:
-        return False
-    is_refusal = isinstance(error, ProviderRejected | ProviderAuth | ProviderRateLimited)
+
+def judge(error: ProviderError, *, had_ms: int, is_late: bool) -> Outcome:
+    """A refusal says nothing against a provider, nor does "slow down": whoever says so is up.
+
+    Nor does what was cut off after a moment, or by ourselves after minutes, nor an answer whose content failed.
+    """
     status = error.upstream_status or 0
-    return not (is_refusal or 400 <= status < 500 or status == NOT_OFFERED)
+    is_unreached = isinstance(error, ProviderUnavailable) and not status
+    is_cut_off = (isinstance(error, ProviderTimeout) and not status) or (is_unreached and is_late)
+    is_refusal = isinstance(error, ProviderRejected | ProviderAuth | ProviderRateLimited) or 400 <= status < 500
+    is_our_doing = is_cut_off and (had_ms < PATIENCE_MS or (is_late and had_ms >= OWN_CUT_MS))
+    if is_our_doing or is_refusal or error.is_of_content or status == NOT_OFFERED:
+        return Outcome.NEUTRAL
+    return Outcome.HARD if is_unreached else Outcome.SOFT
+
+
+def _lately(tallies: Mapping[Key, Tally], now_ms: int) -> dict[Key, Tally]:
+    """Those that are of everyone, or hold a failure, or an outcome of the last seconds."""
+    oldest = now_ms // 1000 - WINDOW_S // 10
+    return {key: one for key, one in tallies.items() if key == EVERYONE or one.bad or max(one.seconds) > oldest}

@@ -1,14 +1,19 @@
 """Whether a provider is worth asking now: the rules by which its circuit opens and closes, over all functions.
 
-Closed, it is asked. It opens after ROW failures in a row, or when more than half of at least LEAST calls of the last
-WINDOW_S failed: at once where one container alone has seen that and none told otherwise, else when it has been so for
-TOLD_MS, since what went well in others may not have been told yet. Open, it is not asked for OPEN_MS; then one real
-call is its trial, and until that has ended, or for TRIAL_MS, nobody else asks. A trial that ends well closes it. One
-that fails leaves it open for OPEN_MS more, unless a later one has begun; one that is not heard of in time leaves it to
-another.
+A circuit has several gates. Closed, a gate lets calls pass. It opens after ROW failures in a row, or when more than
+half of at least LEAST calls of the last WINDOW_S failed: at once where one container alone has seen that and none told
+otherwise, else when it has been so for TOLD_MS, since what went well in others may not have been told yet. Open, it
+lets nobody pass for OPEN_MS; then one real call is its trial, and until that has ended, or for TRIAL_MS, nobody else
+passes. A trial that ends well closes it. One that fails leaves it open for OPEN_MS more, unless a later one has begun;
+one that is not heard of in time leaves it to another.
+
+The gate of everyone counts hard failures: no connection. A key (its owner's id) and a model of the provider have a gate
+that counts all failures of that key's calls of that model, so that a key whose requests fail, or are slow, closes the
+provider for itself only. A model's gate opens for everyone when ROW failures of its calls since the last success of
+anyone came from at least two keys, the first of them ALL_TOLD_MS ago.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -18,31 +23,36 @@ WINDOW_S = 60
 TOLD_MS = 6_000  # by then every container has read that calls fail, and told of those that went well
 TRIAL_MS = 30_000  # most calls are over by then; one that goes on for minutes lets another be the trial
 OPEN_MS = 25_000  # with TRIAL_MS and the age of what a container knows, under a minute
+LEAST_OWNERS = 2
+ALL_TOLD_MS = 8_000  # the same, of calls that take a while: nobody's success may be overlooked for somebody's failures
+MAX_GATES = 8  # of keys and models that fail, and of models: the item stays small, however many fail
+
+Failure = tuple[int, str]  # when, in milliseconds, and the hash of a request that may be at fault itself
 
 
 @dataclass(frozen=True)
 class Tally:
     """Outcomes of calls: in each second how many went well and how many failed; times in milliseconds.
 
-    `good_at` is when one last went well, `bad_since` since when all failed, `bad_at` when the last ROW of them did.
+    `good_at` is when one last went well, `bad_since` since when all failed, `bad` the last ROW of those that did.
     """
 
     seconds: Mapping[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
     good_at: int = 0
     bad_since: int = 0
-    bad_at: tuple[int, ...] = ()
+    bad: tuple[Failure, ...] = ()
 
     @classmethod
-    def of(cls, now_ms: int, *, is_good: bool) -> "Tally":
+    def of(cls, now_ms: int, *, is_good: bool, request: str = "") -> "Tally":
         """One call that ended now."""
         second = now_ms // 1000
-        return cls({second: (1, 0)}, now_ms) if is_good else cls({second: (0, 1)}, 0, now_ms, (now_ms,))
+        return cls({second: (1, 0)}, now_ms) if is_good else cls({second: (0, 1)}, 0, now_ms, ((now_ms, request),))
 
     def plus(self, other: "Tally", now_ms: int) -> "Tally":
         """Both, whichever came first, without what is older than the window.
 
         `bad_since` may then be later than the truth, by less than either spans: of two rows of failures with a success
-        between, one container's tally holds the last ROW only. A circuit opens no sooner for it.
+        between, one container's tally holds the last ROW only. A gate opens no sooner for it.
         """
         oldest, seconds = now_ms // 1000 - WINDOW_S, dict[int, tuple[int, int]]()
         for second, (good, bad) in (*self.seconds.items(), *other.seconds.items()):
@@ -50,54 +60,140 @@ class Tally:
                 before = seconds.get(second, (0, 0))
                 seconds[second] = (before[0] + good, before[1] + bad)
         good_at = max(self.good_at, other.good_at)
-        bad_at = sorted(at for at in self.bad_at + other.bad_at if at > good_at)
-        since = [at for at in (self.bad_since, other.bad_since, *bad_at) if at > good_at]
-        return Tally(seconds, good_at, min(since, default=0), tuple(bad_at[-ROW:]))
+        failures = sorted(one for one in self.bad + other.bad if one[0] > good_at)
+        since = [at for at in (self.bad_since, other.bad_since, *(at for at, _ in failures)) if at > good_at]
+        return Tally(seconds, good_at, min(since, default=0), tuple(failures[-ROW:]))
 
     def is_bad(self, for_ms: int, now_ms: int) -> bool:
-        """Whether it is as bad as a circuit opens by, and has been for so long."""
+        """Whether it is as bad as a gate opens by, and has been for so long."""
         good = sum(counts[0] for counts in self.seconds.values())
         bad = sum(counts[1] for counts in self.seconds.values())
         first = min((second for second, (_, failed) in self.seconds.items() if failed), default=0) * 1000
-        is_row = len(self.bad_at) >= ROW and self.bad_since <= now_ms - for_ms
-        return is_row or (good + bad >= LEAST and bad > good and first <= now_ms - for_ms)
+        is_row = len(self.bad) >= ROW and self.bad_since <= now_ms - for_ms
+        is_half = good + bad >= LEAST and bad > good and first <= now_ms - for_ms
+        return (is_row or is_half) and not self._is_of_one_request
+
+    @property
+    def _is_of_one_request(self) -> bool:
+        """Whether all failures since the last success are of one request, which may be at fault itself."""
+        requests = {request for _, request in self.bad}
+        return len(requests) == 1 and "" not in requests
 
 
 @dataclass(frozen=True)
-class Circuit:
-    """One provider's, as all functions share it. `stamp` names its last writer's write.
+class Gate:
+    """Lets calls pass while it is closed.
 
     `ask_at` is when an open one may be tried, in milliseconds; None when it is closed.
     """
 
     tally: Tally = Tally()
     ask_at: int | None = None
-    stamp: str = ""
 
-    def after(self, seen: Tally, now_ms: int, *, is_certain: bool = False) -> "Circuit":
-        """With what was seen besides; `is_certain` where one container alone has seen enough to open the circuit.
+    def counting(self, seen: Tally, now_ms: int) -> "Gate":
+        """With what was seen besides; calls that were under way when it opened change nothing."""
+        return self if self.ask_at is not None else Gate(self.tally.plus(seen, now_ms))
 
-        Calls that were under way when it opened change nothing.
-        """
-        if self.ask_at is not None:
-            return self
-        tally = self.tally.plus(seen, now_ms)
-        opens = tally.is_bad(0 if is_certain else TOLD_MS, now_ms)
-        return replace(self, tally=tally, ask_at=now_ms + OPEN_MS if opens else None)
-
-    def on_trial(self, now_ms: int) -> "Circuit":
-        """While the trial that begins now is under way."""
-        return replace(self, ask_at=now_ms + TRIAL_MS)
-
-    def tried(self, began_ms: int, now_ms: int) -> "Circuit":
-        """After its trial has failed now. What began long ago says little: it keeps nobody from asking soon."""
-        return replace(self, ask_at=min(now_ms, began_ms + TRIAL_MS) + OPEN_MS)
+    def after(self, seen: Tally, now_ms: int, is_certain: bool = False) -> "Gate":
+        """The same, open where that is bad enough; `is_certain` where one container alone has seen so much."""
+        counted = self.counting(seen, now_ms)
+        opens = self.ask_at is None and counted.tally.is_bad(0 if is_certain else TOLD_MS, now_ms)
+        return replace(counted, ask_at=now_ms + OPEN_MS) if opens else counted
 
     def is_troubled(self, now_ms: int) -> bool:
         """Whether others may be changing it just now: it is open and being tried, or calls have failed lately."""
         oldest = now_ms // 1000 - WINDOW_S
         is_tried = self.ask_at is not None and self.ask_at // 1000 > oldest
         return is_tried or any(bad and second > oldest for second, (_, bad) in self.tally.seconds.items())
+
+
+Key = tuple[str, str]  # whose calls a gate is for: a key's id, and a model by the provider's own name for it
+EVERYONE = ("", "")
+
+
+def keys_of(owner: str, model: str) -> tuple[Key, Key, Key]:
+    """The gates that a call of that owner and model has to pass: everyone's, the model's, the owner's."""
+    return EVERYONE, ("", model), (owner, model)
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """One provider's gates, as all functions share them. `stamp` names its last writer's write."""
+
+    gates: Mapping[Key, Gate] = field(default_factory=dict[Key, Gate])
+    stamp: str = ""
+
+    def gate(self, key: Key) -> Gate:
+        return self.gates.get(key, CLOSED)
+
+    def ask_at(self, owner: str, model: str) -> int | None:
+        """When a call may be tried, in milliseconds; None where it passes."""
+        return max((at for key in keys_of(owner, model) if (at := self.gate(key).ask_at) is not None), default=None)
+
+    def after(self, seen: Mapping[Key, Tally], now_ms: int, *, certain: Collection[Key] = ()) -> "Circuit":
+        """With what was seen besides; `certain` are the gates that one container alone has seen enough to open."""
+        gates = dict(self.gates)
+        for key, tally in seen.items():
+            gate, is_of_model = self.gate(key), key != EVERYONE and not key[0]
+            gates[key] = gate.counting(tally, now_ms) if is_of_model else gate.after(tally, now_ms, key in certain)
+        for key in [key for key in seen if key != EVERYONE and not key[0]]:
+            if gates[key].ask_at is None and _has_failed_for_all(key[1], gates, now_ms):
+                gates[key] = replace(gates[key], ask_at=now_ms + OPEN_MS)
+        return replace(self, gates=_kept(gates, now_ms))
+
+    def on_trial(self, owner: str, model: str, now_ms: int) -> "Circuit":
+        """While the trial that begins now is under way, at each gate that is open to it."""
+        return self._with({key: replace(gate, ask_at=now_ms + TRIAL_MS) for key, gate in self._open(owner, model)})
+
+    def tried(self, trial: "Circuit", owner: str, model: str, began_ms: int, now_ms: int) -> "Circuit":
+        """After that trial has failed now. What began long ago says little: it keeps nobody from asking soon."""
+        ask_at = min(now_ms, began_ms + TRIAL_MS) + OPEN_MS
+        ours = [(key, gate) for key, gate in self._open(owner, model) if gate.ask_at == trial.gate(key).ask_at]
+        tried = self._with({key: replace(gate, ask_at=ask_at) for key, gate in ours})
+        return tried.after({_of_all(model): Tally.of(now_ms, is_good=False)}, now_ms) if ours else tried
+
+    def closed(self, owner: str, model: str, now_ms: int) -> "Circuit":
+        """After a call that has gone well though gates were open to it."""
+        good = Tally.of(now_ms, is_good=True)
+        closed = self._with({key: Gate(Tally({}, now_ms)) for key, _ in self._open(owner, model)})
+        return closed.after({_of_all(model): good}, now_ms) if closed != self else self
+
+    def is_troubled(self, now_ms: int) -> bool:
+        """Whether others may be changing it just now."""
+        return any(gate.is_troubled(now_ms) for gate in self.gates.values())
+
+    def _open(self, owner: str, model: str) -> Iterator[tuple[Key, Gate]]:
+        return ((key, gate) for key in keys_of(owner, model) if (gate := self.gate(key)).ask_at is not None)
+
+    def _with(self, gates: Mapping[Key, Gate]) -> "Circuit":
+        return replace(self, gates={**self.gates, **gates}) if gates else self
+
+
+CLOSED = Gate()
+
+
+def _of_all(model: str) -> Key:
+    return "", model
+
+
+def _has_failed_for_all(model: str, gates: Mapping[Key, Gate], now_ms: int) -> bool:
+    """Whether it is its model that fails, and not the requests of one key."""
+    tally = gates[_of_all(model)].tally
+    owners = {
+        owner
+        for (owner, named), gate in gates.items()
+        if owner and named == model and any(at > tally.good_at for at, _ in gate.tally.bad)
+    }
+    return len(tally.bad) >= ROW and len(owners) >= LEAST_OWNERS and tally.bad_since <= now_ms - ALL_TOLD_MS
+
+
+def _kept(gates: Mapping[Key, Gate], now_ms: int) -> dict[Key, Gate]:
+    """Everyone's, and of the others those that still say something: at most MAX_GATES of keys, and of models."""
+    told = [key for key, gate in gates.items() if gate.ask_at is not None or gate.is_troubled(now_ms)]
+    by_age = sorted(told, key=lambda key: (gates[key].tally.bad or ((0, ""),))[-1])
+    owners = [key for key in by_age if key[0]][-MAX_GATES:]
+    models = [key for key in by_age if key[1] and not key[0]][-MAX_GATES:]
+    return {key: gates[key] for key in [EVERYONE, *models, *owners] if key in gates}
 
 
 class Circuits(Protocol):

@@ -55,7 +55,7 @@ class Answer:
         if request.options.ref_id and (known := self._jobs.find(owner, request.options.ref_id, now_ms=started)):
             return self._again(known, request)
         until_ms = deadline_ms if request.stream else None
-        question = Question(request.operation, request.body, stream_until_ms=until_ms)
+        question = Question(request.operation, request.body, owner, stream_until_ms=until_ms)
         named = self._router.candidates(request.model, request.options.provider, request.operation)
         candidates = self._router.able(named, question)
         begun_by = min(deadline_ms, started + BEGIN_MS)

@@ -80,9 +80,7 @@ def ask(
             api_key = router.api_key(candidate)
             with ExitStack() as held:
                 until_ms = question.stream_until_ms
-                has_begun = held.enter_context(
-                    router.admitted(candidate, deadline_ms=deadline_ms, stream_until_ms=until_ms)
-                )
+                has_begun = held.enter_context(router.admitted(candidate, question, deadline_ms=deadline_ms))
                 before_call(candidate, unknown)
                 attempts += 1
                 now = clock.now_ms()  # since reading and marking took their time

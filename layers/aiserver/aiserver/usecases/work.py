@@ -111,7 +111,7 @@ class Work:
             raise _NotAsked from error
         if request is None:
             raise NotFound("The job's request is no longer kept")
-        question = Question(job.operation, request, idempotency_key=f"job-{job.id}-{job.epoch}")
+        question = Question(job.operation, request, job.owner, idempotency_key=f"job-{job.id}-{job.epoch}")
         candidates = self._router.able(named, question)
         calls = itertools.count(job.calls + 1)
 

@@ -173,7 +173,7 @@ def _shape(block: type[msgspec.Struct]) -> Any:
 def fail_by(stop_reason: str) -> None:
     """Raises: Failed, where the model wrote what is no answer; it has been at work for it."""
     if why := FAILURES.get(stop_reason):
-        raise Failed(msgspec.json.encode({stop_reason: {"message": why}}), has_begun=True)
+        raise Failed(msgspec.json.encode({stop_reason: {"message": why}}), has_begun=True, is_of_content=True)
 
 
 def usage(raw: Raw) -> Usage:

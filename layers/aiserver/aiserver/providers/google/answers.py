@@ -110,7 +110,8 @@ def own(root: Members, candidates: list[Members]) -> dict[str, Any]:
 def _choice(heard: Candidate, born: Born, root: Members) -> Choice:
     """Raises: Failed, where the candidate is none."""
     if code := refused(heard, is_silent=not heard.parts):
-        raise Failed(failure(code, heard.finish_reason, heard.finish_message, root), has_begun=True)
+        whole = failure(code, heard.finish_reason, heard.finish_message, root)
+        raise Failed(whole, has_begun=True, is_of_content=True)
     choice = Choice(logprobs=logprobs(heard.logprobs))
     parts = list(kept(heard.parts, born))
     for one in parts:

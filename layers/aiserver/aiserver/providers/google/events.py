@@ -134,7 +134,7 @@ class GoogleEvents:
         said = [told for part in parts if (told := choice.add(part))]
         if code := refused(heard, is_silent=choice.is_silent):
             whole = failure(code, heard.finish_reason, heard.finish_message, self._root)
-            raise Failed(whole, has_begun=self._has_worked)
+            raise Failed(whole, has_begun=self._has_worked, is_of_content=True)
         choice.finish_reason = heard.finish_reason or choice.finish_reason
         choice.left |= heard.left
         choice.logprobs += heard.logprobs

@@ -43,12 +43,16 @@ class Events(Translation, Protocol):
 
 
 class Failed(Exception):
-    """What a vendor says is that it failed: in an event, or in place of an answer."""
+    """What a vendor says is that it failed: in an event, or in place of an answer.
 
-    def __init__(self, said: bytes, *, has_begun: bool) -> None:
+    `is_of_content` where it works, and what its model wrote is what failed.
+    """
+
+    def __init__(self, said: bytes, *, has_begun: bool, is_of_content: bool = False) -> None:
         super().__init__()
         self.said = said
         self.has_begun = has_begun
+        self.is_of_content = is_of_content
 
 
 class NoAnswer(Exception):

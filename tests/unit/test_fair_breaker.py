@@ -1,0 +1,236 @@
+"""One key's failing, slow or poison requests close a provider for that key, and for nobody else."""
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from aiserver.errors import (
+    ProviderError,
+    ProviderRateLimited,
+    ProviderTimeout,
+    ProviderUnavailable,
+    UpstreamAnswer,
+)
+from aiserver.providers.breaker import Outcome, judge
+from aiserver.providers.circuit import MAX_GATES, OPEN_MS, ROW
+from aiserver.providers.provider import Provider
+from aiserver.router import Question
+from aiserver.usecases.ask import ask
+from tests.examples import IS_FULL
+from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
+from tests.fleet import BAD, Fleet
+from tests.house import ANSWER, FakeReplier, UseCases, configured
+from tests.turns import Turns
+
+pytestmark = pytest.mark.usefixtures("quiet")
+MINUTES = 10 if IS_FULL else 2
+SYNC_MS = 27_500
+GOOD_S = 1.5
+AT_ONCE, PAUSE_S = 4, 0.2  # calls of an attacker under way, and its pause between two: 20 a second
+GOOD = "good"
+POISON = "the same request"  # which the server answers with a 500 each time
+
+
+def failed(status: int) -> ProviderError:
+    return ProviderError(upstream=UpstreamAnswer(status, {}, b'{"error":{}}'))
+
+
+def content() -> ProviderError:
+    error = failed(500)
+    error.is_of_content = True
+    return error
+
+
+OUTCOMES: dict[str, tuple[float | None, Callable[[], ProviderError]]] = {  # after how long; None is as long as it may
+    POISON: (0.01, lambda: failed(500)),
+    "500": (0.01, lambda: failed(500)),
+    "503": (0.01, lambda: ProviderUnavailable(upstream=UpstreamAnswer(503, {}, b'{"error":{}}'))),
+    "no answer": (0.01, lambda: ProviderError("The response holds no answer", may_be_billed=True)),
+    "content": (0.01, content),
+    "slow": (None, lambda: ProviderTimeout(may_be_billed=True)),
+    "refused": (0.0, lambda: ProviderUnavailable("no connection")),
+}
+
+
+class Town:
+    """Containers that serve keys, each with requests that come out in one way, before one provider."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.turns = Turns(self.clock)
+        self.began = self.clock.now
+        self.heard: dict[str, Counter[int]] = {}
+        self.called: list[tuple[float, str]] = []  # when a call ended, in seconds, and how
+        self.circuits = FakeCircuits()
+        self._providers = configured({"name": "p", "models": {"m": ""}})
+        self._free: deque[UseCases] = deque()
+        self._seeds = itertools.count()
+
+    @property
+    def now_s(self) -> float:
+        return (self.clock.now - self.began) / 1000
+
+    def run(self, minutes: float) -> None:
+        self._until = self.began + minutes * 60_000
+        self.turns.run()
+
+    def comes(self, owner: str, outcome: str, *, each_s: float, from_s: float = 0) -> None:
+        """One call after another at fixed times, whether the last one has ended or not."""
+
+        def call() -> None:
+            if self.clock.now + each_s * 1000 < self._until:
+                self.turns.at(round(self.clock.now + each_s * 1000), call)
+            self._ask(owner, outcome)
+
+        self.turns.at(round(self.began + from_s * 1000), call)
+
+    def attacks(self, owner: str, outcome: str) -> None:
+        """As fast as it can."""
+
+        def loop() -> None:
+            while self.clock.now < self._until:
+                self._ask(owner, outcome)
+                self.turns.pause(PAUSE_S)
+
+        for number in range(AT_ONCE):
+            self.turns.at(self.began + number * 50, loop)
+
+    def call(self, _provider: Provider, _operation: str, body: bytes, *, deadline_s: float, **_: Any) -> UpstreamAnswer:
+        """router.ProviderProtocol."""
+        outcome = body.partition(b'"outcome":"')[2].partition(b'"')[0].decode()
+        takes_s, error = OUTCOMES.get(outcome, (GOOD_S, None))
+        self.turns.pause(deadline_s if takes_s is None else takes_s)
+        self.called.append((self.now_s, outcome))
+        if error:
+            raise error()
+        return ANSWER
+
+    def _ask(self, owner: str, outcome: str) -> None:
+        container = self._free.popleft() if self._free else self._container()
+        seed = 0 if outcome == POISON else next(self._seeds)
+        body = f'{{"model":"m","seed":{seed},"outcome":"{outcome}","messages":[]}}'.encode()
+        question, found = Question("chat.completions", body, owner), container.router.candidates("m")
+        done = ask(container.router, question, found, clock=self.clock, deadline_ms=self.clock.now + SYNC_MS)
+        self.heard.setdefault(owner, Counter())[done.error.status if done.error else 200] += 1
+        self._free.append(container)
+
+    def _container(self) -> UseCases:
+        return UseCases(
+            self._providers,
+            clock=self.clock,
+            jobs=FakeJobs(self.clock),
+            messages=FakeMessages(),
+            protocol=self,
+            replier=FakeReplier(),
+            keys=FakeKeys(),
+            slots=FakeSlots(),
+            circuits=self.circuits,
+        )
+
+
+@pytest.mark.parametrize("outcome", [POISON, "500", "503", "no answer", "content", "slow"])
+@pytest.mark.parametrize("attackers", [1, 2])
+def test_attacking_keys_close_a_provider_for_nobody_else(attackers: int, outcome: str) -> None:
+    town = Town()
+    for number in range(attackers):
+        town.attacks(f"attacker-{number}", outcome)
+    town.comes("good", GOOD, each_s=1)
+    town.run(MINUTES)
+    heard = town.heard["good"]
+    assert heard[200] >= 0.99 * heard.total() > 50 * MINUTES
+
+
+@pytest.mark.parametrize("outcome", ["500", "503", "slow"])
+def test_a_key_whose_requests_fail_is_kept_from_the_provider_itself(outcome: str) -> None:
+    town = Town()
+    town.attacks("attacker", outcome)
+    town.comes("good", GOOD, each_s=1)
+    town.run(MINUTES)
+    trials = MINUTES * 60 // (OPEN_MS // 1000)
+    assert ROW <= sum(how == outcome for _, how in town.called) <= ROW + AT_ONCE + trials
+
+
+@pytest.mark.parametrize("outcome", ["refused", "500", "503", "no answer"])
+@pytest.mark.parametrize("keys", [1, 2, 40])
+@pytest.mark.parametrize("a_second", [1, 10])
+def test_a_provider_that_is_down_is_left_alone_after_ten_seconds(outcome: str, keys: int, a_second: int) -> None:
+    town = Town()
+    for number in range(keys):
+        each_s = keys / a_second
+        town.comes(f"key-{number}", outcome, each_s=each_s, from_s=number * each_s / keys)
+    town.run(2)
+    first = town.called[0][0]
+    later = [at for at, _ in town.called if at > first + 10]
+    assert len(later) <= 110 // 25 + 1
+
+
+@pytest.mark.parametrize("keys", [1, 2, 40])
+def test_a_provider_that_hangs_is_left_alone_ten_seconds_after_the_fifth_timeout(keys: int) -> None:
+    town = Town()
+    for number in range(keys):
+        town.comes(f"key-{number}", "slow", each_s=float(keys), from_s=number)
+    town.run(3)
+    fifth = town.called[4][0]
+    begun = [at - SYNC_MS / 1000 for at, _ in town.called]
+    assert len([at for at in begun if at > fifth + 10]) <= 120 // 25
+
+
+def test_many_keys_that_fail_at_once_leave_an_item_of_bounded_size() -> None:
+    town = Town()
+    for number in range(60):
+        town.comes(f"key-{number}", "503", each_s=5, from_s=number / 60)
+    town.run(1)
+    assert len(town.circuits.stored["p"].gates) <= 1 + 2 * MAX_GATES
+
+
+def test_a_model_that_fails_closes_no_other_of_its_provider() -> None:
+    fleet = Fleet(1)
+    for number in range(20):
+        fleet.call(0, BAD, owner=f"key-{number % 2}", model="broken")
+        fleet.clock.now += 1000
+    assert not fleet.call(0, owner="another", model="broken")
+    assert fleet.call(0, owner="another", model="works")
+
+
+def test_a_failure_to_connect_of_every_model_closes_all_of_them() -> None:
+    fleet = Fleet(1)
+    for number in range(ROW):
+        fleet.call(0, ProviderUnavailable("no connection"), owner=f"key-{number}", model=f"model-{number}")
+    assert not fleet.call(0, owner="another", model="another")
+
+
+@pytest.mark.parametrize(("requests", "opens"), [(["a"] * 9, False), (["a", "a", "a", "a", "b"], True)])
+def test_a_row_of_500_counts_when_it_is_of_two_requests(requests: list[str], opens: bool) -> None:
+    fleet = Fleet(1)
+    for request in requests:
+        fleet.call(0, BAD, request=lambda request=request: request)
+    assert fleet.call() != opens
+
+
+TIMEOUT = ProviderTimeout()
+
+
+@pytest.mark.parametrize(
+    ("error", "had_ms", "is_late", "expected"),
+    [
+        (ProviderUnavailable("no connection"), 60_000, False, Outcome.HARD),
+        (ProviderUnavailable(upstream_status=503), 60_000, False, Outcome.SOFT),
+        (TIMEOUT, 60_000, False, Outcome.SOFT),
+        (TIMEOUT, 27_500, True, Outcome.SOFT),  # the caller's own allowance
+        (TIMEOUT, 280_000, True, Outcome.NEUTRAL),  # our own cut
+        (TIMEOUT, 280_000, False, Outcome.SOFT),  # the provider's timeout_s
+        (TIMEOUT, 9_999, True, Outcome.NEUTRAL),
+        (ProviderError("no answer", may_be_billed=True), 60_000, False, Outcome.SOFT),
+        (failed(501), 60_000, False, Outcome.NEUTRAL),
+        (failed(500), 60_000, False, Outcome.SOFT),
+        (content(), 60_000, False, Outcome.NEUTRAL),
+        (ProviderRateLimited(), 60_000, False, Outcome.NEUTRAL),
+    ],
+)
+def test_what_the_end_of_a_call_says_of_its_provider(
+    error: ProviderError, had_ms: int, is_late: bool, expected: Outcome
+) -> None:
+    assert judge(error, had_ms=had_ms, is_late=is_late) == expected
