@@ -40,7 +40,7 @@ def failed(status: int) -> ProviderError:
 
 def content() -> ProviderError:
     error = failed(500)
-    error.is_of_content = True
+    error.is_neutral = True
     return error
 
 

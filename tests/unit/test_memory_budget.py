@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Callable
 
-import httpcore
-
+from aiserver.errors import ProviderTimeout
 from aiserver.limits import MAX_PARALLEL_BYTES
 from aiserver.providers.memory import MemoryBudget, reserve
 
@@ -42,7 +41,7 @@ def test_second_large_response_waits_for_the_first_and_times_out() -> None:
     with budget.share():
         reserve(LARGE, lambda: 0)
         reserve(LARGE + 1, lambda: 0)  # it grows
-        assert isinstance(in_thread(read(budget, LARGE)), httpcore.ReadTimeout)
+        assert isinstance(in_thread(read(budget, LARGE)), ProviderTimeout)
         assert in_thread(read(budget, MAX_PARALLEL_BYTES)) is None
     assert in_thread(read(budget, LARGE)) is None
 

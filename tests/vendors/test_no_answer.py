@@ -27,8 +27,12 @@ WORDS: list[tuple[Any, str]] = [
 SILENT: dict[str, list[Any]] = {
     "anthropic": [{}, {"type": "message"}, {"type": "message", "content": None}, {"content": [], "stop_reason": None}]
     + [{"content": [{"type": "text", "text": text}], "stop_reason": None} for text in ("", None)],
-    "google": [{}, {"candidates": None}, {"candidates": []}, {"candidates": [{}]}, {"usageMetadata": None}],
-    "bedrock": [{}, {"output": None}, {"stopReason": "end_turn"}, {"output": {"message": None}, "usage": None}],
+    "google": [{}, {"candidates": None}, {"candidates": []}, {"candidates": [{}]}, {"usageMetadata": None}]
+    + [{"candidates": [{"content": {"parts": [part]}}]} for part in ({}, {"text": ""}, {"text": None})],
+    "bedrock": [
+        *({}, {"output": None}, {"stopReason": "end_turn"}, {"output": {"message": None}, "usage": None}),
+        {"output": {"message": {"content": [{"text": ""}]}}, "stopReason": None},
+    ],
 }
 EMPTY: dict[str, list[Any]] = {
     "anthropic": [

@@ -138,7 +138,7 @@ class ProviderError(AiServerError):
     error_code = "ProviderError"
     code = "provider_error"
     retryable = True
-    is_of_content = False  # the provider works, and what the model wrote for this request could not be used
+    is_neutral = False  # it says nothing against the provider: what the model wrote failed, or our own memory is full
 
     def __init__(
         self,

@@ -253,7 +253,7 @@ def judge(error: ProviderError, *, had_ms: int, is_late: bool) -> Outcome:
     is_cut_off = (isinstance(error, ProviderTimeout) and not status) or (is_unreached and is_late)
     is_refusal = isinstance(error, ProviderRejected | ProviderAuth | ProviderRateLimited) or 400 <= status < 500
     is_our_doing = is_cut_off and (had_ms < PATIENCE_MS or (is_late and had_ms >= OWN_CUT_MS))
-    if is_our_doing or is_refusal or error.is_of_content or status == NOT_OFFERED:
+    if is_our_doing or is_refusal or error.is_neutral or status == NOT_OFFERED:
         return Outcome.NEUTRAL
     return Outcome.HARD if is_unreached else Outcome.SOFT
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-import httpcore
-
+from aiserver.errors import ProviderTimeout
 from aiserver.limits import MAX_PARALLEL_BYTES
 
 # Held while a body is translated. Python runs one thread at a time anyhow: taking turns costs no time.
@@ -44,7 +43,9 @@ class _Share:
         if size <= MAX_PARALLEL_BYTES or self._is_large:
             return
         if not self._large.acquire(timeout=wait_s()):
-            raise httpcore.ReadTimeout("other calls of this process hold the memory for large responses")
+            busy = ProviderTimeout("Other calls held the memory for large responses", may_be_billed=True)
+            busy.is_neutral = True
+            raise busy
         self._is_large = True
 
     def release(self) -> None:
@@ -58,7 +59,7 @@ _share: ContextVar[_Share | None] = ContextVar("share", default=None)
 def reserve(size: int, wait_s: Callable[[], float]) -> None:
     """Wait until a response of this size may be held, at most `wait_s()` seconds; outside of a share it always may.
 
-    Raises: httpcore.ReadTimeout.
+    Raises: ProviderTimeout, which says nothing against the provider.
     """
     if share := _share.get():
         share.grow(size, wait_s)

@@ -135,7 +135,7 @@ def answer(body: bytes, born: Born) -> Told:
     if said.output is None or said.output.message is None:
         raise NoAnswer
     content, blocks = _kept(said.output.message.content, born)
-    if not blocks and not said.stop_reason:
+    if not said.stop_reason and all(block.text == "" for block in blocks):
         raise NoAnswer
     choice = Choice(finish=STOPS.get(said.stop_reason, "stop"))
     for one in blocks:

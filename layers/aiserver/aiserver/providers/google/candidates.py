@@ -85,7 +85,7 @@ class Part:
 
     @property
     def says_something(self) -> bool:
-        return not self.is_text or bool(self.text)
+        return bool(self.whole) and (not self.is_text or bool(self.text))
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ class Judge:
         """What an error means that came with status 200; before the first of the answer's words nothing was billed."""
         error = self.failure(UpstreamAnswer(200, {}, failed.said))
         error.may_be_billed = error.may_be_billed or failed.has_begun
-        error.is_of_content = failed.is_of_content
+        error.is_neutral = failed.is_of_content
         return error
 
     def no_answer(self, body: bytes, why: str = "") -> ProviderError:
