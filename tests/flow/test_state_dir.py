@@ -42,7 +42,7 @@ def completed(running: Dev, key: str, ref_id: str) -> None:
         assert record["state"] == "Completed", record
 
 
-def test_sigkill_leaves_no_process_and_accepted_jobs_complete_after_a_restart(tmp_path: Path) -> None:
+def test_after_sigkill_no_process_is_left_and_accepted_jobs_complete(tmp_path: Path) -> None:
     state = tmp_path / "with spaces and ünicode"
     with start(STATE_DIR=str(state)) as process:
         first = ready(process)

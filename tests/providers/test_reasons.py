@@ -188,8 +188,8 @@ LEAKS = ("0123", *(base64.b64encode(bytes(before) + KEY.encode()).decode()[4:-4]
 def test_a_key_in_any_spelling_in_an_error_is_masked(
     status: int, encoding: str, body: str, upstream: ScriptedProvider
 ) -> None:
-    told = shown(refused_by(Said(status, body.encode(encoding), {}), upstream))
-    for reading in (told, unquote(unquote(told)), html.unescape(told), told.encode().decode("unicode_escape")):
+    text = shown(refused_by(Said(status, body.encode(encoding), {}), upstream))
+    for reading in (text, unquote(unquote(text)), html.unescape(text), text.encode().decode("unicode_escape")):
         assert not [leak for leak in LEAKS if leak in reading]
 
 

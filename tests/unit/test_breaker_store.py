@@ -121,9 +121,9 @@ def test_what_a_day_of_good_calls_leaves_to_be_told_is_a_minute_of_them() -> Non
         assert fleet.call()
         fleet.clock.now += 999
     fleet.call(outcome=BAD)
-    told = fleet.gate.tally
-    assert sum(good for good, _ in told.seconds.values()) == WINDOW_S - 1
-    assert len(told.seconds) <= WINDOW_S
+    tally = fleet.gate.tally
+    assert sum(good for good, _ in tally.seconds.values()) == WINDOW_S - 1
+    assert len(tally.seconds) <= WINDOW_S
 
 
 SECOND = 1_800_000_000

@@ -14,7 +14,7 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.providers.breaker import Outcome, judge
+from aiserver.providers.breaker import MAX_COUNTED, Outcome, judge
 from aiserver.providers.circuit import MAX_GATES, OPEN_MS, ROW
 from aiserver.providers.provider import Provider
 from aiserver.router import Question
@@ -168,7 +168,7 @@ def test_a_provider_that_is_down_is_left_alone_after_ten_seconds(outcome: str, k
 
 
 @pytest.mark.parametrize("keys", [1, 2, 40])
-def test_a_provider_that_hangs_is_left_alone_ten_seconds_after_the_fifth_timeout(keys: int) -> None:
+def test_a_hanging_provider_is_left_alone_soon_after_five_timeouts(keys: int) -> None:
     town = Town()
     for number in range(keys):
         town.comes(f"key-{number}", "slow", each_s=float(keys), from_s=number)
@@ -234,3 +234,25 @@ def test_what_the_end_of_a_call_says_of_its_provider(
     error: ProviderError, had_ms: int, is_late: bool, expected: Outcome
 ) -> None:
     assert judge(error, had_ms=had_ms, is_late=is_late) == expected
+
+
+def test_a_caller_that_names_ever_new_models_does_not_fill_a_container_s_memory() -> None:
+    fleet = Fleet(1)
+    for number in range(5 * MAX_COUNTED):
+        fleet.call(0, BAD, model=f"model-{number}")
+    (breaker,) = fleet.breakers
+    assert len(breaker._own["p"]) <= MAX_COUNTED + 3
+
+
+def test_counts_that_grew_old_while_the_store_was_away_are_dropped() -> None:
+    fleet, store = Fleet(1), FakeCircuits()
+
+    def away(*_: object) -> None:
+        raise ConnectionError("DynamoDB is away")
+
+    fleet.circuits.replace = away
+    for number in range(2 * MAX_COUNTED):
+        fleet.call(0, BAD, owner=f"key-{number}")
+        fleet.clock.now += 2_000
+    fleet.circuits.replace = store.replace
+    assert fleet.call(0, owner="another")

@@ -1,7 +1,6 @@
 """A response with status 200 that holds no answer, or too much of one, is an error of the provider's."""
 
 import json
-import tracemalloc
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from aiserver.limits import MAX_ANSWER_VALUES, MAX_CONTENT_BLOCKS, MAX_REASON_CH
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.translated import Judged
 from aiserver.wire import sse
+from tests.memory import peak_bytes
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
 from tests.vendors.spoken import Answer
@@ -259,13 +259,7 @@ def test_answer_of_as_many_content_blocks_as_may_be_is_accepted(dialect: Dialect
 @pytest.mark.parametrize("odd", [b"{}", b"7", b"null", b"[]", b'"{"'])
 def test_too_many_content_blocks_are_refused_before_they_are_built(odd: bytes, dialect: Dialect) -> None:
     body = blocks(dialect, 500_000, odd)
-    tracemalloc.start()
-    try:
-        failed(dialect, body)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 30 * 1024 * 1024
+    assert peak_bytes(lambda: failed(dialect, body)) < 30 * 1024 * 1024
 
 
 MANY: dict[str, list[bytes]] = {  # where small values stand that are no content blocks
@@ -284,13 +278,7 @@ def test_too_many_values_of_any_kind_are_refused_before_they_are_built(
     small: bytes, around: bytes, dialect: Dialect
 ) -> None:
     body = around % b",".join([small] * (MAX_ANSWER_VALUES + 1))
-    tracemalloc.start()
-    try:
-        failed(dialect, body)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 30 * 1024 * 1024
+    assert peak_bytes(lambda: failed(dialect, body)) < 30 * 1024 * 1024
 
 
 @every_vendor

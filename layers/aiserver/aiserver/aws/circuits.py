@@ -49,8 +49,10 @@ class DynamoCircuits:
     def _attributes(self, circuit: Circuit) -> dict[str, Any]:
         """Everyone's gate stands where versions without others look for it."""
         everyone = circuit.gate(EVERYONE)
-        others = [[*key, _told(gate.tally), gate.ask_at] for key, gate in circuit.gates.items() if key != EVERYONE]
-        seconds, good_at, bad_since, bad = _told(everyone.tally)
+        others = [
+            [*key, _tally_values(gate.tally), gate.ask_at] for key, gate in circuit.gates.items() if key != EVERYONE
+        ]
+        seconds, good_at, bad_since, bad = _tally_values(everyone.tally)
         return {
             "stamp": circuit.stamp,
             "tally": json.dumps([seconds, good_at, bad_since, [at for at, _ in bad]]),
@@ -60,12 +62,12 @@ class DynamoCircuits:
         }
 
 
-def _told(tally: Tally) -> tuple[list[tuple[int, tuple[int, int]]], int, int, tuple[Failure, ...]]:
+def _tally_values(tally: Tally) -> tuple[list[tuple[int, tuple[int, int]]], int, int, tuple[Failure, ...]]:
     return list(tally.seconds.items()), tally.good_at, tally.bad_since, tally.bad
 
 
-def _tally(told: Any) -> Tally:
-    seconds, good_at, bad_since, bad = told
+def _tally(values: Any) -> Tally:
+    seconds, good_at, bad_since, bad = values
     return Tally({second: (good, bad) for second, (good, bad) in seconds}, good_at, bad_since, bad)
 
 
@@ -73,7 +75,7 @@ def _circuit(item: dict[str, Any]) -> Circuit:
     *counts, bad_at = json.loads(item["tally"])
     everyone = Gate(_tally([*counts, tuple((at, "") for at in bad_at)]), item.get("ask_at"))
     gates: dict[Key, Gate] = {EVERYONE: everyone} if everyone != CLOSED else {}
-    for owner, model, told, ask_at in json.loads(item.get("gates", "[]")):
-        *counts, bad = told
+    for owner, model, values, ask_at in json.loads(item.get("gates", "[]")):
+        *counts, bad = values
         gates[owner, model] = Gate(_tally([*counts, tuple((at, request) for at, request in bad)]), ask_at)
     return Circuit(gates, item["stamp"])

@@ -22,7 +22,7 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.circuit import EVERYONE, WINDOW_S, Circuit, Circuits, Key, Tally, keys_of
+from aiserver.providers.circuit import EVERYONE, Circuit, Circuits, Key, Tally, keys_of
 
 CACHE_MS = 5_000
 TROUBLED_CACHE_MS = 1_000  # while calls fail: those that go well must soon be told to whoever counts the failures
@@ -33,7 +33,7 @@ AWAY_MS = 10_000  # circuits that could not be read or written are left alone so
 INTERNAL_ERROR = 500  # what a server answers to a request that it cannot stand, as well as when it is broken
 NOT_OFFERED = 501  # a model that makes no embeddings, on a server that does: chats would suffer for it
 TRIES = 5  # of a write, each only after another function wrote in between
-MAX_COUNTED = 100  # keys and models that a container keeps counts of, those with no failure apart
+MAX_COUNTED = 100  # keys and models that a container keeps counts of: callers name any number of models
 
 log = logging.getLogger("aiserver.breaker")
 
@@ -139,8 +139,8 @@ class Breaker:
     def _refuse_until(self, attempt: Attempt, circuit: Circuit) -> None:
         left_ms = (circuit.ask_at(attempt.owner, attempt.model) or 0) - self._clock.now_ms()
         if left_ms > 0:
-            told = f"{attempt.provider} has failed too often and is not asked for now"
-            raise ProviderCircuitOpen(told, retry_after_s=-(-left_ms // 1000))
+            message = f"{attempt.provider} has failed too often and is not asked for now"
+            raise ProviderCircuitOpen(message, retry_after_s=-(-left_ms // 1000))
 
     def _begin(self, attempt: Attempt) -> Circuit | None:
         """The circuit whose trial this call is; None where no gate is open to it. Raises: ProviderCircuitOpen."""
@@ -199,18 +199,18 @@ class Breaker:
                 for key in keys:
                     tallies[key] = tallies.get(key, Tally()).plus(seen, now)
                 if len(tallies) > MAX_COUNTED:
-                    counts[name] = _lately(tallies, now)
+                    counts[name] = _newest(tallies)
 
     def _tell(self, name: str, tries: int = TRIES) -> None:
         """Write what has been counted here; where that fails it is told with what comes next."""
         now = self._clock.now_ms()
         with self._lock:
-            told = self._untold.pop(name, {})
+            counted = self._untold.pop(name, {})
             certain = {key for key, tally in self._own.get(name, {}).items() if tally.is_bad(0, now)}
-        if self._change(name, lambda circuit: circuit.after(told, now, certain=certain), tries) is None:
+        if self._change(name, lambda circuit: circuit.after(counted, now, certain=certain), tries) is None:
             with self._lock:
                 left = self._untold.setdefault(name, {})
-                for key, tally in told.items():
+                for key, tally in counted.items():
                     left[key] = tally.plus(left.get(key, Tally()), now)
 
     def _change(self, name: str, change: Callable[[Circuit], Circuit], tries: int = TRIES) -> Circuit | None:
@@ -239,14 +239,15 @@ class Breaker:
             was_open, is_open = old.gate(key).ask_at is not None, new.gate(key).ask_at is not None
             if was_open != is_open:
                 owner, model = key
-                told = {"provider": name} | ({"model": model} if model else {}) | ({"key_id": owner} if owner else {})
-                log.warning("circuit opened" if is_open else "circuit closed", extra=told)
+                fields = {"provider": name} | ({"model": model} if model else {}) | ({"key_id": owner} if owner else {})
+                log.warning("circuit opened" if is_open else "circuit closed", extra=fields)
 
 
 def judge(error: ProviderError, *, had_ms: int, is_late: bool) -> Outcome:
-    """A refusal says nothing against a provider, nor does "slow down": whoever says so is up.
+    """What an error says of the provider.
 
-    Nor does what was cut off after a moment, or by ourselves after minutes, nor an answer whose content failed.
+    A refusal and a rate limit say nothing against it, since it answered. Neither does a call that was cut off after a
+    moment or by our own time limit, or an answer whose content failed.
     """
     status = error.upstream_status or 0
     is_unreached = isinstance(error, ProviderUnavailable) and not status
@@ -258,7 +259,7 @@ def judge(error: ProviderError, *, had_ms: int, is_late: bool) -> Outcome:
     return Outcome.HARD if is_unreached else Outcome.SOFT
 
 
-def _lately(tallies: Mapping[Key, Tally], now_ms: int) -> dict[Key, Tally]:
-    """Those that are of everyone, or hold a failure, or an outcome of the last seconds."""
-    oldest = now_ms // 1000 - WINDOW_S // 10
-    return {key: one for key, one in tallies.items() if key == EVERYONE or one.bad or max(one.seconds) > oldest}
+def _newest(tallies: Mapping[Key, Tally]) -> dict[Key, Tally]:
+    """Everyone's, and half of the others: those with the latest outcomes."""
+    by_age = sorted(tallies, key=lambda key: max(tallies[key].seconds, default=0))
+    return {key: tallies[key] for key in {EVERYONE, *by_age[-MAX_COUNTED // 2 :]} if key in tallies}

@@ -139,7 +139,7 @@ class Circuit:
         for key in [key for key in seen if key != EVERYONE and not key[0]]:
             if gates[key].ask_at is None and _has_failed_for_all(key[1], gates, now_ms):
                 gates[key] = replace(gates[key], ask_at=now_ms + OPEN_MS)
-        return replace(self, gates=_kept(gates, now_ms))
+        return replace(self, gates=_bounded(gates, now_ms))
 
     def on_trial(self, owner: str, model: str, now_ms: int) -> "Circuit":
         """While the trial that begins now is under way, at each gate that is open to it."""
@@ -187,10 +187,10 @@ def _has_failed_for_all(model: str, gates: Mapping[Key, Gate], now_ms: int) -> b
     return len(tally.bad) >= ROW and len(owners) >= LEAST_OWNERS and tally.bad_since <= now_ms - ALL_TOLD_MS
 
 
-def _kept(gates: Mapping[Key, Gate], now_ms: int) -> dict[Key, Gate]:
+def _bounded(gates: Mapping[Key, Gate], now_ms: int) -> dict[Key, Gate]:
     """Everyone's, and of the others those that still say something: at most MAX_GATES of keys, and of models."""
-    told = [key for key, gate in gates.items() if gate.ask_at is not None or gate.is_troubled(now_ms)]
-    by_age = sorted(told, key=lambda key: (gates[key].tally.bad or ((0, ""),))[-1])
+    active = [key for key, gate in gates.items() if gate.ask_at is not None or gate.is_troubled(now_ms)]
+    by_age = sorted(active, key=lambda key: (gates[key].tally.bad or ((0, ""),))[-1])
     owners = [key for key in by_age if key[0]][-MAX_GATES:]
     models = [key for key in by_age if key[1] and not key[0]][-MAX_GATES:]
     return {key: gates[key] for key in [EVERYONE, *models, *owners] if key in gates}

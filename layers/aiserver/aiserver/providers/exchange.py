@@ -127,9 +127,9 @@ def _start(body: Iterator[bytes], max_bytes: int) -> Generator[bytes]:
         size += len(piece)
         if size > max_bytes:
             raise ProviderError("The provider's answer is too large", may_be_billed=True)
-        said = piece if start else piece.lstrip()
-        yield said
-        start = (start + said)[: sse.LONGEST_START]
+        content = piece if start else piece.lstrip()
+        yield content
+        start = (start + content)[: sse.LONGEST_START]
         if len(start) == sse.LONGEST_START or b":" in start or start[:1] in (b"{", b"["):
             return
 

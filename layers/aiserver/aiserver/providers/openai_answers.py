@@ -15,11 +15,12 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.limits import MAX_ERROR_BYTES, MAX_USAGE_BYTES
+from aiserver.limits import MAX_ERROR_BYTES, MAX_EVENT_VALUES, MAX_USAGE_BYTES
 from aiserver.providers.provider import Provider
 from aiserver.providers.reason import cut, reason
 from aiserver.wire import scan
 from aiserver.wire.model import VENDORS
+from aiserver.wire.text import count_values
 
 # The member that holds an answer, and how its JSON text begins; the output of a response may be empty.
 _OBJECTS, _ARRAY = re.compile(rb"\[\s*\{"), re.compile(rb"\[")
@@ -96,8 +97,8 @@ def failed_choice(finish_reason: bytes, error: bytes) -> bytes:
 
 
 def _error_of_choice(body: bytes) -> bytes:
-    """That of the first choice which has one; only its end is looked at where no choice can have one."""
-    if b'"error"' not in body:
+    """That of the first choice which has one. A response of very many values is not searched: it is long enough."""
+    if b'"error"' not in body or count_values(body, MAX_EVENT_VALUES) > MAX_EVENT_VALUES:
         return b""
     try:
         choices = _FAILED_CHOICES.decode(body).choices

@@ -72,7 +72,7 @@ class OpenAiEvents:
         self._raise_error(event, data)
         self.pieces += bool(_SAYS.search(data))
         read = scan.members(scan.sole(data) if data.startswith(b"[") else data, *READ)
-        if read is None:  # a comment, or what is no JSON object
+        if read is None:  # a comment, or not a JSON object
             self._has_begun = self._has_begun or bool(_ANSWERS.search(data))
             self.is_whole = self.is_whole or bool(self._is_chat and _FINISHED.search(data))
             return self._passed(event) if self._has_begun or not data.strip() else self._wait(event, data)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.limits import MAX_ERROR_BYTES
 
 MASK = b"[key]"
 LEAST_CHARS = 8  # a shorter "key" could be a word of any error
@@ -42,7 +43,12 @@ class Redaction:
             raise
 
     def _thoroughly(self, text: bytes) -> bytes:
-        return _any_spelling(self._key).sub(MASK, _without(_common_forms(self._key), text)) if self._key else text
+        if not self._key:
+            return text
+        text = _without(_common_forms(self._key), text)
+        if len(text) > MAX_ERROR_BYTES:  # which is relayed to nobody
+            return text
+        return _any_spelling(self._key).sub(MASK, text)
 
 
 def _without(forms: tuple[bytes, ...], text: bytes) -> bytes:

@@ -51,8 +51,8 @@ def described(chat: Chat, format: SchemaFormat) -> Raw | dict[str, Any]:
 
 def _typed(schema: dict[str, Raw], given: Raw) -> Raw | dict[str, Any]:
     """The caller's own text where it has a type; another spelling of an object's is set right."""
-    told = schema.get("type", Raw(b""))
-    kind: Any = None if is_absent(told) else msgspec.json.decode(told)
+    given_type = schema.get("type", Raw(b""))
+    kind: Any = None if is_absent(given_type) else msgspec.json.decode(given_type)
     is_spelled = kind == [] or kind == "" or "object" in [str(one).lower() for one in _listed(kind)]
     return {**schema, "type": "object"} if kind is None or (is_spelled and kind != "object") else given
 
