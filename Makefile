@@ -44,13 +44,13 @@ dev: $(VENV)/local.installed  ## serve until Ctrl-C (PORT, PROVIDERS, STRICT_CAL
 invoke: $(VENV)/local.installed  ## run one function on one event: make invoke E=chat
 	@$(BIN)/python -m local.invoke $(E)
 
-# The npm clients are tested where there is a Node to run them; without one their tests say that they are skipped.
-NODE_CLIENTS := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' 2>/dev/null \
-	&& echo tests/flow/node/node_modules/.installed)
-tests/flow/node/node_modules/.installed: tests/flow/node/package-lock.json
-	@cd tests/flow/node && npm ci --silent --no-audit --no-fund && touch node_modules/.installed
+# npm clients and the IAM simulator are used where there is a Node.js to run them; without one their tests are skipped.
+NODE_PACKAGES := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' 2>/dev/null \
+	&& echo tests/flow/node/node_modules/.installed tests/iam/node_modules/.installed)
+%/node_modules/.installed: %/package-lock.json
+	@cd $* && npm ci --silent --no-audit --no-fund && touch node_modules/.installed
 
-test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_CLIENTS)  ## the whole suite, each randomized test with some examples
+test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_PACKAGES)  ## the whole suite, each randomized test with some examples
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-full: export HYPOTHESIS_PROFILE := full

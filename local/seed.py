@@ -10,7 +10,7 @@ from aiserver.admin.providers import refresh
 from aiserver.admin.stack import administer
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.clock import SystemClock
-from aiserver.keys import ApiKey
+from aiserver.keys import NewKey
 from aiserver.providers.exchange import client
 from aiserver.providers.protocols import Protocols
 from local import aws
@@ -20,25 +20,31 @@ from local import aws
 class Seeded:
     """Two keys of two owners, so that isolation can be tried; the secret signs `api_key`'s callbacks."""
 
-    api_key: str
-    other_api_key: str
-    records: tuple[ApiKey, ApiKey]
+    mine: NewKey
+    other: NewKey
+
+    @property
+    def api_key(self) -> str:
+        return self.mine.text
+
+    @property
+    def other_api_key(self) -> str:
+        return self.other.text
 
     @property
     def key_id(self) -> str:
         """The id of `api_key`, which the intake may queue jobs for."""
-        return self.records[0].id
+        return self.mine.key.id
 
     @property
     def webhook_secret(self) -> str:
-        return self.records[0].webhook_secret
+        return self.mine.secrets.current
 
 
 def new_keys() -> Seeded:
     """Two new keys, made before the stack: its parameters name one of them."""
     now = SystemClock().now_ms()
-    mine, other = keys.create("development", now_ms=now), keys.create("somebody else", now_ms=now)
-    return Seeded(mine[0], other[0], (mine[1], other[1]))
+    return Seeded(keys.create("development", now_ms=now), keys.create("somebody else", now_ms=now))
 
 
 def seed(
@@ -53,5 +59,5 @@ def seed(
     with client() as http:
         for line in refresh(admin, Protocols(lambda: http, admin.clock, BedrockWire)):
             print(line, file=sys.stderr)
-    for key in seeded.records:
-        admin.config.put_key(key)
+    for new in (seeded.mine, seeded.other):
+        admin.config.put_key(new.key, new.secrets)

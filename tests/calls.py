@@ -22,14 +22,14 @@ from aiserver.aws.items import pack
 from aiserver.providers.provider import Provider
 from local.scripted import ScriptedProvider
 from local.template import REGION
-from tests.moto_stack import MotoStack, client, event, example_key, mock_aws
+from tests.moto_stack import STACK_NAME, MotoStack, client, event, example_key, mock_aws
 
 STATE, CONFIG = "job state", "keys and providers"
 CIRCUITS, LOAD = "which providers are worth asking", "which of equal providers is least loaded"
 HINTS, SECRET, BODIES, EVENTS = "hints", "provider secret", "bodies", "events"
 SERVICES = {"AmazonSQS": HINTS, "AmazonSSM": SECRET, "AWSEvents": EVENTS}
 TABLES = {"JobsTable": STATE, "ConfigTable": CONFIG}
-PARAMETER = "/aiserver/providers/scripted"
+PARAMETER = f"/{STACK_NAME}/providers/scripted"
 # What OpenAI says of an answer's usage; it is kept with the job.
 USAGE = (
     '{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":0,'

@@ -24,6 +24,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, children inher
 
 from local.ministack import running  # noqa: E402  reads the environment above
 from tests import examples  # noqa: E402
+from tests.iam import recorder, simulator  # noqa: E402
 
 # Fixtures that are dear to set up, dearest first. Tests that share one run in one worker, so that it is set up once,
 # and before all others, so that the longest group does not begin last.
@@ -39,13 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = str(random.getrandbits(32))
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return f"reproduce randomized tests with --hypothesis-seed={config.option.hypothesis_seed}"
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    seed = f"reproduce randomized tests with --hypothesis-seed={config.option.hypothesis_seed}"
+    return [seed] if simulator.IS_INSTALLED else [seed, "IAM policies are NOT simulated: Node.js 18 is missing"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
-        terminalreporter.write_line(pytest_report_header(config))
+        terminalreporter.write_line(pytest_report_header(config)[0])
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -74,6 +76,19 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of an embedded cloud without a stack."""
     with running(tmp_path_factory.mktemp("ministack")) as endpoint_url:
         yield endpoint_url
+
+
+recorder.install()
+
+
+@pytest.fixture(autouse=True)
+def least_privilege() -> Iterator[None]:
+    """What a handler asked of AWS in the test must be allowed by its function's role."""
+    recorder.recorded.clear()
+    yield
+    if simulator.IS_INSTALLED:
+        denied = [(function, r) for function, r in recorder.recorded if not simulator.is_allowed(function, r)]
+        assert denied == []
 
 
 @pytest.fixture

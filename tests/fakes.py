@@ -10,7 +10,7 @@ from aiserver.clock import job_id
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Accepted, Page, Refused
 from aiserver.jobs.transitions import Transition, Value, When, is_made, resolve
-from aiserver.keys import ApiKey
+from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.circuit import Circuit
 
 
@@ -219,14 +219,15 @@ class FakeKeys:
 
     def __init__(self) -> None:
         self.stored: dict[str, ApiKey] = {}
+        self.secrets: dict[str, WebhookSecrets] = {}
         self.reads = 0
 
     def key(self, key_id: str) -> ApiKey | None:
         self.reads += 1
         return self.stored.get(key_id)
 
-    def put_key(self, key: ApiKey) -> None:
-        self.stored[key.id] = key
+    def put_key(self, key: ApiKey, secrets: WebhookSecrets) -> None:
+        self.stored[key.id], self.secrets[key.id] = key, secrets
 
     def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
         if self.stored.get(old.id) == old:
@@ -235,3 +236,15 @@ class FakeKeys:
 
     def keys(self) -> list[ApiKey]:
         return list(self.stored.values())
+
+    def webhook_secrets(self, key_id: str) -> WebhookSecrets | None:
+        return self.secrets.get(key_id)
+
+    def replace_webhook_secrets(self, key_id: str, old: WebhookSecrets, new: WebhookSecrets) -> bool:
+        if self.secrets.get(key_id) == old:
+            self.secrets[key_id] = new
+        return self.secrets.get(key_id) == new
+
+    def move_webhook_secrets(self, key_id: str, *, back: bool = False) -> bool:
+        """It has no earlier layout to move them from."""
+        return False

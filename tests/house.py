@@ -167,7 +167,7 @@ class UseCases:
         self.status = Status(jobs, clock, clock.advance)
         self.redelivery = Redelivery(jobs, messages, clock)
         places = Places(slots, per_key=per_key, per_receiver=PER_RECEIVER)
-        self.sample = SampleCallback(replier, places, clock)
+        self.sample = SampleCallback(keys, replier, places, clock)
         self.reply = Reply(
             jobs,
             messages,
@@ -201,8 +201,8 @@ class House(UseCases):
         self.jobs = jobs(self.clock)
         self.messages = FakeMessages()
         self.keys = FakeKeys()
-        _, key = keys.create("mine", now_ms=self.clock.now)
-        self.keys.put_key(replace(key, id=ME.owner))
+        mine = keys.create("mine", now_ms=self.clock.now)
+        self.keys.put_key(replace(mine.key, id=ME.owner), mine.secrets)
         self.slots = FakeSlots()
         self.circuits = FakeCircuits()
         self.replier = FakeReplier()

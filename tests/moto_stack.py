@@ -19,10 +19,11 @@ from moto.core.botocore_stubber import BotocoreStubber
 from aiserver import keys, wiring
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
-from aiserver.keys import ApiKey
+from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.provider import Provider
 from local.template import REGION, REPOSITORY, resolved
 from tests import stack
+from tests.iam import recorder
 from tests.stack import FUNCTIONS, PARAMETERS
 
 STACK_NAME = "ai-prod"  # not the name our package happens to have
@@ -182,7 +183,8 @@ class MotoStack:
         """Run a handler in the container that ran last: what was built stands, what was read is remembered."""
         logical_id = f"{function.capitalize()}Function"
         handler = stack.properties(logical_id)["Handler"].rpartition(".")[2]
-        return whole(getattr(stack.module(logical_id), handler)(json.loads(json.dumps(given)), Context()))
+        with recorder.running(logical_id):
+            return whole(getattr(stack.module(logical_id), handler)(json.loads(json.dumps(given)), Context()))
 
     def config(self) -> DynamoConfig:
         return DynamoConfig(self.names["ConfigTable"], client("dynamodb"))
@@ -197,8 +199,8 @@ class MotoStack:
 
     def put_key(self, text: str, name: str) -> ApiKey:
         """Store a key's record, so that it opens."""
-        key = keys.record(text, name, WEBHOOK_SECRET, now_ms=wiring.CLOCK.now_ms())
-        self.config().put_key(key)
+        key = keys.record(text, name, now_ms=wiring.CLOCK.now_ms())
+        self.config().put_key(key, WebhookSecrets(WEBHOOK_SECRET))
         return key
 
     def jobs(self) -> DynamoJobs:

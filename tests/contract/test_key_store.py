@@ -1,40 +1,62 @@
 """What every store of keys must do; run over the in-memory fake and over DynamoDB."""
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
 
 from aiserver import keys
+from aiserver.admin.stack import Admin, Problem
 from aiserver.aws.config import DynamoConfig
-from aiserver.keys import ApiKey, KeyStore
+from aiserver.keys import ApiKey, KeyStore, WebhookSecrets
 from tests import moto_stack
+from tests.fakes import FakeClock
 
-FULL = ApiKey("id", "full", "hash", "whsec_a", 1, 2, 3, "whsec_b", 4, ("hooks.example.com", "*.example.org"))
-BARE = ApiKey("id", "bare", "hash", "whsec_a", 1)
+FULL = ApiKey("id", "full", "hash", 1, 2, 3, ("hooks.example.com", "*.example.org"))
+BARE = ApiKey("id", "bare", "hash", 1)
+SECRETS = WebhookSecrets("whsec_a")
+ROTATED = WebhookSecrets("whsec_b", "whsec_a", 4)
+# As 0.1.0 stores a key during a rotation: its webhook secrets are in its own item.
+EARLIER_ITEM = {
+    "pk": {"S": "KEY"},
+    "sk": {"S": "id"},
+    "id": {"S": "id"},
+    "name": {"S": "bare"},
+    "secret_hash": {"S": "hash"},
+    "created_at": {"N": "1"},
+    "webhook_secret": {"S": "whsec_b"},
+    "previous_webhook_secret": {"S": "whsec_a"},
+    "previous_secret_until": {"N": "4"},
+}
 
 
 def test_a_key_is_read_as_it_was_put(key_store: KeyStore) -> None:
     assert key_store.key("id") is None
-    for key in (FULL, BARE):
-        key_store.put_key(key)
-        assert key_store.key("id") == key
-    key_store.put_key(replace(FULL, id="other"))
+    assert key_store.webhook_secrets("id") is None
+    for key, secrets in ((FULL, ROTATED), (BARE, SECRETS)):
+        key_store.put_key(key, secrets)
+        assert (key_store.key("id"), key_store.webhook_secrets("id")) == (key, secrets)
+    key_store.put_key(replace(FULL, id="other"), SECRETS)
     assert sorted(key_store.keys(), key=lambda key: key.id) == [BARE, replace(FULL, id="other")]
 
 
 def test_a_key_is_replaced_if_it_is_still_what_was_read(key_store: KeyStore) -> None:
-    key_store.put_key(BARE)
+    key_store.put_key(BARE, SECRETS)
     for old, new in ((BARE, FULL), (FULL, BARE), (BARE, BARE)):
         assert key_store.replace_key(old, new)
         assert key_store.key("id") == new
+    assert key_store.webhook_secrets("id") == SECRETS
 
 
 def test_a_key_that_anybody_changed_in_any_way_is_not_replaced(key_store: KeyStore) -> None:
     wanted = replace(BARE, name="wanted")
-    changes = {"name": "x", "secret_hash": "x", "webhook_secret": "x", "created_at": 9, "expires_at": 9}
-    changes |= {"revoked_at": 9, "previous_webhook_secret": "x", "previous_secret_until": 9, "callback_hosts": ("x.y",)}
+    changes = {"name": "x", "secret_hash": "x", "created_at": 9, "expires_at": 9}
+    changes |= {"revoked_at": 9, "callback_hosts": ("x.y",)}
     for read in (BARE, FULL):
         for name, value in changes.items():
             stored = replace(read, **{name: value})
-            key_store.put_key(stored)
+            key_store.put_key(stored, SECRETS)
             assert not key_store.replace_key(read, wanted), name
             assert key_store.key("id") == stored
 
@@ -45,27 +67,111 @@ def test_a_key_that_is_gone_is_not_replaced(key_store: KeyStore) -> None:
 
 
 def test_a_replacement_that_was_written_twice_has_been_made(key_store: KeyStore) -> None:
-    key_store.put_key(BARE)
-    assert key_store.replace_key(BARE, FULL)
-    assert key_store.replace_key(BARE, FULL)
+    key_store.put_key(BARE, SECRETS)
+    for _ in range(2):
+        assert key_store.replace_key(BARE, FULL)
+        assert key_store.replace_webhook_secrets("id", SECRETS, ROTATED)
+
+
+def test_webhook_secrets_are_replaced_only_if_unchanged(key_store: KeyStore) -> None:
+    assert not key_store.replace_webhook_secrets("id", SECRETS, ROTATED)
+    key_store.put_key(BARE, ROTATED)
+    for changes in ({"current": "whsec_x"}, {"previous": None}, {"previous_until": 5}):
+        assert not key_store.replace_webhook_secrets("id", replace(ROTATED, **changes), SECRETS)
+    assert key_store.webhook_secrets("id") == ROTATED
+    assert key_store.replace_webhook_secrets("id", ROTATED, SECRETS)
+    assert (key_store.key("id"), key_store.webhook_secrets("id")) == (BARE, SECRETS)
 
 
 def test_a_rotation_survives_being_stored(key_store: KeyStore) -> None:
-    _, key = keys.create("mine", now_ms=1, callback_hosts=["*.example.org"])
-    key_store.put_key(key)
-    assert key_store.replace_key(key, keys.rotated(key, now_ms=2, overlap_ms=3))
-    stored = key_store.key(key.id)
+    _, key, secrets = keys.create("mine", now_ms=1, callback_hosts=["*.example.org"])
+    key_store.put_key(key, secrets)
+    assert key_store.replace_webhook_secrets(key.id, secrets, secrets.rotate(now_ms=2, overlap_ms=3))
+    stored = key_store.webhook_secrets(key.id)
     assert stored
-    assert stored.signing_secrets(4) == [stored.webhook_secret, key.webhook_secret]
-    assert stored.signing_secrets(5) == [stored.webhook_secret]
+    assert stored.signing(4) == [stored.current, secrets.current]
+    assert stored.signing(5) == [stored.current]
 
 
-def test_an_item_of_before_there_were_rotations_is_read_and_replaced(moto_config: DynamoConfig) -> None:
-    item = {"pk": "KEY", "sk": "id", "id": "id", "name": "bare", "secret_hash": "hash", "webhook_secret": "whsec_a"}
-    written = {name: {"S": value} for name, value in item.items()} | {"created_at": {"N": "1"}}
-    moto_stack.client("dynamodb").put_item(TableName="config", Item=written)
-    assert moto_config.key("id") == BARE
+def test_a_key_of_an_earlier_version_is_read_and_replaced(moto_config: DynamoConfig) -> None:
+    _put(EARLIER_ITEM)
+    assert (moto_config.key("id"), moto_config.webhook_secrets("id")) == (BARE, ROTATED)
     assert moto_config.replace_key(BARE, FULL)
-    moto_config.put_key(BARE)
-    (stored,) = moto_stack.client("dynamodb").scan(TableName="config")["Items"]
-    assert stored == written
+    assert moto_config.replace_key(FULL, BARE)
+    assert _items() == [EARLIER_ITEM]
+
+
+def test_webhook_secrets_of_an_earlier_version_are_moved_there_and_back(moto_config: DynamoConfig) -> None:
+    _put(EARLIER_ITEM)
+    for back, moved in ((False, True), (False, False), (True, True), (True, False), (False, True)):
+        assert moto_config.move_webhook_secrets("id", back=back) is moved
+        assert (moto_config.key("id"), moto_config.webhook_secrets("id")) == (BARE, ROTATED)
+        key = next(item for item in _items() if item["pk"] == {"S": "KEY"})
+        assert key == EARLIER_ITEM if back else not any("secret" in name and name != "secret_hash" for name in key)
+
+
+def test_webhook_secrets_that_change_while_they_are_moved_stay_whole(moto_config: DynamoConfig) -> None:
+    _put(EARLIER_ITEM)
+    moto_config._secrets_in = lambda kind, key_id: SECRETS
+    with pytest.raises(ClientError, match="TransactionCanceledException"):
+        moto_config.move_webhook_secrets("id")
+    assert _items() == [EARLIER_ITEM]
+
+
+def test_webhook_secrets_are_found_while_they_are_moved(
+    moto_config: DynamoConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that looks at one place, and then at the other, meets a migration in between."""
+    dynamodb = moto_stack.client("dynamodb")
+    for back in (False, True, False):
+        _put(EARLIER_ITEM)
+        if back:
+            moto_config.move_webhook_secrets("id")
+        reads: list[str] = []
+
+        def get_item(*, back: bool = back, reads: list[str] = reads, **given: Any) -> Any:
+            response = type(dynamodb).get_item(dynamodb, **given)
+            reads.append(given["Key"]["pk"]["S"])
+            if len(reads) == 1:
+                moto_config.move_webhook_secrets("id", back=back)
+            return response
+
+        with monkeypatch.context() as patched:
+            patched.setattr(dynamodb, "get_item", get_item)
+            assert moto_config.webhook_secrets("id") == ROTATED
+
+
+def test_rotation_moves_the_secrets_of_an_earlier_version(moto_config: DynamoConfig) -> None:
+    _put(EARLIER_ITEM)
+    shown = _admin(moto_config).rotate_secret("id", overlap_hours=1)
+    assert (shown["previousWebhookSecret"], _items()[0].get("webhook_secret")) == ("whsec_b", None)
+
+
+def test_all_keys_are_migrated_and_back_however_often_it_is_run(moto_config: DynamoConfig) -> None:
+    _put(EARLIER_ITEM)
+    admin = _admin(moto_config)
+    admin.create_key("new")
+    found = [(admin.migrate_keys(back=back)["migrated"], back) for back in (False, False, True, True, False)]
+    assert found == [(1, False), (0, False), (2, True), (0, True), (2, False)]
+
+
+def test_a_migration_that_always_meets_other_changes_says_so(moto_config: DynamoConfig) -> None:
+    _put(EARLIER_ITEM)
+    moto_config._secrets_in = lambda kind, key_id: SECRETS
+    with pytest.raises(Problem, match="too many concurrent changes"):
+        _admin(moto_config).migrate_keys()
+
+
+def _admin(config: DynamoConfig) -> Admin:
+    nothing: Any = None
+    return Admin("aiserver", config, nothing, nothing, nothing, FakeClock(), nothing, nothing)
+
+
+def _put(item: dict[str, Any]) -> None:
+    for stored in _items():
+        moto_stack.client("dynamodb").delete_item(TableName="config", Key={"pk": stored["pk"], "sk": stored["sk"]})
+    moto_stack.client("dynamodb").put_item(TableName="config", Item=item)
+
+
+def _items() -> list[dict[str, Any]]:
+    return moto_stack.client("dynamodb").scan(TableName="config")["Items"]

@@ -16,7 +16,7 @@ from aiserver.edge import Edge
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import ENDED, Callback
-from aiserver.keys import Authenticator
+from aiserver.keys import Authenticator, WebhookSecrets
 from aiserver.replyto.replier import Delivery
 from aiserver.usecases.finished import Finished
 from tests import stack
@@ -24,6 +24,7 @@ from tests.crash.death import Crashes, Died, promise
 from tests.crash.places import Fakes, OpenPlace
 from tests.fakes import FakeClock, FakeKeys
 from tests.house import REPLY_MS, WORKER_MS, FakeProtocol, FakeReplier, UseCases, configured
+from tests.iam import recorder
 from tests.moto_stack import WEBHOOK_SECRET, event, example_key
 
 MAX_RECEIVES = 5  # then a message goes to the dead letters, and the sweeper is what is left
@@ -76,7 +77,8 @@ class World:
         self._ends: dict[tuple[int, int], tuple[str, int | None]] = {}
         self._delivered: set[tuple[int, int]] = set()
         self.keys = FakeKeys()
-        self.keys.put_key(keys.record(example_key(), "example", WEBHOOK_SECRET, now_ms=self.clock.now))
+        key = keys.record(example_key(), "example", now_ms=self.clock.now)
+        self.keys.put_key(key, WebhookSecrets(WEBHOOK_SECRET))
         self.parts = self._parts()
         self._put_parts()
 
@@ -184,7 +186,8 @@ class World:
             wiring.put(worker=self._parts().work)
         module = stack.module(function)
         name = stack.properties(function)["Handler"].rpartition(".")[2]
-        return getattr(module, name)(given, Context(self.clock, limit_ms))
+        with recorder.running(function):
+            return getattr(module, name)(given, Context(self.clock, limit_ms))
 
     def receive(self, index: int, **fate: Any) -> None:
         """One message of the bag is handled; one that was not done with comes again, a few times."""

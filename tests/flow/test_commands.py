@@ -125,6 +125,15 @@ def test_the_admin_tool_makes_lists_and_revokes_keys(product: Product) -> None:
     assert admin(product, "keys", "revoke", "nobody").returncode == 1
 
 
+def test_the_admin_tool_migrates_keys_and_back(product: Product) -> None:
+    made = json.loads(admin(product, "keys", "create", "migrated").stdout)
+    keys = len(admin(product, "keys", "list").stdout.splitlines())
+    for arguments, moved in (([], 0), (["--back"], keys), ([], keys)):
+        told = json.loads(admin(product, "keys", "migrate", *arguments).stdout)
+        assert told == {"migrated": moved, "unchanged": keys - moved}
+        assert json.loads(admin(product, "keys", "secret", made["id"]).stdout)["webhookSecret"] == made["webhookSecret"]
+
+
 def test_the_admin_tool_rotates_a_key_s_secret_until_it_is_revoked(product: Product) -> None:
     made = json.loads(admin(product, "keys", "create", "rotated").stdout)
     rotated = json.loads(admin(product, "keys", "rotate-secret", made["id"]).stdout)

@@ -27,9 +27,8 @@ PAGE = (REPOSITORY / "docs" / "callbacks.md").read_text(encoding="utf-8")
 BODY = '{"id": "chatcmpl-1", "object": "chat.completion", "choices": ["ü"]}'.encode()
 ID = "msg_4711_0"
 START_S = 30
-NEW = keys.rotated(keys.create("mine", now_ms=1)[1], now_ms=1, overlap_ms=1)
-SECRET, PREVIOUS_SECRET = NEW.signing_secrets(1)
-_, STRANGER = keys.create("stranger", now_ms=1)
+SECRET, PREVIOUS_SECRET = keys.new_webhook_secrets().rotate(now_ms=1, overlap_ms=1).signing(1)
+ANOTHERS_SECRET = keys.new_webhook_secrets().current
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="the JavaScript receiver needs Node 18 or newer")
 # Both with a comparison in constant time that finds nothing equal.
 UNEQUAL_PYTHON = "import hmac, runpy; hmac.compare_digest = lambda a, b: False; runpy.run_path('receiver.py')"
@@ -131,7 +130,7 @@ def test_a_callback_is_handled_once_though_it_arrives_twice(receiver: Receiver, 
 def test_what_is_not_signed_is_answered_4xx_and_not_handled(receiver: Receiver, tmp_path: Path) -> None:
     signature = signed()["webhook-signature"].removeprefix("v1,")
     wrong = {
-        "another's signature": (signed(STRANGER.webhook_secret), BODY),
+        "another's signature": (signed(ANOTHERS_SECRET), BODY),
         "a changed body": (signed(), BODY.replace(b"1", b"2")),
         "no body": (signed(), b""),
         "another id": (signed() | {"webhook-id": "msg_4712_0"}, BODY),
@@ -169,7 +168,7 @@ def test_during_a_rotation_a_receiver_that_knows_either_secret_accepts(receiver:
     for known in (SECRET, PREVIOUS_SECRET):
         with running(receiver.command, tmp_path, known) as it:
             assert it.post(signed(SECRET, PREVIOUS_SECRET)) in range(200, 300)
-            assert it.post(signed(STRANGER.webhook_secret, STRANGER.webhook_secret)) in range(400, 500)
+            assert it.post(signed(ANOTHERS_SECRET, ANOTHERS_SECRET)) in range(400, 500)
         assert it.handled == ["job 4711 Completed"]
 
 
@@ -203,7 +202,7 @@ def test_the_libraries_of_the_page_accept_what_the_product_signs(
     check(signed(known))
     check(signed(SECRET, PREVIOUS_SECRET))
     check(signed(known, age_s=290))
-    for headers in (signed(STRANGER.webhook_secret), signed(known, age_s=301), signed(known, age_s=-330)):
+    for headers in (signed(ANOTHERS_SECRET), signed(known, age_s=301), signed(known, age_s=-330)):
         with pytest.raises(refusal):
             check(headers)
     with pytest.raises(refusal):

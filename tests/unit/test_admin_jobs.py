@@ -22,7 +22,7 @@ GONE = Delivery(410, "status 410: gone")
 @pytest.fixture
 def house() -> House:
     house = House()
-    house.keys.put_key(replace(house.keys.stored["me"], id="other"))
+    house.keys.put_key(replace(house.keys.stored["me"], id="other"), house.keys.secrets["me"])
     return house
 
 

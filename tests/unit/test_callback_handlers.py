@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from aiserver import keys, wiring
+from aiserver import wiring
 from aiserver.aws.slots import DynamoSlots
 from aiserver.jobs.states import Callback
 from local.receiver import receiver
@@ -54,15 +54,15 @@ def test_a_sample_callback_is_sent_now_signed_and_no_job_is_behind_it(stack: Mot
 
 def test_a_sample_is_signed_like_any_callback_and_waits_for_no_place(stack: MotoStack) -> None:
     stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
-    mine = stack.config().key("example00000")
-    assert mine
-    rotated = keys.rotated(mine, now_ms=wiring.CLOCK.now_ms(), overlap_ms=60_000)
-    assert stack.config().replace_key(mine, rotated)
+    old = stack.config().webhook_secrets("example00000")
+    assert old
+    rotated = old.rotate(now_ms=wiring.CLOCK.now_ms(), overlap_ms=60_000)
+    assert stack.config().replace_webhook_secrets("example00000", old, rotated)
     with receiver() as there:
         sample = event("queue.test-callback") | {"body": json.dumps({"replyTo": there.url})}
         stack.invoke("queue", sample)
         arrived = there.next(timeout_s=5)
-        assert [arrived.is_signed_by(secret) for secret in rotated.signing_secrets(0)] == [True, True]
+        assert [arrived.is_signed_by(secret) for secret in rotated.signing(0)] == [True, True]
         slots = DynamoSlots("JobsTable", client("dynamodb"))
         now = wiring.CLOCK.now_ms()
         while slots.take("callbacks#example00000", range(25), now_ms=now, until_ms=now + 60_000) is not None:

@@ -140,7 +140,7 @@ def test_a_callback_is_one_message_four_calls_for_its_state_and_two_for_its_rece
         delivery["Records"][0]["body"] = json.dumps(*seen.stack.messages("CallbackQueue"))
         _, reply = seen.cold("reply", delivery)
     assert counted(end) == TELL | {HINTS: {"SendMessage": 1}}
-    assert counted(reply) == {STATE: {"GetItem": 2, "UpdateItem": 4}, CONFIG: {"GetItem": 1}}
+    assert counted(reply) == {STATE: {"GetItem": 2, "UpdateItem": 4}, CONFIG: {"GetItem": 2}}
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_job_s_status_is_told_by_its_ref_id(stack: MotoStack) -> None:
 def test_another_key_s_job_is_as_unknown_as_one_that_never_was(stack: MotoStack) -> None:
     never = stack.invoke("status", event("status"))
     stack.invoke("queue", event("queue"))
-    text, _ = keys.create("other", now_ms=wiring.CLOCK.now_ms())
+    text, *_ = keys.create("other", now_ms=wiring.CLOCK.now_ms())
     stack.put_key(text, "other")
     other = stack.invoke("status", call("status", Authorization=f"Bearer {text}"))
     assert is_error(other, 404, "NotFound")

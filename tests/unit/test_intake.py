@@ -147,7 +147,8 @@ def test_an_intake_without_a_list_of_keys_refuses_everything(stack: MotoStack) -
     [({"revoked_at": 1}, "The API key is not valid"), ({"expires_at": 1}, "The API key has expired")],
 )
 def test_a_key_on_the_list_must_be_in_force(change: dict[str, int], reason: str, open_stack: MotoStack) -> None:
-    open_stack.config().put_key(replace(open_stack.put_key(example_key(), "example"), **change))
+    key = open_stack.put_key(example_key(), "example")
+    assert open_stack.config().replace_key(key, replace(key, **change))
     open_stack.invoke("intake", sent(body()))
     assert reasons(open_stack)[body()] == {
         "errorCode": "Unauthorized",

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from aiserver import keys
 from aiserver.errors import Conflict, ProviderRejected
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.job import Job
@@ -109,10 +108,10 @@ def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: D
 
 def test_while_a_secret_is_rotated_both_sign_and_then_the_new_one_alone() -> None:
     house = House()
-    old = house.keys.stored["me"]
-    new = keys.rotated(old, now_ms=house.clock.now, overlap_ms=60_000)
-    house.keys.put_key(new)
-    for seconds, secrets in ((0, [new.webhook_secret, old.webhook_secret]), (60, [new.webhook_secret])):
+    old = house.keys.secrets["me"]
+    new = old.rotate(now_ms=house.clock.now, overlap_ms=60_000)
+    assert house.keys.replace_webhook_secrets("me", old, new)
+    for seconds, secrets in ((0, [new.current, old.current]), (60, [new.current])):
         house.clock.advance(seconds)
         house.replier.posts.clear()
         house.deliver(completed(house))

@@ -10,8 +10,8 @@ import secrets
 import string
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from aiserver.clock import Clock
 from aiserver.errors import Unauthorized
@@ -27,35 +27,55 @@ _ALPHABET = string.digits + string.ascii_letters
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What is stored of a key. `webhook_secret` signs its callbacks (`whsec_…`, Standard Webhooks).
-
-    While it is being rotated, the previous one signs side by side with it, until `previous_secret_until`.
-    """
+    """What every function may know of a key; times are milliseconds since 1970."""
 
     id: str
     name: str
     secret_hash: str
-    webhook_secret: str
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
-    previous_webhook_secret: str | None = None
-    previous_secret_until: int | None = None
     callback_hosts: tuple[str, ...] = ()  # patterns of the hosts ReplyTo may name; empty: any public host
 
-    def signing_secrets(self, now_ms: int) -> list[str]:
-        """The secrets that sign a callback now: the current one first, then the previous while it still signs."""
-        if self.previous_webhook_secret and now_ms < (self.previous_secret_until or 0):
-            return [self.webhook_secret, self.previous_webhook_secret]
-        return [self.webhook_secret]
+
+@dataclass(frozen=True)
+class WebhookSecrets:
+    """The secrets that sign a key's callbacks (`whsec_…`, Standard Webhooks), stored apart from the key.
+
+    During a rotation both secrets sign, until `previous_until` (milliseconds since 1970).
+    """
+
+    current: str = field(repr=False)
+    previous: str | None = field(default=None, repr=False)
+    previous_until: int | None = None
+
+    def signing(self, now_ms: int) -> list[str]:
+        """The secrets that sign a callback now, the current one first."""
+        if self.previous and now_ms < (self.previous_until or 0):
+            return [self.current, self.previous]
+        return [self.current]
+
+    def rotate(self, *, now_ms: int, overlap_ms: int) -> "WebhookSecrets":
+        """New secrets; the current one goes on signing for `overlap_ms`, an older one stops."""
+        if not overlap_ms:
+            return new_webhook_secrets()
+        return WebhookSecrets(new_webhook_secrets().current, self.current, now_ms + overlap_ms)
+
+
+class NewKey(NamedTuple):
+    """A key that was just created: its text, which is shown once, and what is stored."""
+
+    text: str
+    key: ApiKey
+    secrets: WebhookSecrets
 
 
 class KeyStore(Protocol):
-    """Where keys live."""
+    """Stores keys and, apart from them, the secrets that sign their callbacks."""
 
     def key(self, key_id: str) -> ApiKey | None: ...
 
-    def put_key(self, key: ApiKey) -> None:
+    def put_key(self, key: ApiKey, secrets: WebhookSecrets) -> None:
         """Store a new key."""
         ...
 
@@ -65,25 +85,27 @@ class KeyStore(Protocol):
 
     def keys(self) -> list[ApiKey]: ...
 
+    def webhook_secrets(self, key_id: str) -> WebhookSecrets | None: ...
 
-def create(
-    name: str, *, now_ms: int, expires_at: int | None = None, callback_hosts: Iterable[str] = ()
-) -> tuple[str, ApiKey]:
-    """A new key: its text, to be shown once, and its record, to be stored."""
+    def replace_webhook_secrets(self, key_id: str, old: WebhookSecrets, new: WebhookSecrets) -> bool:
+        """Store `new` if `old` is still what is stored; whether `new` is stored now."""
+        ...
+
+
+def create(name: str, *, now_ms: int, expires_at: int | None = None, callback_hosts: Iterable[str] = ()) -> NewKey:
+    """A new key with new webhook secrets; nothing is stored yet."""
     text = _with_checksum(PREFIX + _random(ID_CHARS) + _random(SECRET_CHARS))
-    key = record(text, name, _webhook_secret(), now_ms=now_ms, expires_at=expires_at)
-    return text, replace(key, callback_hosts=tuple(callback_hosts))
+    key = ApiKey(_id(text), name, _hash(text), now_ms, expires_at, callback_hosts=tuple(callback_hosts))
+    return NewKey(text, key, new_webhook_secrets())
 
 
-def record(text: str, name: str, webhook_secret: str, *, now_ms: int, expires_at: int | None = None) -> ApiKey:
+def record(text: str, name: str, *, now_ms: int) -> ApiKey:
     """What is stored of the key `text`."""
-    return ApiKey(_id(text), name, _hash(text), webhook_secret, now_ms, expires_at)
+    return ApiKey(_id(text), name, _hash(text), now_ms)
 
 
-def rotated(key: ApiKey, *, now_ms: int, overlap_ms: int) -> ApiKey:
-    """The key with a new webhook secret; the one it had signs on for `overlap_ms`, any older one no more."""
-    previous, until = (key.webhook_secret, now_ms + overlap_ms) if overlap_ms else (None, None)
-    return replace(key, webhook_secret=_webhook_secret(), previous_webhook_secret=previous, previous_secret_until=until)
+def new_webhook_secrets() -> WebhookSecrets:
+    return WebhookSecrets("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
 
 
 class Authenticator:
@@ -137,10 +159,6 @@ def is_well_formed(text: str) -> bool:
     return len(text) == len(PREFIX) + ID_CHARS + SECRET_CHARS + CHECKSUM_CHARS and text == _with_checksum(
         text[:-CHECKSUM_CHARS]
     )
-
-
-def _webhook_secret() -> str:
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def _bearer(authorization: str) -> str:

@@ -149,7 +149,7 @@ def queue() -> QueueParts:
         _enqueue(jobs, messages, config, replier, settings.settled_job_days),
         Status(jobs, CLOCK, time.sleep),
         Redelivery(jobs, messages, CLOCK),
-        SampleCallback(replier, _places(settings), CLOCK),
+        SampleCallback(config, replier, _places(settings), CLOCK),
     )
 
 

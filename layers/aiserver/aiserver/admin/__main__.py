@@ -5,6 +5,7 @@
     python -m aiserver.admin keys revoke KEY_ID
     python -m aiserver.admin keys secret KEY_ID       shows what signs its callbacks
     python -m aiserver.admin keys rotate-secret KEY_ID
+    python -m aiserver.admin keys migrate             after an upgrade; --back before a rollback: docs/operate.md
     python -m aiserver.admin keys callback-hosts KEY_ID hooks.example.com '*.example.org'
     python -m aiserver.admin providers apply providers.yaml   shows what would change, and asks (--yes, --dry-run)
     python -m aiserver.admin providers list
@@ -68,6 +69,8 @@ def _deeds(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
             return [lambda: [admin.rotate_secret(args.id, overlap_hours=args.overlap_hours)]]
         case "keys", "callback-hosts":
             return [lambda: [admin.set_callback_hosts(args.id, args.host)]]
+        case "keys", "migrate":
+            return [lambda: [admin.migrate_keys(back=args.back)]]
         case "keys", _:
             return [admin.list_keys]
         case "jobs", _:
@@ -158,6 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     rotate = verbs.add_parser("rotate-secret")
     rotate.add_argument("id")
     rotate.add_argument("--overlap-hours", type=int, default=24, help="how long the old secret signs side by side")
+    migrate = verbs.add_parser("migrate")
+    migrate.add_argument("--back", action="store_true", help="to where earlier versions read webhook secrets")
     hosts = verbs.add_parser("callback-hosts")
     hosts.add_argument("id")
     hosts.add_argument("host", nargs="*", help="whom ReplyTo may name from now on; none: any public host")

@@ -15,7 +15,7 @@ from aiserver.aws.messages import SqsMessages
 from aiserver.aws.slots import DynamoSlots
 from aiserver.clock import Clock, SystemClock
 from aiserver.jobs.ports import JobStore, Messages, Slots
-from aiserver.keys import ApiKey
+from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.circuit import Circuits
 from aiserver.replyto.address import host_pattern
 from aiserver.wire.render import iso
@@ -57,9 +57,10 @@ class Admin:
             raise Problem("--expires-days is 1 or more")
         now = self.clock.now_ms()
         expires_at = now + expires_days * DAY_MS if expires_days else None
-        text, key = keys.create(name, now_ms=now, expires_at=expires_at, callback_hosts=_patterns(callback_hosts))
-        self.config.put_key(key)
-        return {"id": key.id, "name": name, "key": text, "webhookSecret": key.webhook_secret}
+        hosts = _patterns(callback_hosts)
+        text, key, secrets = keys.create(name, now_ms=now, expires_at=expires_at, callback_hosts=hosts)
+        self.config.put_key(key, secrets)
+        return {"id": key.id, "name": name, "key": text, "webhookSecret": secrets.current}
 
     def list_keys(self) -> list[dict[str, Any]]:
         return [
@@ -82,25 +83,36 @@ class Admin:
 
     def show_secret(self, key_id: str) -> dict[str, Any]:
         """The secrets that sign the key's callbacks now. Raises: Problem."""
-        return self._secrets(self._key(key_id))
+        return self._shown(self._key(key_id), self._secrets(key_id))
 
     def rotate_secret(self, key_id: str, *, overlap_hours: int) -> dict[str, Any]:
         """A new webhook secret; the one before signs, too, until the overlap ends. Raises: Problem."""
         if not 0 <= overlap_hours <= MAX_OVERLAP_HOURS:
             raise Problem(f"--overlap-hours is 0 to {MAX_OVERLAP_HOURS}")
         now = self.clock.now_ms()
-
-        def rotated(key: ApiKey) -> ApiKey:
+        self._move_secrets(key_id)
+        for _ in range(CHANGE_TRIES):
+            key, secrets = self._key(key_id), self._secrets(key_id)
             if key.revoked_at is not None:
                 raise Problem(f"key {key_id} is revoked: make a new key instead")
-            if overlap_hours and len(key.signing_secrets(now)) > 1:
+            if overlap_hours and len(secrets.signing(now)) > 1:
                 raise Problem(
-                    f"key {key_id} is being rotated: its previous secret signs until {iso(key.previous_secret_until)}; "
+                    f"key {key_id} is being rotated: its previous secret signs until {iso(secrets.previous_until)}; "
                     "wait until then, or end both at once with --overlap-hours 0"
                 )
-            return keys.rotated(key, now_ms=now, overlap_ms=overlap_hours * HOUR_MS)
+            new = secrets.rotate(now_ms=now, overlap_ms=overlap_hours * HOUR_MS)
+            if self.config.replace_webhook_secrets(key_id, secrets, new):
+                return self._shown(key, new)
+        raise _changed_by_others(key_id)
 
-        return self._secrets(self._change(key_id, rotated))
+    def migrate_keys(self, *, back: bool = False) -> dict[str, int]:
+        """Move webhook secrets from where earlier versions stored them, or `back` for a rollback. Raises: Problem.
+
+        It may be interrupted and run again.
+        """
+        stored = self.config.keys()
+        moved = [self._move_secrets(key.id, back=back) for key in stored]
+        return {"migrated": sum(moved), "unchanged": len(moved) - sum(moved)}
 
     def set_callback_hosts(self, key_id: str, hosts: Iterable[str]) -> dict[str, Any]:
         """Make these the hosts that ReplyTo may name; none: any public host. Raises: Problem."""
@@ -108,20 +120,35 @@ class Admin:
         key = self._change(key_id, lambda key: replace(key, callback_hosts=patterns))
         return {"id": key.id, "name": key.name, "callbackHosts": list(key.callback_hosts)}
 
-    def _secrets(self, key: ApiKey) -> dict[str, Any]:
-        current, *previous = key.signing_secrets(self.clock.now_ms())
+    def _move_secrets(self, key_id: str, *, back: bool = False) -> bool:
+        for _ in range(CHANGE_TRIES):
+            try:
+                return self.config.move_webhook_secrets(key_id, back=back)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") != "TransactionCanceledException":
+                    raise
+        raise _changed_by_others(key_id)
+
+    def _secrets(self, key_id: str) -> WebhookSecrets:
+        secrets = self.config.webhook_secrets(key_id)
+        if secrets is None:
+            raise _unknown_key(key_id)
+        return secrets
+
+    def _shown(self, key: ApiKey, secrets: WebhookSecrets) -> dict[str, Any]:
+        current, *previous = secrets.signing(self.clock.now_ms())
         return {
             "id": key.id,
             "name": key.name,
             "webhookSecret": current,
             "previousWebhookSecret": previous[0] if previous else None,
-            "previousSignsUntil": iso(key.previous_secret_until) if previous else None,
+            "previousSignsUntil": iso(secrets.previous_until) if previous else None,
         }
 
     def _key(self, key_id: str) -> ApiKey:
         key = self.config.key(key_id)
         if key is None:
-            raise Problem(f"There is no key {key_id}; `keys list` shows them")
+            raise _unknown_key(key_id)
         return key
 
     def _change(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
@@ -131,7 +158,15 @@ class Admin:
             changed = change(key)
             if self.config.replace_key(key, changed):
                 return changed
-        raise Problem(f"key {key_id} is being changed by others all the time; nothing was changed")
+        raise _changed_by_others(key_id)
+
+
+def _unknown_key(key_id: str) -> Problem:
+    return Problem(f"There is no key {key_id}; `keys list` shows them")
+
+
+def _changed_by_others(key_id: str) -> Problem:
+    return Problem(f"key {key_id}: too many concurrent changes; nothing was changed")
 
 
 def _patterns(hosts: Iterable[str]) -> tuple[str, ...]:

@@ -1,14 +1,18 @@
-"""Keys and providers on DynamoDB: what an operator sets, and every function reads."""
+"""Keys, their webhook secrets and providers on DynamoDB: what an operator sets and functions read.
+
+Webhook secrets have a partition of their own: IAM grants access by partition, and only functions that sign need them.
+"""
 
 import json
 import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from aiserver.aws.items import pack, unpack
-from aiserver.keys import ApiKey
+from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.provider import Listing, Provider
 
 log = logging.getLogger("aiserver.config")
@@ -16,7 +20,12 @@ log = logging.getLogger("aiserver.config")
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
-_KEYS, _PROVIDERS, _LISTINGS = "KEY", "PROVIDER", "LISTING"
+_KEYS, _SECRETS, _PROVIDERS, _LISTINGS = "KEY", "WEBHOOK_SECRET", "PROVIDER", "LISTING"
+_SECRET_ATTRIBUTES = {
+    "current": "webhook_secret",
+    "previous": "previous_webhook_secret",
+    "previous_until": "previous_secret_until",
+}
 
 
 class DynamoConfig:
@@ -30,28 +39,71 @@ class DynamoConfig:
         found = self._dynamodb.get_item(TableName=self._table, Key=pack({"pk": _KEYS, "sk": key_id}))
         return _key(unpack(found["Item"])) if "Item" in found else None
 
-    def put_key(self, key: ApiKey) -> None:
-        self._dynamodb.put_item(TableName=self._table, Item=_item(key))
+    def put_key(self, key: ApiKey, secrets: WebhookSecrets) -> None:
+        items = [{"pk": _KEYS, "sk": key.id, **_attributes(key)}, {"pk": _SECRETS, "sk": key.id, **_secrets(secrets)}]
+        puts: Any = [{"Put": {"TableName": self._table, "Item": pack(item)}} for item in items]
+        self._dynamodb.transact_write_items(TransactItems=puts)
 
     def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
-        stored = _attributes(old)
-        conditions = [f"#{f.name} = :{f.name}" for f in fields(old) if f.name in stored]
-        conditions += [f"attribute_not_exists(#{f.name})" for f in fields(old) if f.name not in stored]
-        try:
-            self._dynamodb.put_item(
-                TableName=self._table,
-                Item=_item(new),
-                ConditionExpression=" AND ".join(conditions),
-                ExpressionAttributeNames={f"#{f.name}": f.name for f in fields(old)},
-                ExpressionAttributeValues=pack({f":{name}": value for name, value in stored.items()}),
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
-            return error.response.get("Item") == _item(new)  # ours, sent twice by boto3: its answer got lost
-        return True
+        """The item may hold webhook secrets of an earlier version: they stay as they are."""
+        names = [field.name for field in fields(ApiKey)]
+        change = _change(names, _attributes(old), _attributes(new))
+        stored = self._update(_KEYS, old.id, change)
+        return stored is None or ("id" in stored and _key(stored) == new)
 
     def keys(self) -> list[ApiKey]:
         return [_key(item) for item in self._all(_KEYS)]
+
+    def webhook_secrets(self, key_id: str) -> WebhookSecrets | None:
+        """Also those that an earlier version stored in the key's item, until they are moved."""
+        for kind in (_SECRETS, _KEYS, _SECRETS):  # the third read: they were moved between the first and the second
+            if secrets := self._secrets_in(kind, key_id):
+                return secrets
+        return None
+
+    def replace_webhook_secrets(self, key_id: str, old: WebhookSecrets, new: WebhookSecrets) -> bool:
+        change = _change(_SECRET_ATTRIBUTES.values(), _secrets(old), _secrets(new))
+        stored = self._update(_SECRETS, key_id, change)
+        return stored is None or _webhook_secrets(stored) == new
+
+    def move_webhook_secrets(self, key_id: str, *, back: bool = False) -> bool:
+        """Move a key's secrets out of its item, where earlier versions stored them, or `back` into it.
+
+        False when there is nothing to move. One transaction: no reader finds none or two.
+        Raises: ClientError (TransactionCanceledException), when the key is changed at the same time.
+        """
+        source, target = (_SECRETS, _KEYS) if back else (_KEYS, _SECRETS)
+        secrets = self._secrets_in(source, key_id)
+        if secrets is None:
+            return False
+        stored, names = _secrets(secrets), _SECRET_ATTRIBUTES.values()
+        writes: Any = [
+            {"Update": self._key_of(source, key_id) | _change(names, stored, {})},
+            {"Update": self._key_of(target, key_id) | _change(names, {}, stored)},
+        ]
+        self._dynamodb.transact_write_items(TransactItems=writes)
+        return True
+
+    def _secrets_in(self, kind: str, key_id: str) -> WebhookSecrets | None:
+        found = self._dynamodb.get_item(**self._key_of(kind, key_id), ConsistentRead=True)
+        return _webhook_secrets(unpack(found.get("Item", {})))
+
+    def _key_of(self, kind: str, name: str) -> dict[str, Any]:
+        return {"TableName": self._table, "Key": pack({"pk": kind, "sk": name})}
+
+    def _update(self, kind: str, name: str, change: dict[str, Any]) -> dict[str, Any] | None:
+        """None when the change was made, else the item whose values do not meet its condition.
+
+        That item may be the changed one: boto3 repeats a request whose response was lost.
+        """
+        try:
+            self._dynamodb.update_item(
+                **self._key_of(kind, name), **change, ReturnValuesOnConditionCheckFailure="ALL_OLD"
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
+            response: Any = error.response
+            return unpack(response.get("Item", {}))
+        return None
 
     def providers(self) -> list[Provider]:
         """Every one that is stored, by name. What is not known of one, of a later version, is passed by.
@@ -110,8 +162,29 @@ class DynamoConfig:
         return [unpack(item) for page in pages for item in page["Items"]]
 
 
-def _item(key: ApiKey) -> dict[str, Any]:
-    return pack({"pk": _KEYS, "sk": key.id, **_attributes(key)})
+def _change(names: Iterable[str], old: Mapping[str, str | int], new: Mapping[str, str | int]) -> dict[str, Any]:
+    """Update expression arguments that turn the attributes `names` from exactly `old` into `new`."""
+    conditions = [f"#{name} = :old_{name}" if name in old else f"attribute_not_exists(#{name})" for name in names]
+    sets = [f"#{name} = :new_{name}" for name in new]
+    removes = [f"#{name}" for name in names if name not in new]
+    values = {f":old_{name}": value for name, value in old.items()} | {f":new_{n}": value for n, value in new.items()}
+    clauses = [("SET", sets), ("REMOVE", removes)]
+    return {
+        "ConditionExpression": " AND ".join(conditions),
+        "UpdateExpression": " ".join(f"{word} {', '.join(parts)}" for word, parts in clauses if parts),
+        "ExpressionAttributeNames": {f"#{name}": name for name in names},
+        "ExpressionAttributeValues": pack(values),
+    }
+
+
+def _secrets(secrets: WebhookSecrets) -> dict[str, str | int]:
+    values = {attribute: getattr(secrets, name) for name, attribute in _SECRET_ATTRIBUTES.items()}
+    return {attribute: value for attribute, value in values.items() if value is not None}
+
+
+def _webhook_secrets(item: Mapping[str, Any]) -> WebhookSecrets | None:
+    values: dict[str, Any] = {name: item.get(attribute) for name, attribute in _SECRET_ATTRIBUTES.items()}
+    return WebhookSecrets(**values) if values["current"] else None
 
 
 def _attributes(key: ApiKey) -> dict[str, str | int]:

@@ -9,7 +9,8 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import REDELIVER, REDELIVER_DELIVERED, Value
-from aiserver.keys import ApiKey
+from aiserver.keys import ApiKey, KeyStore
+from aiserver.replyto.address import CallbackRefused
 from aiserver.replyto.replier import Delivery, Replier
 from aiserver.replyto.signature import signature_headers
 from aiserver.usecases.ends import CALLBACK_DUE_MS
@@ -58,7 +59,8 @@ class Redelivery:
 
 
 class SampleCallback:
-    def __init__(self, replier: Replier, places: Places, clock: Clock) -> None:
+    def __init__(self, keys: KeyStore, replier: Replier, places: Places, clock: Clock) -> None:
+        self._keys = keys
         self._replier = replier
         self._places = places
         self._clock = clock
@@ -78,7 +80,10 @@ class SampleCallback:
 
     def _send(self, key: ApiKey, reply_to: str, sample: bytes, now: int) -> Sample:
         message_id = f"msg_test_{self._clock.token()}"
-        signature = signature_headers(key.signing_secrets(now), message_id, now // 1000, sample)
+        secrets = self._keys.webhook_secrets(key.id)
+        if secrets is None:
+            raise CallbackRefused("there is no webhook secret to sign with")
+        signature = signature_headers(secrets.signing(now), message_id, now // 1000, sample)
         headers = headers_about(0, "test-callback", State.COMPLETED, attempt=1) | signature
         delivery = self._replier.post(reply_to, sample, headers, key.callback_hosts)
         return Sample(message_id, delivery, self._clock.now_ms() - now)

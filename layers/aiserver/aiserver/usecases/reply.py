@@ -19,7 +19,7 @@ from aiserver.jobs.transitions import (
     Transition,
     Value,
 )
-from aiserver.keys import ApiKey, KeyStore
+from aiserver.keys import ApiKey, KeyStore, WebhookSecrets
 from aiserver.limits import MAX_CALLBACK_BYTES
 from aiserver.replyto.address import CallbackRefused
 from aiserver.replyto.replier import Delivery, Replier
@@ -92,7 +92,9 @@ class Reply:
         return self._later(POSTPONE, job, seen | {"cb_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}, now)
 
     def _attempt(self, job: Job, receiver: str, now: int, until: int) -> Callback | None:
-        key, (body, more) = self._keys.key(job.owner), self._body(job)  # before the attempt counts: reading may fail
+        # Read before the attempt counts: reading may fail.
+        key, secrets = self._keys.key(job.owner), self._keys.webhook_secrets(job.owner)
+        body, more = self._body(job)
         params: dict[str, Value] = {
             "now": now,
             "completed_at": job.completed_at,
@@ -103,7 +105,7 @@ class Reply:
         claimed = self._jobs.apply(DELIVER, job.id, params)
         if isinstance(claimed, Refused):
             return None
-        delivery = self._post(claimed, key, body, more, now)
+        delivery = self._post(claimed, key, secrets, body, more, now)
         told = {"job_id": job.id, "attempt": claimed.cb_attempt, "receiver": receiver, "status": delivery.status}
         told |= {"error": delivery.error if delivery.status is None else None}  # else it has the receiver's words
         log.info("callback attempted", extra=told | {"duration_ms": self._clock.now_ms() - now})
@@ -126,13 +128,21 @@ class Reply:
             return result, {}
         return documents.status(job, None), {"x-result-url": documents.result_url(job)}
 
-    def _post(self, job: Job, key: ApiKey | None, body: bytes, more: dict[str, str], now: int) -> Delivery:
+    def _post(
+        self,
+        job: Job,
+        key: ApiKey | None,
+        secrets: WebhookSecrets | None,
+        body: bytes,
+        more: dict[str, str],
+        now: int,
+    ) -> Delivery:
         message_id = f"msg_{job.id}_{job.cb_sequence}"  # one for all attempts, another for each redelivery
         try:
-            if key is None:
+            if key is None or secrets is None:
                 raise CallbackRefused("there is no key to sign with")
             about = headers_about(job.id, job.ref_id, job.state, job.cb_attempt, job.tag)
-            signature = signature_headers(key.signing_secrets(now), message_id, now // 1000, body)
+            signature = signature_headers(secrets.signing(now), message_id, now // 1000, body)
             return self._replier.post(job.reply_to or "", body, more | about | signature, key.callback_hosts)
         except CallbackRefused as refused:
             return Delivery(None, f"CallbackRefused: {refused.message}", refused=True)
