@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := layers/dependencies/requirements.txt
+CHECKOV_LOCK := tests/shape/checkov-requirements.txt
 PIP := pip==26.3   # older ones do not check hashes of constraints
 UV := uv==0.13.9   # writes the lock, nothing else
 
@@ -31,6 +32,15 @@ lock:  ## pin every package again, with hashes
 		--group pyproject.toml:local --group pyproject.toml:test --group pyproject.toml:check -o $(LOCK)
 	@.local/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --upgrade --no-deps \
 		--custom-compile-command "make lock" --group pyproject.toml:real-model -o local/real-model-requirements.txt
+	@.local/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --upgrade \
+		--custom-compile-command "make lock" --group pyproject.toml:checkov -o $(CHECKOV_LOCK)
+
+CHECKOV := .local/checkov
+$(CHECKOV)/.installed: $(CHECKOV_LOCK)
+	@echo "installing checkov ..."
+	@$(PYTHON) -m venv --clear $(CHECKOV)
+	@$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes --no-deps -r $(CHECKOV_LOCK)
+	@touch $@
 
 demo: $(VENV)/local.installed  ## the main job, step by step, on the embedded cloud
 	@$(BIN)/python -m local.demo
@@ -56,13 +66,14 @@ test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_PACKAGES)  ## the wh
 test-full: export HYPOTHESIS_PROFILE := full
 test-full: test  ## the same, with all examples (longer)
 
-check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed  ## format, lint, types, floors, template, docs fresh
+check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed $(CHECKOV)/.installed  ## format, lint, types, floors, template, docs fresh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint template.yaml docs/examples/*.yaml
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
+	$(CHECKOV)/bin/checkov --config-file .checkov.yaml
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m docs.cost --check
 	$(BIN)/python -m docs.security --check

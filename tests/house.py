@@ -163,7 +163,7 @@ class UseCases:
         self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
         self.answer = Answer(jobs, self.router, clock, **common)
         self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
-        self.sweep = Sweep(jobs, messages, clock, threads=1, **common)
+        self.sweep = Sweep(jobs, messages, circuits, clock, threads=1, **common)
         self.status = Status(jobs, clock, clock.advance)
         self.redelivery = Redelivery(jobs, messages, clock)
         places = Places(slots, per_key=per_key, per_receiver=PER_RECEIVER)

@@ -16,6 +16,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     if swept.dead_callbacks:
         with single_metric(name="DeadCallbacks", unit=MetricUnit.Count, value=swept.dead_callbacks):
             pass
+    if swept.open_circuits:
+        with single_metric(name="OpenCircuits", unit=MetricUnit.Count, value=swept.open_circuits):
+            pass
     return {"jobs": swept.jobs, "oldestDueMs": swept.oldest_due_ms}
 
 

@@ -19,7 +19,7 @@ from tests.fakes import FakeClock, FakeJobs, FakeKeys
 def table_properties(logical_id: str = "JobsTable") -> dict[str, Any]:
     """A table as the template declares it."""
     properties = dict(read_template().transformed["Resources"][logical_id]["Properties"])
-    for later in ("PointInTimeRecoverySpecification", "TimeToLiveSpecification", "StreamSpecification"):
+    for later in moto_stack.NOT_IN_MOTO:
         properties.pop(later, None)
     return properties | {"TableName": logical_id.removesuffix("Table").lower()}
 

@@ -11,8 +11,10 @@ OPERATE = REPOSITORY / "docs" / "operate.md"
 ALARMS = stack.of_type("AWS::CloudWatch::Alarm")
 FREE_ALARMS = 10  # CloudWatch's always-free tier, https://aws.amazon.com/cloudwatch/pricing/
 OVERDUE, DEAD_CALLBACKS = ALARMS["OverdueJobsAlarm"], ALARMS["DeadCallbacksAlarm"]
+OPEN_CIRCUITS = ALARMS["OpenCircuitsAlarm"]
+OF_OUR_OWN_METRICS = (OVERDUE, DEAD_CALLBACKS, OPEN_CIRCUITS)
 DEAD_LETTERS = {
-    stack.the_one(one["Dimensions"]): one for one in ALARMS.values() if one not in (OVERDUE, DEAD_CALLBACKS)
+    stack.the_one(alarm["Dimensions"]): alarm for alarm in ALARMS.values() if alarm not in OF_OUR_OWN_METRICS
 }
 
 
@@ -26,7 +28,7 @@ def dead_letter_queues() -> set[str]:
 
 def test_each_dead_letter_queue_has_an_alarm_of_its_own() -> None:
     assert set(DEAD_LETTERS) == dead_letter_queues()
-    assert len(ALARMS) == len(DEAD_LETTERS) + 2
+    assert len(ALARMS) == len(DEAD_LETTERS) + len(OF_OUR_OWN_METRICS)
 
 
 @pytest.mark.parametrize("queue", DEAD_LETTERS)
@@ -48,6 +50,19 @@ def test_ten_minutes_without_a_sweep_raise_an_alarm() -> None:
     variables = stack.variables("SweepFunction")
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == OVERDUE["Namespace"]
     assert {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]} in OVERDUE["Dimensions"]
+
+
+def test_a_circuit_that_is_open_for_ten_minutes_raises_an_alarm() -> None:
+    assert (OPEN_CIRCUITS["MetricName"], OPEN_CIRCUITS["Statistic"], OPEN_CIRCUITS["Threshold"]) == (
+        "OpenCircuits",
+        "Maximum",
+        0,
+    )
+    assert OPEN_CIRCUITS["Period"] * OPEN_CIRCUITS["EvaluationPeriods"] == 600
+    assert OPEN_CIRCUITS["TreatMissingData"] == "notBreaching"
+    variables = stack.variables("SweepFunction")
+    assert variables["POWERTOOLS_METRICS_NAMESPACE"] == OPEN_CIRCUITS["Namespace"]
+    assert {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]} in OPEN_CIRCUITS["Dimensions"]
 
 
 def test_a_single_dead_callback_raises_an_alarm_whoever_has_given_it_up() -> None:

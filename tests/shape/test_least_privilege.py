@@ -124,7 +124,7 @@ ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
         of("bedrock:InvokeModel", f"arn:aws:bedrock:{REGION}::foundation-model/{BEDROCK_MODEL}"),
     ),
     "open a circuit": (CALLS_PROVIDERS, item("PutItem", "JobsTable", "CIRCUITS")),
-    "read circuits": (CALLS_PROVIDERS, query("JobsTable", "CIRCUITS")),
+    "read circuits": ((*CALLS_PROVIDERS, "SweepFunction"), query("JobsTable", "CIRCUITS")),
     "take a provider's concurrency": (CALLS_PROVIDERS, item("UpdateItem", "JobsTable", "SLOTS#provider#p")),
     "take a receiver's concurrency": (SIGNS, item("UpdateItem", "JobsTable", "SLOTS#callbacks#k")),
     "write a job": (

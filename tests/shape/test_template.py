@@ -1,5 +1,6 @@
 """What no linter sees in template.yaml: functions, tables, bucket, and that everything named exists."""
 
+import json
 import re
 import sys
 
@@ -8,7 +9,7 @@ import yaml
 
 import aiserver
 from aiserver import edge, settings
-from local.template import REPOSITORY
+from local.template import REPOSITORY, resolved
 from tests import stack
 from tests.stack import FUNCTIONS, PARAMETERS, RESOURCES, TEMPLATE
 
@@ -53,6 +54,53 @@ def test_no_file_of_a_function_hides_a_standard_module_or_our_package(function: 
     assert not own & (sys.stdlib_module_names | {"aiserver"})
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_is_protected_from_deletion_and_kept_with_its_backups(table: str) -> None:
+    assert stack.properties(table)["DeletionProtectionEnabled"] is True
+    assert stack.properties(table)["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert (RESOURCES[table]["DeletionPolicy"], RESOURCES[table]["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
+def test_the_stage_throttles_all_methods_as_its_parameters_say() -> None:
+    (stage,) = stack.of_type("AWS::ApiGateway::Stage").values()
+    assert stage["MethodSettings"] == [
+        {
+            "ResourcePath": "/*",
+            "HttpMethod": "*",
+            "ThrottlingRateLimit": {"Ref": "ApiRequestsPerSecond"},
+            "ThrottlingBurstLimit": {"Ref": "ApiBurst"},
+        }
+    ]
+
+
+@pytest.mark.parametrize(("access_log", "is_written"), [("false", False), ("true", True)])
+def test_the_access_log_is_off_unless_asked_for_and_names_no_query(access_log: str, is_written: bool) -> None:
+    (stage,) = stack.of_type("AWS::ApiGateway::Stage").values()
+    setting = resolved(TEMPLATE, stage["AccessLogSetting"], {"AccessLog": access_log})
+    assert (setting != {"Ref": "AWS::NoValue"}) is is_written
+    assert RESOURCES["AccessLogGroup"]["Condition"] == "LogsAccess"
+    if is_written:
+        line = json.loads(setting["Format"])
+        assert line["request_id"] == "$context.requestId"
+        assert not [value for value in line.values() if "query" in value.lower() or "header" in value.lower()]
+
+
+def test_the_template_never_changes_the_account_s_own_api_gateway_settings() -> None:
+    assert not stack.of_type("AWS::ApiGateway::Account")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_concurrency_is_reserved_only_where_a_parameter_says_so(function: str) -> None:
+    name = function.removesuffix("Function")
+    reserved = stack.properties(function).get("ReservedConcurrentExecutions")
+    assert (reserved is None) is (f"{name}ReservedConcurrency" not in PARAMETERS)
+    if reserved is None:
+        return
+    assert resolved(TEMPLATE, reserved, {}) == {"Ref": "AWS::NoValue"}
+    for number in (0, 7):
+        assert resolved(TEMPLATE, reserved, {f"{name}ReservedConcurrency": number}) == number
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_function_runs_on_python_3_13_and_arm64(function: str) -> None:
     properties = stack.properties(function)
@@ -89,11 +137,6 @@ def test_every_function_logs_to_a_group_of_its_own_that_forgets() -> None:
     for group in groups.values():
         assert RESOURCES[group]["Type"] == "AWS::Logs::LogGroup"
         assert stack.number(stack.properties(group)["RetentionInDays"]) > 0
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_no_function_reserves_concurrency_that_others_of_the_account_would_miss(function: str) -> None:
-    assert "ReservedConcurrentExecutions" not in stack.properties(function)
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -12,12 +12,14 @@ import pytest
 from moto.moto_api import recorder
 
 from aiserver import keys, wiring
+from aiserver.aws.circuits import DynamoCircuits
 from aiserver.jobs.states import Callback, State
 from aiserver.limits import MAX_BODY_BYTES
+from aiserver.providers.circuit import Circuit, Gate
 from local import template
 from local.scripted import MODELS, ScriptedProvider
 from tests.answers import PROMPT, body, call, is_error, job_id, put_job
-from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, event, example_key
+from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, client, event, example_key
 from tests.stack import TEMPLATE, properties
 
 VARY = "Origin, Access-Control-Request-Headers"
@@ -276,6 +278,26 @@ def test_the_sweep_sends_an_overdue_job_s_message_again(stack: MotoStack, capsys
     (dimension,) = alarm["Dimensions"]
     assert emitted["Dimensions"] == [[dimension["Name"]]]
     assert (metric[dimension["Name"]], dimension["Value"]) == (STACK_NAME, {"Ref": "AWS::StackName"})
+
+
+@pytest.mark.parametrize(
+    ("owner", "minutes", "open_circuits"), [("", 0, 1), ("", 4, 1), ("", 6, 0), ("example00000", 0, 0)]
+)
+def test_the_sweep_counts_circuits_that_are_open_to_everyone(
+    owner: str,
+    minutes: int,
+    open_circuits: int,
+    stack: MotoStack,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that nobody has tried for five minutes is idle; one that is open to a single key is that key's own."""
+    circuit = Circuit({(owner, "llama3"): Gate(ask_at=wiring.CLOCK.now_ms() - minutes * 60_000)}, "stamp")
+    DynamoCircuits("JobsTable", client("dynamodb"), wiring.CLOCK).replace("gpu-1", Circuit(), circuit)
+    stack.invoke("sweep", event("sweep"))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sum(line.get("OpenCircuits", [0])[0] for line in lines) == open_circuits
+    assert [vars(one)["provider"] for one in caplog.records if one.msg == "circuit open"] == ["gpu-1"] * open_circuits
 
 
 # --- browsers ---

@@ -195,5 +195,5 @@ def test_a_job_that_cannot_be_looked_after_counts_as_long_overdue_as_it_is() -> 
     stuck = StuckJobs(house.clock)
     stuck.items = house.jobs.items
     house.clock.advance(60 + 7200)
-    swept = Sweep(stuck, house.messages, house.clock, settled_days=7, threads=1).sweep(left_ms=50_000)
+    swept = Sweep(stuck, house.messages, house.circuits, house.clock, settled_days=7, threads=1).sweep(left_ms=50_000)
     assert (swept.jobs, swept.oldest_due_ms) == (1, 7_200_000)

@@ -262,6 +262,7 @@ def reply() -> "Reply":
 
 @once
 def sweep() -> "Sweep":
+    from aiserver.aws.circuits import DynamoCircuits
     from aiserver.aws.jobs import DynamoJobs
     from aiserver.aws.messages import SqsMessages
     from aiserver.settings import SweepSettings
@@ -275,7 +276,8 @@ def sweep() -> "Sweep":
         callback=settings.callback_queue_url,
     )
     jobs = DynamoJobs(settings.jobs_table, "", _client("dynamodb"), None, CLOCK.job_id)
-    return Sweep(jobs, messages, CLOCK, settled_days=settings.settled_job_days)
+    circuits = DynamoCircuits(settings.jobs_table, _client("dynamodb"), CLOCK)
+    return Sweep(jobs, messages, circuits, CLOCK, settled_days=settings.settled_job_days)
 
 
 def _jobs(table: str, bucket: str) -> Any:

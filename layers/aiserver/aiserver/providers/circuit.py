@@ -25,6 +25,7 @@ TRIAL_MS = 30_000  # most calls are over by then; one that goes on for minutes l
 OPEN_MS = 25_000  # with TRIAL_MS and the age of what a container knows, under a minute
 LEAST_OWNERS = 2
 ALL_TOLD_MS = 8_000  # the same, of calls that take a while: nobody's success may be overlooked for somebody's failures
+RECENT_MS = 300_000  # an open circuit that nobody has tried for so long is idle
 MAX_GATES = 8  # of keys and models that fail, and of models: the item stays small, however many fail
 
 Failure = tuple[int, str]  # when, in milliseconds, and the hash of a request that may be at fault itself
@@ -157,6 +158,11 @@ class Circuit:
         good = Tally.of(now_ms, is_good=True)
         closed = self._with({key: Gate(Tally({}, now_ms)) for key, _ in self._open(owner, model)})
         return closed.after({_of_all(model): good}, now_ms) if closed != self else self
+
+    def is_open_to_all(self, now_ms: int) -> bool:
+        """Whether the provider, or one of its models, refuses the calls of every key, and calls have come lately."""
+        open_until = (gate.ask_at for (owner, _), gate in self.gates.items() if not owner)
+        return any(at is not None and at > now_ms - RECENT_MS for at in open_until)
 
     def is_troubled(self, now_ms: int) -> bool:
         """Whether others may be changing it just now."""

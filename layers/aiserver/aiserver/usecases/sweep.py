@@ -21,6 +21,7 @@ from aiserver.jobs.transitions import (
     RESEND,
     Value,
 )
+from aiserver.providers.circuit import Circuits
 from aiserver.usecases.ends import CALLBACK_DUE_MS, end, expiry, failure, settled_ttl
 from aiserver.usecases.hint import hint
 from aiserver.usecases.reply import DEAD_DAYS
@@ -30,18 +31,30 @@ log = logging.getLogger("aiserver.sweep")
 
 @dataclass(frozen=True)
 class Swept:
-    """How many jobs were looked after, how long the oldest had been due, and how many callbacks are now dead."""
+    """How many jobs were looked after, how long the oldest had been due, and how many callbacks are now dead.
+
+    `open_circuits` are the providers that refuse the calls of every key.
+    """
 
     jobs: int
     oldest_due_ms: int
     dead_callbacks: int
+    open_circuits: int = 0
 
 
 class Sweep:
     def __init__(
-        self, jobs: JobStore, messages: Messages, clock: Clock, *, settled_days: int, threads: int = SHARDS
+        self,
+        jobs: JobStore,
+        messages: Messages,
+        circuits: Circuits,
+        clock: Clock,
+        *,
+        settled_days: int,
+        threads: int = SHARDS,
     ) -> None:
         self._jobs = jobs
+        self._circuits = circuits
         self._messages = messages
         self._clock = clock
         self._settled_days = settled_days
@@ -60,7 +73,19 @@ class Sweep:
             sum(one.jobs for one in swept),
             max(one.oldest_due_ms for one in swept),
             sum(one.dead_callbacks for one in swept),
+            self._open_circuits(),
         )
+
+    def _open_circuits(self) -> int:
+        try:
+            circuits = self._circuits.all()
+        except Exception:  # jobs are swept without it
+            log.exception("circuits not read")
+            return 0
+        names = [name for name, circuit in circuits.items() if circuit.is_open_to_all(self._clock.now_ms())]
+        for name in names:
+            log.warning("circuit open", extra={"provider": name})
+        return len(names)
 
     def _shard(self, shard: str, now: int, until_ms: int) -> Swept:
         count = oldest = dead = 0
