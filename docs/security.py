@@ -1,7 +1,7 @@
 """Fills the part of docs/security.md that shows which addresses are refused, and why: `python -m docs.security`.
 
-The addresses are samples of the tests' vectors, the words the product's own. `--check` writes nothing and exits 1 when the page is
-stale; `make check` runs it so.
+The addresses are samples of the tests' vectors, the words the product's own. `--check` writes nothing and exits 1
+when the page is stale; `make check` runs it so.
 """
 
 import sys
