@@ -210,6 +210,43 @@ def test_a_row_of_500_counts_when_it_is_of_two_requests(requests: list[str], ope
     assert fleet.call() != opens
 
 
+def test_a_probe_that_succeeds_ends_the_row_of_failures_of_its_key() -> None:
+    fleet = Fleet(1)
+    for owner in ("b", *("a" * (ROW - 1))):
+        fleet.call(0, BAD, owner=owner)
+        fleet.clock.now += 3_000
+    assert not fleet.call(owner="a")  # the model is closed to everyone
+    fleet.clock.now += OPEN_MS
+    assert fleet.call(owner="a")
+    assert fleet.call(0, BAD, owner="a")
+    assert fleet.call(owner="a")
+
+
+def test_successes_count_though_another_key_s_failure_was_written_before_the_first_failure() -> None:
+    fleet = Fleet(1)
+    for _ in range(20):
+        fleet.call(owner="a")
+    fleet.call(0, BAD, owner="b")
+    for outcome in (BAD, BAD, None) * 4:  # 8 of 32
+        assert fleet.call(0, outcome, owner="a")
+        fleet.clock.now += 1_000
+    assert fleet.call(owner="a")
+
+
+def test_failures_before_the_last_success_of_a_model_are_not_held_against_it() -> None:
+    """Else one key alone could close it for everyone, where another one has failed before."""
+    fleet = Fleet(1)
+    for owner in ("a", "b", "a", "b", "a"):
+        fleet.call(0, BAD, owner=owner)
+        fleet.clock.now += 2_000
+    fleet.clock.now += OPEN_MS
+    assert fleet.call(owner="a")
+    for _ in range(2 * ROW):
+        fleet.call(0, BAD, owner="a")
+        fleet.clock.now += 2_000
+    assert fleet.call(owner="c")
+
+
 TIMEOUT = ProviderTimeout()
 
 

@@ -202,16 +202,20 @@ class Breaker:
                     counts[name] = _newest(tallies)
 
     def _tell(self, name: str, tries: int = TRIES) -> None:
-        """Write what has been counted here; where that fails it is told with what comes next."""
+        """Write what has been counted here; what was not written, or is not kept yet, is told with what comes next.
+
+        A circuit keeps no counts of keys and models that do not fail: their successes count once one does.
+        """
         now = self._clock.now_ms()
         with self._lock:
             counted = self._untold.pop(name, {})
             certain = {key for key, tally in self._own.get(name, {}).items() if tally.is_bad(0, now)}
-        if self._change(name, lambda circuit: circuit.after(counted, now, certain=certain), tries) is None:
-            with self._lock:
-                left = self._untold.setdefault(name, {})
-                for key, tally in counted.items():
-                    left[key] = tally.plus(left.get(key, Tally()), now)
+        stored = self._change(name, lambda circuit: circuit.after(counted, now, certain=certain), tries)
+        with self._lock:
+            untold = self._untold.setdefault(name, {})
+            for key, tally in counted.items():
+                if stored is None or key not in stored.gates:
+                    untold[key] = tally.plus(untold.get(key, Tally()), now)
 
     def _change(self, name: str, change: Callable[[Circuit], Circuit], tries: int = TRIES) -> Circuit | None:
         """What `change` has made of the circuit as it is stored, and of no older one; None where it was not written."""

@@ -154,10 +154,14 @@ class Circuit:
         return tried.after({_of_all(model): Tally.of(now_ms, is_good=False)}, now_ms) if ours else tried
 
     def closed(self, owner: str, model: str, now_ms: int) -> "Circuit":
-        """After a call that has gone well though gates were open to it."""
+        """After a call that has gone well though gates were open to it: at the others it counts as any success."""
+        opened = dict(self._open(owner, model))
+        if not opened:
+            return self
         good = Tally.of(now_ms, is_good=True)
-        closed = self._with({key: Gate(Tally({}, now_ms)) for key, _ in self._open(owner, model)})
-        return closed.after({_of_all(model): good}, now_ms) if closed != self else self
+        counting = {key for key in keys_of(owner, model) if key not in opened} | {_of_all(model)}
+        closed = self._with({key: Gate(Tally({}, now_ms)) for key in opened})
+        return closed.after(dict.fromkeys(counting, good), now_ms)
 
     def is_open_to_all(self, now_ms: int) -> bool:
         """Whether the provider, or one of its models, refuses the calls of every key, and calls have come lately."""
@@ -188,7 +192,7 @@ def _has_failed_for_all(model: str, gates: Mapping[Key, Gate], now_ms: int) -> b
     owners = {
         owner
         for (owner, named), gate in gates.items()
-        if owner and named == model and any(at > tally.good_at for at, _ in gate.tally.bad)
+        if owner and named == model and any(at >= tally.bad_since for at, _ in gate.tally.bad)
     }
     return len(tally.bad) >= ROW and len(owners) >= LEAST_OWNERS and tally.bad_since <= now_ms - ALL_TOLD_MS
 
