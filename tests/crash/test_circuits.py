@@ -1,0 +1,103 @@
+"""A worker may die at any call while a circuit opens, is probed and closes: no job is lost, no circuit stays open."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+
+from aiserver.jobs.states import State
+from aiserver.providers.circuit import OPEN_MS, ROW, TOLD_MS, TRIAL_MS, Circuit
+from tests.crash.places import OWNER, EmbeddedCloud
+from tests.crash.world import World, trouble
+
+# The calls that a cold worker makes in each step; the test of them says when there are more.
+CALLS = {"opens": 8, "probe fails": 9, "probe succeeds": 8}
+DOWN, WELL = "away", None
+
+
+@dataclass(frozen=True)
+class Death:
+    """At which call of which step a worker dies."""
+
+    step: str
+    at: int
+    after: bool
+
+
+DEATHS = [
+    Death(step, at, after) for step, calls in CALLS.items() for at in range(1, calls + 1) for after in (False, True)
+]
+
+
+def lead(world: World, death: Death | None = None) -> dict[str, tuple[int, bool]]:
+    """A provider fails until its circuit opens, fails its probe and passes the next.
+
+    How many calls each step made, and whether the circuit is open then.
+    """
+    seen: dict[str, tuple[int, bool]] = {}
+
+    def step(name: str, outcome: str | None) -> None:
+        world.protocol.outcomes = [trouble(outcome)] if outcome else []
+        asked = len(world.accepted)
+        world.alive(lambda: world.ask(f"job-{asked}"))
+
+        def work() -> None:
+            try:
+                world.work(world.accepted[asked])
+            finally:
+                seen[name] = world.crashes.calls, False
+
+        dies = death is not None and death.step == name
+        world.alive(work, at=death.at if death and dies else None, after=bool(death and death.after))
+        world.protocol.outcomes = []
+        circuit = world.place.circuits.all().get("hosted", Circuit())
+        seen[name] = seen[name][0], circuit.ask_at(OWNER, "m") is not None
+        world.crashes.begin()
+
+    for _ in range(ROW - 1):
+        step("fails", DOWN)
+        world.clock.advance(TOLD_MS / 1000 / 2)
+    step("opens", DOWN)
+    world.clock.advance(OPEN_MS / 1000)
+    step("probe fails", DOWN)
+    world.clock.advance((OPEN_MS + TRIAL_MS) / 1000)  # a probe that died is over by then
+    step("probe succeeds", WELL)
+    return seen
+
+
+def check(world: World) -> None:
+    """All jobs have ended, and the provider answers the next one at once."""
+    world.settle()
+    world.clock.advance((OPEN_MS + TRIAL_MS) / 1000)
+    world.alive(lambda: world.ask("next"))
+    world.alive(lambda: world.work(world.accepted[-1]))
+    assert world.now_of(world.accepted[-1]).state == State.COMPLETED
+
+
+def test_a_circuit_opens_is_probed_and_closes() -> None:
+    world = World()
+    seen = lead(world)
+    assert {name: seen[name][0] for name in CALLS} == CALLS
+    assert {name: is_open for name, (_, is_open) in seen.items()} == {
+        "fails": False,
+        "opens": True,
+        "probe fails": True,
+        "probe succeeds": False,
+    }
+    check(world)
+
+
+@pytest.mark.parametrize("death", DEATHS, ids=str)
+def test_a_worker_may_die_at_any_call_while_a_circuit_changes(death: Death) -> None:
+    world = World()
+    lead(world, death)
+    check(world)
+
+
+@pytest.mark.parametrize("step", CALLS)
+def test_a_worker_may_die_at_a_circuit_s_write_on_the_embedded_cloud(step: str, ministack: str) -> None:
+    place: Callable[..., EmbeddedCloud] = partial(EmbeddedCloud, ministack)
+    world = World(place)
+    lead(world, Death(step, CALLS[step] - 2, after=True))
+    check(world)
