@@ -1,0 +1,105 @@
+"""What an earlier version stored is read, finished and delivered; what this one stores, an earlier one can read.
+
+The state was recorded by `python -m tests.recorded_state` with the version before.
+"""
+
+import json
+import re
+
+import pytest
+
+from aiserver.aws.config import DynamoConfig
+from aiserver.jobs.states import Callback, State
+from aiserver.keys import ApiKey, WebhookSecrets
+from local import aws
+from tests import recorded_state
+from tests.crash.places import OWNER
+from tests.crash.world import World
+
+STATE = json.loads(recorded_state.FILE.read_text())
+# How each recorded job ends.
+ENDS = {
+    "queued": (State.COMPLETED, Callback.DELIVERED),
+    "queued for a GPU": (State.COMPLETED, Callback.DELIVERED),
+    "queued, large": (State.COMPLETED, Callback.DELIVERED),
+    "queued, without a ReplyTo": (State.COMPLETED, Callback.NONE),
+    "waits": (State.COMPLETED, Callback.DELIVERED),
+    "claimed": (State.COMPLETED, Callback.DELIVERED),
+    "called": (State.FAILED, Callback.DELIVERED),
+    "cancel requested": (State.CANCELLED, Callback.DELIVERED),
+    "callback pending": (State.COMPLETED, Callback.DELIVERED),
+    "callback pending, large": (State.COMPLETED, Callback.DELIVERED),
+    "failed": (State.FAILED, Callback.DELIVERED),
+    "callback waits": (State.COMPLETED, Callback.DELIVERED),
+    "callback dead": (State.COMPLETED, Callback.DEAD),
+    "callback leased": (State.COMPLETED, Callback.DELIVERED),
+}
+
+
+@pytest.fixture
+def world(ministack: str) -> World:
+    return recorded_state.restored(STATE, ministack)
+
+
+@pytest.mark.parametrize("with_messages", [True, False])
+def test_every_recorded_job_is_finished_and_its_callback_delivered(world: World, with_messages: bool) -> None:
+    if not with_messages:
+        world.bag.clear()
+    world.settle()
+    ends = {name: (world.now_of(job_id).state, world.now_of(job_id).cb) for name, job_id in STATE["jobs"].items()}
+    assert ends == ENDS
+
+
+def test_recorded_bodies_are_read_whole(world: World) -> None:
+    for name, is_large in (("callback pending", False), ("callback pending, large", True)):
+        job = world.now_of(STATE["jobs"][name])
+        request, result = world.place.seen.request(job), world.place.seen.result(job)
+        assert json.loads(request or b"")["model"] == "m"
+        assert (len(request or b"") > 32 * 1024) is (len(result or b"") > 32 * 1024) is is_large
+
+
+def test_recorded_ref_ids_lead_to_their_jobs(world: World) -> None:
+    for name, job_id in STATE["jobs"].items():
+        found = world.place.seen.find(OWNER, name, now_ms=world.clock.now)
+        assert found
+        assert found.id == job_id
+
+
+@pytest.mark.usefixtures("world")
+def test_recorded_keys_providers_and_lists_of_models_are_read(ministack: str) -> None:
+    config = DynamoConfig(recorded_state.CONFIG, aws.client("dynamodb", ministack))
+    earlier = ApiKey("k-earlier", "earlier", "5e8848", 1)
+    assert sorted(config.keys(), key=lambda key: key.id) == [earlier, recorded_state.KEY]
+    assert config.webhook_secrets("k-full") == recorded_state.SECRETS
+    assert config.webhook_secrets("k-earlier") == WebhookSecrets("whsec_b2xk")
+    assert config.providers() == [recorded_state.PROVIDER]
+    assert config.listings() == {"p": recorded_state.LISTING}
+
+
+def test_recorded_circuits_and_leases_are_read(world: World) -> None:
+    assert world.place.circuits.all()["p"] == recorded_state.CIRCUIT
+    names = ["provider#p", f"callbacks#{OWNER}#r.io"]
+    assert world.place.slots.taken(names, now_ms=world.clock.now) == dict.fromkeys(names, 1)
+
+
+def test_the_stored_form_is_the_recorded_one(ministack: str) -> None:
+    """Attributes, types and keys of all items, names of objects and bodies of messages: earlier versions read them."""
+    assert _form(recorded_state.record(ministack)) == _form(STATE)
+
+
+def _form(state: dict) -> dict[str, object]:
+    items = [item for table in state["tables"].values() for item in table]
+    return {
+        "items": sorted({_key(item["pk"]["S"]) + " " + _attributes(item) for item in items}),
+        "objects": sorted({_key(name) for name in state["objects"]}),
+        "messages": sorted({f"{one['kind']} {sorted(json.loads(one['body']))}" for one in state["messages"]}),
+    }
+
+
+def _attributes(item: dict) -> str:
+    return ", ".join(f"{name}:{next(iter(value))}" for name, value in sorted(item.items()))
+
+
+def _key(name: str) -> str:
+    """A partition's or an object's, without ids and tokens."""
+    return re.sub(r"(?<=-)[0-9a-f]{16,}|\d{6,}", "*", name)
