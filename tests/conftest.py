@@ -42,7 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     seed = f"reproduce randomized tests with --hypothesis-seed={config.option.hypothesis_seed}"
-    return [seed] if simulator.IS_INSTALLED else [seed, "IAM policies are NOT simulated: Node.js 18 is missing"]
+    return (
+        [seed]
+        if simulator.IS_INSTALLED
+        else [seed, "IAM policies are NOT simulated: run `make test` with Node.js 18 or newer"]
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -84,11 +88,13 @@ recorder.install()
 @pytest.fixture(autouse=True)
 def least_privilege() -> Iterator[None]:
     """What a handler asked of AWS in the test must be allowed by its function's role."""
-    recorder.recorded.clear()
     yield
+    recorded, errors = set(recorder.recorded), list(recorder.errors)
+    recorder.recorded.clear()
+    recorder.errors.clear()
+    assert errors == []
     if simulator.IS_INSTALLED:
-        denied = [(function, r) for function, r in recorder.recorded if not simulator.is_allowed(function, r)]
-        assert denied == []
+        assert [(function, r) for function, r in recorded if not simulator.is_allowed(function, r)] == []
 
 
 @pytest.fixture

@@ -129,8 +129,8 @@ def test_the_admin_tool_migrates_keys_and_back(product: Product) -> None:
     made = json.loads(admin(product, "keys", "create", "migrated").stdout)
     keys = len(admin(product, "keys", "list").stdout.splitlines())
     for arguments, moved in (([], 0), (["--back"], keys), ([], keys)):
-        told = json.loads(admin(product, "keys", "migrate", *arguments).stdout)
-        assert told == {"migrated": moved, "unchanged": keys - moved}
+        lines = list(map(json.loads, admin(product, "keys", "migrate", *arguments).stdout.splitlines()))
+        assert [len(lines), sum(line["migrated"] for line in lines)] == [keys, moved]
         assert json.loads(admin(product, "keys", "secret", made["id"]).stdout)["webhookSecret"] == made["webhookSecret"]
 
 

@@ -14,6 +14,7 @@ from tests.iam.requests import IamRequest, requests_of
 
 MISSING = "no-such-"  # in the names of what a test has a handler look for in vain
 recorded: set[tuple[str, IamRequest]] = set()
+errors: list[str] = []  # calls that could not be translated: a handler may catch what is raised
 _running: list[str | None] = []  # the functions that are running now; a test may let one interrupt another
 _call, _sign = BaseClient._make_api_call, signers.generate_presigned_url  # pyright: ignore
 
@@ -48,4 +49,7 @@ def _note(client: Any, operation: str, params: Mapping[str, Any]) -> None:
     function = _running[-1] if _running else None
     if function and MISSING not in str(params):
         service = client.meta.service_model.service_name
-        recorded.update((function, request) for request in requests_of(service, operation, params))
+        try:
+            recorded.update((function, request) for request in requests_of(service, operation, params))
+        except (KeyError, ValueError) as error:
+            errors.append(f"{function}, {service}, {operation}: {error!r}")

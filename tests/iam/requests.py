@@ -112,8 +112,11 @@ def _context(leading: list[str], attributes: set[str]) -> tuple[tuple[str, tuple
 
 def _s3(operation: str, params: Mapping[str, Any]) -> Iterator[IamRequest]:
     action = {"HeadObject": "GetObject", "ListObjectsV2": "ListBucket"}.get(operation, operation)
-    resource = arn(_logical(params["Bucket"])) + (f"/{_without_numbers(params['Key'])}" if "Key" in params else "")
+    bucket = arn(_logical(params["Bucket"]))
+    resource = f"{bucket}/{_without_numbers(params['Key'])}" if "Key" in params else bucket
     yield IamRequest(f"s3:{action}", resource, over_tls())
+    if action == "GetObject" and "ResponseContentType" not in params:  # else S3 answers 403 for a missing object
+        yield IamRequest("s3:ListBucket", bucket, over_tls())
 
 
 def over_tls(*, is_tls: bool = True, via_service: bool = False) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -1,16 +1,21 @@
-"""What somebody would like who has taken a function over, and its role must not allow.
+"""What an attacker who controls a function can and cannot do with its role.
 
 The other half, that a role allows all its function does, is checked in every test that runs a handler: tests/conftest.
 """
 
+import os
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from local.template import REGION
+from tests.iam import recorder
 from tests.iam.policies import ACCOUNT, BEDROCK_MODEL, arn
 from tests.iam.requests import IamRequest, over_tls, requests_of
 from tests.iam.simulator import IS_INSTALLED, denied
+from tests.moto_stack import MotoStack, event, example_key, mock_aws
 from tests.stack import FUNCTIONS
 
 pytestmark = pytest.mark.skipif(not IS_INSTALLED, reason="IAM is simulated by Node.js 18 or newer, which is missing")
@@ -20,8 +25,16 @@ CALLS_PROVIDERS = ("ChatFunction", "WorkerFunction")
 SIGNS = ("QueueFunction", "ReplyFunction")
 
 
+@pytest.fixture
+def handlers_environment() -> Iterator[None]:
+    with mock.patch.dict(os.environ, {"AWS_DEFAULT_REGION": REGION}):
+        yield
+
+
 def item(operation: str, table: str, partition: str, **params: Any) -> list[IamRequest]:
     key = {"pk": {"S": partition}, "sk": {"S": "x"}}
+    if operation == "BatchGetItem":
+        return requests_of("dynamodb", operation, {"RequestItems": {table: {"Keys": [key]}}})
     where = {"Item": key} if operation == "PutItem" else {"Key": key}
     return requests_of("dynamodb", operation, {"TableName": table, **where, **params})
 
@@ -52,16 +65,6 @@ def of(action: str, resource: str) -> list[IamRequest]:
 FOR_NOBODY: dict[str, list[IamRequest]] = {
     "read all jobs": of("dynamodb:Scan", arn("JobsTable")),
     "read all of the configuration": of("dynamodb:Scan", arn("ConfigTable")),
-    "list all keys": query("ConfigTable", "KEY"),
-    "list all webhook secrets": query("ConfigTable", "WEBHOOK_SECRET"),
-    "list the jobs of a partition": query("JobsTable", "JOB#1"),
-    "create a key": item("PutItem", "ConfigTable", "KEY"),
-    "extend a key": item("UpdateItem", "ConfigTable", "KEY"),
-    "delete a key": item("DeleteItem", "ConfigTable", "KEY"),
-    "replace a webhook secret": item("PutItem", "ConfigTable", "WEBHOOK_SECRET"),
-    "redirect a provider": item("PutItem", "ConfigTable", "PROVIDER"),
-    "change what a provider's models are": item("UpdateItem", "ConfigTable", "LISTING"),
-    "delete a job": item("DeleteItem", "JobsTable", "JOB#1"),
     "delete the jobs table": of("dynamodb:DeleteTable", arn("JobsTable")),
     "delete the configuration": of("dynamodb:DeleteTable", arn("ConfigTable")),
     "lift the deletion protection": of("dynamodb:UpdateTable", arn("JobsTable")),
@@ -108,32 +111,10 @@ FOR_NOBODY: dict[str, list[IamRequest]] = {
 }
 # What only these functions may do.
 ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
-    "read a webhook secret": (SIGNS, item("GetItem", "ConfigTable", "WEBHOOK_SECRET")),
-    "read a key": (
-        ("ChatFunction", "EventsFunction", "IntakeFunction", "QueueFunction", "ReplyFunction", "StatusFunction"),
-        item("GetItem", "ConfigTable", "KEY"),
-    ),
-    "read where providers are": (
-        (*CALLS_PROVIDERS, "IntakeFunction", "QueueFunction", "StatusFunction"),
-        query("ConfigTable", "PROVIDER"),
-    ),
-    "read what models providers have": (("StatusFunction",), query("ConfigTable", "LISTING")),
     "read a provider's key": (CALLS_PROVIDERS, of("ssm:GetParameters", ANY_PROVIDER_KEY)),
     "ask a listed model": (
         CALLS_PROVIDERS,
         of("bedrock:InvokeModel", f"arn:aws:bedrock:{REGION}::foundation-model/{BEDROCK_MODEL}"),
-    ),
-    "open a circuit": (CALLS_PROVIDERS, item("PutItem", "JobsTable", "CIRCUITS")),
-    "read circuits": ((*CALLS_PROVIDERS, "SweepFunction"), query("JobsTable", "CIRCUITS")),
-    "take a provider's concurrency": (CALLS_PROVIDERS, item("UpdateItem", "JobsTable", "SLOTS#provider#p")),
-    "take a receiver's concurrency": (SIGNS, item("UpdateItem", "JobsTable", "SLOTS#callbacks#k")),
-    "write a job": (
-        (*CALLS_PROVIDERS, "IntakeFunction", "QueueFunction"),
-        item("PutItem", "JobsTable", "JOB#1"),
-    ),
-    "claim a RefId": (
-        ("ChatFunction", "IntakeFunction", "QueueFunction"),
-        item("PutItem", "JobsTable", "REF#owner#1"),
     ),
     "change a job's state": (
         ("QueueFunction", "SweepFunction", "WorkerFunction"),
@@ -155,7 +136,15 @@ ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
         ("ChatFunction", "ReplyFunction", "StatusFunction"),
         objects("GetObject", "jobs/1/result-1"),
     ),
-    "read a body by a service in the role's name": (
+    "list the bucket": (
+        (*CALLS_PROVIDERS, "ReplyFunction", "StatusFunction"),
+        of("s3:ListBucket", arn("BodiesBucket")),
+    ),
+    "read a request's body by a service in the role's name": (
+        ("StatusFunction",),
+        [IamRequest("s3:GetObject", f"{arn('BodiesBucket')}/jobs/1/request-1", over_tls(via_service=True))],
+    ),
+    "read a result's body by a service in the role's name": (
         ("ReplyFunction", "StatusFunction"),
         [IamRequest("s3:GetObject", f"{arn('BodiesBucket')}/jobs/1/result-1", over_tls(via_service=True))],
     ),
@@ -176,6 +165,42 @@ ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
     "take a callback's message": (("ReplyFunction",), queue("DeleteMessage", "CallbackQueue")),
     "publish the end of a job": (("FinishedFunction",), of("events:PutEvents", arn("EventBus"))),
 }
+# The partitions of each table that a function may touch, by action; nothing beside.
+PARTITIONS = {
+    "JobsTable": ("JOB#1", "REF#owner#1", "CIRCUITS", "SLOTS#provider#p", "SLOTS#callbacks#k"),
+    "ConfigTable": ("KEY", "WEBHOOK_SECRET", "PROVIDER", "LISTING"),
+}
+JOB, REF, CIRCUITS, CALLS, DELIVERIES = PARTITIONS["JobsTable"]
+KEY, WEBHOOK_SECRET, PROVIDER, LISTING = PARTITIONS["ConfigTable"]
+MAY_TOUCH: dict[str, dict[str, set[str]]] = {
+    "ChatFunction": {
+        "GetItem": {JOB, REF, KEY},
+        "BatchGetItem": {CALLS},
+        "Query": {CIRCUITS, PROVIDER},
+        "PutItem": {JOB, REF, CIRCUITS},
+        "UpdateItem": {CALLS},
+    },
+    "QueueFunction": {
+        "GetItem": {JOB, REF, KEY, WEBHOOK_SECRET},
+        "Query": {PROVIDER},
+        "PutItem": {JOB, REF},
+        "UpdateItem": {JOB, DELIVERIES},
+    },
+    "IntakeFunction": {"GetItem": {JOB, REF, KEY}, "Query": {PROVIDER}, "PutItem": {JOB, REF}},
+    "WorkerFunction": {
+        "GetItem": {JOB},
+        "BatchGetItem": {CALLS},
+        "Query": {CIRCUITS, PROVIDER},
+        "PutItem": {JOB, CIRCUITS},
+        "UpdateItem": {JOB, CALLS},
+    },
+    "StatusFunction": {"GetItem": {JOB, REF, KEY}, "BatchGetItem": {JOB, REF}, "Query": {PROVIDER, LISTING}},
+    "EventsFunction": {"GetItem": {JOB, KEY}},
+    "FinishedFunction": {},
+    "ReplyFunction": {"GetItem": {JOB, KEY, WEBHOOK_SECRET}, "UpdateItem": {JOB, DELIVERIES}},
+    "SweepFunction": {"GetItem": {JOB}, "Query": {CIRCUITS}, "UpdateItem": {JOB}},
+}
+ACTIONS = ("GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "DeleteItem", "ConditionCheckItem")
 ATTACKS = [(words, frozenset[str](), requests) for words, requests in FOR_NOBODY.items()]
 ATTACKS += [(words, frozenset(functions), requests) for words, (functions, requests) in ONLY_FOR.items()]
 
@@ -183,6 +208,31 @@ ATTACKS += [(words, frozenset(functions), requests) for words, (functions, reque
 @pytest.mark.parametrize(("allowed", "requests"), [row[1:] for row in ATTACKS], ids=[row[0] for row in ATTACKS])
 def test_only_the_functions_that_need_a_permission_have_it(allowed: frozenset[str], requests: list[IamRequest]) -> None:
     assert {function for function in FUNCTIONS if not denied(function, requests)} == allowed
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_may_touch_its_partitions_and_no_others(function: str) -> None:
+    asked = {
+        (action, partition): query(table, partition) if action == "Query" else item(action, table, partition)
+        for table, partitions in PARTITIONS.items()
+        for partition in partitions
+        for action in ACTIONS
+    }
+    allowed = {one for one, requests in asked.items() if not denied(function, requests)}
+    assert allowed == {(action, one) for action, partitions in MAY_TOUCH[function].items() for one in partitions}
+
+
+@pytest.mark.usefixtures("handlers_environment")
+def test_what_a_handler_asks_of_aws_is_recorded_and_denied_without_a_policy() -> None:
+    with mock_aws():
+        stack = MotoStack()
+        stack.create()
+        stack.put_key(example_key(), "example")
+        stack.invoke("queue", event("queue"))
+    recorded = {request for function, request in recorder.recorded if function == "QueueFunction"}
+    assert {request.action for request in recorded} >= {"dynamodb:GetItem", "dynamodb:Query"}
+    assert not denied("QueueFunction", recorded)
+    assert set(denied("FinishedFunction", recorded)) == recorded
 
 
 def test_a_request_that_iam_does_not_know_is_not_taken_for_a_denied_one() -> None:

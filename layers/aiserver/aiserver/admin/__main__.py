@@ -30,6 +30,7 @@ from typing import Any
 
 from aiserver.admin import changes, jobs, providers
 from aiserver.admin.stack import AWS_ERRORS, Admin, Problem, connect
+from aiserver.keys import ApiKey
 
 Deed = Callable[[], Iterable[dict[str, Any]]]
 
@@ -70,7 +71,7 @@ def _deeds(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
         case "keys", "callback-hosts":
             return [lambda: [admin.set_callback_hosts(args.id, args.host)]]
         case "keys", "migrate":
-            return [lambda: [admin.migrate_keys(back=args.back)]]
+            return [partial(_migrated, admin, key, args.back) for key in admin.config.keys()]  # noqa: SIM118  no dict
         case "keys", _:
             return [admin.list_keys]
         case "jobs", _:
@@ -93,6 +94,10 @@ def _deeds(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
 
 def _line(deed: Callable[[Admin, int], dict[str, Any]], admin: Admin, job_id: int) -> list[dict[str, Any]]:
     return [deed(admin, job_id)]
+
+
+def _migrated(admin: Admin, key: ApiKey, back: bool) -> list[dict[str, Any]]:
+    return [admin.migrate_key(key, back=back)]
 
 
 def _asked(admin: Admin, name: str) -> list[dict[str, Any]]:

@@ -90,8 +90,8 @@ class Admin:
         if not 0 <= overlap_hours <= MAX_OVERLAP_HOURS:
             raise Problem(f"--overlap-hours is 0 to {MAX_OVERLAP_HOURS}")
         now = self.clock.now_ms()
-        self._move_secrets(key_id)
         for _ in range(CHANGE_TRIES):
+            self._move_secrets(key_id)
             key, secrets = self._key(key_id), self._secrets(key_id)
             if key.revoked_at is not None:
                 raise Problem(f"key {key_id} is revoked: make a new key instead")
@@ -105,14 +105,12 @@ class Admin:
                 return self._shown(key, new)
         raise _changed_by_others(key_id)
 
-    def migrate_keys(self, *, back: bool = False) -> dict[str, int]:
-        """Move webhook secrets from where earlier versions stored them, or `back` for a rollback. Raises: Problem.
+    def migrate_key(self, key: ApiKey, *, back: bool = False) -> dict[str, Any]:
+        """Move its webhook secrets from where earlier versions stored them, or `back` for a rollback. Raises: Problem.
 
         It may be interrupted and run again.
         """
-        stored = self.config.keys()
-        moved = [self._move_secrets(key.id, back=back) for key in stored]
-        return {"migrated": sum(moved), "unchanged": len(moved) - sum(moved)}
+        return {"id": key.id, "name": key.name, "migrated": self._move_secrets(key.id, back=back)}
 
     def set_callback_hosts(self, key_id: str, hosts: Iterable[str]) -> dict[str, Any]:
         """Make these the hosts that ReplyTo may name; none: any public host. Raises: Problem."""
@@ -125,9 +123,13 @@ class Admin:
             try:
                 return self.config.move_webhook_secrets(key_id, back=back)
             except ClientError as error:
-                if error.response.get("Error", {}).get("Code") != "TransactionCanceledException":
+                response: Any = error.response
+                reasons = {reason.get("Code") for reason in response.get("CancellationReasons", [])}
+                if not reasons & {"ConditionalCheckFailed", "TransactionConflict"}:
                     raise
-        raise _changed_by_others(key_id)
+        raise Problem(
+            f"key {key_id} was not migrated: others are changing it, or it has webhook secrets in both places"
+        )
 
     def _secrets(self, key_id: str) -> WebhookSecrets:
         secrets = self.config.webhook_secrets(key_id)

@@ -5,6 +5,7 @@ Webhook secrets have a partition of their own: IAM grants access by partition, a
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 from aiserver.aws.items import pack, unpack
 from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.provider import Listing, Provider
+
+PAUSE_S = 0.05  # of a write that met a transaction on the same item, which takes milliseconds
 
 log = logging.getLogger("aiserver.config")
 
@@ -69,7 +72,7 @@ class DynamoConfig:
     def move_webhook_secrets(self, key_id: str, *, back: bool = False) -> bool:
         """Move a key's secrets out of its item, where earlier versions stored them, or `back` into it.
 
-        False when there is nothing to move. One transaction: no reader finds none or two.
+        False when there is nothing to move. One transaction: the secrets are always stored in exactly one place.
         Raises: ClientError (TransactionCanceledException), when the key is changed at the same time.
         """
         source, target = (_SECRETS, _KEYS) if back else (_KEYS, _SECRETS)
@@ -92,9 +95,10 @@ class DynamoConfig:
         return {"TableName": self._table, "Key": pack({"pk": kind, "sk": name})}
 
     def _update(self, kind: str, name: str, change: dict[str, Any]) -> dict[str, Any] | None:
-        """None when the change was made, else the item whose values do not meet its condition.
+        """None when the change was made, else the stored item, which does not meet the condition.
 
-        That item may be the changed one: boto3 repeats a request whose response was lost.
+        That item may be the changed one: boto3 repeats a request whose response was lost. It is empty where there is
+        none, or where a transaction is writing it: boto3 does not retry that.
         """
         try:
             self._dynamodb.update_item(
@@ -103,6 +107,9 @@ class DynamoConfig:
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
             response: Any = error.response
             return unpack(response.get("Item", {}))
+        except self._dynamodb.exceptions.TransactionConflictException:
+            time.sleep(PAUSE_S)
+            return {}
         return None
 
     def providers(self) -> list[Provider]:

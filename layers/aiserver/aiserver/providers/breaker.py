@@ -202,20 +202,24 @@ class Breaker:
                     counts[name] = _newest(tallies)
 
     def _tell(self, name: str, tries: int = TRIES) -> None:
-        """Write what has been counted here; what was not written, or is not kept yet, is told with what comes next.
+        """Write the counts that a circuit keeps: of gates that have failures, and of gates that it already has.
 
-        A circuit keeps no counts of keys and models that do not fail: their successes count once one does.
+        All other counts, and those that could not be written, stay here until the next write.
         """
         now = self._clock.now_ms()
         with self._lock:
-            counted = self._untold.pop(name, {})
-            certain = {key for key, tally in self._own.get(name, {}).items() if tally.is_bad(0, now)}
+            kept = {EVERYONE, *self._known.get(name, Circuit()).gates}
+            pending = self._untold.setdefault(name, {})
+            counted = {key: tally for key, tally in pending.items() if tally.bad or key in kept}
+            self._untold[name] = {key: tally for key, tally in pending.items() if key not in counted}
+            own = self._own.get(name, {})
+            certain = {key for key in counted if key in own and own[key].is_bad(0, now)}
         stored = self._change(name, lambda circuit: circuit.after(counted, now, certain=certain), tries)
         with self._lock:
-            untold = self._untold.setdefault(name, {})
+            pending = self._untold.setdefault(name, {})
             for key, tally in counted.items():
                 if stored is None or key not in stored.gates:
-                    untold[key] = tally.plus(untold.get(key, Tally()), now)
+                    pending[key] = tally.plus(pending.get(key, Tally()), now)
 
     def _change(self, name: str, change: Callable[[Circuit], Circuit], tries: int = TRIES) -> Circuit | None:
         """What `change` has made of the circuit as it is stored, and of no older one; None where it was not written."""

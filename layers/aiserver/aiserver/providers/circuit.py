@@ -25,7 +25,7 @@ TRIAL_MS = 30_000  # most calls are over by then; one that goes on for minutes l
 OPEN_MS = 25_000  # with TRIAL_MS and the age of what a container knows, under a minute
 LEAST_OWNERS = 2
 ALL_TOLD_MS = 8_000  # the same, of calls that take a while: nobody's success may be overlooked for somebody's failures
-RECENT_MS = 300_000  # an open circuit that nobody has tried for so long is idle
+RECENT_MS = 300_000  # without a trial for so long, an open circuit is idle and is not reported
 MAX_GATES = 8  # of keys and models that fail, and of models: the item stays small, however many fail
 
 Failure = tuple[int, str]  # when, in milliseconds, and the hash of a request that may be at fault itself

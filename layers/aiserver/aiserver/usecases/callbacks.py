@@ -4,13 +4,12 @@ import logging
 from dataclasses import dataclass
 
 from aiserver.clock import Clock
-from aiserver.errors import Conflict, TooManyRequests
+from aiserver.errors import AiServerError, Conflict, TooManyRequests
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import REDELIVER, REDELIVER_DELIVERED, Value
 from aiserver.keys import ApiKey, KeyStore
-from aiserver.replyto.address import CallbackRefused
 from aiserver.replyto.replier import Delivery, Replier
 from aiserver.replyto.signature import signature_headers
 from aiserver.usecases.ends import CALLBACK_DUE_MS
@@ -82,7 +81,7 @@ class SampleCallback:
         message_id = f"msg_test_{self._clock.token()}"
         secrets = self._keys.webhook_secrets(key.id)
         if secrets is None:
-            raise CallbackRefused("there is no webhook secret to sign with")
+            raise AiServerError(f"Key {key.id} has no webhook secret")
         signature = signature_headers(secrets.signing(now), message_id, now // 1000, sample)
         headers = headers_about(0, "test-callback", State.COMPLETED, attempt=1) | signature
         delivery = self._replier.post(reply_to, sample, headers, key.callback_hosts)

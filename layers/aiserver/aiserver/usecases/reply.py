@@ -139,8 +139,11 @@ class Reply:
     ) -> Delivery:
         message_id = f"msg_{job.id}_{job.cb_sequence}"  # one for all attempts, another for each redelivery
         try:
-            if key is None or secrets is None:
+            if key is None:
                 raise CallbackRefused("there is no key to sign with")
+            if secrets is None:
+                log.error("webhook secret missing", extra={"job_id": job.id, "key_id": key.id})
+                raise CallbackRefused("there is no webhook secret to sign with")
             about = headers_about(job.id, job.ref_id, job.state, job.cb_attempt, job.tag)
             signature = signature_headers(secrets.signing(now), message_id, now // 1000, body)
             return self._replier.post(job.reply_to or "", body, more | about | signature, key.callback_hosts)

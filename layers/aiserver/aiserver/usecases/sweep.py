@@ -33,7 +33,7 @@ log = logging.getLogger("aiserver.sweep")
 class Swept:
     """How many jobs were looked after, how long the oldest had been due, and how many callbacks are now dead.
 
-    `open_circuits` are the providers that refuse the calls of every key.
+    `open_circuits` are the providers that refuse the calls of every key, of all models or of one.
     """
 
     jobs: int
