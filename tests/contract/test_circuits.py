@@ -19,7 +19,7 @@ TALLY = Tally(SECONDS, 1_800_000_000_250, BAD_AT[0], tuple((at, "") for at in BA
 OF_REQUESTS = Tally(SECONDS, 1_800_000_000_250, BAD_AT[0], ((BAD_AT[0], "a1b2c3d4"), (BAD_AT[1], "")))
 GATES = {
     EVERYONE: Gate(TALLY),
-    ("", "m"): Gate(Tally({}, 1_800_000_000_250), 1_800_000_025_000),
+    ("", "m"): Gate(Tally({}, 1_800_000_000_250), 1_800_000_025_000, ("", "key")),
     ("key", "m"): Gate(OF_REQUESTS, 1_800_000_025_000),
     ("other-key", "語"): Gate(OF_REQUESTS),
 }

@@ -3,14 +3,14 @@
 One container, which sees every outcome at once; what several containers know of each other late is tested elsewhere.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import ProviderError, ProviderRejected, ProviderUnavailable, UpstreamAnswer
-from aiserver.providers.circuit import ALL_TOLD_MS, LEAST, LEAST_OWNERS, OPEN_MS, ROW, Circuit
+from aiserver.providers.circuit import ALL_TOLD_MS, LEAST, LEAST_OWNERS, MAX_PROBES, OPEN_MS, ROW, Circuit
 from tests.examples import examples
 from tests.fleet import Fleet
 
@@ -31,6 +31,7 @@ class ReferenceGate:
 
     outcomes: list[tuple[int, str, str, str]] = field(default_factory=list[tuple[int, str, str, str]])
     retry_at: int | None = None
+    probes: list[str] = field(default_factory=list[str])  # keys that have tried it in this period
 
     @property
     def row(self) -> list[tuple[int, str, str, str]]:
@@ -50,8 +51,19 @@ class ReferenceGate:
         return len(latest) == 1 and next(iter(latest))[0] == "500"
 
     def is_bad_for_all(self, now: int) -> bool:
-        owners = {owner for _, _, owner, _ in self.row}
-        return len(self.row) >= ROW and len(owners) >= LEAST_OWNERS and self.row[0][0] <= now - ALL_TOLD_MS
+        owners = Counter(owner for _, _, owner, _ in self.row[-ROW:])
+        is_of_many = len(owners) >= LEAST_OWNERS and max(owners.values()) <= ROW - LEAST_OWNERS
+        return len(self.row) >= ROW and is_of_many and self.row[0][0] <= now - ALL_TOLD_MS
+
+    def lets_probe(self, owner: str) -> bool:
+        """Whether a key may try a model's open gate before its period is over."""
+        has_opened_it = sum(who == owner for _, _, who, _ in self.row[-ROW:]) > 1
+        is_first_period = self.probes[:1] in ([], [""])
+        is_out = owner in self.probes or (is_first_period and has_opened_it)
+        return not is_out and len(self.probes) < MAX_PROBES
+
+    def close(self) -> None:
+        self.retry_at, self.outcomes, self.probes = None, [], []
 
 
 class Reference:
@@ -78,25 +90,40 @@ class Reference:
         """Whether the call is made; it ends at once in this way."""
         everyone, of_model, of_owner = (self.gates[key] for key in (("", ""), ("", model), (owner, model)))
         gates = (everyone, of_model, of_owner)
-        if any(gate.retry_at is not None and now < gate.retry_at for gate in gates):
+        early = of_model.retry_at is not None and of_model.lets_probe(owner)
+        waits = [gate for gate in gates if gate.retry_at is not None and now < gate.retry_at]
+        if [gate for gate in waits if not (early and gate is of_model)]:
             return False
         open_gates = [gate for gate in gates if gate.retry_at is not None]
         if not open_gates:
             self._count(gates, (now, outcome, owner, request))
         elif outcome in BAD:
-            for gate in open_gates:
-                gate.retry_at = now + OPEN_MS
-            if of_model.retry_at is None:
-                of_model.outcomes.append((now, outcome, owner, request))
+            self._probe_failed(gates, (now, outcome, owner, request))
         else:
-            for gate in open_gates:
-                gate.retry_at, gate.outcomes = None, []
             for gate in gates:
-                if gate not in open_gates:
+                if gate in open_gates:
+                    gate.close()
+                else:
                     gate.outcomes.append((now, "good", owner, request))
         if outcome in BAD and of_model.retry_at is None and of_model.is_bad_for_all(now):
             of_model.retry_at = now + OPEN_MS
         return True
+
+    def _probe_failed(self, gates: tuple[ReferenceGate, ...], ended: tuple[int, str, str, str]) -> None:
+        everyone, of_model, of_owner = gates
+        now, outcome, owner, _ = ended
+        if everyone.retry_at is not None and outcome != "refused":
+            everyone.close()
+        elif everyone.retry_at is not None:
+            everyone.retry_at = now + OPEN_MS
+        if of_owner.retry_at is not None:
+            of_owner.retry_at = now + OPEN_MS
+        if of_model.retry_at is None:
+            of_model.outcomes.append(ended)
+        elif of_model.retry_at <= now:
+            of_model.retry_at, of_model.probes = now + OPEN_MS, [owner]
+        else:
+            of_model.probes = [*(of_model.probes or [""]), owner]
 
     def _count(self, gates: tuple[ReferenceGate, ...], ended: tuple[int, str, str, str]) -> None:
         everyone, of_model, of_owner = gates

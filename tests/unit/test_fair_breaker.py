@@ -15,7 +15,7 @@ from aiserver.errors import (
     UpstreamAnswer,
 )
 from aiserver.providers.breaker import MAX_COUNTED, Outcome, judge
-from aiserver.providers.circuit import MAX_GATES, OPEN_MS, ROW
+from aiserver.providers.circuit import MAX_GATES, MAX_PROBES, OPEN_MS, ROW
 from aiserver.providers.provider import Provider
 from aiserver.router import Question
 from aiserver.usecases.ask import ask
@@ -63,7 +63,9 @@ class Town:
         self.turns = Turns(self.clock)
         self.began = self.clock.now
         self.heard: dict[str, Counter[int]] = {}
+        self.answers: list[tuple[float, str, int]] = []  # when a key got a response, in seconds, and its status
         self.called: list[tuple[float, str]] = []  # when a call ended, in seconds, and how
+        self.unreachable_until_s = 0.0
         self.circuits = FakeCircuits()
         self._providers = configured({"name": "p", "models": {"m": ""}})
         self._free: deque[UseCases] = deque()
@@ -101,7 +103,8 @@ class Town:
     def call(self, _provider: Provider, _operation: str, body: bytes, *, deadline_s: float, **_: Any) -> UpstreamAnswer:
         """router.ProviderProtocol."""
         outcome = body.partition(b'"outcome":"')[2].partition(b'"')[0].decode()
-        takes_s, error = OUTCOMES.get(outcome, (GOOD_S, None))
+        is_unreachable = self.now_s < self.unreachable_until_s
+        takes_s, error = OUTCOMES["refused"] if is_unreachable else OUTCOMES.get(outcome, (GOOD_S, None))
         self.turns.pause(deadline_s if takes_s is None else takes_s)
         self.called.append((self.now_s, outcome))
         if error:
@@ -114,7 +117,9 @@ class Town:
         body = f'{{"model":"m","seed":{seed},"outcome":"{outcome}","messages":[]}}'.encode()
         question, found = Question("chat.completions", body, owner), container.router.candidates("m")
         done = ask(container.router, question, found, clock=self.clock, deadline_ms=self.clock.now + SYNC_MS)
-        self.heard.setdefault(owner, Counter())[done.error.status if done.error else 200] += 1
+        status = done.error.status if done.error else 200
+        self.heard.setdefault(owner, Counter())[status] += 1
+        self.answers.append((self.now_s, owner, status))
         self._free.append(container)
 
     def _container(self) -> UseCases:
@@ -164,7 +169,7 @@ def test_a_provider_that_is_down_is_left_alone_after_ten_seconds(outcome: str, k
     town.run(2)
     first = town.called[0][0]
     later = [at for at, _ in town.called if at > first + 10]
-    assert len(later) <= 110 // 25 + 1
+    assert len(later) <= (110 // 25 + 1) * (1 if keys == 1 or outcome == "refused" else MAX_PROBES)
 
 
 @pytest.mark.parametrize("keys", [1, 2, 40])
@@ -175,7 +180,36 @@ def test_a_hanging_provider_is_left_alone_soon_after_five_timeouts(keys: int) ->
     town.run(3)
     fifth = town.called[4][0]
     begun = [at - SYNC_MS / 1000 for at, _ in town.called]
-    assert len([at for at in begun if at > fifth + 10]) <= 120 // 25
+    assert len([at for at in begun if at > fifth + 10]) <= (120 // 25) * min(keys, MAX_PROBES)
+
+
+@pytest.mark.parametrize("outcome", ["500", "503", "slow"])
+@pytest.mark.parametrize("attackers", [1, 2])
+@pytest.mark.parametrize("each_s", [1, 12])
+def test_attacking_keys_keep_no_provider_closed_after_an_outage(attackers: int, outcome: str, each_s: int) -> None:
+    """The provider cannot be reached for 30 s; then only the attackers' requests fail."""
+    town = Town()
+    town.unreachable_until_s = 30
+    for number in range(attackers):
+        town.attacks(f"attacker-{number}", outcome)
+    town.comes("good", GOOD, each_s=each_s, from_s=1)
+    town.run(MINUTES + 1.5)
+    later = [status for at, owner, status in town.answers if owner == "good" and at > 90]  # a minute after it is back
+    assert later.count(200) >= 0.99 * len(later) > 0
+
+
+@pytest.mark.parametrize("outcome", ["500", "slow"])
+@pytest.mark.parametrize("attackers", [1, 2])
+@pytest.mark.parametrize("each_s", [1, 5, 12])
+def test_one_failure_of_a_key_lets_no_attacker_close_its_model(attackers: int, outcome: str, each_s: int) -> None:
+    town = Town()
+    for number in range(attackers):
+        town.attacks(f"attacker-{number}", outcome)
+    town.comes("good", "500", each_s=1_000, from_s=12)
+    town.comes("good", GOOD, each_s=each_s, from_s=14)
+    town.run(MINUTES)
+    heard = town.heard["good"]
+    assert heard[200] >= 0.95 * (heard.total() - 1)
 
 
 def test_many_keys_that_fail_at_once_leave_an_item_of_bounded_size() -> None:
@@ -191,8 +225,8 @@ def test_a_model_that_fails_closes_no_other_of_its_provider() -> None:
     for number in range(20):
         fleet.call(0, BAD, owner=f"key-{number % 2}", model="broken")
         fleet.clock.now += 1000
-    assert not fleet.call(0, owner="another", model="broken")
-    assert fleet.call(0, owner="another", model="works")
+    assert not fleet.call(0, owner="key-0", model="broken")
+    assert fleet.call(0, owner="key-0", model="works")
 
 
 def test_a_failure_to_connect_of_every_model_closes_all_of_them() -> None:
@@ -212,13 +246,14 @@ def test_a_row_of_500_counts_when_it_is_of_two_requests(requests: list[str], ope
 
 def test_a_probe_that_succeeds_ends_the_row_of_failures_of_its_key() -> None:
     fleet = Fleet(1)
-    for owner in ("b", *("a" * (ROW - 1))):
+    for owner in "ababa":
         fleet.call(0, BAD, owner=owner)
         fleet.clock.now += 3_000
-    assert not fleet.call(owner="a")  # the model is closed to everyone
+    assert not fleet.call(owner="a")  # the model is closed to both
     fleet.clock.now += OPEN_MS
     assert fleet.call(owner="a")
-    assert fleet.call(0, BAD, owner="a")
+    for _ in range(ROW - 3):
+        assert fleet.call(0, BAD, owner="a")
     assert fleet.call(owner="a")
 
 

@@ -50,7 +50,9 @@ class DynamoCircuits:
         """Everyone's gate stands where versions without others look for it."""
         everyone = circuit.gate(EVERYONE)
         others = [
-            [*key, _tally_values(gate.tally), gate.ask_at] for key, gate in circuit.gates.items() if key != EVERYONE
+            [*key, _tally_values(gate.tally), gate.ask_at, *([gate.probes] if gate.probes else [])]
+            for key, gate in circuit.gates.items()
+            if key != EVERYONE
         ]
         seconds, good_at, bad_since, bad = _tally_values(everyone.tally)
         return {
@@ -75,7 +77,8 @@ def _circuit(item: dict[str, Any]) -> Circuit:
     *counts, bad_at = json.loads(item["tally"])
     everyone = Gate(_tally([*counts, tuple((at, "") for at in bad_at)]), item.get("ask_at"))
     gates: dict[Key, Gate] = {EVERYONE: everyone} if everyone != CLOSED else {}
-    for owner, model, values, ask_at in json.loads(item.get("gates", "[]")):
+    for owner, model, values, ask_at, *probes in json.loads(item.get("gates", "[]")):
         *counts, bad = values
-        gates[owner, model] = Gate(_tally([*counts, tuple((at, request) for at, request in bad)]), ask_at)
+        tally = _tally([*counts, tuple((at, request) for at, request in bad)])
+        gates[owner, model] = Gate(tally, ask_at, tuple(probes[0]) if probes else ())
     return Circuit(gates, item["stamp"])

@@ -168,11 +168,11 @@ class Breaker:
     def _failed(self, attempt: Attempt, trial: Circuit | None, started: int, *, is_hard: bool, request: str) -> None:
         if trial:
             now, whose = self._clock.now_ms(), (attempt.owner, attempt.model)
-            self._change(attempt.provider, lambda one: one.tried(trial, *whose, started, now))
+            self._change(attempt.provider, lambda one: one.tried(trial, *whose, started, now, is_hard=is_hard))
             return
         everyone, model, owner = attempt.keys
         keys = [everyone, model, owner] if is_hard else [model, owner]
-        self._count(attempt.provider, keys, is_good=False, request=request)
+        self._count(attempt, keys, is_good=False, request=request)
         self._tell(attempt.provider)
 
     def _went_well(self, attempt: Attempt, trial: Circuit | None) -> None:
@@ -180,7 +180,7 @@ class Breaker:
         if trial:
             self._change(name, lambda one: one.closed(attempt.owner, attempt.model, now))
             return
-        self._count(name, attempt.keys, is_good=True)
+        self._count(attempt, attempt.keys, is_good=True)
         known = self._known.get(name, Circuit())
         breaks_row = any(known.gate(key).tally.bad for key in attempt.keys)
         counts_for_others = any(key[1] == attempt.model and gate.tally.bad for key, gate in known.gates.items())
@@ -190,13 +190,15 @@ class Breaker:
             self._told_at[name] = now
             self._tell(name, tries=1)
 
-    def _count(self, name: str, keys: Collection[Key], *, is_good: bool, request: str = "") -> None:
-        now = self._clock.now_ms()
-        seen = Tally.of(now, is_good=is_good, request=request)
+    def _count(self, attempt: Attempt, keys: Collection[Key], *, is_good: bool, request: str = "") -> None:
+        name, now = attempt.provider, self._clock.now_ms()
+        by_request = Tally.of(now, is_good=is_good, request=request)
+        by_owner = Tally.of(now, is_good=is_good, request=attempt.owner)
         with self._lock:
             for counts in (self._own, self._untold):
                 tallies = counts.setdefault(name, {})
                 for key in keys:
+                    seen = by_owner if key == ("", attempt.model) else by_request
                     tallies[key] = tallies.get(key, Tally()).plus(seen, now)
                 if len(tallies) > MAX_COUNTED:
                     counts[name] = _newest(tallies)

@@ -9,10 +9,15 @@ one that is not heard of in time leaves it to another.
 
 The gate of everyone counts hard failures: no connection. A key (its owner's id) and a model of the provider have a gate
 that counts all failures of that key's calls of that model, so that a key whose requests fail, or are slow, closes the
-provider for itself only. A model's gate opens for everyone when ROW failures of its calls since the last success of
-anyone came from at least two keys, the first of them ALL_TOLD_MS ago.
+provider for itself only. A model's gate opens for everyone when the last ROW failures since anyone's success came from
+at least two keys, at most ROW - 2 of them from one, the first of them ALL_TOLD_MS ago.
+
+No key may keep a shared gate open by its own failing requests. A trial that was connected closes the gate of everyone,
+however it ends. While a model's gate is open, MAX_PROBES keys may try it in each period, one call each: the key that
+has the trial, and others at once, unless it was their failures that opened it.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -26,9 +31,12 @@ OPEN_MS = 25_000  # with TRIAL_MS and the age of what a container knows, under a
 LEAST_OWNERS = 2
 ALL_TOLD_MS = 8_000  # the same, of calls that take a while: nobody's success may be overlooked for somebody's failures
 RECENT_MS = 300_000  # without a trial for so long, an open circuit is idle and is not reported
+MAX_PROBES = 3  # two keys that fail leave one for another
+NO_TRIAL_YET = ("",)  # stands in `probes` for the key of the trial, which comes when the period is over
 MAX_GATES = 8  # of keys and models that fail, and of models: the item stays small, however many fail
 
-Failure = tuple[int, str]  # when, in milliseconds, and the hash of a request that may be at fault itself
+# When, in milliseconds, and what may be at fault itself: the hash of a request, or, at a model's gate, the key.
+Failure = tuple[int, str]
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,22 @@ class Tally:
 class Gate:
     """Lets calls pass while it is closed.
 
-    `ask_at` is when an open one may be tried, in milliseconds; None when it is closed.
+    `ask_at` is when an open one may be tried, in milliseconds; None when it is closed. `probes` are the keys that have
+    tried an open gate of a model in this period, the one that has the trial first.
     """
 
     tally: Tally = Tally()
     ask_at: int | None = None
+    probes: tuple[str, ...] = ()
+
+    def lets_probe(self, owner: str) -> bool:
+        """Whether a key may try this open gate of a model before its time: it has not done so in this period.
+
+        In the first period, a key with more than one of the failures that opened it may not.
+        """
+        is_first = self.probes[:1] in ((), NO_TRIAL_YET)
+        has_failed = is_first and sum(who == owner for _, who in self.tally.bad) > 1
+        return owner not in self.probes and not has_failed and len(self.probes) < MAX_PROBES
 
     def counting(self, seen: Tally, now_ms: int) -> "Gate":
         """With what was seen besides; calls that were under way when it opened change nothing."""
@@ -128,8 +147,12 @@ class Circuit:
         return self.gates.get(key, CLOSED)
 
     def ask_at(self, owner: str, model: str) -> int | None:
-        """When a call may be tried, in milliseconds; None where it passes."""
-        return max((at for key in keys_of(owner, model) if (at := self.gate(key).ask_at) is not None), default=None)
+        """When a call may be tried, in milliseconds; None where it passes, 0 where it may be tried at once."""
+        waits = (
+            0 if key == _of_all(model) and gate.lets_probe(owner) else gate.ask_at or 0
+            for key, gate in self._open(owner, model)
+        )
+        return max(waits, default=None)
 
     def after(self, seen: Mapping[Key, Tally], now_ms: int, *, certain: Collection[Key] = ()) -> "Circuit":
         """With what was seen besides; `certain` are the gates that one container alone has seen enough to open."""
@@ -138,20 +161,35 @@ class Circuit:
             gate, is_of_model = self.gate(key), key != EVERYONE and not key[0]
             gates[key] = gate.counting(tally, now_ms) if is_of_model else gate.after(tally, now_ms, key in certain)
         for key in [key for key in seen if key != EVERYONE and not key[0]]:
-            if gates[key].ask_at is None and _has_failed_for_all(key[1], gates, now_ms):
+            if gates[key].ask_at is None and _has_failed_for_all(gates[key].tally, now_ms):
                 gates[key] = replace(gates[key], ask_at=now_ms + OPEN_MS)
         return replace(self, gates=_bounded(gates, now_ms))
 
     def on_trial(self, owner: str, model: str, now_ms: int) -> "Circuit":
         """While the trial that begins now is under way, at each gate that is open to it."""
-        return self._with({key: replace(gate, ask_at=now_ms + TRIAL_MS) for key, gate in self._open(owner, model)})
+        tried: dict[Key, Gate] = {}
+        for key, gate in self._open(owner, model):
+            if (gate.ask_at or 0) <= now_ms:
+                tried[key] = replace(gate, ask_at=now_ms + TRIAL_MS, probes=(owner,) if key == _of_all(model) else ())
+            else:  # a key that may try the model before others may
+                tried[key] = replace(gate, probes=(*(gate.probes or NO_TRIAL_YET), owner))
+        return self._with(tried)
 
-    def tried(self, trial: "Circuit", owner: str, model: str, began_ms: int, now_ms: int) -> "Circuit":
-        """After that trial has failed now. What began long ago says little: it keeps nobody from asking soon."""
+    def tried(
+        self, trial: "Circuit", owner: str, model: str, began_ms: int, now_ms: int, *, is_hard: bool
+    ) -> "Circuit":
+        """After that trial has failed now. What began long ago says little: it keeps nobody from asking soon.
+
+        One that was connected, which is not `is_hard`, closes the gate of everyone.
+        """
         ask_at = min(now_ms, began_ms + TRIAL_MS) + OPEN_MS
-        ours = [(key, gate) for key, gate in self._open(owner, model) if gate.ask_at == trial.gate(key).ask_at]
-        tried = self._with({key: replace(gate, ask_at=ask_at) for key, gate in ours})
-        return tried.after({_of_all(model): Tally.of(now_ms, is_good=False)}, now_ms) if ours else tried
+        ours = {key: gate for key, gate in self._open(owner, model) if gate.ask_at == trial.gate(key).ask_at}
+        tried = {key: replace(gate, ask_at=ask_at) for key, gate in ours.items() if _is_trial_of(gate, owner)}
+        if EVERYONE in ours and not is_hard:
+            tried[EVERYONE] = Gate(Tally({}, now_ms))
+        counted = self._with(tried)
+        failed = Tally.of(now_ms, is_good=False, request=owner)
+        return counted.after({_of_all(model): failed}, now_ms) if ours else counted
 
     def closed(self, owner: str, model: str, now_ms: int) -> "Circuit":
         """After a call that has gone well though gates were open to it: at the others it counts as any success."""
@@ -165,7 +203,7 @@ class Circuit:
 
     def is_open_to_all(self, now_ms: int) -> bool:
         """Whether the provider, or one of its models, refuses the calls of every key, and calls have come lately."""
-        open_until = (gate.ask_at for (owner, _), gate in self.gates.items() if not owner)
+        open_until = [gate.ask_at for (owner, _), gate in self.gates.items() if not owner]
         return any(at is not None and at > now_ms - RECENT_MS for at in open_until)
 
     def is_troubled(self, now_ms: int) -> bool:
@@ -186,15 +224,16 @@ def _of_all(model: str) -> Key:
     return "", model
 
 
-def _has_failed_for_all(model: str, gates: Mapping[Key, Gate], now_ms: int) -> bool:
-    """Whether it is its model that fails, and not the requests of one key."""
-    tally = gates[_of_all(model)].tally
-    owners = {
-        owner
-        for (owner, named), gate in gates.items()
-        if owner and named == model and any(at >= tally.bad_since for at, _ in gate.tally.bad)
-    }
-    return len(tally.bad) >= ROW and len(owners) >= LEAST_OWNERS and tally.bad_since <= now_ms - ALL_TOLD_MS
+def _is_trial_of(gate: Gate, owner: str) -> bool:
+    """Whether the trial under way is this key's own, and not one that another key may make beside it."""
+    return gate.probes[:1] in ((), (owner,))
+
+
+def _has_failed_for_all(tally: Tally, now_ms: int) -> bool:
+    """Whether it is a model that fails, and not the requests of one key."""
+    owners = Counter(owner for _, owner in tally.bad)
+    is_of_many = len(owners) >= LEAST_OWNERS and max(owners.values()) <= ROW - LEAST_OWNERS
+    return len(tally.bad) >= ROW and is_of_many and tally.bad_since <= now_ms - ALL_TOLD_MS
 
 
 def _bounded(gates: Mapping[Key, Gate], now_ms: int) -> dict[Key, Gate]:
