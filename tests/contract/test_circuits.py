@@ -42,7 +42,7 @@ def circuits(request: pytest.FixtureRequest) -> Iterator[Circuits]:
 
 def test_what_is_stored_is_what_is_read_of_every_provider_at_once(circuits: Circuits) -> None:
     assert circuits.all() == {}
-    closed, opened = Circuit(GATES, "a"), Circuit({EVERYONE: Gate(TALLY, 1_800_000_025_000)}, "b")
+    closed, opened = Circuit(GATES, "a"), Circuit({EVERYONE: Gate(TALLY, 1_800_000_025_000, ("key",))}, "b")
     assert circuits.replace("p", Circuit(), closed) == closed
     assert circuits.replace("q", Circuit(), opened) == opened
     assert circuits.all() == {"p": closed, "q": opened}

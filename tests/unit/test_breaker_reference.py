@@ -25,7 +25,7 @@ BAD = {"refused", "503", "500"}
 MINUTE_MS = 59_000  # within which no outcome is too old to count
 
 
-@dataclass
+@dataclass(eq=False)
 class ReferenceGate:
     """Outcomes since it was last closed: when, how, whose, and of which request. Open while `retry_at` is set."""
 
@@ -56,11 +56,14 @@ class ReferenceGate:
         return len(self.row) >= ROW and is_of_many and self.row[0][0] <= now - ALL_TOLD_MS
 
     def lets_probe(self, owner: str) -> bool:
-        """Whether a key may try a model's open gate before its period is over."""
+        """Whether a key may try a shared open gate before its period is over."""
         has_opened_it = sum(who == owner for _, _, who, _ in self.row[-ROW:]) > 1
-        is_first_period = self.probes[:1] in ([], [""])
-        is_out = owner in self.probes or (is_first_period and has_opened_it)
+        is_out = owner in self.probes or (self.is_in_first_period and has_opened_it)
         return not is_out and len(self.probes) < MAX_PROBES
+
+    @property
+    def is_in_first_period(self) -> bool:
+        return self.probes[:1] in ([], [""])
 
     def close(self) -> None:
         self.retry_at, self.outcomes, self.probes = None, [], []
@@ -90,9 +93,10 @@ class Reference:
         """Whether the call is made; it ends at once in this way."""
         everyone, of_model, of_owner = (self.gates[key] for key in (("", ""), ("", model), (owner, model)))
         gates = (everyone, of_model, of_owner)
-        early = of_model.retry_at is not None and of_model.lets_probe(owner)
-        waits = [gate for gate in gates if gate.retry_at is not None and now < gate.retry_at]
-        if [gate for gate in waits if not (early and gate is of_model)]:
+        early = [gate for gate in (everyone, of_model) if gate.lets_probe(owner)]
+        if everyone in early and everyone.is_in_first_period:
+            early.remove(everyone)
+        if any(gate.retry_at is not None and now < gate.retry_at for gate in gates if gate not in early):
             return False
         open_gates = [gate for gate in gates if gate.retry_at is not None]
         if not open_gates:
@@ -112,18 +116,17 @@ class Reference:
     def _probe_failed(self, gates: tuple[ReferenceGate, ...], ended: tuple[int, str, str, str]) -> None:
         everyone, of_model, of_owner = gates
         now, outcome, owner, _ = ended
-        if everyone.retry_at is not None and outcome != "refused":
-            everyone.close()
-        elif everyone.retry_at is not None:
-            everyone.retry_at = now + OPEN_MS
-        if of_owner.retry_at is not None:
-            of_owner.retry_at = now + OPEN_MS
         if of_model.retry_at is None:
             of_model.outcomes.append(ended)
-        elif of_model.retry_at <= now:
-            of_model.retry_at, of_model.probes = now + OPEN_MS, [owner]
-        else:
-            of_model.probes = [*(of_model.probes or [""]), owner]
+        if of_owner.retry_at is not None:
+            of_owner.retry_at = now + OPEN_MS
+        if outcome != "refused" and everyone.retry_at is not None:
+            everyone.close()
+        for gate in (everyone, of_model):
+            if gate.retry_at is not None and gate.retry_at <= now:
+                gate.retry_at, gate.probes = now + OPEN_MS, [owner]
+            elif gate.retry_at is not None:
+                gate.probes = [*(gate.probes or [""]), owner]
 
     def _count(self, gates: tuple[ReferenceGate, ...], ended: tuple[int, str, str, str]) -> None:
         everyone, of_model, of_owner = gates

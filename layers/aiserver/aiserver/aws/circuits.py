@@ -60,6 +60,7 @@ class DynamoCircuits:
             "tally": json.dumps([seconds, good_at, bad_since, [at for at, _ in bad]]),
             "ttl": self._clock.now_ms() // 1000 + KEPT_S,
             **({} if everyone.ask_at is None else {"ask_at": everyone.ask_at}),
+            **({"probes": json.dumps(everyone.probes)} if everyone.probes else {}),
             **({"gates": json.dumps(others)} if others else {}),
         }
 
@@ -75,7 +76,8 @@ def _tally(values: Any) -> Tally:
 
 def _circuit(item: dict[str, Any]) -> Circuit:
     *counts, bad_at = json.loads(item["tally"])
-    everyone = Gate(_tally([*counts, tuple((at, "") for at in bad_at)]), item.get("ask_at"))
+    tally = _tally([*counts, tuple((at, "") for at in bad_at)])
+    everyone = Gate(tally, item.get("ask_at"), tuple(json.loads(item.get("probes", "[]"))))
     gates: dict[Key, Gate] = {EVERYONE: everyone} if everyone != CLOSED else {}
     for owner, model, values, ask_at, *probes in json.loads(item.get("gates", "[]")):
         *counts, bad = values

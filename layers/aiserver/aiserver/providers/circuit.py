@@ -12,9 +12,10 @@ that counts all failures of that key's calls of that model, so that a key whose 
 provider for itself only. A model's gate opens for everyone when the last ROW failures since anyone's success came from
 at least two keys, at most ROW - 2 of them from one, the first of them ALL_TOLD_MS ago.
 
-No key may keep a shared gate open by its own failing requests. A trial that was connected closes the gate of everyone,
-however it ends. While a model's gate is open, MAX_PROBES keys may try it in each period, one call each: the key that
-has the trial, and others at once, unless it was their failures that opened it.
+No key may keep a shared gate open by its own failing requests. A call that was connected closes the gate of everyone,
+however it ends. While a shared gate is open, MAX_PROBES keys may try it in each period, one call each: the key that has
+the trial, and others at once. In the first period, others are those whose failures did not open it, at a model's gate;
+at everyone's nobody.
 """
 
 from collections import Counter
@@ -94,20 +95,24 @@ class Gate:
     """Lets calls pass while it is closed.
 
     `ask_at` is when an open one may be tried, in milliseconds; None when it is closed. `probes` are the keys that have
-    tried an open gate of a model in this period, the one that has the trial first.
+    tried an open shared gate in this period, the one that has the trial first.
     """
 
     tally: Tally = Tally()
     ask_at: int | None = None
     probes: tuple[str, ...] = ()
 
-    def lets_probe(self, owner: str) -> bool:
-        """Whether a key may try this open gate of a model before its time: it has not done so in this period.
+    @property
+    def is_in_first_period(self) -> bool:
+        """Whether it is open, and nobody has had its trial yet."""
+        return self.probes[:1] in ((), NO_TRIAL_YET)
 
-        In the first period, a key with more than one of the failures that opened it may not.
+    def lets_probe(self, owner: str) -> bool:
+        """Whether a key may try this open shared gate before its time: it has not done so in this period.
+
+        In the first period, a key with more than one of the failures that opened a model's gate may not.
         """
-        is_first = self.probes[:1] in ((), NO_TRIAL_YET)
-        has_failed = is_first and sum(who == owner for _, who in self.tally.bad) > 1
+        has_failed = self.is_in_first_period and sum(who == owner for _, who in self.tally.bad) > 1
         return owner not in self.probes and not has_failed and len(self.probes) < MAX_PROBES
 
     def counting(self, seen: Tally, now_ms: int) -> "Gate":
@@ -149,7 +154,7 @@ class Circuit:
     def ask_at(self, owner: str, model: str) -> int | None:
         """When a call may be tried, in milliseconds; None where it passes, 0 where it may be tried at once."""
         waits = (
-            0 if key == _of_all(model) and gate.lets_probe(owner) else gate.ask_at or 0
+            0 if _is_shared(key, gate) and gate.lets_probe(owner) else gate.ask_at or 0
             for key, gate in self._open(owner, model)
         )
         return max(waits, default=None)
@@ -170,8 +175,8 @@ class Circuit:
         tried: dict[Key, Gate] = {}
         for key, gate in self._open(owner, model):
             if (gate.ask_at or 0) <= now_ms:
-                tried[key] = replace(gate, ask_at=now_ms + TRIAL_MS, probes=(owner,) if key == _of_all(model) else ())
-            else:  # a key that may try the model before others may
+                tried[key] = replace(gate, ask_at=now_ms + TRIAL_MS, probes=() if key[0] else (owner,))
+            else:  # a key that may try before others may
                 tried[key] = replace(gate, probes=(*(gate.probes or NO_TRIAL_YET), owner))
         return self._with(tried)
 
@@ -180,12 +185,12 @@ class Circuit:
     ) -> "Circuit":
         """After that trial has failed now. What began long ago says little: it keeps nobody from asking soon.
 
-        One that was connected, which is not `is_hard`, closes the gate of everyone.
+        A call that was connected, which is not `is_hard`, closes the gate of everyone.
         """
         ask_at = min(now_ms, began_ms + TRIAL_MS) + OPEN_MS
         ours = {key: gate for key, gate in self._open(owner, model) if gate.ask_at == trial.gate(key).ask_at}
         tried = {key: replace(gate, ask_at=ask_at) for key, gate in ours.items() if _is_trial_of(gate, owner)}
-        if EVERYONE in ours and not is_hard:
+        if not is_hard and self.gate(EVERYONE).ask_at is not None:
             tried[EVERYONE] = Gate(Tally({}, now_ms))
         counted = self._with(tried)
         failed = Tally.of(now_ms, is_good=False, request=owner)
@@ -222,6 +227,11 @@ CLOSED = Gate()
 
 def _of_all(model: str) -> Key:
     return "", model
+
+
+def _is_shared(key: Key, gate: Gate) -> bool:
+    """Whether several keys may try an open gate in one period."""
+    return not gate.is_in_first_period if key == EVERYONE else not key[0]
 
 
 def _is_trial_of(gate: Gate, owner: str) -> bool:
