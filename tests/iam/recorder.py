@@ -4,6 +4,7 @@ A link that a handler signs counts as the call that its receiver makes: S3 judge
 """
 
 import contextlib
+import threading
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ from tests.iam.requests import IamRequest, requests_of
 MISSING = "no-such-"  # in the names of what a test has a handler look for in vain
 recorded: set[tuple[str, IamRequest]] = set()
 errors: list[str] = []  # calls that could not be translated: a handler may catch what is raised
-_running: list[str | None] = []  # the functions that are running now; a test may let one interrupt another
+# The functions that are running now, since a test may let one interrupt another, and the threads that are not theirs.
+_running: list[tuple[str | None, frozenset[int | None]]] = []
 _call, _sign = BaseClient._make_api_call, signers.generate_presigned_url  # pyright: ignore
 
 
@@ -27,8 +29,12 @@ def install() -> None:
 
 @contextlib.contextmanager
 def running(function: str | None) -> Generator[None]:
-    """The calls made meanwhile, by whichever thread, are those of the function of this logical id; None: of nobody."""
-    _running.append(function)
+    """The calls made meanwhile, by this thread or new ones, are those of this function (a logical id; None: nobody).
+
+    Threads that run already are others': a local cloud of this process polls its queues and streams.
+    """
+    others = frozenset(thread.ident for thread in threading.enumerate()) - {threading.get_ident()}
+    _running.append((function, others))
     try:
         yield
     finally:
@@ -46,8 +52,8 @@ def _noted_link(client: Any, ClientMethod: str, Params: Mapping[str, Any], **mor
 
 
 def _note(client: Any, operation: str, params: Mapping[str, Any]) -> None:
-    function = _running[-1] if _running else None
-    if function and MISSING not in str(params):
+    function, others = _running[-1] if _running else (None, frozenset[int | None]())
+    if function and threading.get_ident() not in others and MISSING not in str(params):
         service = client.meta.service_model.service_name
         try:
             recorded.update((function, request) for request in requests_of(service, operation, params))

@@ -443,7 +443,7 @@ def test_no_prompt_answer_or_key_is_logged_whatever_happens(
         stack.invoke(name.partition(".")[0], event(name))
     for broken in ("chat", "queue", "status", "events"):
         stack.invoke(broken, event(broken), CONFIG_TABLE="no-such-table")
-    stack.invoke("queue", event("queue"), HOSTED_QUEUE_URL="https://sqs.us-east-1.amazonaws.com/1/gone")
+    stack.invoke("queue", event("queue"), HOSTED_QUEUE_URL="https://sqs.us-east-1.amazonaws.com/1/no-such-queue")
     stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
     stack.invoke("reply", event("reply"))
     lines = log.getvalue().splitlines() + capsys.readouterr().out.splitlines()

@@ -165,7 +165,7 @@ def test_a_message_comes_again_while_the_database_is_away(away: str, open_stack:
 
 
 def test_a_bad_message_comes_again_while_its_dead_letters_cannot_be_written(open_stack: MotoStack) -> None:
-    gone = "https://sqs.us-east-1.amazonaws.com/1/gone"
+    gone = "https://sqs.us-east-1.amazonaws.com/1/no-such-queue"
     answer = open_stack.invoke("intake", sent("{}", body(refId="good")), INTAKE_DEAD_LETTER_QUEUE_URL=gone)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "message-0"}]}
     assert found(open_stack, "good").state == State.QUEUED
@@ -186,7 +186,9 @@ def test_what_passes_is_no_reason_to_refuse_a_message(error: AiServerError) -> N
 def test_nothing_of_a_message_is_logged(open_stack: MotoStack, log: io.StringIO) -> None:
     bad = [body(tag=SECRET)[:-1], body().replace("user", "").replace("blue", SECRET), f'{{"{SECRET}"', "{}"]
     open_stack.invoke("intake", sent(body().replace("blue", SECRET), *bad))
-    open_stack.invoke("intake", sent(bad[0]), INTAKE_DEAD_LETTER_QUEUE_URL="https://sqs.us-east-1.amazonaws.com/1/gone")
+    open_stack.invoke(
+        "intake", sent(bad[0]), INTAKE_DEAD_LETTER_QUEUE_URL="https://sqs.us-east-1.amazonaws.com/1/no-such-queue"
+    )
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [line["error"] for line in lines if line["message"] == "refused"] == ["ValidationException"] * len(bad)
     assert [line for line in lines if line["message"] == "record failed"]
