@@ -20,25 +20,25 @@ from local import aws
 class Seeded:
     """Two keys of two owners, so that isolation can be tried; the secret signs `api_key`'s callbacks."""
 
-    mine: NewKey
-    other: NewKey
+    first: NewKey
+    second: NewKey
 
     @property
     def api_key(self) -> str:
-        return self.mine.text
+        return self.first.text
 
     @property
     def other_api_key(self) -> str:
-        return self.other.text
+        return self.second.text
 
     @property
     def key_id(self) -> str:
         """The id of `api_key`, which the intake may queue jobs for."""
-        return self.mine.key.id
+        return self.first.key.id
 
     @property
     def webhook_secret(self) -> str:
-        return self.mine.secrets.current
+        return self.first.secrets.current
 
 
 def new_keys() -> Seeded:
@@ -59,5 +59,5 @@ def seed(
     with client() as http:
         for line in refresh(admin, Protocols(lambda: http, admin.clock, BedrockWire)):
             print(line, file=sys.stderr)
-    for new in (seeded.mine, seeded.other):
+    for new in (seeded.first, seeded.second):
         admin.config.put_key(new.key, new.secrets)

@@ -28,6 +28,7 @@ class Crashes:
     def begin(self, at: int | None = None, *, after: bool = False, dies: bool = True) -> None:
         """A new process: at its call number `at`, before or after it was made, it dies or just hears of a failure."""
         self.calls = 0
+        self.names: list[str] = []  # of the calls
         self.at = at
         self.after = after
         self.dies = dies
@@ -42,6 +43,7 @@ class Crashes:
             if self.is_dead:  # another thread of the process was the one to die
                 raise Died
             self.calls += 1
+            self.names.append(name)
             number = self.calls
             if number == self.meanwhile_at:
                 self._let_another_act()

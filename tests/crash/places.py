@@ -20,6 +20,7 @@ from tests.fakes import FakeCircuits, FakeClock, FakeEvents, FakeJobs, FakeMessa
 
 OWNER = "example00000"  # whose key the event files hold
 BUCKET = "crash-bodies"
+BUS = "crash-bus"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class EmbeddedCloud:
         job, callback = self._queues["job"], self._queues["callback"]
         self.jobs = DynamoJobs(self._table, BUCKET, dynamodb, s3, clock.job_id)
         self.messages = SqsMessages(sqs, hosted=job, gpu=job, callback=callback)
-        self.events = BusEvents("default", events)
+        self.events = BusEvents(BUS, events)
         self.slots = DynamoSlots(self._table, dynamodb)
         self.circuits = DynamoCircuits(self._table, dynamodb, clock)
 
@@ -133,6 +134,7 @@ class EmbeddedCloud:
 @cache
 def _clients(endpoint_url: str) -> list[Any]:
     made = [aws.client(name, endpoint_url) for name in ("dynamodb", "s3", "sqs", "events")]
+    made[3].create_event_bus(Name=BUS)
     made[2].meta.events.register("before-parameter-build.sqs.SendMessage", _delay_as_attribute)
     return made
 

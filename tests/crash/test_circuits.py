@@ -1,7 +1,8 @@
 """A worker may die at any call while a circuit opens, is probed and closes: no job is lost, no circuit stays open."""
 
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
@@ -30,29 +31,34 @@ DEATHS = [
 ]
 
 
-def lead(world: World, death: Death | None = None) -> dict[str, tuple[int, bool]]:
-    """A provider fails until its circuit opens, fails its probe and passes the next.
+@dataclass
+class Step:
+    """The calls that its worker made, by name, and whether the circuit is open after it."""
 
-    How many calls each step made, and whether the circuit is open then.
-    """
-    seen: dict[str, tuple[int, bool]] = {}
+    calls: list[str] = field(default_factory=list[str])
+    is_open: bool = False
+
+
+def lead(world: World, death: Death | None = None) -> dict[str, Step]:
+    """A provider fails until its circuit opens, fails its probe and passes the next."""
+    steps: dict[str, Step] = defaultdict(Step)
 
     def step(name: str, outcome: str | None) -> None:
         world.protocol.outcomes = [trouble(outcome)] if outcome else []
-        asked = len(world.accepted)
-        world.alive(lambda: world.ask(f"job-{asked}"))
+        number = len(world.accepted)
+        world.alive(lambda: world.ask(f"job-{number}"))
 
         def work() -> None:
             try:
-                world.work(world.accepted[asked])
+                world.work(world.accepted[number])
             finally:
-                seen[name] = world.crashes.calls, False
+                steps[name].calls = world.crashes.names
 
         dies = death is not None and death.step == name
         world.alive(work, at=death.at if death and dies else None, after=bool(death and death.after))
         world.protocol.outcomes = []
         circuit = world.place.circuits.all().get("hosted", Circuit())
-        seen[name] = seen[name][0], circuit.ask_at(OWNER, "m") is not None
+        steps[name].is_open = circuit.ask_at(OWNER, "m") is not None
         world.crashes.begin()
 
     for _ in range(ROW - 1):
@@ -63,7 +69,7 @@ def lead(world: World, death: Death | None = None) -> dict[str, tuple[int, bool]
     step("probe fails", DOWN)
     world.clock.advance((OPEN_MS + TRIAL_MS) / 1000)  # a probe that died is over by then
     step("probe succeeds", WELL)
-    return seen
+    return steps
 
 
 def check(world: World) -> None:
@@ -77,9 +83,9 @@ def check(world: World) -> None:
 
 def test_a_circuit_opens_is_probed_and_closes() -> None:
     world = World()
-    seen = lead(world)
-    assert {name: seen[name][0] for name in CALLS} == CALLS
-    assert {name: is_open for name, (_, is_open) in seen.items()} == {
+    steps = lead(world)
+    assert {name: len(steps[name].calls) for name in CALLS} == CALLS
+    assert {name: step.is_open for name, step in steps.items()} == {
         "fails": False,
         "opens": True,
         "probe fails": True,
@@ -95,9 +101,15 @@ def test_a_worker_may_die_at_any_call_while_a_circuit_changes(death: Death) -> N
     check(world)
 
 
+@pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", CALLS)
-def test_a_worker_may_die_at_a_circuit_s_write_on_the_embedded_cloud(step: str, ministack: str) -> None:
+def test_a_worker_may_die_at_the_write_of_a_circuit_on_the_embedded_cloud(
+    step: str, after: bool, ministack: str
+) -> None:
     place: Callable[..., EmbeddedCloud] = partial(EmbeddedCloud, ministack)
+    calls = lead(World(place))[step].calls
+    write = len(calls) - calls[::-1].index("put_item")  # the last: counted from one
     world = World(place)
-    lead(world, Death(step, CALLS[step] - 2, after=True))
+    died = lead(world, Death(step, write, after))[step]
+    assert died.calls == calls[:write]
     check(world)

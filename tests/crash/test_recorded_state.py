@@ -1,6 +1,6 @@
 """What an earlier version stored is read, finished and delivered; what this one stores, an earlier one can read.
 
-The state was recorded by `python -m tests.recorded_state` with the version before.
+The state is recorded once, by `python -m tests.recorded_state`, and kept while the code changes.
 """
 
 import json

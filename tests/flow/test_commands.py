@@ -126,12 +126,15 @@ def test_the_admin_tool_makes_lists_and_revokes_keys(product: Product) -> None:
 
 
 def test_the_admin_tool_migrates_keys_and_back(product: Product) -> None:
-    made = json.loads(admin(product, "keys", "create", "migrated").stdout)
+    created = json.loads(admin(product, "keys", "create", "migrated").stdout)
     keys = len(admin(product, "keys", "list").stdout.splitlines())
     for arguments, moved in (([], 0), (["--back"], keys), ([], keys)):
         lines = list(map(json.loads, admin(product, "keys", "migrate", *arguments).stdout.splitlines()))
         assert [len(lines), sum(line["migrated"] for line in lines)] == [keys, moved]
-        assert json.loads(admin(product, "keys", "secret", made["id"]).stdout)["webhookSecret"] == made["webhookSecret"]
+        assert (
+            json.loads(admin(product, "keys", "secret", created["id"]).stdout)["webhookSecret"]
+            == created["webhookSecret"]
+        )
 
 
 def test_the_admin_tool_rotates_a_key_s_secret_until_it_is_revoked(product: Product) -> None:

@@ -41,7 +41,7 @@ _TEST_NAMES = {
     "crash-callback": "CallbackQueue",
     "crash-bodies": "BodiesBucket",
     "bodiesbucket": "BodiesBucket",
-    "default": "EventBus",
+    "crash-bus": "EventBus",
     "ai-prod": "EventBus",
 }
 _CRASH_TABLE = re.compile(r"crash-\d+")

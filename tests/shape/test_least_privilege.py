@@ -41,8 +41,8 @@ def item(operation: str, table: str, partition: str, **params: Any) -> list[IamR
 
 def query(table: str, partition: str) -> list[IamRequest]:
     values = {":pk": {"S": partition}}
-    given = {"TableName": table, "KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": values}
-    return requests_of("dynamodb", "Query", given)
+    params = {"TableName": table, "KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": values}
+    return requests_of("dynamodb", "Query", params)
 
 
 def objects(operation: str, key: str | None) -> list[IamRequest]:
@@ -212,18 +212,18 @@ def test_only_the_functions_that_need_a_permission_have_it(allowed: frozenset[st
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_may_touch_its_partitions_and_no_others(function: str) -> None:
-    asked = {
+    attempts = {
         (action, partition): query(table, partition) if action == "Query" else item(action, table, partition)
         for table, partitions in PARTITIONS.items()
         for partition in partitions
         for action in ACTIONS
     }
-    allowed = {one for one, requests in asked.items() if not denied(function, requests)}
+    allowed = {attempt for attempt, requests in attempts.items() if not denied(function, requests)}
     assert allowed == {(action, one) for action, partitions in MAY_TOUCH[function].items() for one in partitions}
 
 
 @pytest.mark.usefixtures("handlers_environment")
-def test_what_a_handler_asks_of_aws_is_recorded_and_denied_without_a_policy() -> None:
+def test_calls_of_a_handler_are_recorded_and_denied_to_other_roles() -> None:
     with mock_aws():
         stack = MotoStack()
         stack.create()

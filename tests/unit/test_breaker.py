@@ -21,8 +21,9 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS
+from aiserver.providers.breaker import CACHE_MS
 from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, TOLD_MS, WINDOW_S, Gate, Tally
+from aiserver.providers.outcome import PATIENCE_MS
 from tests.fleet import BAD, LONG_MS, Fleet, attempt, opened
 
 

@@ -1,6 +1,6 @@
-"""The breaker against a reference model of its rules: whom it refuses, of any calls of any keys within a minute.
+"""The breaker against a reference model of its rules: which calls it refuses, of several keys within a minute.
 
-One container, which sees every outcome at once; what several containers know of each other late is tested elsewhere.
+One container sees every outcome at once. Delays between containers are tested in test_breaker and test_breaker_races.
 """
 
 from collections import Counter, defaultdict

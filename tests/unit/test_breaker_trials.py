@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import ProviderError, ProviderTimeout, ProviderUnavailable
-from aiserver.providers.breaker import CACHE_MS, PATIENCE_MS, TRIES, Breaker
+from aiserver.providers.breaker import CACHE_MS, TRIES, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, TRIAL_MS, Circuit
+from aiserver.providers.outcome import PATIENCE_MS
 from tests.examples import examples
 from tests.fakes import FakeCircuits
 from tests.fleet import BAD, KEY, LONG_MS, MODEL, Fleet, attempt, opened

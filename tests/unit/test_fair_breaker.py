@@ -14,8 +14,9 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.providers.breaker import MAX_COUNTED, Outcome, judge
+from aiserver.providers.breaker import MAX_COUNTED
 from aiserver.providers.circuit import MAX_GATES, MAX_PROBES, OPEN_MS, ROW
+from aiserver.providers.outcome import Outcome, judge
 from aiserver.providers.provider import Provider
 from aiserver.router import Question
 from aiserver.usecases.ask import ask
@@ -145,8 +146,8 @@ def test_attacking_keys_close_a_provider_for_nobody_else(attackers: int, outcome
         town.attacks(f"attacker-{number}", outcome)
     town.comes("good", GOOD, each_s=1)
     town.run(MINUTES)
-    heard = town.heard["good"]
-    assert heard[200] >= 0.99 * heard.total() > 50 * MINUTES
+    statuses = town.heard["good"]
+    assert statuses[200] >= 0.99 * statuses.total() > 50 * MINUTES
 
 
 @pytest.mark.parametrize("outcome", ["500", "503", "slow"])
@@ -209,8 +210,8 @@ def test_one_failure_of_a_key_lets_no_attacker_close_its_model(attackers: int, o
     town.comes("good", "500", each_s=1_000, from_s=12)
     town.comes("good", GOOD, each_s=each_s, from_s=14)
     town.run(MINUTES)
-    heard = town.heard["good"]
-    assert heard[200] >= 0.95 * (heard.total() - 1)
+    statuses = town.heard["good"]
+    assert statuses[200] >= 0.95 * (statuses.total() - 1)
 
 
 def test_many_keys_that_fail_at_once_leave_an_item_of_bounded_size() -> None:
@@ -258,7 +259,7 @@ def test_a_probe_that_succeeds_ends_the_row_of_failures_of_its_key() -> None:
     assert fleet.call(owner="a")
 
 
-def test_successes_count_though_another_key_s_failure_was_written_before_the_first_failure() -> None:
+def test_successes_before_the_first_failure_of_a_key_count() -> None:
     fleet = Fleet(1)
     for _ in range(20):
         fleet.call(owner="a")
@@ -269,8 +270,8 @@ def test_successes_count_though_another_key_s_failure_was_written_before_the_fir
     assert fleet.call(owner="a")
 
 
-def test_failures_before_the_last_success_of_a_model_are_not_held_against_it() -> None:
-    """Else one key alone could close it for everyone, where another one has failed before."""
+def test_failures_before_the_last_success_of_a_model_do_not_count() -> None:
+    """Otherwise one key alone could close the model to everyone after another key has failed."""
     fleet = Fleet(1)
     for owner in ("a", "b", "a", "b", "a"):
         fleet.call(0, BAD, owner=owner)
@@ -309,7 +310,7 @@ def test_what_the_end_of_a_call_says_of_its_provider(
     assert judge(error, had_ms=had_ms, is_late=is_late) == expected
 
 
-def test_a_caller_that_names_ever_new_models_does_not_fill_a_container_s_memory() -> None:
+def test_counts_of_ever_new_models_are_bounded() -> None:
     fleet = Fleet(1)
     for number in range(5 * MAX_COUNTED):
         fleet.call(0, BAD, model=f"model-{number}")

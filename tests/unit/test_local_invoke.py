@@ -22,7 +22,7 @@ def test_two_owners_get_keys_of_their_own() -> None:
     seeded = new_keys()
     assert seeded.api_key.startswith(f"ak-{seeded.key_id}")
     assert seeded.other_api_key != seeded.api_key
-    assert seeded.other.secrets.current != seeded.webhook_secret
+    assert seeded.second.secrets.current != seeded.webhook_secret
 
 
 def test_what_a_function_streamed_is_shown_as_one_answer() -> None:

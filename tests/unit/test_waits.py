@@ -189,6 +189,20 @@ class StuckJobs(FakeJobs):
         raise ConnectionError("DynamoDB is away")
 
 
+def test_jobs_are_swept_though_circuits_cannot_be_read() -> None:
+    house = House()
+    house.accept()
+    house.messages.jobs.clear()
+    house.clock.advance(61)
+
+    def fail() -> None:
+        raise ConnectionError("DynamoDB is unavailable")
+
+    house.circuits.all = fail  # pyright: ignore
+    swept = house.sweep.sweep(left_ms=50_000)
+    assert (swept.jobs, swept.open_circuits, len(house.messages.jobs)) == (1, 0, 1)
+
+
 def test_a_job_that_cannot_be_looked_after_counts_as_long_overdue_as_it_is() -> None:
     house = House()
     house.accept()

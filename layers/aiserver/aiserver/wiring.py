@@ -276,7 +276,7 @@ def sweep() -> "Sweep":
         callback=settings.callback_queue_url,
     )
     jobs = DynamoJobs(settings.jobs_table, "", _client("dynamodb"), None, CLOCK.job_id)
-    circuits = DynamoCircuits(settings.jobs_table, _client("dynamodb"), CLOCK)
+    circuits = DynamoCircuits(settings.jobs_table, _client("dynamodb", is_vital=False), CLOCK)
     return Sweep(jobs, messages, circuits, CLOCK, settled_days=settings.settled_job_days)
 
 

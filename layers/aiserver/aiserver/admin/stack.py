@@ -134,7 +134,7 @@ class Admin:
     def _secrets(self, key_id: str) -> WebhookSecrets:
         secrets = self.config.webhook_secrets(key_id)
         if secrets is None:
-            raise _unknown_key(key_id)
+            raise Problem(f"key {key_id} has no webhook secret; make a new key instead")
         return secrets
 
     def _shown(self, key: ApiKey, secrets: WebhookSecrets) -> dict[str, Any]:

@@ -9,29 +9,18 @@ import logging
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from threading import RLock
 
 from aiserver.clock import Clock
-from aiserver.errors import (
-    ProviderAuth,
-    ProviderCircuitOpen,
-    ProviderError,
-    ProviderRateLimited,
-    ProviderRejected,
-    ProviderTimeout,
-    ProviderUnavailable,
-)
+from aiserver.errors import ProviderCircuitOpen, ProviderError
 from aiserver.providers.circuit import EVERYONE, Circuit, Circuits, Key, Tally, keys_of
+from aiserver.providers.outcome import Outcome, judge
 
 CACHE_MS = 5_000
 TROUBLED_CACHE_MS = 1_000  # while calls fail: those that go well must soon be told to whoever counts the failures
 GOOD_CACHE_MS = 2_000  # while other keys' calls fail: a success keeps the model's gate closed for them
-PATIENCE_MS = 10_000  # a call that had less time says nothing of its provider when it is cut off
-OWN_CUT_MS = 270_000  # nor does one that we cut off ourselves after so long, at API Gateway's 300 s or Lambda's 15 min
 AWAY_MS = 10_000  # circuits that could not be read or written are left alone so long: a caller waits for them
 INTERNAL_ERROR = 500  # what a server answers to a request that it cannot stand, as well as when it is broken
-NOT_OFFERED = 501  # a model that makes no embeddings, on a server that does: chats would suffer for it
 TRIES = 5  # of a write, each only after another function wrote in between
 MAX_COUNTED = 100  # keys and models that a container keeps counts of: callers name any number of models
 
@@ -50,15 +39,6 @@ class Attempt:
     @property
     def keys(self) -> tuple[Key, Key, Key]:
         return keys_of(self.owner, self.model)
-
-
-class Outcome(StrEnum):
-    """What the end of a call says of its provider."""
-
-    GOOD = "good"
-    HARD = "hard"  # it was not reached, which no request can cause
-    SOFT = "soft"  # it failed, which may be the request's or its caller's doing
-    NEUTRAL = "neutral"
 
 
 class Breaker:
@@ -214,8 +194,8 @@ class Breaker:
             pending = self._untold.setdefault(name, {})
             counted = {key: tally for key, tally in pending.items() if tally.bad or key in kept}
             self._untold[name] = {key: tally for key, tally in pending.items() if key not in counted}
-            own = self._own.get(name, {})
-            certain = {key for key in counted if key in own and own[key].is_bad(0, now)}
+            all_seen = self._own.get(name, {})
+            certain = {key for key in counted if key in all_seen and all_seen[key].is_bad(0, now)}
         stored = self._change(name, lambda circuit: circuit.after(counted, now, certain=certain), tries)
         with self._lock:
             pending = self._untold.setdefault(name, {})
@@ -251,22 +231,6 @@ class Breaker:
                 owner, model = key
                 fields = {"provider": name} | ({"model": model} if model else {}) | ({"key_id": owner} if owner else {})
                 log.warning("circuit opened" if is_open else "circuit closed", extra=fields)
-
-
-def judge(error: ProviderError, *, had_ms: int, is_late: bool) -> Outcome:
-    """What an error says of the provider.
-
-    A refusal and a rate limit say nothing against it, since it answered. Neither does a call that was cut off after a
-    moment or by our own time limit, or an answer whose content failed.
-    """
-    status = error.upstream_status or 0
-    is_unreached = isinstance(error, ProviderUnavailable) and not status
-    is_cut_off = (isinstance(error, ProviderTimeout) and not status) or (is_unreached and is_late)
-    is_refusal = isinstance(error, ProviderRejected | ProviderAuth | ProviderRateLimited) or 400 <= status < 500
-    is_our_doing = is_cut_off and (had_ms < PATIENCE_MS or (is_late and had_ms >= OWN_CUT_MS))
-    if is_our_doing or is_refusal or error.is_neutral or status == NOT_OFFERED:
-        return Outcome.NEUTRAL
-    return Outcome.HARD if is_unreached else Outcome.SOFT
 
 
 def _newest(tallies: Mapping[Key, Tally]) -> dict[Key, Tally]:

@@ -94,7 +94,7 @@ class Reply:
     def _attempt(self, job: Job, receiver: str, now: int, until: int) -> Callback | None:
         # Read before the attempt counts: reading may fail.
         key, secrets = self._keys.key(job.owner), self._keys.webhook_secrets(job.owner)
-        body, more = self._body(job)
+        body, extra_headers = self._body(job)
         params: dict[str, Value] = {
             "now": now,
             "completed_at": job.completed_at,
@@ -105,7 +105,7 @@ class Reply:
         claimed = self._jobs.apply(DELIVER, job.id, params)
         if isinstance(claimed, Refused):
             return None
-        delivery = self._post(claimed, key, secrets, body, more, now)
+        delivery = self._post(claimed, key, secrets, body, extra_headers, now)
         told = {"job_id": job.id, "attempt": claimed.cb_attempt, "receiver": receiver, "status": delivery.status}
         told |= {"error": delivery.error if delivery.status is None else None}  # else it has the receiver's words
         log.info("callback attempted", extra=told | {"duration_ms": self._clock.now_ms() - now})
@@ -134,7 +134,7 @@ class Reply:
         key: ApiKey | None,
         secrets: WebhookSecrets | None,
         body: bytes,
-        more: dict[str, str],
+        extra_headers: dict[str, str],
         now: int,
     ) -> Delivery:
         message_id = f"msg_{job.id}_{job.cb_sequence}"  # one for all attempts, another for each redelivery
@@ -146,7 +146,7 @@ class Reply:
                 raise CallbackRefused("there is no webhook secret to sign with")
             about = headers_about(job.id, job.ref_id, job.state, job.cb_attempt, job.tag)
             signature = signature_headers(secrets.signing(now), message_id, now // 1000, body)
-            return self._replier.post(job.reply_to or "", body, more | about | signature, key.callback_hosts)
+            return self._replier.post(job.reply_to or "", body, extra_headers | about | signature, key.callback_hosts)
         except CallbackRefused as refused:
             return Delivery(None, f"CallbackRefused: {refused.message}", refused=True)
 
