@@ -18,7 +18,7 @@ from aiserver.clock import SystemClock
 from aiserver.providers.provider import Provider
 from aiserver.router import Router
 from aiserver.wire import requests
-from aiserver.wire.model import with_model
+from aiserver.wire.upstream_body import with_model
 from benchmarks import page
 
 LIMIT_RATIO = 15  # to `json.loads`, whatever the machine; it was 40 when each level was parsed anew

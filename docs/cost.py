@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiserver import edge
+from aiserver import http_api
 from aiserver.aws.bodies import INLINE_BYTES
 from docs.generate import write
 from docs.metered import Metered, indexes_of, metered
@@ -82,7 +82,7 @@ BILL = [
 
 
 def main(arguments: list[str]) -> int:
-    edge.logger.setLevel("ERROR")  # the handlers' own lines would be in the way
+    http_api.logger.setLevel("ERROR")  # the handlers' own lines would be in the way
     os.environ.pop("AWS_ENDPOINT_URL", None)  # exported for `make dev`, it would lead past moto
     with ScriptedProvider() as upstream, calls.observed(upstream) as seen:
         sent = {size_kb * 1024: _sent(seen, size_kb * 1024) for size_kb in SIZES_KB}

@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from aiserver.replyto.address import CallbackRefused, parsed
-from aiserver.replyto.replier import Replier
+from aiserver.webhooks.client import Replier
+from aiserver.webhooks.url_policy import CallbackRefused, parsed
 from docs.generate import write
 from tests import addresses
 

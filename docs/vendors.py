@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aiserver.providers.catalogue import BY_TYPE
-from aiserver.providers.protocols import vendor
-from aiserver.providers.translation.words import Passes, Refused, Rule, Translated, Words
+from aiserver.providers.registry import vendor
+from aiserver.providers.translation.capabilities import Passes, Refused, Rule, Translated, Words
 from docs.generate import write
 
 PAGE = Path(__file__).parent / "providers.md"

@@ -33,7 +33,7 @@ INIT_S = 30.0  # Lambda gives 10; a busy laptop compiling bytecode needs more
 STOP_POLL_S = 0.1  # how soon a listener sees that it is to stop
 GONE_POLL_S = 0.2  # how soon it is seen that a stream's reader has gone
 # awslambdaric is not built for macOS; ours does for any handler.
-RUNTIME_CLIENT = "awslambdaric" if find_spec("awslambdaric") else "aiserver.runtime"
+RUNTIME_CLIENT = "awslambdaric" if find_spec("awslambdaric") else "aiserver.lambda_runtime"
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiserver import keys
+from aiserver import api_keys
 from aiserver.admin.changes import apply, plan
 from aiserver.admin.providers import refresh
 from aiserver.admin.stack import administer
+from aiserver.api_keys import NewKey
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.clock import SystemClock
-from aiserver.keys import NewKey
-from aiserver.providers.exchange import client
-from aiserver.providers.protocols import Protocols
+from aiserver.providers.http import client
+from aiserver.providers.registry import Protocols
 from local import aws
 
 
@@ -44,7 +44,7 @@ class Seeded:
 def new_keys() -> Seeded:
     """Two new keys, made before the stack: its parameters name one of them."""
     now = SystemClock().now_ms()
-    return Seeded(keys.create("development", now_ms=now), keys.create("somebody else", now_ms=now))
+    return Seeded(api_keys.create("development", now_ms=now), api_keys.create("somebody else", now_ms=now))
 
 
 def seed(

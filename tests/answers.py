@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from aiserver import wiring
+from aiserver import bootstrap
 from aiserver.jobs.job import Job, due_shard
 from aiserver.jobs.states import State
 from tests.moto_stack import MotoStack, event
@@ -29,7 +29,7 @@ def job_id(name: str) -> int:
 
 def put_job(stack: MotoStack, number: int, **more: Any) -> Job:
     """Write a job that was accepted just now."""
-    now = wiring.CLOCK.now_ms()
+    now = bootstrap.CLOCK.now_ms()
     values: dict[str, Any] = {
         "id": number,
         "owner": "example00000",

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from aiserver.errors import FieldError, InvalidRequest
-from aiserver.wire.shapes import CHAT, Shape
+from aiserver.wire.schemas import CHAT, Shape
 
 OWN = ("refId", "tag", "replyTo", "deadline", "provider")
 ANYTHING = Shape(())

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlparse
 
 from moto.moto_api import recorder
 
-from aiserver import wiring
+from aiserver import bootstrap
 from aiserver.aws.items import pack
 from aiserver.providers.provider import Provider
 from local.scripted import ScriptedProvider
@@ -101,7 +101,7 @@ def observed(upstream: ScriptedProvider) -> Generator[Observed]:
         hosted = {"name": "scripted", "base_url": upstream.base_url, "api_key_secret": PARAMETER}
         stack.providers(Provider.model_validate({**hosted, "models": {"llama3:8b": ""}}))
         yield Observed(stack, upstream)
-        wiring.reset()
+        bootstrap.reset()
     os.environ.clear()
     os.environ.update(before)
 

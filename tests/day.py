@@ -18,7 +18,7 @@ from aiserver.errors import (
 )
 from aiserver.providers.provider import Provider
 from aiserver.router import Question
-from aiserver.usecases.ask import ask
+from aiserver.usecases.failover import ask
 from aiserver.wire import requests
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
 from tests.house import ANSWER, BODY, ME, WORKER_MS, FakeReplier, UseCases, configured

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.clock import job_id
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Accepted, Page, Refused
 from aiserver.jobs.transitions import Transition, Value, When, is_made, resolve
-from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.circuit import Circuit
 
 

@@ -4,22 +4,22 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aiserver import keys
+from aiserver import api_keys
 from aiserver.errors import InvalidRequest, ProviderError, UpstreamAnswer
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages
 from aiserver.providers.breaker import Breaker
 from aiserver.providers.provider import Provider
-from aiserver.replyto.replier import Delivery
 from aiserver.router import Router
-from aiserver.usecases.answer import Answer
 from aiserver.usecases.callbacks import Redelivery, SampleCallback
+from aiserver.usecases.complete import Answer
+from aiserver.usecases.deliver_callback import Reply
+from aiserver.usecases.delivery_limiter import Places
 from aiserver.usecases.enqueue import Caller, Enqueue
-from aiserver.usecases.places import Places
-from aiserver.usecases.reply import Reply
+from aiserver.usecases.run_job import Work
 from aiserver.usecases.status import Status
 from aiserver.usecases.sweep import Sweep
-from aiserver.usecases.work import Work
+from aiserver.webhooks.client import Delivery
 from aiserver.wire import requests
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
 
@@ -201,7 +201,7 @@ class House(UseCases):
         self.jobs = jobs(self.clock)
         self.messages = FakeMessages()
         self.keys = FakeKeys()
-        mine = keys.create("mine", now_ms=self.clock.now)
+        mine = api_keys.create("mine", now_ms=self.clock.now)
         self.keys.put_key(replace(mine.key, id=ME.owner), mine.secrets)
         self.slots = FakeSlots()
         self.circuits = FakeCircuits()

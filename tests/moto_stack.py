@@ -16,10 +16,10 @@ import httpx
 import moto
 from moto.core.botocore_stubber import BotocoreStubber
 
-from aiserver import keys, wiring
+from aiserver import api_keys, bootstrap
+from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
-from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.provider import Provider
 from local.template import REGION, REPOSITORY, resolved
 from tests import stack
@@ -179,7 +179,7 @@ class MotoStack:
     def invoke(self, function: str, given: Mapping[str, Any], **changed: str) -> dict[str, Any]:
         """Run the handler of, say, `chat` in a fresh container of its environment, `changed` where told."""
         logical_id = f"{function.capitalize()}Function"
-        wiring.reset()
+        bootstrap.reset()
         for name in {name for one in FUNCTIONS for name in stack.variables(one)}:
             os.environ.pop(name, None)
         os.environ.update({**self.environment(logical_id), **changed})
@@ -205,13 +205,13 @@ class MotoStack:
 
     def put_key(self, text: str, name: str) -> ApiKey:
         """Store a key's record, so that it opens."""
-        key = keys.record(text, name, now_ms=wiring.CLOCK.now_ms())
+        key = api_keys.record(text, name, now_ms=bootstrap.CLOCK.now_ms())
         self.config().put_key(key, WebhookSecrets(WEBHOOK_SECRET))
         return key
 
     def jobs(self) -> DynamoJobs:
         clients = (client("dynamodb"), client("s3"))
-        return DynamoJobs(self.names["JobsTable"], self.names["BodiesBucket"], *clients, wiring.CLOCK.job_id)
+        return DynamoJobs(self.names["JobsTable"], self.names["BodiesBucket"], *clients, bootstrap.CLOCK.job_id)
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
         """Take what is in a queue."""

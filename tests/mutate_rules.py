@@ -31,17 +31,17 @@ TRANSLATING = [
 ]
 RULES = {
     "aiserver.providers.circuit": FAILING_OVER,
-    "aiserver.usecases.ask": FAILING_OVER,
-    "aiserver.usecases.relay": STREAMING,
-    "aiserver.usecases.watch": STREAMING,
-    "aiserver.providers.openai_events": STREAMING,
+    "aiserver.usecases.failover": FAILING_OVER,
+    "aiserver.usecases.stream_response": STREAMING,
+    "aiserver.usecases.watch_job": STREAMING,
+    "aiserver.providers.openai_stream": STREAMING,
     "aiserver.providers.stream": STREAMING,
     "aiserver.wire.sse": STREAMING,
     "aiserver.providers.translation.chat": TRANSLATING,
-    "aiserver.providers.translation.judging": TRANSLATING,
+    "aiserver.providers.translation.validate": TRANSLATING,
     "aiserver.providers.translation.turns": TRANSLATING,
     "aiserver.providers.translation.completion": TRANSLATING,
-    "aiserver.providers.translation.translated": TRANSLATING,
+    "aiserver.providers.translation.client": TRANSLATING,
 }
 TURNED: dict[type[ast.AST], type[Any]] = {
     ast.Lt: ast.LtE,

@@ -13,15 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.bodies import ITEM
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.items import pack
 from aiserver.errors import ProviderError, ProviderRejected, UpstreamAnswer
 from aiserver.jobs.transitions import CLAIM, DELIVER, MARK_CALL
-from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.circuit import EVERYONE, Circuit, Gate, Tally
 from aiserver.providers.provider import Listing, Provider
-from aiserver.replyto.replier import Delivery
+from aiserver.webhooks.client import Delivery
 from local import aws
 from local.ministack import running
 from tests.contract.conftest import table_properties

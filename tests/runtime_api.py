@@ -21,7 +21,7 @@ from typing import Any
 from local.template import REPOSITORY
 
 LAYER = REPOSITORY / "layers" / "aiserver"
-OURS = [sys.executable, "-u", "-m", "aiserver.runtime"]
+OURS = [sys.executable, "-u", "-m", "aiserver.lambda_runtime"]
 AWSLAMBDARIC = [sys.executable, "-m", "awslambdaric", "handler.handler"]
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:toy"
 PATIENCE_S = 10

@@ -11,7 +11,7 @@ from typing import Any
 
 REF = "soak-"  # a RefId is this and the job's number
 UPSTREAM_FAILS = 0.05  # of its calls
-SDK_TRIES = 4  # aiserver.wiring: how often a function asks AWS before it gives up
+SDK_TRIES = 4  # aiserver.bootstrap: how often a function asks AWS before it gives up
 
 
 class Point(StrEnum):

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from aiserver import edge, wiring
-from aiserver.edge import Request, Response
+from aiserver import bootstrap, http_api
+from aiserver.http_api import Request, Response
 from aiserver.wire import requests
 from aiserver.wire.requests import ModelRequest
 
@@ -13,7 +13,7 @@ def answered(bind: Callable[[bytes], ModelRequest]) -> Callable[[Request], Respo
     """A route whose body is bound so, and goes to a provider."""
 
     def answer(request: Request) -> Response:
-        parts = wiring.chat()
+        parts = bootstrap.chat()
         owner = parts.keys.authenticate(request.headers).id
         asked = bind(request.body).by(requests.headers(request.headers).provider)
         done = parts.answer.now(asked, owner=owner, base_url=request.base_url, deadline_ms=request.deadline_ms)
@@ -25,7 +25,7 @@ def answered(bind: Callable[[bytes], ModelRequest]) -> Callable[[Request], Respo
     return answer
 
 
-ROUTES: edge.Routes = {
+ROUTES: http_api.Routes = {
     ("POST", "/v1/chat/completions"): answered(requests.chat),
     ("POST", "/api/OpenAiChatCompletion"): answered(requests.chat),
     ("POST", "/v1/embeddings"): answered(requests.embeddings),
@@ -34,7 +34,7 @@ ROUTES: edge.Routes = {
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
-    return edge.stream(event, context, ROUTES, wiring.chat().edge)
+    return http_api.stream(event, context, ROUTES, bootstrap.chat().edge)
 
 
-wiring.warm(wiring.chat)
+bootstrap.warm(bootstrap.chat)

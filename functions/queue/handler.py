@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from aiserver import edge, wiring
-from aiserver.edge import Request, Response
+from aiserver import bootstrap, http_api
 from aiserver.errors import InvalidRequest, NotFound
+from aiserver.http_api import Request, Response
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import State
-from aiserver.usecases import documents
+from aiserver.usecases import views
 from aiserver.usecases.enqueue import Caller
 from aiserver.wire import requests
 from aiserver.wire.render import dump, render
@@ -19,36 +19,36 @@ BATCH = "[]"
 def queue_openai(request: Request) -> Response:
     caller = _caller(request)
     bound = requests.openai_queue_chat(request.body, requests.headers(request.headers))
-    job = wiring.queue().enqueue.accept(bound, caller)
-    return Response(render(documents.accepted(job)), 202, {"location": documents.status_url(job)})
+    job = bootstrap.queue().enqueue.accept(bound, caller)
+    return Response(render(views.accepted(job)), 202, {"location": views.status_url(job)})
 
 
 def queue_chat(request: Request) -> Response:
     caller = _caller(request)
-    job = wiring.queue().enqueue.accept(requests.queue_chat(request.body), caller)
-    return Response(render(documents.accepted(job)))
+    job = bootstrap.queue().enqueue.accept(requests.queue_chat(request.body), caller)
+    return Response(render(views.accepted(job)))
 
 
 def queue_chats(request: Request) -> Response:
     """A batch: nothing is accepted unless all of it could be, but for a RefId that was used for another request."""
     caller = _caller(request)
     bound = [requests.queue_chat(text) for text in requests.array(request.body)]
-    return Response(dump([documents.accepted(job) for job in wiring.queue().enqueue.accept_all(bound, caller)]))
+    return Response(dump([views.accepted(job) for job in bootstrap.queue().enqueue.accept_all(bound, caller)]))
 
 
 def cancel(request: Request) -> Response:
-    job = wiring.queue().enqueue.cancel(_job(request))
+    job = bootstrap.queue().enqueue.cancel(_job(request))
     return Response(_state(job), 200 if job.state == State.CANCELLED else 202)
 
 
 def redeliver(request: Request) -> Response:
-    return Response(_state(wiring.queue().redelivery.begin(_job(request))))
+    return Response(_state(bootstrap.queue().redelivery.begin(_job(request))))
 
 
 def test_callback(request: Request) -> Response:
     """A sample callback, now: what its receiver says is the answer."""
-    key = wiring.queue().keys.authenticate(request.headers)
-    sample = wiring.queue().sample.send(key, requests.reply_to(request.body), CHAT_COMPLETION)
+    key = bootstrap.queue().keys.authenticate(request.headers)
+    sample = bootstrap.queue().sample.send(key, requests.reply_to(request.body), CHAT_COMPLETION)
     status, error = sample.delivery.status, sample.delivery.error
     told = {"webhookId": sample.message_id, "delivered": error is None, "status": status, "error": error}
     return Response(render(told | {"durationMs": sample.took_ms}))
@@ -71,30 +71,30 @@ NAMES = {
     "redelivercallback": redeliver,
     "testcallback": test_callback,
 }
-ROUTES: edge.Routes = {
+ROUTES: http_api.Routes = {
     ("POST", "/v1/queue/chat/completions"): queue_openai,
     ("POST", "/api/{proxy+}"): by_name,
 }
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    return edge.answer(event, context, ROUTES, wiring.queue().edge)
+    return http_api.answer(event, context, ROUTES, bootstrap.queue().edge)
 
 
 def _caller(request: Request) -> Caller:
-    key = wiring.queue().keys.authenticate(request.headers)
+    key = bootstrap.queue().keys.authenticate(request.headers)
     return Caller(key.id, request.base_url, key.callback_hosts)
 
 
 def _job(request: Request) -> Job:
     owner = _caller(request).owner
     job_id, ref_id = requests.which(request.body)
-    return wiring.queue().status.job(owner, job_id=job_id, ref_id=ref_id)
+    return bootstrap.queue().status.job(owner, job_id=job_id, ref_id=ref_id)
 
 
 def _state(job: Job) -> bytes:
-    told = {"id": job.id, "refId": job.ref_id, "jobState": job.state, "callback": documents.callback(job)}
+    told = {"id": job.id, "refId": job.ref_id, "jobState": job.state, "callback": views.callback(job)}
     return render(told)
 
 
-wiring.warm(wiring.queue)
+bootstrap.warm(bootstrap.queue)

@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver import records, wiring
+from aiserver import batch, bootstrap
 from aiserver.wire import requests
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    parts = wiring.intake()  # before there are threads, each of which would build its own
+    parts = bootstrap.intake()  # before there are threads, each of which would build its own
 
     def accept(record: Mapping[str, Any]) -> None:
-        asked = requests.sent(records.body_of(record), records.attribute_of(record, "keyId"))
+        asked = requests.sent(batch.body_of(record), batch.attribute_of(record, "keyId"))
         parts.intake.accept(asked, message_id=record["messageId"])
 
-    return records.each_record(event, records.refusing(accept, parts.dead_letters.put), threads=len(event["Records"]))
+    return batch.each_record(event, batch.refusing(accept, parts.dead_letters.put), threads=len(event["Records"]))
 
 
-wiring.warm(wiring.intake)
+bootstrap.warm(bootstrap.intake)

@@ -5,20 +5,20 @@ from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from aiserver import edge, records, wiring
+from aiserver import batch, bootstrap, http_api
 from aiserver.jobs.states import Callback
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    reply = wiring.reply()  # before there are threads, each of which would build its own
+    reply = bootstrap.reply()  # before there are threads, each of which would build its own
 
     def deliver(record: Mapping[str, Any]) -> None:
-        job_id, due = records.message(record, "due")
-        if reply.deliver(job_id, due=due, left_ms=edge.remaining_ms(context)) == Callback.DEAD:
+        job_id, due = batch.message(record, "due")
+        if reply.deliver(job_id, due=due, left_ms=http_api.remaining_ms(context)) == Callback.DEAD:
             with single_metric(name="DeadCallbacks", unit=MetricUnit.Count, value=1):
                 pass
 
-    return records.each_record(event, deliver, threads=len(event["Records"]))
+    return batch.each_record(event, deliver, threads=len(event["Records"]))
 
 
-wiring.warm(wiring.reply)
+bootstrap.warm(bootstrap.reply)

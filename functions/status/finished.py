@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver import records, wiring
+from aiserver import batch, bootstrap
 from aiserver.aws.items import unpack
 from aiserver.jobs.job import Job
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    finished = wiring.finished()  # before there are threads, each of which would build its own
+    finished = bootstrap.finished()  # before there are threads, each of which would build its own
 
     def tell(record: Mapping[str, Any]) -> None:
         finished.tell(Job.from_item(unpack(record["dynamodb"]["NewImage"])))
 
-    return records.each_record(event, tell, threads=8)
+    return batch.each_record(event, tell, threads=8)
 
 
-wiring.warm(wiring.finished)
+bootstrap.warm(bootstrap.finished)

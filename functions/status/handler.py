@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from aiserver import edge, wiring
-from aiserver.edge import Request, Response
+from aiserver import bootstrap, http_api
 from aiserver.errors import NotFound
+from aiserver.http_api import Request, Response
 from aiserver.jobs.job import Job
-from aiserver.usecases import documents
+from aiserver.usecases import views
 from aiserver.usecases.models import Model
 from aiserver.wire import requests
 from aiserver.wire.render import Raw, render
@@ -15,50 +15,50 @@ DEFAULT_TAKE = 50
 
 
 def chat_status(request: Request) -> Response:
-    return Response(wiring.status().status.status(_job(request)))
+    return Response(bootstrap.status().status.status(_job(request)))
 
 
 def chat(request: Request) -> Response:
-    return Response(render({"result": wiring.status().status.record(_job(request))}))
+    return Response(render({"result": bootstrap.status().status.record(_job(request))}))
 
 
 def wait(request: Request) -> Response:
-    status = wiring.status().status
+    status = bootstrap.status().status
     job = status.wait(_job(request), until_ms=request.deadline_ms)
     return Response(render({"result": status.record(job)}))
 
 
 def query_jobs(request: Request) -> Response:
-    page = wiring.status().status.page(
+    page = bootstrap.status().status.page(
         _owner(request),
         tag=requests.query(request.query, "tag"),
         state=requests.query(request.query, "state"),
         take=requests.integer(request.query, "take") or DEFAULT_TAKE,
         cursor=requests.integer(request.query, "cursor"),
     )
-    return Response(render({"results": [documents.record(job) for job in page.jobs], "cursor": page.cursor}))
+    return Response(render({"results": [views.record(job) for job in page.jobs], "cursor": page.cursor}))
 
 
 def active_models(request: Request) -> Response:
     _owner(request)
-    return Response(render({"results": [model.name for model in wiring.status().models.all()]}))
+    return Response(render({"results": [model.name for model in bootstrap.status().models.all()]}))
 
 
 def result(request: Request) -> Response:
-    job = wiring.status().status.job(_owner(request), job_id=requests.job_id(request.params["id"]), ref_id=None)
-    found = wiring.status().status.result(job)
+    job = bootstrap.status().status.job(_owner(request), job_id=requests.job_id(request.params["id"]), ref_id=None)
+    found = bootstrap.status().status.result(job)
     return Response(b"", 302, {"location": found}) if isinstance(found, str) else Response(found)
 
 
 def models(request: Request) -> Response:
     _owner(request)
-    listed = [Raw(_model(model)) for model in wiring.status().models.all()]
+    listed = [Raw(_model(model)) for model in bootstrap.status().models.all()]
     return Response(render({"object": "list", "data": listed}))
 
 
 def model(request: Request) -> Response:
     _owner(request)
-    return Response(_model(wiring.status().models.one(request.params["proxy"])))
+    return Response(_model(bootstrap.status().models.one(request.params["proxy"])))
 
 
 def health(request: Request) -> Response:
@@ -80,34 +80,34 @@ NAMES = {
     "queryjobs": query_jobs,
     "activeaimodels": active_models,
 }
-ROUTES: edge.Routes = {
+ROUTES: http_api.Routes = {
     ("GET", "/api/{proxy+}"): by_name,
     ("GET", "/v1/jobs/{id}/result"): result,
     ("GET", "/v1/models"): models,
     ("GET", "/v1/models/{proxy+}"): model,
     ("GET", "/health"): health,
     ("POST", "/health"): health,  # a receiver to try callbacks with
-    **{(method, "/{proxy+}"): edge.no_such_route for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
+    **{(method, "/{proxy+}"): http_api.no_such_route for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
 }
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    return edge.answer(event, context, ROUTES, wiring.status().edge)
+    return http_api.answer(event, context, ROUTES, bootstrap.status().edge)
 
 
 def _owner(request: Request) -> str:
-    return wiring.status().keys.authenticate(request.headers).id
+    return bootstrap.status().keys.authenticate(request.headers).id
 
 
 def _job(request: Request) -> Job:
     """By `jobId`, `id` or `refId`: AI Server's requests differ in what they call it."""
     owner = _owner(request)
     job_id = requests.integer(request.query, "jobId") or requests.integer(request.query, "id")
-    return wiring.status().status.job(owner, job_id=job_id, ref_id=requests.query(request.query, "refId"))
+    return bootstrap.status().status.job(owner, job_id=job_id, ref_id=requests.query(request.query, "refId"))
 
 
 def _model(model: Model) -> bytes:
     return render({"id": model.name, "object": "model", "created": 0, "owned_by": model.provider})
 
 
-wiring.warm(wiring.status)
+bootstrap.warm(bootstrap.status)

@@ -4,13 +4,13 @@ from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from aiserver import edge, wiring
+from aiserver import bootstrap, http_api
 
 STOP_MS = 5_000  # before the time limit: the next sweep is never more than a minute away
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    swept = wiring.sweep().sweep(left_ms=edge.remaining_ms(context) - STOP_MS)
+    swept = bootstrap.sweep().sweep(left_ms=http_api.remaining_ms(context) - STOP_MS)
     with single_metric(name="OldestDueAge", unit=MetricUnit.Milliseconds, value=swept.oldest_due_ms) as metric:
         metric.add_metadata("jobs", swept.jobs)
     if swept.dead_callbacks:
@@ -22,4 +22,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return {"jobs": swept.jobs, "oldestDueMs": swept.oldest_due_ms}
 
 
-wiring.warm(wiring.sweep)
+bootstrap.warm(bootstrap.sweep)

@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver import edge, records, wiring
+from aiserver import batch, bootstrap, http_api
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    work = wiring.worker()  # before there are threads, each of which would build its own
+    work = bootstrap.worker()  # before there are threads, each of which would build its own
 
     def run(record: Mapping[str, Any]) -> None:
-        job_id, attempt = records.message(record, "attempt")
-        work.run(job_id, attempt=attempt, left_ms=edge.remaining_ms(context))
+        job_id, attempt = batch.message(record, "attempt")
+        work.run(job_id, attempt=attempt, left_ms=http_api.remaining_ms(context))
 
-    return records.each_record(event, run, threads=len(event["Records"]))
+    return batch.each_record(event, run, threads=len(event["Records"]))
 
 
-wiring.warm(wiring.worker)
+bootstrap.warm(bootstrap.worker)

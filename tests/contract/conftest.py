@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from aiserver.api_keys import KeyStore
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.jobs.ports import JobStore
-from aiserver.keys import KeyStore
 from local import aws
 from local.template import read_template
 from tests import moto_stack

@@ -10,10 +10,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderRejected
-from aiserver.providers.exchange import client
-from aiserver.providers.protocols import Protocols
+from aiserver.providers.http import client
 from aiserver.providers.provider import Provider
-from aiserver.providers.translation.translated import Translated
+from aiserver.providers.registry import Protocols
+from aiserver.providers.translation.client import Translated
 from aiserver.wire import sse
 from local import aws
 from tests.fakes import FakeClock

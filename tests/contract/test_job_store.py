@@ -13,7 +13,7 @@ from aiserver.jobs.job import Job, due_shard
 from aiserver.jobs.ports import JobStore, Refused
 from aiserver.jobs.states import State
 from aiserver.jobs.transitions import ASK_CANCEL, CLAIM, COMPLETE, FAIL, MARK_CALL, RESEND, WAIT
-from aiserver.usecases.ends import end
+from aiserver.usecases.terminal import end
 from local import aws
 from tests.fakes import FakeClock
 

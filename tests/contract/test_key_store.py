@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from aiserver import keys
+from aiserver import api_keys
 from aiserver.admin.stack import Admin, Problem
+from aiserver.api_keys import ApiKey, KeyStore, WebhookSecrets
 from aiserver.aws.config import DynamoConfig
-from aiserver.keys import ApiKey, KeyStore, WebhookSecrets
 from tests import moto_stack
 from tests.fakes import FakeClock
 
@@ -84,7 +84,7 @@ def test_webhook_secrets_are_replaced_only_if_unchanged(key_store: KeyStore) -> 
 
 
 def test_a_rotation_survives_being_stored(key_store: KeyStore) -> None:
-    _, key, secrets = keys.create("mine", now_ms=1, callback_hosts=["*.example.org"])
+    _, key, secrets = api_keys.create("mine", now_ms=1, callback_hosts=["*.example.org"])
     key_store.put_key(key, secrets)
     assert key_store.replace_webhook_secrets(key.id, secrets, secrets.rotate(now_ms=2, overlap_ms=3))
     stored = key_store.webhook_secrets(key.id)

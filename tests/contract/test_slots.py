@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aiserver.aws.slots import DynamoSlots
+from aiserver.aws.leases import DynamoSlots
 from aiserver.jobs.ports import Slots
 from tests import moto_stack
 from tests.contract.conftest import embedded, table_properties

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from aiserver import edge, wiring
+from aiserver import bootstrap, http_api
 from tests.crash.places import EmbeddedCloud, Fakes
 from tests.crash.world import World
 
@@ -13,10 +13,10 @@ from tests.crash.world import World
 @pytest.fixture(autouse=True)
 def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "AiServer")
-    edge.logger.setLevel("CRITICAL")
+    http_api.logger.setLevel("CRITICAL")
     yield
-    edge.logger.setLevel("INFO")
-    wiring.reset()
+    http_api.logger.setLevel("INFO")
+    bootstrap.reset()
 
 
 @pytest.fixture(params=["fakes", "cloud"])

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.jobs import DynamoJobs
+from aiserver.aws.leases import DynamoSlots
 from aiserver.aws.messages import BusEvents, SqsMessages
-from aiserver.aws.slots import DynamoSlots
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Events, JobStore, Messages, Slots
 from aiserver.providers.circuit import Circuits

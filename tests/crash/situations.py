@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.transitions import CLAIM, DELIVER, MARK_CALL
-from aiserver.replyto.replier import Delivery
+from aiserver.webhooks.client import Delivery
 from tests.crash.death import promise
 from tests.crash.places import OWNER
 from tests.crash.world import World

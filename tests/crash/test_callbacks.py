@@ -11,8 +11,8 @@ from standardwebhooks import Webhook
 
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import Callback, State
-from aiserver.replyto.replier import Delivery, Replier
-from aiserver.usecases.places import Places
+from aiserver.usecases.delivery_limiter import Places
+from aiserver.webhooks.client import Delivery, Replier
 from tests.crash.places import OWNER
 from tests.crash.situations import the_job
 from tests.crash.world import World

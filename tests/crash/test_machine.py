@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from aiserver.jobs.job import Job
-from aiserver.replyto.replier import Delivery
+from aiserver.webhooks.client import Delivery
 from tests.crash.places import EmbeddedCloud, Fakes, OpenPlace
 from tests.crash.world import World, trouble
 from tests.examples import examples

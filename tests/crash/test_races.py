@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
-from aiserver.replyto.replier import Delivery
+from aiserver.webhooks.client import Delivery
 from tests.crash.situations import DEEDS, MOST_CALLS, SITUATIONS, the_job
 from tests.crash.world import World, trouble
 from tests.examples import naming, sample

@@ -8,9 +8,9 @@ import re
 
 import pytest
 
+from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.config import DynamoConfig
 from aiserver.jobs.states import Callback, State
-from aiserver.keys import ApiKey, WebhookSecrets
 from local import aws
 from tests import recorded_state
 from tests.crash.places import OWNER

@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aiserver import keys, wiring
+from aiserver import api_keys, bootstrap
+from aiserver.api_keys import Authenticator, WebhookSecrets
 from aiserver.aws.items import pack
-from aiserver.edge import Edge
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
+from aiserver.http_api import Edge
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import ENDED, Callback
-from aiserver.keys import Authenticator, WebhookSecrets
-from aiserver.replyto.replier import Delivery
-from aiserver.usecases.finished import Finished
+from aiserver.usecases.job_finished import Finished
+from aiserver.webhooks.client import Delivery
 from tests import stack
 from tests.crash.death import Crashes, Died, promise
 from tests.crash.places import Fakes, OpenPlace
@@ -77,7 +77,7 @@ class World:
         self._ends: dict[tuple[int, int], tuple[str, int | None]] = {}
         self._delivered: set[tuple[int, int]] = set()
         self.keys = FakeKeys()
-        key = keys.record(example_key(), "example", now_ms=self.clock.now)
+        key = api_keys.record(example_key(), "example", now_ms=self.clock.now)
         self.keys.put_key(key, WebhookSecrets(WEBHOOK_SECRET))
         self.parts = self._parts()
         self._put_parts()
@@ -106,9 +106,9 @@ class World:
         """Into the handlers, as wiring would."""
         place, parts = self.place, self.parts
         front = Edge(self.clock, []), Authenticator(self.keys, self.clock)
-        wiring.reset()
-        wiring.put(
-            queue=wiring.QueueParts(*front, parts.enqueue, parts.status, parts.redelivery, parts.sample),
+        bootstrap.reset()
+        bootstrap.put(
+            queue=bootstrap.QueueParts(*front, parts.enqueue, parts.status, parts.redelivery, parts.sample),
             finished=Finished(place.messages, place.events),
             reply=parts.reply,
             sweep=parts.sweep,
@@ -183,7 +183,7 @@ class World:
 
     def _run(self, function: str, given: dict[str, Any], limit_ms: int) -> dict[str, Any]:
         if function == "WorkerFunction":  # each is a container of its own: what one has read, no other knows
-            wiring.put(worker=self._parts().work)
+            bootstrap.put(worker=self._parts().work)
         module = stack.module(function)
         name = stack.properties(function)["Handler"].rpartition(".")[2]
         with recorder.running(function):

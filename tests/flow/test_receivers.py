@@ -19,16 +19,16 @@ import pytest
 from openai import InvalidWebhookSignatureError
 from standardwebhooks import WebhookVerificationError
 
-from aiserver import keys
-from aiserver.replyto.signature import signature_headers
+from aiserver import api_keys
+from aiserver.webhooks.signature import signature_headers
 from local.template import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "callbacks.md").read_text(encoding="utf-8")
 BODY = '{"id": "chatcmpl-1", "object": "chat.completion", "choices": ["ü"]}'.encode()
 ID = "msg_4711_0"
 START_S = 30
-SECRET, PREVIOUS_SECRET = keys.new_webhook_secrets().rotate(now_ms=1, overlap_ms=1).signing(1)
-ANOTHERS_SECRET = keys.new_webhook_secrets().current
+SECRET, PREVIOUS_SECRET = api_keys.new_webhook_secrets().rotate(now_ms=1, overlap_ms=1).signing(1)
+ANOTHERS_SECRET = api_keys.new_webhook_secrets().current
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="the JavaScript receiver needs Node 18 or newer")
 # Both with a comparison in constant time that finds nothing equal.
 UNEQUAL_PYTHON = "import hmac, runpy; hmac.compare_digest = lambda a, b: False; runpy.run_path('receiver.py')"

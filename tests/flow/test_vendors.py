@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-from aiserver.providers.translation.words import Refused
+from aiserver.providers.translation.capabilities import Refused
 from local.cloud import Cloud
 from local.upstream import Upstream
 from tests import hostile

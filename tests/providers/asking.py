@@ -1,7 +1,7 @@
 """One call to one provider of OpenAI's protocol, as the router makes it."""
 
 from aiserver.errors import UpstreamAnswer
-from aiserver.providers.exchange import client
+from aiserver.providers.http import client
 from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from tests.fakes import FakeClock

@@ -15,12 +15,12 @@ import httpx
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import UpstreamAnswer
 from aiserver.providers.catalogue import CATALOGUE, Preset
-from aiserver.providers.exchange import Asked
+from aiserver.providers.http import Asked
 from aiserver.providers.openai import PATHS, OpenAi
-from aiserver.providers.protocols import Protocols
 from aiserver.providers.provider import Provider
+from aiserver.providers.registry import Protocols
+from aiserver.providers.translation.adapter import Born
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.vendor import Born
 from aiserver.router import ProviderProtocol
 from tests.fakes import FakeClock
 from tests.providers.standin import Said

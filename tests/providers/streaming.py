@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError
-from aiserver.providers.exchange import client
+from aiserver.providers.http import client
 from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from aiserver.providers.stream import Stream

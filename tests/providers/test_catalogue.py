@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from aiserver.providers.catalogue import CATALOGUE, UNKNOWN
-from aiserver.providers.exchange import client
+from aiserver.providers.http import client
 from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from local.scripted import ScriptedProvider

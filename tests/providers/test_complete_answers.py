@@ -12,9 +12,9 @@ import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.limits import MAX_ANSWER_BYTES, MAX_CHOICES, MAX_EVENT_BYTES, MAX_HEADERS_CHARS
-from aiserver.providers.exchange import client
+from aiserver.providers.http import client
 from aiserver.providers.openai import OpenAi
-from aiserver.providers.openai_events import OpenAiEvents
+from aiserver.providers.openai_stream import OpenAiEvents
 from aiserver.providers.stream import Stream
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider

@@ -21,7 +21,7 @@ from aiserver.errors import (
     ProviderUnavailable,
     UpstreamAnswer,
 )
-from aiserver.providers.exchange import client
+from aiserver.providers.http import client
 from aiserver.providers.provider import Provider
 from aiserver.wire import errors as wire_errors
 from tests.providers.manners import KEY, MANNERS, Caller, Exchange, Manner

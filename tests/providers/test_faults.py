@@ -22,13 +22,13 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.exchange import client
+from aiserver.providers.http import client
 from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from aiserver.providers.transport import DeadlineBackend, total_deadline
 from aiserver.router import Question, Router
-from aiserver.usecases.ask import Pass
-from aiserver.usecases.ask import ask as ask_in_turn
+from aiserver.usecases.failover import Pass
+from aiserver.usecases.failover import ask as ask_in_turn
 from local.scripted import ScriptedProvider
 from tests import hostile
 from tests.fakes import FakeClock

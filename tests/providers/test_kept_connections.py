@@ -9,7 +9,7 @@ import pytest
 
 from aiserver.errors import ProviderTimeout
 from aiserver.providers import transport
-from aiserver.providers.exchange import client
+from aiserver.providers.http import client
 from aiserver.providers.openai import OpenAi
 from aiserver.providers.transport import STALE_S
 from tests import hostile

@@ -9,9 +9,9 @@ import pytest
 
 from aiserver.errors import ProviderError, ProviderRejected, UpstreamAnswer
 from aiserver.limits import MAX_ERROR_BYTES, MAX_REASON_CHARS
-from aiserver.providers.exchange import client
+from aiserver.providers.error_message import reason
+from aiserver.providers.http import client
 from aiserver.providers.openai import OpenAi
-from aiserver.providers.reason import reason
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
 from tests import hostile

@@ -18,12 +18,12 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.providers import stream as stream_module
-from aiserver.providers.exchange import client
+from aiserver.providers.http import client
 from aiserver.providers.openai import OpenAi
-from aiserver.providers.openai_events import OpenAiEvents
+from aiserver.providers.openai_stream import OpenAiEvents
 from aiserver.providers.stream import PATIENCE_MS, Stream
-from aiserver.usecases.ask import Begun
-from aiserver.usecases.relay import relay
+from aiserver.usecases.failover import Begun
+from aiserver.usecases.stream_response import relay
 from aiserver.wire import errors as wire_errors
 from tests import hostile
 from tests.examples import examples

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from aiserver import errors
-from aiserver.edge import canonical_name
+from aiserver.http_api import canonical_name
 from local import template
 from local.template import REPOSITORY
 from tests import stack

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aiserver import keys
+from aiserver import api_keys
 from aiserver.aws.messages import EVENT_SOURCE
 from local import template
 from local.template import REPOSITORY
@@ -52,7 +52,7 @@ def test_a_call_is_one_the_api_would_send_to_that_function(path: Any) -> None:
 @pytest.mark.parametrize("path", CALLS, ids=lambda path: path.name)
 def test_a_call_s_key_is_well_formed_and_obviously_an_example(path: Any) -> None:
     if authorization := event(path)["headers"].get("Authorization"):
-        assert keys.is_well_formed(authorization.removeprefix("Bearer "))
+        assert api_keys.is_well_formed(authorization.removeprefix("Bearer "))
         assert authorization.startswith("Bearer ak-example")
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import aiserver
-from aiserver import edge, settings
+from aiserver import http_api, settings
 from local.template import REPOSITORY, resolved
 from tests import stack
 from tests.stack import FUNCTIONS, PARAMETERS, RESOURCES, TEMPLATE
@@ -121,7 +121,7 @@ def test_a_function_is_given_the_variables_it_reads_and_no_others(function: str)
 
 
 def test_what_lower_floors_log_comes_out_as_json_whatever_the_stack_is_called() -> None:
-    assert edge.logger.name == aiserver.__name__
+    assert http_api.logger.name == aiserver.__name__
 
 
 def test_links_of_jobs_that_came_by_message_lead_to_the_address_the_stack_tells() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aiserver import edge, wiring
+from aiserver import bootstrap, http_api
 from aiserver.providers.provider import Provider
 from local import template
 from local.scripted import MODELS, ScriptedProvider
@@ -38,7 +38,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, upstream: ScriptedProvider) -> Iterat
         models = dict.fromkeys(MODELS, "")
         made.providers(Provider(name="scripted", base_url=upstream.base_url, models=models))
         yield made
-        wiring.reset()
+        bootstrap.reset()
     os.environ.clear()
     os.environ.update(before)
 
@@ -46,7 +46,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, upstream: ScriptedProvider) -> Iterat
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Every line the functions log."""
-    lines, handler = io.StringIO(), edge.logger.registered_handler
+    lines, handler = io.StringIO(), http_api.logger.registered_handler
     before = handler.setStream(lines)
     yield lines
     if before:

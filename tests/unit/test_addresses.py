@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aiserver.replyto.address import CallbackRefused, is_public, parsed
-from aiserver.replyto.replier import Replier
+from aiserver.webhooks.client import Replier
+from aiserver.webhooks.url_policy import CallbackRefused, is_public, parsed
 from tests import addresses
 from tests.examples import examples
 

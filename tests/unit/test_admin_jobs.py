@@ -10,8 +10,8 @@ from aiserver.admin.jobs import Which
 from aiserver.admin.stack import Admin, Problem
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import Callback
-from aiserver.replyto.replier import Delivery
 from aiserver.usecases.enqueue import Caller
+from aiserver.webhooks.client import Delivery
 from aiserver.wire import requests
 from aiserver.wire.render import iso
 from tests.house import BODY, House

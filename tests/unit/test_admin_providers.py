@@ -9,7 +9,7 @@ import pytest
 from aiserver.admin import changes, providers
 from aiserver.admin.stack import Admin, Problem, administer
 from aiserver.providers.circuit import Circuit, Gate
-from aiserver.providers.exchange import client
+from aiserver.providers.http import client
 from aiserver.providers.openai import OpenAi
 from aiserver.providers.provider import Provider
 from local.scripted import MODELS, ScriptedProvider

@@ -15,8 +15,8 @@ from aiserver.errors import (
 )
 from aiserver.jobs.states import State
 from aiserver.providers.circuit import ROW
-from aiserver.usecases import documents
-from aiserver.usecases.answer import BEGIN_MS, Answered
+from aiserver.usecases import views
+from aiserver.usecases.complete import BEGIN_MS, Answered
 from aiserver.wire import requests
 from tests.house import ME, STREAMED, FakeStream, House
 
@@ -109,7 +109,7 @@ def test_a_stream_with_a_name_is_kept_with_its_usage_and_without_its_text() -> N
     job = kept(here)
     assert (job.ref_id, job.tag, job.state, job.served_by, job.attempt) == ("r", "t", State.COMPLETED, "a", 1)
     assert (job.usage, job.result_at, job.completed_at - job.started_at) == ('{"total_tokens":3}', None, 2000)
-    told = json.loads(documents.status(job, None))
+    told = json.loads(views.status(job, None))
     assert told["jobState"] == "Completed"
     assert not {"result", "resultUrl"} & told.keys()
 

@@ -10,7 +10,7 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.router import Question
-from aiserver.usecases.ask import Pass, ask
+from aiserver.usecases.failover import Pass, ask
 from tests.fleet import circuit_of_everyone
 from tests.house import BODY, House
 

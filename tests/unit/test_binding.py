@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
 from aiserver.wire import requests
-from aiserver.wire.shapes import CHAT, Shape, fold
-from aiserver.wire.text import check, less, members, utf8
+from aiserver.wire.json_text import check, less, members, utf8
+from aiserver.wire.schemas import CHAT, Shape, fold
 
 MESSAGES = '"messages":[{"role":"user","content":"hi"}]'
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aiserver import wiring
+from aiserver import bootstrap
 from aiserver.providers.breaker import AWAY_MS, CACHE_MS, Breaker
 from aiserver.providers.circuit import OPEN_MS, ROW, WINDOW_S, Circuit, Tally
 from tests.fakes import FakeCircuits, FakeClock
@@ -75,7 +75,7 @@ def test_a_store_that_is_slow_while_a_provider_fails_is_read_once_for_a_call() -
 
 @pytest.mark.usefixtures("stack")
 def test_circuits_are_given_up_after_three_seconds_of_a_table_that_hangs() -> None:
-    config = wiring._client("dynamodb", is_vital=False).meta.config  # pyright: ignore[reportPrivateUsage]
+    config = bootstrap._client("dynamodb", is_vital=False).meta.config  # pyright: ignore[reportPrivateUsage]
     attempts = config.retries["total_max_attempts"]
     between_s = sum(2**retry for retry in range(attempts - 1))  # boto3 waits so long at most before each
     assert attempts > 1

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from aiserver import wiring
-from aiserver.aws.slots import DynamoSlots
+from aiserver import bootstrap
+from aiserver.aws.leases import DynamoSlots
 from aiserver.jobs.states import Callback
 from local.receiver import receiver
 from tests.answers import body, is_error, job_id, put_job
@@ -16,7 +16,7 @@ from tests.stack import properties
 
 def put_owed(stack: MotoStack, url: str) -> None:
     """A job that has failed, and whose callback is due: the one that the event's message names."""
-    now = wiring.CLOCK.now_ms()
+    now = bootstrap.CLOCK.now_ms()
     due = {"state": "Failed", "completed_at": now, "error_code": "X", "cb": "Pending", "cb_next_at": now}
     put_job(stack, job_id("reply"), reply_to=url, **due)
 
@@ -56,7 +56,7 @@ def test_a_sample_is_signed_like_any_callback_and_waits_for_no_place(stack: Moto
     stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
     old = stack.config().webhook_secrets("example00000")
     assert old
-    rotated = old.rotate(now_ms=wiring.CLOCK.now_ms(), overlap_ms=60_000)
+    rotated = old.rotate(now_ms=bootstrap.CLOCK.now_ms(), overlap_ms=60_000)
     assert stack.config().replace_webhook_secrets("example00000", old, rotated)
     with receiver() as there:
         sample = event("queue.test-callback") | {"body": json.dumps({"replyTo": there.url})}
@@ -64,7 +64,7 @@ def test_a_sample_is_signed_like_any_callback_and_waits_for_no_place(stack: Moto
         arrived = there.next(timeout_s=5)
         assert [arrived.is_signed_by(secret) for secret in rotated.signing(0)] == [True, True]
         slots = DynamoSlots("JobsTable", client("dynamodb"))
-        now = wiring.CLOCK.now_ms()
+        now = bootstrap.CLOCK.now_ms()
         while slots.take("callbacks#example00000", range(25), now_ms=now, until_ms=now + 60_000) is not None:
             pass
         refused = stack.invoke("queue", sample)
@@ -116,7 +116,7 @@ def test_a_dead_callback_is_a_metric_whether_its_deliverer_or_the_sweeper_gives_
     stack: MotoStack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stack.parameters["UnsafeAllowAnyCallbackAddress"] = "true"
-    now = wiring.CLOCK.now_ms()
+    now = bootstrap.CLOCK.now_ms()
     with receiver(lambda _: 410) as there:
         put_owed(stack, there.url)
         stack.invoke("reply", event("reply"))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from aiserver.replyto.address import CallbackRefused, host_pattern, is_allowed_host
-from aiserver.replyto.replier import Replier
+from aiserver.webhooks.client import Replier
+from aiserver.webhooks.url_policy import CallbackRefused, host_pattern, is_allowed_host
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from aiserver.errors import ProviderBusy, ProviderError, ProviderTimeout, UpstreamAnswer
 from aiserver.jobs.states import State
 from aiserver.router import SLOT_MARGIN_MS, Question
-from aiserver.usecases.ask import ask
+from aiserver.usecases.failover import ask
 from aiserver.wire import requests
 from tests.fleet import circuit_of_everyone
 from tests.house import ANSWER, BODY, House

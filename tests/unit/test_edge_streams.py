@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from aiserver import edge
-from aiserver.edge import Edge, Request, Response
+from aiserver import http_api
 from aiserver.errors import NotFound, ProviderTimeout
+from aiserver.http_api import Edge, Request, Response
 from tests.fakes import FakeClock
 from tests.moto_stack import Context, event
 
@@ -45,7 +45,7 @@ def serve(route: Callable[[Request], Response], *, streams: bool = True, **heade
     asked = event("chat")
     asked["headers"] |= headers
     routes = {("POST", "/v1/chat/completions"): route}
-    return edge.stream(asked, Context(), routes, Edge(FakeClock(), [ORIGIN], streams=streams))
+    return http_api.stream(asked, Context(), routes, Edge(FakeClock(), [ORIGIN], streams=streams))
 
 
 def raises(error: Exception) -> Callable[[Request], Response]:

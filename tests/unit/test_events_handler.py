@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from aiserver import wiring
-from aiserver.edge import Edge
+from aiserver import bootstrap
+from aiserver.api_keys import Authenticator
+from aiserver.bootstrap import EventsParts
+from aiserver.http_api import Edge
 from aiserver.jobs.states import State
-from aiserver.keys import Authenticator
 from aiserver.usecases.status import Status
-from aiserver.usecases.watch import Watch
-from aiserver.wiring import EventsParts
+from aiserver.usecases.watch_job import Watch
 from tests import stack as template
 from tests.answers import body, call, is_error, put_job
 from tests.fakes import FakeClock
@@ -33,7 +33,7 @@ def asleep(stack: MotoStack) -> Callable[..., None]:
     """Has a container's time pass only while it sleeps, and a deed done each time it does."""
 
     def fall(deed: Callable[[], object], *, streams: bool = True) -> None:
-        clock = FakeClock(wiring.CLOCK.now_ms())
+        clock = FakeClock(bootstrap.CLOCK.now_ms())
 
         began = clock.now
 
@@ -44,8 +44,8 @@ def asleep(stack: MotoStack) -> Callable[..., None]:
                 deed()
 
         jobs = stack.jobs()
-        wiring.reset()
-        wiring.put(
+        bootstrap.reset()
+        bootstrap.put(
             events=EventsParts(
                 Edge(clock, [], streams=streams),
                 Authenticator(stack.config(), clock),

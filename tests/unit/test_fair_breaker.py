@@ -19,7 +19,7 @@ from aiserver.providers.circuit import MAX_GATES, MAX_PROBES, OPEN_MS, ROW
 from aiserver.providers.outcome import Outcome, judge
 from aiserver.providers.provider import Provider
 from aiserver.router import Question
-from aiserver.usecases.ask import ask
+from aiserver.usecases.failover import ask
 from tests.examples import IS_FULL
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
 from tests.fleet import BAD, Fleet

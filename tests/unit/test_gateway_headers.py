@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from aiserver import edge
-from aiserver.edge import Edge, Request, Response, canonical_name
+from aiserver import http_api
 from aiserver.errors import NotFound, ProviderRateLimited, UpstreamAnswer
+from aiserver.http_api import Edge, Request, Response, canonical_name
 from local.door import Door
 from local.template import Route, gateway_responses, read_template
 from tests.fakes import FakeClock
@@ -75,7 +75,7 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[Requ
         at = Edge(FakeClock(), [ORIGIN], streams=streams)
 
         def invoke(_function: str, event: bytes, _request_id: str, sink: Any) -> bytes:
-            answered = edge.stream(json.loads(event), Context(), {("POST", PATH): answer}, at)
+            answered = http_api.stream(json.loads(event), Context(), {("POST", PATH): answer}, at)
             if isinstance(answered, dict):
                 return json.dumps(answered).encode()
             head, *pieces = answered

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from moto.moto_api import recorder
 
-from aiserver import keys, wiring
+from aiserver import api_keys, bootstrap
 from aiserver.aws.circuits import DynamoCircuits
 from aiserver.jobs.states import Callback, State
 from aiserver.limits import MAX_BODY_BYTES
@@ -164,7 +164,7 @@ def test_a_job_s_status_is_told_by_its_ref_id(stack: MotoStack) -> None:
 def test_another_key_s_job_is_as_unknown_as_one_that_never_was(stack: MotoStack) -> None:
     never = stack.invoke("status", event("status"))
     stack.invoke("queue", event("queue"))
-    text, *_ = keys.create("other", now_ms=wiring.CLOCK.now_ms())
+    text, *_ = api_keys.create("other", now_ms=bootstrap.CLOCK.now_ms())
     stack.put_key(text, "other")
     other = stack.invoke("status", call("status", Authorization=f"Bearer {text}"))
     assert is_error(other, 404, "NotFound")
@@ -263,7 +263,7 @@ def test_a_record_of_the_stream_that_fails_is_named_by_its_sequence_number(stack
 
 
 def test_the_sweep_sends_an_overdue_job_s_message_again(stack: MotoStack, capsys: pytest.CaptureFixture[str]) -> None:
-    overdue = put_job(stack, 4711, due_at=wiring.CLOCK.now_ms() - 90_000)
+    overdue = put_job(stack, 4711, due_at=bootstrap.CLOCK.now_ms() - 90_000)
     put_job(stack, 4712)
     swept = stack.invoke("sweep", event("sweep"))
     assert swept["jobs"] == 1
@@ -292,8 +292,8 @@ def test_the_sweep_counts_circuits_that_are_open_to_everyone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One that nobody has tried for five minutes is idle; one that is open to a single key is that key's own."""
-    circuit = Circuit({(owner, "llama3"): Gate(ask_at=wiring.CLOCK.now_ms() - minutes * 60_000)}, "stamp")
-    DynamoCircuits("JobsTable", client("dynamodb"), wiring.CLOCK).replace("gpu-1", Circuit(), circuit)
+    circuit = Circuit({(owner, "llama3"): Gate(ask_at=bootstrap.CLOCK.now_ms() - minutes * 60_000)}, "stamp")
+    DynamoCircuits("JobsTable", client("dynamodb"), bootstrap.CLOCK).replace("gpu-1", Circuit(), circuit)
     stack.invoke("sweep", event("sweep"))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert sum(line.get("OpenCircuits", [0])[0] for line in lines) == open_circuits

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from aiserver.limits import MAX_RECEIVER_BYTES
-from aiserver.replyto.address import CallbackRefused
-from aiserver.replyto.replier import MAX_EXCERPT_CHARS, TOTAL_S, Delivery, Replier
+from aiserver.webhooks.client import MAX_EXCERPT_CHARS, TOTAL_S, Delivery, Replier
+from aiserver.webhooks.url_policy import CallbackRefused
 from tests import hostile
 from tests.hostile import Authority, Behaviour, Loopback, Receiver
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiserver import records, wiring
+from aiserver import batch, bootstrap
 from aiserver.errors import AiServerError, InvalidRequest, ProviderUnavailable, TooManyRequests
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import State
@@ -24,11 +24,11 @@ def sent(*bodies: str, **attributes: str) -> dict[str, Any]:
     """The queue's event with these messages, each with these attributes."""
     (like, _) = event("intake")["Records"]
     told = {name: {"stringValue": value, "dataType": "String"} for name, value in attributes.items()}
-    records = [
+    messages = [
         like | {"messageId": f"message-{number}", "body": body, "messageAttributes": told}
         for number, body in enumerate(bodies)
     ]
-    return {"Records": records}
+    return {"Records": messages}
 
 
 def body(**members: object) -> str:
@@ -51,7 +51,7 @@ def open_stack(stack: MotoStack) -> MotoStack:
 
 
 def found(stack: MotoStack, ref_id: str) -> Job:
-    job = stack.jobs().find(KEY_ID, ref_id, now_ms=wiring.CLOCK.now_ms())
+    job = stack.jobs().find(KEY_ID, ref_id, now_ms=bootstrap.CLOCK.now_ms())
     assert job is not None
     return job
 
@@ -179,7 +179,7 @@ def test_what_passes_is_no_reason_to_refuse_a_message(error: AiServerError) -> N
         raise error
 
     with pytest.raises(type(error)):
-        records.refusing(handle, lambda body, told: refused.append(body))(sent("{}")["Records"][0])
+        batch.refusing(handle, lambda body, told: refused.append(body))(sent("{}")["Records"][0])
     assert refused == []
 
 

@@ -22,7 +22,7 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import CLAIM, MARK_CALL, REDRIVE, TABLE
-from aiserver.usecases.settle import MAX_BAD_ANSWERS
+from aiserver.usecases.record_outcome import MAX_BAD_ANSWERS
 from aiserver.usecases.status import Status
 from aiserver.wire import requests
 from tests.crash.death import Crashes, Guarded

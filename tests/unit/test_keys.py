@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiserver import keys
+from aiserver import api_keys
 from aiserver.admin.stack import Admin, Problem
+from aiserver.api_keys import ApiKey, Authenticator, WebhookSecrets
 from aiserver.errors import Unauthorized
-from aiserver.keys import ApiKey, Authenticator, WebhookSecrets
 from tests.fakes import FakeClock, FakeKeys
 
 
@@ -27,7 +27,7 @@ def store() -> FakeKeys:
 
 
 def test_a_new_key_opens_and_its_secret_is_not_stored(store: FakeKeys, clock: FakeClock) -> None:
-    text, key, secrets = keys.create("mine", now_ms=clock.now)
+    text, key, secrets = api_keys.create("mine", now_ms=clock.now)
     store.put_key(key, secrets)
     door = Authenticator(store, clock)
     assert door.authenticate({"authorization": f"Bearer {text}"}) == key
@@ -51,35 +51,35 @@ def test_junk_is_refused_without_a_read(junk: str) -> None:
 
 
 def test_one_wrong_character_is_caught_by_the_checksum(store: FakeKeys, clock: FakeClock) -> None:
-    text, *_ = keys.create("mine", now_ms=clock.now)
-    assert keys.is_well_formed(text)
+    text, *_ = api_keys.create("mine", now_ms=clock.now)
+    assert api_keys.is_well_formed(text)
     for at in range(3, len(text)):
-        assert not keys.is_well_formed(text[:at] + ("a" if text[at] != "a" else "b") + text[at + 1 :])
+        assert not api_keys.is_well_formed(text[:at] + ("a" if text[at] != "a" else "b") + text[at + 1 :])
 
 
 def test_a_key_with_another_s_id_but_a_secret_of_its_own_is_refused(store: FakeKeys, clock: FakeClock) -> None:
-    text, key, _ = keys.create("mine", now_ms=clock.now)
-    _, other, secrets = keys.create("other", now_ms=clock.now)
+    text, key, _ = api_keys.create("mine", now_ms=clock.now)
+    _, other, secrets = api_keys.create("other", now_ms=clock.now)
     store.put_key(replace(other, id=key.id), secrets)
     with pytest.raises(Unauthorized, match="not valid"):
         Authenticator(store, clock).authenticate({"x-api-key": text})
 
 
 def test_a_revoked_key_closes_within_the_cache_s_time(store: FakeKeys, clock: FakeClock) -> None:
-    text, key, secrets = keys.create("mine", now_ms=clock.now)
+    text, key, secrets = api_keys.create("mine", now_ms=clock.now)
     store.put_key(key, secrets)
     door = Authenticator(store, clock)
     door.authenticate({"x-api-key": text})
     store.put_key(replace(key, revoked_at=clock.now), secrets)
     door.authenticate({"x-api-key": text})
     assert store.reads == 1
-    clock.advance(keys.CACHE_MS / 1000)
+    clock.advance(api_keys.CACHE_MS / 1000)
     with pytest.raises(Unauthorized):
         door.authenticate({"x-api-key": text})
 
 
 def test_an_expired_key_is_refused_though_cached(store: FakeKeys, clock: FakeClock) -> None:
-    text, key, secrets = keys.create("mine", now_ms=clock.now, expires_at=clock.now + 1000)
+    text, key, secrets = api_keys.create("mine", now_ms=clock.now, expires_at=clock.now + 1000)
     store.put_key(key, secrets)
     door = Authenticator(store, clock)
     door.authenticate({"x-api-key": text})
@@ -89,7 +89,7 @@ def test_an_expired_key_is_refused_though_cached(store: FakeKeys, clock: FakeClo
 
 
 def test_both_secrets_sign_until_the_overlap_ends_the_new_one_first(clock: FakeClock) -> None:
-    old = keys.new_webhook_secrets()
+    old = api_keys.new_webhook_secrets()
     assert old.signing(clock.now) == [old.current]
     new = old.rotate(now_ms=clock.now, overlap_ms=1000)
     assert new.current != old.current
@@ -100,7 +100,7 @@ def test_both_secrets_sign_until_the_overlap_ends_the_new_one_first(clock: FakeC
 
 
 def test_rotation_without_an_overlap_keeps_no_older_secret(clock: FakeClock) -> None:
-    old = keys.new_webhook_secrets()
+    old = api_keys.new_webhook_secrets()
     overlapping = old.rotate(now_ms=clock.now, overlap_ms=1000)
     new = overlapping.rotate(now_ms=clock.now, overlap_ms=0)
     assert new.signing(clock.now) == [new.current]
@@ -108,7 +108,7 @@ def test_rotation_without_an_overlap_keeps_no_older_secret(clock: FakeClock) -> 
 
 
 def test_webhook_secrets_are_not_in_their_repr(clock: FakeClock) -> None:
-    secrets = keys.new_webhook_secrets().rotate(now_ms=clock.now, overlap_ms=1000)
+    secrets = api_keys.new_webhook_secrets().rotate(now_ms=clock.now, overlap_ms=1000)
     assert "whsec_" not in repr(secrets)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aiserver.jobs.states import State
 from aiserver.router import Question
-from aiserver.usecases.ask import Pass, ask
+from aiserver.usecases.failover import Pass, ask
 from tests.house import BODY, House
 
 

@@ -12,14 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest, ProviderError
-from aiserver.providers import exchange
 from aiserver.providers import stream as stream_module
-from aiserver.providers.exchange import Asked
-from aiserver.providers.openai_events import OpenAiEvents
+from aiserver.providers.http import Asked, send
+from aiserver.providers.openai_stream import OpenAiEvents
 from aiserver.providers.stream import Stream
 from aiserver.providers.transport import total_deadline
-from aiserver.replyto import replier
-from aiserver.wire import requests, text
+from aiserver.webhooks import client
+from aiserver.wire import json_text, requests
 from aiserver.wire.requests import Options
 from tests import json_reference
 from tests.providers.asking import provider
@@ -53,8 +52,8 @@ WAYS: dict[str, tuple[Callable[[str], object], str, int]] = {  # with the levels
 def test_a_request_may_hold_so_many_values_and_levels(
     way: str, value: Any, more: int, levels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "MAX_VALUES", VALUES_LIMIT)
-    monkeypatch.setattr(text, "MAX_DEPTH", DEPTH_LIMIT)
+    monkeypatch.setattr(json_text, "MAX_VALUES", VALUES_LIMIT)
+    monkeypatch.setattr(json_text, "MAX_DEPTH", DEPTH_LIMIT)
     bind, around, outer_levels = WAYS[way]
     is_batch = way == "batch"
     shortest = around % ("[" * levels + json.dumps([value]) + "]" * levels)
@@ -93,7 +92,7 @@ def test_a_whole_response_may_have_so_many_bytes(pieces: list[bytes]) -> None:
     with httpx.Client(transport=transport) as http:
         response, error = None, None
         try:
-            response = exchange.whole(http, provider("http://provider.example"), asked, deadline_s=5)
+            response = send(http, provider("http://provider.example"), asked, deadline_s=5)
         except ProviderError as raised:
             error = raised
     if len(content) > BYTES_LIMIT:
@@ -132,8 +131,8 @@ class Flood(httpcore.NetworkStream):
 @given(sizes=st.lists(st.integers(1, 2 * BYTES_LIMIT), min_size=1))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_a_receiver_s_response_so_many_bytes_are_read(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replier, "MAX_RECEIVER_BYTES", BYTES_LIMIT)
-    stream = replier._ShortStream(Flood())
+    monkeypatch.setattr(client, "MAX_RECEIVER_BYTES", BYTES_LIMIT)
+    stream = client._ShortStream(Flood())
     with total_deadline(5):
         read = sum(len(stream.read(size)) for size in sizes)
     assert read == min(sum(sizes), BYTES_LIMIT)

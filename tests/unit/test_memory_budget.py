@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from aiserver.errors import ProviderTimeout
 from aiserver.limits import MAX_PARALLEL_BYTES
-from aiserver.providers.memory import MemoryBudget, reserve
+from aiserver.providers.memory_budget import MemoryBudget, reserve
 
 LARGE = MAX_PARALLEL_BYTES + 1
 

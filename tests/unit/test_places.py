@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from aiserver.aws.slots import DynamoSlots
-from aiserver.usecases.places import Places
+from aiserver.aws.leases import DynamoSlots
+from aiserver.usecases.delivery_limiter import Places
 from tests.fakes import FakeSlots
 
 NOW, LATER = 1_800_000_000_000, 1_800_000_150_000

@@ -10,8 +10,8 @@ import pytest
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.jobs.states import State
 from aiserver.providers.stream import PATIENCE_MS
-from aiserver.usecases.ask import Begun
-from aiserver.usecases.relay import Ended, relay
+from aiserver.usecases.failover import Begun
+from aiserver.usecases.stream_response import Ended, relay
 from aiserver.wire import sse
 from tests.fakes import FakeClock
 from tests.house import FakeStream

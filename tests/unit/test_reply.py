@@ -14,11 +14,11 @@ from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import DELIVER, RECOVER_DEAD
 from aiserver.limits import MAX_CALLBACK_BYTES
-from aiserver.replyto.address import CallbackRefused
-from aiserver.replyto.replier import Delivery
-from aiserver.usecases.ends import CALLBACK_DUE_MS
-from aiserver.usecases.finished import Finished
-from aiserver.usecases.reply import MAX_BUSY_WAITS
+from aiserver.usecases.deliver_callback import MAX_BUSY_WAITS
+from aiserver.usecases.job_finished import Finished
+from aiserver.usecases.terminal import CALLBACK_DUE_MS
+from aiserver.webhooks.client import Delivery
+from aiserver.webhooks.url_policy import CallbackRefused
 from tests.fakes import FakeEvents
 from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_KEY, REPLY_MS, SWEEPER_MS, FakeReplier, House
 

@@ -10,10 +10,10 @@ from standardwebhooks import Webhook
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.transport import SLICE_BYTES, DeadlineStream, total_deadline
-from aiserver.replyto import address
-from aiserver.replyto.address import CallbackRefused, NameNotFound, ResolverFailed
-from aiserver.replyto.replier import Delivery, Replier
-from aiserver.replyto.signature import signature_headers
+from aiserver.webhooks import url_policy
+from aiserver.webhooks.client import Delivery, Replier
+from aiserver.webhooks.signature import signature_headers
+from aiserver.webhooks.url_policy import CallbackRefused, NameNotFound, ResolverFailed
 from local.receiver import receiver
 
 
@@ -42,21 +42,21 @@ def test_what_the_system_s_resolver_says_is_told_apart(
 
     monkeypatch.setattr(socket, "getaddrinfo", fails)
     with pytest.raises(becomes):
-        address.resolve("r.example.com", 443)
+        url_policy.resolve("r.example.com", 443)
 
 
 def test_all_addresses_of_a_name_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     v4, v6 = (2, 1, 6, "", ("192.0.2.1", 443)), (10, 1, 6, "", ("2001:db8::1", 443, 0, 0))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [v4, v6, v4])
-    assert address.resolve("r.example.com", 443) == ["192.0.2.1", "2001:db8::1"]
+    assert url_policy.resolve("r.example.com", 443) == ["192.0.2.1", "2001:db8::1"]
 
 
 def test_a_resolver_that_is_silent_is_waited_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     silence = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: silence.wait(60))
-    monkeypatch.setattr(address, "RESOLVE_S", 0.01)
+    monkeypatch.setattr(url_policy, "RESOLVE_S", 0.01)
     with pytest.raises(ResolverFailed, match=r"r\.example\.com could not be resolved within"):
-        address.resolve("r.example.com", 443)
+        url_policy.resolve("r.example.com", 443)
     silence.set()
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.runtime_api import ARN, LAYER, Client, running
 
 WRAPPER = LAYER / "bin" / "aiserver-runtime"
-RUNTIME = LAYER / "aiserver" / "runtime.py"
+RUNTIME = LAYER / "aiserver" / "lambda_runtime.py"
 MAX_LINES_OF_CODE = 120
 MAX_LATE_MS = 5_000
 REFUSALS = (400, 403, 413, 500)

@@ -1,6 +1,6 @@
 """The main loop beside awslambdaric: the same handler and events, and the same answers, errors and log lines.
 
-What differs is in the docstring of aiserver/runtime.py, and in the tests here that say so.
+What differs is in the docstring of aiserver/lambda_runtime.py, and in the tests here that say so.
 """
 
 import json

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aiserver import settings, wiring
+from aiserver import bootstrap, settings
 from aiserver.settings import Settings
 
 MODELS = [
@@ -21,15 +21,15 @@ MODELS = [
     settings.SweepSettings,
 ]
 BUILDERS = [
-    (wiring.chat, settings.ChatSettings),
-    (wiring.queue, settings.QueueSettings),
-    (wiring.intake, settings.IntakeSettings),
-    (wiring.worker, settings.WorkerSettings),
-    (wiring.status, settings.StatusSettings),
-    (wiring.events, settings.EventsSettings),
-    (wiring.finished, settings.FinishedSettings),
-    (wiring.reply, settings.ReplySettings),
-    (wiring.sweep, settings.SweepSettings),
+    (bootstrap.chat, settings.ChatSettings),
+    (bootstrap.queue, settings.QueueSettings),
+    (bootstrap.intake, settings.IntakeSettings),
+    (bootstrap.worker, settings.WorkerSettings),
+    (bootstrap.status, settings.StatusSettings),
+    (bootstrap.events, settings.EventsSettings),
+    (bootstrap.finished, settings.FinishedSettings),
+    (bootstrap.reply, settings.ReplySettings),
+    (bootstrap.sweep, settings.SweepSettings),
 ]
 FIELDS = [(model, field) for model in MODELS for field in model.model_fields]
 TYPED = [(model, field) for model, field in FIELDS if model.model_fields[field].annotation in (int, bool)]
@@ -89,7 +89,7 @@ def test_nothing_is_built_from_an_empty_environment(
 ) -> None:
     for field in model.model_fields:
         monkeypatch.delenv(field.upper(), raising=False)
-    wiring.reset()
+    bootstrap.reset()
     with pytest.raises(ValidationError) as problem:
         build()
     assert set(named(problem)) == {field.upper() for field in model.model_fields}
@@ -98,8 +98,8 @@ def test_nothing_is_built_from_an_empty_environment(
 def test_a_container_on_lambda_fails_at_its_start_and_anywhere_else_when_first_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wiring.reset()
-    wiring.warm(wiring.finished)
+    bootstrap.reset()
+    bootstrap.warm(bootstrap.finished)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "finished")
     with pytest.raises(ValidationError):
-        wiring.warm(wiring.finished)
+        bootstrap.warm(bootstrap.finished)

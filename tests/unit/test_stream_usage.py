@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiserver.wire.model import with_usage
+from aiserver.wire.upstream_body import with_usage
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from aiserver.providers.ticking import AHEAD, ticking
+from aiserver.providers.background_reader import AHEAD, ticking
 
 PATIENCE_S = 20
 

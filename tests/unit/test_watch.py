@@ -13,7 +13,7 @@ from aiserver.jobs import transitions
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import ENDED, State
 from aiserver.jobs.transitions import TABLE, Param, Transition
-from aiserver.usecases.watch import Watch, event_id, has_heard_all
+from aiserver.usecases.watch_job import Watch, event_id, has_heard_all
 from tests.crash.death import Crashes, Guarded
 from tests.fakes import FakeClock
 from tests.house import House

@@ -8,9 +8,9 @@ import pytest
 from aiserver.errors import InvalidRequest, ProviderUnavailable
 from aiserver.jobs.states import State
 from aiserver.providers.provider import Provider
-from aiserver.usecases.answer import Answered
+from aiserver.usecases.complete import Answered
 from aiserver.wire import requests
-from aiserver.wire.model import without_own
+from aiserver.wire.upstream_body import without_own
 from tests.house import BODY, ME, House
 
 

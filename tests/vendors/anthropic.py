@@ -12,7 +12,7 @@ import anthropic.types as sdk
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
 
 from aiserver.providers.anthropic import ANTHROPIC
-from aiserver.providers.exchange import Asked
+from aiserver.providers.http import Asked
 from tests.providers.standin import Said
 from tests.vendors import spoken
 from tests.vendors.spoken import Answer, Called, Media, Request, Result, ToolOffered, Words

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import botocore.session
 
 from aiserver.providers.bedrock import BEDROCK
-from aiserver.providers.exchange import Asked
+from aiserver.providers.http import Asked
 from aiserver.wire import sse
 from tests.providers.standin import Said
 from tests.vendors import spoken

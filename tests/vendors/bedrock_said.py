@@ -7,8 +7,8 @@ import pytest
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.bedrock import BEDROCK
+from aiserver.providers.translation.adapter import Born
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.vendor import Born
 from tests.vendors.bedrock import ASKED
 from tests.vendors.conversations import CALLS, user
 from tests.vendors.shaped import problems

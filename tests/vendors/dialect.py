@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from aiserver.providers.exchange import Asked
-from aiserver.providers.translation.vendor import Vendor
+from aiserver.providers.http import Asked
+from aiserver.providers.translation.adapter import Vendor
 from tests.providers.standin import Said
 from tests.vendors.spoken import Answer, Request
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aiserver.errors import InvalidRequest
+from aiserver.providers.translation.adapter import Born
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.vendor import Born
 from aiserver.wire import sse
 from tests.vendors.conversations import CONVERSATIONS, Conversation
 from tests.vendors.dialect import Dialect

@@ -10,8 +10,8 @@ from typing import Any
 
 import google.genai.types as sdk
 
-from aiserver.providers.exchange import Asked
 from aiserver.providers.google import GOOGLE
+from aiserver.providers.http import Asked
 from tests.providers.standin import Said
 from tests.vendors import spoken
 from tests.vendors.google_body import taken

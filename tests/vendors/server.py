@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from aiserver.providers.exchange import Asked
+from aiserver.providers.http import Asked
 from local.scripted import Recorded
 from tests.providers.standin import Said
 from tests.vendors.dialect import Dialect

@@ -7,11 +7,11 @@ import pytest
 
 from aiserver.errors import InvalidRequest, ProviderRejected, UpstreamAnswer
 from aiserver.providers.anthropic import ANTHROPIC
-from aiserver.providers.exchange import Asked
-from aiserver.providers.openai_answers import failure
+from aiserver.providers.http import Asked
+from aiserver.providers.openai_response import failure
 from aiserver.providers.provider import Provider
+from aiserver.providers.translation.adapter import Born, Failed
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.vendor import Born, Failed
 from aiserver.wire import sse
 from tests.vendors.conversations import PDF, TIME, WEATHER, text, user
 

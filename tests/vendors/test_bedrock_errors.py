@@ -14,9 +14,9 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.exchange import client
-from aiserver.providers.protocols import Protocols
+from aiserver.providers.http import client
 from aiserver.providers.provider import Provider
+from aiserver.providers.registry import Protocols
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 from tests.fakes import FakeClock

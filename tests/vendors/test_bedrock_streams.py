@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from aiserver.providers.bedrock import BEDROCK
+from aiserver.providers.translation.adapter import Born
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.vendor import Born
 from aiserver.wire import sse
 from tests.vendors.bedrock_said import BEGIN, BORN, delta, start, stop
 

@@ -14,9 +14,9 @@ from botocore.exceptions import CredentialRetrievalError
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderAuth
 from aiserver.providers.bedrock import BEDROCK
-from aiserver.providers.exchange import Asked, client
-from aiserver.providers.protocols import Protocols
+from aiserver.providers.http import Asked, client
 from aiserver.providers.provider import Provider
+from aiserver.providers.registry import Protocols
 from aiserver.providers.translation.chat import Chat
 from tests.fakes import FakeClock
 from tests.providers.standin import Said, stand_in

@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletion
 
 from aiserver.errors import UpstreamAnswer
 from aiserver.providers.google import GOOGLE
-from aiserver.providers.translation.vendor import Born, Failed
+from aiserver.providers.translation.adapter import Born, Failed
 from tests.vendors.google_asking import assistant, sent, user
 
 BORN = Born(1_700_000_000, lambda: "call_born")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers import exchange
 from aiserver.providers.google import GOOGLE
+from aiserver.providers.http import client
 from aiserver.providers.provider import Provider
-from aiserver.providers.translation.translated import Translated
-from aiserver.providers.translation.vendor import Born
+from aiserver.providers.translation.adapter import Born
+from aiserver.providers.translation.client import Translated
 from aiserver.wire import sse
 from tests.fakes import FakeClock
 from tests.vendors.conversations import TIME, WEATHER, user
@@ -35,7 +35,7 @@ def server() -> Iterator[VendorServer]:
 
 
 def whole(server: VendorServer, **more: Any) -> dict[str, Any]:
-    with exchange.client() as http:
+    with client() as http:
         caller = Translated(http, FakeClock(), GOOGLE)
         body = json.dumps(ASKED | more).encode()
         told = caller.call(
@@ -51,7 +51,7 @@ def whole(server: VendorServer, **more: Any) -> dict[str, Any]:
 
 
 def streamed(server: VendorServer, **more: Any) -> list[Any]:
-    with exchange.client() as http:
+    with client() as http:
         caller = Translated(http, FakeClock(), GOOGLE)
         body = json.dumps(ASKED | {"stream": True} | more).encode()
         stream = caller.stream(

@@ -8,7 +8,7 @@ import pytest
 
 from aiserver.errors import ProviderAuth, ProviderRateLimited, UpstreamAnswer
 from aiserver.providers.google import GOOGLE
-from aiserver.providers.openai_answers import failure
+from aiserver.providers.openai_response import failure
 from aiserver.providers.provider import Provider
 
 RPC = "type.googleapis.com/google.rpc"

@@ -7,8 +7,8 @@ import pytest
 
 from aiserver.errors import UpstreamAnswer
 from aiserver.providers.google import GOOGLE
-from aiserver.providers.google.events import GoogleEvents
-from aiserver.providers.translation.vendor import Born, Failed
+from aiserver.providers.google.stream import GoogleEvents
+from aiserver.providers.translation.adapter import Born, Failed
 from aiserver.wire import sse
 from tests.vendors.google_asking import chat
 

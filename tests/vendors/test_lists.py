@@ -6,10 +6,10 @@ import pytest
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderError, ProviderRateLimited
-from aiserver.providers.exchange import client
-from aiserver.providers.protocols import Protocols
+from aiserver.providers.http import client
 from aiserver.providers.provider import Provider
-from aiserver.providers.translation.translated import MAX_PAGES
+from aiserver.providers.registry import Protocols
+from aiserver.providers.translation.client import MAX_PAGES
 from tests.fakes import FakeClock
 from tests.providers.standin import Said, stand_in
 

@@ -8,7 +8,7 @@ import pytest
 from aiserver.errors import ProviderError, UpstreamAnswer
 from aiserver.limits import MAX_ANSWER_VALUES, MAX_CONTENT_BLOCKS, MAX_REASON_CHARS
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.translated import Judged
+from aiserver.providers.translation.client import Judged
 from aiserver.wire import sse
 from tests.memory import peak_bytes
 from tests.vendors.dialect import Dialect

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest, ProviderError, UpstreamAnswer
 from aiserver.providers.provider import Provider
+from aiserver.providers.translation.adapter import Born
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.translated import Judge, Judged
-from aiserver.providers.translation.vendor import Born
+from aiserver.providers.translation.client import Judge, Judged
 from aiserver.wire import sse
 from tests.examples import examples
 from tests.fakes import FakeClock

@@ -10,9 +10,9 @@ import pytest
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.clock import Clock, SystemClock
 from aiserver.errors import ProviderError, ProviderTimeout
-from aiserver.providers.exchange import client
-from aiserver.providers.protocols import Protocols
+from aiserver.providers.http import client
 from aiserver.providers.provider import Provider
+from aiserver.providers.registry import Protocols
 from aiserver.providers.stream import Stream
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.exchange import Asked
+from aiserver.providers.http import Asked
 from aiserver.providers.translation.chat import Chat
 from tests.vendors.conversations import TIME, WEATHER, user
 from tests.vendors.dialect import Dialect

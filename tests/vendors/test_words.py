@@ -7,11 +7,11 @@ import pytest
 from openai.types.chat import completion_create_params
 
 from aiserver.errors import InvalidRequest
+from aiserver.providers.translation.capabilities import Passes, Refused, Translated
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.words import Passes, Refused, Translated
 from aiserver.wire import errors as wire_errors
-from aiserver.wire.model import VENDORS
-from aiserver.wire.shapes import CHAT
+from aiserver.wire.schemas import CHAT
+from aiserver.wire.upstream_body import VENDORS
 from tests.vendors.conversations import CITY, PDF, PIXEL, TIME, WEATHER, image, text, user
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiserver.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from aiserver.limits import MAX_BODY_BYTES
-from aiserver.wire.text import NOT_UTF_8, check_utf8
+from aiserver.wire.json_text import NOT_UTF_8, check_utf8
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 UTF_8_NAMES = ("utf-8", "utf8", "us-ascii", "ascii")

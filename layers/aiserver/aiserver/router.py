@@ -9,14 +9,14 @@ from typing import Protocol
 
 from aiserver.clock import Clock
 from aiserver.errors import InvalidRequest, NotFound, ProviderBusy, UpstreamAnswer
+from aiserver.jobs.concurrency import held
 from aiserver.jobs.job import request_hash
 from aiserver.jobs.ports import Slots
-from aiserver.jobs.slots import held
-from aiserver.providers import protocols
+from aiserver.providers import registry
 from aiserver.providers.breaker import Attempt, Breaker
 from aiserver.providers.provider import Provider
 from aiserver.providers.stream import Stream
-from aiserver.wire.model import with_model
+from aiserver.wire.upstream_body import with_model
 
 INSTEAD = {"responses": "; ask it by /v1/chat/completions (LangChain: use_responses_api=False)"}
 BUSY_S = 2  # until a provider whose calls are all under way may be asked again
@@ -109,7 +109,7 @@ class Router:
         clock: Clock,
         slots: Slots | None = None,
         breaker: Breaker | None = None,
-        check: Callable[[str, bytes, str], None] = protocols.check,
+        check: Callable[[str, bytes, str], None] = registry.check,
     ) -> None:
         self._load = load
         self._protocols = by_type

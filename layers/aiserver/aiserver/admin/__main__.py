@@ -30,7 +30,7 @@ from typing import Any
 
 from aiserver.admin import changes, jobs, providers
 from aiserver.admin.stack import AWS_ERRORS, Admin, Problem, connect
-from aiserver.keys import ApiKey
+from aiserver.api_keys import ApiKey
 
 Deed = Callable[[], Iterable[dict[str, Any]]]
 
@@ -125,8 +125,8 @@ def _apply(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _protocols(admin: Admin) -> Mapping[str, providers.ListsModels]:
     from aiserver.aws.bedrock import BedrockWire
-    from aiserver.providers.exchange import client
-    from aiserver.providers.protocols import Protocols
+    from aiserver.providers.http import client
+    from aiserver.providers.registry import Protocols
 
     return Protocols(client, admin.clock, BedrockWire)
 

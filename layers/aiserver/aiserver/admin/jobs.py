@@ -12,11 +12,11 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import Refused
 from aiserver.jobs.states import Callback
 from aiserver.jobs.transitions import REDRIVE
-from aiserver.replyto.address import host_name
-from aiserver.usecases import documents
+from aiserver.usecases import views
 from aiserver.usecases.callbacks import Redelivery
 from aiserver.usecases.enqueue import DEFAULT_DEADLINE_S, QUEUED_DUE_MS
-from aiserver.usecases.hint import hint
+from aiserver.usecases.notify_worker import hint
+from aiserver.webhooks.url_policy import host_name
 from aiserver.wire.render import iso
 
 PAGE = 200
@@ -68,7 +68,7 @@ def dead(admin: Admin, which: Which) -> Iterator[Job]:
 
 def shown(job: Job) -> dict[str, Any]:
     """A dead callback as `callbacks list` tells it; of its address the host alone, since a path may be a secret."""
-    told = documents.callback(job) or {}
+    told = views.callback(job) or {}
     about = {"id": job.id, "keyId": job.owner, "refId": job.ref_id, "ended": iso(job.completed_at)}
     return about | {"host": _host(job)} | told
 
@@ -79,7 +79,7 @@ def redeliver(admin: Admin, job_id: int) -> dict[str, Any]:
         job = Redelivery(admin.jobs, admin.messages, admin.clock).begin(_job(admin, job_id))
     except Conflict as conflict:
         raise Problem(conflict.message) from conflict
-    return {"id": job.id, "refId": job.ref_id, "callback": documents.callback(job)}
+    return {"id": job.id, "refId": job.ref_id, "callback": views.callback(job)}
 
 
 def _job(admin: Admin, job_id: int) -> Job:

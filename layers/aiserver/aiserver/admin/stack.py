@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aiserver import keys
+from aiserver import api_keys
+from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
+from aiserver.aws.leases import DynamoSlots
 from aiserver.aws.messages import SqsMessages
-from aiserver.aws.slots import DynamoSlots
 from aiserver.clock import Clock, SystemClock
 from aiserver.jobs.ports import JobStore, Messages, Slots
-from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.circuit import Circuits
-from aiserver.replyto.address import host_pattern
+from aiserver.webhooks.url_policy import host_pattern
 from aiserver.wire.render import iso
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Admin:
         now = self.clock.now_ms()
         expires_at = now + expires_days * DAY_MS if expires_days else None
         hosts = _patterns(callback_hosts)
-        text, key, secrets = keys.create(name, now_ms=now, expires_at=expires_at, callback_hosts=hosts)
+        text, key, secrets = api_keys.create(name, now_ms=now, expires_at=expires_at, callback_hosts=hosts)
         self.config.put_key(key, secrets)
         return {"id": key.id, "name": name, "key": text, "webhookSecret": secrets.current}
 

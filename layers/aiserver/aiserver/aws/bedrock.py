@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import get_session
 
 from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout
-from aiserver.providers.exchange import Asked
+from aiserver.providers.http import Asked
 from aiserver.providers.provider import Provider
 from aiserver.wire import sse
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.items import pack, unpack
-from aiserver.keys import ApiKey, WebhookSecrets
 from aiserver.providers.provider import Listing, Provider
 
 PAUSE_S = 0.05  # of a write that met a transaction on the same item, which takes milliseconds

@@ -8,15 +8,14 @@ import httpx
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, UpstreamAnswer
 from aiserver.limits import MAX_LIST_BYTES
-from aiserver.providers import exchange
-from aiserver.providers.exchange import Asked
-from aiserver.providers.openai_answers import failure, judged, model_ids
-from aiserver.providers.openai_events import OpenAiEvents
+from aiserver.providers.http import Asked, open_stream, send
+from aiserver.providers.openai_response import failure, judged, model_ids
+from aiserver.providers.openai_stream import OpenAiEvents
 from aiserver.providers.provider import Provider
 from aiserver.providers.redaction import Redaction
 from aiserver.providers.stream import Stream
-from aiserver.wire.dates import retry_after_s
-from aiserver.wire.model import with_usage, without_own
+from aiserver.wire.http_dates import retry_after_s
+from aiserver.wire.upstream_body import with_usage, without_own
 
 PATHS = {"chat.completions": "/chat/completions", "embeddings": "/embeddings", "responses": "/responses"}
 MODELS_PATH = "/models"
@@ -43,7 +42,7 @@ class OpenAi:
     ) -> UpstreamAnswer:
         """Send one request and wait for the whole answer; `body` goes out and comes back byte for byte.
 
-        But what is for other vendors only (wire/model.py) stays here.
+        But what is for other vendors only (wire/upstream_body.py) stays here.
 
         `deadline_s` is total wall time in seconds, from connecting to the last byte.
 
@@ -53,7 +52,7 @@ class OpenAi:
         headers = JSON | ({"idempotency-key": idempotency_key} if idempotency_key else {})
         asked = Asked("POST", PATHS[operation], api_key, without_own(body), headers)
         with Redaction(api_key).of_errors():
-            answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
+            answer = send(self._http, provider, asked, deadline_s=deadline_s)
             return self._judged(provider, operation, answer, model_is_configured)
 
     def stream(
@@ -80,7 +79,7 @@ class OpenAi:
         sent = with_usage(own) if asks else own
         asked = Asked("POST", PATHS[operation], api_key, sent, JSON)
         redaction = Redaction(api_key)
-        streamed = exchange.streamed(self._http, provider, asked, begin_s=begin_s, total_s=total_s)
+        streamed = open_stream(self._http, provider, asked, begin_s=begin_s, total_s=total_s)
         with redaction.of_errors(), streamed as (head, pieces):
             if pieces is None:
                 self._judged(provider, operation, head, model_is_configured)
@@ -98,7 +97,7 @@ class OpenAi:
         """
         asked = Asked("GET", MODELS_PATH, api_key, max_answer_bytes=MAX_LIST_BYTES)
         with Redaction(api_key).of_errors():
-            answer = exchange.whole(self._http, provider, asked, deadline_s=deadline_s)
+            answer = send(self._http, provider, asked, deadline_s=deadline_s)
             if not answer.is_success:
                 raise failure(provider, answer, model_is_configured=False, wait_s=self._wait_s(answer))
             return model_ids(provider, answer)

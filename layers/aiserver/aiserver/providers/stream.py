@@ -10,9 +10,9 @@ from typing import Protocol
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.limits import MAX_EVENT_BYTES
-from aiserver.providers.reason import reason
+from aiserver.providers.error_message import reason
 from aiserver.providers.redaction import Redaction
-from aiserver.wire import scan, sse
+from aiserver.wire import json_scan, sse
 
 PATIENCE_MS = 15_000  # for the first event of an answer that has begun; then its caller hears a ping
 JSON = (b"{", b"[")
@@ -149,7 +149,7 @@ class Stream:
     def _judge(self, text: bytes) -> None:
         """Raises: ProviderError, where the body is JSON or text instead of events."""
         is_json = text.lstrip()[:1] in JSON
-        if self._cut and not (is_json and scan.members(scan.sole(text)) is not None):
+        if self._cut and not (is_json and json_scan.members(json_scan.sole(text)) is not None):
             raise self._cut
         if is_json:
             self.translation.told(sse.event(text))
@@ -165,7 +165,7 @@ class Stream:
         """
         event = _as_event(self._redaction.masked(bytes(self._splitter.rest)) + b"\n\n")
         data = sse.data(event)
-        is_event = data.strip() == sse.DONE or scan.members(data) is not None
+        is_event = data.strip() == sse.DONE or json_scan.members(data) is not None
         told = self.translation.told(event) if is_event else b""
         if not self.translation.is_whole:
             if self._unanswered and not self.translation.pieces and (words := reason(self._unanswered)):
@@ -177,4 +177,4 @@ class Stream:
 def _as_event(event: bytes) -> bytes:
     """JSON among events as one of them: an error, which some servers write bare into a stream that has begun."""
     text = event.strip()
-    return sse.event(text) if text[:1] in JSON and scan.members(scan.sole(text)) is not None else event
+    return sse.event(text) if text[:1] in JSON and json_scan.members(json_scan.sole(text)) is not None else event

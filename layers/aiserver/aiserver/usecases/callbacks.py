@@ -3,18 +3,18 @@
 import logging
 from dataclasses import dataclass
 
+from aiserver.api_keys import ApiKey, KeyStore
 from aiserver.clock import Clock
 from aiserver.errors import AiServerError, Conflict, TooManyRequests
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import Callback, State
 from aiserver.jobs.transitions import REDELIVER, REDELIVER_DELIVERED, Value
-from aiserver.keys import ApiKey, KeyStore
-from aiserver.replyto.replier import Delivery, Replier
-from aiserver.replyto.signature import signature_headers
-from aiserver.usecases.ends import CALLBACK_DUE_MS
-from aiserver.usecases.places import Places
-from aiserver.usecases.reply import headers_about
+from aiserver.usecases.deliver_callback import headers_about
+from aiserver.usecases.delivery_limiter import Places
+from aiserver.usecases.terminal import CALLBACK_DUE_MS
+from aiserver.webhooks.client import Delivery, Replier
+from aiserver.webhooks.signature import signature_headers
 from aiserver.wire.render import iso
 
 HELD_MS = 60_000  # a place, should its holder die: twice the function's time limit

@@ -15,8 +15,8 @@ from aiserver.jobs.ports import JobStore, Messages, Refused
 from aiserver.jobs.states import State
 from aiserver.jobs.transitions import ASK_CANCEL, CANCEL
 from aiserver.router import Question, Router
-from aiserver.usecases.ends import end
-from aiserver.usecases.hint import hint
+from aiserver.usecases.notify_worker import hint
+from aiserver.usecases.terminal import end
 from aiserver.wire.requests import ModelRequest
 from aiserver.wire.validation import invalid
 

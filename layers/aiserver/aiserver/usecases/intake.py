@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from aiserver.api_keys import Authenticator
 from aiserver.errors import Forbidden
 from aiserver.jobs.job import Job
-from aiserver.keys import Authenticator
 from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.wire.requests import Options, SentRequest
 

@@ -7,7 +7,7 @@ from aiserver.errors import Conflict, InvalidRequest, NotFound
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, Page
 from aiserver.jobs.states import State
-from aiserver.usecases import documents
+from aiserver.usecases import views
 
 POLL_S = 0.5  # a waiter hears of the end within a second, at two reads a second
 LINK_S = 300
@@ -35,14 +35,14 @@ class Status:
 
     def status(self, job: Job) -> bytes:
         """The status document, the result within where it fits."""
-        inline = job.state == State.COMPLETED and documents.may_fit_inline(job)
-        return documents.status(job, self._jobs.result(job) if inline else None)
+        inline = job.state == State.COMPLETED and views.may_fit_inline(job)
+        return views.status(job, self._jobs.result(job) if inline else None)
 
     def record(self, job: Job) -> dict[str, object]:
         """The job record with its bodies, or with a link to a request and an address of a result that is too large."""
         request = self._jobs.request(job)
-        result = self._jobs.result(job) if documents.may_fit_inline(job) else None
-        return documents.record(job, request, result, request_link=self._jobs.link(job.request_at, seconds=LINK_S))
+        result = self._jobs.result(job) if views.may_fit_inline(job) else None
+        return views.record(job, request, result, request_link=self._jobs.link(job.request_at, seconds=LINK_S))
 
     def wait(self, job: Job, *, until_ms: int) -> Job:
         """The job once it has ended, or as it stands at `until_ms`."""
@@ -70,10 +70,10 @@ class Status:
             raise Conflict(f"Job {job.id} is {job.state} and has no result")
         if job.result_at is None:
             raise NotFound(f"Job {job.id} was answered by a stream, which is not kept")
-        if documents.may_fit_inline(job):
+        if views.may_fit_inline(job):
             result = self._jobs.result(job)
             if result is None:
                 raise NotFound(f"The result of job {job.id} is no longer kept")
-            if documents.fits(result):
+            if views.fits(result):
                 return result
         return self._jobs.link(job.result_at, seconds=LINK_S) or self._jobs.result(job) or b""

@@ -22,9 +22,9 @@ from aiserver.jobs.transitions import (
     Value,
 )
 from aiserver.providers.circuit import Circuits
-from aiserver.usecases.ends import CALLBACK_DUE_MS, end, expiry, failure, settled_ttl
-from aiserver.usecases.hint import hint
-from aiserver.usecases.reply import DEAD_DAYS
+from aiserver.usecases.deliver_callback import DEAD_DAYS
+from aiserver.usecases.notify_worker import hint
+from aiserver.usecases.terminal import CALLBACK_DUE_MS, end, expiry, failure, settled_ttl
 
 log = logging.getLogger("aiserver.sweep")
 

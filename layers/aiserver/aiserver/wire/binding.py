@@ -11,8 +11,8 @@ from typing import Any
 
 from aiserver.errors import FieldError, InvalidRequest
 from aiserver.limits import MAX_PROBLEMS
-from aiserver.wire.shapes import Kind, Shape
-from aiserver.wire.text import SPACE, STRING, Edit, Member, elements, holds_only_objects, members
+from aiserver.wire.json_text import SPACE, STRING, Edit, Member, elements, holds_only_objects, members
+from aiserver.wire.schemas import Kind, Shape
 from aiserver.wire.validation import Place, field_error, path
 
 _integer = re.compile(rb"-?[0-9]+|null").fullmatch

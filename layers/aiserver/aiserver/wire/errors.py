@@ -13,8 +13,8 @@ from aiserver.errors import (
     UnsupportedMediaType,
 )
 from aiserver.limits import MAX_ERROR_BYTES
-from aiserver.wire import scan, sse
-from aiserver.wire import text as json_text
+from aiserver.wire import json_scan, sse
+from aiserver.wire import json_text as json_text
 from aiserver.wire.render import Raw, render
 
 NO_META: Mapping[str, str] = {}
@@ -87,7 +87,7 @@ def _relayed(error: ProviderError, upstream: bytes) -> bytes | None:
     if len(upstream) > MAX_ERROR_BYTES:  # of a 200 that holds no answer
         return None
     try:
-        text = json_text.utf8(scan.sole(upstream))
+        text = json_text.utf8(json_scan.sole(upstream))
         json_text.check(text)
     except InvalidRequest:
         return None

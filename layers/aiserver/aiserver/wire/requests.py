@@ -10,10 +10,10 @@ from typing import Any
 
 from aiserver.errors import InvalidRequest
 from aiserver.limits import MAX_BATCH, MAX_NAME_CHARS, MAX_REPLY_TO_CHARS
-from aiserver.wire import text as json_text
+from aiserver.wire import json_text as json_text
 from aiserver.wire.binding import bind, scalar
-from aiserver.wire.shapes import CHAT, EMBEDDINGS, RESPONSES, Shape, fold
-from aiserver.wire.text import Member
+from aiserver.wire.json_text import Member
+from aiserver.wire.schemas import CHAT, EMBEDDINGS, RESPONSES, Shape, fold
 from aiserver.wire.validation import invalid
 
 OWN = {fold(name): name for name in ("refId", "tag", "replyTo", "deadline", "provider")}

@@ -3,10 +3,10 @@
 Source: https://platform.claude.com/docs/en/api/messages
 """
 
-from aiserver.providers.anthropic.answers import answer, error, listed
-from aiserver.providers.anthropic.events import AnthropicEvents
-from aiserver.providers.anthropic.requests import models, request
-from aiserver.providers.anthropic.words import WORDS
-from aiserver.providers.translation.vendor import Listing, Vendor
+from aiserver.providers.anthropic.capabilities import WORDS
+from aiserver.providers.anthropic.request import models, request
+from aiserver.providers.anthropic.response import answer, error, listed
+from aiserver.providers.anthropic.stream import AnthropicEvents
+from aiserver.providers.translation.adapter import Listing, Vendor
 
 ANTHROPIC = Vendor(WORDS, request, answer, AnthropicEvents, error, Listing(models, listed))

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.translation.calls import ids_again
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
     Assistant,
@@ -29,6 +28,7 @@ from aiserver.providers.translation.messages import (
     members,
 )
 from aiserver.providers.translation.nulls import is_absent, reader
+from aiserver.providers.translation.tool_call_ids import ids_again
 from aiserver.providers.translation.turns import data, is_blank, spoken
 
 Block = dict[str, Any]

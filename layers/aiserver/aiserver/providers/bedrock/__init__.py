@@ -3,10 +3,10 @@
 Source: https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference.html
 """
 
-from aiserver.providers.bedrock.answers import answer, error
-from aiserver.providers.bedrock.events import BedrockEvents
-from aiserver.providers.bedrock.requests import request
-from aiserver.providers.bedrock.words import WORDS
-from aiserver.providers.translation.vendor import Vendor
+from aiserver.providers.bedrock.capabilities import WORDS
+from aiserver.providers.bedrock.request import request
+from aiserver.providers.bedrock.response import answer, error
+from aiserver.providers.bedrock.stream import BedrockEvents
+from aiserver.providers.translation.adapter import Vendor
 
 BEDROCK = Vendor(WORDS, request, answer, BedrockEvents, error)  # its models are listed by another host

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.bedrock.again import again
-from aiserver.providers.bedrock.documents import name
+from aiserver.providers.bedrock.document_names import name
+from aiserver.providers.bedrock.history import again
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
     NOTHING,

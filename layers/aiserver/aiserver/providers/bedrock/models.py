@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from aiserver.providers.anthropic.capabilities import MAX_TOKENS
 from aiserver.providers.anthropic.claude import EFFORTS, thinking, unsaid
-from aiserver.providers.anthropic.words import MAX_TOKENS
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.turns import put
 

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.google.words import FAILURES, OPENAI_SAYS_IT, SILENT_FAILURES, STOPS
+from aiserver.providers.google.capabilities import FAILURES, OPENAI_SAYS_IT, SILENT_FAILURES, STOPS
+from aiserver.providers.translation.adapter import Born
 from aiserver.providers.translation.completion import call
 from aiserver.providers.translation.messages import NOTHING, Members, given, members
 from aiserver.providers.translation.nulls import is_absent, reader
-from aiserver.providers.translation.vendor import Born
 
 TRANSLATED = ("content", "logprobsResult")
 

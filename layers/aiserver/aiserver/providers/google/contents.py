@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw
 
+from aiserver.providers.google.capabilities import DETAILS, MEDIA, NO_SIGNATURE, SOUNDS
 from aiserver.providers.google.models import is_before_3, needs_signatures
-from aiserver.providers.google.words import DETAILS, MEDIA, NO_SIGNATURE, SOUNDS
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
     Assistant,

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from aiserver.errors import UpstreamAnswer
 from aiserver.providers.translation.completion import error_body
-from aiserver.wire import scan
+from aiserver.wire import json_scan
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 NAMED_BY_CALLER = "CachedContent "  # how an error begins of what only a caller can have named
@@ -43,7 +43,7 @@ _refused = msgspec.json.Decoder(_Refused)
 
 def error(said: UpstreamAnswer) -> UpstreamAnswer:
     """An error in OpenAI's shape, alone or in an array. Raises: msgspec.DecodeError, where it is none of Google's."""
-    body = scan.sole(said.body)
+    body = json_scan.sole(said.body)
     told = _refused.decode(body).error
     status = said.status
     if said.is_success:

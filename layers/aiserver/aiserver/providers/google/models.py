@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from aiserver.providers.exchange import Asked
-from aiserver.providers.google.words import BEFORE_3
+from aiserver.providers.google.capabilities import BEFORE_3
+from aiserver.providers.http import Asked
 
 PATH = "/models?pageSize=1000"
 WRITES = "generateContent"

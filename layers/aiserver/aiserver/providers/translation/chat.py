@@ -11,8 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.translation.calls import pair
-from aiserver.providers.translation.judging import NOT_KNOWN, judge
+from aiserver.providers.translation.capabilities import Passes, Words
 from aiserver.providers.translation.messages import (
     Assistant,
     Chosen,
@@ -26,7 +25,8 @@ from aiserver.providers.translation.messages import (
     members,
 )
 from aiserver.providers.translation.nulls import is_absent, without_nulls
-from aiserver.providers.translation.words import Passes, Words
+from aiserver.providers.translation.tool_call_ids import pair
+from aiserver.providers.translation.validate import NOT_KNOWN, judge
 from aiserver.wire.validation import invalid
 
 SAID_ABOVE = ("model", "messages", "stream")  # by which a caller is answered, and another provider asked

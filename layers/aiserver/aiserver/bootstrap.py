@@ -1,0 +1,373 @@
+"""Environment → objects: the one place that builds things, once per container.
+
+Each function has a builder that makes just what it needs, and imports just that: imports are what a cold start waits
+for. Nothing is built at import but on Lambda, where a handler module ends with `warm`, so that building falls into the
+init phase.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiserver.api_keys import Authenticator
+from aiserver.clock import SystemClock
+from aiserver.http_api import Edge
+
+if TYPE_CHECKING:
+    from aiserver.aws.messages import SqsDeadLetters
+    from aiserver.router import Router
+    from aiserver.settings import QueueSettings, ReplySettings
+    from aiserver.usecases.callbacks import Redelivery, SampleCallback
+    from aiserver.usecases.complete import Answer
+    from aiserver.usecases.deliver_callback import Reply
+    from aiserver.usecases.delivery_limiter import Places
+    from aiserver.usecases.enqueue import Enqueue
+    from aiserver.usecases.intake import Intake
+    from aiserver.usecases.job_finished import Finished
+    from aiserver.usecases.models import Models
+    from aiserver.usecases.run_job import Work
+    from aiserver.usecases.status import Status
+    from aiserver.usecases.sweep import Sweep
+    from aiserver.usecases.watch_job import Watch
+    from aiserver.webhooks.client import Replier
+
+CLOCK = SystemClock()
+Built = TypeVar("Built")
+_built: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class ChatParts:
+    edge: Edge
+    keys: Authenticator
+    answer: "Answer"
+
+
+@dataclass(frozen=True)
+class QueueParts:
+    edge: Edge
+    keys: Authenticator
+    enqueue: "Enqueue"
+    status: "Status"
+    redelivery: "Redelivery"
+    sample: "SampleCallback"
+
+
+@dataclass(frozen=True)
+class IntakeParts:
+    intake: "Intake"
+    dead_letters: "SqsDeadLetters"
+
+
+@dataclass(frozen=True)
+class StatusParts:
+    edge: Edge
+    keys: Authenticator
+    status: "Status"
+    models: "Models"
+
+
+@dataclass(frozen=True)
+class EventsParts:
+    edge: Edge
+    keys: Authenticator
+    status: "Status"
+    watch: "Watch"
+
+
+def warm(build: Callable[[], object]) -> None:
+    """On Lambda, build now; anywhere else, when first asked."""
+    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+        build()
+
+
+def once(build: Callable[[], Built]) -> Callable[[], Built]:
+    """`build`, whose first result stands until `reset`."""
+
+    def get() -> Built:
+        if build.__name__ not in _built:
+            _built[build.__name__] = build()
+        return _built[build.__name__]
+
+    return get
+
+
+def put(**built: object) -> None:
+    """Have handlers get these, by their builders' names, instead of what the environment says. For tests."""
+    _built.update(built)
+
+
+def reset() -> None:
+    """Close and forget what was built: what is asked for next is built anew. For tests."""
+    if "http" in _built:
+        _built["http"].close()
+    _built.clear()
+
+
+@once
+def chat() -> ChatParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.settings import ChatSettings
+    from aiserver.usecases.complete import Answer
+
+    settings = ChatSettings.read()
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    router = _calling_router(config, settings.jobs_table)
+    jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
+    return ChatParts(
+        Edge(CLOCK, settings.cors_origins, settings.public_base_url, settings.streams),
+        Authenticator(config, CLOCK),
+        Answer(jobs, router, CLOCK, settled_days=settings.settled_job_days),
+    )
+
+
+@once
+def queue() -> QueueParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.messages import SqsMessages
+    from aiserver.settings import QueueSettings
+    from aiserver.usecases.callbacks import Redelivery, SampleCallback
+    from aiserver.usecases.status import Status
+    from aiserver.webhooks.client import Replier
+
+    settings = QueueSettings.read()
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
+    messages = SqsMessages(
+        _client("sqs"),
+        hosted=settings.hosted_queue_url,
+        gpu=settings.gpu_queue_url,
+        callback=settings.callback_queue_url,
+    )
+    replier = Replier(unsafe=settings.unsafe_callbacks)
+    return QueueParts(
+        Edge(CLOCK, settings.cors_origins, settings.public_base_url),
+        Authenticator(config, CLOCK),
+        _enqueue(jobs, messages, config, replier, settings.settled_job_days),
+        Status(jobs, CLOCK, time.sleep),
+        Redelivery(jobs, messages, CLOCK),
+        SampleCallback(config, replier, _places(settings), CLOCK),
+    )
+
+
+@once
+def intake() -> IntakeParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.messages import SqsDeadLetters, SqsMessages
+    from aiserver.settings import IntakeSettings
+    from aiserver.usecases.intake import Intake
+    from aiserver.webhooks.client import Replier
+
+    settings = IntakeSettings.read()
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    messages = SqsMessages(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url)
+    jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
+    enqueue = _enqueue(jobs, messages, config, Replier(unsafe=settings.unsafe_callbacks), settings.settled_job_days)
+    keys = Authenticator(config, CLOCK)
+    return IntakeParts(
+        Intake(enqueue, keys, key_ids=settings.intake_key_ids, base_url=settings.public_base_url),
+        SqsDeadLetters(_client("sqs"), settings.intake_dead_letter_queue_url),
+    )
+
+
+@once
+def worker() -> "Work":
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.messages import SqsMessages
+    from aiserver.settings import WorkerSettings
+    from aiserver.usecases.run_job import Work
+
+    settings = WorkerSettings.read()
+    return Work(
+        _jobs(settings.jobs_table, settings.bodies_bucket),
+        SqsMessages(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url),
+        _calling_router(DynamoConfig(settings.config_table, _client("dynamodb")), settings.jobs_table),
+        CLOCK,
+        sleep=time.sleep,
+        settled_days=settings.settled_job_days,
+        lease_margin_s=settings.lease_margin_seconds,
+    )
+
+
+@once
+def status() -> StatusParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.router import Router
+    from aiserver.settings import StatusSettings
+    from aiserver.usecases.models import Models
+    from aiserver.usecases.status import Status
+
+    settings = StatusSettings.read()
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    return StatusParts(
+        Edge(CLOCK, settings.cors_origins, settings.public_base_url),
+        Authenticator(config, CLOCK),
+        Status(_jobs(settings.jobs_table, settings.bodies_bucket), CLOCK, time.sleep),
+        Models(Router(config.providers, {}, None, CLOCK), config.listings),
+    )
+
+
+@once
+def events() -> EventsParts:
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.jobs import DynamoJobs
+    from aiserver.settings import EventsSettings
+    from aiserver.usecases.status import Status
+    from aiserver.usecases.watch_job import Watch
+
+    settings = EventsSettings.read()
+    jobs = DynamoJobs(settings.jobs_table, "", _client("dynamodb"), None, CLOCK.job_id)
+    return EventsParts(
+        Edge(CLOCK, settings.cors_origins, streams=settings.streams),
+        Authenticator(DynamoConfig(settings.config_table, _client("dynamodb")), CLOCK),
+        Status(jobs, CLOCK, time.sleep),
+        Watch(jobs, CLOCK, time.sleep),
+    )
+
+
+@once
+def finished() -> "Finished":
+    from aiserver.aws.messages import BusEvents, SqsMessages
+    from aiserver.settings import FinishedSettings
+    from aiserver.usecases.job_finished import Finished
+
+    settings = FinishedSettings.read()
+    messages = SqsMessages(_client("sqs"), callback=settings.callback_queue_url)
+    return Finished(messages, BusEvents(settings.event_bus, _client("events")))
+
+
+@once
+def reply() -> "Reply":
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.aws.messages import SqsMessages
+    from aiserver.settings import ReplySettings
+    from aiserver.usecases.deliver_callback import Reply
+    from aiserver.webhooks.client import Replier
+
+    settings = ReplySettings.read()
+    return Reply(
+        _jobs(settings.jobs_table, settings.bodies_bucket),
+        SqsMessages(_client("sqs"), callback=settings.callback_queue_url),
+        DynamoConfig(settings.config_table, _client("dynamodb")),
+        Replier(unsafe=settings.unsafe_callbacks),
+        _places(settings),
+        CLOCK,
+        settled_days=settings.settled_job_days,
+        lease_margin_s=settings.lease_margin_seconds,
+    )
+
+
+@once
+def sweep() -> "Sweep":
+    from aiserver.aws.circuits import DynamoCircuits
+    from aiserver.aws.jobs import DynamoJobs
+    from aiserver.aws.messages import SqsMessages
+    from aiserver.settings import SweepSettings
+    from aiserver.usecases.sweep import Sweep
+
+    settings = SweepSettings.read()
+    messages = SqsMessages(
+        _client("sqs"),
+        hosted=settings.hosted_queue_url,
+        gpu=settings.gpu_queue_url,
+        callback=settings.callback_queue_url,
+    )
+    jobs = DynamoJobs(settings.jobs_table, "", _client("dynamodb"), None, CLOCK.job_id)
+    circuits = DynamoCircuits(settings.jobs_table, _client("dynamodb", is_vital=False), CLOCK)
+    return Sweep(jobs, messages, circuits, CLOCK, settled_days=settings.settled_job_days)
+
+
+def _jobs(table: str, bucket: str) -> Any:
+    from aiserver.aws.jobs import DynamoJobs
+
+    return DynamoJobs(table, bucket, _client("dynamodb"), _client("s3"), CLOCK.job_id)
+
+
+def _places(settings: "QueueSettings | ReplySettings") -> "Places":
+    from aiserver.aws.leases import DynamoSlots
+    from aiserver.usecases.delivery_limiter import Places
+
+    slots = DynamoSlots(settings.jobs_table, _client("dynamodb"))
+    return Places(slots, per_key=settings.callbacks_per_key, per_receiver=settings.callbacks_per_receiver)
+
+
+def _enqueue(jobs: Any, messages: Any, config: Any, replier: "Replier", settled_days: int) -> "Enqueue":
+    from aiserver.router import Router
+    from aiserver.usecases.enqueue import Enqueue
+
+    return Enqueue(
+        jobs,
+        messages,
+        Router(config.providers, {}, None, CLOCK),
+        CLOCK,
+        check_reply_to=replier.check,
+        settled_days=settled_days,
+    )
+
+
+def _calling_router(config: Any, jobs_table: str) -> "Router":
+    from aiserver.aws.circuits import DynamoCircuits
+    from aiserver.aws.leases import DynamoSlots
+    from aiserver.aws.secrets import SsmSecrets
+    from aiserver.providers.breaker import Breaker
+    from aiserver.providers.registry import Protocols
+    from aiserver.router import Router
+
+    brief = _client("dynamodb", is_vital=False)
+    by_type = Protocols(http, CLOCK, _bedrock)
+    by_type.warm("openai")  # which most providers speak: others are built when they are first asked
+    return Router(
+        config.providers,
+        by_type,
+        SsmSecrets(_client("ssm"), CLOCK),
+        CLOCK,
+        DynamoSlots(jobs_table, brief),
+        Breaker(DynamoCircuits(jobs_table, brief, CLOCK), CLOCK),
+    )
+
+
+def _bedrock() -> Any:
+    from aiserver.aws.bedrock import BedrockWire
+
+    return BedrockWire(_session())
+
+
+@once
+def http() -> Any:
+    """The one HTTP client for providers."""
+    from aiserver.providers.http import client
+
+    return client()
+
+
+@cache
+def _client(service: str, *, is_vital: bool = True) -> Any:
+    """One client a service, safe to share between threads. AWS answers in milliseconds: what hangs is asked again.
+
+    What is not vital is given up after 3 s: its caller waits, and does without.
+    """
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard", "total_max_attempts": 4 if is_vital else 2}
+    # By itself boto3 signs S3 links in the old way, which buckets made since 2020 refuse, and for the global host,
+    # which sends a new bucket's callers elsewhere; the embedded cloud's address has no virtual hosts.
+    config = Config(
+        connect_timeout=2 if is_vital else 1,
+        read_timeout=10 if service == "s3" else 3 if is_vital else 1,
+        retries=retries,
+        max_pool_connections=50,
+        signature_version="s3v4" if service == "s3" else None,
+        s3={"addressing_style": "auto" if "AWS_ENDPOINT_URL" in os.environ else "virtual"},
+    )
+    return _session().client(service, config=config)
+
+
+@cache
+def _session() -> Any:
+    """One for all clients: what a second one of a service needs has been read by then."""
+    import boto3
+
+    return boto3.session.Session()

@@ -1,0 +1,52 @@
+"""Names of documents, of which Bedrock takes none twice in a request: over all turns, and in results of tools.
+
+It compares them without case. https://github.com/aws-samples/sample-strands-agent-with-agentcore/pull/290
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from msgspec import Raw
+
+from aiserver.providers.bedrock.history import document_name
+
+Block = Raw | dict[str, Any]
+MAX_NAME = 200
+_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9\s()\[\]-]")
+
+
+def name(filename: str, path: str) -> str:
+    """A name as it may be; a document without one is called by its place."""
+    stem = filename.rpartition(".")[0] or filename
+    name = " ".join(_NOT_IN_A_NAME.sub("-", stem).split())[:MAX_NAME].strip()
+    return name or "document " + "-".join(re.findall(r"\d+", path))
+
+
+def make_distinct(turns: Iterable[dict[str, Any]]) -> None:
+    """Put a number behind each name that another document of the request has.
+
+    Blocks that the caller wrote in Bedrock's own words keep their names.
+    """
+    blocks = [block for turn in turns for block in _blocks(turn["content"])]
+    numbers = {name.casefold(): 1 for block in blocks if isinstance(block, Raw) and (name := document_name(block))}
+    documents = [block["document"] for block in blocks if not isinstance(block, Raw) and "document" in block]
+    for document in documents:
+        document["name"] = _distinct(document["name"], numbers)
+
+
+def _blocks(content: list[Block]) -> Iterator[Block]:
+    for block in content:
+        yield block
+        if not isinstance(block, Raw) and "toolResult" in block and not isinstance(block["toolResult"], Raw):
+            yield from _blocks(block["toolResult"]["content"])
+
+
+def _distinct(given: str, numbers: dict[str, int]) -> str:
+    name = given
+    while name.casefold() in numbers:
+        numbers[given.casefold()] += 1
+        suffix = f" {numbers[given.casefold()]}"
+        name = given[: MAX_NAME - len(suffix)].rstrip() + suffix
+    numbers[name.casefold()] = 1
+    return name
