@@ -14,7 +14,7 @@ from typing import Any
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.clock import SystemClock
-from aiserver.jobs.states import State
+from aiserver.jobs.states import JobState
 from aiserver.router import Router
 from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.wire import requests
@@ -51,7 +51,7 @@ def unsent(cloud: Cloud, model: str, count: int) -> list[int]:
     config = DynamoConfig(cloud.outputs["ConfigTable"], aws.client("dynamodb", cloud.endpoint_url))
     router = Router(config.providers, {}, None, clock)
     enqueue = Enqueue(store(cloud), Silent(), router, clock, check_reply_to=lambda url, hosts: None, settled_days=1)
-    chat = requests.openai_queue_chat(
+    chat = requests.bind_openai_queue_chat(
         json.dumps({"model": model, "messages": [{"role": "user", "content": "How do LLMs work?"}]}),
         requests.Options(),
     )
@@ -93,7 +93,9 @@ def _billed_ms(cloud: Cloud, ids: list[int]) -> float:
     answer = json.loads(cloud.invoke("worker", event))
     took_ms = (time.perf_counter() - started) * 1000
     jobs = store(cloud)
-    if answer["batchItemFailures"] or not all((job := jobs.get(one)) and job.state == State.COMPLETED for one in ids):
+    if answer["batchItemFailures"] or not all(
+        (job := jobs.get(one)) and job.state == JobState.COMPLETED for one in ids
+    ):
         raise ministack.CloudFailed("a job of the batch was not completed")
     return round(took_ms, 1)
 

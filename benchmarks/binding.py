@@ -99,8 +99,8 @@ BODIES: Mapping[str, str] = {
 
 def bound(text: str) -> bytes:
     """The text as it goes to the provider that is asked first."""
-    request = requests.chat(text)
-    candidate = ROUTER.in_order(ROUTER.candidates(request.model, operation=request.operation))[0]
+    request = requests.bind_chat(text)
+    candidate = ROUTER.order_by_load(ROUTER.candidates(request.model, operation=request.operation))[0]
     return with_model(request.body, candidate.upstream_model)
 
 

@@ -29,7 +29,7 @@ def rows(presets: Iterable[tuple[str, Preset]]) -> str:
 def quirks() -> str:
     """A line for each."""
     told = [(name, quirk) for name, row in CATALOGUE.items() for quirk in row.quirks]
-    return "\n".join(f"- `{name}`: {quirk.words} ([{_kind(quirk.source)}]({quirk.source}))" for name, quirk in told)
+    return "\n".join(f"- `{name}`: {quirk.text} ([{_kind(quirk.source)}]({quirk.source}))" for name, quirk in told)
 
 
 def _kind(source: str) -> str:

@@ -7,22 +7,27 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from aiserver.jobs.states import ENDED, Callback, State
-from aiserver.jobs.transitions import TABLE, Param, Transition, When
+from aiserver.jobs.job import attribute_name
+from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
+from aiserver.jobs.transitions import TRANSITIONS, Condition, Param, Transition
 
 PAGE = Path(__file__).parent / "jobs.md"
 ACCEPT = "T1"  # writes a new job: it changes none, so it is no row of the table
 
 
 def main(arguments: list[str]) -> int:
-    jobs = [t for t in TABLE if t.machine == "state"]
-    callbacks = [t for t in TABLE if t.machine == "cb"]
+    jobs = [t for t in TRANSITIONS if t.machine == "state"]
+    callbacks = [t for t in TRANSITIONS if t.machine == "callback"]
     parts = [
         "### Jobs",
-        diagram(jobs, starts=[(State.QUEUED, ACCEPT)], ends=sorted(ENDED)),
+        diagram(jobs, starts=[(JobState.QUEUED, ACCEPT)], ends=sorted(TERMINAL_STATES)),
         table(jobs),
         "### Callbacks",
-        diagram(callbacks, starts=[(Callback.PENDING, "the job ended")], ends=[Callback.DELIVERED, Callback.DEAD]),
+        diagram(
+            callbacks,
+            starts=[(CallbackState.PENDING, "the job ended")],
+            ends=[CallbackState.DELIVERED, CallbackState.DEAD],
+        ),
         table(callbacks),
     ]
     return write(PAGE, "docs/generate.py", parts, arguments)
@@ -59,31 +64,35 @@ def diagram(rows: list[Transition], *, starts: Iterable[tuple[str, str]], ends: 
 def table(rows: list[Transition]) -> str:
     head = "| | what | writer | from → to | only if | writes |\n|---|---|---|---|---|---|"
     lines = [
-        f"| {row.name} | {row.what} | {row.writer} | {row.source} → {row.target} | {_only_if(row)} | {_writes(row)} |"
+        f"| {row.name} | {row.description} | {row.writer} | {row.source} → {row.target} "
+        f"| {_only_if(row)} | {_writes(row)} |"
         for row in rows
     ]
     return "\n".join([head, *lines])
 
 
 def _only_if(row: Transition) -> str:
-    return ", ".join(_condition(when) for when in row.when) or "its state"
+    return ", ".join(_condition(when) for when in row.guards) or "its state"
 
 
-def _condition(when: When) -> str:
+def _condition(when: Condition) -> str:
     if when.op == "absent":
-        return f"no `{when.attribute}`"
-    return f"`{when.attribute} {when.op} {_value(when.value)}`"
+        return f"no `{attribute_name(when.attribute)}`"
+    return f"`{attribute_name(when.attribute)} {when.op} {_value(when.value)}`"
 
 
 def _writes(row: Transition) -> str:
-    sets = [f"`{name}`" if value == Param(name) else f"`{name} = {_value(value)}`" for name, value in row.sets.items()]
-    adds = [f"`{name} + {by}`" for name, by in row.adds.items()]
-    removes = ["removes " + ", ".join(f"`{name}`" for name in row.removes)] if row.removes else []
+    sets = [
+        f"`{attribute_name(name)}`" if value == Param(name) else f"`{attribute_name(name)} = {_value(value)}`"
+        for name, value in row.sets.items()
+    ]
+    adds = [f"`{attribute_name(name)} + {by}`" for name, by in row.adds.items()]
+    removes = ["removes " + ", ".join(f"`{attribute_name(name)}`" for name in row.removes)] if row.removes else []
     return "; ".join([", ".join(sets + adds), *removes])
 
 
 def _value(value: Param | str | int) -> str:
-    return f":{value.name}" if isinstance(value, Param) else str(value)
+    return f":{attribute_name(value.name)}" if isinstance(value, Param) else str(value)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from aiserver.webhooks.client import Replier
-from aiserver.webhooks.url_policy import CallbackRefused, parsed
+from aiserver.webhooks.client import WebhookClient
+from aiserver.webhooks.url_policy import CallbackRefused, parse_url
 from docs.generate import write
 from tests import addresses
 
@@ -30,7 +30,7 @@ def refusals() -> str:
     """Rows for each kind of vector that must be refused."""
     rows = [(what, next(iter(urls))) for what, urls in addresses.FORMS.items()]
     rows += [(what, f"https://{name}/") for what, names in addresses.NAMES.items() for name in list(names)[:SAMPLES]]
-    replier = Replier(resolver=addresses.resolve)
+    replier = WebhookClient(resolver=addresses.resolve)
     lines = [_row(what, _address(url), _refusal(replier, url), _where(url)) for what, url in rows]
     return _table(["what", "address", "refused, because", "where"], lines)
 
@@ -39,13 +39,13 @@ def calls() -> str:
     """Rows for each kind of vector that must be accepted."""
     rows = [(what, url) for what, urls in addresses.ACCEPTED.items() for url in list(urls)[:SAMPLES]]
     return _table(
-        ["what", "address", "is called as"], [_row(what, _code(url), _code(str(parsed(url)))) for what, url in rows]
+        ["what", "address", "is called as"], [_row(what, _code(url), _code(str(parse_url(url)))) for what, url in rows]
     )
 
 
-def _refusal(replier: Replier, url: str) -> str:
+def _refusal(replier: WebhookClient, url: str) -> str:
     try:
-        replier.check(url)
+        replier.check_url(url)
     except CallbackRefused as refusal:
         return _cell(refusal.message.removeprefix(STARTS))
     raise AssertionError(f"{url!r} was accepted")
@@ -53,7 +53,7 @@ def _refusal(replier: Replier, url: str) -> str:
 
 def _where(url: str) -> str:
     try:
-        parsed(url)
+        parse_url(url)
     except CallbackRefused:
         return "by its form"
     return "by its addresses"

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aiserver.providers.catalogue import BY_TYPE
-from aiserver.providers.registry import vendor
-from aiserver.providers.translation.capabilities import Passes, Refused, Rule, Translated, Words
+from aiserver.providers.registry import load_adapter
+from aiserver.providers.translation.capabilities import Capabilities, Mapped, PassThrough, Rule, Unsupported
 from docs.generate import write
 
 PAGE = Path(__file__).parent / "providers.md"
 
 
 def main(arguments: list[str]) -> int:
-    return write(PAGE, "docs/vendors.py", [table([vendor(type).words for type in BY_TYPE])], arguments)
+    return write(PAGE, "docs/vendors.py", [table([load_adapter(type).capabilities for type in BY_TYPE])], arguments)
 
 
-def table(vendors: Sequence[Words]) -> str:
+def table(vendors: Sequence[Capabilities]) -> str:
     """A row for each member of a request, a column for each vendor."""
     members = list(dict.fromkeys(member for words in vendors for member in words.rules))
     head = f"| | {' | '.join(words.vendor for words in vendors)} |"
@@ -35,11 +35,11 @@ def _row(member: str, rules: Sequence[Rule | None]) -> str:
 
 def _cell(rule: Rule | None) -> str:
     match rule:
-        case Passes(to, words):
+        case PassThrough(to, words):
             return f"passes, as `{to}`" + (f": {words}" if words else "")
-        case Translated(words):
+        case Mapped(words):
             return words
-        case Refused(words, unless):
+        case Unsupported(words, unless):
             but = f", but {' and '.join(f'`{text}`' for text in unless)}" if unless else ""
             return f"**refused**{but}" + (f": {words}" if words else "")
         case None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aiserver.admin.stack import Problem
+from aiserver.admin.stack import AdminError
 from local import aws, ministack, package
 from local.door import Door
 from local.ministack import CloudFailed
@@ -75,7 +75,7 @@ class Cloud:
             self._boot()
         except BaseException as failure:
             self._running.close()
-            if isinstance(failure, Problem | FunctionFailed):
+            if isinstance(failure, AdminError | FunctionFailed):
                 raise CloudFailed(str(failure)) from failure
             raise
         return self

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiserver import api_keys
-from aiserver.admin.changes import apply, plan
-from aiserver.admin.providers import refresh
-from aiserver.admin.stack import administer
+from aiserver.admin.changes import apply_changes, plan_changes
+from aiserver.admin.providers import refresh_model_listings
+from aiserver.admin.stack import create_admin
 from aiserver.api_keys import NewKey
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.clock import SystemClock
-from aiserver.providers.http import client
-from aiserver.providers.registry import Protocols
+from aiserver.providers.http import create_client
+from aiserver.providers.registry import AdapterRegistry
 from local import aws
 
 
@@ -44,7 +44,7 @@ class Seeded:
 def new_keys() -> Seeded:
     """Two new keys, made before the stack: its parameters name one of them."""
     now = SystemClock().now_ms()
-    return Seeded(api_keys.create("development", now_ms=now), api_keys.create("somebody else", now_ms=now))
+    return Seeded(api_keys.create_key("development", now_ms=now), api_keys.create_key("somebody else", now_ms=now))
 
 
 def seed(
@@ -54,10 +54,10 @@ def seed(
 
     Raises: aiserver.admin.stack.Problem, for a providers.yaml that is wrong.
     """
-    admin = administer("aiserver", outputs, lambda service: aws.client(service, endpoint_url))
-    apply(admin, plan(admin, providers, environment))
-    with client() as http:
-        for line in refresh(admin, Protocols(lambda: http, admin.clock, BedrockWire)):
+    admin = create_admin("aiserver", outputs, lambda service: aws.client(service, endpoint_url))
+    apply_changes(admin, plan_changes(admin, providers, environment))
+    with create_client() as http:
+        for line in refresh_model_listings(admin, AdapterRegistry(lambda: http, admin.clock, BedrockWire)):
             print(line, file=sys.stderr)
     for new in (seeded.first, seeded.second):
         admin.config.put_key(new.key, new.secrets)

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiserver import bootstrap
 from aiserver.jobs.job import Job, due_shard
-from aiserver.jobs.states import State
+from aiserver.jobs.states import JobState
 from tests.moto_stack import MotoStack, event
 
 PROMPT = "Why is the sky blue?"
@@ -37,10 +37,10 @@ def put_job(stack: MotoStack, number: int, **more: Any) -> Job:
         "operation": "chat.completions",
         "model": "llama3:8b",
         "queue": "hosted",
-        "state": State.QUEUED,
+        "state": JobState.QUEUED,
         "created_at": now,
         "deadline": now + 3_600_000,
-        "request_at": "",
+        "request_location": "",
         "request_hash": "h",
         "base_url": "https://ai.example.com",
         "due_shard": due_shard(number),

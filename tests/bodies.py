@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from aiserver.errors import FieldError, InvalidRequest
-from aiserver.wire.schemas import CHAT, Shape
+from aiserver.wire.schemas import CHAT, ObjectSchema
 
 OWN = ("refId", "tag", "replyTo", "deadline", "provider")
-ANYTHING = Shape(())
+ANYTHING = ObjectSchema(())
 SPACE = st.sampled_from(["", "", "", " ", "\n  ", "\t\r\n"])
 OTHERS = st.sampled_from(
     ["x", "nested", "model_", "MODEL", "role", "maxTokens", "refId", "provider", "u\u017fer", "語", ""]
@@ -83,7 +83,7 @@ def folded(name: str) -> str:
     return "".join(letter for letter in name if letter not in "_-").casefold()
 
 
-def known_name(key: str, beside: Sequence[str], shape: Shape) -> str:
+def known_name(key: str, beside: Sequence[str], shape: ObjectSchema) -> str:
     """The name that the member `key` is known by among the keys `beside`, itself included."""
     if key in shape.names:
         return key
@@ -91,7 +91,7 @@ def known_name(key: str, beside: Sequence[str], shape: Shape) -> str:
     return next((name for name in alike if name not in beside or name in shape.unique), key)
 
 
-def renamed(tree: Tree, shape: Shape) -> Tree:
+def renamed(tree: Tree, shape: ObjectSchema) -> Tree:
     """The tree with all that is known by its known name. Raises: InvalidRequest."""
     if tree.items is not None:
         return replace(tree, items=tuple(renamed(item, shape) for item in tree.items))
@@ -108,7 +108,7 @@ def renamed(tree: Tree, shape: Shape) -> Tree:
             replace(
                 member,
                 key_text=member.key_text if name == member.key else f'"{name}"',
-                value=renamed(member.value, shape.below[name]) if name in shape.below else member.value,
+                value=renamed(member.value, shape.nested[name]) if name in shape.nested else member.value,
             )
             for member, name in zip(tree.members, names, strict=True)
         ),
@@ -173,7 +173,7 @@ def spelled(draw: st.DrawFn, name: str) -> str:
 
 
 @st.composite
-def values(draw: st.DrawFn, name: str = "", shape: Shape = ANYTHING, depth: int = 3) -> Tree:
+def values(draw: st.DrawFn, name: str = "", shape: ObjectSchema = ANYTHING, depth: int = 3) -> Tree:
     """What may stand at the known place `name`; anything, where the place is not known or its type not checked."""
     if name in ("messages", "tools", "tool_calls"):
         always = ("role",) if name == "messages" else ()
@@ -192,7 +192,7 @@ def values(draw: st.DrawFn, name: str = "", shape: Shape = ANYTHING, depth: int 
 @st.composite
 def objects(
     draw: st.DrawFn,
-    shape: Shape,
+    shape: ObjectSchema,
     always: Sequence[str] = (),
     more: Sequence[str] = (),
     others: st.SearchStrategy[str] = OTHERS,
@@ -203,7 +203,7 @@ def objects(
     names = [*always, *draw(st.lists(st.sampled_from(known), max_size=3))] if known else []
     if draw(st.integers(0, 9)):
         names = list(dict.fromkeys(names))
-    given = [(draw(spelled(name)), draw(values(name, shape.below.get(name, ANYTHING)))) for name in names]
+    given = [(draw(spelled(name)), draw(values(name, shape.nested.get(name, ANYTHING)))) for name in names]
     given += [(json.dumps(other), draw(values(depth=depth))) for other in draw(st.lists(others, max_size=2))]
     members = [
         Member(key, value, draw(SPACE), draw(SPACE), draw(SPACE) + ":" + draw(SPACE))

@@ -12,15 +12,15 @@ from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
     ProviderRejected,
+    ProviderResponse,
     ProviderTimeout,
     ProviderUnavailable,
-    UpstreamAnswer,
 )
 from aiserver.providers.provider import Provider
-from aiserver.router import Question
-from aiserver.usecases.failover import ask
+from aiserver.router import ProviderCall
+from aiserver.usecases.failover import try_candidates
 from aiserver.wire import requests
-from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
+from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
 from tests.house import ANSWER, BODY, ME, WORKER_MS, FakeReplier, UseCases, configured
 from tests.rules import Rules
 from tests.turns import Turns
@@ -32,8 +32,8 @@ JOB_EACH_S, JOB_AT_S = 60, 2
 CHATS, WORKERS = 4, 2  # containers; more chats where these are busy
 
 
-def _answer(status: int) -> UpstreamAnswer:
-    return UpstreamAnswer(status, {}, b'{"error":{}}')
+def _answer(status: int) -> ProviderResponse:
+    return ProviderResponse(status, {}, b'{"error":{}}')
 
 
 TAKES_S = {"good": 1.5, "slow": 22.0}  # what fails does so at once; what is silent is so for all the time it is given
@@ -91,8 +91,8 @@ class Day:
         self._seeds = itertools.count()
         self._final: dict[str, str] = {}  # how a job's call came out after which there must be none
         self._pass = threading.local()
-        self.jobs, self._messages = FakeJobs(self.clock), FakeMessages()
-        self._slots, self._circuits = FakeSlots(), FakeCircuits()
+        self.jobs, self._messages = FakeJobs(self.clock), FakeMessageSender()
+        self._slots, self._circuits = FakeLeases(), FakeCircuits()
         self._chats = deque(self._container() for _ in range(CHATS))
         self._workers = deque(self._container() for _ in range(WORKERS))
 
@@ -110,7 +110,9 @@ class Day:
         """When that one was called then."""
         return [at for at, called in self.calls if called == name and begin_s <= at < end_s]
 
-    def call(self, provider: Provider, _operation: str, _body: bytes, *, deadline_s: float, **_: Any) -> UpstreamAnswer:
+    def call(
+        self, provider: Provider, _operation: str, _body: bytes, *, timeout_s: float, **_: Any
+    ) -> ProviderResponse:
         """router.ProviderProtocol."""
         now, asking, rules = self.clock.now, self._pass.asking, self.rules[provider.name]
         outcome = self._outcome(provider.name)
@@ -121,7 +123,7 @@ class Day:
         if asking.job and (outcome == "400" or (outcome == "silent" and provider.queue == "hosted")):
             self._final[asking.job] = outcome
         self._under_way[provider.name] += 1
-        takes_s = deadline_s if outcome == "silent" else TAKES_S.get(outcome, 0)
+        takes_s = timeout_s if outcome == "silent" else TAKES_S.get(outcome, 0)
         if takes_s:
             self.turns.pause(takes_s)
         self._under_way[provider.name] -= 1
@@ -163,7 +165,7 @@ class Day:
             messages=self._messages,
             protocol=self,
             replier=FakeReplier(),
-            keys=FakeKeys(),
+            keys=FakeKeyStore(),
             slots=self._slots,
             circuits=self._circuits,
         )
@@ -173,14 +175,14 @@ class Day:
         container = self._chats.popleft() if self._chats else self._container()
         began = self.clock.now
         self._pass.asking = Pass(began)
-        question, found = Question("chat.completions", self._body(), ME.owner), container.router.candidates("m")
-        done = ask(container.router, question, found, clock=self.clock, deadline_ms=began + SYNC_MS)
+        question, found = ProviderCall("chat.completions", self._body(), ME.owner), container.router.candidates("m")
+        done = try_candidates(container.router, question, found, clock=self.clock, deadline_ms=began + SYNC_MS)
         assert self.clock.now <= began + SYNC_MS
         self.heard.append((self._second_of(began), done.error.status if done.error else 200))
         self._chats.append(container)
 
     def _accept(self) -> None:
-        self._workers[0].enqueue.accept(requests.openai_queue_chat(self._body(), requests.Options()), ME)
+        self._workers[0].enqueue.accept(requests.bind_openai_queue_chat(self._body(), requests.Options()), ME)
         self._deliver()
 
     def _body(self) -> bytes:
@@ -199,5 +201,5 @@ class Day:
     def _work(self, job_id: int, attempt: int) -> None:
         self._workers.rotate()
         self._pass.asking = Pass(self.clock.now, job=str(job_id))
-        self._workers[0].work.run(job_id, left_ms=WORKER_MS, attempt=attempt)
+        self._workers[0].work.run(job_id, remaining_ms=WORKER_MS, attempt=attempt)
         self._deliver()

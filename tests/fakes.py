@@ -9,8 +9,9 @@ from typing import Any
 from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.clock import job_id
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import Accepted, Page, Refused
-from aiserver.jobs.transitions import Transition, Value, When, is_made, resolve
+from aiserver.jobs.ports import ConditionFailed, CreateResult, JobPage
+from aiserver.jobs.states import CallbackState, JobState
+from aiserver.jobs.transitions import AttributeValue, Condition, Transition, is_applied, resolve
 from aiserver.providers.circuit import Circuit
 
 
@@ -47,37 +48,37 @@ class FakeJobs:
         self.bodies: dict[tuple[int, str], bytes] = {}
         self.refs: dict[tuple[str, str], tuple[int, int]] = {}
 
-    def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> Accepted:
+    def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> CreateResult:
         named, ttl = self.refs.get((job.owner, job.ref_id), (0, 0))
         there = self.get(named)
-        if there and ttl > now_ms // 1000 and not there.is_gone(now_ms):
-            return Accepted(Job.from_item(self.items[named]), created=False)
+        if there and ttl > now_ms // 1000 and not there.is_past_ttl(now_ms):
+            return CreateResult(_job(self.items[named]), created=False)
         while job.id in self.items:
             job = replace(job, id=self._clock.job_id())
-        job = replace(job, request_at="item")
+        job = replace(job, request_location="item")
         if result is not None:
-            job = replace(job, result_at="item", result_bytes=len(result))
+            job = replace(job, result_location="item", result_bytes=len(result))
             self.bodies[job.id, "result"] = result
-        self.items[job.id] = job.to_item()
+        self.items[job.id] = {name: value for name, value in vars(job).items() if value is not None}
         self.bodies[job.id, "request"] = request
         self.refs[job.owner, job.ref_id] = (job.id, job.deadline // 1000 + 60 * 86_400)
-        return Accepted(job, created=True)
+        return CreateResult(job, created=True)
 
     def get(self, job_id: int) -> Job | None:
-        return Job.from_item(self.items[job_id]) if job_id in self.items else None
+        return _job(self.items[job_id]) if job_id in self.items else None
 
-    def find(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
+    def find_by_ref_id(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
         named, ttl = self.refs.get((owner, ref_id), (0, 0))
         job = self.get(named) if ttl > now_ms // 1000 else None
-        return None if job is None or job.is_gone(now_ms) else job
+        return None if job is None or job.is_past_ttl(now_ms) else job
 
-    def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
+    def apply(self, transition: Transition, job_id: int, params: Mapping[str, AttributeValue]) -> Job | ConditionFailed:
         item = self.items.get(job_id)
         if item is None:
-            return Refused(None)
+            return ConditionFailed(None)
         if not all(_holds(when, item, params) for when in transition.conditions):
-            job = Job.from_item(item)
-            return job if is_made(transition, item, params) else Refused(job)
+            job = _job(item)
+            return job if is_applied(transition, item, params) else ConditionFailed(job)
         changed = dict(item)
         for name, value in transition.effects.items():
             changed[name] = resolve(value, params)
@@ -86,26 +87,28 @@ class FakeJobs:
         for name in transition.removes:
             changed.pop(name, None)
         self.items[job_id] = {name: value for name, value in changed.items() if value is not None}
-        return Job.from_item(self.items[job_id])
+        return _job(self.items[job_id])
 
-    def complete(self, transition: Transition, job: Job, params: Mapping[str, Value], result: bytes) -> Refused | None:
-        placed = {**params, "result_at": "item", "result_bytes": len(result)}
+    def complete(
+        self, transition: Transition, job: Job, params: Mapping[str, AttributeValue], result: bytes
+    ) -> ConditionFailed | None:
+        placed = {**params, "result_location": "item", "result_bytes": len(result)}
         done = self.apply(transition, job.id, placed)
-        if isinstance(done, Refused):
+        if isinstance(done, ConditionFailed):
             return done
         self.bodies[job.id, "result"] = result
         return None
 
-    def request(self, job: Job) -> bytes | None:
+    def read_request(self, job: Job) -> bytes | None:
         return self.bodies.get((job.id, "request"))
 
-    def result(self, job: Job) -> bytes | None:
-        return self.bodies.get((job.id, "result")) if job.result_at else None
+    def read_result(self, job: Job) -> bytes | None:
+        return self.bodies.get((job.id, "result")) if job.result_location else None
 
-    def link(self, at: str | None, *, seconds: int) -> str | None:
+    def presigned_url(self, location: str | None, *, seconds: int) -> str | None:
         return None
 
-    def due(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
+    def due_jobs(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
         found = [
             (item["due_at"], job_id)
             for job_id, item in self.items.items()
@@ -113,8 +116,8 @@ class FakeJobs:
         ]
         return iter([(job_id, due_at) for due_at, job_id in sorted(found)])
 
-    def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page:
-        jobs = [Job.from_item(item) for _, item in sorted(self.items.items(), reverse=True)]
+    def list_page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> JobPage:
+        jobs = [_job(item) for _, item in sorted(self.items.items(), reverse=True)]
         jobs = [
             job
             for job in jobs
@@ -123,10 +126,15 @@ class FakeJobs:
             and (state is None or job.state == state)
             and (cursor is None or job.id < cursor)
         ]
-        return Page(jobs[:take], jobs[take - 1].id if len(jobs) >= take else None)
+        return JobPage(jobs[:take], jobs[take - 1].id if len(jobs) >= take else None)
 
 
-def _holds(when: When, item: Mapping[str, Any], params: Mapping[str, Value]) -> bool:
+def _job(values: Mapping[str, Any]) -> Job:
+    states = {"state": JobState(values["state"]), "callback": CallbackState(values["callback"])}
+    return Job(**{**values, **states})
+
+
+def _holds(when: Condition, item: Mapping[str, Any], params: Mapping[str, AttributeValue]) -> bool:
     stored = item.get(when.attribute)
     if when.op == "absent":
         return stored is None
@@ -136,7 +144,7 @@ def _holds(when: When, item: Mapping[str, Any], params: Mapping[str, Value]) -> 
     return {"=": stored == wanted, "<": stored < wanted, "<=": stored <= wanted, ">": stored > wanted}[when.op]
 
 
-class FakeMessages:
+class FakeMessageSender:
     """jobs.ports.Messages that remembers."""
 
     def __init__(self) -> None:
@@ -157,7 +165,7 @@ class FakeMessages:
         self.dues.append(due)
 
 
-class FakeSlots:
+class FakeLeases:
     """jobs.ports.Slots in a dict, for many threads."""
 
     def __init__(self) -> None:
@@ -165,21 +173,21 @@ class FakeSlots:
         self.reads = 0
         self._lock = threading.Lock()
 
-    def take(self, name: str, among: Sequence[int], *, now_ms: int, until_ms: int) -> int | None:
+    def acquire(self, name: str, indexes: Sequence[int], *, now_ms: int, expires_ms: int) -> int | None:
         with self._lock:
             taken = self.held.setdefault(name, {})
-            for slot in among:
+            for slot in indexes:
                 if taken.get(slot, 0) < now_ms:
-                    taken[slot] = until_ms
+                    taken[slot] = expires_ms
                     return slot
         return None
 
-    def give_back(self, name: str, slot: int, *, until_ms: int) -> None:
+    def release(self, name: str, index: int, *, expires_ms: int) -> None:
         with self._lock:
-            if self.held.get(name, {}).get(slot) == until_ms:
-                del self.held[name][slot]
+            if self.held.get(name, {}).get(index) == expires_ms:
+                del self.held[name][index]
 
-    def taken(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
+    def count_held(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
         self.reads += 1
         return {name: sum(until >= now_ms for until in self.held.get(name, {}).values()) for name in names}
 
@@ -192,7 +200,7 @@ class FakeCircuits:
         self.reads = self.writes = 0
         self._lock = threading.Lock()
 
-    def all(self) -> dict[str, Circuit]:
+    def read_all(self) -> dict[str, Circuit]:
         self.reads += 1
         return dict(self.stored)
 
@@ -204,7 +212,7 @@ class FakeCircuits:
             return self.stored[name]
 
 
-class FakeEvents:
+class FakeEventPublisher:
     """jobs.ports.Events that remembers."""
 
     def __init__(self) -> None:
@@ -214,7 +222,7 @@ class FakeEvents:
         self.published.append((detail_type, detail))
 
 
-class FakeKeys:
+class FakeKeyStore:
     """keys.KeyStore in a dict."""
 
     def __init__(self) -> None:

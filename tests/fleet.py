@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Callable
 
 from aiserver.errors import ProviderCircuitOpen, ProviderError
-from aiserver.providers.breaker import Attempt, Breaker
-from aiserver.providers.circuit import CLOSED, EVERYONE, OPEN_MS, ROW, Circuit, Gate, Tally
+from aiserver.providers.breaker import Attempt, CircuitBreaker
+from aiserver.providers.circuit import CLOSED_GATE, FAILURE_THRESHOLD, OPEN_MS, PROVIDER_GATE, CallStats, Circuit, Gate
 from tests.fakes import FakeCircuits, FakeClock
 
 BAD = ProviderError("bad", upstream_status=500)
@@ -21,8 +21,8 @@ def attempt(
     return Attempt(provider, owner, model, request or (lambda: str(next(_numbers))))
 
 
-def circuit_of_everyone(tally: Tally = CLOSED.tally, ask_at: int | None = None, stamp: str = "") -> Circuit:
-    return Circuit({EVERYONE: Gate(tally, ask_at)}, stamp)
+def circuit_of_everyone(tally: CallStats = CLOSED_GATE.stats, ask_at: int | None = None, stamp: str = "") -> Circuit:
+    return Circuit({PROVIDER_GATE: Gate(tally, ask_at)}, stamp)
 
 
 class Fleet:
@@ -31,7 +31,7 @@ class Fleet:
     def __init__(self, containers: int = 3) -> None:
         self.clock = FakeClock()
         self.circuits = FakeCircuits()
-        self.breakers = [Breaker(self.circuits, self.clock) for _ in range(containers)]
+        self.breakers = [CircuitBreaker(self.circuits, self.clock) for _ in range(containers)]
 
     def call(
         self,
@@ -48,7 +48,7 @@ class Fleet:
         self.clock.now += 1
         try:
             breaker.check(asked)
-            with breaker.watched(asked, deadline_ms=self.clock.now + left_ms):
+            with breaker.track_call(asked, deadline_ms=self.clock.now + left_ms):
                 if outcome:
                     raise outcome
         except ProviderCircuitOpen:
@@ -73,6 +73,6 @@ class Fleet:
 def opened(containers: int = 3) -> Fleet:
     """Containers whose provider's circuit has been open for as long as nobody may ask it."""
     fleet = Fleet(containers)
-    fleet.calls("B" * ROW, container=0)
+    fleet.calls("B" * FAILURE_THRESHOLD, container=0)
     fleet.clock.now += OPEN_MS
     return fleet

@@ -5,27 +5,27 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiserver import api_keys
-from aiserver.errors import InvalidRequest, ProviderError, UpstreamAnswer
+from aiserver.errors import InvalidRequest, ProviderError, ProviderResponse
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import JobStore, Messages
-from aiserver.providers.breaker import Breaker
+from aiserver.jobs.ports import JobStore, MessageSender
+from aiserver.providers.breaker import CircuitBreaker
 from aiserver.providers.provider import Provider
 from aiserver.router import Router
 from aiserver.usecases.callbacks import Redelivery, SampleCallback
-from aiserver.usecases.complete import Answer
-from aiserver.usecases.deliver_callback import Reply
-from aiserver.usecases.delivery_limiter import Places
+from aiserver.usecases.complete import Complete
+from aiserver.usecases.deliver_callback import DeliverCallback
+from aiserver.usecases.delivery_limiter import DeliveryLimiter
 from aiserver.usecases.enqueue import Caller, Enqueue
-from aiserver.usecases.run_job import Work
+from aiserver.usecases.run_job import RunJob
 from aiserver.usecases.status import Status
 from aiserver.usecases.sweep import Sweep
-from aiserver.webhooks.client import Delivery
+from aiserver.webhooks.client import DeliveryResult
 from aiserver.wire import requests
-from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
+from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
 
 BODY = '{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 STREAMED = b'data: {"id":"1"}\n\ndata: [DONE]\n\n'
-ANSWER = UpstreamAnswer(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
+ANSWER = ProviderResponse(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
 ME = Caller("me", "https://x.io")
 WORKER_MS = 900_000
 SWEEPER_MS = 50_000
@@ -37,15 +37,15 @@ CALLBACK_LEASE_MS = REPLY_MS + MARGIN_S * 1000
 
 
 @dataclass
-class FakeTranslation:
+class FakeEventMapper:
     """stream.Translation of which all has been said."""
 
     usage: str | None = None
-    pieces: int = 0
-    is_over: bool = False
-    is_whole: bool = False
+    content_events: int = 0
+    is_done: bool = False
+    is_complete: bool = False
 
-    def ended(self) -> bytes:
+    def on_end(self) -> bytes:
         return b""
 
 
@@ -56,17 +56,17 @@ class FakeStream:
     clock: FakeClock
     given: list[bytes | Exception | float]
     usage: str | None = None
-    pieces: int = 0
+    content_events: int = 0
     takes_s: float = 0
     headers: dict[str, str] = field(default_factory=dict[str, str])
     is_closed: bool = False
-    has_said_something: bool = True
-    is_over: bool = False
-    is_whole: bool = False
+    has_first_event: bool = True
+    is_done: bool = False
+    is_complete: bool = False
 
     @property
-    def translation(self) -> FakeTranslation:
-        return FakeTranslation(self.usage, self.pieces, self.is_over, self.is_whole)
+    def mapper(self) -> FakeEventMapper:
+        return FakeEventMapper(self.usage, self.content_events, self.is_done, self.is_complete)
 
     def __iter__(self) -> Iterator[bytes | None]:
         for one in self.given:
@@ -89,7 +89,7 @@ class FakeProtocol:
     """
 
     clock: FakeClock
-    outcomes: list[UpstreamAnswer | ProviderError | FakeStream] = field(default_factory=list[Any])
+    outcomes: list[ProviderResponse | ProviderError | FakeStream] = field(default_factory=list[Any])
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
     takes_s: float = 0
     wordless: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ class FakeReplier:
     """Gives the scripted deliveries in order, then 200."""
 
     def __init__(self) -> None:
-        self.outcomes: list[Delivery | Exception] = []
+        self.outcomes: list[DeliveryResult | Exception] = []
         self.posts: list[tuple[str, bytes, dict[str, str]]] = []
 
     def receiver(self, url: str) -> str:
@@ -128,9 +128,9 @@ class FakeReplier:
     def check(self, url: str, hosts: Collection[str] = ()) -> None:
         pass
 
-    def post(self, url: str, body: bytes, headers: dict[str, str], hosts: Collection[str] = ()) -> Delivery:
+    def post(self, url: str, body: bytes, headers: dict[str, str], hosts: Collection[str] = ()) -> DeliveryResult:
         self.posts.append((url, body, headers))
-        outcome = self.outcomes.pop(0) if self.outcomes else Delivery(200, None)
+        outcome = self.outcomes.pop(0) if self.outcomes else DeliveryResult(200, None)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -145,10 +145,10 @@ class UseCases:
         *,
         clock: FakeClock,
         jobs: JobStore,
-        messages: Messages,
+        messages: MessageSender,
         protocol: Any,
         replier: Any,
-        keys: FakeKeys,
+        keys: FakeKeyStore,
         slots: Any,
         circuits: Any,
         secrets: Any = None,
@@ -156,19 +156,19 @@ class UseCases:
         check: Any = None,
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
-        breaker = Breaker(circuits, clock)
+        breaker = CircuitBreaker(circuits, clock)
         self.router = Router(
             lambda: providers, {"openai": protocol}, secrets, clock, slots, breaker, check or (lambda *_: None)
         )
         self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
-        self.answer = Answer(jobs, self.router, clock, **common)
-        self.work = Work(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
+        self.answer = Complete(jobs, self.router, clock, **common)
+        self.work = RunJob(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
         self.sweep = Sweep(jobs, messages, circuits, clock, threads=1, **common)
         self.status = Status(jobs, clock, clock.advance)
         self.redelivery = Redelivery(jobs, messages, clock)
-        places = Places(slots, per_key=per_key, per_receiver=PER_RECEIVER)
+        places = DeliveryLimiter(slots, per_key=per_key, per_receiver=PER_RECEIVER)
         self.sample = SampleCallback(keys, replier, places, clock)
-        self.reply = Reply(
+        self.reply = DeliverCallback(
             jobs,
             messages,
             keys,
@@ -199,11 +199,11 @@ class House(UseCases):
     ) -> None:
         self.clock = FakeClock()
         self.jobs = jobs(self.clock)
-        self.messages = FakeMessages()
-        self.keys = FakeKeys()
-        mine = api_keys.create("mine", now_ms=self.clock.now)
+        self.messages = FakeMessageSender()
+        self.keys = FakeKeyStore()
+        mine = api_keys.create_key("mine", now_ms=self.clock.now)
         self.keys.put_key(replace(mine.key, id=ME.owner), mine.secrets)
-        self.slots = FakeSlots()
+        self.slots = FakeLeases()
         self.circuits = FakeCircuits()
         self.replier = FakeReplier()
         self.protocol = FakeProtocol(self.clock)
@@ -224,20 +224,20 @@ class House(UseCases):
         )
 
     def accept(self, **options: Any) -> Job:
-        return self.enqueue.accept(requests.openai_queue_chat(BODY, requests.Options(**options)), ME)
+        return self.enqueue.accept(requests.bind_openai_queue_chat(BODY, requests.Options(**options)), ME)
 
     def run(self, job: Job) -> Job:
         """One worker takes the job's message."""
-        self.work.run(job.id, left_ms=WORKER_MS)
+        self.work.run(job.id, remaining_ms=WORKER_MS)
         return self.now(job)
 
     def deliver(self, job: Job) -> Job:
         """One deliverer takes its callback's message."""
-        self.reply.deliver(job.id, left_ms=REPLY_MS)
+        self.reply.deliver(job.id, remaining_ms=REPLY_MS)
         return self.now(job)
 
     def swept(self, job: Job) -> Job:
-        self.sweep.sweep(left_ms=SWEEPER_MS)
+        self.sweep.sweep(remaining_ms=SWEEPER_MS)
         return self.now(job)
 
     def now(self, job: Job) -> Job:

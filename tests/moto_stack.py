@@ -205,7 +205,7 @@ class MotoStack:
 
     def put_key(self, text: str, name: str) -> ApiKey:
         """Store a key's record, so that it opens."""
-        key = api_keys.record(text, name, now_ms=bootstrap.CLOCK.now_ms())
+        key = api_keys.key_record(text, name, now_ms=bootstrap.CLOCK.now_ms())
         self.config().put_key(key, WebhookSecrets(WEBHOOK_SECRET))
         return key
 

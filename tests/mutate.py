@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from aiserver.jobs.transitions import TABLE, Transition
+from aiserver.jobs.transitions import TRANSITIONS, Transition
 
 # The quickest to tell comes first: what the table says, then what a job's life needs, then what happens in bad times.
 SUITES = [
@@ -38,7 +38,7 @@ def main() -> int:
         print(f"these do not pass as they are: {broken}")
         return 1
     survived: list[str] = []
-    for row in TABLE:
+    for row in TRANSITIONS:
         for index, when in enumerate(row.conditions):
             ended = next((end for suite in SUITES if (end := run(f"{row.name}:{index}", suite)) != PASSED), PASSED)
             told = f"{row.name} without {when.attribute} {when.op}"

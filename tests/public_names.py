@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiserver import errors
 from aiserver.admin.__main__ import _parser
-from aiserver.jobs.states import Callback, State
+from aiserver.jobs.states import CallbackState, JobState
 from local.template import REPOSITORY
 from tests import stack
 
@@ -23,8 +23,8 @@ def names() -> dict[str, list[str]]:
     """Each kind of name, sorted."""
     found = {
         "error codes": _error_codes(),
-        "job states": (str(state) for state in State),
-        "callback states": (str(state) for state in Callback),
+        "job states": (str(state) for state in JobState),
+        "callback states": (str(state) for state in CallbackState),
         "template: parameters": stack.TEMPLATE.source["Parameters"],
         "template: logical ids and types": (
             f"{name} {one['Type']}" for name, one in stack.TEMPLATE.source["Resources"].items()

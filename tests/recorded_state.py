@@ -17,11 +17,11 @@ from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.bodies import ITEM
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.items import pack
-from aiserver.errors import ProviderError, ProviderRejected, UpstreamAnswer
-from aiserver.jobs.transitions import CLAIM, DELIVER, MARK_CALL
-from aiserver.providers.circuit import EVERYONE, Circuit, Gate, Tally
-from aiserver.providers.provider import Listing, Provider
-from aiserver.webhooks.client import Delivery
+from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse
+from aiserver.jobs.transitions import CLAIM, CLAIM_DELIVERY, MARK_CALL
+from aiserver.providers.circuit import PROVIDER_GATE, CallStats, Circuit, Gate
+from aiserver.providers.provider import ModelListing, Provider
+from aiserver.webhooks.client import DeliveryResult
 from local import aws
 from local.ministack import running
 from tests.contract.conftest import table_properties
@@ -44,12 +44,12 @@ EARLIER_KEY = {  # as version 0.1.0 stored one: its webhook secrets in its own i
     "webhook_secret": "whsec_b2xk",
 }
 PROVIDER = Provider.model_validate({"name": "p", "base_url": "http://127.0.0.1:1/v1", "models": {"m": "upstream-m"}})
-LISTING = Listing(("m", "n"), 7)
+LISTING = ModelListing(("m", "n"), 7)
 CIRCUIT = Circuit(
     {
-        EVERYONE: Gate(Tally({1_799_999_990: (1, 2)}, 5, 6, ((1_799_999_990_000, ""),))),
-        ("", "m"): Gate(Tally({}, 5, 6, ((7, ""),)), 1_800_000_020_000),
-        (OWNER, "m"): Gate(Tally({1_799_999_991: (0, 5)}, 0, 6, ((7, "hash"), (8, "")))),
+        PROVIDER_GATE: Gate(CallStats({1_799_999_990: (1, 2)}, 5, 6, ((1_799_999_990_000, ""),))),
+        ("", "m"): Gate(CallStats({}, 5, 6, ((7, ""),)), 1_800_000_020_000),
+        (OWNER, "m"): Gate(CallStats({1_799_999_991: (0, 5)}, 0, 6, ((7, "hash"), (8, "")))),
     },
     "stamp",
 )
@@ -61,15 +61,15 @@ def record(endpoint_url: str) -> dict[str, Any]:
     jobs = _jobs(world)
     now = world.clock.now
     world.place.circuits.replace("p", Circuit(), CIRCUIT)
-    world.place.slots.take("provider#p", [0], now_ms=now, until_ms=now + LEASE_MS)
-    world.place.slots.take(f"callbacks#{OWNER}#r.io", [3], now_ms=now, until_ms=now + CALLBACK_LEASE_MS)
+    world.place.slots.acquire("provider#p", [0], now_ms=now, expires_ms=now + LEASE_MS)
+    world.place.slots.acquire(f"callbacks#{OWNER}#r.io", [3], now_ms=now, expires_ms=now + CALLBACK_LEASE_MS)
     dynamodb = aws.client("dynamodb", endpoint_url)
     _make_config_table(dynamodb)
     config = DynamoConfig(CONFIG, dynamodb)
     config.put_key(KEY, SECRETS)
     dynamodb.put_item(TableName=CONFIG, Item=pack(EARLIER_KEY))
     config.replace_provider("p", None, PROVIDER)
-    config.put_listing("p", LISTING)
+    config.put_model_listing("p", LISTING)
     tables = {kind: _items(dynamodb, table) for kind, table in _tables(dynamodb).items()}
     return {
         "now": now,
@@ -146,16 +146,25 @@ def _jobs(world: World) -> dict[str, int]:
     world.alive(lambda: world.cancel(jobs["cancel requested"]))
     work(accept("callback pending"))
     work(accept("callback pending, large", large=True))
-    work(accept("failed"), ProviderRejected(upstream=UpstreamAnswer(400, {}, b'{"error":{"message":"no"}}')))
-    for name, answer in (("callback waits", Delivery(503, "status 503")), ("callback dead", Delivery(410, "gone"))):
+    work(accept("failed"), ProviderRejected(upstream=ProviderResponse(400, {}, b'{"error":{"message":"no"}}')))
+    for name, answer in (
+        ("callback waits", DeliveryResult(503, "status 503")),
+        ("callback dead", DeliveryResult(410, "gone")),
+    ):
         work(accept(name))
         world.replier.outcomes = [answer]
         world.alive(lambda name=name: world.reply(jobs[name]))
     work(accept("callback leased"))
     leased = world.now_of(jobs["callback leased"])
     world.bag = [message for message in world.bag if message.job_id != leased.id]
-    lease = {"cb_token": "dead-deliverer", "cb_lease_until": world.clock.now + CALLBACK_LEASE_MS, "max_attempts": 10}
-    world.place.seen.apply(DELIVER, leased.id, {"now": world.clock.now, "completed_at": leased.completed_at, **lease})
+    lease = {
+        "callback_token": "dead-deliverer",
+        "callback_lease_until": world.clock.now + CALLBACK_LEASE_MS,
+        "max_attempts": 10,
+    }
+    world.place.seen.apply(
+        CLAIM_DELIVERY, leased.id, {"now": world.clock.now, "completed_at": leased.completed_at, **lease}
+    )
     return jobs
 
 

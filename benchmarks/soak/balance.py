@@ -4,7 +4,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import Callback, State
+from aiserver.jobs.states import CallbackState, JobState
 from benchmarks.soak.ledger import Attempt, Book
 
 SOME = 5  # as many jobs are named where an equation breaks
@@ -59,7 +59,7 @@ class Closed:
 
     @property
     def is_failed(self) -> bool:
-        return self.job.state == State.FAILED
+        return self.job.state == JobState.FAILED
 
     @property
     def foreign_bodies(self) -> int:
@@ -98,7 +98,7 @@ EQUATIONS: tuple[tuple[str, Callable[[Closed], int], Callable[[Closed], int]], .
     ),
     (
         "callbacks Delivered = jobs with a ReplyTo",
-        lambda c: c.job.cb == Callback.DELIVERED,
+        lambda c: c.job.callback == CallbackState.DELIVERED,
         lambda c: c.job.reply_to is not None,
     ),
     (
@@ -108,7 +108,7 @@ EQUATIONS: tuple[tuple[str, Callable[[Closed], int], Callable[[Closed], int]], .
     ),
     (
         "callbacks that arrived before the job's end = 0",
-        lambda c: sum(arrival.state not in (State.COMPLETED, State.FAILED) for arrival in c.book.arrivals),
+        lambda c: sum(arrival.state not in (JobState.COMPLETED, JobState.FAILED) for arrival in c.book.arrivals),
         lambda _: 0,
     ),
     ("webhook-ids with a second body = 0", lambda c: c.two_bodies, lambda _: 0),

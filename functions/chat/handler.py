@@ -15,10 +15,10 @@ def answered(bind: Callable[[bytes], ModelRequest]) -> Callable[[Request], Respo
     def answer(request: Request) -> Response:
         parts = bootstrap.chat()
         owner = parts.keys.authenticate(request.headers).id
-        asked = bind(request.body).by(requests.headers(request.headers).provider)
-        done = parts.answer.now(asked, owner=owner, base_url=request.base_url, deadline_ms=request.deadline_ms)
+        asked = bind(request.body).with_provider(requests.options_from_headers(request.headers).provider)
+        done = parts.answer.run(asked, owner=owner, base_url=request.base_url, deadline_ms=request.deadline_ms)
         told = {**done.headers, "x-provider": done.provider, "x-attempts": str(done.attempts)}
-        if done.replayed:
+        if done.is_replay:
             told["x-replayed"] = "true"
         return Response(done.body, done.status, told)
 
@@ -26,15 +26,15 @@ def answered(bind: Callable[[bytes], ModelRequest]) -> Callable[[Request], Respo
 
 
 ROUTES: http_api.Routes = {
-    ("POST", "/v1/chat/completions"): answered(requests.chat),
-    ("POST", "/api/OpenAiChatCompletion"): answered(requests.chat),
-    ("POST", "/v1/embeddings"): answered(requests.embeddings),
-    ("POST", "/v1/responses"): answered(requests.responses),
+    ("POST", "/v1/chat/completions"): answered(requests.bind_chat),
+    ("POST", "/api/OpenAiChatCompletion"): answered(requests.bind_chat),
+    ("POST", "/v1/embeddings"): answered(requests.bind_embeddings),
+    ("POST", "/v1/responses"): answered(requests.bind_responses),
 }
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
-    return http_api.stream(event, context, ROUTES, bootstrap.chat().edge)
+    return http_api.respond_streaming(event, context, ROUTES, bootstrap.chat().http)
 
 
-bootstrap.warm(bootstrap.chat)
+bootstrap.preload(bootstrap.chat)

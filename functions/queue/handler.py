@@ -6,11 +6,11 @@ from aiserver import bootstrap, http_api
 from aiserver.errors import InvalidRequest, NotFound
 from aiserver.http_api import Request, Response
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import State
+from aiserver.jobs.states import JobState
 from aiserver.usecases import views
 from aiserver.usecases.enqueue import Caller
 from aiserver.wire import requests
-from aiserver.wire.render import dump, render
+from aiserver.wire.render import dump_json, render
 from aiserver.wire.samples import CHAT_COMPLETION
 
 BATCH = "[]"
@@ -18,37 +18,39 @@ BATCH = "[]"
 
 def queue_openai(request: Request) -> Response:
     caller = _caller(request)
-    bound = requests.openai_queue_chat(request.body, requests.headers(request.headers))
+    bound = requests.bind_openai_queue_chat(request.body, requests.options_from_headers(request.headers))
     job = bootstrap.queue().enqueue.accept(bound, caller)
-    return Response(render(views.accepted(job)), 202, {"location": views.status_url(job)})
+    return Response(render(views.accepted_view(job)), 202, {"location": views.status_url(job)})
 
 
 def queue_chat(request: Request) -> Response:
     caller = _caller(request)
-    job = bootstrap.queue().enqueue.accept(requests.queue_chat(request.body), caller)
-    return Response(render(views.accepted(job)))
+    job = bootstrap.queue().enqueue.accept(requests.bind_queue_chat(request.body), caller)
+    return Response(render(views.accepted_view(job)))
 
 
 def queue_chats(request: Request) -> Response:
     """A batch: nothing is accepted unless all of it could be, but for a RefId that was used for another request."""
     caller = _caller(request)
-    bound = [requests.queue_chat(text) for text in requests.array(request.body)]
-    return Response(dump([views.accepted(job) for job in bootstrap.queue().enqueue.accept_all(bound, caller)]))
+    bound = [requests.bind_queue_chat(text) for text in requests.split_batch(request.body)]
+    return Response(
+        dump_json([views.accepted_view(job) for job in bootstrap.queue().enqueue.accept_all(bound, caller)])
+    )
 
 
 def cancel(request: Request) -> Response:
     job = bootstrap.queue().enqueue.cancel(_job(request))
-    return Response(_state(job), 200 if job.state == State.CANCELLED else 202)
+    return Response(_state(job), 200 if job.state == JobState.CANCELLED else 202)
 
 
 def redeliver(request: Request) -> Response:
-    return Response(_state(bootstrap.queue().redelivery.begin(_job(request))))
+    return Response(_state(bootstrap.queue().redelivery.redeliver(_job(request))))
 
 
 def test_callback(request: Request) -> Response:
     """A sample callback, now: what its receiver says is the answer."""
     key = bootstrap.queue().keys.authenticate(request.headers)
-    sample = bootstrap.queue().sample.send(key, requests.reply_to(request.body), CHAT_COMPLETION)
+    sample = bootstrap.queue().sample.send(key, requests.bind_reply_to(request.body), CHAT_COMPLETION)
     status, error = sample.delivery.status, sample.delivery.error
     told = {"webhookId": sample.message_id, "delivered": error is None, "status": status, "error": error}
     return Response(render(told | {"durationMs": sample.took_ms}))
@@ -78,7 +80,7 @@ ROUTES: http_api.Routes = {
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    return http_api.answer(event, context, ROUTES, bootstrap.queue().edge)
+    return http_api.respond(event, context, ROUTES, bootstrap.queue().http)
 
 
 def _caller(request: Request) -> Caller:
@@ -88,13 +90,13 @@ def _caller(request: Request) -> Caller:
 
 def _job(request: Request) -> Job:
     owner = _caller(request).owner
-    job_id, ref_id = requests.which(request.body)
+    job_id, ref_id = requests.bind_job_reference(request.body)
     return bootstrap.queue().status.job(owner, job_id=job_id, ref_id=ref_id)
 
 
 def _state(job: Job) -> bytes:
-    told = {"id": job.id, "refId": job.ref_id, "jobState": job.state, "callback": views.callback(job)}
+    told = {"id": job.id, "refId": job.ref_id, "jobState": job.state, "callback": views.callback_view(job)}
     return render(told)
 
 
-bootstrap.warm(bootstrap.queue)
+bootstrap.preload(bootstrap.queue)

@@ -11,10 +11,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     parts = bootstrap.intake()  # before there are threads, each of which would build its own
 
     def accept(record: Mapping[str, Any]) -> None:
-        asked = requests.sent(batch.body_of(record), batch.attribute_of(record, "keyId"))
+        asked = requests.bind_intake_message(batch.message_body(record), batch.message_attribute(record, "keyId"))
         parts.intake.accept(asked, message_id=record["messageId"])
 
-    return batch.each_record(event, batch.refusing(accept, parts.dead_letters.put), threads=len(event["Records"]))
+    return batch.process_records(
+        event, batch.with_dead_letter(accept, parts.dead_letters.put), threads=len(event["Records"])
+    )
 
 
-bootstrap.warm(bootstrap.intake)
+bootstrap.preload(bootstrap.intake)

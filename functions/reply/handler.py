@@ -6,19 +6,19 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from aiserver import batch, bootstrap, http_api
-from aiserver.jobs.states import Callback
+from aiserver.jobs.states import CallbackState
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     reply = bootstrap.reply()  # before there are threads, each of which would build its own
 
     def deliver(record: Mapping[str, Any]) -> None:
-        job_id, due = batch.message(record, "due")
-        if reply.deliver(job_id, due=due, left_ms=http_api.remaining_ms(context)) == Callback.DEAD:
+        job_id, due = batch.parse_message(record, "due")
+        if reply.deliver(job_id, due=due, remaining_ms=http_api.remaining_ms(context)) == CallbackState.DEAD:
             with single_metric(name="DeadCallbacks", unit=MetricUnit.Count, value=1):
                 pass
 
-    return batch.each_record(event, deliver, threads=len(event["Records"]))
+    return batch.process_records(event, deliver, threads=len(event["Records"]))
 
 
-bootstrap.warm(bootstrap.reply)
+bootstrap.preload(bootstrap.reply)

@@ -11,13 +11,13 @@ from aiserver.wire import requests, sse
 def events(request: Request) -> Response:
     parts = bootstrap.events()
     owner = parts.keys.authenticate(request.headers).id
-    job = parts.status.job(owner, job_id=requests.job_id(request.params["id"]), ref_id=None)
+    job = parts.status.job(owner, job_id=requests.parse_job_id(request.params["id"]), ref_id=None)
     last_event_id = request.headers.get("last-event-id")
-    if watch_job.has_heard_all(job, last_event_id):
+    if watch_job.has_received_all(job, last_event_id):
         # No event stream: so an EventSource does not come again. A 204 would say so, too, but an answer without a body
         # is known to hang where routes stream (docs/decisions/0016).
-        return Response(views.status(job, None))
-    told = parts.watch.events(job, last_event_id=last_event_id, until_ms=request.deadline_ms)
+        return Response(views.status_view(job, None))
+    told = parts.watch.events(job, last_event_id=last_event_id, deadline_ms=request.deadline_ms)
     return Response(told, headers=sse.HEADERS)
 
 
@@ -25,7 +25,7 @@ ROUTES: http_api.Routes = {("GET", "/v1/jobs/{id}/events"): events}
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
-    return http_api.stream(event, context, ROUTES, bootstrap.events().edge)
+    return http_api.respond_streaming(event, context, ROUTES, bootstrap.events().http)
 
 
-bootstrap.warm(bootstrap.events)
+bootstrap.preload(bootstrap.events)

@@ -12,9 +12,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     finished = bootstrap.finished()  # before there are threads, each of which would build its own
 
     def tell(record: Mapping[str, Any]) -> None:
-        finished.tell(Job.from_item(unpack(record["dynamodb"]["NewImage"])))
+        finished.on_job_finished(Job.from_item(unpack(record["dynamodb"]["NewImage"])))
 
-    return batch.each_record(event, tell, threads=8)
+    return batch.process_records(event, tell, threads=8)
 
 
-bootstrap.warm(bootstrap.finished)
+bootstrap.preload(bootstrap.finished)

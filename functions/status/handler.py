@@ -9,7 +9,7 @@ from aiserver.jobs.job import Job
 from aiserver.usecases import views
 from aiserver.usecases.models import Model
 from aiserver.wire import requests
-from aiserver.wire.render import Raw, render
+from aiserver.wire.render import RawJson, render
 
 DEFAULT_TAKE = 50
 
@@ -24,19 +24,19 @@ def chat(request: Request) -> Response:
 
 def wait(request: Request) -> Response:
     status = bootstrap.status().status
-    job = status.wait(_job(request), until_ms=request.deadline_ms)
+    job = status.wait(_job(request), deadline_ms=request.deadline_ms)
     return Response(render({"result": status.record(job)}))
 
 
 def query_jobs(request: Request) -> Response:
-    page = bootstrap.status().status.page(
+    page = bootstrap.status().status.list_jobs(
         _owner(request),
-        tag=requests.query(request.query, "tag"),
-        state=requests.query(request.query, "state"),
-        take=requests.integer(request.query, "take") or DEFAULT_TAKE,
-        cursor=requests.integer(request.query, "cursor"),
+        tag=requests.query_value(request.query, "tag"),
+        state=requests.query_value(request.query, "state"),
+        take=requests.query_integer(request.query, "take") or DEFAULT_TAKE,
+        cursor=requests.query_integer(request.query, "cursor"),
     )
-    return Response(render({"results": [views.record(job) for job in page.jobs], "cursor": page.cursor}))
+    return Response(render({"results": [views.record_view(job) for job in page.jobs], "cursor": page.cursor}))
 
 
 def active_models(request: Request) -> Response:
@@ -45,14 +45,16 @@ def active_models(request: Request) -> Response:
 
 
 def result(request: Request) -> Response:
-    job = bootstrap.status().status.job(_owner(request), job_id=requests.job_id(request.params["id"]), ref_id=None)
+    job = bootstrap.status().status.job(
+        _owner(request), job_id=requests.parse_job_id(request.params["id"]), ref_id=None
+    )
     found = bootstrap.status().status.result(job)
     return Response(b"", 302, {"location": found}) if isinstance(found, str) else Response(found)
 
 
 def models(request: Request) -> Response:
     _owner(request)
-    listed = [Raw(_model(model)) for model in bootstrap.status().models.all()]
+    listed = [RawJson(_model(model)) for model in bootstrap.status().models.all()]
     return Response(render({"object": "list", "data": listed}))
 
 
@@ -92,7 +94,7 @@ ROUTES: http_api.Routes = {
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    return http_api.answer(event, context, ROUTES, bootstrap.status().edge)
+    return http_api.respond(event, context, ROUTES, bootstrap.status().http)
 
 
 def _owner(request: Request) -> str:
@@ -102,12 +104,12 @@ def _owner(request: Request) -> str:
 def _job(request: Request) -> Job:
     """By `jobId`, `id` or `refId`: AI Server's requests differ in what they call it."""
     owner = _owner(request)
-    job_id = requests.integer(request.query, "jobId") or requests.integer(request.query, "id")
-    return bootstrap.status().status.job(owner, job_id=job_id, ref_id=requests.query(request.query, "refId"))
+    job_id = requests.query_integer(request.query, "jobId") or requests.query_integer(request.query, "id")
+    return bootstrap.status().status.job(owner, job_id=job_id, ref_id=requests.query_value(request.query, "refId"))
 
 
 def _model(model: Model) -> bytes:
     return render({"id": model.name, "object": "model", "created": 0, "owned_by": model.provider})
 
 
-bootstrap.warm(bootstrap.status)
+bootstrap.preload(bootstrap.status)

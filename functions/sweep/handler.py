@@ -10,7 +10,7 @@ STOP_MS = 5_000  # before the time limit: the next sweep is never more than a mi
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    swept = bootstrap.sweep().sweep(left_ms=http_api.remaining_ms(context) - STOP_MS)
+    swept = bootstrap.sweep().sweep(remaining_ms=http_api.remaining_ms(context) - STOP_MS)
     with single_metric(name="OldestDueAge", unit=MetricUnit.Milliseconds, value=swept.oldest_due_ms) as metric:
         metric.add_metadata("jobs", swept.jobs)
     if swept.dead_callbacks:
@@ -22,4 +22,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return {"jobs": swept.jobs, "oldestDueMs": swept.oldest_due_ms}
 
 
-bootstrap.warm(bootstrap.sweep)
+bootstrap.preload(bootstrap.sweep)

@@ -10,10 +10,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     work = bootstrap.worker()  # before there are threads, each of which would build its own
 
     def run(record: Mapping[str, Any]) -> None:
-        job_id, attempt = batch.message(record, "attempt")
-        work.run(job_id, attempt=attempt, left_ms=http_api.remaining_ms(context))
+        job_id, attempt = batch.parse_message(record, "attempt")
+        work.run(job_id, attempt=attempt, remaining_ms=http_api.remaining_ms(context))
 
-    return batch.each_record(event, run, threads=len(event["Records"]))
+    return batch.process_records(event, run, threads=len(event["Records"]))
 
 
-bootstrap.warm(bootstrap.worker)
+bootstrap.preload(bootstrap.worker)

@@ -13,7 +13,7 @@ from aiserver.jobs.ports import JobStore
 from local import aws
 from local.template import read_template
 from tests import moto_stack
-from tests.fakes import FakeClock, FakeJobs, FakeKeys
+from tests.fakes import FakeClock, FakeJobs, FakeKeyStore
 
 
 def table_properties(logical_id: str = "JobsTable") -> dict[str, Any]:
@@ -78,4 +78,4 @@ def ministack_config(ministack: str) -> Iterator[DynamoConfig]:
 
 @pytest.fixture(params=["fake", "moto", "ministack"])
 def key_store(request: pytest.FixtureRequest) -> KeyStore:
-    return FakeKeys() if request.param == "fake" else request.getfixturevalue(f"{request.param}_config")
+    return FakeKeyStore() if request.param == "fake" else request.getfixturevalue(f"{request.param}_config")

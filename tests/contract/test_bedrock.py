@@ -10,10 +10,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderRejected
-from aiserver.providers.http import client
+from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import Protocols
-from aiserver.providers.translation.client import Translated
+from aiserver.providers.registry import AdapterRegistry
+from aiserver.providers.translation.client import AdapterClient
 from aiserver.wire import sse
 from local import aws
 from tests.fakes import FakeClock
@@ -26,8 +26,8 @@ HOW: dict[str, Any] = {"api_key": None, "model_is_configured": False}
 @pytest.fixture
 def bedrock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_REGION", aws.REGION)
-    with client() as http:
-        yield Protocols(lambda: http, FakeClock(), lambda: BedrockWire(aws.session()))["bedrock"]
+    with create_client() as http:
+        yield AdapterRegistry(lambda: http, FakeClock(), lambda: BedrockWire(aws.session()))["bedrock"]
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def asked(model: str, **more: Any) -> bytes:
 
 
 @pytest.mark.parametrize("model", [NOVA, PROFILE])
-def test_it_answers(model: str, bedrock: Translated, provider: Provider) -> None:
-    how = {**HOW, "idempotency_key": None, "deadline_s": 10}
+def test_it_answers(model: str, bedrock: AdapterClient, provider: Provider) -> None:
+    how = {**HOW, "idempotency_key": None, "timeout_s": 10}
     answer = bedrock.call(provider, "chat.completions", asked(model), **how)
     told = ChatCompletion.model_validate_json(answer.body, strict=True)
     assert told.choices[0].message.content is not None
@@ -52,11 +52,13 @@ def test_it_answers(model: str, bedrock: Translated, provider: Provider) -> None
     assert json.loads(answer.usage or "") == told.usage.model_dump(exclude_none=True)
 
 
-def test_it_streams(bedrock: Translated, provider: Provider) -> None:
+def test_it_streams(bedrock: AdapterClient, provider: Provider) -> None:
     body = asked(NOVA, stream=True, stream_options={"include_usage": True})
-    with closing(bedrock.stream(provider, "chat.completions", body, begin_s=10, total_s=10, **HOW)) as stream:
+    with closing(
+        bedrock.stream(provider, "chat.completions", body, head_timeout_s=10, total_timeout_s=10, **HOW)
+    ) as stream:
         came = b"".join(piece or b"" for piece in stream)
-    *chunks, last = [sse.data(event) for event in sse.Splitter().events(came)]
+    *chunks, last = [sse.event_data(event) for event in sse.EventSplitter().split(came)]
     told = [ChatCompletionChunk.model_validate_json(chunk, strict=True) for chunk in chunks]
     said = "".join(chunk.choices[0].delta.content or "" for chunk in told if chunk.choices)
     assert f"mock nova {NOVA}" in said
@@ -65,8 +67,8 @@ def test_it_streams(bedrock: Translated, provider: Provider) -> None:
     assert told[-1].usage.total_tokens > 0
 
 
-def test_it_refuses(bedrock: Translated, provider: Provider) -> None:
-    how = {**HOW, "idempotency_key": None, "deadline_s": 10}
+def test_it_refuses(bedrock: AdapterClient, provider: Provider) -> None:
+    how = {**HOW, "idempotency_key": None, "timeout_s": 10}
     with pytest.raises(ProviderRejected) as refused:
         bedrock.call(provider, "chat.completions", asked("arn:aws:bedrock:eu-north-9:1:inference-profile/x"), **how)
     assert (refused.value.status, refused.value.message[:19]) == (400, "Invalid modelId ARN")

@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from aiserver import api_keys
-from aiserver.admin.stack import Admin, Problem
+from aiserver.admin.stack import Admin, AdminError
 from aiserver.api_keys import ApiKey, KeyStore, WebhookSecrets
 from aiserver.aws.config import DynamoConfig
 from tests import moto_stack
@@ -84,13 +84,13 @@ def test_webhook_secrets_are_replaced_only_if_unchanged(key_store: KeyStore) -> 
 
 
 def test_a_rotation_survives_being_stored(key_store: KeyStore) -> None:
-    _, key, secrets = api_keys.create("mine", now_ms=1, callback_hosts=["*.example.org"])
+    _, key, secrets = api_keys.create_key("mine", now_ms=1, callback_hosts=["*.example.org"])
     key_store.put_key(key, secrets)
     assert key_store.replace_webhook_secrets(key.id, secrets, secrets.rotate(now_ms=2, overlap_ms=3))
     stored = key_store.webhook_secrets(key.id)
     assert stored
-    assert stored.signing(4) == [stored.current, secrets.current]
-    assert stored.signing(5) == [stored.current]
+    assert stored.active(4) == [stored.current, secrets.current]
+    assert stored.active(5) == [stored.current]
 
 
 def test_a_key_of_an_earlier_version_is_read_and_replaced(moto_config: DynamoConfig) -> None:
@@ -112,7 +112,7 @@ def test_webhook_secrets_of_an_earlier_version_are_moved_there_and_back(moto_con
 
 def test_webhook_secrets_that_change_while_they_are_moved_stay_whole(moto_config: DynamoConfig) -> None:
     _put(EARLIER_ITEM)
-    moto_config._secrets_in = lambda kind, key_id: SECRETS
+    moto_config._read_secrets = lambda kind, key_id: SECRETS
     with pytest.raises(ClientError, match="TransactionCanceledException"):
         moto_config.move_webhook_secrets("id")
     assert _items() == [EARLIER_ITEM]
@@ -158,8 +158,8 @@ def test_keys_are_migrated_and_back_however_often_it_is_run(moto_config: DynamoC
 
 def test_a_migration_that_always_meets_other_changes_says_so(moto_config: DynamoConfig) -> None:
     _put(EARLIER_ITEM)
-    moto_config._secrets_in = lambda kind, key_id: SECRETS
-    with pytest.raises(Problem, match="was not migrated"):
+    moto_config._read_secrets = lambda kind, key_id: SECRETS
+    with pytest.raises(AdminError, match="was not migrated"):
         _admin(moto_config).migrate_key(BARE)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from aiserver.aws.config import DynamoConfig
-from aiserver.providers.provider import Listing, Provider
+from aiserver.providers.provider import ModelListing, Provider
 
 ONE = Provider(name="one", base_url="http://127.0.0.1:1/v1", models={"m": ""})
 CHANGED = ONE.model_copy(update={"priority": 7})
@@ -56,8 +56,8 @@ def test_a_provider_of_a_later_version_is_read_as_far_as_it_is_known(config: Dyn
 
 
 def test_what_a_provider_lists_is_kept_until_it_is_gone(config: DynamoConfig) -> None:
-    listing = Listing(("a", "b/c:d"), 1_800_000_000_000)
-    config.put_listing("one", listing)
-    assert config.listings() == {"one": listing}
-    config.put_listing("one", None)
-    assert config.listings() == {}
+    listing = ModelListing(("a", "b/c:d"), 1_800_000_000_000)
+    config.put_model_listing("one", listing)
+    assert config.model_listings() == {"one": listing}
+    config.put_model_listing("one", None)
+    assert config.model_listings() == {}

@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.jobs import DynamoJobs
-from aiserver.aws.leases import DynamoSlots
-from aiserver.aws.messages import BusEvents, SqsMessages
+from aiserver.aws.leases import DynamoLeases
+from aiserver.aws.messages import EventBridgePublisher, SqsMessageSender
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import Events, JobStore, Messages, Slots
-from aiserver.providers.circuit import Circuits
+from aiserver.jobs.ports import EventPublisher, JobStore, LeaseStore, MessageSender
+from aiserver.providers.circuit import CircuitStore
 from local import aws
 from tests.contract.conftest import table_properties
 from tests.crash.death import Crashes, Guarded
-from tests.fakes import FakeCircuits, FakeClock, FakeEvents, FakeJobs, FakeMessages, FakeSlots
+from tests.fakes import FakeCircuits, FakeClock, FakeEventPublisher, FakeJobs, FakeLeases, FakeMessageSender
 
 OWNER = "example00000"  # whose key the event files hold
 BUCKET = "crash-bodies"
@@ -37,10 +37,10 @@ class Place(Protocol):
 
     jobs: JobStore
     seen: JobStore
-    messages: Messages
-    events: Events
-    slots: Slots
-    circuits: Circuits
+    messages: MessageSender
+    events: EventPublisher
+    slots: LeaseStore
+    circuits: CircuitStore
 
     def sent(self) -> list[Sent]:
         """Take what was sent since last asked."""
@@ -57,8 +57,8 @@ class Fakes:
 
     def __init__(self, clock: FakeClock, crashes: Crashes) -> None:
         self.seen = FakeJobs(clock)
-        self._messages = FakeMessages()
-        inner = (self.seen, self._messages, FakeEvents(), FakeSlots(), FakeCircuits())
+        self._messages = FakeMessageSender()
+        inner = (self.seen, self._messages, FakeEventPublisher(), FakeLeases(), FakeCircuits())
         ports: Any = [Guarded(port, crashes) for port in inner]
         self.jobs, self.messages, self.events, self.slots, self.circuits = ports
 
@@ -78,7 +78,7 @@ class Fakes:
         return jobs + callbacks
 
     def all_jobs(self) -> list[Job]:
-        return [Job.from_item(item) for item in self.seen.items.values()]
+        return [job for job_id in self.seen.items if (job := self.seen.get(job_id))]
 
 
 class EmbeddedCloud:
@@ -100,9 +100,9 @@ class EmbeddedCloud:
         dynamodb, s3, sqs, events = clients
         job, callback = self._queues["job"], self._queues["callback"]
         self.jobs = DynamoJobs(self._table, BUCKET, dynamodb, s3, clock.job_id)
-        self.messages = SqsMessages(sqs, hosted=job, gpu=job, callback=callback)
-        self.events = BusEvents(BUS, events)
-        self.slots = DynamoSlots(self._table, dynamodb)
+        self.messages = SqsMessageSender(sqs, hosted=job, gpu=job, callback=callback)
+        self.events = EventBridgePublisher(BUS, events)
+        self.slots = DynamoLeases(self._table, dynamodb)
         self.circuits = DynamoCircuits(self._table, dynamodb, clock)
 
     def _fresh_table(self) -> str:
@@ -128,7 +128,7 @@ class EmbeddedCloud:
                 yield message["Body"], int(message["MessageAttributes"]["delay"]["StringValue"])
 
     def all_jobs(self) -> list[Job]:
-        return self.seen.page(OWNER, tag=None, state=None, take=1000, cursor=None).jobs
+        return self.seen.list_page(OWNER, tag=None, state=None, take=1000, cursor=None).jobs
 
 
 @cache

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
-from aiserver.jobs.transitions import CLAIM, DELIVER, MARK_CALL
-from aiserver.webhooks.client import Delivery
+from aiserver.jobs.transitions import CLAIM, CLAIM_DELIVERY, MARK_CALL
+from aiserver.webhooks.client import DeliveryResult
 from tests.crash.death import promise
 from tests.crash.places import OWNER
 from tests.crash.world import World
@@ -56,7 +56,7 @@ def without_a_place(world: World) -> None:
     """Another's delivery has the one place, and holds it until its lease is over."""
     ended(world)
     now = world.clock.now
-    taken = world.place.slots.take(f"callbacks#{OWNER}", [0], now_ms=now, until_ms=now + CALLBACK_LEASE_MS)
+    taken = world.place.slots.acquire(f"callbacks#{OWNER}", [0], now_ms=now, expires_ms=now + CALLBACK_LEASE_MS)
     promise(taken == 0, "the one place was taken")
 
 
@@ -64,14 +64,14 @@ def half_delivered(world: World, *, last: bool = False) -> None:
     """Its deliverer died, on the first attempt or on the last; its lease is over."""
     ended(world)
     for _ in range(len(CALLBACK_SCHEDULE_S) - 1 if last else 0):
-        world.replier.outcomes.append(Delivery(500, "no"))
+        world.replier.outcomes.append(DeliveryResult(500, "no"))
         world.alive(lambda: world.reply(the_job(world)))
-        world.clock.now = world.now_of(the_job(world)).cb_next_at or 0
+        world.clock.now = world.now_of(the_job(world)).callback_next_at or 0
     world.bag.clear()
     done_at = world.now_of(the_job(world)).completed_at
-    lease = {"now": world.clock.now, "completed_at": done_at, "max_attempts": 10, "cb_token": "dead"}
+    lease = {"now": world.clock.now, "completed_at": done_at, "max_attempts": 10, "callback_token": "dead"}
     until = world.clock.now + CALLBACK_LEASE_MS
-    world.place.seen.apply(DELIVER, the_job(world), lease | {"cb_lease_until": until})
+    world.place.seen.apply(CLAIM_DELIVERY, the_job(world), lease | {"callback_lease_until": until})
     world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
 
 

@@ -10,13 +10,13 @@ import pytest
 from standardwebhooks import Webhook
 
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import Callback, State
-from aiserver.usecases.delivery_limiter import Places
-from aiserver.webhooks.client import Delivery, Replier
+from aiserver.jobs.states import CallbackState, JobState
+from aiserver.usecases.delivery_limiter import DeliveryLimiter
+from aiserver.webhooks.client import DeliveryResult, WebhookClient
 from tests.crash.places import OWNER
 from tests.crash.situations import the_job
 from tests.crash.world import World
-from tests.fakes import FakeClock, FakeSlots
+from tests.fakes import FakeClock, FakeLeases
 from tests.house import CALLBACK_LEASE_MS, PER_KEY, PER_RECEIVER, REPLY_MS, FakeReplier, House
 from tests.moto_stack import WEBHOOK_SECRET
 
@@ -54,7 +54,7 @@ def sent(world: World) -> list[dict[str, str]]:
 def test_a_crash_after_the_2xx_before_delivered_posts_the_same_message_again_signed_anew(world: World) -> None:
     ended(world)
     assert not deliver(world, at=POST, after=True)
-    assert job(world).cb == Callback.DELIVERING
+    assert job(world).callback == CallbackState.DELIVERING
     world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
     world.settle()
     first, second = sent(world)
@@ -62,7 +62,7 @@ def test_a_crash_after_the_2xx_before_delivered_posts_the_same_message_again_sig
     assert int(second["webhook-timestamp"]) > int(first["webhook-timestamp"])
     assert first["webhook-signature"] != second["webhook-signature"]
     assert (first["x-attempt"], second["x-attempt"]) == ("1", "2")
-    assert job(world).cb == Callback.DELIVERED
+    assert job(world).callback == CallbackState.DELIVERED
 
 
 def test_a_crash_after_the_claim_sends_nothing_and_another_deliverer_does(world: World) -> None:
@@ -74,7 +74,7 @@ def test_a_crash_after_the_claim_sends_nothing_and_another_deliverer_does(world:
     world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
     world.settle()
     (headers,) = sent(world)
-    assert (headers["x-attempt"], job(world).cb) == ("2", Callback.DELIVERED)
+    assert (headers["x-attempt"], job(world).callback) == ("2", CallbackState.DELIVERED)
 
 
 @pytest.mark.parametrize("moment", range(READ, GIVE_BACK + 1))
@@ -84,28 +84,29 @@ def test_two_deliverers_at_once_are_one_post(moment: int, world: World) -> None:
     deliver(world)
     world.settle()
     assert len(sent(world)) == 1
-    assert (job(world).cb, job(world).cb_attempt) == (Callback.DELIVERED, 1)
+    assert (job(world).callback, job(world).callback_attempt) == (CallbackState.DELIVERED, 1)
 
 
 def test_deliverers_that_died_hold_their_places_no_longer_than_their_leases(world: World) -> None:
     ended(world)
     until = world.clock.now + CALLBACK_LEASE_MS
     while (
-        world.place.slots.take(f"callbacks#{OWNER}", range(PER_KEY), now_ms=world.clock.now, until_ms=until) is not None
+        world.place.slots.acquire(f"callbacks#{OWNER}", range(PER_KEY), now_ms=world.clock.now, expires_ms=until)
+        is not None
     ):
         pass
     assert deliver(world)
     waiting = job(world)
-    assert (waiting.cb, waiting.cb_attempt, world.replier.posts) == (Callback.PENDING, 0, [])
+    assert (waiting.callback, waiting.callback_attempt, world.replier.posts) == (CallbackState.PENDING, 0, [])
     world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
     world.settle()
-    assert (job(world).cb, job(world).cb_attempt, len(sent(world))) == (Callback.DELIVERED, 1, 1)
+    assert (job(world).callback, job(world).callback_attempt, len(sent(world))) == (CallbackState.DELIVERED, 1, 1)
 
 
 def test_a_place_that_cannot_be_given_back_changes_nothing(world: World) -> None:
     ended(world)
     assert deliver(world, at=GIVE_BACK, dies=False)
-    assert job(world).cb == Callback.DELIVERED
+    assert job(world).callback == CallbackState.DELIVERED
 
 
 class DownUntil(FakeReplier):
@@ -116,9 +117,9 @@ class DownUntil(FakeReplier):
         self._clock = clock
         self._until = until
 
-    def post(self, *given: Any, **more: Any) -> Delivery:
+    def post(self, *given: Any, **more: Any) -> DeliveryResult:
         delivery = super().post(*given, **more)
-        return Delivery(None, "refused") if self._clock.now < self._until else delivery
+        return DeliveryResult(None, "refused") if self._clock.now < self._until else delivery
 
 
 def test_a_receiver_that_is_down_for_a_day_gets_its_callback_when_it_is_back(world: World) -> None:
@@ -126,14 +127,17 @@ def test_a_receiver_that_is_down_for_a_day_gets_its_callback_when_it_is_back(wor
     started = world.clock.now
     world.replier = DownUntil(world.clock, started + DAY_S * 1000)
     deliver(world)
-    while job(world).cb == Callback.PENDING:
+    while job(world).callback == CallbackState.PENDING:
         assert all(message.visible_at - world.clock.now <= 901_000 for message in world.bag)
         world.clock.now = min([job(world).due_at or 0, *(message.visible_at for message in world.bag)])
         world.alive(world.sweep)
         while due := [i for i, message in enumerate(world.bag) if message.visible_at <= world.clock.now]:
             world.receive(due[0])
     headers = sent(world)
-    assert (job(world).cb, [int(one["x-attempt"]) for one in headers]) == (Callback.DELIVERED, list(range(1, 9)))
+    assert (job(world).callback, [int(one["x-attempt"]) for one in headers]) == (
+        CallbackState.DELIVERED,
+        list(range(1, 9)),
+    )
     assert len({one["webhook-id"] for one in headers}) == 1
     assert DAY_S < (world.clock.now - started) / 1000 < 1.5 * DAY_S
 
@@ -146,18 +150,18 @@ def test_a_name_that_turns_private_after_its_job_was_accepted_gets_no_packet_and
         def connect_tcp(self, host: str, *_: Any, **__: Any) -> None:
             connects.append(host)
 
-    replier: Any = Replier(resolver=lambda *_: answers.pop(0), network=Network())  # pyright: ignore
+    replier: Any = WebhookClient(resolver=lambda *_: answers.pop(0), network=Network())  # pyright: ignore
     house = House(replier=replier)
     done = house.run(house.accept(reply_to="https://r.example.com/hook"))
     dead = house.deliver(done)
     assert (answers, connects) == ([], [])
-    assert (dead.cb, dead.cb_attempt, dead.cb_last_status) == (Callback.DEAD, 1, None)
-    assert (dead.cb_last_error or "").startswith("CallbackRefused: ")
-    assert dead.state == State.COMPLETED
+    assert (dead.callback, dead.callback_attempt, dead.callback_last_status) == (CallbackState.DEAD, 1, None)
+    assert (dead.callback_last_error or "").startswith("CallbackRefused: ")
+    assert dead.state == JobState.COMPLETED
 
 
 def _part(receiver: str) -> set[int]:
-    return set(Places(FakeSlots(), per_key=100, per_receiver=PER_RECEIVER).part_of(receiver))
+    return set(DeliveryLimiter(FakeLeases(), per_key=100, per_receiver=PER_RECEIVER).lease_indexes(receiver))
 
 
 # Receivers that share no place with the dead one.
@@ -179,15 +183,15 @@ class OneHangs:
     def check(self, url: str, hosts: Any = ()) -> None:
         pass
 
-    def post(self, url: str, body: bytes, headers: dict[str, str], hosts: Any = ()) -> Delivery:
+    def post(self, url: str, body: bytes, headers: dict[str, str], hosts: Any = ()) -> DeliveryResult:
         if "dead" in url:
             self.hanging.append(headers["x-job-id"])
             if not self.release.wait(60):
                 self.held_up = True
                 self.release.set()
-            return Delivery(None, "ReadTimeout")
+            return DeliveryResult(None, "ReadTimeout")
         self.reached.add(headers["x-job-id"])
-        return Delivery(200, None)
+        return DeliveryResult(200, None)
 
 
 def test_a_thousand_jobs_with_one_dead_receiver_hold_up_nobody_else() -> None:
@@ -210,7 +214,7 @@ def test_a_thousand_jobs_with_one_dead_receiver_hold_up_nobody_else() -> None:
 
     def deliverer() -> None:
         while (job_id := due.get()) is not None:
-            house.reply.deliver(job_id, left_ms=REPLY_MS)
+            house.reply.deliver(job_id, remaining_ms=REPLY_MS)
             if receivers.reached == healthy:
                 receivers.release.set()
 
@@ -221,8 +225,8 @@ def test_a_thousand_jobs_with_one_dead_receiver_hold_up_nobody_else() -> None:
     assert not receivers.held_up
     assert receivers.reached == healthy
     states = [house.now(one) for one in jobs]
-    assert sum(one.cb == Callback.DELIVERED for one in states) == len(healthy)
-    waiting = [one for one in states if one.cb == Callback.PENDING and not one.cb_attempt]
+    assert sum(one.callback == CallbackState.DELIVERED for one in states) == len(healthy)
+    waiting = [one for one in states if one.callback == CallbackState.PENDING and not one.callback_attempt]
     assert len(receivers.hanging) == 1000 - len(healthy) - len(waiting) <= PER_RECEIVER
-    assert all(one.due_at and one.cb_next_at and one.cb_next_at > house.clock.now for one in waiting)
+    assert all(one.due_at and one.callback_next_at and one.callback_next_at > house.clock.now for one in waiting)
     assert {job_id for job_id, _ in house.messages.callbacks} >= {one.id for one in waiting}

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from aiserver.jobs.states import State
-from aiserver.providers.circuit import OPEN_MS, ROW, TOLD_MS, TRIAL_MS, Circuit
+from aiserver.jobs.states import JobState
+from aiserver.providers.circuit import CONFIRM_MS, FAILURE_THRESHOLD, OPEN_MS, PROBE_TIMEOUT_MS, Circuit
 from tests.crash.places import OWNER, EmbeddedCloud
 from tests.crash.world import World, trouble
 
@@ -57,17 +57,17 @@ def lead(world: World, death: Death | None = None) -> dict[str, Step]:
         dies = death is not None and death.step == name
         world.alive(work, at=death.at if death and dies else None, after=bool(death and death.after))
         world.protocol.outcomes = []
-        circuit = world.place.circuits.all().get("hosted", Circuit())
-        steps[name].is_open = circuit.ask_at(OWNER, "m") is not None
+        circuit = world.place.circuits.read_all().get("hosted", Circuit())
+        steps[name].is_open = circuit.retry_at(OWNER, "m") is not None
         world.crashes.begin()
 
-    for _ in range(ROW - 1):
+    for _ in range(FAILURE_THRESHOLD - 1):
         step("fails", DOWN)
-        world.clock.advance(TOLD_MS / 1000 / 2)
+        world.clock.advance(CONFIRM_MS / 1000 / 2)
     step("opens", DOWN)
     world.clock.advance(OPEN_MS / 1000)
     step("probe fails", DOWN)
-    world.clock.advance((OPEN_MS + TRIAL_MS) / 1000)  # a probe that died is over by then
+    world.clock.advance((OPEN_MS + PROBE_TIMEOUT_MS) / 1000)  # a probe that died is over by then
     step("probe succeeds", WELL)
     return steps
 
@@ -75,10 +75,10 @@ def lead(world: World, death: Death | None = None) -> dict[str, Step]:
 def check(world: World) -> None:
     """All jobs have ended, and the provider answers the next one at once."""
     world.settle()
-    world.clock.advance((OPEN_MS + TRIAL_MS) / 1000)
+    world.clock.advance((OPEN_MS + PROBE_TIMEOUT_MS) / 1000)
     world.alive(lambda: world.ask("next"))
     world.alive(lambda: world.work(world.accepted[-1]))
-    assert world.now_of(world.accepted[-1]).state == State.COMPLETED
+    assert world.now_of(world.accepted[-1]).state == JobState.COMPLETED
 
 
 def test_a_circuit_opens_is_probed_and_closes() -> None:

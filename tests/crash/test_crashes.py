@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from aiserver.jobs.states import Callback, State
+from aiserver.jobs.states import CallbackState, JobState
 from tests.crash.places import EmbeddedCloud, Fakes, OpenPlace
 from tests.crash.world import World
 from tests.examples import naming, sample
@@ -72,13 +72,13 @@ def lead(world: World, *, gpu: bool = False, large: bool = False, death: Death |
 def check(world: World, death: Death) -> None:
     job = world.now_of(world.accepted[0])
     if death.step != "work":
-        assert job.state == State.COMPLETED
+        assert job.state == JobState.COMPLETED
         assert len(world.protocol.calls) == 1
-    elif job.call_queue != "gpu" and job.state == State.FAILED:
+    elif job.call_queue != "gpu" and job.state == JobState.FAILED:
         assert (job.error_code, job.maybe_billed) == ("ProviderTimeout", 1)
     else:
-        assert job.state == State.COMPLETED
-    assert job.cb == Callback.DELIVERED
+        assert job.state == JobState.COMPLETED
+    assert job.callback == CallbackState.DELIVERED
 
 
 def test_the_crash_points_are_all_there(ministack: str) -> None:
@@ -122,4 +122,4 @@ def test_a_worker_may_die_at_any_call_of_a_batch_of_ten(at: int, after: bool) ->
     world.bag.clear()
     assert not world.alive(lambda: world.work(*world.accepted), at=at, after=after)
     world.settle()
-    assert {world.now_of(job_id).cb for job_id in world.accepted} == {Callback.DELIVERED}
+    assert {world.now_of(job_id).callback for job_id in world.accepted} == {CallbackState.DELIVERED}

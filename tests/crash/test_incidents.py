@@ -8,7 +8,7 @@ import pytest
 
 from aiserver.errors import ProviderRateLimited
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import Callback, State
+from aiserver.jobs.states import CallbackState, JobState
 from tests.crash.places import EmbeddedCloud
 from tests.crash.situations import the_job
 from tests.crash.world import World
@@ -51,7 +51,7 @@ def test_accept_crashes_after_the_write_and_the_job_runs_all_the_same(world: Wor
     queued(world)  # the caller asks again, and finds the job
     assert len(world.place.all_jobs()) == 1
     world.settle()
-    assert (job(world).state, len(world.protocol.calls)) == (State.COMPLETED, 1)
+    assert (job(world).state, len(world.protocol.calls)) == (JobState.COMPLETED, 1)
 
 
 def test_sqs_send_fails_and_the_job_is_accepted_and_sent_by_the_sweeper(world: World) -> None:
@@ -71,7 +71,7 @@ def test_a_message_lost_after_accept_is_sent_again_within_one_to_two_minutes() -
         house.messages.jobs.clear()
         house.clock.advance(60 - second)
         while not house.messages.jobs:
-            house.sweep.sweep(left_ms=50_000)
+            house.sweep.sweep(remaining_ms=50_000)
             house.clock.advance(60)
         assert 60 <= (house.clock.now - 60_000 - at) / 1000 <= 120, second
         assert house.now(accepted).resends == 1
@@ -113,7 +113,7 @@ def test_a_malformed_message_body_is_reported_and_its_batch_goes_on(body: str, w
     world.bag.clear()
     told = world.work_records({"bad": body, "good": json.dumps({"id": the_job(world)})})
     assert told == {"batchItemFailures": [{"itemIdentifier": "bad"}]}
-    assert job(world).state == State.COMPLETED
+    assert job(world).state == JobState.COMPLETED
 
 
 def test_a_message_that_names_no_job_is_done_with(world: World) -> None:
@@ -127,9 +127,9 @@ def test_a_worker_killed_after_its_claim_costs_nothing(world: World) -> None:
     queued(world)
     assert not work(world, at=CLAIM, after=True)
     again = swept(world, LEASE_MS / 1000 + 1)
-    assert (again.state, again.calls, again.maybe_billed) == (State.QUEUED, 0, 0)
+    assert (again.state, again.calls, again.maybe_billed) == (JobState.QUEUED, 0, 0)
     world.settle()
-    assert (job(world).state, job(world).attempt, job(world).maybe_billed) == (State.COMPLETED, 2, 0)
+    assert (job(world).state, job(world).attempt, job(world).maybe_billed) == (JobState.COMPLETED, 2, 0)
 
 
 @pytest.mark.parametrize("fate", [{"at": ASK, "after": True}, {"at": FINISH, "after": False}])
@@ -141,15 +141,15 @@ def test_a_worker_killed_during_the_call_or_before_it_could_finish(gpu: bool, fa
     assert recovered.maybe_billed == 1
     world.settle()
     if gpu:  # an unknown outcome costs nobody money: it is asked again
-        assert (job(world).state, job(world).calls) == (State.COMPLETED, 2)
+        assert (job(world).state, job(world).calls) == (JobState.COMPLETED, 2)
     else:
-        assert (job(world).state, job(world).error_code, job(world).calls) == (State.FAILED, "ProviderTimeout", 1)
+        assert (job(world).state, job(world).error_code, job(world).calls) == (JobState.FAILED, "ProviderTimeout", 1)
 
 
 def test_a_worker_killed_after_it_finished_but_before_it_acknowledged(world: World) -> None:
     queued(world)
     world.receive(0, at=FINISH, after=True)
-    assert job(world).state == State.COMPLETED
+    assert job(world).state == JobState.COMPLETED
     assert [message.receives for message in world.bag if message.kind == "job"] == [1]
     world.settle()
     assert len(world.protocol.calls) == 1
@@ -177,16 +177,16 @@ def test_a_late_worker_changes_nothing(gpu: bool, moment: int, world: World) -> 
 def test_a_finish_that_times_out_but_was_committed_counts_as_made(world: World) -> None:
     queued(world)
     assert work(world, at=FINISH, after=True, dies=False)
-    assert (job(world).state, job(world).calls, job(world).maybe_billed) == (State.COMPLETED, 1, 0)
+    assert (job(world).state, job(world).calls, job(world).maybe_billed) == (JobState.COMPLETED, 1, 0)
 
 
 def test_a_mark_that_times_out_lets_the_job_go_without_a_call(world: World) -> None:
     queued(world)
     assert work(world, at=MARK, after=True, dies=False)
-    assert (job(world).state, job(world).wait_reason) == (State.QUEUED, "storage_unavailable")
+    assert (job(world).state, job(world).wait_reason) == (JobState.QUEUED, "storage_unavailable")
     assert world.protocol.calls == []
     world.settle()
-    assert (job(world).state, len(world.protocol.calls)) == (State.COMPLETED, 1)
+    assert (job(world).state, len(world.protocol.calls)) == (JobState.COMPLETED, 1)
 
 
 # --- waiting
@@ -198,14 +198,14 @@ def test_two_hours_of_429_cost_no_more_than_their_waits(world: World) -> None:
     while world.clock.now < began + 7_200_000:
         world.protocol.outcomes = [ProviderRateLimited(retry_after_s=600)]
         world.receive(0)
-        assert (job(world).state, job(world).wait_reason) == (State.QUEUED, "provider_rate_limited")
+        assert (job(world).state, job(world).wait_reason) == (JobState.QUEUED, "provider_rate_limited")
         (message,) = world.bag  # the old one is acknowledged, and receives begin anew: none is used up
         assert (message.visible_at, message.receives) == (job(world).not_before + 1000, 0)
         world.clock.now = message.visible_at
     assert job(world).attempt == 12
     world.protocol.outcomes.clear()
     world.settle()
-    assert (job(world).state, job(world).maybe_billed) == (State.COMPLETED, 0)
+    assert (job(world).state, job(world).maybe_billed) == (JobState.COMPLETED, 0)
 
 
 def test_jobs_that_wait_for_an_hour_are_sent_again_a_few_times_each() -> None:
@@ -217,7 +217,7 @@ def test_jobs_that_wait_for_an_hour_are_sent_again_a_few_times_each() -> None:
     house.messages.jobs.clear()
     for _ in range(60):
         house.clock.advance(60)
-        house.sweep.sweep(left_ms=50_000)
+        house.sweep.sweep(remaining_ms=50_000)
     assert len(house.messages.jobs) == sum(house.now(job).resends for job in accepted)
     assert {house.now(job).resends for job in accepted} <= {6, 7}
 
@@ -230,17 +230,17 @@ def test_a_cancel_that_races_claim_and_finish_ends_the_job_once(moment: int, wor
     queued(world)
     world.meanwhile(moment, lambda: world.cancel(the_job(world)))
     work(world)
-    assert job(world).state == State.CANCELLED
+    assert job(world).state == JobState.CANCELLED
     assert len(world.protocol.calls) == (1 if moment > MARK else 0)
     world.settle()
-    assert job(world).cb == Callback.DELIVERED
+    assert job(world).callback == CallbackState.DELIVERED
 
 
 def test_a_cancel_after_the_finish_is_a_conflict(world: World) -> None:
     queued(world)
     work(world)
     assert world.post("CancelJob", {"refId": "r"})["statusCode"] == 409
-    assert job(world).state == State.COMPLETED
+    assert job(world).state == JobState.COMPLETED
 
 
 # --- sweepers and clocks
@@ -268,7 +268,7 @@ def test_a_sweeper_away_for_an_hour_finds_everything_when_it_is_back(world: Worl
     world.alive(world.sweep)
     assert sorted(message.job_id for message in world.bag) == sorted([lost, abandoned, ended, expiring])
     world.settle()
-    assert {world.now_of(job_id).state for job_id in world.accepted} == {State.COMPLETED}
+    assert {world.now_of(job_id).state for job_id in world.accepted} == {JobState.COMPLETED}
 
 
 @pytest.mark.parametrize("worker_s", [-60, 60])
@@ -285,7 +285,7 @@ def test_clocks_that_are_a_minute_off_take_no_job_from_a_worker_that_lives(
 
     world.meanwhile(FINISH, almost_all_its_time_goes_by_and_a_sweeper_looks)
     work(world, skew_s=worker_s)
-    assert (job(world).state, job(world).attempt, job(world).maybe_billed) == (State.COMPLETED, 1, 0)
+    assert (job(world).state, job(world).attempt, job(world).maybe_billed) == (JobState.COMPLETED, 1, 0)
 
 
 @pytest.mark.parametrize(("first_s", "second_s"), [(-60, 60), (60, -60)])
@@ -293,10 +293,10 @@ def test_clocks_that_are_a_minute_off_make_a_wait_no_loss(first_s: int, second_s
     world.alive(lambda: world.ask("r"), skew_s=first_s)
     world.protocol.outcomes = [ProviderRateLimited(retry_after_s=90)]
     world.receive(0, skew_s=second_s)
-    while job(world).state == State.QUEUED:
+    while job(world).state == JobState.QUEUED:
         world.clock.now = min(message.visible_at for message in world.bag)
         world.receive(0, skew_s=first_s)
-    assert (job(world).state, len(world.protocol.calls)) == (State.COMPLETED, 2)
+    assert (job(world).state, len(world.protocol.calls)) == (JobState.COMPLETED, 2)
 
 
 # --- storage
@@ -310,7 +310,7 @@ def test_s3_that_refuses_a_request_accepts_nothing(ministack: str) -> None:
     world.crashes.broken.clear()
     queued(world, large=True)
     world.settle()
-    assert job(world).state == State.COMPLETED
+    assert job(world).state == JobState.COMPLETED
 
 
 def test_s3_that_refuses_to_give_a_request_makes_the_job_wait(ministack: str) -> None:
@@ -318,17 +318,17 @@ def test_s3_that_refuses_to_give_a_request_makes_the_job_wait(ministack: str) ->
     queued(world, large=True)
     world.crashes.broken = {"get_object"}
     world.receive(0)
-    assert (job(world).state, job(world).wait_reason) == (State.QUEUED, "storage_unavailable")
+    assert (job(world).state, job(world).wait_reason) == (JobState.QUEUED, "storage_unavailable")
     world.crashes.broken.clear()
     world.settle()
-    assert (job(world).state, len(world.protocol.calls)) == (State.COMPLETED, 1)
+    assert (job(world).state, len(world.protocol.calls)) == (JobState.COMPLETED, 1)
 
 
 def test_s3_that_refuses_a_result_for_a_moment_loses_no_answer(ministack: str) -> None:
     world = World(partial(EmbeddedCloud, ministack))
     queued(world, large=True)
     assert work(world, at=FINISH, dies=False)
-    assert (job(world).state, job(world).calls, job(world).maybe_billed) == (State.COMPLETED, 1, 0)
+    assert (job(world).state, job(world).calls, job(world).maybe_billed) == (JobState.COMPLETED, 1, 0)
 
 
 def test_s3_that_refuses_a_result_for_long_ends_in_an_unknown_outcome_that_is_not_repeated(ministack: str) -> None:
@@ -338,7 +338,7 @@ def test_s3_that_refuses_a_result_for_long_ends_in_an_unknown_outcome_that_is_no
     assert not work(world)
     world.crashes.broken.clear()
     failed = swept(world, LEASE_MS / 1000 + 1)
-    assert (failed.state, failed.error_code, failed.maybe_billed) == (State.FAILED, "ProviderTimeout", 1)
+    assert (failed.state, failed.error_code, failed.maybe_billed) == (JobState.FAILED, "ProviderTimeout", 1)
     world.settle()
 
 
@@ -350,6 +350,6 @@ def test_a_job_past_its_time_to_live_is_not_read_though_it_is_not_yet_deleted(wo
     world.clock.advance(1)
     for named in ({"refId": "r"}, {"id": the_job(world)}):
         assert world.post("CancelJob", named)["statusCode"] == 404
-    assert world.parts.status.page(job(world).owner, tag=None, state=None, take=9, cursor=None).jobs == []
+    assert world.parts.status.list_jobs(job(world).owner, tag=None, state=None, take=9, cursor=None).jobs == []
     queued(world)  # its RefId is free again
     assert len(world.accepted) == 2

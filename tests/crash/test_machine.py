@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from aiserver.jobs.job import Job
-from aiserver.webhooks.client import Delivery
+from aiserver.webhooks.client import DeliveryResult
 from tests.crash.places import EmbeddedCloud, Fakes, OpenPlace
 from tests.crash.world import World, trouble
 from tests.examples import examples
@@ -49,7 +49,7 @@ class HostileWorld(RuleBasedStateMachine):
 
     @rule(status=st.sampled_from([500, 410, 302, None]))
     def the_receiver_has_a_bad_moment(self, status: int | None) -> None:
-        self.world.replier.outcomes.append(Delivery(status, "no"))
+        self.world.replier.outcomes.append(DeliveryResult(status, "no"))
 
     @precondition(lambda self: self.world.bag)
     @rule(index=ANY, fate=FATE)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
-from aiserver.webhooks.client import Delivery
+from aiserver.webhooks.client import DeliveryResult
 from tests.crash.situations import DEEDS, MOST_CALLS, SITUATIONS, the_job
 from tests.crash.world import World, trouble
 from tests.examples import naming, sample
@@ -16,7 +16,7 @@ def world_in(situation: str, outcome: str | None) -> World:
     SITUATIONS[situation](world)
     if outcome:
         world.protocol.outcomes.append(trouble(outcome))
-        world.replier.outcomes.append(Delivery(500, outcome))
+        world.replier.outcomes.append(DeliveryResult(500, outcome))
     return world
 
 
@@ -31,7 +31,7 @@ def test_whoever_acts_at_once_nothing_is_lost_doubled_or_stuck(situation: str, o
             world.meanwhile(moment, lambda world=world, second=second: DEEDS[second](world))
             world.alive(lambda world=world, first=first: DEEDS[first](world))
             world.settle()
-            assert world.now_of(the_job(world)).cb_attempt <= len(CALLBACK_SCHEDULE_S)
+            assert world.now_of(the_job(world)).callback_attempt <= len(CALLBACK_SCHEDULE_S)
             assert len(world.replier.posts) <= len(CALLBACK_SCHEDULE_S)
 
 

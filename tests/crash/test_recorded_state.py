@@ -10,7 +10,7 @@ import pytest
 
 from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.config import DynamoConfig
-from aiserver.jobs.states import Callback, State
+from aiserver.jobs.states import CallbackState, JobState
 from local import aws
 from tests import recorded_state
 from tests.crash.places import OWNER
@@ -19,20 +19,20 @@ from tests.crash.world import World
 STATE = json.loads(recorded_state.FILE.read_text())
 # How each recorded job ends.
 ENDS = {
-    "queued": (State.COMPLETED, Callback.DELIVERED),
-    "queued for a GPU": (State.COMPLETED, Callback.DELIVERED),
-    "queued, large": (State.COMPLETED, Callback.DELIVERED),
-    "queued, without a ReplyTo": (State.COMPLETED, Callback.NONE),
-    "waits": (State.COMPLETED, Callback.DELIVERED),
-    "claimed": (State.COMPLETED, Callback.DELIVERED),
-    "called": (State.FAILED, Callback.DELIVERED),
-    "cancel requested": (State.CANCELLED, Callback.DELIVERED),
-    "callback pending": (State.COMPLETED, Callback.DELIVERED),
-    "callback pending, large": (State.COMPLETED, Callback.DELIVERED),
-    "failed": (State.FAILED, Callback.DELIVERED),
-    "callback waits": (State.COMPLETED, Callback.DELIVERED),
-    "callback dead": (State.COMPLETED, Callback.DEAD),
-    "callback leased": (State.COMPLETED, Callback.DELIVERED),
+    "queued": (JobState.COMPLETED, CallbackState.DELIVERED),
+    "queued for a GPU": (JobState.COMPLETED, CallbackState.DELIVERED),
+    "queued, large": (JobState.COMPLETED, CallbackState.DELIVERED),
+    "queued, without a ReplyTo": (JobState.COMPLETED, CallbackState.NONE),
+    "waits": (JobState.COMPLETED, CallbackState.DELIVERED),
+    "claimed": (JobState.COMPLETED, CallbackState.DELIVERED),
+    "called": (JobState.FAILED, CallbackState.DELIVERED),
+    "cancel requested": (JobState.CANCELLED, CallbackState.DELIVERED),
+    "callback pending": (JobState.COMPLETED, CallbackState.DELIVERED),
+    "callback pending, large": (JobState.COMPLETED, CallbackState.DELIVERED),
+    "failed": (JobState.FAILED, CallbackState.DELIVERED),
+    "callback waits": (JobState.COMPLETED, CallbackState.DELIVERED),
+    "callback dead": (JobState.COMPLETED, CallbackState.DEAD),
+    "callback leased": (JobState.COMPLETED, CallbackState.DELIVERED),
 }
 
 
@@ -46,21 +46,21 @@ def test_every_recorded_job_is_finished_and_its_callback_delivered(world: World,
     if not with_messages:
         world.bag.clear()
     world.settle()
-    ends = {name: (world.now_of(job_id).state, world.now_of(job_id).cb) for name, job_id in STATE["jobs"].items()}
+    ends = {name: (world.now_of(job_id).state, world.now_of(job_id).callback) for name, job_id in STATE["jobs"].items()}
     assert ends == ENDS
 
 
 def test_recorded_bodies_are_read_whole(world: World) -> None:
     for name, is_large in (("callback pending", False), ("callback pending, large", True)):
         job = world.now_of(STATE["jobs"][name])
-        request, result = world.place.seen.request(job), world.place.seen.result(job)
+        request, result = world.place.seen.read_request(job), world.place.seen.read_result(job)
         assert json.loads(request or b"")["model"] == "m"
         assert (len(request or b"") > 32 * 1024) is (len(result or b"") > 32 * 1024) is is_large
 
 
 def test_recorded_ref_ids_lead_to_their_jobs(world: World) -> None:
     for name, job_id in STATE["jobs"].items():
-        found = world.place.seen.find(OWNER, name, now_ms=world.clock.now)
+        found = world.place.seen.find_by_ref_id(OWNER, name, now_ms=world.clock.now)
         assert found
         assert found.id == job_id
 
@@ -73,13 +73,13 @@ def test_recorded_keys_providers_and_lists_of_models_are_read(ministack: str) ->
     assert config.webhook_secrets("k-full") == recorded_state.SECRETS
     assert config.webhook_secrets("k-earlier") == WebhookSecrets("whsec_b2xk")
     assert config.providers() == [recorded_state.PROVIDER]
-    assert config.listings() == {"p": recorded_state.LISTING}
+    assert config.model_listings() == {"p": recorded_state.LISTING}
 
 
 def test_recorded_circuits_and_leases_are_read(world: World) -> None:
-    assert world.place.circuits.all()["p"] == recorded_state.CIRCUIT
+    assert world.place.circuits.read_all()["p"] == recorded_state.CIRCUIT
     names = ["provider#p", f"callbacks#{OWNER}#r.io"]
-    assert world.place.slots.taken(names, now_ms=world.clock.now) == dict.fromkeys(names, 1)
+    assert world.place.slots.count_held(names, now_ms=world.clock.now) == dict.fromkeys(names, 1)
 
 
 def test_the_stored_form_is_the_recorded_one(ministack: str) -> None:

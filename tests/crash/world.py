@@ -13,16 +13,16 @@ from typing import Any
 from aiserver import api_keys, bootstrap
 from aiserver.api_keys import Authenticator, WebhookSecrets
 from aiserver.aws.items import pack
-from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, ProviderUnavailable, UpstreamAnswer
-from aiserver.http_api import Edge
+from aiserver.errors import ProviderError, ProviderRateLimited, ProviderResponse, ProviderTimeout, ProviderUnavailable
+from aiserver.http_api import HttpContext
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import ENDED, Callback
-from aiserver.usecases.job_finished import Finished
-from aiserver.webhooks.client import Delivery
+from aiserver.jobs.states import TERMINAL_STATES, CallbackState
+from aiserver.usecases.job_finished import JobFinishedNotifier
+from aiserver.webhooks.client import DeliveryResult
 from tests import stack
 from tests.crash.death import Crashes, Died, promise
 from tests.crash.places import Fakes, OpenPlace
-from tests.fakes import FakeClock, FakeKeys
+from tests.fakes import FakeClock, FakeKeyStore
 from tests.house import REPLY_MS, WORKER_MS, FakeProtocol, FakeReplier, UseCases, configured
 from tests.iam import recorder
 from tests.moto_stack import WEBHOOK_SECRET, event, example_key
@@ -76,8 +76,8 @@ class World:
         self.accepted: list[int] = []
         self._ends: dict[tuple[int, int], tuple[str, int | None]] = {}
         self._delivered: set[tuple[int, int]] = set()
-        self.keys = FakeKeys()
-        key = api_keys.record(example_key(), "example", now_ms=self.clock.now)
+        self.keys = FakeKeyStore()
+        key = api_keys.key_record(example_key(), "example", now_ms=self.clock.now)
         self.keys.put_key(key, WebhookSecrets(WEBHOOK_SECRET))
         self.parts = self._parts()
         self._put_parts()
@@ -105,11 +105,11 @@ class World:
     def _put_parts(self) -> None:
         """Into the handlers, as wiring would."""
         place, parts = self.place, self.parts
-        front = Edge(self.clock, []), Authenticator(self.keys, self.clock)
+        front = HttpContext(self.clock, []), Authenticator(self.keys, self.clock)
         bootstrap.reset()
-        bootstrap.put(
+        bootstrap.override(
             queue=bootstrap.QueueParts(*front, parts.enqueue, parts.status, parts.redelivery, parts.sample),
-            finished=Finished(place.messages, place.events),
+            finished=JobFinishedNotifier(place.messages, place.events),
             reply=parts.reply,
             sweep=parts.sweep,
         )
@@ -183,7 +183,7 @@ class World:
 
     def _run(self, function: str, given: dict[str, Any], limit_ms: int) -> dict[str, Any]:
         if function == "WorkerFunction":  # each is a container of its own: what one has read, no other knows
-            bootstrap.put(worker=self._parts().work)
+            bootstrap.override(worker=self._parts().work)
         module = stack.module(function)
         name = stack.properties(function)["Handler"].rpartition(".")[2]
         with recorder.running(function):
@@ -217,7 +217,7 @@ class World:
 
     # --- what it watches
 
-    def _call(self, *given: Any, **more: Any) -> UpstreamAnswer:
+    def _call(self, *given: Any, **more: Any) -> ProviderResponse:
         provider, job_id = given[0], int(more["idempotency_key"].split("-")[1])
         error: ProviderError | None = None
         try:
@@ -231,7 +231,9 @@ class World:
                 self.paid[job_id] = self.paid.get(job_id, 0) + 1
                 promise(self.paid[job_id] == 1, "I3: a hosted call was paid for twice")
 
-    def post_callback(self, url: str, body: bytes, headers: dict[str, str], hosts: Collection[str] = ()) -> Delivery:
+    def post_callback(
+        self, url: str, body: bytes, headers: dict[str, str], hosts: Collection[str] = ()
+    ) -> DeliveryResult:
         job_id, sequence = map(int, headers["webhook-id"].split("_")[1:])
         promise(self.now_of(job_id).has_ended, "I6: a callback before the end")
         delivery = self.replier.post(url, body, headers)
@@ -245,14 +247,17 @@ class World:
 
     def _look(self) -> None:
         for job in self.place.all_jobs():
-            if job.state in ENDED:
+            if job.state in TERMINAL_STATES:
                 end = (str(job.state), job.completed_at)
                 promise(self._ends.setdefault((job.id, job.epoch), end) == end, "I1: an end was followed by another")
             else:
                 promise((job.id, job.epoch) not in self._ends, "I1: an end was taken back")
-            if job.cb == Callback.DELIVERED:
-                promise((job.id, job.cb_sequence) in self._delivered, "I5: Delivered without a 2xx")
-            obliged = job.state not in ENDED or job.cb in (Callback.PENDING, Callback.DELIVERING)
+            if job.callback == CallbackState.DELIVERED:
+                promise((job.id, job.callback_sequence) in self._delivered, "I5: Delivered without a 2xx")
+            obliged = job.state not in TERMINAL_STATES or job.callback in (
+                CallbackState.PENDING,
+                CallbackState.DELIVERING,
+            )
             promise(obliged == (job.due_at is not None), "I2: an obligation nobody will look after")
             promise(not (obliged and job.ttl), "I2: an obligation that may be forgotten")
 
@@ -260,10 +265,12 @@ class World:
         for job_id in self.accepted:
             job = self.now_of(job_id)
             assert job.has_ended, f"I2: job {job_id} is stuck as {job.state}"
-            assert (job.cb == Callback.NONE) == (job.reply_to is None), "I4: a callback was forgotten"
-            assert job.cb in (Callback.NONE, Callback.DELIVERED, Callback.DEAD), f"I4: callback stuck as {job.cb}"
-            if job.has_ended and job.result_at:
-                assert self.place.seen.result(job), "a Completed job without its result"
+            assert (job.callback == CallbackState.NONE) == (job.reply_to is None), "I4: a callback was forgotten"
+            assert job.callback in (CallbackState.NONE, CallbackState.DELIVERED, CallbackState.DEAD), (
+                f"I4: callback stuck as {job.callback}"
+            )
+            if job.has_ended and job.result_location:
+                assert self.place.seen.read_result(job), "a Completed job without its result"
 
     def now_of(self, job_id: int) -> Job:
         found = self.place.seen.get(job_id)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import State
+from aiserver.jobs.states import JobState
 from benchmarks.batch import MODELS, batch, store, unsent
 from local.pool import Pool
 from local.scripted import Recorded
@@ -86,14 +86,14 @@ def test_ten_jobs_are_asked_at_once_and_each_is_settled_as_it_ends(
     with Held(product, TEN) as held:
         working = threads.submit(work, product, ids)
         until(lambda: len(asked(product, ids)) == TEN)
-        assert states(product, ids) == [State.STARTED] * TEN
+        assert states(product, ids) == [JobState.STARTED] * TEN
         held.let_go(TEN - 1)
-        until(lambda: states(product, ids).count(State.COMPLETED) == TEN - 1)
-        assert states(product, ids)[-1] == State.STARTED
+        until(lambda: states(product, ids).count(JobState.COMPLETED) == TEN - 1)
+        assert states(product, ids)[-1] == JobState.STARTED
         assert not working.done()
         held.let_go(TEN)
         assert working.result(PATIENCE_S) == []
-    assert states(product, ids) == [State.COMPLETED] * TEN
+    assert states(product, ids) == [JobState.COMPLETED] * TEN
 
 
 def test_a_batch_goes_out_by_the_connections_of_the_one_before(product: Product, threads: ThreadPoolExecutor) -> None:
@@ -115,7 +115,7 @@ def test_a_record_that_fails_comes_again_alone(product: Product) -> None:
     ids = unsent(product.cloud, MODELS["hosted"], TEN - 1)
     broken = {**batch([0])["Records"][0], "messageId": "broken", "body": "nonsense"}
     assert work(product, ids, broken) == ["broken"]
-    assert states(product, ids) == [State.COMPLETED] * (TEN - 1)
+    assert states(product, ids) == [JobState.COMPLETED] * (TEN - 1)
 
 
 def test_a_worker_writes_what_came_of_a_silent_provider_before_its_own_time_is_over(product: Product) -> None:
@@ -126,7 +126,7 @@ def test_a_worker_writes_what_came_of_a_silent_provider_before_its_own_time_is_o
         answer = worker.invoke(json.dumps(batch([hosted, gpu])).encode())  # raises where the worker is killed
         failed, waiting = jobs(product, [hosted, gpu])
     assert json.loads(answer) == {"batchItemFailures": []}
-    assert (failed.state, failed.error_code, failed.maybe_billed) == (State.FAILED, "ProviderTimeout", 1)
-    assert (waiting.state, waiting.wait_reason, waiting.maybe_billed) == (State.QUEUED, "provider_cold_start", 1)
-    until(lambda: states(product, [gpu]) == [State.COMPLETED])
+    assert (failed.state, failed.error_code, failed.maybe_billed) == (JobState.FAILED, "ProviderTimeout", 1)
+    assert (waiting.state, waiting.wait_reason, waiting.maybe_billed) == (JobState.QUEUED, "provider_cold_start", 1)
+    until(lambda: states(product, [gpu]) == [JobState.COMPLETED])
     assert (len(asked(product, [hosted])), len(asked(product, [gpu]))) == (1, 2)

@@ -27,7 +27,7 @@ PAGE = (REPOSITORY / "docs" / "callbacks.md").read_text(encoding="utf-8")
 BODY = '{"id": "chatcmpl-1", "object": "chat.completion", "choices": ["ü"]}'.encode()
 ID = "msg_4711_0"
 START_S = 30
-SECRET, PREVIOUS_SECRET = api_keys.new_webhook_secrets().rotate(now_ms=1, overlap_ms=1).signing(1)
+SECRET, PREVIOUS_SECRET = api_keys.new_webhook_secrets().rotate(now_ms=1, overlap_ms=1).active(1)
 ANOTHERS_SECRET = api_keys.new_webhook_secrets().current
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="the JavaScript receiver needs Node 18 or newer")
 # Both with a comparison in constant time that finds nothing equal.

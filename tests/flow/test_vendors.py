@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-from aiserver.providers.translation.capabilities import Refused
+from aiserver.providers.translation.capabilities import Unsupported
 from local.cloud import Cloud
 from local.upstream import Upstream
 from tests import hostile
@@ -215,7 +215,10 @@ def test_what_it_refuses_is_told_with_its_status_and_its_wait(sdk: Any, vendor: 
 def test_what_has_no_words_is_refused_before_any_call(sdk: Any, vendor: VendorServer, model: str) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         sdk.create(model=model, messages=[user()], logit_bias={"1": 2})
-    assert (refused.value.param, vendor.dialect.vendor.words.vendor in refused.value.message) == ("logit_bias", True)
+    assert (refused.value.param, vendor.dialect.vendor.capabilities.vendor in refused.value.message) == (
+        "logit_bias",
+        True,
+    )
     assert vendor.requests == []
 
 
@@ -253,7 +256,11 @@ def test_a_vendor_that_is_down_gives_way_to_the_next(first: int, streams: bool, 
 
 
 def test_who_has_no_words_gives_way_to_who_has(product: Product, sdk: Any) -> None:
-    able = [type for type in TYPES if not isinstance(product.vendors[type].dialect.vendor.words.rules["seed"], Refused)]
+    able = [
+        type
+        for type in TYPES
+        if not isinstance(product.vendors[type].dialect.vendor.capabilities.rules["seed"], Unsupported)
+    ]
     raw = sdk.with_raw_response.create(model="any", messages=[user("Again?")], seed=7)
     assert (raw.headers["x-provider"], raw.headers["x-attempts"]) == (able[0], "1")
 

@@ -1,8 +1,8 @@
 """One call to one provider of OpenAI's protocol, as the router makes it."""
 
-from aiserver.errors import UpstreamAnswer
-from aiserver.providers.http import client
-from aiserver.providers.openai import OpenAi
+from aiserver.errors import ProviderResponse
+from aiserver.providers.http import create_client
+from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from tests.fakes import FakeClock
 
@@ -20,19 +20,19 @@ def ask(
     api_key: str | None = "k",
     model_is_configured: bool = True,
     deadline_s: float = 5,
-) -> UpstreamAnswer:
-    with client() as http:
-        return OpenAi(http, FakeClock()).call(
+) -> ProviderResponse:
+    with create_client() as http:
+        return OpenAiClient(http, FakeClock()).call(
             asked,
             operation,
             QUESTION,
             api_key=api_key,
             idempotency_key="i",
             model_is_configured=model_is_configured,
-            deadline_s=deadline_s,
+            timeout_s=deadline_s,
         )
 
 
 def models(asked: Provider, *, api_key: str | None = "k", deadline_s: float = 5) -> list[str]:
-    with client() as http:
-        return OpenAi(http, FakeClock()).models(asked, api_key=api_key, deadline_s=deadline_s)
+    with create_client() as http:
+        return OpenAiClient(http, FakeClock()).list_models(asked, api_key=api_key, timeout_s=deadline_s)

@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 import httpx
 
 from aiserver.aws.bedrock import BedrockWire
-from aiserver.errors import UpstreamAnswer
+from aiserver.errors import ProviderResponse
 from aiserver.providers.catalogue import CATALOGUE, Preset
-from aiserver.providers.http import Asked
-from aiserver.providers.openai import PATHS, OpenAi
+from aiserver.providers.http import ProviderRequest
+from aiserver.providers.openai import PATHS, OpenAiClient
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import Protocols
-from aiserver.providers.translation.adapter import Born
+from aiserver.providers.registry import AdapterRegistry
+from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
-from aiserver.router import ProviderProtocol
+from aiserver.router import ProviderClient
 from tests.fakes import FakeClock
 from tests.providers.standin import Said
 from tests.vendors.dialect import Dialect
@@ -30,7 +30,7 @@ from tests.vendors.spoken import Answer
 
 KEY = "sk-of-the-gateway-itself"
 TOKEN = "0" * 32
-BORN = Born(FakeClock().now_ms() // 1000, lambda: "call_born", id=f"chatcmpl-{TOKEN}", model="m")
+BORN = ResponseContext(FakeClock().now_ms() // 1000, lambda: "call_born", id=f"chatcmpl-{TOKEN}", model="m")
 USAGE = '{"prompt_tokens": 7, "odd": 1.50}'
 QUESTIONS = {
     "chat.completions": b'{ "messages":[{"role":"user","content":"\\u00fc"}],\n"model":"m","x":[2.50,1E400,-0] }',
@@ -51,10 +51,10 @@ STREAM = (
 )
 
 
-class Caller(ProviderProtocol, Protocol):
+class Caller(ProviderClient, Protocol):
     """What a protocol's class can do."""
 
-    def models(self, provider: Provider, *, api_key: str | None, deadline_s: float) -> list[str]: ...
+    def list_models(self, provider: Provider, *, api_key: str | None, timeout_s: float) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ class Row:
 
     @property
     def ours(self) -> Iterable[Said]:
-        for refusal in self.row.refusals:
-            yield self.error(refusal.status, f"{refusal.words}: {KEY[:5]}***")
+        for refusal in self.row.credential_errors:
+            yield self.error(refusal.status, f"{refusal.message_prefix}: {KEY[:5]}***")
 
     @property
     def stream(self) -> tuple[bytes, bytes]:
@@ -181,7 +181,7 @@ class Row:
         return Provider.model_validate({"name": "p", "preset": self.name, "base_url": base_url, "models": {"m": ""}})
 
     def caller(self, http: httpx.Client) -> Caller:
-        return OpenAi(http, FakeClock())
+        return OpenAiClient(http, FakeClock())
 
     def error(self, status: int, message: str) -> Said:
         return Said(status, json.dumps(ERRORS.get(self.name, openai_error)(status, message)).encode())
@@ -214,15 +214,15 @@ class Translated:
     @property
     def exchanges(self) -> list[Exchange]:
         said = self.dialect.message(Answer("Hello"))
-        told = self.dialect.vendor.answer(said, BORN)
+        told = self.dialect.vendor.map_response(said, BORN)
         asked, seen = self._asked
         path, body, usage = self._path + seen.path, seen.body or b"", told.usage or ""
         return [Exchange("chat.completions", asked, path, body, said, told.body, usage)]
 
     @property
-    def _asked(self) -> tuple[bytes, Asked]:
+    def _asked(self) -> tuple[bytes, ProviderRequest]:
         asked = b'{"messages":[{"role":"user","content":"\\u00fc"}],"model":"m","temperature":2.50e-1}'
-        return asked, self.dialect.vendor.request(Chat(asked, self.dialect.vendor.words))
+        return asked, self.dialect.vendor.build_request(Chat(asked, self.dialect.vendor.capabilities))
 
     @property
     def _path(self) -> str:
@@ -234,7 +234,7 @@ class Translated:
 
     @property
     def list_path(self) -> str:
-        return self._path + self.dialect.vendor.listing.asked(None).path if self.row.lists_models else ""
+        return self._path + self.dialect.vendor.model_pages.build_request(None).path if self.row.lists_models else ""
 
     @property
     def listing(self) -> bytes | None:
@@ -246,16 +246,16 @@ class Translated:
 
     @property
     def ours(self) -> Iterable[Said]:
-        for refusal in self.row.refusals:
-            yield self.error(refusal.status, f"{refusal.words}: {KEY[:5]}***")
+        for refusal in self.row.credential_errors:
+            yield self.error(refusal.status, f"{refusal.message_prefix}: {KEY[:5]}***")
 
     @property
     def stream(self) -> tuple[bytes, bytes]:
-        asked = Chat(self._asked[0], self.dialect.vendor.words)
-        translation = self.dialect.vendor.events(asked, BORN)
+        asked = Chat(self._asked[0], self.dialect.vendor.capabilities)
+        translation = self.dialect.vendor.create_event_mapper(asked, BORN)
         said = self.dialect.events(Answer("Hello, you"))
-        told = b"".join(translation.told(event) for event in said)
-        whole = told if translation.is_over else told + translation.ended()
+        told = b"".join(translation.on_event(event) for event in said)
+        whole = told if translation.is_done else told + translation.on_end()
         return b"".join(self.dialect.framed(event) for event in said), whole
 
     @property
@@ -267,15 +267,15 @@ class Translated:
         return Provider.model_validate({"name": "p", "preset": self.name, "base_url": base_url, "models": {"m": ""}})
 
     def caller(self, http: httpx.Client) -> Caller:
-        return Protocols(lambda: http, StillClock(), BedrockWire)[self.row.type]
+        return AdapterRegistry(lambda: http, StillClock(), BedrockWire)[self.row.type]
 
     def error(self, status: int, message: str) -> Said:
         said = self.dialect.error(status, message)
         return Said(status, said.body)
 
     def told(self, status: int, message: str) -> dict[str, Any]:
-        said = UpstreamAnswer(status, {}, self.error(status, message).body)
-        told = json.loads(self.dialect.vendor.error(said).body)
+        said = ProviderResponse(status, {}, self.error(status, message).body)
+        told = json.loads(self.dialect.vendor.map_error(said).body)
         assert told["error"]["message"] == message
         return told
 

@@ -6,10 +6,10 @@ from contextlib import closing, contextmanager
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError
-from aiserver.providers.http import client
-from aiserver.providers.openai import OpenAi
+from aiserver.providers.http import create_client
+from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
-from aiserver.providers.stream import Stream
+from aiserver.providers.stream import ProviderStream
 from tests import hostile
 from tests.fakes import FakeClock
 from tests.hostile import Behaviour
@@ -49,16 +49,16 @@ def opened(
     begin_s: float = 5,
     total_s: float = 20,
     clock: Clock | None = None,
-) -> Generator[Stream]:
-    with client() as http:
-        stream = OpenAi(http, clock or FakeClock()).stream(
+) -> Generator[ProviderStream]:
+    with create_client() as http:
+        stream = OpenAiClient(http, clock or FakeClock()).stream(
             asked,
             operation,
             body,
             api_key="k",
             model_is_configured=model_is_configured,
-            begin_s=begin_s,
-            total_s=total_s,
+            head_timeout_s=begin_s,
+            total_timeout_s=total_s,
         )
         with closing(stream):
             yield stream

@@ -90,7 +90,7 @@ def test_an_account_without_money_is_our_trouble_whatever_the_status(
     upstream.answer_with(status, json.dumps({"error": {"message": SECRET, "code": None, member: word}}).encode())
     with pytest.raises(ProviderAuth) as failed:
         ask(provider(upstream.base_url))
-    assert SECRET.encode() not in wire_errors.body(failed.value)
+    assert SECRET.encode() not in wire_errors.render_error(failed.value)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_an_error_in_place_of_what_was_asked_for_is_no_success_and_may_be_billed
         ask(provider(upstream.base_url), operation)
     error = failed.value
     assert (type(error), error.status, error.may_be_billed, error.message) == (ProviderError, 502, True, message)
-    told, given = json.loads(wire_errors.body(error)), json.loads(body)
+    told, given = json.loads(wire_errors.render_error(error)), json.loads(body)
     assert told["responseStatus"]["message"] == message
     assert told["error"]["message"] == message
     if isinstance(given.get("error"), dict):
         assert told["error"].items() >= given["error"].items()
-    assert wire_errors.headers(error) == {"x-request-id": "r", "x-should-retry": "false"}
+    assert wire_errors.error_headers(error) == {"x-request-id": "r", "x-should-retry": "false"}
 
 
 def test_an_error_for_our_account_in_a_200_is_not_shown_and_may_be_billed(upstream: ScriptedProvider) -> None:
@@ -159,7 +159,7 @@ def test_an_error_for_our_account_in_a_200_is_not_shown_and_may_be_billed(upstre
     with pytest.raises(ProviderAuth) as failed:
         ask(provider(upstream.base_url))
     assert failed.value.may_be_billed
-    assert SECRET.encode() not in wire_errors.body(failed.value)
+    assert SECRET.encode() not in wire_errors.render_error(failed.value)
 
 
 def test_an_error_in_an_array_is_relayed_as_the_object_that_it_is(upstream: ScriptedProvider) -> None:
@@ -167,7 +167,7 @@ def test_an_error_in_an_array_is_relayed_as_the_object_that_it_is(upstream: Scri
     upstream.answer_with(400, b"\xef\xbb\xbf [ " + told + b" ]\n")
     with pytest.raises(ProviderRejected) as refused:
         ask(provider(upstream.base_url))
-    relayed = wire_errors.body(refused.value)
+    relayed = wire_errors.render_error(refused.value)
     assert b'{"code": 400, "message": "Cannot find field.", "details": [{"at": 2.50}]}' in relayed
     assert b"1E400" in relayed
     assert json.loads(relayed)["responseStatus"]["message"] == "Cannot find field."

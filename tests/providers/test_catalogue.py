@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 from pydantic import ValidationError
 
-from aiserver.providers.catalogue import CATALOGUE, UNKNOWN
-from aiserver.providers.http import client
-from aiserver.providers.openai import OpenAi
+from aiserver.providers.catalogue import CATALOGUE, GENERIC
+from aiserver.providers.http import create_client
+from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from local.scripted import ScriptedProvider
 from tests.fakes import FakeClock
@@ -34,7 +34,7 @@ def test_a_preset_says_what_its_operator_does_not(preset: str) -> None:
     made = provider(preset=preset, **given)
     assert made.base_url == written_out(row.base_url)
     assert (made.queue, made.auth_header, made.operations) == (row.queue, row.auth_header, row.operations)
-    assert made.row is row
+    assert made.catalogue_preset is row
 
 
 @pytest.mark.parametrize("preset", [name for name, row in CATALOGUE.items() if "{" in row.base_url])
@@ -51,25 +51,27 @@ def test_what_the_operator_says_stands_before_the_preset() -> None:
 
 def test_a_preset_that_nobody_knows_means_nothing() -> None:
     made = provider(preset="of-next-year", base_url="http://x/v1")
-    assert made == provider(preset="of-next-year", base_url="http://x/v1", **UNKNOWN.defaults)
-    assert made.row is UNKNOWN
+    assert made == provider(preset="of-next-year", base_url="http://x/v1", **GENERIC.defaults)
+    assert made.catalogue_preset is GENERIC
 
 
 def test_every_fact_of_the_catalogue_names_its_source() -> None:
     rows = CATALOGUE.values()
-    sources = [row.source for row in rows] + [fact.source for row in rows for fact in (*row.refusals, *row.quirks)]
+    sources = [row.source for row in rows] + [
+        fact.source for row in rows for fact in (*row.credential_errors, *row.quirks)
+    ]
     sources += [row.stream_usage for row in rows if row.stream_usage]
     assert all(re.fullmatch(r"https://[\w.-]+/\S*", source) for source in sources)
 
 
 def streamed(asked: Provider, body: bytes) -> tuple[bytes, str | None]:
     """What a caller gets of a streamed chat, and what is known of its usage."""
-    with client() as http:
-        stream = OpenAi(http, FakeClock()).stream(
-            asked, "chat.completions", body, api_key=None, model_is_configured=True, begin_s=5, total_s=5
+    with create_client() as http:
+        stream = OpenAiClient(http, FakeClock()).stream(
+            asked, "chat.completions", body, api_key=None, model_is_configured=True, head_timeout_s=5, total_timeout_s=5
         )
         with closing(stream):
-            return b"".join(piece or b"" for piece in stream), stream.translation.usage
+            return b"".join(piece or b"" for piece in stream), stream.mapper.usage
 
 
 @pytest.mark.parametrize("preset", ["", *(name for name, row in CATALOGUE.items() if row.type == "openai")])
@@ -79,7 +81,7 @@ def test_a_stream_is_asked_for_its_usage_only_where_the_preset_says_that_it_may_
     made = provider(preset=preset, base_url=upstream.base_url)
     shown, usage = streamed(made, QUESTION % b"")
     (asked,) = upstream.requests
-    if made.row.stream_usage:
+    if made.catalogue_preset.stream_usage:
         assert json.loads(asked.body)["stream_options"] == {"include_usage": True}
         assert json.loads(usage or "{}")["total_tokens"] > 0
     else:

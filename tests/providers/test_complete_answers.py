@@ -12,10 +12,10 @@ import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.limits import MAX_ANSWER_BYTES, MAX_CHOICES, MAX_EVENT_BYTES, MAX_HEADERS_CHARS
-from aiserver.providers.http import client
-from aiserver.providers.openai import OpenAi
+from aiserver.providers.http import create_client
+from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.openai_stream import OpenAiEvents
-from aiserver.providers.stream import Stream
+from aiserver.providers.stream import ProviderStream
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
 from tests import hostile
@@ -123,15 +123,15 @@ def test_complete_stream_without_its_last_chunk_is_a_success(manner: Manner, end
     events, shown = manner.stream
     sent = hostile.head(200, f"content-type: {manner.stream_type}", CHUNKED) + framed(events)
     behaviour = hostile.says(sent) if end == "FIN" else resetting(sent)
-    with hostile.receiver(behaviour) as server, client() as http:
+    with hostile.receiver(behaviour) as server, create_client() as http:
         stream = manner.caller(http).stream(
             manner.provider(f"http://127.0.0.1:{server.port}"),
             "chat.completions",
             manner.exchanges[0].asked,
             api_key="abcd-1234-key",
             model_is_configured=True,
-            begin_s=5,
-            total_s=5,
+            head_timeout_s=5,
+            total_timeout_s=5,
         )
         with closing(stream):
             assert heard(stream) == (shown, None)
@@ -141,7 +141,7 @@ def test_complete_stream_without_its_last_chunk_is_a_success(manner: Manner, end
 def test_a_whole_answer_of_any_provider_is_complete_without_its_last_chunk(manner: Manner) -> None:
     for exchange in manner.exchanges:
         end = hostile.says(hostile.head(200, JSON, CHUNKED) + framed(exchange.said))
-        with hostile.receiver(end) as server, client() as http:
+        with hostile.receiver(end) as server, create_client() as http:
             answer = manner.caller(http).call(
                 manner.provider(f"http://127.0.0.1:{server.port}"),
                 exchange.operation,
@@ -149,7 +149,7 @@ def test_a_whole_answer_of_any_provider_is_complete_without_its_last_chunk(manne
                 api_key="abcd-1234-key",
                 idempotency_key=None,
                 model_is_configured=True,
-                deadline_s=5,
+                timeout_s=5,
             )
         assert answer.body == exchange.answered
 
@@ -287,9 +287,9 @@ def test_a_null_in_an_event_of_a_stream_is_nothing(null: bytes) -> None:
 # --- limits ---
 
 
-def fed(*pieces: bytes) -> Stream:
+def fed(*pieces: bytes) -> ProviderStream:
     events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
-    return Stream("p", {}, ([piece] for piece in pieces), events)
+    return ProviderStream("p", {}, ([piece] for piece in pieces), events)
 
 
 def test_choices_without_end_are_an_error() -> None:
@@ -311,7 +311,7 @@ def test_json_that_arrives_as_events_is_collected_in_linear_time() -> None:
 def test_comments_without_end_before_a_stream_begins_are_an_error() -> None:
     stream = fed(*[b": " + b"x" * 1_000_000 + b"\n\n"] * (MAX_EVENT_BYTES // 1_000_000 + 1))
     with pytest.raises(ProviderError, match="comments"):
-        stream.begin(FakeClock(), 60_000)
+        stream.await_first_event(FakeClock(), 60_000)
 
 
 def test_relayed_headers_are_bounded_together_and_cost_no_answer() -> None:
@@ -332,7 +332,7 @@ def test_only_an_error_status_of_http_is_relayed(status: int, shown: int, body: 
     with hostile.receiver(hostile.answers(status, JSON, body=body)) as server, pytest.raises(ProviderError) as failed:
         ask(provider(f"http://127.0.0.1:{server.port}/v1"))
     assert failed.value.status == (shown if body != b"text" or shown < 500 else 502)
-    assert json.loads(wire_errors.body(failed.value))["error"]["message"]
+    assert json.loads(wire_errors.render_error(failed.value))["error"]["message"]
 
 
 @pytest.mark.parametrize("status", [201, 206, 299])
@@ -383,15 +383,15 @@ def test_white_space_without_end_is_not_kept_for_a_stream_to_begin(upstream: Scr
     upstream.answer_with(200, bomb, {"content-type": "application/json", "content-encoding": "gzip"})
 
     def stream() -> None:
-        with pytest.raises(ProviderError, match="too large"), client() as http:
-            OpenAi(http, FakeClock()).stream(
+        with pytest.raises(ProviderError, match="too large"), create_client() as http:
+            OpenAiClient(http, FakeClock()).stream(
                 provider(upstream.base_url),
                 "chat.completions",
                 QUESTION,
                 api_key="k",
                 model_is_configured=True,
-                begin_s=30,
-                total_s=30,
+                head_timeout_s=30,
+                total_timeout_s=30,
             )
 
     assert peak_bytes(stream) < 10_000_000
@@ -414,7 +414,7 @@ def test_a_large_response_without_an_answer_is_not_relayed(upstream: ScriptedPro
     upstream.answer_with(200, b'{"choices":[],"junk":"%b"}' % (b"a" * 8_000_000))
     with pytest.raises(ProviderError) as failed:
         ask(provider(upstream.base_url))
-    assert len(wire_errors.body(failed.value)) < 10_000
+    assert len(wire_errors.render_error(failed.value)) < 10_000
 
 
 def test_a_response_of_very_many_choices_is_not_built_to_look_for_an_error(upstream: ScriptedProvider) -> None:

@@ -17,11 +17,11 @@ from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
     ProviderRejected,
+    ProviderResponse,
     ProviderTimeout,
     ProviderUnavailable,
-    UpstreamAnswer,
 )
-from aiserver.providers.http import client
+from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
 from aiserver.wire import errors as wire_errors
 from tests.providers.manners import KEY, MANNERS, Caller, Exchange, Manner
@@ -41,7 +41,9 @@ class Subject:
     provider: Provider
     caller: Caller
 
-    def ask(self, exchange: Exchange, *, api_key: str | None = KEY, model_is_configured: bool = True) -> UpstreamAnswer:
+    def ask(
+        self, exchange: Exchange, *, api_key: str | None = KEY, model_is_configured: bool = True
+    ) -> ProviderResponse:
         return self.caller.call(
             self.provider,
             exchange.operation,
@@ -49,7 +51,7 @@ class Subject:
             api_key=api_key,
             idempotency_key=None,
             model_is_configured=model_is_configured,
-            deadline_s=DEADLINE_S,
+            timeout_s=DEADLINE_S,
         )
 
     def streamed(self, said: Said) -> tuple[bytes, ProviderError | None]:
@@ -61,8 +63,8 @@ class Subject:
             self.manner.exchanges[0].asked,
             api_key=KEY,
             model_is_configured=True,
-            begin_s=DEADLINE_S,
-            total_s=DEADLINE_S,
+            head_timeout_s=DEADLINE_S,
+            total_timeout_s=DEADLINE_S,
         )
         with closing(stream):
             return heard(stream)
@@ -77,7 +79,7 @@ class Subject:
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
-    with client() as shared:
+    with create_client() as shared:
         yield shared
 
 
@@ -115,7 +117,7 @@ def test_each_question_arrives_at_its_place_with_the_key_and_its_answer_comes_ba
 @pytest.mark.parametrize("subject", [m for m in MANNERS if m.listing is not None], indirect=True, ids=name)
 def test_it_lists_its_models_as_a_request_names_them(subject: Subject) -> None:
     subject.server.answers.append(Said(200, subject.manner.listing or b""))
-    assert subject.caller.models(subject.provider, api_key=KEY, deadline_s=DEADLINE_S) == subject.manner.models
+    assert subject.caller.list_models(subject.provider, api_key=KEY, timeout_s=DEADLINE_S) == subject.manner.models
     sent = subject.server.requests[-1]
     assert (sent.method, sent.path, sent.body) == ("GET", subject.manner.list_path, b"")
 
@@ -124,7 +126,7 @@ def test_it_lists_its_models_as_a_request_names_them(subject: Subject) -> None:
 def test_a_request_that_it_refuses_is_its_caller_s_affair_in_its_own_words(status: int, subject: Subject) -> None:
     error = subject.refused(subject.manner.error(status, WORDS), model_is_configured=False)
     assert (type(error), error.status, error.retryable) == (ProviderRejected, status, False)
-    told = json.loads(wire_errors.body(error))
+    told = json.loads(wire_errors.render_error(error))
     assert told.pop("responseStatus")["message"] == told["error"]["message"]
     assert told == subject.manner.told(status, WORDS)
 
@@ -151,7 +153,7 @@ def test_a_model_that_we_have_configured_and_it_does_not_have_is_our_trouble(sub
 
 
 def _is_hidden(error: ProviderError) -> None:
-    told = wire_errors.body(error)
+    told = wire_errors.render_error(error)
     assert (type(error), error.status, error.retryable, error.may_be_billed) == (ProviderAuth, 502, True, False)
     assert WORDS.encode() not in told
     assert KEY[:5].encode() not in told
@@ -163,14 +165,14 @@ def test_a_wait_that_it_asks_for_is_told_on(subject: Subject) -> None:
     error = subject.refused(Said(429, said.body, headers))
     assert (type(error), error.status, error.retry_after_s) == (ProviderRateLimited, 429, 7)
     expected = {name: headers[name] for name in headers if name != "content-type"}
-    assert wire_errors.headers(error).items() >= expected.items()
+    assert wire_errors.error_headers(error).items() >= expected.items()
 
 
 @pytest.mark.parametrize(("status", "kind"), [(500, ProviderError), (502, ProviderError), (503, ProviderUnavailable)])
 def test_a_failure_of_its_own_may_be_asked_elsewhere(status: int, kind: type[ProviderError], subject: Subject) -> None:
     error = subject.refused(subject.manner.error(status, WORDS))
     assert (type(error), error.status, error.retryable, error.may_be_billed) == (kind, status, True, False)
-    assert json.dumps(WORDS).encode() in wire_errors.body(error)
+    assert json.dumps(WORDS).encode() in wire_errors.render_error(error)
 
 
 def test_a_stream_comes_in_openai_s_events_and_one_that_is_cut_is_told(subject: Subject) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout
 from aiserver.limits import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, MAX_EVENT_BYTES, MAX_LIST_BYTES
 from aiserver.providers import decompression
-from aiserver.providers.decompression import STEP_BYTES, CodingError, inflated
+from aiserver.providers.decompression import STEP_BYTES, ContentCodingError, decompress
 from local.scripted import ScriptedProvider
 from tests import hostile
 from tests.providers.asking import ask, models, provider
@@ -130,11 +130,11 @@ def produced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
 
     def counted(chunks: Iterable[bytes], coding: str) -> Iterator[bytes]:
-        for piece in inflated(chunks, coding):
+        for piece in decompress(chunks, coding):
             sizes.append(len(piece))
             yield piece
 
-    monkeypatch.setattr(decompression, "inflated", counted)
+    monkeypatch.setattr(decompression, "decompress", counted)
     return sizes
 
 
@@ -167,7 +167,7 @@ def test_a_gzip_bomb_in_a_stream_is_expanded_to_the_limit_of_an_event(produced: 
 def test_a_chunk_of_a_thousandfold_is_expanded_only_as_it_is_read() -> None:
     body = bomb(b"", 16 * 1024 * 1024)
     assert len(body) < 32 * 1024
-    pieces = inflated([body], "gzip")
+    pieces = decompress([body], "gzip")
     assert [len(next(pieces)) for _ in range(3)] == [STEP_BYTES] * 3
 
 
@@ -176,15 +176,15 @@ def test_what_is_decompressed_is_what_was_compressed(body: bytes, cuts: list[int
     packed = deflated(body, window_bits)
     at = [0, *sorted(min(cut, len(packed)) for cut in cuts), len(packed)]
     chunks = [packed[start:end] for start, end in itertools.pairwise(at)]
-    assert b"".join(inflated(chunks, "gzip" if window_bits == 31 else "deflate")) == body
+    assert b"".join(decompress(chunks, "gzip" if window_bits == 31 else "deflate")) == body
 
 
 @given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate"]))
 def test_any_bytes_are_decompressed_or_refused(body: bytes, coding: str) -> None:
     try:
-        for piece in inflated([body], coding):
+        for piece in decompress([body], coding):
             assert len(piece) <= STEP_BYTES
-    except (CodingError, httpcore.RemoteProtocolError):
+    except (ContentCodingError, httpcore.RemoteProtocolError):
         pass
 
 

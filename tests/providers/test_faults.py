@@ -22,13 +22,13 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.http import client
-from aiserver.providers.openai import OpenAi
+from aiserver.providers.http import create_client
+from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from aiserver.providers.transport import DeadlineBackend, total_deadline
-from aiserver.router import Question, Router
-from aiserver.usecases.failover import Pass
-from aiserver.usecases.failover import ask as ask_in_turn
+from aiserver.router import ProviderCall, Router
+from aiserver.usecases.failover import FailoverResult
+from aiserver.usecases.failover import try_candidates as ask_in_turn
 from local.scripted import ScriptedProvider
 from tests import hostile
 from tests.fakes import FakeClock
@@ -160,7 +160,7 @@ def test_the_next_provider_is_asked_only_where_that_cannot_cost_twice_or_costs_n
         done = in_turn(faulty, provider(upstream.base_url, name="second"))
     goes_on = fault.goes_on or (queue == "gpu" and fault.may_be_billed)
     assert len(upstream.requests) == goes_on
-    assert (done.provider, done.attempts, done.unknown) == (
+    assert (done.provider, done.attempts, done.unknown_outcomes) == (
         "second" if goes_on else "first",
         1 + goes_on,
         int(fault.may_be_billed),
@@ -168,13 +168,13 @@ def test_the_next_provider_is_asked_only_where_that_cannot_cost_twice_or_costs_n
     assert type(done.error) is (type(None) if goes_on else fault.means)
 
 
-def in_turn(*providers: Provider) -> Pass:
+def in_turn(*providers: Provider) -> FailoverResult:
     """One pass over the providers, as a request makes it."""
     clock = FakeClock()
-    with client() as http:
-        router = Router(lambda: list(providers), {"openai": OpenAi(http, clock)}, None, clock)
+    with create_client() as http:
+        router = Router(lambda: list(providers), {"openai": OpenAiClient(http, clock)}, None, clock)
         deadline_ms = clock.now_ms() + 1000 * LONG_S
-        question = Question("chat.completions", QUESTION)
+        question = ProviderCall("chat.completions", QUESTION)
         return ask_in_turn(router, question, router.candidates("m"), clock=clock, deadline_ms=deadline_ms)
 
 
@@ -196,7 +196,7 @@ def test_a_call_whose_time_is_over_before_it_connects_was_never_made(upstream: S
 
 
 def test_no_cookie_of_one_call_goes_out_with_another(upstream: ScriptedProvider) -> None:
-    with client() as http, total_deadline(5):
+    with create_client() as http, total_deadline(5):
         for _ in range(2):
             upstream.answer_with(200, b"{}", {"content-type": "application/json", "set-cookie": "a=b; Path=/"})
             http.post(f"{upstream.base_url}/chat/completions", content=b"{}")

@@ -9,8 +9,8 @@ import pytest
 
 from aiserver.errors import ProviderTimeout
 from aiserver.providers import transport
-from aiserver.providers.http import client
-from aiserver.providers.openai import OpenAi
+from aiserver.providers.http import create_client
+from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.transport import STALE_S
 from tests import hostile
 from tests.fakes import FakeClock
@@ -59,8 +59,8 @@ def ends_first(end: End) -> Behaviour:
 
 def asked_twice(*behaviours: Behaviour) -> tuple[int, int]:
     """How many requests arrived, and over how many connections. Raises: what the second one means."""
-    with hostile.receiver(*behaviours) as server, client() as http:
-        seen = OpenAi(http, FakeClock())
+    with hostile.receiver(*behaviours) as server, create_client() as http:
+        seen = OpenAiClient(http, FakeClock())
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
 
         def ask() -> None:
@@ -71,7 +71,7 @@ def asked_twice(*behaviours: Behaviour) -> tuple[int, int]:
                 api_key="k",
                 idempotency_key=None,
                 model_is_configured=True,
-                deadline_s=5,
+                timeout_s=5,
             )
 
         ask()
@@ -115,8 +115,8 @@ def test_a_retry_that_fails_is_not_retried(end: End) -> None:
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("end", [closes, resets])
 def test_a_new_connection_that_closes_is_not_retried(end: End) -> None:
-    with hostile.receiver(ends_first(end), hostile.says(ANSWER)) as server, client() as http:
-        seen = OpenAi(http, FakeClock())
+    with hostile.receiver(ends_first(end), hostile.says(ANSWER)) as server, create_client() as http:
+        seen = OpenAiClient(http, FakeClock())
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
         with pytest.raises(ProviderTimeout):
             seen.call(
@@ -126,7 +126,7 @@ def test_a_new_connection_that_closes_is_not_retried(end: End) -> None:
                 api_key="k",
                 idempotency_key=None,
                 model_is_configured=True,
-                deadline_s=5,
+                timeout_s=5,
             )
         assert (len(server.requests), server.connections) == (1, 1)
 
@@ -135,8 +135,8 @@ def test_a_new_connection_that_closes_is_not_retried(end: End) -> None:
 def test_a_stream_over_a_kept_connection_that_closes_is_retried_once() -> None:
     events = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
     head = hostile.head(200, "content-type: text/event-stream", f"content-length: {len(events)}")
-    with hostile.receiver(serves_once(closes), hostile.says(head + events)) as server, client() as http:
-        seen = OpenAi(http, FakeClock())
+    with hostile.receiver(serves_once(closes), hostile.says(head + events)) as server, create_client() as http:
+        seen = OpenAiClient(http, FakeClock())
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
         seen.call(
             asked,
@@ -145,10 +145,16 @@ def test_a_stream_over_a_kept_connection_that_closes_is_retried_once() -> None:
             api_key="k",
             idempotency_key=None,
             model_is_configured=True,
-            deadline_s=5,
+            timeout_s=5,
         )
         stream = seen.stream(
-            asked, "chat.completions", QUESTION, api_key="k", model_is_configured=True, begin_s=5, total_s=5
+            asked,
+            "chat.completions",
+            QUESTION,
+            api_key="k",
+            model_is_configured=True,
+            head_timeout_s=5,
+            total_timeout_s=5,
         )
         assert b"".join(piece or b"" for piece in stream) == events
         stream.close()

@@ -7,11 +7,11 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from aiserver.errors import ProviderError, ProviderRejected, UpstreamAnswer
+from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse
 from aiserver.limits import MAX_ERROR_BYTES, MAX_REASON_CHARS
-from aiserver.providers.error_message import reason
-from aiserver.providers.http import client
-from aiserver.providers.openai import OpenAi
+from aiserver.providers.error_message import extract_message
+from aiserver.providers.http import create_client
+from aiserver.providers.openai import OpenAiClient
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
 from tests import hostile
@@ -61,7 +61,7 @@ def test_the_reason_of_a_refusal_is_the_error_message(body: bytes, status: int, 
     upstream.answer_with(status, body)
     with pytest.raises(ProviderRejected) as refused:
         ask(provider(upstream.base_url))
-    told = json.loads(wire_errors.body(refused.value))
+    told = json.loads(wire_errors.render_error(refused.value))
     assert WORDS in refused.value.message  # kept with a job
     assert WORDS in told["error"]["message"]
     assert WORDS in told["responseStatus"]["message"]
@@ -71,8 +71,8 @@ def test_the_reason_of_a_refusal_is_the_error_message(body: bytes, status: int, 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 @pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 def test_the_reason_of_a_vendor_s_refusal_in_another_shape_is_told(dialect: Dialect, body: bytes) -> None:
-    error = judge(dialect).failure(UpstreamAnswer(400, {}, body))
-    told = json.loads(wire_errors.body(error))
+    error = judge(dialect).map_error(ProviderResponse(400, {}, body))
+    told = json.loads(wire_errors.render_error(error))
     assert WORDS in error.message
     assert WORDS in told["error"]["message"]
 
@@ -81,7 +81,7 @@ def test_the_reason_of_a_vendor_s_refusal_in_another_shape_is_told(dialect: Dial
 @pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 def test_a_vendor_s_200_without_an_answer_is_an_error_with_its_reason(dialect: Dialect, body: bytes) -> None:
     with pytest.raises(ProviderError) as failed:
-        judge(dialect).judged(UpstreamAnswer(200, {}, body), BORN)
+        judge(dialect).map_response(ProviderResponse(200, {}, body), BORN)
     assert failed.value.status in (500, 502)
     assert failed.value.may_be_billed
     assert WORDS in failed.value.message
@@ -91,7 +91,7 @@ def test_an_own_error_object_keeps_its_members_beside_the_message(upstream: Scri
     upstream.answer_with(422, b'{"error":{"message":{"detail":"no"},"code":7,"x":2.50},"more":1E400}')
     with pytest.raises(ProviderRejected) as refused:
         ask(provider(upstream.base_url))
-    told = wire_errors.body(refused.value)
+    told = wire_errors.render_error(refused.value)
     assert b'"x":2.50' in told
     assert b"1E400" in told
     assert json.loads(told)["error"] == {"message": "no", "code": 7, "x": 2.5}
@@ -119,7 +119,7 @@ def test_a_reason_is_cut_where_it_is_too_long(body: bytes, upstream: ScriptedPro
     "body", [b"", b"{}", b"[]", b"null", b'{"detail":[]}', b'{"message":7}', b'{"a":%b}' % (b"9" * 9000)]
 )
 def test_a_body_without_a_reason_gives_none(body: bytes) -> None:
-    assert reason(body) == ""
+    assert extract_message(body) == ""
 
 
 # --- the provider's own key ---
@@ -143,7 +143,12 @@ def refused_by(said: Said, upstream: ScriptedProvider, key: str = KEY) -> Provid
 def shown(error: ProviderError) -> str:
     """All of an error that leaves the gateway."""
     return json.dumps(
-        [wire_errors.body(error).decode(), wire_errors.event(error).decode(), wire_errors.headers(error), error.message]
+        [
+            wire_errors.render_error(error).decode(),
+            wire_errors.render_error_event(error).decode(),
+            wire_errors.error_headers(error),
+            error.message,
+        ]
     )
 
 
@@ -228,7 +233,7 @@ def test_a_key_that_could_be_a_word_masks_nothing_in_an_answer(key: str, upstrea
     ],
 )
 def test_a_reason_is_found_in_more_shapes(body: bytes, words: str) -> None:
-    assert words in reason(body)
+    assert words in extract_message(body)
 
 
 @pytest.mark.parametrize("key", [None, "", "k", "choices"])
@@ -239,11 +244,17 @@ def test_a_short_key_masks_nothing(key: str | None, upstream: ScriptedProvider) 
 
 
 def streamed_with(behaviour: hostile.Behaviour, key: str) -> tuple[bytes, ProviderError | None]:
-    with hostile.receiver(behaviour) as server, client() as http:
+    with hostile.receiver(behaviour) as server, create_client() as http:
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
         try:
-            stream = OpenAi(http, FakeClock()).stream(
-                asked, "chat.completions", QUESTION, api_key=key, model_is_configured=True, begin_s=5, total_s=20
+            stream = OpenAiClient(http, FakeClock()).stream(
+                asked,
+                "chat.completions",
+                QUESTION,
+                api_key=key,
+                model_is_configured=True,
+                head_timeout_s=5,
+                total_timeout_s=20,
             )
         except ProviderError as error:
             return b"", error

@@ -18,12 +18,12 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.providers import stream as stream_module
-from aiserver.providers.http import client
-from aiserver.providers.openai import OpenAi
+from aiserver.providers.http import create_client
+from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.openai_stream import OpenAiEvents
-from aiserver.providers.stream import PATIENCE_MS, Stream
-from aiserver.usecases.failover import Begun
-from aiserver.usecases.stream_response import relay
+from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS, ProviderStream
+from aiserver.usecases.failover import OpenStream
+from aiserver.usecases.stream_response import stream_response
 from aiserver.wire import errors as wire_errors
 from tests import hostile
 from tests.examples import examples
@@ -41,10 +41,10 @@ ODD = (
 )
 
 
-def fed(pieces: list[bytes]) -> Stream:
+def fed(pieces: list[bytes]) -> ProviderStream:
     """A stream of pieces that come one by one, without a network."""
     events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
-    return Stream("p", {}, ([piece] for piece in pieces), events)
+    return ProviderStream("p", {}, ([piece] for piece in pieces), events)
 
 
 # --- what passes ---
@@ -138,10 +138,16 @@ def test_a_connection_whose_stream_has_ended_serves_the_next() -> None:
 
     with hostile.receiver(twice) as server:
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
-        with client() as http:
+        with create_client() as http:
             for _ in range(2):
-                stream = OpenAi(http, FakeClock()).stream(
-                    asked, "chat.completions", QUESTION, api_key="k", model_is_configured=True, begin_s=5, total_s=5
+                stream = OpenAiClient(http, FakeClock()).stream(
+                    asked,
+                    "chat.completions",
+                    QUESTION,
+                    api_key="k",
+                    model_is_configured=True,
+                    head_timeout_s=5,
+                    total_timeout_s=5,
                 )
                 assert heard(stream) == (WHOLE, None)
                 stream.close()
@@ -234,7 +240,7 @@ def test_what_a_refused_key_is_told_reaches_no_caller() -> None:
         came, failed = said(streams(TEXT[0], error.replace(b'"no"', b'"Incorrect API key: sk-ab***yz"')))
         assert came == TEXT[0]
         assert failed is not None
-        assert b"sk-ab" not in wire_errors.event(failed)
+        assert b"sk-ab" not in wire_errors.render_error_event(failed)
 
 
 # --- after it ---
@@ -255,7 +261,7 @@ def test_an_error_within_a_stream_ends_it_in_the_provider_s_words_unless_they_ar
     assert came == TEXT[0]
     assert failed is not None
     assert failed.may_be_billed
-    event = wire_errors.event(failed)
+    event = wire_errors.render_error_event(failed)
     assert event.startswith(b'data: {"error":{')
     assert event.endswith(b"}\n\n")
     said_error = json.loads(event[6:])
@@ -329,7 +335,7 @@ def test_usage_is_kept_where_it_is_told_and_passes_where_it_was_not_asked_for_by
         opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
         assert heard(stream) == (b"".join(TEXT) + USAGE_EVENT + DONE, None)
-        assert json.loads(stream.translation.usage or "") == USAGE
+        assert json.loads(stream.mapper.usage or "") == USAGE
     assert server.requests[0].endswith(QUESTION.decode())
 
 
@@ -340,7 +346,7 @@ def test_usage_that_comes_with_the_last_word_is_kept_and_passes() -> None:
         opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm")) as stream,
     ):
         assert heard(stream) == (TEXT[0] + last + DONE, None)
-        assert json.loads(stream.translation.usage or "") == USAGE
+        assert json.loads(stream.mapper.usage or "") == USAGE
 
 
 @pytest.mark.parametrize(
@@ -363,7 +369,7 @@ def test_usage_is_asked_of_a_server_that_takes_it_and_shown_to_a_caller_who_aske
         came, error = heard(stream)
         assert error is None
         assert came == first + b"".join(TEXT) + (USAGE_EVENT if shown else b"") + DONE
-        assert json.loads(stream.translation.usage or "") == USAGE
+        assert json.loads(stream.mapper.usage or "") == USAGE
     body = json.loads(server.requests[0].partition("\r\n\r\n")[2])
     assert body.pop("stream_options") == asked
     assert body == {k: v for k, v in json.loads(sent).items() if k != "stream_options"}
@@ -375,7 +381,7 @@ def test_what_is_known_of_an_answer_that_breaks_off_is_how_many_pieces_came() ->
         opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
         heard(stream)
-        assert (stream.translation.usage, stream.translation.pieces) == (None, 3)
+        assert (stream.mapper.usage, stream.mapper.content_events) == (None, 3)
 
 
 # --- responses ---
@@ -397,8 +403,8 @@ def test_a_response_ends_with_its_own_last_event(last: str) -> None:
         opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="openai"), "responses") as stream,
     ):
         assert heard(stream) == (b"".join(events), None)
-        assert json.loads(stream.translation.usage or "") == {"input_tokens": 1, "output_tokens": 2}
-        assert stream.translation.pieces == 1
+        assert json.loads(stream.mapper.usage or "") == {"input_tokens": 1, "output_tokens": 2}
+        assert stream.mapper.content_events == 1
     assert "stream_options" not in server.requests[0]
 
 
@@ -416,7 +422,7 @@ def test_an_error_of_a_response_has_its_status_before_it_has_begun_and_ends_it_a
     came, failed = said(streams(*begun, error), operation="responses")
     assert came == b"".join(begun)
     assert failed is not None
-    assert json.loads(wire_errors.event(failed)[6:])["error"]["message"] == "slow"
+    assert json.loads(wire_errors.render_error_event(failed)[6:])["error"]["message"] == "slow"
 
 
 def test_a_response_that_just_ends_has_broken_off() -> None:
@@ -432,7 +438,7 @@ def test_a_response_that_just_ends_has_broken_off() -> None:
 def test_a_stream_that_has_begun_but_says_nothing_is_handed_on_when_patience_ends() -> None:
     class Hasty(FakeClock):
         def now_ms(self) -> int:
-            self.now += PATIENCE_MS
+            self.now += FIRST_EVENT_TIMEOUT_MS
             return self.now
 
     with (
@@ -440,7 +446,7 @@ def test_a_stream_that_has_begun_but_says_nothing_is_handed_on_when_patience_end
         opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=600, clock=Hasty()) as stream,
     ):
         assert next(iter(stream)) is None
-        assert not stream.has_said_something
+        assert not stream.has_first_event
 
 
 @pytest.mark.parametrize(("timeout_s", "total_s"), [(0.2, 20), (600, 0.2)])
@@ -460,25 +466,25 @@ def test_who_has_less_patience_than_usual_does_not_wait_longer_for_the_first_eve
 def test_the_first_event_is_waited_for_as_long_as_was_said_and_no_longer() -> None:
     class Ticking(FakeClock):
         def now_ms(self) -> int:
-            self.now += PATIENCE_MS // 3
+            self.now += FIRST_EVENT_TIMEOUT_MS // 3
             return self.now
 
     waits = iter(range(9))
     events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
-    stream = Stream("p", {}, ([] for _ in waits), events)
-    stream.begin(Ticking(), 600_000)
+    stream = ProviderStream("p", {}, ([] for _ in waits), events)
+    stream.await_first_event(Ticking(), 600_000)
     assert next(waits) == 2
 
 
 def test_who_waits_no_longer_than_usual_hears_that_nothing_came() -> None:
     class Hasty(FakeClock):
         def now_ms(self) -> int:
-            self.now += PATIENCE_MS
+            self.now += FIRST_EVENT_TIMEOUT_MS
             return self.now
 
     events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
     with pytest.raises(ProviderTimeout, match="did not answer in time"):
-        Stream("p", {}, ([] for _ in range(9)), events).begin(Hasty(), PATIENCE_MS)
+        ProviderStream("p", {}, ([] for _ in range(9)), events).await_first_event(Hasty(), FIRST_EVENT_TIMEOUT_MS)
 
 
 def test_a_head_that_came_late_leaves_less_time_for_the_first_event() -> None:
@@ -504,8 +510,8 @@ def test_whoever_passes_on_a_stream_that_never_ends_sees_its_time_run_out_before
     ):
         held = ExitStack()
         held.push(lambda kind, *_: left.append(kind))
-        begun = Begun(stream, held, silence_s=20, has_begun=lambda: None)
-        *_, last = relay("p", begun, clock, until_ms=clock.now_ms() + 200, ended=lambda _: None)
+        begun = OpenStream(stream, held, idle_timeout_s=20, on_first_event=lambda: None)
+        *_, last = stream_response("p", begun, clock, deadline_ms=clock.now_ms() + 200, on_end=lambda _: None)
     assert b"no time left" in last
     assert left == [None]
 

@@ -3,15 +3,15 @@
 import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
-from aiserver.providers.stream import Stream
+from aiserver.providers.stream import ProviderStream
 from tests.providers.streaming import DONE, heard
 from tests.providers.toy import Toy
 
 SAID = b"WORD Hello\n\nWORD world\n\nUSED 3 5\n\nBYE\n\n"
 
 
-def toy(*pieces: bytes, shows_usage: bool = False) -> Stream:
-    return Stream("toy", {}, ([piece] for piece in pieces), Toy(shows_usage=shows_usage))
+def toy(*pieces: bytes, shows_usage: bool = False) -> ProviderStream:
+    return ProviderStream("toy", {}, ([piece] for piece in pieces), Toy(shows_usage=shows_usage))
 
 
 def content(word: str) -> bytes:
@@ -28,7 +28,7 @@ def test_each_event_is_told_in_openai_s_words_wherever_the_stream_is_cut_into_pi
     for at in range(len(SAID)):
         stream = toy(SAID[:at], SAID[at:], shows_usage=shows_usage)
         assert heard(stream) == (expected, None)
-        assert stream.translation.usage == '{"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}'
+        assert stream.mapper.usage == '{"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}'
 
 
 def test_an_event_is_told_as_soon_as_it_has_come() -> None:

@@ -14,16 +14,16 @@ class Toy:
 
     def __init__(self, *, shows_usage: bool) -> None:
         self.usage: str | None = None
-        self.pieces = 0
-        self.is_whole = False
-        self.is_over = False
+        self.content_events = 0
+        self.is_complete = False
+        self.is_done = False
         self._shows_usage = shows_usage
 
-    def told(self, event: bytes) -> bytes:
+    def on_event(self, event: bytes) -> bytes:
         kind, _, said = event.decode().strip().partition(" ")
         match kind:
             case "WORD":
-                self.pieces += 1
+                self.content_events += 1
                 return _chunk({"content": said})
             case "USED":
                 prompt, completion = map(int, said.split())
@@ -31,15 +31,15 @@ class Toy:
                 self.usage = json.dumps(used)
                 return b""
             case "BYE":
-                self.is_whole = self.is_over = True
-                used = sse.event(f'{{"choices":[],"usage":{self.usage}}}'.encode()) if self._shows_usage else b""
+                self.is_complete = self.is_done = True
+                used = sse.format_event(f'{{"choices":[],"usage":{self.usage}}}'.encode()) if self._shows_usage else b""
                 return _chunk({}, "stop") + used + b"data: [DONE]\n\n"
             case _:
-                raise ProviderError(said, may_be_billed=self.pieces > 0)
+                raise ProviderError(said, may_be_billed=self.content_events > 0)
 
-    def ended(self) -> bytes:
+    def on_end(self) -> bytes:
         return b""
 
 
 def _chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
-    return sse.event(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}).encode())
+    return sse.format_event(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}).encode())

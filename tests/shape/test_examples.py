@@ -54,7 +54,9 @@ def transformed(transformer: Mapping[str, Any], values: Mapping[str, Any], param
 @pytest.mark.parametrize("transformer", TRANSFORMERS, ids=lambda one: next(reversed(one["InputPathsMap"])))
 def test_an_event_worded_as_the_example_says_is_a_request_whatever_it_holds(transformer: dict[str, Any]) -> None:
     values = dict.fromkeys(transformer["InputPathsMap"], TRICKY) | {"event": "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa"}
-    bound = requests.sent(transformed(transformer, values, {"KeyId": "example00000", "Model": "llama3:8b"}), None)
+    bound = requests.bind_intake_message(
+        transformed(transformer, values, {"KeyId": "example00000", "Model": "llama3:8b"}), None
+    )
     assert (bound.key_id, bound.request.model) == ("example00000", "llama3:8b")
     assert bound.request.options.ref_id == values["event"]
     assert json.loads(bound.request.body)["messages"][-1] == {"role": "user", "content": TRICKY}
@@ -102,5 +104,5 @@ def test_the_page_shows_the_examples_as_they_are() -> None:
 
 def test_the_page_s_messages_and_events_are_such_as_we_take_and_tell() -> None:
     message, event = (yaml.safe_load(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
-    assert requests.sent(json.dumps(message), None).key_id == "example00000"
+    assert requests.bind_intake_message(json.dumps(message), None).key_id == "example00000"
     assert event in OUT

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from aiserver.aws.bodies import INLINE_BYTES, Bodies
-from aiserver.jobs.transitions import TABLE
+from aiserver.aws.bodies import INLINE_BYTES, BodyStore
+from aiserver.jobs.job import attribute_name
+from aiserver.jobs.transitions import TRANSITIONS
 from tests import stack
 from tests.contract.test_job_store import job
 from tests.fakes import FakeClock
@@ -141,9 +142,10 @@ def test_a_function_may_read_what_its_event_sources_poll(function: str) -> None:
 
 def test_the_deliverer_of_callbacks_may_write_their_fields_its_slots_and_nothing_else() -> None:
     """What IAM allows is what its transitions and its slots name, so that neither can grow without the other."""
-    mine = [row for row in TABLE if row.writer == "reply"]
-    touched = {"pk", "sk"} | {one.attribute for row in mine for one in row.conditions}
-    touched |= {name for row in mine for name in (*row.effects, *row.adds, *row.removes)}
+    mine = [row for row in TRANSITIONS if row.writer == "reply"]
+    fields = {one.attribute for row in mine for one in row.conditions}
+    fields |= {name for row in mine for name in (*row.effects, *row.adds, *row.removes)}
+    touched = {"pk", "sk"} | {attribute_name(field) for field in fields}
     job, slots = (one["Condition"] for one in writes_of("ReplyRole"))
     assert job["ForAllValues:StringLike"] == {"dynamodb:LeadingKeys": ["JOB#*"]}
     assert sorted(job["ForAllValues:StringEquals"]["dynamodb:Attributes"]) == sorted(touched)
@@ -153,7 +155,7 @@ def test_the_deliverer_of_callbacks_may_write_their_fields_its_slots_and_nothing
 def test_what_the_deliverer_may_read_of_the_bucket_is_where_results_are_and_requests_are_not() -> None:
     puts: list[str] = []
     s3: Any = SimpleNamespace(put_object=lambda **told: puts.append(told["Key"]))  # pyright: ignore
-    bodies = Bodies("jobs", "bodies", None, s3)  # pyright: ignore
+    bodies = BodyStore("jobs", "bodies", None, s3)  # pyright: ignore
     for kind in ("request", "result"):
         bodies.put(job(FakeClock()), kind, "token", b"x" * (INLINE_BYTES + 1))
     (allowed,) = [text for owner, text in ALLOWED if owner == "ReplyRole"]

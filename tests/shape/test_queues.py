@@ -9,8 +9,8 @@ import pytest
 
 from aiserver.aws.items import pack
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import ENDED, Callback, State
-from aiserver.jobs.transitions import TABLE, Transition
+from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
+from aiserver.jobs.transitions import TRANSITIONS, Transition
 from local.streams import matches
 from tests import stack
 from tests.stack import PARAMETERS
@@ -90,7 +90,7 @@ def is_seen(record: Mapping[str, Any]) -> bool:
     return any(matches(json.loads(one["Pattern"]), record) for one in STREAM["FilterCriteria"]["Filters"])
 
 
-def job(state: str, callback: str = Callback.NONE) -> Job:
+def job(state: str, callback: str = CallbackState.NONE) -> Job:
     return Job(
         id=1,
         owner="me",
@@ -98,13 +98,13 @@ def job(state: str, callback: str = Callback.NONE) -> Job:
         operation="chat.completions",
         model="m",
         queue="hosted",
-        state=State(state),
+        state=JobState(state),
         created_at=1,
         deadline=2,
-        request_at="item",
+        request_location="item",
         request_hash="h",
         base_url="https://x",
-        cb=Callback(callback),
+        callback=CallbackState(callback),
     )
 
 
@@ -114,28 +114,28 @@ def record(name: str, old: Job | None, new: Job | None) -> dict[str, Any]:
     return {"eventName": name, "eventSource": "aws:dynamodb", "dynamodb": dynamodb}
 
 
-@pytest.mark.parametrize("transition", [t for t in TABLE if t.machine == "state"], ids=lambda t: t.name)
+@pytest.mark.parametrize("transition", [t for t in TRANSITIONS if t.machine == "state"], ids=lambda t: t.name)
 def test_the_stream_tells_of_a_transition_just_if_it_ends_the_job(transition: Transition) -> None:
     old, new = job(transition.source), job(transition.target)
-    assert is_seen(record("MODIFY", old, new)) == (transition.target in ENDED)
+    assert is_seen(record("MODIFY", old, new)) == (transition.target in TERMINAL_STATES)
 
 
-@pytest.mark.parametrize("transition", [t for t in TABLE if t.machine == "cb"], ids=lambda t: t.name)
-@pytest.mark.parametrize("ended", sorted(ENDED))
+@pytest.mark.parametrize("transition", [t for t in TRANSITIONS if t.machine == "callback"], ids=lambda t: t.name)
+@pytest.mark.parametrize("ended", sorted(TERMINAL_STATES))
 def test_the_stream_tells_of_no_callback_s_progress(transition: Transition, ended: str) -> None:
     assert not is_seen(record("MODIFY", job(ended, transition.source), job(ended, transition.target)))
 
 
 @pytest.mark.parametrize("state", ORDER)
 def test_the_stream_tells_of_a_job_written_when_it_had_already_ended(state: str) -> None:
-    assert is_seen(record("INSERT", None, job(state))) == (state in ENDED)
+    assert is_seen(record("INSERT", None, job(state))) == (state in TERMINAL_STATES)
 
 
 def test_the_stream_tells_of_no_body_no_ref_id_and_nothing_forgotten() -> None:
-    ended = job(State.COMPLETED)
+    ended = job(JobState.COMPLETED)
     body = pack({"pk": "JOB#1", "sk": "RESULT", "body": b"{}", "ttl": 1})
     assert not is_seen({"eventName": "INSERT", "dynamodb": {"NewImage": body}})
     assert not is_seen({"eventName": "INSERT", "dynamodb": {"NewImage": pack({"pk": "REF#me#r", "job_id": 1})}})
     assert not is_seen(record("REMOVE", ended, None))
     assert not is_seen(record("MODIFY", ended, replace(ended, ttl=5)))
-    assert not is_seen(record("MODIFY", job(State.FAILED), job(State.QUEUED)))
+    assert not is_seen(record("MODIFY", job(JobState.FAILED), job(JobState.QUEUED)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.jobs.states import State
+from aiserver.jobs.states import JobState
 from tests.day import DAY_S, JOB_AT_S, JOB_EACH_S, SYNC_EACH_S, Day, Phase
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -164,14 +164,14 @@ def ended(day: Day) -> Counter[tuple[str, str | None]]:
 def test_every_job_of_the_day_before_two_hosted_providers_ends() -> None:
     day = two_hosted()
     assert ended(day) == {
-        (State.COMPLETED, None): 1440 - 10 - 15 - 1,
-        (State.FAILED, "ProviderRejected"): 15,
-        (State.FAILED, "ProviderTimeout"): 1,
+        (JobState.COMPLETED, None): 1440 - 10 - 15 - 1,
+        (JobState.FAILED, "ProviderRejected"): 15,
+        (JobState.FAILED, "ProviderTimeout"): 1,
     }
     assert sum(item.get("maybe_billed", 0) for item in day.jobs.items.values()) == 1
 
 
 def test_every_job_of_the_day_before_a_gpu_and_a_hosted_one_ends() -> None:
     day = gpu_and_hosted()
-    assert ended(day) == {(State.COMPLETED, None): 1440 - 10 - 7, (State.FAILED, "ProviderRejected"): 7}
+    assert ended(day) == {(JobState.COMPLETED, None): 1440 - 10 - 7, (JobState.FAILED, "ProviderRejected"): 7}
     assert sum(item.get("maybe_billed", 0) for item in day.jobs.items.values()) == 1

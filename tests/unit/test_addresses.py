@@ -8,37 +8,37 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aiserver.webhooks.client import Replier
-from aiserver.webhooks.url_policy import CallbackRefused, is_public, parsed
+from aiserver.webhooks.client import WebhookClient
+from aiserver.webhooks.url_policy import CallbackRefused, is_public, parse_url
 from tests import addresses
 from tests.examples import examples
 
-STRICT = Replier(resolver=addresses.resolve)
+STRICT = WebhookClient(resolver=addresses.resolve)
 
 
 @pytest.mark.parametrize("url", addresses.given())
 def test_every_given_vector_is_refused(url: str) -> None:
     with pytest.raises(CallbackRefused):
-        STRICT.check(url)
+        STRICT.check_url(url)
 
 
 @pytest.mark.parametrize("url", [url for some in addresses.FORMS.values() for url in some])
 def test_what_could_lead_inside_by_its_form_is_refused(url: str) -> None:
     with pytest.raises(CallbackRefused):
-        STRICT.check(url)
+        STRICT.check_url(url)
 
 
 @pytest.mark.parametrize("name", addresses.FOUND)
 def test_a_name_that_leads_to_any_address_inside_is_refused(name: str) -> None:
     with pytest.raises(CallbackRefused, match=f"{name} leads to an address that is not public"):
-        STRICT.check(f"https://{name}/")
+        STRICT.check_url(f"https://{name}/")
 
 
 @pytest.mark.parametrize(("url", "called"), [pair for some in addresses.ACCEPTED.values() for pair in some.items()])
 def test_an_ordinary_address_is_accepted_and_called_in_one_spelling(url: str, called: str) -> None:
-    STRICT.check(url)
-    assert str(parsed(url)) == called
-    assert str(parsed(called)) == called
+    STRICT.check_url(url)
+    assert str(parse_url(url)) == called
+    assert str(parse_url(called)) == called
 
 
 # The rule for IP addresses, a second time: each row is a prefix, and whether what lies in it is public. The longest
@@ -180,7 +180,7 @@ def spellings(draw: st.DrawFn) -> str:
 @example("127.0.0.1")
 def test_no_spelling_of_an_ipv4_address_is_taken_for_a_name(host: str) -> None:
     with pytest.raises(CallbackRefused):
-        STRICT.check(f"https://{host}/")
+        STRICT.check_url(f"https://{host}/")
 
 
 # Whatever the text
@@ -193,7 +193,7 @@ TEXT = st.text(st.characters() | st.sampled_from(".。:/@#?%[]-xｘ\u00ad0１"))
 @given(st.builds("{}{}{}".format, st.sampled_from(["", "https://", "https://a"]), TEXT, st.sampled_from(["", ".com/"])))
 def test_any_text_is_either_refused_or_names_a_host_in_plain_letters(url: str) -> None:
     try:
-        host = parsed(url).raw_host.decode()
+        host = parse_url(url).raw_host.decode()
     except CallbackRefused:
         return
     assert HOST.fullmatch(host)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from aiserver.admin import changes, providers
-from aiserver.admin.stack import Admin, Problem, administer
+from aiserver.admin.stack import Admin, AdminError, create_admin
 from aiserver.providers.circuit import Circuit, Gate
-from aiserver.providers.http import client
-from aiserver.providers.openai import OpenAi
+from aiserver.providers.http import create_client
+from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from local.scripted import MODELS, ScriptedProvider
 from tests import moto_stack
@@ -26,13 +26,13 @@ GPU: dict[str, Any] = {"name": "gpu", "base_url": "http://127.0.0.1:1/v1", "queu
 def admin(stack: MotoStack) -> Admin:
     stack.providers()
     outputs = {"HostedQueueUrl": "https://q", "GpuQueueUrl": "https://q", "CallbackQueueUrl": "https://q"}
-    return administer("aiserver", outputs | stack.names, moto_stack.client)
+    return create_admin("aiserver", outputs | stack.names, moto_stack.client)
 
 
 @pytest.fixture
 def protocols(admin: Admin) -> Iterator[dict[str, Any]]:
-    with client() as http:
-        yield {"openai": OpenAi(http, admin.clock)}
+    with create_client() as http:
+        yield {"openai": OpenAiClient(http, admin.clock)}
 
 
 def wanted(*given: dict[str, Any]) -> str:
@@ -41,8 +41,8 @@ def wanted(*given: dict[str, Any]) -> str:
 
 def applied(admin: Admin, *given: dict[str, Any]) -> list[str]:
     """The diff that was shown."""
-    planned = changes.plan(admin, wanted(*given), {"KEY": KEY})
-    changes.apply(admin, planned)
+    planned = changes.plan_changes(admin, wanted(*given), {"KEY": KEY})
+    changes.apply_changes(admin, planned)
     return [line for change in planned for line in change.lines()]
 
 
@@ -62,21 +62,21 @@ def test_a_diff_tells_what_is_new_what_changes_and_what_goes(admin: Admin) -> No
         "~ gpu  concurrency: none -> 4",
         "- groq",
     ]
-    assert [one["name"] for one in providers.listed(admin)] == ["gpu"]
+    assert [one["name"] for one in providers.list_providers(admin)] == ["gpu"]
 
 
 def test_a_plan_changes_nothing(admin: Admin) -> None:
-    changes.plan(admin, wanted(GPU), {})
-    assert providers.listed(admin) == []
+    changes.plan_changes(admin, wanted(GPU), {})
+    assert providers.list_providers(admin) == []
 
 
 def test_what_another_changed_after_the_diff_was_shown_is_not_overwritten(admin: Admin) -> None:
     applied(admin, GPU)
-    planned = changes.plan(admin, wanted({**GPU, "priority": 3}))
-    providers.enable(admin, "gpu", enabled=False)
-    with pytest.raises(Problem, match="gpu was changed by another meanwhile"):
-        changes.apply(admin, planned)
-    (stored,) = providers.listed(admin)
+    planned = changes.plan_changes(admin, wanted({**GPU, "priority": 3}))
+    providers.set_enabled(admin, "gpu", enabled=False)
+    with pytest.raises(AdminError, match="gpu was changed by another meanwhile"):
+        changes.apply_changes(admin, planned)
+    (stored,) = providers.list_providers(admin)
     assert (stored["priority"], stored["enabled"]) == (0, False)
 
 
@@ -101,8 +101,8 @@ def test_what_another_changed_after_the_diff_was_shown_is_not_overwritten(admin:
     ],
 )
 def test_a_file_that_is_wrong_is_refused_with_the_reason(given: dict[str, Any], why: str, admin: Admin) -> None:
-    with pytest.raises(Problem) as refused:
-        changes.plan(admin, wanted(given), {})
+    with pytest.raises(AdminError) as refused:
+        changes.plan_changes(admin, wanted(given), {})
     assert why in str(refused.value)
 
 
@@ -112,8 +112,8 @@ NOT_ALLOWED = "provider gpu: the API key contains characters not allowed in an H
 
 @pytest.mark.parametrize("key", UNSENDABLE)
 def test_a_key_that_no_header_can_hold_is_refused_from_the_environment(key: str, admin: Admin) -> None:
-    with pytest.raises(Problem) as refused:
-        changes.plan(admin, wanted({**GPU, "api_key_var": "KEY"}), {"KEY": key})
+    with pytest.raises(AdminError) as refused:
+        changes.plan_changes(admin, wanted({**GPU, "api_key_var": "KEY"}), {"KEY": key})
     assert str(refused.value).startswith(NOT_ALLOWED)
     assert "sk" not in str(refused.value)
 
@@ -126,10 +126,10 @@ def test_stored_key_with_invalid_header_characters_is_reported(
     applied(admin, keyed)
     admin.ssm.put_parameter(Name="/aiserver/gpu", Value=key, Type="SecureString")
     for refused_by in (
-        lambda: changes.plan(admin, wanted(keyed), {}),
-        lambda: providers.checked(admin, "gpu", protocols),
+        lambda: changes.plan_changes(admin, wanted(keyed), {}),
+        lambda: providers.check_provider(admin, "gpu", protocols),
     ):
-        with pytest.raises(Problem) as refused:
+        with pytest.raises(AdminError) as refused:
             refused_by()
         assert str(refused.value).startswith(NOT_ALLOWED)
         assert "sk" not in str(refused.value)
@@ -137,7 +137,7 @@ def test_stored_key_with_invalid_header_characters_is_reported(
 
 @pytest.mark.parametrize("key", ["k", "sk-proj-A_b/c+d=", "two words", "!~"])
 def test_a_key_that_a_header_can_hold_is_taken(key: str, admin: Admin) -> None:
-    (change,) = changes.plan(admin, wanted({**GPU, "api_key_var": "KEY"}), {"KEY": key})
+    (change,) = changes.plan_changes(admin, wanted({**GPU, "api_key_var": "KEY"}), {"KEY": key})
     assert change.secret == key
 
 
@@ -145,17 +145,17 @@ def test_a_key_is_stored_as_a_secure_string_goes_with_its_provider_and_is_never_
     admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
 ) -> None:
     keyed = {**GPU, "base_url": upstream.base_url, "api_key_var": "KEY"}
-    told = [*applied(admin, keyed), providers.listed(admin), providers.shown(admin, "gpu")]
-    told.append(providers.checked(admin, "gpu", protocols))
+    told = [*applied(admin, keyed), providers.list_providers(admin), providers.show_provider(admin, "gpu")]
+    told.append(providers.check_provider(admin, "gpu", protocols))
     assert upstream.requests[-1].headers["authorization"] == f"Bearer {KEY}"
     upstream.answer_with(401, b'{"error":{"message":"Incorrect API key provided: %s"}}' % KEY.encode())
-    with pytest.raises(Problem) as refused:
-        providers.checked(admin, "gpu", protocols)
+    with pytest.raises(AdminError) as refused:
+        providers.check_provider(admin, "gpu", protocols)
     assert str(refused.value) == "gpu: it refuses the key (status 401)"
     assert KEY not in repr([told, refused.value])
-    (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    (name,) = [one["api_key_secret"] for one in providers.list_providers(admin)]
     assert admin.ssm.get_parameter(Name=name)["Parameter"].get("Type") == "SecureString"
-    assert KEY not in repr(changes.plan(admin, wanted(keyed), {"KEY": KEY}))
+    assert KEY not in repr(changes.plan_changes(admin, wanted(keyed), {"KEY": KEY}))
     applied(admin)
     assert key_at(admin, name) is None
 
@@ -169,20 +169,20 @@ def test_a_key_that_changed_is_shown_as_such_and_asked_about_and_an_equal_one_is
     keyed = {**GPU, "api_key_var": "KEY"}
     applied(admin, keyed)
     assert applied(admin, keyed) == []
-    planned = changes.plan(admin, wanted(keyed), {"KEY": "sk-another"})
+    planned = changes.plan_changes(admin, wanted(keyed), {"KEY": "sk-another"})
     assert [line for change in planned for line in change.lines()] == ["~ gpu  key: another"]
-    changes.apply(admin, planned)
-    (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    changes.apply_changes(admin, planned)
+    (name,) = [one["api_key_secret"] for one in providers.list_providers(admin)]
     assert key_at(admin, name) == "sk-another"
 
 
 def test_a_key_is_kept_for_its_host_and_goes_to_no_other(admin: Admin) -> None:
     keyed = {**GPU, "api_key_var": "KEY"}
     applied(admin, keyed)
-    (before,) = [one["api_key_secret"] for one in providers.listed(admin)]
-    planned = changes.plan(admin, wanted({**keyed, "base_url": "https://b.example/v1"}), {"KEY": "sk-of-b"})
-    changes.apply(admin, planned)
-    (after,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    (before,) = [one["api_key_secret"] for one in providers.list_providers(admin)]
+    planned = changes.plan_changes(admin, wanted({**keyed, "base_url": "https://b.example/v1"}), {"KEY": "sk-of-b"})
+    changes.apply_changes(admin, planned)
+    (after,) = [one["api_key_secret"] for one in providers.list_providers(admin)]
     assert (before, after) == (
         "/aiserver/providers/gpu/127.0.0.1_1/api-key",
         "/aiserver/providers/gpu/b.example/api-key",
@@ -193,17 +193,17 @@ def test_a_key_is_kept_for_its_host_and_goes_to_no_other(admin: Admin) -> None:
 def test_a_plan_that_another_operator_overtook_changes_no_key(admin: Admin) -> None:
     keyed = {**GPU, "api_key_var": "KEY"}
     applied(admin, keyed)
-    planned = changes.plan(admin, wanted({**keyed, "priority": 3}), {"KEY": "sk-another"})
-    providers.enable(admin, "gpu", enabled=False)
-    with pytest.raises(Problem):
-        changes.apply(admin, planned)
-    (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    planned = changes.plan_changes(admin, wanted({**keyed, "priority": 3}), {"KEY": "sk-another"})
+    providers.set_enabled(admin, "gpu", enabled=False)
+    with pytest.raises(AdminError):
+        changes.apply_changes(admin, planned)
+    (name,) = [one["api_key_secret"] for one in providers.list_providers(admin)]
     assert key_at(admin, name) == KEY
 
 
 def test_a_provider_whose_key_is_gone_already_is_removed_all_the_same(admin: Admin) -> None:
     applied(admin, {**GPU, "api_key_var": "KEY"})
-    (name,) = [one["api_key_secret"] for one in providers.listed(admin)]
+    (name,) = [one["api_key_secret"] for one in providers.list_providers(admin)]
     admin.ssm.delete_parameter(Name=name)
     assert applied(admin) == ["- gpu"]
 
@@ -212,9 +212,9 @@ def test_a_provider_that_cannot_be_read_stops_no_other_and_is_mended_by_the_file
     applied(admin, GPU, {**GPU, "name": "other"})
     broken = Provider.model_validate(GPU).model_copy(update={"timeout_s": float("inf")})
     assert admin.config.replace_provider("gpu", admin.config.provider_texts()["gpu"], broken)
-    assert [one["name"] for one in providers.listed(admin)] == ["other"]
+    assert [one["name"] for one in providers.list_providers(admin)] == ["other"]
     assert "~ gpu  timeout_s: none -> 600.0" in applied(admin, GPU, {**GPU, "name": "other"})
-    assert len(providers.listed(admin)) == 2
+    assert len(providers.list_providers(admin)) == 2
 
 
 def test_a_check_tells_how_many_models_are_listed_and_keeps_them_where_any_may_be_asked_for(
@@ -225,12 +225,12 @@ def test_a_check_tells_how_many_models_are_listed_and_keeps_them_where_any_may_b
         {**GPU, "base_url": upstream.base_url},
         {**GPU, "name": "any", "base_url": upstream.base_url, "models": {"*": ""}},
     )
-    for name in providers.to_check(admin, []):
-        assert providers.checked(admin, name, protocols) == {"name": name, "models": len(MODELS)}
-    assert {name: one.ids for name, one in admin.config.listings().items()} == {"any": tuple(sorted(MODELS))}
+    for name in providers.providers_to_check(admin, []):
+        assert providers.check_provider(admin, name, protocols) == {"name": name, "models": len(MODELS)}
+    assert {name: one.ids for name, one in admin.config.model_listings().items()} == {"any": tuple(sorted(MODELS))}
     assert {request.method for request in upstream.requests} == {"GET"}
     applied(admin)
-    assert admin.config.listings() == {}
+    assert admin.config.model_listings() == {}
 
 
 def test_of_a_list_that_no_item_can_hold_as_many_are_kept_as_it_can(
@@ -239,23 +239,23 @@ def test_of_a_list_that_no_item_can_hold_as_many_are_kept_as_it_can(
     applied(admin, {**GPU, "base_url": upstream.base_url, "models": {"*": ""}})
     ids = [f"{number:05}-" + "語" * 200 for number in range(3_000)]  # 3.6 MB as they are kept
     upstream.answer_with(200, json.dumps({"data": [{"id": one} for one in ids]}).encode())
-    assert providers.checked(admin, "gpu", protocols)["models"] == 3_000
-    kept = admin.config.listings()["gpu"].ids
+    assert providers.check_provider(admin, "gpu", protocols)["models"] == 3_000
+    kept = admin.config.model_listings()["gpu"].ids
     assert kept == tuple(ids[: len(kept)])
     assert len(kept) > 200
 
 
 def test_a_check_of_a_provider_whose_key_is_not_stored_says_so(admin: Admin, protocols: dict[str, Any]) -> None:
     applied(admin, {**GPU, "api_key_secret": "/aiserver/nowhere"})
-    with pytest.raises(Problem) as wrong:
-        providers.checked(admin, "gpu", protocols)
+    with pytest.raises(AdminError) as wrong:
+        providers.check_provider(admin, "gpu", protocols)
     assert str(wrong.value) == "gpu: The provider's key is not stored"
 
 
 def test_a_check_of_all_leaves_out_who_is_disabled(admin: Admin) -> None:
     applied(admin, GPU, {**GPU, "name": "off", "enabled": False})
-    assert providers.to_check(admin, []) == ["gpu"]
-    assert providers.to_check(admin, ["off"]) == ["off"]
+    assert providers.providers_to_check(admin, []) == ["gpu"]
+    assert providers.providers_to_check(admin, ["off"]) == ["off"]
 
 
 @pytest.mark.parametrize(
@@ -273,8 +273,8 @@ def test_a_check_says_what_is_wrong(
 ) -> None:
     applied(admin, {**GPU, "base_url": upstream.base_url})
     upstream.answer_with(status, body)
-    with pytest.raises(Problem) as wrong:
-        providers.checked(admin, "gpu", protocols)
+    with pytest.raises(AdminError) as wrong:
+        providers.check_provider(admin, "gpu", protocols)
     assert str(wrong.value) == "gpu: " + why.replace("{base_url}", upstream.base_url)
 
 
@@ -283,8 +283,8 @@ def test_a_check_tells_which_of_the_models_are_not_listed(
 ) -> None:
     models = {"llama3:8b": "", "mine": "not-there", "*": "nor-this"}
     applied(admin, {**GPU, "base_url": upstream.base_url, "models": models})
-    with pytest.raises(Problem, match="gpu answers, but does not list nor-this, not-there; it lists gpt-4-turbo, "):
-        providers.checked(admin, "gpu", protocols)
+    with pytest.raises(AdminError, match="gpu answers, but does not list nor-this, not-there; it lists gpt-4-turbo, "):
+        providers.check_provider(admin, "gpu", protocols)
 
 
 def test_a_name_without_a_tag_is_listed_as_its_latest(
@@ -292,7 +292,7 @@ def test_a_name_without_a_tag_is_listed_as_its_latest(
 ) -> None:
     applied(admin, {**GPU, "base_url": upstream.base_url, "models": {"llama3": ""}})
     upstream.answer_with(200, b'{"data":[{"id":"llama3:latest"}]}')
-    assert providers.checked(admin, "gpu", protocols) == {"name": "gpu", "models": 1}
+    assert providers.check_provider(admin, "gpu", protocols) == {"name": "gpu", "models": 1}
 
 
 def test_a_provider_that_cannot_be_reached_or_that_lists_nothing_is_told_as_such(
@@ -300,9 +300,9 @@ def test_a_provider_that_cannot_be_reached_or_that_lists_nothing_is_told_as_such
 ) -> None:
     with closed_port() as port:
         applied(admin, {**GPU, "base_url": f"http://127.0.0.1:{port}/v1"}, {**GPU, "name": "azure", "preset": "azure"})
-        with pytest.raises(Problem, match=r"gpu: cannot be reached \(.*refused\)"):
-            providers.checked(admin, "gpu", protocols)
-    unasked = providers.checked(admin, "azure", protocols)
+        with pytest.raises(AdminError, match=r"gpu: cannot be reached \(.*refused\)"):
+            providers.check_provider(admin, "gpu", protocols)
+    unasked = providers.check_provider(admin, "azure", protocols)
     assert unasked == {"name": "azure", "models": None, "note": "Azure OpenAI (v1) has no list of models to ask for"}
 
 
@@ -314,21 +314,25 @@ def test_after_an_application_whoever_takes_any_model_is_asked_for_its_list_and_
         here = {**away, "name": "here", "base_url": upstream.base_url}
         one = {**here, "name": "one", "models": {"*": "always-this"}}
         applied(admin, GPU, away, here, one, {**away, "name": "off", "enabled": False})
-        (line,) = providers.refresh(admin, protocols)
+        (line,) = providers.refresh_model_listings(admin, protocols)
     assert line.startswith("/v1/models will not show what away has: away: cannot be reached")
-    assert list(admin.config.listings()) == ["here"]
+    assert list(admin.config.model_listings()) == ["here"]
 
 
 def test_show_tells_the_circuit_and_the_calls_under_way(admin: Admin) -> None:
     applied(admin, {**GPU, "concurrency": 4})
     now = admin.clock.now_ms()
-    told = providers.shown(admin, "gpu")
+    told = providers.show_provider(admin, "gpu")
     assert (told["circuit"], told["calls_under_way"], told["models_listed"]) == ("closed", 0, None)
-    admin.slots.take("provider#gpu", range(4), now_ms=now, until_ms=now + 60_000)
+    admin.leases.acquire("provider#gpu", range(4), now_ms=now, expires_ms=now + 60_000)
     opened = circuit_of_everyone(ask_at=1_800_000_025_000, stamp="s")
-    gates = {**opened.gates, ("", "m"): Gate(ask_at=1_800_000_025_000), ("key", "m"): Gate(ask_at=1_800_000_025_000)}
+    gates = {
+        **opened.gates,
+        ("", "m"): Gate(retry_at=1_800_000_025_000),
+        ("key", "m"): Gate(retry_at=1_800_000_025_000),
+    }
     admin.circuits.replace("gpu", Circuit(), Circuit(gates, "s"))
-    told = providers.shown(admin, "gpu")
+    told = providers.show_provider(admin, "gpu")
     again = "2027-01-15T08:00:25.000Z"
     assert (told["circuit"], told["asked_again"]) == ("open", again)
     assert told["open_for"] == [
@@ -336,5 +340,5 @@ def test_show_tells_the_circuit_and_the_calls_under_way(admin: Admin) -> None:
         {"key_id": "key", "model": "m", "asked_again": again},
     ]
     assert told["calls_under_way"] == 1
-    with pytest.raises(Problem, match="There is no provider nobody"):
-        providers.shown(admin, "nobody")
+    with pytest.raises(AdminError, match="There is no provider nobody"):
+        providers.show_provider(admin, "nobody")

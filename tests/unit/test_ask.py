@@ -9,8 +9,8 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.router import Question
-from aiserver.usecases.failover import Pass, ask
+from aiserver.router import ProviderCall
+from aiserver.usecases.failover import FailoverResult, try_candidates
 from tests.fleet import circuit_of_everyone
 from tests.house import BODY, House
 
@@ -27,10 +27,10 @@ def house(*queues: str) -> House:
     )
 
 
-def one_pass(house: House, *outcomes: ProviderError) -> Pass:
+def one_pass(house: House, *outcomes: ProviderError) -> FailoverResult:
     house.protocol.outcomes = list(outcomes)
-    question, found = Question("chat.completions", BODY.encode()), house.router.candidates("m")
-    return ask(house.router, question, found, clock=house.clock, deadline_ms=house.clock.now + SYNC_MS)
+    question, found = ProviderCall("chat.completions", BODY.encode()), house.router.candidates("m")
+    return try_candidates(house.router, question, found, clock=house.clock, deadline_ms=house.clock.now + SYNC_MS)
 
 
 LATER, SOON, SOMETIME = (
@@ -80,7 +80,7 @@ def test_where_all_circuits_are_open_the_shortest_wait_until_a_trial_is_told() -
     for name, left_ms in (("a", 9_001), ("b", 4_000)):
         both.circuits.stored[name] = circuit_of_everyone(ask_at=both.clock.now + left_ms, stamp=name)
     done = one_pass(both)
-    assert (done.attempts, done.may_ask_again, done.retry_after_s) == (0, True, None)
+    assert (done.attempts, done.can_retry, done.retry_after_s) == (0, True, None)
     assert done.error
     assert (done.error.status, done.error.retry_after_s) == (503, 4)
 
@@ -94,4 +94,4 @@ def test_an_open_circuit_is_told_of_only_where_there_is_nothing_else() -> None:
 def test_calls_in_vain_to_own_gpus_are_counted_until_a_hosted_one_s_ends_the_pass() -> None:
     silent = ProviderTimeout(may_be_billed=True)
     done = one_pass(house("gpu", "gpu", "hosted"), silent, silent, silent)
-    assert (done.attempts, done.unknown, done.may_ask_again, done.error) == (3, 3, False, silent)
+    assert (done.attempts, done.unknown_outcomes, done.can_retry, done.error) == (3, 3, False, silent)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
 from aiserver.wire import requests
-from aiserver.wire.json_text import check, less, members, utf8
-from aiserver.wire.schemas import CHAT, Shape, fold
+from aiserver.wire.json_text import check_json, encode_utf8, parse_members, without_members
+from aiserver.wire.schemas import CHAT, ObjectSchema, fold_name
 
 MESSAGES = '"messages":[{"role":"user","content":"hi"}]'
 
 
 def bound(body: str) -> str:
-    return requests.chat(body).body.decode()
+    return requests.bind_chat(body).body.decode()
 
 
 def test_a_body_in_openai_s_own_form_passes_byte_for_byte() -> None:
@@ -28,7 +28,7 @@ def test_a_body_in_openai_s_own_form_passes_byte_for_byte() -> None:
 
 def test_own_members_are_taken_out_and_the_rest_stays() -> None:
     body = '{"refId":"r","model":"m","tag":"t",%s,"provider":"p","unknown":[1.0,2.50],"replyTo":"https://x.io"}'
-    request = requests.chat(body % MESSAGES)
+    request = requests.bind_chat(body % MESSAGES)
     assert request.body.decode() == '{"model":"m",%s,"unknown":[1.0,2.50]}' % MESSAGES
     assert request.options == requests.Options("r", "t", "https://x.io", None, "p")
 
@@ -60,12 +60,12 @@ def test_names_are_mended_where_the_shape_is_known_and_nowhere_else() -> None:
     assert sent["stream_options"] == {"include_usage": True}
 
 
-def known_names(shape: Shape) -> set[str]:
-    return set(shape.names).union(*(known_names(below) for below in shape.below.values()))
+def known_names(shape: ObjectSchema) -> set[str]:
+    return set(shape.names).union(*(known_names(below) for below in shape.nested.values()))
 
 
 def test_a_name_is_written_one_way_wherever_it_is_known() -> None:
-    assert len({fold(name) for name in known_names(CHAT)}) == len(known_names(CHAT))
+    assert len({fold_name(name) for name in known_names(CHAT)}) == len(known_names(CHAT))
 
 
 @pytest.mark.parametrize("text", ['"toolCalls"', '{"toolCalls":1}', '{"toolCalls":"","toolCalls":0}', '"\\"toolCalls"'])
@@ -94,7 +94,7 @@ def test_a_spelling_stays_as_it_is_beside_the_exact_name() -> None:
     assert bound(body) == body
 
 
-@pytest.mark.parametrize("route", [requests.chat, lambda body: requests.queue_chat('{"request":%s}' % body)])
+@pytest.mark.parametrize("route", [requests.bind_chat, lambda body: requests.bind_queue_chat('{"request":%s}' % body)])
 @pytest.mark.parametrize(
     ("name", "other", "value"),
     [
@@ -117,11 +117,11 @@ def test_second_spelling_of_a_member_we_act_on_is_refused(route: Any, name: str,
 @pytest.mark.parametrize(
     ("bind", "body", "name"),
     [
-        (requests.embeddings, '{"model":"m","input":"x","Model":"dear"}', "model"),
-        (requests.embeddings, '{"model":"m","input":"x","Input":"y"}', "input"),
-        (requests.responses, '{"model":"m","input":"x","MODEL":"dear"}', "model"),
-        (requests.responses, '{"model":"m","stream":false,"Stream":true}', "stream"),
-        (requests.responses, '{"model":"m","max_output_tokens":1,"maxOutputTokens":9}', "max_output_tokens"),
+        (requests.bind_embeddings, '{"model":"m","input":"x","Model":"dear"}', "model"),
+        (requests.bind_embeddings, '{"model":"m","input":"x","Input":"y"}', "input"),
+        (requests.bind_responses, '{"model":"m","input":"x","MODEL":"dear"}', "model"),
+        (requests.bind_responses, '{"model":"m","stream":false,"Stream":true}', "stream"),
+        (requests.bind_responses, '{"model":"m","max_output_tokens":1,"maxOutputTokens":9}', "max_output_tokens"),
     ],
 )
 def test_second_spelling_is_refused_in_every_operation(bind: Any, body: str, name: str) -> None:
@@ -140,7 +140,7 @@ def test_second_spelling_is_refused_in_every_operation(bind: Any, body: str, nam
 )
 def test_a_known_member_given_twice_is_refused(body: str, param: str) -> None:
     with pytest.raises(InvalidRequest, match="more than once") as refused:
-        requests.chat(body)
+        requests.bind_chat(body)
     assert refused.value.param == param
 
 
@@ -157,13 +157,13 @@ def test_a_known_member_given_twice_is_refused(body: str, param: str) -> None:
 )
 def test_what_is_not_safe_json_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        check(utf8(text))
+        check_json(encode_utf8(text))
 
 
 def test_deep_but_bearable_nesting_and_brackets_in_strings_pass() -> None:
-    check(b"[" * 100 + b"]" * 100)
-    check(json.dumps(["[" * 300]).encode())
-    check(rb'{"pair":"\ud83d\ude00"}')
+    check_json(b"[" * 100 + b"]" * 100)
+    check_json(json.dumps(["[" * 300]).encode())
+    check_json(rb'{"pair":"\ud83d\ude00"}')
 
 
 def test_a_number_of_any_length_reaches_the_provider() -> None:
@@ -181,9 +181,9 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(), json_values, max_size=6), st.data())
 def test_removing_members_leaves_exactly_the_others(given_object: dict[str, object], data: st.DataObject) -> None:
     text = json.dumps(given_object, indent=data.draw(st.sampled_from([None, 1]))).encode()
-    assert {m.key: json.loads(text[m.value_start : m.value_end]) for m in members(text)} == given_object
+    assert {m.key: json.loads(text[m.value_start : m.value_end]) for m in parse_members(text)} == given_object
     unwanted = data.draw(st.sets(st.sampled_from(["", *given_object])))
-    left = json.loads(less(text, unwanted))
+    left = json.loads(without_members(text, unwanted))
     assert left == {key: value for key, value in given_object.items() if key not in unwanted}
 
 
@@ -196,7 +196,7 @@ def test_whatever_we_do_not_know_arrives_as_it_was(unknown: dict[str, object]) -
 @given(st.text(alphabet='{}[]",:\\ \n0123456789.eE+-truefalsn"aud8\ufeff', max_size=40))
 def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
     with contextlib.suppress(InvalidRequest):
-        requests.chat(text)
+        requests.bind_chat(text)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
 )
 def test_a_wrong_member_is_named_in_both_vocabularies(body: str, param: str | None, field: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        requests.chat(body)
+        requests.bind_chat(body)
     assert refused.value.param == param
     assert [f.field_name for f in refused.value.fields] == [field]
 
@@ -231,7 +231,7 @@ def test_falsy_values_and_nulls_reach_the_provider() -> None:
 
 
 def test_the_queue_request_binds_in_every_style_and_drops_the_stream() -> None:
-    request = requests.queue_chat(
+    request = requests.bind_queue_chat(
         '{"RefId":"r","request":{"model":"m",%s,"stream":true,"streamOptions":{"includeUsage":true}},"Tag":"t"}'
         % MESSAGES
     )
@@ -245,32 +245,32 @@ def test_the_queue_request_binds_in_every_style_and_drops_the_stream() -> None:
 
 
 def test_a_stream_that_nobody_reads_may_be_of_any_type() -> None:
-    request = requests.queue_chat('{"request":{"model":"m",%s,"stream":"yes"}}' % MESSAGES)
+    request = requests.bind_queue_chat('{"request":{"model":"m",%s,"stream":"yes"}}' % MESSAGES)
     assert request.body.decode() == '{"model":"m",%s}' % MESSAGES
 
 
 def test_a_queue_request_without_its_request_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        requests.queue_chat('{"refId":"r"}')
+        requests.bind_queue_chat('{"refId":"r"}')
     assert refused.value.param == "request"
 
 
 def test_a_long_string_among_many_brackets_costs_little() -> None:
     tracemalloc.start()
-    check(b'["%b",%b]' % (b"x" * 5_000_000, b",".join([b"[]"] * 101)))
+    check_json(b'["%b",%b]' % (b"x" * 5_000_000, b",".join([b"[]"] * 101)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60_000_000
 
 
 def test_a_batch_is_split_into_its_own_texts() -> None:
-    assert requests.array(' [ {"a": 1} , {"b":[2, 3]} ,4] ') == [b'{"a": 1}', b'{"b":[2, 3]}', b"4"]
-    assert requests.array("[]") == []
+    assert requests.split_batch(' [ {"a": 1} , {"b":[2, 3]} ,4] ') == [b'{"a": 1}', b'{"b":[2, 3]}', b"4"]
+    assert requests.split_batch("[]") == []
 
 
 def test_query_names_bind_in_any_case_and_zero_means_absent() -> None:
-    assert requests.integer({"JobId": "12"}, "jobId") == 12
-    assert requests.integer({"jobId": "0"}, "jobId") is None
-    assert requests.query({"ref_id": "x"}, "refId") == "x"
+    assert requests.query_integer({"JobId": "12"}, "jobId") == 12
+    assert requests.query_integer({"jobId": "0"}, "jobId") is None
+    assert requests.query_value({"ref_id": "x"}, "refId") == "x"
     with pytest.raises(InvalidRequest):
-        requests.integer({"take": "ten"}, "take")
+        requests.query_integer({"take": "ten"}, "take")

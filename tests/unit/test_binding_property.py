@@ -38,13 +38,13 @@ def told(body: Tree, drop: tuple[str, ...] = ()) -> Any:
 
 @given(BODIES)
 def test_a_body_is_bound_as_its_tree_tells(body: Tree) -> None:
-    assert outcome(lambda: requests.chat(body.text()).body.decode()) == outcome(lambda: told(body))
+    assert outcome(lambda: requests.bind_chat(body.text()).body.decode()) == outcome(lambda: told(body))
 
 
 @given(BODIES)
 def test_a_queued_body_is_bound_as_its_tree_tells_without_its_stream(body: Tree) -> None:
     options = requests.Options()
-    queued = outcome(lambda: requests.openai_queue_chat(body.text(), options).body.decode())
+    queued = outcome(lambda: requests.bind_openai_queue_chat(body.text(), options).body.decode())
     assert queued == outcome(lambda: told(body, QUEUED))
 
 
@@ -53,7 +53,7 @@ def test_our_own_members_are_read_whatever_their_spelling(body: Tree) -> None:
     assume(isinstance(outcome(lambda: told(body)), str))
     own = {folded(member.key): member.value.value for member in body.members or ()}
     provider = own.get("provider") if isinstance(own.get("provider"), str) else None
-    request = requests.chat(body.text())
+    request = requests.bind_chat(body.text())
     assert request.options == requests.Options(
         own.get("refid"), own.get("tag"), own.get("replyto"), own.get("deadline"), provider or None
     )
@@ -65,7 +65,7 @@ def test_our_own_members_are_read_whatever_their_spelling(body: Tree) -> None:
 def test_what_may_not_be_passed_on_is_refused_wherever_it_stands(beside: Tree, bad: str) -> None:
     text = '{"model":"m","messages":[{"role":"user"}],"x":[%s,{"y":%s}]}' % (beside.text(), bad)
     with pytest.raises(InvalidRequest, match=r"is not valid JSON|holds an unpaired surrogate"):
-        requests.chat(text)
+        requests.bind_chat(text)
 
 
 @given(st.integers(80, 120), st.sampled_from(["[]", ('{"x":', "}")]), values())
@@ -73,7 +73,7 @@ def test_a_body_may_be_nested_a_hundred_levels(levels: int, around: tuple[str, s
     deep = around[0] * (levels - 1) + '"[{"' + around[1] * (levels - 1)
     text = '{"model":"m","messages":[{"role":"user"}],"x":%s,"y":%s}' % (deep, beside.text())
     if levels <= 100:
-        assert requests.chat(text).body.decode() == text
+        assert requests.bind_chat(text).body.decode() == text
     else:
         with pytest.raises(InvalidRequest, match="is nested more than 100 levels deep"):
-            requests.chat(text)
+            requests.bind_chat(text)

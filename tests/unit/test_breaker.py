@@ -17,19 +17,19 @@ from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
     ProviderRejected,
+    ProviderResponse,
     ProviderTimeout,
     ProviderUnavailable,
-    UpstreamAnswer,
 )
 from aiserver.providers.breaker import CACHE_MS
-from aiserver.providers.circuit import LEAST, OPEN_MS, ROW, TOLD_MS, WINDOW_S, Gate, Tally
-from aiserver.providers.outcome import PATIENCE_MS
+from aiserver.providers.circuit import CONFIRM_MS, FAILURE_THRESHOLD, MIN_CALLS, OPEN_MS, WINDOW_S, CallStats, Gate
+from aiserver.providers.outcome import MIN_CALL_MS
 from tests.fleet import BAD, LONG_MS, Fleet, attempt, opened
 
 
 def test_after_five_failures_in_a_row_it_is_not_asked() -> None:
     fleet = Fleet()
-    assert all(fleet.calls("B" * ROW, container=0))
+    assert all(fleet.calls("B" * FAILURE_THRESHOLD, container=0))
     assert not fleet.call(0)
 
 
@@ -38,7 +38,7 @@ def test_failures_that_different_containers_saw_are_counted_together_and_seen_by
     fleet.call(3)
     for container in (0, 1, 2, 3, 0):
         assert fleet.call(container, BAD)
-        fleet.clock.now += TOLD_MS // (ROW - 1)
+        fleet.clock.now += CONFIRM_MS // (FAILURE_THRESHOLD - 1)
     fleet.clock.now += CACHE_MS
     assert [fleet.call(container) for container in range(4)] == [False] * 4
 
@@ -46,7 +46,7 @@ def test_failures_that_different_containers_saw_are_counted_together_and_seen_by
 def test_a_row_that_no_container_has_seen_alone_counts_when_others_have_had_the_time_to_tell() -> None:
     fleet = Fleet(4)
     assert all(fleet.calls("B" * 8))
-    fleet.clock.now += TOLD_MS
+    fleet.clock.now += CONFIRM_MS
     assert fleet.call(0, BAD)
     assert not any(fleet.calls("GGGG"))
 
@@ -92,7 +92,7 @@ def test_a_row_of_failures_is_broken_by_another_container_s_good_call_however_mu
 def test_more_than_half_of_at_least_ten_open_it(outcomes: str, opens: bool) -> None:
     fleet = Fleet(1)
     assert all(fleet.calls(outcomes))
-    assert (fleet.gate.ask_at is not None) == opens
+    assert (fleet.gate.retry_at is not None) == opens
 
 
 def test_what_was_a_minute_ago_counts_no_more() -> None:
@@ -109,20 +109,20 @@ def test_a_minute_is_sixty_seconds_of_the_clock(ago_s: int, opens: bool) -> None
     fleet.calls("BBBGBBBG")
     fleet.clock.now = began + ago_s * 1000
     fleet.calls("BG")
-    assert (fleet.gate.ask_at is not None) == opens
+    assert (fleet.gate.retry_at is not None) == opens
 
 
 def test_one_that_goes_well_in_the_millisecond_of_a_failure_breaks_the_row() -> None:
     now = 1_800_000_000_000
-    failures = Tally.of(now, is_good=False)
-    assert failures.plus(Tally.of(now, is_good=True), now).bad == ()
-    assert failures.plus(Tally.of(now - 1, is_good=True), now).bad == ((now, ""),)
+    failures = CallStats.for_call(now, is_success=False)
+    assert failures.merge(CallStats.for_call(now, is_success=True), now).failures == ()
+    assert failures.merge(CallStats.for_call(now - 1, is_success=True), now).failures == ((now, ""),)
 
 
 @pytest.mark.parametrize(
     "outcome",
     [
-        ProviderRejected("no", upstream=UpstreamAnswer(400, {}, b"{}")),
+        ProviderRejected("no", upstream=ProviderResponse(400, {}, b"{}")),
         ProviderError("it has no embeddings", upstream_status=501),
         ProviderRateLimited("slow down", upstream_status=429),
         ProviderAuth("our key", upstream_status=401),
@@ -132,7 +132,7 @@ def test_one_that_goes_well_in_the_millisecond_of_a_failure_breaks_the_row() -> 
 )
 def test_a_refusal_and_slow_down_are_no_failures(outcome: ProviderError) -> None:
     fleet = Fleet(1)
-    assert all(fleet.call(outcome=outcome) for _ in range(2 * LEAST))
+    assert all(fleet.call(outcome=outcome) for _ in range(2 * MIN_CALLS))
     assert fleet.circuits.stored == {}
 
 
@@ -148,7 +148,7 @@ def test_a_refusal_and_slow_down_are_no_failures(outcome: ProviderError) -> None
 )
 def test_no_answer_and_a_bad_one_are_failures(outcome: ProviderError) -> None:
     fleet = Fleet(1)
-    for _ in range(ROW):
+    for _ in range(FAILURE_THRESHOLD):
         fleet.call(outcome=outcome)
     assert not fleet.call()
 
@@ -156,9 +156,9 @@ def test_no_answer_and_a_bad_one_are_failures(outcome: ProviderError) -> None:
 def test_a_call_that_had_but_a_moment_says_nothing_of_its_provider() -> None:
     fleet = Fleet(1)
     silent = ProviderTimeout("silent", may_be_billed=True)
-    assert all(fleet.call(outcome=silent, left_ms=PATIENCE_MS - 1) for _ in range(ROW + 1))
-    for _ in range(ROW):
-        fleet.call(outcome=silent, left_ms=PATIENCE_MS)
+    assert all(fleet.call(outcome=silent, left_ms=MIN_CALL_MS - 1) for _ in range(FAILURE_THRESHOLD + 1))
+    for _ in range(FAILURE_THRESHOLD):
+        fleet.call(outcome=silent, left_ms=MIN_CALL_MS)
     assert not fleet.call()
 
 
@@ -171,7 +171,7 @@ def test_of_all_who_would_ask_an_open_one_again_one_real_call_is_the_trial() -> 
         breaker = fleet.breakers[container]
         barrier.wait(60)
         try:
-            with breaker.watched(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
+            with breaker.track_call(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
                 under_way.release()
                 assert release.wait(60)
         except ProviderCircuitOpen:
@@ -214,7 +214,7 @@ def test_a_trial_that_is_never_heard_of_again_leaves_it_to_another() -> None:
     class Killed(BaseException):
         pass
 
-    with pytest.raises(Killed), fleet.breakers[1].watched(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
+    with pytest.raises(Killed), fleet.breakers[1].track_call(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
         raise Killed
     fleet.clock.now += 30_000 - 2
     assert not fleet.call(2)
@@ -225,8 +225,8 @@ def test_calls_that_were_under_way_when_it_opened_do_not_keep_it_open() -> None:
     fleet = Fleet(1)
 
     def slow() -> None:
-        with fleet.breakers[0].watched(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
-            fleet.calls("B" * ROW)
+        with fleet.breakers[0].track_call(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
+            fleet.calls("B" * FAILURE_THRESHOLD)
             fleet.clock.now += OPEN_MS - 1
             raise BAD
 
@@ -262,16 +262,16 @@ def test_who_cannot_read_or_write_circuits_asks_the_provider() -> None:
     def away(*_: object) -> None:
         raise ConnectionError("DynamoDB is away")
 
-    fleet.circuits.all = fleet.circuits.replace = away
-    assert all(fleet.calls("B" * (2 * LEAST) + "G"))
+    fleet.circuits.read_all = fleet.circuits.replace = away
+    assert all(fleet.calls("B" * (2 * MIN_CALLS) + "G"))
 
 
 def test_two_who_write_at_once_lose_no_failure() -> None:
     fleet = Fleet(2)
     for breaker in fleet.breakers:
         breaker.check(attempt())  # both know the same
-    fleet.calls("B" * ROW)
-    assert len(fleet.gate.tally.bad) == ROW
+    fleet.calls("B" * FAILURE_THRESHOLD)
+    assert len(fleet.gate.stats.failures) == FAILURE_THRESHOLD
 
 
 def test_a_crowd_s_good_calls_outweigh_its_bad_ones_though_none_is_told_while_all_is_well() -> None:
@@ -280,7 +280,7 @@ def test_a_crowd_s_good_calls_outweigh_its_bad_ones_though_none_is_told_while_al
         is_bad = number > 100 and number % 7 in (0, 3)  # 29 %
         assert fleet.call(number % 20, BAD if is_bad else None)
         fleet.clock.now += 50
-    assert sum(bad for _, bad in fleet.gate.tally.seconds.values()) > 300
+    assert sum(bad for _, bad in fleet.gate.stats.per_second.values()) > 300
 
 
 @pytest.mark.parametrize("outcomes", ["BBBBB", "BBGBBGBBGG"])
@@ -288,9 +288,9 @@ def test_what_several_containers_saw_opens_it_when_it_has_been_so_for_six_second
     first = 1_800_000_000_000
     gate = Gate()
     for i, letter in enumerate(outcomes):
-        gate = gate.after(Tally.of(first + i, is_good=letter == "G"), first + i)
-    assert gate.after(Tally(), first + 5_999).ask_at is None
-    assert gate.after(Tally(), first + 6_000).ask_at == first + 6_000 + OPEN_MS
+        gate = gate.with_outcomes(CallStats.for_call(first + i, is_success=letter == "G"), first + i)
+    assert gate.with_outcomes(CallStats(), first + 5_999).retry_at is None
+    assert gate.with_outcomes(CallStats(), first + 6_000).retry_at == first + 6_000 + OPEN_MS
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=80))
@@ -299,11 +299,11 @@ def test_it_opens_exactly_when_the_rule_says(calls: list[tuple[bool, int]]) -> N
     for is_good, wait_s in calls:
         now += wait_s * 1000 + 1
         seen.append((now, is_good))
-        gate = gate.after(Tally.of(now, is_good=is_good), now, is_certain=True)
+        gate = gate.with_outcomes(CallStats.for_call(now, is_success=is_good), now, is_certain=True)
         lately = [good for at, good in seen if at // 1000 > now // 1000 - WINDOW_S]
         row = next((i for i, (_, good) in enumerate(reversed(seen)) if good), len(seen))
-        opens = row >= ROW or (len(lately) >= LEAST and 2 * sum(lately) < len(lately))
-        assert (gate.ask_at is not None) == opens
+        opens = row >= FAILURE_THRESHOLD or (len(lately) >= MIN_CALLS and 2 * sum(lately) < len(lately))
+        assert (gate.retry_at is not None) == opens
         if opens:
             return
 
@@ -313,20 +313,20 @@ def test_it_opens_exactly_when_the_rule_says(calls: list[tuple[bool, int]]) -> N
 def test_outcomes_told_late_in_bundles_open_no_circuit_too_soon(
     calls: list[tuple[bool, int, int]], chance: random.Random
 ) -> None:
-    now, whole = 1_800_000_000_000, Tally()
-    bundles = [Tally(), Tally(), Tally()]
+    now, whole = 1_800_000_000_000, CallStats()
+    bundles = [CallStats(), CallStats(), CallStats()]
     for is_good, wait_ms, container in calls:
         now += wait_ms
-        whole = whole.plus(Tally.of(now, is_good=is_good), now)
-        bundles[container] = bundles[container].plus(Tally.of(now, is_good=is_good), now)
+        whole = whole.merge(CallStats.for_call(now, is_success=is_good), now)
+        bundles[container] = bundles[container].merge(CallStats.for_call(now, is_success=is_good), now)
     chance.shuffle(bundles)
-    told, true = Tally(), whole.plus(Tally(), now)
+    told, true = CallStats(), whole.merge(CallStats(), now)
     for bundle in bundles:
-        told = told.plus(bundle, now)
+        told = told.merge(bundle, now)
     # A container that saw no success forgets failures before its last ROW, and so which was the first after a success
     # elsewhere: then the row is taken to have begun later, never sooner, and never after the ROW that opens a circuit.
-    assert replace(told, bad_since=true.bad_since) == true
-    assert true.bad_since <= told.bad_since <= min((at for at, _ in true.bad), default=0)
-    for age_ms in (0, TOLD_MS, now):
-        assert true.is_bad(age_ms, now) or not told.is_bad(age_ms, now)
-    assert told.is_bad(0, now) == true.is_bad(0, now)
+    assert replace(told, failing_since=true.failing_since) == true
+    assert true.failing_since <= told.failing_since <= min((at for at, _ in true.failures), default=0)
+    for age_ms in (0, CONFIRM_MS, now):
+        assert true.should_open(age_ms, now) or not told.should_open(age_ms, now)
+    assert told.should_open(0, now) == true.should_open(0, now)

@@ -10,27 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import ProviderCircuitOpen, ProviderError
-from aiserver.providers.breaker import CACHE_MS, Breaker
-from aiserver.providers.circuit import OPEN_MS, ROW, Circuit, Tally
+from aiserver.providers.breaker import CACHE_MS, CircuitBreaker
+from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, CallStats, Circuit
 from tests.examples import examples
 from tests.fakes import FakeCircuits, FakeClock
 from tests.fleet import BAD, LONG_MS, Fleet, attempt, circuit_of_everyone, opened
 
-OPENED = circuit_of_everyone(Tally(bad=((1, ""),) * ROW), FakeClock().now + OPEN_MS, "opened")
+OPENED = circuit_of_everyone(CallStats(failures=((1, ""),) * FAILURE_THRESHOLD), FakeClock().now + OPEN_MS, "opened")
 
 
 def test_a_cold_container_s_threads_all_wait_to_know_before_any_asks_an_open_provider() -> None:
     circuits, clock = FakeCircuits(), FakeClock()
     circuits.stored["p"] = OPENED
-    breaker, reading, release = Breaker(circuits, clock), threading.Event(), threading.Event()
-    gate, read = threading.Barrier(8), circuits.all
+    breaker, reading, release = CircuitBreaker(circuits, clock), threading.Event(), threading.Event()
+    gate, read = threading.Barrier(8), circuits.read_all
 
     def slow() -> dict[str, Circuit]:
         reading.set()
         assert release.wait(60)
         return read()
 
-    circuits.all = slow
+    circuits.read_all = slow
 
     def refused() -> bool:
         try:
@@ -50,17 +50,17 @@ def test_a_cold_container_s_threads_all_wait_to_know_before_any_asks_an_open_pro
 
 def test_what_a_container_wrote_while_it_was_reading_is_not_forgotten_for_what_was_there_before() -> None:
     fleet = Fleet(1)
-    fleet.calls("B" * (ROW - 1))
+    fleet.calls("B" * (FAILURE_THRESHOLD - 1))
     fleet.clock.now += CACHE_MS
-    read = fleet.circuits.all
+    read = fleet.circuits.read_all
 
     def overtaken() -> dict[str, Circuit]:
         before = read()
-        fleet.circuits.all = read
+        fleet.circuits.read_all = read
         assert fleet.call(outcome=BAD)
         return before
 
-    fleet.circuits.all = overtaken
+    fleet.circuits.read_all = overtaken
     with pytest.raises(ProviderCircuitOpen):
         fleet.breakers[0].check(attempt())
     assert not fleet.call()
@@ -86,7 +86,7 @@ def test_containers_whose_clocks_are_some_seconds_apart_agree_all_the_same(
     offs: list[int], gap_ms: int, seed: int
 ) -> None:
     fleet, chance = Fleet(1), random.Random(seed)
-    fleet.breakers = [Breaker(fleet.circuits, Off(fleet.clock, off_s)) for off_s in offs]
+    fleet.breakers = [CircuitBreaker(fleet.circuits, Off(fleet.clock, off_s)) for off_s in offs]
     apart_ms = (max(offs) - min(offs)) * 1000
 
     def calls(for_ms: int, outcome: ProviderError | None) -> list[int]:
@@ -100,7 +100,7 @@ def test_containers_whose_clocks_are_some_seconds_apart_agree_all_the_same(
 
     assert len(calls(20_000, None)) >= 20_000 // (gap_ms + 1)
     failing = calls(120_000, BAD)
-    trials = [at for at in failing if at > (ROW + 1) * (gap_ms + 1) + apart_ms + CACHE_MS]
+    trials = [at for at in failing if at > (FAILURE_THRESHOLD + 1) * (gap_ms + 1) + apart_ms + CACHE_MS]
     assert all(later - earlier >= OPEN_MS - apart_ms for earlier, later in pairwise(trials))
     back = calls(120_000, None)
     assert back[0] <= 60_000 + apart_ms
@@ -118,8 +118,8 @@ def test_hundreds_of_providers_have_a_circuit_each_and_are_read_at_once() -> Non
     fleet = Fleet(1)
     breaker, names = fleet.breakers[0], [f"p{number}" for number in range(300)]
     for name in names:
-        for _ in range(ROW):
-            with pytest.raises(ProviderError), breaker.watched(attempt(name), deadline_ms=fleet.clock.now + LONG_MS):
+        for _ in range(FAILURE_THRESHOLD):
+            with pytest.raises(ProviderError), breaker.track_call(attempt(name), deadline_ms=fleet.clock.now + LONG_MS):
                 raise BAD
     assert fleet.circuits.reads == 1
     for name in names:

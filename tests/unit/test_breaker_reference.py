@@ -9,17 +9,25 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aiserver.errors import ProviderError, ProviderRejected, ProviderUnavailable, UpstreamAnswer
-from aiserver.providers.circuit import ALL_TOLD_MS, LEAST, LEAST_OWNERS, MAX_PROBES, OPEN_MS, ROW, Circuit
+from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse, ProviderUnavailable
+from aiserver.providers.circuit import (
+    FAILURE_THRESHOLD,
+    MAX_PROBES,
+    MIN_CALLS,
+    MIN_OWNERS,
+    OPEN_MS,
+    SHARED_CONFIRM_MS,
+    Circuit,
+)
 from tests.examples import examples
 from tests.fleet import Fleet
 
 OUTCOMES = {
     "good": None,
     "refused": ProviderUnavailable("no connection"),
-    "503": ProviderUnavailable(upstream=UpstreamAnswer(503, {}, b"{}")),
-    "500": ProviderError(upstream=UpstreamAnswer(500, {}, b"{}")),
-    "400": ProviderRejected(upstream=UpstreamAnswer(400, {}, b"{}")),
+    "503": ProviderUnavailable(upstream=ProviderResponse(503, {}, b"{}")),
+    "500": ProviderError(upstream=ProviderResponse(500, {}, b"{}")),
+    "400": ProviderRejected(upstream=ProviderResponse(400, {}, b"{}")),
 }
 BAD = {"refused", "503", "500"}
 MINUTE_MS = 59_000  # within which no outcome is too old to count
@@ -41,23 +49,23 @@ class ReferenceGate:
 
     def is_bad(self) -> bool:
         failures = sum(outcome in BAD for _, outcome, *_ in self.outcomes)
-        is_row = len(self.row) >= ROW
-        is_half = len(self.outcomes) >= LEAST and 2 * failures > len(self.outcomes)
+        is_row = len(self.row) >= FAILURE_THRESHOLD
+        is_half = len(self.outcomes) >= MIN_CALLS and 2 * failures > len(self.outcomes)
         return (is_row or is_half) and not self._is_one_request()
 
     def _is_one_request(self) -> bool:
         """Whether the latest failures are all status 500 to the same request."""
-        latest = {(outcome, request) for _, outcome, _, request in self.row[-ROW:]}
+        latest = {(outcome, request) for _, outcome, _, request in self.row[-FAILURE_THRESHOLD:]}
         return len(latest) == 1 and next(iter(latest))[0] == "500"
 
     def is_bad_for_all(self, now: int) -> bool:
-        owners = Counter(owner for _, _, owner, _ in self.row[-ROW:])
-        is_of_many = len(owners) >= LEAST_OWNERS and max(owners.values()) <= ROW - LEAST_OWNERS
-        return len(self.row) >= ROW and is_of_many and self.row[0][0] <= now - ALL_TOLD_MS
+        owners = Counter(owner for _, _, owner, _ in self.row[-FAILURE_THRESHOLD:])
+        is_of_many = len(owners) >= MIN_OWNERS and max(owners.values()) <= FAILURE_THRESHOLD - MIN_OWNERS
+        return len(self.row) >= FAILURE_THRESHOLD and is_of_many and self.row[0][0] <= now - SHARED_CONFIRM_MS
 
     def lets_probe(self, owner: str) -> bool:
         """Whether a key may try a shared open gate before its period is over."""
-        has_opened_it = sum(who == owner for _, _, who, _ in self.row[-ROW:]) > 1
+        has_opened_it = sum(who == owner for _, _, who, _ in self.row[-FAILURE_THRESHOLD:]) > 1
         is_out = owner in self.probes or (self.is_in_first_period and has_opened_it)
         return not is_out and len(self.probes) < MAX_PROBES
 
@@ -83,7 +91,7 @@ class Reference:
         opened = [
             (gate, at - began)
             for key in (("", ""), (owner, model))
-            if (gate := self.gates[key]).retry_at is None and gate.is_bad() and (at := circuit.gate(key).ask_at)
+            if (gate := self.gates[key]).retry_at is None and gate.is_bad() and (at := circuit.gate(key).retry_at)
         ]
         for gate, at in opened:
             gate.retry_at = at

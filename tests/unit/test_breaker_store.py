@@ -3,8 +3,8 @@
 import pytest
 
 from aiserver import bootstrap
-from aiserver.providers.breaker import AWAY_MS, CACHE_MS, Breaker
-from aiserver.providers.circuit import OPEN_MS, ROW, WINDOW_S, Circuit, Tally
+from aiserver.providers.breaker import CACHE_MS, STORE_DOWN_MS, CircuitBreaker
+from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, WINDOW_S, CallStats, Circuit
 from tests.fakes import FakeCircuits, FakeClock
 from tests.fleet import BAD, LONG_MS, Fleet, attempt, circuit_of_everyone, opened
 
@@ -22,7 +22,7 @@ class Stuck(FakeCircuits):
     def all(self) -> dict[str, Circuit]:
         self._hang()
         self._clock.advance(self.slow_s)
-        return super().all()
+        return super().read_all()
 
     def replace(self, name: str, old: Circuit, new: Circuit) -> Circuit:
         self._hang()
@@ -37,7 +37,7 @@ class Stuck(FakeCircuits):
 def stuck() -> tuple[Fleet, Stuck]:
     fleet = Fleet(1)
     store = fleet.circuits = Stuck(fleet.clock)
-    fleet.breakers = [Breaker(store, fleet.clock)]
+    fleet.breakers = [CircuitBreaker(store, fleet.clock)]
     return fleet, store
 
 
@@ -46,7 +46,7 @@ def test_a_store_that_hangs_holds_up_one_call_in_ten_seconds_and_that_one_once()
     began = fleet.clock.now
     assert all(fleet.calls("BGB" * 3))
     assert fleet.clock.now - began == 3_000 + 9
-    fleet.clock.now += AWAY_MS
+    fleet.clock.now += STORE_DOWN_MS
     began = fleet.clock.now
     assert all(fleet.calls("GBG"))
     assert fleet.clock.now - began == 3_000 + 3
@@ -84,9 +84,9 @@ def test_circuits_are_given_up_after_three_seconds_of_a_table_that_hangs() -> No
 
 def test_what_failed_while_the_store_was_away_is_told_when_it_is_back() -> None:
     fleet, store = stuck()
-    fleet.calls("B" * (ROW - 1))
+    fleet.calls("B" * (FAILURE_THRESHOLD - 1))
     store.is_stuck = False
-    fleet.clock.now += AWAY_MS
+    fleet.clock.now += STORE_DOWN_MS
     fleet.calls("B")
     assert not fleet.call()
 
@@ -94,9 +94,9 @@ def test_what_failed_while_the_store_was_away_is_told_when_it_is_back() -> None:
 def test_a_store_that_is_away_when_a_trial_ends_leaves_it_to_the_next_trial_to_close() -> None:
     fleet, store = stuck()
     store.is_stuck = False
-    fleet.calls("B" * ROW)
+    fleet.calls("B" * FAILURE_THRESHOLD)
     fleet.clock.now += OPEN_MS
-    with fleet.breakers[0].watched(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
+    with fleet.breakers[0].track_call(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
         store.is_stuck = True
     store.is_stuck = False
     assert not fleet.call()
@@ -121,9 +121,9 @@ def test_what_a_day_of_good_calls_leaves_to_be_told_is_a_minute_of_them() -> Non
         assert fleet.call()
         fleet.clock.now += 999
     fleet.call(outcome=BAD)
-    tally = fleet.gate.tally
-    assert sum(good for good, _ in tally.seconds.values()) == WINDOW_S - 1
-    assert len(tally.seconds) <= WINDOW_S
+    tally = fleet.gate.stats
+    assert sum(good for good, _ in tally.per_second.values()) == WINDOW_S - 1
+    assert len(tally.per_second) <= WINDOW_S
 
 
 SECOND = 1_800_000_000
@@ -134,11 +134,11 @@ SECOND = 1_800_000_000
     "circuit",
     [
         circuit_of_everyone(ask_at=SECOND * 1000 + 999),
-        circuit_of_everyone(Tally({SECOND: (9, 1)})),
-        circuit_of_everyone(Tally({SECOND: (9, 1), SECOND + 60: (1, 0)}, bad=((SECOND * 1000, ""),))),
+        circuit_of_everyone(CallStats({SECOND: (9, 1)})),
+        circuit_of_everyone(CallStats({SECOND: (9, 1), SECOND + 60: (1, 0)}, failures=((SECOND * 1000, ""),))),
     ],
 )
 def test_one_is_looked_after_each_second_until_a_minute_after_it_was_tried_or_failed(
     circuit: Circuit, later_s: int, is_troubled: bool
 ) -> None:
-    assert circuit.is_troubled((SECOND + later_s) * 1000) == is_troubled
+    assert circuit.is_unstable((SECOND + later_s) * 1000) == is_troubled

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import ProviderError, ProviderTimeout, ProviderUnavailable
-from aiserver.providers.breaker import CACHE_MS, TRIES, Breaker
-from aiserver.providers.circuit import OPEN_MS, ROW, TRIAL_MS, Circuit
-from aiserver.providers.outcome import PATIENCE_MS
+from aiserver.providers.breaker import CACHE_MS, MAX_WRITE_ATTEMPTS, CircuitBreaker
+from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, PROBE_TIMEOUT_MS, Circuit
+from aiserver.providers.outcome import MIN_CALL_MS
 from tests.examples import examples
 from tests.fakes import FakeCircuits
 from tests.fleet import BAD, KEY, LONG_MS, MODEL, Fleet, attempt, opened
@@ -33,7 +33,7 @@ def test_a_provider_s_first_failure_in_one_thread_disturbs_no_other_that_looks_a
             if breaking.is_set() and not looked.is_set():
                 looked.set()
                 assert written.wait(60)
-            return super().is_troubled(now_ms)
+            return super().is_unstable(now_ms)
 
     fleet.circuits.stored["other"] = Looked(stamp="a")
     assert fleet.call()
@@ -55,13 +55,13 @@ def test_a_provider_s_first_failure_in_one_thread_disturbs_no_other_that_looks_a
         assert breaking.wait(60)
         fleet.breakers[0].check(attempt("other"))
         failing.result(60)
-    assert fleet.gate.tally.bad
+    assert fleet.gate.stats.failures
 
 
 def begin(fleet: Fleet, container: int = 0, left_ms: int = LONG_MS) -> ExitStack:
     """A call that is under way until the stack is closed."""
     call = ExitStack()
-    call.enter_context(fleet.breakers[container].watched(attempt(), deadline_ms=fleet.clock.now + left_ms))
+    call.enter_context(fleet.breakers[container].track_call(attempt(), deadline_ms=fleet.clock.now + left_ms))
     return call
 
 
@@ -84,7 +84,7 @@ def test_a_trial_that_fails_minutes_later_does_not_put_off_those_that_came_after
     fleet = opened()
     trial = begin(fleet, 0, left_ms=600_000)
     for _ in range(5):
-        fleet.clock.now += TRIAL_MS
+        fleet.clock.now += PROBE_TIMEOUT_MS
         assert fleet.call(1, BAD)
     fleet.clock.now += OPEN_MS - 10
     fail(trial)
@@ -103,7 +103,7 @@ def test_a_trial_that_fails_minutes_later_though_nobody_asked_since_puts_off_nob
 def test_a_trial_that_ends_well_closes_it_though_a_later_one_has_failed() -> None:
     fleet = opened()
     trial = begin(fleet, 0, left_ms=600_000)
-    fleet.clock.now += TRIAL_MS
+    fleet.clock.now += PROBE_TIMEOUT_MS
     assert fleet.call(1, BAD)
     trial.close()
     assert all(fleet.calls("BGBG", container=0))
@@ -112,7 +112,7 @@ def test_a_trial_that_ends_well_closes_it_though_a_later_one_has_failed() -> Non
 def test_a_trial_that_fails_after_another_has_closed_it_counts_no_more() -> None:
     fleet = opened()
     trial = begin(fleet, 0, left_ms=600_000)
-    fleet.clock.now += TRIAL_MS
+    fleet.clock.now += PROBE_TIMEOUT_MS
     assert fleet.call(1)
     fail(trial)
     assert all(fleet.calls("BBBB", container=1))
@@ -135,8 +135,8 @@ class Contested(FakeCircuits):
 def test_who_loses_a_trial_to_another_at_its_last_try_does_not_ask() -> None:
     fleet = opened(1)
     contested = Contested()
-    contested.stored, contested.left = fleet.circuits.stored, TRIES
-    fleet.breakers = [Breaker(contested, fleet.clock)]
+    contested.stored, contested.left = fleet.circuits.stored, MAX_WRITE_ATTEMPTS
+    fleet.breakers = [CircuitBreaker(contested, fleet.clock)]
     assert not fleet.call()
 
 
@@ -160,7 +160,7 @@ def test_however_long_failing_calls_take_it_is_tried_by_one_at_a_time_and_used_w
         is_up, deadline_ms = fleet.clock.now >= recovery, fleet.clock.now + max(LONG_MS, taken_s * 1000)
         with contextlib.suppress(ProviderError):
             breaker.check(attempt())
-            with breaker.watched(attempt(), deadline_ms=deadline_ms):
+            with breaker.track_call(attempt(), deadline_ms=deadline_ms):
                 begun.append(fleet.clock.now)
                 if not is_up:
                     turns.pause(taken_s)
@@ -169,7 +169,7 @@ def test_however_long_failing_calls_take_it_is_tried_by_one_at_a_time_and_used_w
     def look() -> None:
         call()
         circuit = fleet.circuits.stored.get("p")
-        if not opened_at and circuit and circuit.ask_at(KEY, MODEL) is not None:
+        if not opened_at and circuit and circuit.retry_at(KEY, MODEL) is not None:
             opened_at.append(fleet.clock.now)
 
     for number in range((down_s + 60) * 1000 // gap_ms):
@@ -184,22 +184,22 @@ def test_a_provider_that_was_given_but_a_moment_to_be_connected_to_has_not_faile
     fleet = Fleet(1)
 
     def cut_off(left_ms: int) -> None:
-        with fleet.breakers[0].watched(attempt(), deadline_ms=fleet.clock.now + left_ms):
+        with fleet.breakers[0].track_call(attempt(), deadline_ms=fleet.clock.now + left_ms):
             fleet.clock.now += left_ms
             raise ProviderUnavailable("no connection in time")
 
-    for _ in range(ROW):
+    for _ in range(FAILURE_THRESHOLD):
         with pytest.raises(ProviderUnavailable):
-            cut_off(PATIENCE_MS - 1)
+            cut_off(MIN_CALL_MS - 1)
     assert fleet.call()
-    for _ in range(ROW):
+    for _ in range(FAILURE_THRESHOLD):
         with pytest.raises(ProviderUnavailable):
-            cut_off(PATIENCE_MS)
+            cut_off(MIN_CALL_MS)
     assert not fleet.call()
 
 
 def test_a_provider_that_refuses_the_connection_has_failed_however_little_time_it_was_given() -> None:
     fleet = Fleet(1)
-    for _ in range(ROW):
+    for _ in range(FAILURE_THRESHOLD):
         assert fleet.call(outcome=ProviderUnavailable("refused"), left_ms=5)
     assert not fleet.call()

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from aiserver import bootstrap
-from aiserver.aws.leases import DynamoSlots
-from aiserver.jobs.states import Callback
+from aiserver.aws.leases import DynamoLeases
+from aiserver.jobs.states import CallbackState
 from local.receiver import receiver
 from tests.answers import body, is_error, job_id, put_job
 from tests.moto_stack import STACK_NAME, WEBHOOK_SECRET, MotoStack, client, event
@@ -17,7 +17,7 @@ from tests.stack import properties
 def put_owed(stack: MotoStack, url: str) -> None:
     """A job that has failed, and whose callback is due: the one that the event's message names."""
     now = bootstrap.CLOCK.now_ms()
-    due = {"state": "Failed", "completed_at": now, "error_code": "X", "cb": "Pending", "cb_next_at": now}
+    due = {"state": "Failed", "completed_at": now, "error_code": "X", "callback": "Pending", "callback_next_at": now}
     put_job(stack, job_id("reply"), reply_to=url, **due)
 
 
@@ -30,8 +30,8 @@ def test_a_callback_s_message_has_it_delivered_signed(stack: MotoStack) -> None:
         arrived = there.next(timeout_s=5)
     job = stack.jobs().get(job_id("reply"))
     assert job is not None
-    assert (job.cb, job.cb_attempt, job.cb_last_status) == (Callback.DELIVERED, 1, 200)
-    assert arrived.body == stack.jobs().result(job)
+    assert (job.callback, job.callback_attempt, job.callback_last_status) == (CallbackState.DELIVERED, 1, 200)
+    assert arrived.body == stack.jobs().read_result(job)
     assert arrived.is_signed_by(WEBHOOK_SECRET)
     assert (arrived.headers["x-job-id"], arrived.headers["x-tag"]) == (str(job.id), "tag%20%C3%A9")
 
@@ -49,7 +49,7 @@ def test_a_sample_callback_is_sent_now_signed_and_no_job_is_behind_it(stack: Mot
     assert told["webhookId"].startswith("msg_test_")
     assert (arrived.headers["x-job-id"], arrived.headers["x-job-state"]) == ("0", "Completed")
     assert json.loads(arrived.body)["choices"][0]["message"]["role"] == "assistant"
-    assert stack.jobs().page("example00000", tag=None, state=None, take=9, cursor=None).jobs == []
+    assert stack.jobs().list_page("example00000", tag=None, state=None, take=9, cursor=None).jobs == []
 
 
 def test_a_sample_is_signed_like_any_callback_and_waits_for_no_place(stack: MotoStack) -> None:
@@ -62,10 +62,10 @@ def test_a_sample_is_signed_like_any_callback_and_waits_for_no_place(stack: Moto
         sample = event("queue.test-callback") | {"body": json.dumps({"replyTo": there.url})}
         stack.invoke("queue", sample)
         arrived = there.next(timeout_s=5)
-        assert [arrived.is_signed_by(secret) for secret in rotated.signing(0)] == [True, True]
-        slots = DynamoSlots("JobsTable", client("dynamodb"))
+        assert [arrived.is_signed_by(secret) for secret in rotated.active(0)] == [True, True]
+        slots = DynamoLeases("JobsTable", client("dynamodb"))
         now = bootstrap.CLOCK.now_ms()
-        while slots.take("callbacks#example00000", range(25), now_ms=now, until_ms=now + 60_000) is not None:
+        while slots.acquire("callbacks#example00000", range(25), now_ms=now, expires_ms=now + 60_000) is not None:
             pass
         refused = stack.invoke("queue", sample)
     assert is_error(refused, 429, "TooManyRequests")
@@ -109,7 +109,7 @@ def test_a_key_s_callback_hosts_hold_for_whoever_asks_and_at_each_delivery(stack
         stack.invoke("reply", event("reply"))
     job = stack.jobs().get(job_id("reply"))
     assert job
-    assert (job.cb, (job.cb_last_error or "")[:17]) == (Callback.DEAD, "CallbackRefused: ")
+    assert (job.callback, (job.callback_last_error or "")[:17]) == (CallbackState.DEAD, "CallbackRefused: ")
 
 
 def test_a_dead_callback_is_a_metric_whether_its_deliverer_or_the_sweeper_gives_it_up(
@@ -120,7 +120,16 @@ def test_a_dead_callback_is_a_metric_whether_its_deliverer_or_the_sweeper_gives_
     with receiver(lambda _: 410) as there:
         put_owed(stack, there.url)
         stack.invoke("reply", event("reply"))
-    put_job(stack, 4711, state="Failed", cb="Delivering", cb_attempt=10, cb_token="t", cb_lease_until=now, due_at=now)
+    put_job(
+        stack,
+        4711,
+        state="Failed",
+        callback="Delivering",
+        callback_attempt=10,
+        callback_token="t",
+        callback_lease_until=now,
+        due_at=now,
+    )
     stack.invoke("sweep", event("sweep"))
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     dead = [line for line in told if "DeadCallbacks" in line]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aiserver.webhooks.client import Replier
+from aiserver.webhooks.client import WebhookClient
 from aiserver.webhooks.url_policy import CallbackRefused, host_pattern, is_allowed_host
 
 
@@ -98,13 +98,13 @@ def test_a_reply_to_is_held_against_the_list_when_accepted_and_at_each_delivery(
         connects.append(host)
         return []
 
-    replier = Replier(resolver=resolver)
+    replier = WebhookClient(resolver=resolver)
     if allowed:
-        replier.check(url, patterns)
+        replier.check_url(url, patterns)
         assert replier.post(url, b"{}", {}, patterns).error
     else:
-        for deed in (lambda: replier.check(url, patterns), lambda: replier.post(url, b"{}", {}, patterns)):
+        for deed in (lambda: replier.check_url(url, patterns), lambda: replier.post(url, b"{}", {}, patterns)):
             with pytest.raises(CallbackRefused, match="is not among the hosts that this API key may name"):
                 deed()
         assert connects == []
-    replier.check(url)
+    replier.check_url(url)

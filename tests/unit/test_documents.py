@@ -29,7 +29,7 @@ def as_lambda_sends(body: bytes) -> int:
 def test_a_status_fits_whatever_its_result(fill: str, megabytes: float) -> None:
     result = b'{"x":"' + (fill * int(megabytes * MB / len(fill.encode()))).encode() + b'"}'
     job = done(result)
-    told = views.status(job, result if views.may_fit_inline(job) else None)
+    told = views.status_view(job, result if views.may_fit_inline(job) else None)
     assert as_lambda_sends(told) < LAMBDA_BYTES
     shown = json.loads(told)
     assert shown["resultUrl"].endswith(f"/v1/jobs/{job.id}/result")
@@ -42,7 +42,7 @@ def test_a_status_fits_whatever_its_result(fill: str, megabytes: float) -> None:
 @pytest.mark.parametrize("megabytes", [0.1, 0.9, 1.1, 4.9])
 def test_a_record_fits_whatever_its_bodies_and_tells_where_they_are(fill: str, megabytes: float) -> None:
     body = b'{"x":"' + (fill * int(megabytes * MB / len(fill))).encode() + b'"}'
-    told = render(views.record(done(body), body, body, request_link="https://link"))
+    told = render(views.record_view(done(body), body, body, request_link="https://link"))
     assert as_lambda_sends(told) < LAMBDA_BYTES
     shown = json.loads(told)
     assert ("requestBody" in shown, "responseBody" in shown) == ("requestUrl" not in shown, "resultUrl" not in shown)
@@ -54,12 +54,12 @@ def test_a_failed_job_has_errors_and_meta_in_status_and_callback(error: Provider
     house = House()
     house.protocol.outcomes = [error]
     failed = house.run(house.accept())
-    for document in (views.status(failed, None), views.error_envelope(failed)):
+    for document in (views.status_view(failed, None), views.error_view(failed)):
         shown = json.loads(document)["responseStatus"]
         assert (shown["errorCode"], shown["errors"], shown["meta"]) == (error.error_code, [], {})
 
 
 def test_a_cancelled_job_s_callback_has_errors_and_meta() -> None:
     house = House()
-    shown = json.loads(views.error_envelope(house.enqueue.cancel(house.accept())))["responseStatus"]
+    shown = json.loads(views.error_view(house.enqueue.cancel(house.accept())))["responseStatus"]
     assert (shown["errorCode"], shown["errors"], shown["meta"]) == ("Cancelled", [], {})

@@ -8,7 +8,7 @@ import pytest
 
 from aiserver import http_api
 from aiserver.errors import NotFound, ProviderTimeout
-from aiserver.http_api import Edge, Request, Response
+from aiserver.http_api import HttpContext, Request, Response
 from tests.fakes import FakeClock
 from tests.moto_stack import Context, event
 
@@ -45,7 +45,7 @@ def serve(route: Callable[[Request], Response], *, streams: bool = True, **heade
     asked = event("chat")
     asked["headers"] |= headers
     routes = {("POST", "/v1/chat/completions"): route}
-    return http_api.stream(asked, Context(), routes, Edge(FakeClock(), [ORIGIN], streams=streams))
+    return http_api.respond_streaming(asked, Context(), routes, HttpContext(FakeClock(), [ORIGIN], streams=streams))
 
 
 def raises(error: Exception) -> Callable[[Request], Response]:

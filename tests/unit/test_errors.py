@@ -14,9 +14,9 @@ from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
     ProviderRejected,
+    ProviderResponse,
     ProviderTimeout,
     UnsupportedMediaType,
-    UpstreamAnswer,
 )
 from aiserver.wire import errors as wire_errors
 
@@ -46,7 +46,7 @@ def test_both_vocabularies_stand_in_one_body() -> None:
     error = InvalidRequest(
         "'messages' must not be empty", param="messages", fields=(FieldError("NotEmpty", "Messages", "m"),)
     )
-    assert json.loads(wire_errors.body(error)) == {
+    assert json.loads(wire_errors.render_error(error)) == {
         "responseStatus": {
             "errorCode": "ValidationException",
             "message": "'messages' must not be empty",
@@ -75,8 +75,8 @@ def test_both_vocabularies_stand_in_one_body() -> None:
     ],
 )
 def test_an_upstream_s_error_keeps_its_own_members(upstream: bytes, expected: bytes) -> None:
-    error = ProviderRejected("no", upstream=UpstreamAnswer(418, {}, upstream))
-    body = wire_errors.body(error)
+    error = ProviderRejected("no", upstream=ProviderResponse(418, {}, upstream))
+    body = wire_errors.render_error(error)
     assert body.endswith(expected)
     told = json.loads(body)
     assert error.status == 418
@@ -86,7 +86,7 @@ def test_an_upstream_s_error_keeps_its_own_members(upstream: bytes, expected: by
 
 @pytest.mark.parametrize("upstream", [b"<html>teapot</html>", b"", b"[]", b"\xff", b'"error"'])
 def test_an_upstream_that_speaks_no_json_gets_an_error_made(upstream: bytes) -> None:
-    body = json.loads(wire_errors.body(ProviderError("bad", upstream=UpstreamAnswer(502, {}, upstream))))
+    body = json.loads(wire_errors.render_error(ProviderError("bad", upstream=ProviderResponse(502, {}, upstream))))
     assert body["error"] == {"message": "bad", "type": "server_error", "code": "provider_error"}
 
 
@@ -102,14 +102,14 @@ def test_an_upstream_that_speaks_no_json_gets_an_error_made(upstream: bytes) -> 
     ],
 )
 def test_sdks_are_told_not_to_repeat_what_may_be_billed_or_cannot_go_better(error: AiServerError, repeat: bool) -> None:
-    assert (wire_errors.headers(error).get("x-should-retry") != "false") == repeat
+    assert (wire_errors.error_headers(error).get("x-should-retry") != "false") == repeat
 
 
 def test_a_compressed_body_is_told_which_content_encoding_is_taken() -> None:
-    assert wire_errors.headers(UnsupportedMediaType("no")) == {"accept-encoding": "identity"}
+    assert wire_errors.error_headers(UnsupportedMediaType("no")) == {"accept-encoding": "identity"}
 
 
 def test_the_upstream_s_own_words_on_waiting_are_relayed() -> None:
-    upstream = UpstreamAnswer(429, {"retry-after": "7", "x-ratelimit-limit": "1", "content-type": "text/x"}, b"{}")
-    told = wire_errors.headers(ProviderRateLimited("slow", upstream=upstream, retry_after_s=7))
+    upstream = ProviderResponse(429, {"retry-after": "7", "x-ratelimit-limit": "1", "content-type": "text/x"}, b"{}")
+    told = wire_errors.error_headers(ProviderRateLimited("slow", upstream=upstream, retry_after_s=7))
     assert told == {"retry-after": "7", "x-ratelimit-limit": "1"}

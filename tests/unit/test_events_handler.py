@@ -9,10 +9,10 @@ import pytest
 from aiserver import bootstrap
 from aiserver.api_keys import Authenticator
 from aiserver.bootstrap import EventsParts
-from aiserver.http_api import Edge
-from aiserver.jobs.states import State
+from aiserver.http_api import HttpContext
+from aiserver.jobs.states import JobState
 from aiserver.usecases.status import Status
-from aiserver.usecases.watch_job import Watch
+from aiserver.usecases.watch_job import WatchJob
 from tests import stack as template
 from tests.answers import body, call, is_error, put_job
 from tests.fakes import FakeClock
@@ -45,12 +45,12 @@ def asleep(stack: MotoStack) -> Callable[..., None]:
 
         jobs = stack.jobs()
         bootstrap.reset()
-        bootstrap.put(
+        bootstrap.override(
             events=EventsParts(
-                Edge(clock, [], streams=streams),
+                HttpContext(clock, [], streams=streams),
                 Authenticator(stack.config(), clock),
                 Status(jobs, clock, sleep),
-                Watch(jobs, clock, sleep),
+                WatchJob(jobs, clock, sleep),
             )
         )
 
@@ -58,7 +58,7 @@ def asleep(stack: MotoStack) -> Callable[..., None]:
 
 
 def test_an_ended_job_is_one_event_and_the_end(stack: MotoStack) -> None:
-    put_job(stack, JOB, state=State.CANCELLED)
+    put_job(stack, JOB, state=JobState.CANCELLED)
     answer = stack.invoke("events", watch())
     assert answer["statusCode"] == 200
     assert answer["headers"] == {
@@ -73,7 +73,7 @@ def test_an_ended_job_is_one_event_and_the_end(stack: MotoStack) -> None:
 
 
 def test_the_head_and_the_first_event_go_out_while_the_job_still_runs(stack: MotoStack) -> None:
-    put_job(stack, JOB, state=State.STARTED)
+    put_job(stack, JOB, state=JobState.STARTED)
     stack.invoke("events", event("events"))  # of an unknown job: the container is there
     streamed = template.module("EventsFunction").handler(watch(), Context())
     assert isinstance(streamed, Generator)
@@ -85,7 +85,7 @@ def test_the_head_and_the_first_event_go_out_while_the_job_still_runs(stack: Mot
 
 @pytest.mark.parametrize("header", ["Last-Event-ID", "last-event-id", "LAST-EVENT-ID"])
 def test_who_has_seen_the_end_is_told_not_to_come_again(header: str, stack: MotoStack) -> None:
-    put_job(stack, JOB, state=State.FAILED)
+    put_job(stack, JOB, state=JobState.FAILED)
     (told,) = read(stack.invoke("events", watch())["body"].encode())
     again = stack.invoke("events", watch(**{header: told.id}))
     assert (again["statusCode"], again["headers"]["content-type"]) == (200, "application/json; charset=utf-8")
@@ -93,7 +93,7 @@ def test_who_has_seen_the_end_is_told_not_to_come_again(header: str, stack: Moto
 
 
 def test_another_key_s_job_an_unknown_one_and_junk_are_the_same_404(stack: MotoStack) -> None:
-    put_job(stack, JOB, owner="somebody else", state=State.FAILED)
+    put_job(stack, JOB, owner="somebody else", state=JobState.FAILED)
     unknown = stack.invoke("events", watch(12))
     assert is_error(unknown, 404, "NotFound")
     assert unknown["headers"]["content-type"].startswith("application/json")

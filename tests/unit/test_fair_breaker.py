@@ -10,18 +10,18 @@ import pytest
 from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
+    ProviderResponse,
     ProviderTimeout,
     ProviderUnavailable,
-    UpstreamAnswer,
 )
-from aiserver.providers.breaker import MAX_COUNTED
-from aiserver.providers.circuit import MAX_GATES, MAX_PROBES, OPEN_MS, ROW
-from aiserver.providers.outcome import Outcome, judge
+from aiserver.providers.breaker import MAX_COUNTED_GATES
+from aiserver.providers.circuit import FAILURE_THRESHOLD, MAX_GATES, MAX_PROBES, OPEN_MS
+from aiserver.providers.outcome import Outcome, classify
 from aiserver.providers.provider import Provider
-from aiserver.router import Question
-from aiserver.usecases.failover import ask
+from aiserver.router import ProviderCall
+from aiserver.usecases.failover import try_candidates
 from tests.examples import IS_FULL
-from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeys, FakeMessages, FakeSlots
+from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
 from tests.fleet import BAD, Fleet
 from tests.house import ANSWER, FakeReplier, UseCases, configured
 from tests.turns import Turns
@@ -36,7 +36,7 @@ POISON = "the same request"  # which the server answers with a 500 each time
 
 
 def failed(status: int) -> ProviderError:
-    return ProviderError(upstream=UpstreamAnswer(status, {}, b'{"error":{}}'))
+    return ProviderError(upstream=ProviderResponse(status, {}, b'{"error":{}}'))
 
 
 def content() -> ProviderError:
@@ -48,7 +48,7 @@ def content() -> ProviderError:
 OUTCOMES: dict[str, tuple[float | None, Callable[[], ProviderError]]] = {  # after how long; None is as long as it may
     POISON: (0.01, lambda: failed(500)),
     "500": (0.01, lambda: failed(500)),
-    "503": (0.01, lambda: ProviderUnavailable(upstream=UpstreamAnswer(503, {}, b'{"error":{}}'))),
+    "503": (0.01, lambda: ProviderUnavailable(upstream=ProviderResponse(503, {}, b'{"error":{}}'))),
     "no answer": (0.01, lambda: ProviderError("The response holds no answer", may_be_billed=True)),
     "content": (0.01, content),
     "slow": (None, lambda: ProviderTimeout(may_be_billed=True)),
@@ -102,12 +102,14 @@ class Town:
         for number in range(AT_ONCE):
             self.turns.at(self.began + number * 50, loop)
 
-    def call(self, _provider: Provider, _operation: str, body: bytes, *, deadline_s: float, **_: Any) -> UpstreamAnswer:
+    def call(
+        self, _provider: Provider, _operation: str, body: bytes, *, timeout_s: float, **_: Any
+    ) -> ProviderResponse:
         """router.ProviderProtocol."""
         outcome = body.partition(b'"outcome":"')[2].partition(b'"')[0].decode()
         is_unreachable = self.now_s < self.unreachable_until_s
         takes_s, error = OUTCOMES["refused"] if is_unreachable else OUTCOMES.get(outcome, (GOOD_S, None))
-        self.turns.pause(deadline_s if takes_s is None else takes_s)
+        self.turns.pause(timeout_s if takes_s is None else takes_s)
         self.called.append((self.now_s, outcome))
         if error:
             raise error()
@@ -117,8 +119,8 @@ class Town:
         container = self._free.popleft() if self._free else self._container()
         seed = 0 if outcome == POISON else next(self._seeds)
         body = f'{{"model":"m","seed":{seed},"outcome":"{outcome}","messages":[]}}'.encode()
-        question, found = Question("chat.completions", body, owner), container.router.candidates("m")
-        done = ask(container.router, question, found, clock=self.clock, deadline_ms=self.clock.now + SYNC_MS)
+        question, found = ProviderCall("chat.completions", body, owner), container.router.candidates("m")
+        done = try_candidates(container.router, question, found, clock=self.clock, deadline_ms=self.clock.now + SYNC_MS)
         status = done.error.status if done.error else 200
         self.heard.setdefault(owner, Counter())[status] += 1
         self.answers.append((self.now_s, owner, status))
@@ -129,11 +131,11 @@ class Town:
             self._providers,
             clock=self.clock,
             jobs=FakeJobs(self.clock),
-            messages=FakeMessages(),
+            messages=FakeMessageSender(),
             protocol=self,
             replier=FakeReplier(),
-            keys=FakeKeys(),
-            slots=FakeSlots(),
+            keys=FakeKeyStore(),
+            slots=FakeLeases(),
             circuits=self.circuits,
         )
 
@@ -157,7 +159,7 @@ def test_a_key_whose_requests_fail_is_kept_from_the_provider_itself(outcome: str
     town.comes("good", GOOD, each_s=1)
     town.run(MINUTES)
     trials = MINUTES * 60 // (OPEN_MS // 1000)
-    assert ROW <= sum(how == outcome for _, how in town.called) <= ROW + AT_ONCE + trials
+    assert FAILURE_THRESHOLD <= sum(how == outcome for _, how in town.called) <= FAILURE_THRESHOLD + AT_ONCE + trials
 
 
 @pytest.mark.parametrize("outcome", ["refused", "500", "503", "no answer"])
@@ -233,7 +235,7 @@ def test_a_model_that_fails_closes_no_other_of_its_provider() -> None:
 
 def test_a_failure_to_connect_of_every_model_closes_all_of_them() -> None:
     fleet = Fleet(1)
-    for number in range(ROW):
+    for number in range(FAILURE_THRESHOLD):
         fleet.call(0, ProviderUnavailable("no connection"), owner=f"key-{number}", model=f"model-{number}")
     assert not fleet.call(0, owner="another", model="another")
 
@@ -254,7 +256,7 @@ def test_a_probe_that_succeeds_ends_the_row_of_failures_of_its_key() -> None:
     assert not fleet.call(owner="a")  # the model is closed to both
     fleet.clock.now += OPEN_MS
     assert fleet.call(owner="a")
-    for _ in range(ROW - 3):
+    for _ in range(FAILURE_THRESHOLD - 3):
         assert fleet.call(0, BAD, owner="a")
     assert fleet.call(owner="a")
 
@@ -278,7 +280,7 @@ def test_failures_before_the_last_success_of_a_model_do_not_count() -> None:
         fleet.clock.now += 2_000
     fleet.clock.now += OPEN_MS
     assert fleet.call(owner="a")
-    for _ in range(2 * ROW):
+    for _ in range(2 * FAILURE_THRESHOLD):
         fleet.call(0, BAD, owner="a")
         fleet.clock.now += 2_000
     assert fleet.call(owner="c")
@@ -307,15 +309,15 @@ TIMEOUT = ProviderTimeout()
 def test_what_the_end_of_a_call_says_of_its_provider(
     error: ProviderError, had_ms: int, is_late: bool, expected: Outcome
 ) -> None:
-    assert judge(error, had_ms=had_ms, is_late=is_late) == expected
+    assert classify(error, allowed_ms=had_ms, is_late=is_late) == expected
 
 
 def test_counts_of_ever_new_models_are_bounded() -> None:
     fleet = Fleet(1)
-    for number in range(5 * MAX_COUNTED):
+    for number in range(5 * MAX_COUNTED_GATES):
         fleet.call(0, BAD, model=f"model-{number}")
     (breaker,) = fleet.breakers
-    assert len(breaker._own["p"]) <= MAX_COUNTED + 3
+    assert len(breaker._local["p"]) <= MAX_COUNTED_GATES + 3
 
 
 def test_counts_that_grew_old_while_the_store_was_away_are_dropped() -> None:
@@ -325,7 +327,7 @@ def test_counts_that_grew_old_while_the_store_was_away_are_dropped() -> None:
         raise ConnectionError("DynamoDB is away")
 
     fleet.circuits.replace = away
-    for number in range(2 * MAX_COUNTED):
+    for number in range(2 * MAX_COUNTED_GATES):
         fleet.call(0, BAD, owner=f"key-{number}")
         fleet.clock.now += 2_000
     fleet.circuits.replace = store.replace

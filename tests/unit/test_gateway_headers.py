@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from aiserver import http_api
-from aiserver.errors import NotFound, ProviderRateLimited, UpstreamAnswer
-from aiserver.http_api import Edge, Request, Response, canonical_name
+from aiserver.errors import NotFound, ProviderRateLimited, ProviderResponse
+from aiserver.http_api import HttpContext, Request, Response, canonical_name
 from local.door import Door
 from local.template import Route, gateway_responses, read_template
 from tests.fakes import FakeClock
@@ -39,7 +39,7 @@ def events(_: Request) -> Response:
 
 
 def refused(_: Request) -> Response:
-    raise ProviderRateLimited("slow", upstream=UpstreamAnswer(429, RATE_LIMITS, b"{}"))
+    raise ProviderRateLimited("slow", upstream=ProviderResponse(429, RATE_LIMITS, b"{}"))
 
 
 def not_found(_: Request) -> Response:
@@ -72,10 +72,10 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[Requ
     streams: bool = request.param
 
     def serve(answer: Callable[[Request], Response]) -> Gateway:
-        at = Edge(FakeClock(), [ORIGIN], streams=streams)
+        at = HttpContext(FakeClock(), [ORIGIN], streams=streams)
 
         def invoke(_function: str, event: bytes, _request_id: str, sink: Any) -> bytes:
-            answered = http_api.stream(json.loads(event), Context(), {("POST", PATH): answer}, at)
+            answered = http_api.respond_streaming(json.loads(event), Context(), {("POST", PATH): answer}, at)
             if isinstance(answered, dict):
                 return json.dumps(answered).encode()
             head, *pieces = answered

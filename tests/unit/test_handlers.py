@@ -13,7 +13,7 @@ from moto.moto_api import recorder
 
 from aiserver import api_keys, bootstrap
 from aiserver.aws.circuits import DynamoCircuits
-from aiserver.jobs.states import Callback, State
+from aiserver.jobs.states import CallbackState, JobState
 from aiserver.limits import MAX_BODY_BYTES
 from aiserver.providers.circuit import Circuit, Gate
 from local import template
@@ -101,8 +101,13 @@ def test_a_queued_chat_becomes_a_job_and_a_message(stack: MotoStack) -> None:
     assert stack.messages("HostedQueue") == [{"id": told["id"], "attempt": 0}]
     job = stack.jobs().get(told["id"])
     assert job is not None
-    assert (job.state, job.owner, job.tag, job.cb) == (State.QUEUED, "example00000", "example", Callback.NONE)
-    assert json.loads(stack.jobs().request(job)) == json.loads(event("queue")["body"])["request"]
+    assert (job.state, job.owner, job.tag, job.callback) == (
+        JobState.QUEUED,
+        "example00000",
+        "example",
+        CallbackState.NONE,
+    )
+    assert json.loads(stack.jobs().read_request(job)) == json.loads(event("queue")["body"])["request"]
 
 
 def test_a_chat_queued_in_openai_s_form_is_accepted_with_its_location(stack: MotoStack) -> None:
@@ -164,7 +169,7 @@ def test_a_job_s_status_is_told_by_its_ref_id(stack: MotoStack) -> None:
 def test_another_key_s_job_is_as_unknown_as_one_that_never_was(stack: MotoStack) -> None:
     never = stack.invoke("status", event("status"))
     stack.invoke("queue", event("queue"))
-    text, *_ = api_keys.create("other", now_ms=bootstrap.CLOCK.now_ms())
+    text, *_ = api_keys.create_key("other", now_ms=bootstrap.CLOCK.now_ms())
     stack.put_key(text, "other")
     other = stack.invoke("status", call("status", Authorization=f"Bearer {text}"))
     assert is_error(other, 404, "NotFound")
@@ -195,8 +200,8 @@ def test_a_message_has_its_job_done(stack: MotoStack, upstream: ScriptedProvider
     assert stack.invoke("worker", event("worker")) == {"batchItemFailures": []}
     job = stack.jobs().get(job_id("worker"))
     assert job is not None
-    assert (job.state, job.attempt, job.served_by, len(upstream.requests)) == (State.COMPLETED, 1, "scripted", 1)
-    assert b"scripted answer" in (stack.jobs().result(job) or b"")
+    assert (job.state, job.attempt, job.served_by, len(upstream.requests)) == (JobState.COMPLETED, 1, "scripted", 1)
+    assert b"scripted answer" in (stack.jobs().read_result(job) or b"")
 
 
 def test_a_malformed_message_comes_again_alone(stack: MotoStack, upstream: ScriptedProvider) -> None:
@@ -208,7 +213,7 @@ def test_a_malformed_message_comes_again_alone(stack: MotoStack, upstream: Scrip
     assert sorted(failure["itemIdentifier"] for failure in failures) == [f"wrong-{number}" for number in range(6)]
     job = stack.jobs().get(job_id("worker"))
     assert job is not None
-    assert job.state == State.COMPLETED
+    assert job.state == JobState.COMPLETED
     assert len(upstream.requests) == 1
 
 
@@ -292,7 +297,7 @@ def test_the_sweep_counts_circuits_that_are_open_to_everyone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One that nobody has tried for five minutes is idle; one that is open to a single key is that key's own."""
-    circuit = Circuit({(owner, "llama3"): Gate(ask_at=bootstrap.CLOCK.now_ms() - minutes * 60_000)}, "stamp")
+    circuit = Circuit({(owner, "llama3"): Gate(retry_at=bootstrap.CLOCK.now_ms() - minutes * 60_000)}, "stamp")
     DynamoCircuits("JobsTable", client("dynamodb"), bootstrap.CLOCK).replace("gpu-1", Circuit(), circuit)
     stack.invoke("sweep", event("sweep"))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

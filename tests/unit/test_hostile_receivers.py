@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from aiserver.limits import MAX_RECEIVER_BYTES
-from aiserver.webhooks.client import MAX_EXCERPT_CHARS, TOTAL_S, Delivery, Replier
+from aiserver.webhooks.client import MAX_EXCERPT_CHARS, TOTAL_S, DeliveryResult, WebhookClient
 from aiserver.webhooks.url_policy import CallbackRefused
 from tests import hostile
 from tests.hostile import Authority, Behaviour, Loopback, Receiver
@@ -39,9 +39,9 @@ def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
 
 
-def replier(network: Loopback, *addresses: str, total_s: float = TOTAL_S) -> Replier:
+def replier(network: Loopback, *addresses: str, total_s: float = TOTAL_S) -> WebhookClient:
     """Production's, but for the addresses that names have and where those lead."""
-    return Replier(resolver=lambda host, port: list(addresses or [PUBLIC]), network=network, total_s=total_s)
+    return WebhookClient(resolver=lambda host, port: list(addresses or [PUBLIC]), network=network, total_s=total_s)
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Called:
     receiver: Receiver
     network: Loopback
 
-    def post(self, total_s: float = TOTAL_S) -> Delivery:
+    def post(self, total_s: float = TOTAL_S) -> DeliveryResult:
         return replier(self.network, total_s=total_s).post(URL, b'{"a": 1}', {"x-a": "b"})
 
 
@@ -78,7 +78,7 @@ def test_the_pinned_address_is_called_and_hears_the_name_in_its_certificate_s_an
     calling: Calling,
 ) -> None:
     with calling(hostile.answers(200)) as called:
-        assert called.post() == Delivery(200, None)
+        assert called.post() == DeliveryResult(200, None)
     assert called.network.connects == [(PUBLIC, 443)]
     assert called.receiver.server_names == [NAME]
     head, _, body = called.receiver.requests[0].partition("\r\n\r\n")
@@ -115,8 +115,8 @@ def test_resolver_certificate_and_host_get_one_and_the_same_name_at_the_check_an
         return [PUBLIC]
 
     with hostile.receiver(hostile.answers(200), tls=authority.tls_for(certified)) as receiver:
-        strict = Replier(resolver=resolver, network=Loopback({PUBLIC: receiver.port}))
-        strict.check(url)
+        strict = WebhookClient(resolver=resolver, network=Loopback({PUBLIC: receiver.port}))
+        strict.check_url(url)
         assert strict.post(url, b"", {}).status == 200
     assert asked == [name, name]
     assert receiver.server_names == [name]
@@ -138,7 +138,7 @@ def test_nothing_that_a_receiver_sets_comes_back_to_it(calling: Calling) -> None
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_a_2xx_is_success(status: int, calling: Calling) -> None:
     with calling(hostile.says(hostile.head(status))) as called:
-        assert called.post() == Delivery(status, None)
+        assert called.post() == DeliveryResult(status, None)
 
 
 @pytest.mark.parametrize("status", [300, 304, 400, 410, 500, 600, 999])
@@ -157,7 +157,7 @@ def test_each_attempt_is_told_what_that_attempt_was_answered(calling: Calling) -
 
 def test_a_429_is_told_with_its_retry_after(calling: Calling) -> None:
     with calling(hostile.answers(429, "retry-after: 120", body=b"slow down")) as called:
-        assert called.post() == Delivery(429, "status 429: slow down", "120")
+        assert called.post() == DeliveryResult(429, "status 429: slow down", "120")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -166,7 +166,7 @@ def test_a_redirect_is_not_followed(status: int, calling: Calling) -> None:
         hostile.receiver(hostile.answers(200)) as other,
         calling(hostile.answers(status, f"location: http://127.0.0.1:{other.port}/")) as called,
     ):
-        assert called.post() == Delivery(status, f"status {status}: ")
+        assert called.post() == DeliveryResult(status, f"status {status}: ")
     assert (called.receiver.connections, other.connections) == (1, 0)
 
 
@@ -174,12 +174,12 @@ def test_a_redirect_is_not_followed(status: int, calling: Calling) -> None:
 def test_where_a_redirect_leads_is_not_even_read(location: str, calling: Calling) -> None:
     start = b"HTTP/1.1 302 Found\r\nlocation: " + location.encode("latin-1") + b"\r\n\r\n"
     with calling(hostile.says(start)) as called:
-        assert called.post() == Delivery(302, "status 302: ")
+        assert called.post() == DeliveryResult(302, "status 302: ")
 
 
 def test_a_2xx_that_breaks_off_is_still_a_2xx(calling: Calling) -> None:
     with calling(hostile.says(hostile.head(200, "content-length: 99"), b"half")) as called:
-        assert called.post() == Delivery(200, None)
+        assert called.post() == DeliveryResult(200, None)
 
 
 # Receivers that do not answer
@@ -194,7 +194,10 @@ def test_a_closed_port_is_a_failed_attempt() -> None:
 
 def test_a_name_without_any_address_is_a_failed_attempt() -> None:
     network = Loopback({})
-    assert Replier(resolver=lambda host, port: [], network=network).post(URL, b"", {}).error == f"{NAME} has no address"
+    assert (
+        WebhookClient(resolver=lambda host, port: [], network=network).post(URL, b"", {}).error
+        == f"{NAME} has no address"
+    )
     assert network.connects == []
 
 
@@ -231,7 +234,7 @@ def test_a_head_that_drips_is_not_waited_for_beyond_the_total_deadline(calling: 
 
 def test_a_body_that_drips_is_not_waited_for_beyond_the_total_deadline_and_its_status_counts(calling: Calling) -> None:
     with calling(hostile.drips(200, body_bytes=200)) as called:
-        assert called.post(SHORT_S) == Delivery(200, None)
+        assert called.post(SHORT_S) == DeliveryResult(200, None)
     assert 0 < called.network.read_bytes < 200
 
 
@@ -252,7 +255,7 @@ def test_a_body_that_drips_is_not_waited_for_beyond_the_total_deadline_and_its_s
 )
 def test_what_is_no_http_is_a_failed_attempt(said: bytes, calling: Calling) -> None:
     with calling(hostile.says(said)) as called:
-        assert called.post() == Delivery(None, NO_HTTP)
+        assert called.post() == DeliveryResult(None, NO_HTTP)
 
 
 # Receivers that answer too much
@@ -268,14 +271,14 @@ def test_what_is_no_http_is_a_failed_attempt(said: bytes, calling: Calling) -> N
 )
 def test_a_head_without_end_is_refused_at_the_limit(start: bytes, piece: bytes, calling: Calling) -> None:
     with calling(hostile.floods(start, piece)) as called:
-        assert called.post() == Delivery(None, NO_HTTP)
+        assert called.post() == DeliveryResult(None, NO_HTTP)
     assert called.network.read_bytes == MAX_RECEIVER_BYTES == 16_384
 
 
 @pytest.mark.parametrize("lines", [["x: " + "y" * 17_000], [f"x-{n}: y" for n in range(5_000)]], ids=["huge", "many"])
 def test_a_head_that_is_too_long_is_refused_though_it_ends(lines: list[str], calling: Calling) -> None:
     with calling(hostile.answers(200, *lines)) as called:
-        assert called.post() == Delivery(None, NO_HTTP)
+        assert called.post() == DeliveryResult(None, NO_HTTP)
 
 
 @pytest.mark.parametrize("status", [200, 500])
@@ -313,7 +316,7 @@ def test_of_a_long_error_512_characters_are_kept(calling: Calling) -> None:
 def test_a_gzip_bomb_is_asked_not_to_come_and_never_unpacked(calling: Calling) -> None:
     bomb = gzip.compress(bytes(10_000_000))
     with calling(*(hostile.answers(status, "content-encoding: gzip", body=bomb) for status in (200, 500))) as called:
-        assert called.post() == Delivery(200, None)
+        assert called.post() == DeliveryResult(200, None)
         error = called.post().error or ""
     assert error.startswith("status 500: \x1f")  # as it came
     assert all("accept-encoding: identity" in request.lower() for request in called.receiver.requests)
@@ -357,8 +360,8 @@ def test_a_tls_version_that_is_too_old_ends_the_attempt(authority: Authority, ca
 
 def test_a_name_that_turned_private_gets_no_packet() -> None:
     answers, network = iter([[PUBLIC], [PRIVATE]]), Loopback({})
-    turning = Replier(resolver=lambda host, port: next(answers), network=network)
-    turning.check(URL)
+    turning = WebhookClient(resolver=lambda host, port: next(answers), network=network)
+    turning.check_url(URL)
     with pytest.raises(CallbackRefused, match=f"{NAME} leads to an address that is not public"):
         turning.post(URL, b"", {})
     assert network.connects == []
@@ -369,7 +372,7 @@ def test_a_name_with_any_address_that_is_not_public_is_refused_both_times(addres
     network = Loopback({})
     mixed = replier(network, *addresses)
     with pytest.raises(CallbackRefused):
-        mixed.check(URL)
+        mixed.check_url(URL)
     with pytest.raises(CallbackRefused):
         mixed.post(URL, b"", {})
     assert network.connects == []
@@ -378,8 +381,8 @@ def test_a_name_with_any_address_that_is_not_public_is_refused_both_times(addres
 def test_a_name_is_resolved_once_for_a_delivery_and_that_answer_is_called(calling: Calling) -> None:
     answers = iter([[SECOND], [PUBLIC], [PRIVATE], [PRIVATE]])
     with calling(hostile.answers(200)) as called:
-        changing = Replier(resolver=lambda host, port: next(answers), network=called.network)
-        changing.check(URL)
+        changing = WebhookClient(resolver=lambda host, port: next(answers), network=called.network)
+        changing.check_url(URL)
         assert changing.post(URL, b"", {}).status == 200
     assert called.network.connects == [(PUBLIC, 443)]
     assert next(answers) == [PRIVATE]

@@ -11,7 +11,7 @@ import pytest
 from aiserver import batch, bootstrap
 from aiserver.errors import AiServerError, InvalidRequest, ProviderUnavailable, TooManyRequests
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import State
+from aiserver.jobs.states import JobState
 from aiserver.wire import requests
 from tests.moto_stack import API_ID, MotoStack, event, example_key
 
@@ -51,7 +51,7 @@ def open_stack(stack: MotoStack) -> MotoStack:
 
 
 def found(stack: MotoStack, ref_id: str) -> Job:
-    job = stack.jobs().find(KEY_ID, ref_id, now_ms=bootstrap.CLOCK.now_ms())
+    job = stack.jobs().find_by_ref_id(KEY_ID, ref_id, now_ms=bootstrap.CLOCK.now_ms())
     assert job is not None
     return job
 
@@ -62,9 +62,9 @@ def test_messages_become_jobs_of_the_keys_they_name(open_stack: MotoStack) -> No
     by_attribute = found(open_stack, event("intake")["Records"][1]["messageId"])
     hints = open_stack.messages("HostedQueue")
     assert sorted(hint["id"] for hint in hints) == sorted([by_body.id, by_attribute.id])
-    assert (by_body.state, by_body.tag, by_attribute.tag) == (State.QUEUED, "example", None)
+    assert (by_body.state, by_body.tag, by_attribute.tag) == (JobState.QUEUED, "example", None)
     asked = json.loads(event("intake")["Records"][0]["body"])["request"]
-    assert json.loads(open_stack.jobs().request(by_body)) == asked
+    assert json.loads(open_stack.jobs().read_request(by_body)) == asked
     assert open_stack.taken("IntakeDeadLetterQueue") == []
 
 
@@ -168,7 +168,7 @@ def test_a_bad_message_comes_again_while_its_dead_letters_cannot_be_written(open
     gone = "https://sqs.us-east-1.amazonaws.com/1/no-such-queue"
     answer = open_stack.invoke("intake", sent("{}", body(refId="good")), INTAKE_DEAD_LETTER_QUEUE_URL=gone)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "message-0"}]}
-    assert found(open_stack, "good").state == State.QUEUED
+    assert found(open_stack, "good").state == JobState.QUEUED
 
 
 @pytest.mark.parametrize("error", [TooManyRequests("a limit"), AiServerError("ours"), ProviderUnavailable("away")])
@@ -179,7 +179,7 @@ def test_what_passes_is_no_reason_to_refuse_a_message(error: AiServerError) -> N
         raise error
 
     with pytest.raises(type(error)):
-        batch.refusing(handle, lambda body, told: refused.append(body))(sent("{}")["Records"][0])
+        batch.with_dead_letter(handle, lambda body, told: refused.append(body))(sent("{}")["Records"][0])
     assert refused == []
 
 
@@ -201,27 +201,27 @@ def test_nothing_of_a_message_is_logged(open_stack: MotoStack, log: io.StringIO)
 
 @pytest.mark.parametrize("name", ["keyId", "KeyId", "key_id", "keyid", "KEY-ID"])
 def test_a_key_s_id_binds_in_every_naming_style(name: str) -> None:
-    bound = requests.sent(f'{{"{name}":"k","RefId":"r","Request":{ASK}}}', None)
+    bound = requests.bind_intake_message(f'{{"{name}":"k","RefId":"r","Request":{ASK}}}', None)
     assert (bound.key_id, bound.request.options.ref_id, bound.request.body) == ("k", "r", ASK.encode())
 
 
 @pytest.mark.parametrize(("in_body", "attribute"), [('"keyId":"k",', None), ("", "k"), ('"keyId":"k",', "k")])
 def test_a_key_s_id_is_in_the_body_or_beside_it(in_body: str, attribute: str | None) -> None:
-    assert requests.sent(f'{{{in_body}"request":{ASK}}}', attribute).key_id == "k"
+    assert requests.bind_intake_message(f'{{{in_body}"request":{ASK}}}', attribute).key_id == "k"
 
 
 @pytest.mark.parametrize("in_body", ['"keyId":"k",', '"keyId":"k","KeyId":"k",', '"keyId":null,"key_id":"other",'])
 def test_two_ids_of_keys_are_refused(in_body: str) -> None:
     with pytest.raises(InvalidRequest):
-        requests.sent(f'{{{in_body}"request":{ASK}}}', "other")
+        requests.bind_intake_message(f'{{{in_body}"request":{ASK}}}', "other")
 
 
 def bound_by_http(text: str) -> requests.ModelRequest:
-    return requests.queue_chat(text)
+    return requests.bind_queue_chat(text)
 
 
 def bound_by_message(text: str) -> requests.ModelRequest:
-    return requests.sent(text, "k").request
+    return requests.bind_intake_message(text, "k").request
 
 
 @pytest.mark.parametrize("bind", [bound_by_http, bound_by_message])

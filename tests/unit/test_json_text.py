@@ -16,7 +16,7 @@ from tests.unit.test_scan import VALUES, nearly_json
 
 def is_accepted(body: bytes) -> bool:
     try:
-        json_text.check(body)
+        json_text.check_json(body)
     except InvalidRequest:
         return False
     return True
@@ -41,9 +41,9 @@ def test_values_are_counted_exactly(value: object, indent: int | None, is_ascii:
 
 @pytest.mark.parametrize("unit", [b"1", b"{}", b'""', b'",[{"', b'"\\""', b"[ ]", b" null "])
 def test_a_body_may_hold_half_a_million_values_and_not_one_more(unit: bytes) -> None:
-    json_text.check(b"[%b]" % b",".join([unit] * (MAX_VALUES - 1)))
+    json_text.check_json(b"[%b]" % b",".join([unit] * (MAX_VALUES - 1)))
     with pytest.raises(InvalidRequest, match="more than 500,000 JSON values"):
-        json_text.check(b"[%b]" % b",".join([unit] * MAX_VALUES))
+        json_text.check_json(b"[%b]" % b",".join([unit] * MAX_VALUES))
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_a_body_may_hold_half_a_million_values_and_not_one_more(unit: bytes) -> 
 )
 def test_malformed_json_is_shown_by_line_and_column(body: bytes, place: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        json_text.check(body)
+        json_text.check_json(body)
     assert place in refused.value.message
 
 
 @given(st.binary(max_size=30))
 def test_any_bytes_are_checked_or_refused(body: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
-        json_text.check(body)
+        json_text.check_json(body)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiserver import api_keys
-from aiserver.admin.stack import Admin, Problem
+from aiserver.admin.stack import Admin, AdminError
 from aiserver.api_keys import ApiKey, Authenticator, WebhookSecrets
 from aiserver.errors import Unauthorized
-from tests.fakes import FakeClock, FakeKeys
+from tests.fakes import FakeClock, FakeKeyStore
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def store() -> FakeKeys:
-    return FakeKeys()
+def store() -> FakeKeyStore:
+    return FakeKeyStore()
 
 
-def test_a_new_key_opens_and_its_secret_is_not_stored(store: FakeKeys, clock: FakeClock) -> None:
-    text, key, secrets = api_keys.create("mine", now_ms=clock.now)
+def test_a_new_key_opens_and_its_secret_is_not_stored(store: FakeKeyStore, clock: FakeClock) -> None:
+    text, key, secrets = api_keys.create_key("mine", now_ms=clock.now)
     store.put_key(key, secrets)
     door = Authenticator(store, clock)
     assert door.authenticate({"authorization": f"Bearer {text}"}) == key
@@ -37,36 +37,36 @@ def test_a_new_key_opens_and_its_secret_is_not_stored(store: FakeKeys, clock: Fa
 
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": ""}, {"authorization": "Basic abc"}, {"x-api-key": ""}])
-def test_no_key_is_refused_with_a_hint(headers: dict[str, str], store: FakeKeys, clock: FakeClock) -> None:
+def test_no_key_is_refused_with_a_hint(headers: dict[str, str], store: FakeKeyStore, clock: FakeClock) -> None:
     with pytest.raises(Unauthorized, match="No API key"):
         Authenticator(store, clock).authenticate(headers)
 
 
 @given(st.text(max_size=80))
 def test_junk_is_refused_without_a_read(junk: str) -> None:
-    store = FakeKeys()
+    store = FakeKeyStore()
     with pytest.raises(Unauthorized):
         Authenticator(store, FakeClock()).authenticate({"x-api-key": junk})
     assert store.reads == 0
 
 
-def test_one_wrong_character_is_caught_by_the_checksum(store: FakeKeys, clock: FakeClock) -> None:
-    text, *_ = api_keys.create("mine", now_ms=clock.now)
+def test_one_wrong_character_is_caught_by_the_checksum(store: FakeKeyStore, clock: FakeClock) -> None:
+    text, *_ = api_keys.create_key("mine", now_ms=clock.now)
     assert api_keys.is_well_formed(text)
     for at in range(3, len(text)):
         assert not api_keys.is_well_formed(text[:at] + ("a" if text[at] != "a" else "b") + text[at + 1 :])
 
 
-def test_a_key_with_another_s_id_but_a_secret_of_its_own_is_refused(store: FakeKeys, clock: FakeClock) -> None:
-    text, key, _ = api_keys.create("mine", now_ms=clock.now)
-    _, other, secrets = api_keys.create("other", now_ms=clock.now)
+def test_a_key_with_another_s_id_but_a_secret_of_its_own_is_refused(store: FakeKeyStore, clock: FakeClock) -> None:
+    text, key, _ = api_keys.create_key("mine", now_ms=clock.now)
+    _, other, secrets = api_keys.create_key("other", now_ms=clock.now)
     store.put_key(replace(other, id=key.id), secrets)
     with pytest.raises(Unauthorized, match="not valid"):
         Authenticator(store, clock).authenticate({"x-api-key": text})
 
 
-def test_a_revoked_key_closes_within_the_cache_s_time(store: FakeKeys, clock: FakeClock) -> None:
-    text, key, secrets = api_keys.create("mine", now_ms=clock.now)
+def test_a_revoked_key_closes_within_the_cache_s_time(store: FakeKeyStore, clock: FakeClock) -> None:
+    text, key, secrets = api_keys.create_key("mine", now_ms=clock.now)
     store.put_key(key, secrets)
     door = Authenticator(store, clock)
     door.authenticate({"x-api-key": text})
@@ -78,8 +78,8 @@ def test_a_revoked_key_closes_within_the_cache_s_time(store: FakeKeys, clock: Fa
         door.authenticate({"x-api-key": text})
 
 
-def test_an_expired_key_is_refused_though_cached(store: FakeKeys, clock: FakeClock) -> None:
-    text, key, secrets = api_keys.create("mine", now_ms=clock.now, expires_at=clock.now + 1000)
+def test_an_expired_key_is_refused_though_cached(store: FakeKeyStore, clock: FakeClock) -> None:
+    text, key, secrets = api_keys.create_key("mine", now_ms=clock.now, expires_at=clock.now + 1000)
     store.put_key(key, secrets)
     door = Authenticator(store, clock)
     door.authenticate({"x-api-key": text})
@@ -90,20 +90,20 @@ def test_an_expired_key_is_refused_though_cached(store: FakeKeys, clock: FakeClo
 
 def test_both_secrets_sign_until_the_overlap_ends_the_new_one_first(clock: FakeClock) -> None:
     old = api_keys.new_webhook_secrets()
-    assert old.signing(clock.now) == [old.current]
+    assert old.active(clock.now) == [old.current]
     new = old.rotate(now_ms=clock.now, overlap_ms=1000)
     assert new.current != old.current
     assert len(base64.b64decode(new.current.removeprefix("whsec_"), validate=True)) == 32
-    assert new.signing(clock.now) == [new.current, old.current]
-    assert new.signing(clock.now + 999) == [new.current, old.current]
-    assert new.signing(clock.now + 1000) == [new.current]
+    assert new.active(clock.now) == [new.current, old.current]
+    assert new.active(clock.now + 999) == [new.current, old.current]
+    assert new.active(clock.now + 1000) == [new.current]
 
 
 def test_rotation_without_an_overlap_keeps_no_older_secret(clock: FakeClock) -> None:
     old = api_keys.new_webhook_secrets()
     overlapping = old.rotate(now_ms=clock.now, overlap_ms=1000)
     new = overlapping.rotate(now_ms=clock.now, overlap_ms=0)
-    assert new.signing(clock.now) == [new.current]
+    assert new.active(clock.now) == [new.current]
     assert (new.previous, new.previous_until) == (None, None)
 
 
@@ -115,16 +115,18 @@ def test_webhook_secrets_are_not_in_their_repr(clock: FakeClock) -> None:
 def over(store: Any, clock: FakeClock) -> Admin:
     nothing: Any = None
     return Admin(
-        "stack", store, ssm=nothing, jobs=nothing, messages=nothing, clock=clock, circuits=nothing, slots=nothing
+        "stack", store, ssm=nothing, jobs=nothing, messages=nothing, clock=clock, circuits=nothing, leases=nothing
     )
 
 
 @pytest.fixture
-def admin(store: FakeKeys, clock: FakeClock) -> Admin:
+def admin(store: FakeKeyStore, clock: FakeClock) -> Admin:
     return over(store, clock)
 
 
-def test_a_secret_is_rotated_and_its_overlap_ends_by_the_clock(admin: Admin, store: FakeKeys, clock: FakeClock) -> None:
+def test_a_secret_is_rotated_and_its_overlap_ends_by_the_clock(
+    admin: Admin, store: FakeKeyStore, clock: FakeClock
+) -> None:
     made = admin.create_key("mine")
     new = admin.rotate_secret(made["id"], overlap_hours=24)
     assert new["webhookSecret"] != made["webhookSecret"]
@@ -132,7 +134,7 @@ def test_a_secret_is_rotated_and_its_overlap_ends_by_the_clock(admin: Admin, sto
     assert new["previousSignsUntil"] == "2027-01-16T08:00:00.000Z"
     clock.advance(24 * 3600 - 0.001)
     assert admin.show_secret(made["id"]) == new
-    with pytest.raises(Problem, match=r"signs until 2027-01-16T08:00:00.000Z; wait .* --overlap-hours 0"):
+    with pytest.raises(AdminError, match=r"signs until 2027-01-16T08:00:00.000Z; wait .* --overlap-hours 0"):
         admin.rotate_secret(made["id"], overlap_hours=24)
     assert admin.show_secret(made["id"]) == new
     clock.advance(0.001)
@@ -140,7 +142,7 @@ def test_a_secret_is_rotated_and_its_overlap_ends_by_the_clock(admin: Admin, sto
     assert admin.rotate_secret(made["id"], overlap_hours=1)["previousWebhookSecret"] == new["webhookSecret"]
 
 
-def test_secrets_that_leaked_are_ended_at_once_during_an_overlap(admin: Admin, store: FakeKeys) -> None:
+def test_secrets_that_leaked_are_ended_at_once_during_an_overlap(admin: Admin, store: FakeKeyStore) -> None:
     made = admin.create_key("mine")
     leaked = admin.rotate_secret(made["id"], overlap_hours=24)
     new = admin.rotate_secret(made["id"], overlap_hours=0)
@@ -149,26 +151,26 @@ def test_secrets_that_leaked_are_ended_at_once_during_an_overlap(admin: Admin, s
 
 
 @pytest.mark.parametrize("hours", [-1, 721])
-def test_an_overlap_is_at_most_a_month(hours: int, admin: Admin, store: FakeKeys) -> None:
+def test_an_overlap_is_at_most_a_month(hours: int, admin: Admin, store: FakeKeyStore) -> None:
     made = admin.create_key("mine")
-    with pytest.raises(Problem, match="0 to 720"):
+    with pytest.raises(AdminError, match="0 to 720"):
         admin.rotate_secret(made["id"], overlap_hours=hours)
     assert admin.show_secret(made["id"])["webhookSecret"] == made["webhookSecret"]
     assert admin.rotate_secret(made["id"], overlap_hours=720)["previousSignsUntil"].startswith("2027-02-14")
 
 
-def test_a_wrong_callback_host_is_told_and_nothing_is_written(admin: Admin, store: FakeKeys) -> None:
-    with pytest.raises(Problem, match=r"'a\.b:1' is no callback host"):
+def test_a_wrong_callback_host_is_told_and_nothing_is_written(admin: Admin, store: FakeKeyStore) -> None:
+    with pytest.raises(AdminError, match=r"'a\.b:1' is no callback host"):
         admin.create_key("mine", callback_hosts=["ok.example.com", "a.b:1"])
     assert store.stored == {}
     made = admin.create_key("mine", callback_hosts=["ok.example.com", "OK.example.com"])
     assert store.stored[made["id"]].callback_hosts == ("ok.example.com",)
-    with pytest.raises(Problem, match=r"'a\.b:1' is no callback host"):
+    with pytest.raises(AdminError, match=r"'a\.b:1' is no callback host"):
         admin.set_callback_hosts(made["id"], ["a.b:1"])
     assert store.stored[made["id"]].callback_hosts == ("ok.example.com",)
 
 
-class Shared(FakeKeys):
+class Shared(FakeKeyStore):
     """A store in which others do something right after each read, as long as there is something to do."""
 
     def __init__(self) -> None:
@@ -208,7 +210,7 @@ def test_a_rotation_does_not_bring_a_key_back_that_is_revoked_meanwhile(
     shared.others = [lambda: one_of_two.revoke_key(made["id"])]
     one_of_two.rotate_secret(made["id"], overlap_hours=24)
     assert shared.stored[made["id"]].revoked_at == clock.now
-    with pytest.raises(Problem, match="is revoked"):
+    with pytest.raises(AdminError, match="is revoked"):
         one_of_two.rotate_secret(made["id"], overlap_hours=24)
 
 
@@ -230,7 +232,7 @@ def test_of_two_rotations_at_once_one_is_refused_and_no_secret_is_lost(
 ) -> None:
     made = one_of_two.create_key("mine")
     shared.others = [lambda: one_of_two.rotate_secret(made["id"], overlap_hours=24)]
-    with pytest.raises(Problem, match="is being rotated"):
+    with pytest.raises(AdminError, match="is being rotated"):
         one_of_two.rotate_secret(made["id"], overlap_hours=24)
     assert one_of_two.show_secret(made["id"])["previousWebhookSecret"] == made["webhookSecret"]
 
@@ -244,13 +246,13 @@ def test_a_change_that_meets_others_each_time_gives_up_in_words(
         shared.stored[made["id"]] = replace(shared.stored[made["id"]], name=f"{len(shared.others)} to go")
 
     shared.others = [rename] * 100
-    with pytest.raises(Problem, match="too many concurrent changes"):
+    with pytest.raises(AdminError, match="too many concurrent changes"):
         one_of_two.revoke_key(made["id"])
     assert shared.stored[made["id"]].revoked_at is None
 
 
 def test_a_key_that_was_revoked_stays_revoked_at_its_first_time(
-    admin: Admin, store: FakeKeys, clock: FakeClock
+    admin: Admin, store: FakeKeyStore, clock: FakeClock
 ) -> None:
     made = admin.create_key("mine")
     first = admin.revoke_key(made["id"])
@@ -267,7 +269,7 @@ def test_a_key_that_was_revoked_stays_revoked_at_its_first_time(
         lambda admin: admin.set_callback_hosts("nobody", []),
     ],
 )
-def test_a_key_that_is_not_there_is_told(command: Callable[[Admin], object], admin: Admin, store: FakeKeys) -> None:
-    with pytest.raises(Problem, match="There is no key nobody"):
+def test_a_key_that_is_not_there_is_told(command: Callable[[Admin], object], admin: Admin, store: FakeKeyStore) -> None:
+    with pytest.raises(AdminError, match="There is no key nobody"):
         command(admin)
     assert store.stored == {}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiserver.jobs.states import State
-from aiserver.router import Question
-from aiserver.usecases.failover import Pass, ask
+from aiserver.jobs.states import JobState
+from aiserver.router import ProviderCall
+from aiserver.usecases.failover import FailoverResult, try_candidates
 from tests.house import BODY, House
 
 
@@ -25,12 +25,12 @@ def load(house: House, **taken: int) -> None:
 
 
 def order(house: House) -> list[str]:
-    return [candidate.provider.name for candidate in house.router.in_order(house.router.candidates("m"))]
+    return [candidate.provider.name for candidate in house.router.order_by_load(house.router.candidates("m"))]
 
 
-def sync(house: House) -> Pass:
-    question, found = Question("chat.completions", BODY.encode()), house.router.candidates("m")
-    return ask(house.router, question, found, clock=house.clock, deadline_ms=house.clock.now + 27_000)
+def sync(house: House) -> FailoverResult:
+    question, found = ProviderCall("chat.completions", BODY.encode()), house.router.candidates("m")
+    return try_candidates(house.router, question, found, clock=house.clock, deadline_ms=house.clock.now + 27_000)
 
 
 CHANCES = [(number + 0.5) / 60 for number in range(60)]  # so that two, three, four or five have equal shares
@@ -79,7 +79,7 @@ def test_where_the_load_is_not_known_all_equals_share_the_calls_and_none_is_left
     def away(*_: object, **__: object) -> dict[str, int]:
         raise ConnectionError("DynamoDB is away")
 
-    house.slots.taken = away
+    house.slots.count_held = away
     assert firsts(house) == {"a": 20, "b": 20, "c": 20}
     assert set(order(house)) == {"a", "b", "c"}
 
@@ -99,19 +99,19 @@ def test_a_lower_priority_is_not_asked_first_because_it_is_idle() -> None:
 def test_whoever_was_filled_since_the_load_was_read_is_passed_over_in_the_same_pass_for_callers_and_jobs() -> None:
     house = House(provider("a", 1), provider("b", 2))
     load(house, b=1)
-    taken = house.slots.taken
+    taken = house.slots.count_held
 
     def then_filled(*names: Any, **more: Any) -> dict[str, int]:
         found = taken(*names, **more)
         load(house, a=1)
         return found
 
-    house.slots.taken = then_filled
+    house.slots.count_held = then_filled
     done = sync(house)
     assert (done.provider, done.attempts) == ("b", 1)
     load(house, a=0)
     done = house.run(house.accept())
-    assert (done.state, done.served_by, done.calls) == (State.COMPLETED, "b", 1)
+    assert (done.state, done.served_by, done.calls) == (JobState.COMPLETED, "b", 1)
 
 
 def test_a_pass_holds_one_place_of_the_provider_it_asks_and_none_afterwards() -> None:
@@ -121,13 +121,16 @@ def test_a_pass_holds_one_place_of_the_provider_it_asks_and_none_afterwards() ->
     call = house.protocol.call
 
     def looked(*args: Any, **more: Any) -> Any:
-        seen.append(house.slots.taken(["provider#a", "provider#b"], now_ms=house.clock.now))
+        seen.append(house.slots.count_held(["provider#a", "provider#b"], now_ms=house.clock.now))
         return call(*args, **more)
 
     house.protocol.call = looked
     assert sync(house).provider == "a"
     assert seen == [{"provider#a": 2, "provider#b": 2}]
-    assert house.slots.taken(["provider#a", "provider#b"], now_ms=house.clock.now) == {"provider#a": 1, "provider#b": 2}
+    assert house.slots.count_held(["provider#a", "provider#b"], now_ms=house.clock.now) == {
+        "provider#a": 1,
+        "provider#b": 2,
+    }
 
 
 @pytest.mark.parametrize(

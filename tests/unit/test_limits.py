@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest, ProviderError
 from aiserver.providers import stream as stream_module
-from aiserver.providers.http import Asked, send
+from aiserver.providers.http import ProviderRequest, send
 from aiserver.providers.openai_stream import OpenAiEvents
-from aiserver.providers.stream import Stream
+from aiserver.providers.stream import ProviderStream
 from aiserver.providers.transport import total_deadline
 from aiserver.webhooks import client
 from aiserver.wire import json_text, requests
@@ -31,18 +31,18 @@ INPUT = '{"model":"m","input":"hi","more":%s}'
 
 
 def batch(body: str) -> None:
-    for element in requests.array(f"[{body}]"):
-        requests.queue_chat(element)
+    for element in requests.split_batch(f"[{body}]"):
+        requests.bind_queue_chat(element)
 
 
 WAYS: dict[str, tuple[Callable[[str], object], str, int]] = {  # with the levels that are around the value
-    "chat": (requests.chat, CHAT, 1),
-    "embeddings": (requests.embeddings, INPUT, 1),
-    "responses": (requests.responses, INPUT, 1),
-    "queue in OpenAI's form": (lambda body: requests.openai_queue_chat(body, Options()), CHAT, 1),
-    "queue": (requests.queue_chat, f'{{"request":{CHAT}}}', 2),
+    "chat": (requests.bind_chat, CHAT, 1),
+    "embeddings": (requests.bind_embeddings, INPUT, 1),
+    "responses": (requests.bind_responses, INPUT, 1),
+    "queue in OpenAI's form": (lambda body: requests.bind_openai_queue_chat(body, Options()), CHAT, 1),
+    "queue": (requests.bind_queue_chat, f'{{"request":{CHAT}}}', 2),
     "batch": (batch, f'{{"request":{CHAT}}}', 3),
-    "intake": (lambda body: requests.sent(body, "key"), f'{{"request":{CHAT}}}', 2),
+    "intake": (lambda body: requests.bind_intake_message(body, "key"), f'{{"request":{CHAT}}}', 2),
 }
 
 
@@ -88,11 +88,11 @@ def cut(draw: st.DrawFn) -> list[bytes]:
 def test_a_whole_response_may_have_so_many_bytes(pieces: list[bytes]) -> None:
     content = b"".join(pieces)
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=iter(pieces)))
-    asked = Asked("POST", "/v1/chat", None, b"", max_answer_bytes=BYTES_LIMIT)
+    asked = ProviderRequest("POST", "/v1/chat", None, b"", max_response_bytes=BYTES_LIMIT)
     with httpx.Client(transport=transport) as http:
         response, error = None, None
         try:
-            response = send(http, provider("http://provider.example"), asked, deadline_s=5)
+            response = send(http, provider("http://provider.example"), asked, timeout_s=5)
         except ProviderError as raised:
             error = raised
     if len(content) > BYTES_LIMIT:
@@ -112,7 +112,7 @@ def test_events_of_a_stream_may_have_so_many_bytes_each(
     start, event = [chunk("a")] * before, [b"data: ", *pieces]
     events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
     arriving = ([piece] for piece in [*start, *event, b"\n\n", chunk(finish="stop"), DONE])
-    relayed, error = heard(Stream("p", {}, arriving, events))
+    relayed, error = heard(ProviderStream("p", {}, arriving, events))
     if len(b"".join(event)) > BYTES_LIMIT:
         assert error is not None
         assert "too large" in error.message
@@ -132,7 +132,7 @@ class Flood(httpcore.NetworkStream):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_a_receiver_s_response_so_many_bytes_are_read(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MAX_RECEIVER_BYTES", BYTES_LIMIT)
-    stream = client._ShortStream(Flood())
+    stream = client._LimitedStream(Flood())
     with total_deadline(5):
         read = sum(len(stream.read(size)) for size in sizes)
     assert read == min(sum(sizes), BYTES_LIMIT)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.provider import Provider
-from aiserver.router import Question, Router
+from aiserver.router import ProviderCall, Router
 from tests.bodies import BODIES, Tree, bound, with_model
 from tests.fakes import FakeClock
 from tests.house import FakeProtocol
@@ -18,7 +18,7 @@ def sent(body: str, upstream_model: str) -> str:
     protocol = FakeProtocol(FakeClock())
     router = Router(lambda: [provider], {"openai": protocol}, None, FakeClock())
     (candidate,) = router.candidates("any")
-    router.call(candidate, Question("chat.completions", body.encode()), api_key=None, deadline_s=1)
+    router.call(candidate, ProviderCall("chat.completions", body.encode()), api_key=None, timeout_s=1)
     ((_, asked),) = protocol.calls
     return asked["body"].decode()
 

@@ -7,7 +7,7 @@ import pytest
 
 from aiserver.errors import NotFound
 from aiserver.providers.catalogue import Operation
-from aiserver.providers.provider import Listing, Provider
+from aiserver.providers.provider import ModelListing, Provider
 from aiserver.router import CACHE_MS, Router
 from aiserver.usecases.models import Models
 from local.scripted import MODELS, ScriptedProvider
@@ -118,7 +118,7 @@ def test_an_answer_with_a_ref_id_is_kept_for_any_operation(stack: MotoStack, ups
     first, again = stack.invoke("chat", asked), stack.invoke("chat", asked)
     assert (again["body"], again["headers"]["x-replayed"]) == (first["body"], "true")
     assert len(upstream.requests) == 1
-    job = stack.jobs().find("example00000", "r", now_ms=0)
+    job = stack.jobs().find_by_ref_id("example00000", "r", now_ms=0)
     assert job is not None
     assert job.operation == "embeddings"
 
@@ -126,14 +126,14 @@ def test_an_answer_with_a_ref_id_is_kept_for_any_operation(stack: MotoStack, ups
 # --- which models there are ---
 
 
-def models(clock: FakeClock, listings: dict[str, Listing], *given: dict[str, Any]) -> Models:
+def models(clock: FakeClock, listings: dict[str, ModelListing], *given: dict[str, Any]) -> Models:
     base = {"base_url": "http://127.0.0.1:1/v1"}
     providers = [Provider.model_validate({**base, **one}) for one in given]
     return Models(Router(lambda: providers, {}, None, clock), lambda: listings)
 
 
 def test_models_are_those_that_are_named_and_those_that_are_listed_where_any_may_be_asked_for() -> None:
-    listings = {name: Listing((f"{name}/x:1", "b"), 0) for name in ("any", "one", "named", "off", "gone")}
+    listings = {name: ModelListing((f"{name}/x:1", "b"), 0) for name in ("any", "one", "named", "off", "gone")}
     found = models(
         FakeClock(),
         listings,
@@ -168,10 +168,10 @@ def test_a_provider_that_is_disabled_is_gone_from_the_list_when_it_is_gone_from_
 
 
 def test_a_new_list_is_seen_within_the_cache_s_time() -> None:
-    clock, listings = FakeClock(), dict[str, Listing]()
+    clock, listings = FakeClock(), dict[str, ModelListing]()
     found = models(clock, listings, {"name": "any", "models": {"*": ""}})
     assert found.all() == []
-    listings["any"] = Listing(("new",), 0)
+    listings["any"] = ModelListing(("new",), 0)
     assert found.all() == []
     clock.now += CACHE_MS
     assert [one.name for one in found.all()] == ["new"]
@@ -179,6 +179,6 @@ def test_a_new_list_is_seen_within_the_cache_s_time() -> None:
 
 def test_both_lists_show_what_a_provider_that_takes_any_model_has(stack: MotoStack, upstream: ScriptedProvider) -> None:
     stack.providers(Provider(name="any", base_url=upstream.base_url, models={"*": ""}))
-    stack.config().put_listing("any", Listing(("vendor/m:1",), 0))
+    stack.config().put_model_listing("any", ModelListing(("vendor/m:1",), 0))
     told = json.loads(stack.invoke("status", event("status.models"))["body"])
     assert [(one["id"], one["owned_by"]) for one in told["data"]] == [("vendor/m:1", "any")]

@@ -35,7 +35,7 @@ def router(*providers: Provider) -> Router:
 def test_names_match_exactly_then_by_tag_then_as_any(
     models: dict[str, str], asked: str, served: tuple[str, int] | None
 ) -> None:
-    assert provider(models=models).serves(asked) == served
+    assert provider(models=models).match_model(asked) == served
 
 
 def test_who_names_the_model_comes_before_any_and_then_priority() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
-from aiserver.jobs.states import State
-from aiserver.providers.stream import PATIENCE_MS
-from aiserver.usecases.failover import Begun
-from aiserver.usecases.stream_response import Ended, relay
+from aiserver.jobs.states import JobState
+from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS
+from aiserver.usecases.failover import OpenStream
+from aiserver.usecases.stream_response import StreamOutcome, stream_response
 from aiserver.wire import sse
 from tests.fakes import FakeClock
 from tests.house import FakeStream
@@ -31,27 +31,29 @@ class Relayed:
     ) -> None:
         self.clock = FakeClock()
         self.begun: list[int] = []
-        self.ends: list[Ended] = []
+        self.ends: list[StreamOutcome] = []
         self.left: list[type[BaseException] | None] = []
-        self.stream = FakeStream(self.clock, list(pieces), usage=usage, pieces=count)
+        self.stream = FakeStream(self.clock, list(pieces), usage=usage, content_events=count)
         held = ExitStack()
         held.push(lambda kind, *_: self.left.append(kind))
         held.callback(self.stream.close)
-        begun: Any = Begun(self.stream, held, silence_s, lambda: self.begun.append(1))  # pyright: ignore[reportArgumentType]
+        begun: Any = OpenStream(self.stream, held, silence_s, lambda: self.begun.append(1))  # pyright: ignore[reportArgumentType]
         until = self.clock.now + TOTAL_MS
-        self.events: Generator[bytes] = relay("p", begun, self.clock, until_ms=until, ended=self.ends.append)
+        self.events: Generator[bytes] = stream_response(
+            "p", begun, self.clock, deadline_ms=until, on_end=self.ends.append
+        )
 
 
 def last(relayed: Relayed) -> Any:
     """The error that the last event tells."""
     *_, event = relayed.events
-    return json.loads(sse.data(event))
+    return json.loads(sse.event_data(event))
 
 
 def test_events_pass_as_they_come_and_the_end_is_told_with_the_usage() -> None:
     relayed = Relayed(EVENT, EVENT + EVENT, usage='{"total_tokens":3}', count=7)
     assert list(relayed.events) == [EVENT, EVENT + EVENT]
-    assert relayed.ends == [Ended(State.COMPLETED, None, '{"total_tokens":3}', 7)]
+    assert relayed.ends == [StreamOutcome(JobState.COMPLETED, None, '{"total_tokens":3}', 7)]
     assert relayed.stream.is_closed
     assert relayed.left == [None]
 
@@ -76,10 +78,10 @@ def test_it_has_begun_at_its_first_event_and_no_comment_is_one() -> None:
 @pytest.mark.parametrize("silence_s", [30, 100_000])
 def test_a_complete_stream_that_does_not_hang_up_ends_well(silence_s: float) -> None:
     relayed = Relayed(EVENT, *[20.0] * 100, silence_s=silence_s)
-    relayed.stream.is_whole = True
+    relayed.stream.is_complete = True
     assert {event for event in relayed.events if event not in (QUIET, sse.PING)} == {EVENT}
     (end,) = relayed.ends
-    assert (end.state, end.error, relayed.left) == (State.COMPLETED, None, [None])
+    assert (end.state, end.error, relayed.left) == (JobState.COMPLETED, None, [None])
 
 
 def test_a_provider_that_falls_silent_is_given_up_as_its_operator_says() -> None:
@@ -87,21 +89,21 @@ def test_a_provider_that_falls_silent_is_given_up_as_its_operator_says() -> None
     assert last(relayed)["error"]["message"] == "Provider p fell silent"
     assert relayed.clock.now - START_MS == SILENCE_S * 1000
     (end,) = relayed.ends
-    assert (end.state, type(end.error)) == (State.FAILED, ProviderTimeout)
+    assert (end.state, type(end.error)) == (JobState.FAILED, ProviderTimeout)
     assert relayed.left == [ProviderTimeout]
 
 
 def test_what_was_waited_before_its_first_event_counts_as_silence() -> None:
     relayed = Relayed(*[15.0] * 100)
-    relayed.stream.has_said_something = False
+    relayed.stream.has_first_event = False
     assert last(relayed)["error"]["message"] == "Provider p fell silent"
-    assert relayed.clock.now - START_MS == SILENCE_S * 1000 - PATIENCE_MS
+    assert relayed.clock.now - START_MS == SILENCE_S * 1000 - FIRST_EVENT_TIMEOUT_MS
 
 
 def test_a_provider_that_says_what_is_not_told_is_not_silent() -> None:
     relayed = Relayed(*[b"", 20.0] * 4, EVENT, silence_s=30)
     assert list(relayed.events)[-1] == EVENT
-    assert relayed.ends[0].state == State.COMPLETED
+    assert relayed.ends[0].state == JobState.COMPLETED
 
 
 @pytest.mark.parametrize("pieces", [[EVENT] * 10_000, [1.0] * 2000, [b""] * 10_000])
@@ -114,7 +116,7 @@ def test_a_stream_that_does_not_end_is_ended_before_the_function_is_and_that_is_
     assert relayed.clock.now <= START_MS + TOTAL_MS + 1500
     assert relayed.stream.is_closed
     assert relayed.left == [None]
-    assert relayed.ends[0].state == State.FAILED
+    assert relayed.ends[0].state == JobState.FAILED
 
 
 def test_a_stream_has_all_of_its_time_and_no_more() -> None:
@@ -125,19 +127,19 @@ def test_a_stream_has_all_of_its_time_and_no_more() -> None:
 
 def test_an_answer_whose_end_comes_just_when_time_is_up_has_ended() -> None:
     relayed = Relayed(EVENT, float(TOTAL_MS / 1000 + 1), silence_s=5000)
-    relayed.stream.is_over = True
+    relayed.stream.is_done = True
     assert [event for event in relayed.events if event] == [EVENT, sse.PING]
-    assert relayed.ends[0].state == State.COMPLETED
+    assert relayed.ends[0].state == JobState.COMPLETED
 
 
 def test_an_error_is_told_after_what_came_and_before_anything_is_done_about_it() -> None:
     error = ProviderError("broke", may_be_billed=True)
     relayed = Relayed(EVENT, error, count=3)
     assert next(relayed.events) == EVENT
-    assert json.loads(sse.data(next(relayed.events)))["error"]["message"] == "broke"
+    assert json.loads(sse.event_data(next(relayed.events)))["error"]["message"] == "broke"
     assert (relayed.ends, relayed.left) == ([], [])
     assert list(relayed.events) == []
-    assert relayed.ends == [Ended(State.FAILED, error, None, 3)]
+    assert relayed.ends == [StreamOutcome(JobState.FAILED, error, None, 3)]
     assert relayed.left == [ProviderError]
 
 
@@ -148,7 +150,7 @@ def test_whoever_closes_it_closes_the_provider_s_call_and_what_came_is_counted(t
         next(relayed.events)
     relayed.events.close()
     assert relayed.stream.is_closed
-    assert relayed.ends == [Ended(State.CANCELLED, None, None, 2)]
+    assert relayed.ends == [StreamOutcome(JobState.CANCELLED, None, None, 2)]
 
 
 def test_who_leaves_at_the_error_has_not_cancelled_it() -> None:
@@ -157,7 +159,7 @@ def test_who_leaves_at_the_error_has_not_cancelled_it() -> None:
     next(relayed.events)
     next(relayed.events)
     relayed.events.close()
-    assert relayed.ends == [Ended(State.FAILED, error, None, 0)]
+    assert relayed.ends == [StreamOutcome(JobState.FAILED, error, None, 0)]
 
 
 def test_a_fault_of_our_own_is_no_caller_who_left() -> None:
@@ -166,7 +168,7 @@ def test_a_fault_of_our_own_is_no_caller_who_left() -> None:
     with pytest.raises(RuntimeError):
         next(relayed.events)
     (end,) = relayed.ends
-    assert end.state == State.FAILED
+    assert end.state == JobState.FAILED
     assert end.error is not None
     assert "secret" not in end.error.message
     assert relayed.stream.is_closed

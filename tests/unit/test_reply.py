@@ -10,19 +10,19 @@ from standardwebhooks import Webhook
 from aiserver.errors import Conflict, ProviderRejected
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import Refused
-from aiserver.jobs.states import Callback, State
-from aiserver.jobs.transitions import DELIVER, RECOVER_DEAD
+from aiserver.jobs.ports import ConditionFailed
+from aiserver.jobs.states import CallbackState, JobState
+from aiserver.jobs.transitions import CLAIM_DELIVERY, RECOVER_DELIVERY_DEAD
 from aiserver.limits import MAX_CALLBACK_BYTES
 from aiserver.usecases.deliver_callback import MAX_BUSY_WAITS
-from aiserver.usecases.job_finished import Finished
+from aiserver.usecases.job_finished import JobFinishedNotifier
 from aiserver.usecases.terminal import CALLBACK_DUE_MS
-from aiserver.webhooks.client import Delivery
+from aiserver.webhooks.client import DeliveryResult
 from aiserver.webhooks.url_policy import CallbackRefused
-from tests.fakes import FakeEvents
+from tests.fakes import FakeEventPublisher
 from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_KEY, REPLY_MS, SWEEPER_MS, FakeReplier, House
 
-REFUSED = Delivery(500, "status 500: no")
+REFUSED = DeliveryResult(500, "status 500: no")
 
 
 def completed(house: House, **options: object) -> Job:
@@ -32,7 +32,7 @@ def completed(house: House, **options: object) -> Job:
 def test_the_bare_result_is_posted_once_with_who_it_is_about_in_headers() -> None:
     house = House()
     job = completed(house, tag="ü/1", ref_id="a b")
-    assert (job.cb, job.ttl) == (Callback.PENDING, None)
+    assert (job.callback, job.ttl) == (CallbackState.PENDING, None)
     house.deliver(job)
     house.deliver(job)
     ((url, body, headers),) = house.replier.posts
@@ -40,7 +40,7 @@ def test_the_bare_result_is_posted_once_with_who_it_is_about_in_headers() -> Non
     assert headers["webhook-id"] == f"msg_{job.id}_0"
     assert (headers["x-ref-id"], headers["x-tag"], headers["x-attempt"]) == ("a%20b", "%C3%BC%2F1", "1")
     done = house.now(job)
-    assert (done.cb, done.cb_last_status, done.due_at) == (Callback.DELIVERED, 200, None)
+    assert (done.callback, done.callback_last_status, done.due_at) == (CallbackState.DELIVERED, 200, None)
     assert done.ttl == house.clock.now // 1000 + 7 * 86_400
 
 
@@ -70,9 +70,9 @@ def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() 
     started = house.clock.now
     house.replier.outcomes = [REFUSED] * 10
     waits: list[float] = []
-    while house.now(job).cb == Callback.PENDING:
+    while house.now(job).callback == CallbackState.PENDING:
         house.deliver(job)
-        next_at = house.now(job).cb_next_at
+        next_at = house.now(job).callback_next_at
         if next_at:
             waits.append((next_at - house.clock.now) / 1000)
             house.clock.now = next_at
@@ -81,7 +81,11 @@ def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() 
     assert {headers["webhook-id"] for _, _, headers in house.replier.posts} == {f"msg_{job.id}_0"}
     assert 2.9 < (house.clock.now - started) / 86_400_000 < 3.2
     dead = house.now(job)
-    assert (dead.cb, dead.cb_last_status, dead.cb_last_error) == (Callback.DEAD, 500, "status 500: no")
+    assert (dead.callback, dead.callback_last_status, dead.callback_last_error) == (
+        CallbackState.DEAD,
+        500,
+        "status 500: no",
+    )
     assert (dead.due_at, dead.ttl) == (None, house.clock.now // 1000 + (7 + 30) * 86_400)
 
 
@@ -92,18 +96,18 @@ def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() 
 def test_a_receiver_that_asks_to_wait_is_heeded_within_reason(retry_after: str | None, wait_s: int) -> None:
     house = House()
     job = completed(house)
-    house.replier.outcomes = [Delivery(429, "status 429", retry_after)]
+    house.replier.outcomes = [DeliveryResult(429, "status 429", retry_after)]
     house.deliver(job)
-    assert house.now(job).cb_next_at == house.clock.now + wait_s * 1000
+    assert house.now(job).callback_next_at == house.clock.now + wait_s * 1000
 
 
-@pytest.mark.parametrize("last", [Delivery(410, "status 410"), CallbackRefused("private")])
-def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: Delivery | Exception) -> None:
+@pytest.mark.parametrize("last", [DeliveryResult(410, "status 410"), CallbackRefused("private")])
+def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: DeliveryResult | Exception) -> None:
     house = House()
     job = completed(house)
     house.replier.outcomes = [last]
     house.deliver(job)
-    assert house.now(job).cb == Callback.DEAD
+    assert house.now(job).callback == CallbackState.DEAD
 
 
 def test_while_a_secret_is_rotated_both_sign_and_then_the_new_one_alone() -> None:
@@ -128,16 +132,19 @@ def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id()
         "now": house.clock.now,
         "completed_at": job.completed_at,
         "max_attempts": 10,
-        "cb_token": "t",
-        "cb_lease_until": house.clock.now + CALLBACK_LEASE_MS,
+        "callback_token": "t",
+        "callback_lease_until": house.clock.now + CALLBACK_LEASE_MS,
     }
-    house.jobs.apply(DELIVER, job.id, lease)
+    house.jobs.apply(CLAIM_DELIVERY, job.id, lease)
     house.deliver(job)
     assert house.replier.posts == []
     house.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
     waiting = house.swept(job)
-    assert (waiting.cb, waiting.cb_next_at) == (Callback.PENDING, house.clock.now + 5_000)  # by the schedule
-    assert waiting.cb_last_error == "the deliverer died; it may have been sent"
+    assert (waiting.callback, waiting.callback_next_at) == (
+        CallbackState.PENDING,
+        house.clock.now + 5_000,
+    )  # by the schedule
+    assert waiting.callback_last_error == "the deliverer died; it may have been sent"
     house.clock.advance(5)
     house.deliver(job)
     ((_, _, headers),) = house.replier.posts
@@ -152,14 +159,14 @@ def test_what_cannot_be_read_just_now_costs_no_attempt(away: str) -> None:
     def fails(*_: object) -> None:
         raise ConnectionError(away)
 
-    broken: Any = (house.jobs, "result") if away == "bodies" else (house.keys, "key")
+    broken: Any = (house.jobs, "read_result") if away == "bodies" else (house.keys, "key")
     works = getattr(*broken)
     setattr(*broken, fails)
     with pytest.raises(ConnectionError):
         house.deliver(job)
-    assert (house.now(job).cb, house.now(job).cb_attempt) == (Callback.PENDING, 0)
+    assert (house.now(job).callback, house.now(job).callback_attempt) == (CallbackState.PENDING, 0)
     setattr(*broken, works)
-    assert house.deliver(job).cb == Callback.DELIVERED
+    assert house.deliver(job).callback == CallbackState.DELIVERED
 
 
 def test_a_deliverer_that_comes_back_after_its_lease_decides_nothing() -> None:
@@ -167,14 +174,14 @@ def test_a_deliverer_that_comes_back_after_its_lease_decides_nothing() -> None:
     job = completed(house)
 
     class Slow(FakeReplier):
-        def post(self, *given: Any, **more: Any) -> Delivery:
+        def post(self, *given: Any, **more: Any) -> DeliveryResult:
             house.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
             house.swept(job)
-            return Delivery(410, "status 410")
+            return DeliveryResult(410, "status 410")
 
     house.reply._replier = Slow()  # pyright: ignore
-    assert house.reply.deliver(job.id, left_ms=REPLY_MS) is None
-    assert house.now(job).cb == Callback.PENDING
+    assert house.reply.deliver(job.id, remaining_ms=REPLY_MS) is None
+    assert house.now(job).callback == CallbackState.PENDING
 
 
 def test_a_sweeper_that_is_too_late_counts_no_dead_callback() -> None:
@@ -182,29 +189,29 @@ def test_a_sweeper_that_is_too_late_counts_no_dead_callback() -> None:
     job = completed(house)
     house.replier.outcomes = [REFUSED] * 9
     for _ in range(9):
-        house.clock.now = house.deliver(job).cb_next_at or 0
-    claim = {"now": house.clock.now, "completed_at": job.completed_at, "max_attempts": 10, "cb_token": "t"}
-    house.jobs.apply(DELIVER, job.id, claim | {"cb_lease_until": house.clock.now})
+        house.clock.now = house.deliver(job).callback_next_at or 0
+    claim = {"now": house.clock.now, "completed_at": job.completed_at, "max_attempts": 10, "callback_token": "t"}
+    house.jobs.apply(CLAIM_DELIVERY, job.id, claim | {"callback_lease_until": house.clock.now})
     house.clock.advance(1)
     apply = house.jobs.apply
-    house.jobs.apply = lambda row, *given: Refused(None) if row == RECOVER_DEAD else apply(row, *given)
-    assert house.sweep.sweep(left_ms=SWEEPER_MS).dead_callbacks == 0
+    house.jobs.apply = lambda row, *given: ConditionFailed(None) if row == RECOVER_DELIVERY_DEAD else apply(row, *given)
+    assert house.sweep.sweep(remaining_ms=SWEEPER_MS).dead_callbacks == 0
     house.jobs.apply = apply
-    assert house.sweep.sweep(left_ms=SWEEPER_MS).dead_callbacks == 1
-    assert house.now(job).cb_last_error == "the deliverer died; it may have been sent"
+    assert house.sweep.sweep(remaining_ms=SWEEPER_MS).dead_callbacks == 1
+    assert house.now(job).callback_last_error == "the deliverer died; it may have been sent"
 
 
 def test_a_callback_that_finds_no_place_for_a_day_is_dead_and_says_why() -> None:
     house = House()
     job, started = completed(house), house.clock.now
     for _ in range(200):
-        house.clock.now = house.now(job).cb_next_at or house.clock.now
+        house.clock.now = house.now(job).callback_next_at or house.clock.now
         house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
         house.deliver(job)
     assert 86_400 < (house.clock.now - started) / 1000 < 1.1 * 86_400
     dead = house.now(job)
-    assert (dead.cb, dead.cb_attempt, dead.due_at, house.replier.posts) == (Callback.DEAD, 0, None, [])
-    assert dead.cb_last_error == "for a day there was no place among its receiver's others"
+    assert (dead.callback, dead.callback_attempt, dead.due_at, house.replier.posts) == (CallbackState.DEAD, 0, None, [])
+    assert dead.callback_last_error == "for a day there was no place among its receiver's others"
     assert dead.ttl == house.clock.now // 1000 + (7 + 30) * 86_400
 
 
@@ -212,7 +219,7 @@ def test_a_callback_that_finds_no_place_for_a_day_is_dead_and_says_why() -> None
 def test_a_wait_or_a_death_without_a_place_that_was_written_and_never_confirmed_is_ours(waits: int) -> None:
     house = House()
     job = completed(house)
-    house.jobs.items[job.id]["cb_waits"] = waits
+    house.jobs.items[job.id]["callback_waits"] = waits
     house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
     apply = house.jobs.apply
 
@@ -221,8 +228,8 @@ def test_a_wait_or_a_death_without_a_place_that_was_written_and_never_confirmed_
         return apply(*given)
 
     house.jobs.apply = twice
-    told = house.reply.deliver(job.id, left_ms=REPLY_MS)
-    assert told == house.now(job).cb == (Callback.DEAD if waits else Callback.PENDING)
+    told = house.reply.deliver(job.id, remaining_ms=REPLY_MS)
+    assert told == house.now(job).callback == (CallbackState.DEAD if waits else CallbackState.PENDING)
     assert len(house.messages.callbacks) == (0 if waits else 1)
 
 
@@ -231,7 +238,7 @@ def test_a_queue_that_nobody_reads_is_not_filled_with_reminders() -> None:
     completed(house)
     for _ in range(180):
         house.clock.advance(60)
-        house.sweep.sweep(left_ms=SWEEPER_MS)
+        house.sweep.sweep(remaining_ms=SWEEPER_MS)
     assert 12 < len(house.messages.callbacks) < 20
 
 
@@ -239,10 +246,10 @@ def test_reminders_that_piled_up_while_nobody_read_the_queue_end_with_the_first_
     house = House()
     jobs = [completed(house) for _ in range(20)]
     for job in jobs:
-        house.messages.send_callback(job.id, due=job.cb_next_at)
+        house.messages.send_callback(job.id, due=job.callback_next_at)
     for _ in range(90):
         house.clock.advance(60)
-        house.sweep.sweep(left_ms=SWEEPER_MS)
+        house.sweep.sweep(remaining_ms=SWEEPER_MS)
     assert len(house.messages.callbacks) > 5 * len(jobs)
     for _ in range(3):  # rounds in which the receiver is busy all the time
         house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
@@ -250,7 +257,7 @@ def test_reminders_that_piled_up_while_nobody_read_the_queue_end_with_the_first_
         house.messages.callbacks.clear()
         house.messages.dues.clear()
         for (job_id, _), due in sent:
-            house.reply.deliver(job_id, left_ms=REPLY_MS, due=due)
+            house.reply.deliver(job_id, remaining_ms=REPLY_MS, due=due)
         assert len(house.messages.callbacks) == len(jobs)
         house.clock.advance(5)
 
@@ -279,10 +286,14 @@ def test_a_receiver_that_is_busy_is_tried_later_and_that_is_no_attempt() -> None
     job = completed(house)
     house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1)
     waiting = house.deliver(job)
-    assert (waiting.cb, waiting.cb_attempt, waiting.cb_next_at) == (Callback.PENDING, 0, house.clock.now + 1000)
+    assert (waiting.callback, waiting.callback_attempt, waiting.callback_next_at) == (
+        CallbackState.PENDING,
+        0,
+        house.clock.now + 1000,
+    )
     assert house.messages.callbacks == [(job.id, 2)]
     house.clock.advance(2)
-    assert house.deliver(job).cb == Callback.DELIVERED
+    assert house.deliver(job).callback == CallbackState.DELIVERED
     assert len(house.replier.posts) == 1
 
 
@@ -292,26 +303,26 @@ def test_the_longer_a_busy_receiver_keeps_a_callback_waiting_the_less_often_it_i
     waits: list[int] = []
     while sum(waits) < 7_200_000:
         house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
-        waits.append((house.deliver(job).cb_next_at or 0) - house.clock.now)
+        waits.append((house.deliver(job).callback_next_at or 0) - house.clock.now)
         assert house.swept(job).due_at == house.clock.now + waits[-1] + CALLBACK_DUE_MS  # the sweeper leaves it alone
         house.clock.now += waits[-1]
     assert waits == sorted(waits)
     assert (waits[0], waits[1], waits[-1]) == (1000, 1500, 600_000)
     assert len(house.messages.callbacks) == len(waits) < 30
     house.slots.held.clear()
-    assert house.deliver(job).cb_waits == 0
+    assert house.deliver(job).callback_waits == 0
 
 
 def test_of_two_messages_for_one_callback_one_is_left_once_it_has_waited() -> None:
     house = House()
     job = completed(house)
-    first = house.now(job).cb_next_at
+    first = house.now(job).callback_next_at
     house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
     for _ in range(2):  # the second is too early for the wait that the first began
-        house.reply.deliver(job.id, left_ms=REPLY_MS, due=first)
-    waiting = house.now(job).cb_next_at
+        house.reply.deliver(job.id, remaining_ms=REPLY_MS, due=first)
+    waiting = house.now(job).callback_next_at
     assert (house.messages.callbacks, house.messages.dues) == ([(job.id, 2)], [waiting])
-    house.reply.deliver(job.id, left_ms=REPLY_MS, due=waiting)  # by a clock that is slow
+    house.reply.deliver(job.id, remaining_ms=REPLY_MS, due=waiting)  # by a clock that is slow
     assert house.messages.dues == [waiting, waiting]
 
 
@@ -340,24 +351,24 @@ def test_a_redelivery_is_a_new_message_and_only_for_what_was_settled() -> None:
     house = House()
     job = completed(house)
     with pytest.raises(Conflict):
-        house.redelivery.begin(house.now(job))
+        house.redelivery.redeliver(house.now(job))
     house.deliver(job)
     before = house.now(job)
-    again = house.redelivery.begin(before)
+    again = house.redelivery.redeliver(before)
     house.messages.callbacks.clear()
-    assert house.redelivery.begin(before) == again  # begun by an earlier call that was never answered, nor sent
+    assert house.redelivery.redeliver(before) == again  # begun by an earlier call that was never answered, nor sent
     assert house.messages.callbacks == [(job.id, 0)]
-    assert (again.cb, again.cb_attempt, again.ttl) == (Callback.PENDING, 0, None)
+    assert (again.callback, again.callback_attempt, again.ttl) == (CallbackState.PENDING, 0, None)
     house.deliver(job)
     assert [headers["webhook-id"] for _, _, headers in house.replier.posts] == [f"msg_{job.id}_0", f"msg_{job.id}_1"]
 
 
 def test_a_job_that_has_ended_is_told_to_its_deliverer_and_to_the_bus_without_its_words() -> None:
-    house, events = House(), FakeEvents()
-    finished = Finished(house.messages, events)
+    house, events = House(), FakeEventPublisher()
+    finished = JobFinishedNotifier(house.messages, events)
     with_reply, without = completed(house, tag="t"), house.run(house.accept())
-    finished.tell(with_reply)
-    finished.tell(without)
+    finished.on_job_finished(with_reply)
+    finished.on_job_finished(without)
     assert house.messages.callbacks == [(with_reply.id, 0)]
     ((kind, detail), _) = events.published
     told = json.loads(detail)
@@ -369,4 +380,4 @@ def test_a_job_that_has_ended_is_told_to_its_deliverer_and_to_the_bus_without_it
         {"total_tokens": 3},
     )
     assert "hi" not in detail.decode()
-    assert told["state"] == State.COMPLETED
+    assert told["state"] == JobState.COMPLETED

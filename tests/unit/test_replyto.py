@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 from aiserver.errors import InvalidRequest
 from aiserver.providers.transport import SLICE_BYTES, DeadlineStream, total_deadline
 from aiserver.webhooks import url_policy
-from aiserver.webhooks.client import Delivery, Replier
+from aiserver.webhooks.client import DeliveryResult, WebhookClient
 from aiserver.webhooks.signature import signature_headers
 from aiserver.webhooks.url_policy import CallbackRefused, NameNotFound, ResolverFailed
 from local.receiver import receiver
@@ -25,9 +25,9 @@ def test_a_name_that_does_not_exist_is_refused_and_a_resolver_that_fails_is_not_
         raise ResolverFailed("later")
 
     with pytest.raises(InvalidRequest):
-        Replier(resolver=absent).check("https://example.com/")
-    Replier(resolver=failing).check("https://example.com/")
-    assert Replier(resolver=failing).post("https://example.com/", b"", {}).error == "later"
+        WebhookClient(resolver=absent).check_url("https://example.com/")
+    WebhookClient(resolver=failing).check_url("https://example.com/")
+    assert WebhookClient(resolver=failing).post("https://example.com/", b"", {}).error == "later"
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_a_name_that_does_not_exist_is_told_as_the_field_it_stood_in(monkeypatch
 
     monkeypatch.setattr(socket, "getaddrinfo", fails)
     with pytest.raises(NameNotFound) as refused:
-        Replier().check("https://r.example.com/")
+        WebhookClient().check_url("https://r.example.com/")
     assert [field.field_name for field in refused.value.fields] == ["ReplyTo"]
 
 
 def test_of_an_address_only_its_receiver_is_told() -> None:
-    assert Replier().receiver("https://bücher.example:443/hook?token=s3cret") == "xn--bcher-kva.example"
-    assert Replier(unsafe=True).receiver("http://127.0.0.1:9000/hook?token=s3cret") == "127.0.0.1:9000"
-    assert Replier().receiver("http://127.0.0.1:9000/hook") == ""
+    assert WebhookClient().receiver("https://bücher.example:443/hook?token=s3cret") == "xn--bcher-kva.example"
+    assert WebhookClient(unsafe=True).receiver("http://127.0.0.1:9000/hook?token=s3cret") == "127.0.0.1:9000"
+    assert WebhookClient().receiver("http://127.0.0.1:9000/hook") == ""
 
 
 def test_what_is_sent_goes_out_in_slices_each_within_what_is_left_of_the_time() -> None:
@@ -93,9 +93,9 @@ def test_what_is_sent_goes_out_in_slices_each_within_what_is_left_of_the_time() 
 def test_development_s_rules_let_http_and_private_addresses_pass_and_the_connection_is_pinned_all_the_same() -> None:
     with receiver() as hook:
         url = hook.url.replace("127.0.0.1", "somewhere.example")
-        lenient = Replier(unsafe=True, resolver=lambda host, port: ["127.0.0.1"])
-        lenient.check(url)
-        assert lenient.post(url, b"{}", {"x-a": "b"}) == Delivery(200, None)
+        lenient = WebhookClient(unsafe=True, resolver=lambda host, port: ["127.0.0.1"])
+        lenient.check_url(url)
+        assert lenient.post(url, b"{}", {"x-a": "b"}) == DeliveryResult(200, None)
         callback = hook.next(5)
     assert callback.headers["host"] == url.split("/")[2]
     assert callback.headers["x-a"] == "b"
@@ -106,7 +106,7 @@ def test_development_s_rules_let_http_and_private_addresses_pass_and_the_connect
 )
 def test_development_s_rules_still_want_a_url_that_reads_one_way(url: str) -> None:
     with pytest.raises(CallbackRefused):
-        Replier(unsafe=True, resolver=lambda host, port: ["127.0.0.1"]).check(url)
+        WebhookClient(unsafe=True, resolver=lambda host, port: ["127.0.0.1"]).check_url(url)
 
 
 def test_standard_webhooks_own_library_accepts_each_signature() -> None:

@@ -49,7 +49,7 @@ def is_half_a_pair(body: bytes) -> bool:
 @given(nearly_json())
 def test_a_text_is_an_object_or_none_as_the_parser_says_and_its_members_are_the_same(body: bytes) -> None:
     assume(not is_half_a_pair(body))
-    assert json_scan.members(body, *WANTED) == by_reference(body)
+    assert json_scan.find_members(body, *WANTED) == by_reference(body)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_text_is_an_object_or_none_as_the_parser_says_and_its_members_are_the_
     ],
 )
 def test_the_grammar_s_corners(body: bytes, expected: dict[str, bytes] | None) -> None:
-    assert json_scan.members(body, *WANTED) == expected
+    assert json_scan.find_members(body, *WANTED) == expected
 
 
 def repeated(unit: str, size: int) -> bytes:
@@ -90,7 +90,7 @@ def test_a_large_text_of_any_kind_takes_no_memory_worth_naming(unit: str) -> Non
     body = repeated(unit, MB // 2)
     tracemalloc.start()
     try:
-        found: Any = json_scan.members(body, *WANTED)
+        found: Any = json_scan.find_members(body, *WANTED)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -103,6 +103,6 @@ def test_the_one_element_of_an_array_is_found_as_it_stands_and_anything_else_lef
     mark: str, space: str, value: Any
 ) -> None:
     inner = json.dumps(value)
-    assert json_scan.sole(f"{mark}{space}[{space}{inner}{space}]".encode()) == inner.encode()
+    assert json_scan.unwrap_single(f"{mark}{space}[{space}{inner}{space}]".encode()) == inner.encode()
     for other in (f"[{inner},{inner}]", "[]", f"[{inner}", f'{{"a":[{inner}]}}'):
-        assert json_scan.sole(other.encode()) == other.encode()
+        assert json_scan.unwrap_single(other.encode()) == other.encode()

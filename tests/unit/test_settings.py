@@ -99,7 +99,7 @@ def test_a_container_on_lambda_fails_at_its_start_and_anywhere_else_when_first_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bootstrap.reset()
-    bootstrap.warm(bootstrap.finished)
+    bootstrap.preload(bootstrap.finished)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "finished")
     with pytest.raises(ValidationError):
-        bootstrap.warm(bootstrap.finished)
+        bootstrap.preload(bootstrap.finished)

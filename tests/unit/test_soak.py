@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from aiserver.aws.items import update
+from aiserver.aws.items import update_arguments
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import Callback, State
-from aiserver.jobs.transitions import TABLE, Transition
+from aiserver.jobs.states import CallbackState, JobState
+from aiserver.jobs.transitions import TRANSITIONS, Transition
 from benchmarks.soak.balance import Closed, equations
 from benchmarks.soak.faults import Deed, Faults, Point, deed
 from benchmarks.soak.ledger import Arrival, Ledger
@@ -27,9 +27,9 @@ TOLD = {
 ENDS = {"T4", "T4c", "T5", "T5c", "T7f", "T7c", "T8", "T9"}
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", TRANSITIONS, ids=lambda row: row.name)
 def test_every_transition_is_told_from_its_request(row: Transition) -> None:
-    request = {"Key": {"pk": {"S": "JOB#7"}, "sk": {"S": "JOB"}}, **update(row, params(FakeClock()))}
+    request = {"Key": {"pk": {"S": "JOB#7"}, "sk": {"S": "JOB"}}, **update_arguments(row, params(FakeClock()))}
     seen = deed("DynamoDB_20120810.UpdateItem", json.dumps(request).encode())
     assert seen is not None
     assert (seen.point, seen.job_id, seen.ends) == (TOLD.get(row.name), 7, row.name in ENDS)
@@ -49,12 +49,12 @@ def test_what_happens_to_a_job_follows_from_the_seed_and_happens_once() -> None:
 
 def closed(*, died: bool, **more: Any) -> Closed:
     """A hosted job with a ReplyTo that was called once: answered, or its worker died over it."""
-    ledger, one = Ledger(), job(FakeClock(), reply_to="http://x", calls=1, attempt=1, cb=Callback.DELIVERED)
+    ledger, one = Ledger(), job(FakeClock(), reply_to="http://x", calls=1, attempt=1, callback=CallbackState.DELIVERED)
     if died:
-        failed = {"state": State.FAILED, "error_code": "ProviderTimeout", "maybe_billed": 1}
+        failed = {"state": JobState.FAILED, "error_code": "ProviderTimeout", "maybe_billed": 1}
         one = replace(one, **failed)
     else:
-        one = replace(one, state=State.COMPLETED)
+        one = replace(one, state=JobState.COMPLETED)
     seen = Deed(None, one.id, lease="t")
     ledger.wrote(replace(seen, point=Point.ACCEPT, number=3), 1)
     ledger.wrote(replace(seen, point=Point.CLAIM), 1)
@@ -68,7 +68,7 @@ def closed(*, died: bool, **more: Any) -> Closed:
         ledger.wrote(replace(seen, point=Point.OUTCOME, ends=True), 1)
     body = b'{"errorCode":"ProviderTimeout"}' if died else b"{}"
     ledger.arrived(one.id, Arrival(str(one.state), "msg_1", body, 200))
-    return Closed(Job(**(one.to_item() | more)), ledger.books[one.id], ledger.killed)
+    return Closed(Job(**(vars(one) | more)), ledger.books[one.id], ledger.killed)
 
 
 def test_what_is_written_of_a_receiver_s_places_is_no_deed_to_a_job() -> None:
@@ -91,7 +91,7 @@ def test_books_that_agree_with_the_table_balance(died: bool) -> None:
         ({"calls": 2}, "calls recorded"),
         ({"maybe_billed": 0}, "maybeBilled"),
         ({"attempt": 2}, "attempts recorded"),
-        ({"cb": Callback.PENDING}, "callbacks Delivered"),
+        ({"callback": CallbackState.PENDING}, "callbacks Delivered"),
         ({"error_code": "Expired"}, "jobs Failed otherwise"),
     ],
 )

@@ -39,8 +39,8 @@ def read(stream: bytes) -> list[str]:
 
 
 def split(*pieces: bytes) -> tuple[list[bytes], bytes]:
-    splitter = sse.Splitter()
-    events = [event for piece in pieces for event in splitter.events(piece)]
+    splitter = sse.EventSplitter()
+    events = [event for piece in pieces for event in splitter.split(piece)]
     return events, bytes(splitter.rest)
 
 
@@ -66,10 +66,10 @@ def test_blank_lines_are_an_event_of_their_own() -> None:
 @given(STREAMS)
 def test_what_is_sent_at_any_moment_ends_where_an_event_does(stream: bytes) -> None:
     """A ping after it falls between two events, and not into one."""
-    splitter = sse.Splitter()
+    splitter = sse.EventSplitter()
     sent = b""
     for at in range(len(stream)):
-        for event in splitter.events(stream[at : at + 1]):
+        for event in splitter.split(stream[at : at + 1]):
             sent += event
             assert read(sent + sse.PING + stream[len(sent) :]) == read(stream)
 
@@ -79,15 +79,15 @@ def test_what_is_sent_at_any_moment_ends_where_an_event_does(stream: bytes) -> N
 @example(b"data: 1\nid: 2\n\n")
 def test_the_data_of_an_event_is_what_a_reader_hears(stream: bytes) -> None:
     for event in split(stream)[0]:
-        assert [sse.data(event).decode()] == (read(event) or [""])
+        assert [sse.event_data(event).decode()] == (read(event) or [""])
 
 
 @settings(max_examples=examples(400))
 @given(st.recursive(st.text() | st.integers(), st.lists, max_leaves=5), st.sampled_from([None, 1]))
 def test_a_json_text_becomes_one_event_of_one_line(value: object, indent: int | None) -> None:
-    event = sse.event(json.dumps(value, indent=indent, ensure_ascii=False).encode())
+    event = sse.format_event(json.dumps(value, indent=indent, ensure_ascii=False).encode())
     assert split(event) == ([event], b"")
-    assert json.loads(sse.data(event)) == value
+    assert json.loads(sse.event_data(event)) == value
     assert event.count(b"\n") == 2
 
 

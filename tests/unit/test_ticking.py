@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from aiserver.providers.background_reader import AHEAD, ticking
+from aiserver.providers.background_reader import MAX_ITEMS_AHEAD, read_ahead
 
 PATIENCE_S = 20
 
@@ -39,7 +39,7 @@ def test_all_that_has_come_is_told_at_once_and_in_order() -> None:
     source = Source()
     for item in (1, 2, 3, None):
         source.given.put(item)
-    batches = ticking(source.items(), source.cancel, PATIENCE_S)
+    batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
     assert [item for batch in batches for item in batch] == [1, 2, 3]
     assert source.thread is not threading.current_thread()
     assert source.closed.is_set()
@@ -47,7 +47,7 @@ def test_all_that_has_come_is_told_at_once_and_in_order() -> None:
 
 def test_each_item_is_told_as_soon_as_it_comes() -> None:
     source = Source()
-    batches = ticking(source.items(), source.cancel, PATIENCE_S)
+    batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
     for item in range(3):
         source.given.put(item)
         assert next(batches) == [item]
@@ -56,7 +56,7 @@ def test_each_item_is_told_as_soon_as_it_comes() -> None:
 
 def test_while_nothing_comes_that_is_told_again_and_again() -> None:
     source = Source()
-    batches = ticking(source.items(), source.cancel, tick_s=0.001)
+    batches = read_ahead(source.items(), source.cancel, poll_s=0.001)
     assert [next(batches) for _ in range(3)] == [[], [], []]
     source.given.put(7)
     assert next(batch for batch in batches if batch) == [7]
@@ -66,7 +66,7 @@ def test_while_nothing_comes_that_is_told_again_and_again() -> None:
 def test_what_goes_wrong_is_raised_after_what_came_before() -> None:
     source = Source()
     source.given.put(1)
-    batches = ticking(source.items(), source.cancel, PATIENCE_S)
+    batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
     assert next(batches) == [1]
     source.given.put(ValueError("broken"))
     with pytest.raises(ValueError, match="broken"):
@@ -75,7 +75,7 @@ def test_what_goes_wrong_is_raised_after_what_came_before() -> None:
 
 def test_whoever_closes_it_closes_what_is_read_even_while_that_waits() -> None:
     source = Source()
-    batches = ticking(source.items(), source.cancel, tick_s=0.001)
+    batches = read_ahead(source.items(), source.cancel, poll_s=0.001)
     assert next(batches) == []
     batches.close()
     assert source.closed.is_set()
@@ -85,25 +85,25 @@ def test_whoever_closes_it_closes_what_is_read_even_while_that_waits() -> None:
 
 def test_no_more_is_read_ahead_than_what_keeps_memory_flat() -> None:
     source = Source()
-    for item in range(10 * AHEAD):
+    for item in range(10 * MAX_ITEMS_AHEAD):
         source.given.put(item)
     source.given.put(None)
-    batches = ticking(source.items(), source.cancel, PATIENCE_S)
+    batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
     taken = 0
     for batch in batches:
         taken += len(batch)
-        assert len(batch) <= AHEAD
-        assert source.read <= taken + AHEAD + 1
-    assert taken == 10 * AHEAD
+        assert len(batch) <= MAX_ITEMS_AHEAD
+        assert source.read <= taken + MAX_ITEMS_AHEAD + 1
+    assert taken == 10 * MAX_ITEMS_AHEAD
 
 
 def test_closing_does_not_wait_for_room_that_nobody_makes() -> None:
     source = Source()
-    for item in range(10 * AHEAD):
+    for item in range(10 * MAX_ITEMS_AHEAD):
         source.given.put(item)
-    batches = ticking(source.items(), source.cancel, PATIENCE_S)
+    batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
     next(batches)
     batches.close()
     assert source.thread
     assert not source.thread.is_alive()
-    assert source.read <= 2 * AHEAD + 1
+    assert source.read <= 2 * MAX_ITEMS_AHEAD + 1

@@ -10,9 +10,9 @@ import pytest
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderUnavailable
 from aiserver.jobs.backoff import CAP_S
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import Refused
-from aiserver.jobs.states import State
-from aiserver.jobs.transitions import Transition, Value
+from aiserver.jobs.ports import ConditionFailed
+from aiserver.jobs.states import JobState
+from aiserver.jobs.transitions import AttributeValue, Transition
 from aiserver.providers.circuit import OPEN_MS
 from aiserver.usecases.sweep import Sweep
 from tests.examples import examples
@@ -45,12 +45,12 @@ class Backlog:
             at = max(heapq.heappop(free), self.queue[0][0])
             while swept + 60_000 <= at:
                 clock.now = swept = swept + 60_000
-                self.house.sweep.sweep(left_ms=50_000)
+                self.house.sweep.sweep(remaining_ms=50_000)
                 self._collect()
             clock.now = max(clock.now, at)
             _, _, job_id, attempt = heapq.heappop(self.queue)
             calls = len(self.house.protocol.calls)
-            self.house.work.run(job_id, left_ms=900_000, attempt=attempt)
+            self.house.work.run(job_id, remaining_ms=900_000, attempt=attempt)
             self._collect()
             heapq.heappush(free, clock.now + (self._pass_ms if len(self.house.protocol.calls) > calls else 50))
 
@@ -89,7 +89,7 @@ class Outage:
             clock.now, job_id, attempt = heapq.heappop(self._queue)
             clock.chance = self._random.random()
             self.house.protocol.outcomes = [ProviderUnavailable()] if clock.now < recovered else []
-            self.house.work.run(job_id, left_ms=900_000, attempt=attempt)
+            self.house.work.run(job_id, remaining_ms=900_000, attempt=attempt)
             for (_, waiting, delay_s), number in zip(messages.jobs, messages.attempts, strict=True):
                 heapq.heappush(self._queue, (clock.now + delay_s * 1000, waiting, number))
             messages.jobs.clear()
@@ -104,7 +104,7 @@ def test_every_job_runs_soon_after_its_provider_has_recovered(down_s: int) -> No
         outage = Outage(100, seed)
         waited_ms = outage.last_completed_ms(down_s * 1000)
         assert waited_ms <= OPEN_MS + (CAP_S + 2 * message_s) * 1000
-        assert {item["state"] for item in outage.house.jobs.items.values()} == {State.COMPLETED}
+        assert {item["state"] for item in outage.house.jobs.items.values()} == {JobState.COMPLETED}
 
 
 @pytest.mark.parametrize(("attempt", "sent_again"), [(0, False), (1, True), (None, True)])
@@ -116,7 +116,7 @@ def test_a_message_that_is_too_early_comes_again_only_if_it_is_this_wait_s(
     house.protocol.outcomes = [ProviderRateLimited(retry_after_s=2000)]
     house.run(job)
     house.messages.jobs.clear()
-    house.work.run(job.id, left_ms=900_000, attempt=attempt)
+    house.work.run(job.id, remaining_ms=900_000, attempt=attempt)
     assert house.messages.jobs == ([("hosted", job.id, 900)] if sent_again else [])
 
 
@@ -142,7 +142,7 @@ def test_one_provider_s_long_wait_does_not_keep_a_job_from_another_that_is_soon_
 class SlowJobs(FakeJobs):
     """A store whose marks take half a minute."""
 
-    def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
+    def apply(self, transition: Transition, job_id: int, params: Mapping[str, AttributeValue]) -> Job | ConditionFailed:
         self._clock.advance(30 if transition.name == "T3" else 0)
         return super().apply(transition, job_id, params)
 
@@ -166,10 +166,10 @@ KEYED = {"name": "p", "models": {"m": ""}, "timeout_s": 900, "api_key_secret": "
 def test_a_call_has_only_the_time_that_its_mark_and_its_secret_left_it() -> None:
     house = House(KEYED, jobs=SlowJobs, secrets=lambda clock: Secrets(clock, 10))
     job, began = house.accept(), house.clock.now
-    house.work.run(job.id, left_ms=60_000)
+    house.work.run(job.id, remaining_ms=60_000)
     ((_, call),) = house.protocol.calls
     assert house.clock.now - began == 40_000
-    assert call["deadline_s"] == 60 - 10 - 40
+    assert call["timeout_s"] == 60 - 10 - 40
 
 
 def test_a_secret_that_cannot_be_read_now_is_waited_for_and_no_call() -> None:
@@ -178,14 +178,14 @@ def test_a_secret_that_cannot_be_read_now_is_waited_for_and_no_call() -> None:
     job = house.accept()
     for _ in range(20):
         waiting = house.run(job)
-        assert (waiting.state, waiting.calls, waiting.wait_reason) == (State.QUEUED, 0, "provider_unavailable")
+        assert (waiting.state, waiting.calls, waiting.wait_reason) == (JobState.QUEUED, 0, "provider_unavailable")
         house.clock.now = waiting.not_before
 
 
 class StuckJobs(FakeJobs):
     """A store that takes no writes."""
 
-    def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
+    def apply(self, transition: Transition, job_id: int, params: Mapping[str, AttributeValue]) -> Job | ConditionFailed:
         raise ConnectionError("DynamoDB is away")
 
 
@@ -198,8 +198,8 @@ def test_jobs_are_swept_though_circuits_cannot_be_read() -> None:
     def fail() -> None:
         raise ConnectionError("DynamoDB is unavailable")
 
-    house.circuits.all = fail  # pyright: ignore
-    swept = house.sweep.sweep(left_ms=50_000)
+    house.circuits.read_all = fail  # pyright: ignore
+    swept = house.sweep.sweep(remaining_ms=50_000)
     assert (swept.jobs, swept.open_circuits, len(house.messages.jobs)) == (1, 0, 1)
 
 
@@ -209,5 +209,7 @@ def test_a_job_that_cannot_be_looked_after_counts_as_long_overdue_as_it_is() -> 
     stuck = StuckJobs(house.clock)
     stuck.items = house.jobs.items
     house.clock.advance(60 + 7200)
-    swept = Sweep(stuck, house.messages, house.circuits, house.clock, settled_days=7, threads=1).sweep(left_ms=50_000)
+    swept = Sweep(stuck, house.messages, house.circuits, house.clock, settled_days=7, threads=1).sweep(
+        remaining_ms=50_000
+    )
     assert (swept.jobs, swept.oldest_due_ms) == (1, 7_200_000)

@@ -11,9 +11,9 @@ import pytest
 from aiserver.errors import ProviderRateLimited, ProviderRejected
 from aiserver.jobs import transitions
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import ENDED, State
-from aiserver.jobs.transitions import TABLE, Param, Transition
-from aiserver.usecases.watch_job import Watch, event_id, has_heard_all
+from aiserver.jobs.states import TERMINAL_STATES, JobState
+from aiserver.jobs.transitions import TRANSITIONS, Param, Transition
+from aiserver.usecases.watch_job import WatchJob, event_id, has_received_all
 from tests.crash.death import Crashes, Guarded
 from tests.fakes import FakeClock
 from tests.house import House
@@ -32,7 +32,7 @@ class Watching:
         self._began = self.house.clock.now
         self._plan: list[tuple[int, Callable[[], object]]] = []
         guarded: Any = Guarded(self.house.jobs, self.reads)
-        self.watch = Watch(guarded, self.house.clock, self._sleep)
+        self.watch = WatchJob(guarded, self.house.clock, self._sleep)
 
     def after(self, seconds: float, deed: Callable[[], object]) -> None:
         self._plan.append((self.house.clock.now + round(seconds * 1000), deed))
@@ -50,7 +50,7 @@ class Watching:
     def pieces(self, job: Job, *, seen: str | None = None, for_ms: int = HOUR_MS) -> list[tuple[int, bytes]]:
         """All that comes, and how many ms after the watch began."""
         began = self.house.clock.now
-        told = self.watch.events(self.house.now(job), last_event_id=seen, until_ms=began + for_ms)
+        told = self.watch.events(self.house.now(job), last_event_id=seen, deadline_ms=began + for_ms)
         return [(self.house.clock.now - began, piece) for piece in told]
 
     def events(self, job: Job, *, seen: str | None = None, for_ms: int = HOUR_MS) -> list[Event]:
@@ -90,7 +90,7 @@ def test_a_watcher_sees_a_job_start_and_a_cancel_that_is_asked_meanwhile() -> No
     job = house.accept()
     watching.after(1, lambda: watching.claim(job))
     ask = {"now": house.clock.now, "owner": job.owner}
-    watching.after(2, lambda: house.jobs.apply(transitions.ASK_CANCEL, job.id, ask))
+    watching.after(2, lambda: house.jobs.apply(transitions.REQUEST_CANCEL, job.id, ask))
     told = watching.events(job, for_ms=5_000)
     assert states(told) == ["Queued", "Started", "Started"]
     assert told[2].document["status"] == "Cancel requested"
@@ -148,7 +148,7 @@ def test_who_comes_again_hears_what_has_changed_since_and_not_the_same_again() -
     watching.claim(job)
     (started,) = watching.events(job, seen=queued.id, for_ms=1_000)
     assert states([started]) == ["Started"]
-    watching.after(1, lambda: watching.house.jobs.items[job.id].update(state=State.COMPLETED))
+    watching.after(1, lambda: watching.house.jobs.items[job.id].update(state=JobState.COMPLETED))
     assert states(watching.events(job, seen=started.id)) == ["Completed"]
 
 
@@ -165,29 +165,29 @@ def test_who_comes_again_with_nothing_new_is_answered_at_once_by_a_ping() -> Non
     assert watching.pieces(job, seen=event_id(job), for_ms=1_000)[0] == (0, b": ping\n\n")
 
 
-@pytest.mark.parametrize("state", [state for state in State if state != State.EXECUTED])
-def test_all_is_heard_only_by_who_has_seen_the_end(state: State) -> None:
+@pytest.mark.parametrize("state", [state for state in JobState if state != JobState.EXECUTED])
+def test_all_is_heard_only_by_who_has_seen_the_end(state: JobState) -> None:
     job = replace(House().accept(), state=state)
-    assert has_heard_all(job, event_id(job)) == (state in ENDED)
-    assert not has_heard_all(job, None)
-    assert not has_heard_all(job, event_id(replace(job, state=State.QUEUED, attempt=7)))
+    assert has_received_all(job, event_id(job)) == (state in TERMINAL_STATES)
+    assert not has_received_all(job, None)
+    assert not has_received_all(job, event_id(replace(job, state=JobState.QUEUED, attempt=7)))
 
 
 def test_a_job_that_tries_again_after_its_end_is_new_to_who_has_seen_that_end() -> None:
-    failed = replace(House().accept(), state=State.FAILED, attempt=3)
+    failed = replace(House().accept(), state=JobState.FAILED, attempt=3)
     failed_again = replace(failed, epoch=1)
-    assert not has_heard_all(failed_again, event_id(failed))
+    assert not has_received_all(failed_again, event_id(failed))
 
 
-@pytest.mark.parametrize("row", [row for row in TABLE if row.machine == "state"], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for row in TRANSITIONS if row.machine == "state"], ids=lambda row: row.name)
 def test_every_change_of_a_job_s_state_is_an_event_of_its_own(row: Transition) -> None:
-    job = replace(House().accept(), state=State(row.source), attempt=1)
-    changed = Job.from_item(after(row, job.to_item()))
+    job = replace(House().accept(), state=JobState(row.source), attempt=1)
+    changed = Job(**after(row, vars(job)))
     assert (event_id(changed) == event_id(job)) == (row.name in UNSEEN)
 
 
 def after(row: Transition, item: dict[str, Any]) -> dict[str, Any]:
-    given: Any = defaultdict(lambda: 1, cb="None")
+    given: Any = defaultdict(lambda: 1, callback="None")
     made = {name: given[value.name] if isinstance(value, Param) else value for name, value in row.effects.items()}
     made |= {name: item.get(name, 0) + by for name, by in row.adds.items()}
     return {name: value for name, value in (item | made).items() if name not in row.removes}
@@ -247,7 +247,7 @@ def test_a_job_past_its_time_to_live_is_told_no_more_though_still_stored() -> No
 def test_a_watcher_that_has_gone_costs_no_more_reads() -> None:
     watching = Watching()
     job = watching.house.accept()
-    told = watching.watch.events(job, last_event_id=None, until_ms=watching.house.clock.now + HOUR_MS)
+    told = watching.watch.events(job, last_event_id=None, deadline_ms=watching.house.clock.now + HOUR_MS)
     for _ in range(3):
         next(told)
     assert watching.reads.calls == 2
@@ -258,6 +258,6 @@ def test_a_watcher_that_has_gone_costs_no_more_reads() -> None:
 
 def test_a_watch_that_is_closed_before_it_began_has_read_nothing() -> None:
     watching = Watching()
-    told = watching.watch.events(watching.house.accept(), last_event_id=None, until_ms=FakeClock().now + HOUR_MS)
+    told = watching.watch.events(watching.house.accept(), last_event_id=None, deadline_ms=FakeClock().now + HOUR_MS)
     told.close()
     assert watching.reads.calls == 0

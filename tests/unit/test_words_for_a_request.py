@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from aiserver.errors import InvalidRequest, ProviderUnavailable
-from aiserver.jobs.states import State
+from aiserver.jobs.states import JobState
 from aiserver.providers.provider import Provider
-from aiserver.usecases.complete import Answered
+from aiserver.usecases.complete import CompletionResult
 from aiserver.wire import requests
-from aiserver.wire.upstream_body import without_own
+from aiserver.wire.upstream_body import without_vendor_members
 from tests.house import BODY, ME, House
 
 
@@ -22,8 +22,8 @@ def house(*wordless: str) -> House:
     return here
 
 
-def ask(here: House) -> Answered:
-    return here.answer.now(requests.chat(BODY), owner=ME.owner, base_url="", deadline_ms=here.clock.now + 9_000)
+def ask(here: House) -> CompletionResult:
+    return here.answer.run(requests.bind_chat(BODY), owner=ME.owner, base_url="", deadline_ms=here.clock.now + 9_000)
 
 
 def asked(here: House) -> list[str]:
@@ -57,9 +57,9 @@ def test_who_fails_is_told_of_though_others_have_no_words() -> None:
 
 def test_one_that_is_asked_for_by_name_must_have_words() -> None:
     here = house("x")
-    named = requests.chat(BODY).by("a")
+    named = requests.bind_chat(BODY).with_provider("a")
     with pytest.raises(InvalidRequest, match="x cannot be told"):
-        here.answer.now(named, owner=ME.owner, base_url="", deadline_ms=here.clock.now + 9_000)
+        here.answer.run(named, owner=ME.owner, base_url="", deadline_ms=here.clock.now + 9_000)
 
 
 def test_a_job_goes_to_the_queue_of_the_first_that_has_words() -> None:
@@ -76,7 +76,7 @@ def test_a_job_that_was_accepted_before_nobody_had_words_fails_and_says_why() ->
     job = here.accept()
     here.protocol.wordless = ("x", "y", "z")
     ended = here.run(job)
-    assert (ended.state, ended.error_code, asked(here)) == (State.FAILED, "ValidationException", [])
+    assert (ended.state, ended.error_code, asked(here)) == (JobState.FAILED, "ValidationException", [])
 
 
 def test_equals_are_judged_once() -> None:
@@ -103,7 +103,7 @@ def test_equals_are_judged_once() -> None:
     ],
 )
 def test_what_is_for_one_vendor_only_is_not_sent_to_a_provider_of_openai_s_protocol(given: str, left: str) -> None:
-    assert without_own(given.encode()).decode() == left
+    assert without_vendor_members(given.encode()).decode() == left
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_is_for_one_vendor_only_is_not_sent_to_a_provider_of_openai_s_proto
     ],
 )
 def test_what_only_looks_so_stays_as_it_is(body: bytes) -> None:
-    assert without_own(body) == body
+    assert without_vendor_members(body) == body
 
 
 def provider(**more: Any) -> Provider:
@@ -131,7 +131,7 @@ def test_a_type_has_its_vendor_s_address_and_header_without_a_preset() -> None:
         ("chat.completions",),
     )
     elsewhere = provider(type="anthropic", base_url="https://other.example/anthropic")
-    assert (elsewhere.auth_header, elsewhere.row) == ("x-api-key", ours.row)
+    assert (elsewhere.auth_header, elsewhere.catalogue_preset) == ("x-api-key", ours.catalogue_preset)
     assert provider(preset="anthropic") == ours.model_copy(update={"preset": "anthropic"})
 
 

@@ -12,7 +12,7 @@ import anthropic.types as sdk
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
 
 from aiserver.providers.anthropic import ANTHROPIC
-from aiserver.providers.http import Asked
+from aiserver.providers.http import ProviderRequest
 from tests.providers.standin import Said
 from tests.vendors import spoken
 from tests.vendors.spoken import Answer, Called, Media, Request, Result, ToolOffered, Words
@@ -58,7 +58,7 @@ class AnthropicDialect:
         data = [json.loads(_dump(model)) for model in listed]
         return json.dumps({"data": data, "has_more": False, "first_id": models[0], "last_id": models[-1]}).encode()
 
-    def read(self, asked: Asked) -> Request:
+    def read(self, asked: ProviderRequest) -> Request:
         body = json.loads(asked.body or b"")
         assert (asked.method, asked.path) == ("POST", "/v1/messages")
         samples = [name for name in SAMPLING if name in body]

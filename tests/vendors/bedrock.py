@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import botocore.session
 
 from aiserver.providers.bedrock import BEDROCK
-from aiserver.providers.http import Asked
+from aiserver.providers.http import ProviderRequest
 from aiserver.wire import sse
 from tests.providers.standin import Said
 from tests.vendors import spoken
@@ -52,7 +52,7 @@ class BedrockDialect:
     def listing(self, models: list[str]) -> bytes:
         raise NotImplementedError
 
-    def read(self, asked: Asked) -> Request:
+    def read(self, asked: ProviderRequest) -> Request:
         path = re.fullmatch(r"/model/([^/]+)/converse(-stream)?", asked.path)
         assert (asked.method, path is not None) == ("POST", True)
         assert path
@@ -83,15 +83,15 @@ class BedrockDialect:
         told = [{name: {**said, "p": "abcdefgh"}} for name, said in _events(answer)]
         for (name, said), *_ in (event.items() for event in told):
             assert problems({"stream": {name: {k: v for k, v in said.items() if k != "p"}}}, STREAMED) == []
-        return [sse.event(json.dumps(event).encode()) for event in told]
+        return [sse.format_event(json.dumps(event).encode()) for event in told]
 
     def framed(self, event: bytes) -> bytes:
         """What is no event of Bedrock's stands in a frame that says it is one."""
         try:
-            ((name, said),) = json.loads(sse.data(event)).items()
+            ((name, said),) = json.loads(sse.event_data(event)).items()
         except (ValueError, AttributeError):
-            name, said = "contentBlockDelta", sse.data(event)
-        kind = ("exception", ":exception-type") if sse.names_error(event) else ("event", ":event-type")
+            name, said = "contentBlockDelta", sse.event_data(event)
+        kind = ("exception", ":exception-type") if sse.is_error_event(event) else ("event", ":event-type")
         return frame({":message-type": kind[0], kind[1]: name, ":content-type": "application/json"}, said)
 
     def error(self, status: int, message: str) -> Said:
@@ -107,7 +107,7 @@ class BedrockDialect:
     def failure(self, message: str) -> bytes:
         failed = {"serviceUnavailableException": {"message": message}}
         assert problems({"stream": failed}, STREAMED) == []
-        return b"event: error\n" + sse.event(json.dumps(failed).encode())
+        return b"event: error\n" + sse.format_event(json.dumps(failed).encode())
 
 
 def frame(headers: Mapping[str, str], said: Any) -> bytes:

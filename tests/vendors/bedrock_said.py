@@ -7,13 +7,13 @@ import pytest
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.bedrock import BEDROCK
-from aiserver.providers.translation.adapter import Born
+from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
 from tests.vendors.bedrock import ASKED
 from tests.vendors.conversations import CALLS, user
 from tests.vendors.shaped import problems
 
-BORN = Born(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
+BORN = ResponseContext(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
 SONNET_5, SONNET_4_6 = "us.anthropic.claude-sonnet-5", "anthropic.claude-sonnet-4-6"
 HAIKU_4_5 = "global.anthropic.claude-haiku-4-5-20251001-v1:0"
 OPUS_4 = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-opus-4-20250514-v1:0"
@@ -28,7 +28,7 @@ BEGIN = {"messageStart": {"role": "assistant"}}
 def sent(model: str = SONNET_5, **more: Any) -> Any:
     """The body of the request, which the service would take."""
     body = {"model": model, "messages": [user()], **more}
-    made = json.loads(BEDROCK.request(Chat(json.dumps(body).encode(), BEDROCK.words)).body or b"")
+    made = json.loads(BEDROCK.build_request(Chat(json.dumps(body).encode(), BEDROCK.capabilities)).body or b"")
     assert problems({"modelId": model, **made}, ASKED) == []
     return made
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from aiserver.providers.http import Asked
-from aiserver.providers.translation.adapter import Vendor
+from aiserver.providers.http import ProviderRequest
+from aiserver.providers.translation.adapter import Adapter
 from tests.providers.standin import Said
 from tests.vendors.spoken import Answer, Request
 
@@ -19,14 +19,14 @@ class Dialect(Protocol):
     """
 
     type: str
-    vendor: Vendor
+    vendor: Adapter
     model: str
     has_urls: bool
     counts_reasoning: bool
     stream_type: str
     headers: Mapping[str, str]
 
-    def read(self, asked: Asked) -> Request:
+    def read(self, asked: ProviderRequest) -> Request:
         """Raises: AssertionError, where the vendor would refuse it."""
         ...
 

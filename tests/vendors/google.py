@@ -11,7 +11,7 @@ from typing import Any
 import google.genai.types as sdk
 
 from aiserver.providers.google import GOOGLE
-from aiserver.providers.http import Asked
+from aiserver.providers.http import ProviderRequest
 from tests.providers.standin import Said
 from tests.vendors import spoken
 from tests.vendors.google_body import taken
@@ -54,7 +54,7 @@ class GoogleDialect:
         other = {"name": "models/embedder", "version": "1", "supportedGenerationMethods": ["embedContent"]}
         return json.dumps({"models": [*listed, other]}).encode()
 
-    def read(self, asked: Asked) -> Request:
+    def read(self, asked: ProviderRequest) -> Request:
         model, streams, body = taken(asked)
         return _request(model, streams, body)
 

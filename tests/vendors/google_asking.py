@@ -17,13 +17,13 @@ OLDER = "gemini-2.5-flash"
 
 def sent(*messages: dict[str, Any], model: str = MODEL, **more: Any) -> dict[str, Any]:
     """The body, of which the SDK's types say that Gemini takes it."""
-    asked = GOOGLE.request(chat(*messages, model=model, **more))
+    asked = GOOGLE.build_request(chat(*messages, model=model, **more))
     return taken(asked)[2] if model == MODEL else json.loads(asked.body or b"")
 
 
 def chat(*messages: dict[str, Any], model: str = MODEL, **more: Any) -> Chat:
     body = {"model": model, "messages": list(messages) or [user()], **more}
-    return Chat(json.dumps(body).encode(), GOOGLE.words)
+    return Chat(json.dumps(body).encode(), GOOGLE.capabilities)
 
 
 def refused(*messages: dict[str, Any], **more: Any) -> str:

@@ -12,7 +12,7 @@ import google.genai.types as sdk
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from aiserver.providers.http import Asked
+from aiserver.providers.http import ProviderRequest
 
 PATH = re.compile(r"/models/([^/:]+):(generateContent|streamGenerateContent\?alt=sse)")
 
@@ -33,7 +33,7 @@ class Body(BaseModel):
     store: bool | None = None
 
 
-def taken(asked: Asked) -> tuple[str, bool, dict[str, Any]]:
+def taken(asked: ProviderRequest) -> tuple[str, bool, dict[str, Any]]:
     """The model, whether it shall stream, and the body. Raises: AssertionError."""
     place = PATH.fullmatch(asked.path)
     assert place is not None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from aiserver.providers.http import Asked
+from aiserver.providers.http import ProviderRequest
 from local.scripted import Recorded
 from tests.providers.standin import Said
 from tests.vendors.dialect import Dialect
@@ -43,7 +43,7 @@ class VendorServer:
         if self.down:
             return self.dialect.error(self.down.pop(0), "This server is down")
         try:
-            request = self.dialect.read(Asked(sent.method, sent.path, None, sent.body, sent.headers))
+            request = self.dialect.read(ProviderRequest(sent.method, sent.path, None, sent.body, sent.headers))
         except AssertionError as wrong:
             return self.dialect.error(400, str(wrong))
         self.heard.append(request)

@@ -5,28 +5,28 @@ from typing import Any
 
 import pytest
 
-from aiserver.errors import InvalidRequest, ProviderRejected, UpstreamAnswer
+from aiserver.errors import InvalidRequest, ProviderRejected, ProviderResponse
 from aiserver.providers.anthropic import ANTHROPIC
-from aiserver.providers.http import Asked
-from aiserver.providers.openai_response import failure
+from aiserver.providers.http import ProviderRequest
+from aiserver.providers.openai_response import map_error
 from aiserver.providers.provider import Provider
-from aiserver.providers.translation.adapter import Born, Failed
+from aiserver.providers.translation.adapter import ResponseContext, VendorError
 from aiserver.providers.translation.chat import Chat
 from aiserver.wire import sse
 from tests.vendors.conversations import PDF, TIME, WEATHER, text, user
 
 VENDOR = ANTHROPIC
 PROVIDER = Provider.model_validate({"name": "p", "type": "anthropic", "models": {"*": ""}})
-BORN = Born(1_700_000_000, lambda: "call_born")
+BORN = ResponseContext(1_700_000_000, lambda: "call_born")
 CACHE = {"type": "ephemeral", "ttl": "1h"}
 
 
 def chat(model: str = "claude-sonnet-5", /, **more: Any) -> Chat:
-    return Chat(json.dumps({"model": model, "messages": [user()], **more}).encode(), VENDOR.words)
+    return Chat(json.dumps({"model": model, "messages": [user()], **more}).encode(), VENDOR.capabilities)
 
 
-def asked(model: str = "claude-sonnet-5", /, **more: Any) -> Asked:
-    return VENDOR.request(chat(model, **more))
+def asked(model: str = "claude-sonnet-5", /, **more: Any) -> ProviderRequest:
+    return VENDOR.build_request(chat(model, **more))
 
 
 def sent(model: str = "claude-sonnet-5", /, **more: Any) -> Any:
@@ -47,14 +47,14 @@ def blocks(*content: Any, **more: Any) -> Any:
 def answered(*content: Any, **more: Any) -> Any:
     message = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "content": list(content)}
     usage = {"usage": {"input_tokens": 5, "output_tokens": 6}}
-    return json.loads(VENDOR.answer(json.dumps(message | usage | more).encode(), BORN).body)
+    return json.loads(VENDOR.map_response(json.dumps(message | usage | more).encode(), BORN).body)
 
 
 def streamed(*events: dict[str, Any], chat: Chat | None = None) -> list[Any]:
     """The chunks that come of it."""
-    translation = VENDOR.events(chat or Chat(b'{"model":"m","messages":[]}', VENDOR.words), BORN)
-    told = b"".join(translation.told(sse.event(json.dumps(event).encode())) for event in events)
-    chunks = [sse.data(event) for event in sse.Splitter().events(told)]
+    translation = VENDOR.create_event_mapper(chat or Chat(b'{"model":"m","messages":[]}', VENDOR.capabilities), BORN)
+    told = b"".join(translation.on_event(sse.format_event(json.dumps(event).encode())) for event in events)
+    chunks = [sse.event_data(event) for event in sse.EventSplitter().split(told)]
     return [json.loads(chunk) for chunk in chunks if chunk != sse.DONE]
 
 
@@ -419,9 +419,9 @@ def test_what_was_written_to_the_cache_counts_as_prompt_and_is_told() -> None:
 
 
 def test_an_error_in_place_of_an_answer_is_one() -> None:
-    with pytest.raises(Failed) as failed:
-        VENDOR.answer(b'{"type": "error", "error": {"type": "api_error", "message": "x"}}', BORN)
-    assert failed.value.has_begun
+    with pytest.raises(VendorError) as failed:
+        VENDOR.map_response(b'{"type": "error", "error": {"type": "api_error", "message": "x"}}', BORN)
+    assert failed.value.has_content
 
 
 @pytest.mark.parametrize(
@@ -442,18 +442,18 @@ def test_an_error_in_place_of_an_answer_is_one() -> None:
 )
 def test_an_error_in_a_stream_has_the_status_that_its_type_stands_for(type: str, status: int) -> None:
     said = json.dumps({"type": "error", "error": {"type": type, "message": "M"}, "request_id": "req_9"}).encode()
-    told = VENDOR.error(UpstreamAnswer(200, {}, said))
+    told = VENDOR.map_error(ProviderResponse(200, {}, said))
     assert (told.status, told.headers) == (status, {"x-request-id": "req_9"})
     assert json.loads(told.body)["error"] == {"message": "M", "type": type, "code": None, "param": None}
-    assert VENDOR.error(UpstreamAnswer(418, {"x-request-id": "r"}, said)).status == 418
+    assert VENDOR.map_error(ProviderResponse(418, {"x-request-id": "r"}, said)).status == 418
 
 
 @pytest.mark.parametrize("named", ["File not found: file_1", "Container not found"])
 def test_what_only_a_caller_can_have_named_is_its_caller_s_affair(named: str) -> None:
     said = json.dumps({"type": "error", "error": {"type": "not_found_error", "message": named}}).encode()
-    told = VENDOR.error(UpstreamAnswer(404, {}, said))
+    told = VENDOR.map_error(ProviderResponse(404, {}, said))
     assert json.loads(told.body)["error"]["param"] == "anthropic"
-    error = failure(PROVIDER, told, model_is_configured=True, wait_s=None)
+    error = map_error(PROVIDER, told, model_is_configured=True, retry_after_s=None)
     assert (type(error), error.status, error.message) == (ProviderRejected, 404, named)
 
 
@@ -569,32 +569,32 @@ def test_the_end_is_told_once_though_it_comes_in_parts() -> None:
 )
 def test_what_fails_after_work_was_done_may_be_billed(before: list[dict[str, Any]], billed: bool) -> None:
     failure = {"type": "error", "error": {"type": "overloaded_error", "message": "x"}}
-    with pytest.raises(Failed) as failed:
+    with pytest.raises(VendorError) as failed:
         streamed(BEGUN, *before, failure)
-    assert failed.value.has_begun is billed
+    assert failed.value.has_content is billed
 
 
 def test_an_error_that_only_its_event_names_is_one() -> None:
     """As servers say it that speak Anthropic's protocol as they understand it."""
-    events = VENDOR.events(chat(stream=True), BORN)
-    with pytest.raises(Failed) as failed:
-        events.told(b'event: error\ndata: {"error": {"message": "no room"}}\n\n')
-    assert not failed.value.has_begun
+    events = VENDOR.create_event_mapper(chat(stream=True), BORN)
+    with pytest.raises(VendorError) as failed:
+        events.on_event(b'event: error\ndata: {"error": {"message": "no room"}}\n\n')
+    assert not failed.value.has_content
 
 
 def test_pings_and_events_of_another_year_are_passed_over() -> None:
     assert streamed({"type": "ping"}, {"type": "aurora", "index": 3}) == []
-    events = VENDOR.events(chat(stream=True), BORN)
-    assert events.told(b": comment\n\n") == b""
+    events = VENDOR.create_event_mapper(chat(stream=True), BORN)
+    assert events.on_event(b": comment\n\n") == b""
 
 
 # --- its list of models ---
 
 
 def test_a_list_of_models_is_read_page_by_page_without_those_that_are_gone() -> None:
-    assert VENDOR.listing.asked(None).path == "/v1/models?limit=1000"
-    assert VENDOR.listing.asked("b").path == "/v1/models?limit=1000&after_id=b"
+    assert VENDOR.model_pages.build_request(None).path == "/v1/models?limit=1000"
+    assert VENDOR.model_pages.build_request("b").path == "/v1/models?limit=1000&after_id=b"
     models = [{"id": "a", "lifecycle": "active"}, {"id": "b", "lifecycle": "retired"}, {"id": "c"}]
     page = {"data": models, "has_more": True, "last_id": "c"}
-    assert VENDOR.listing.read(json.dumps(page).encode()) == (["a", "c"], "c")
-    assert VENDOR.listing.read(json.dumps(page | {"has_more": False}).encode()) == (["a", "c"], None)
+    assert VENDOR.model_pages.parse(json.dumps(page).encode()) == (["a", "c"], "c")
+    assert VENDOR.model_pages.parse(json.dumps(page | {"has_more": False}).encode()) == (["a", "c"], None)

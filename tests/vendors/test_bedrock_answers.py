@@ -15,7 +15,7 @@ from tests.vendors.spoken import Answer
 
 def answered(**more: Any) -> Any:
     said = json.loads(BedrockDialect().message(Answer("Hi"))) | more
-    return json.loads(BEDROCK.answer(json.dumps(said).encode(), BORN).body)
+    return json.loads(BEDROCK.map_response(json.dumps(said).encode(), BORN).body)
 
 
 def said_by(*content: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_of_several_calls_the_first_is_told_to_who_wants_one() -> None:
     signed = {"reasoningContent": {"reasoningText": {"text": "", "signature": "c2ln"}}}
     said = json.loads(BedrockDialect().message(Answer("Hi"))) | said_by(signed, first, second, {"text": "So"})
     for one_call in (False, True):
-        told = BEDROCK.answer(json.dumps(said).encode(), replace(BORN, one_call=one_call))
+        told = BEDROCK.map_response(json.dumps(said).encode(), replace(BORN, single_tool_call=one_call))
         message = json.loads(told.body)["choices"][0]["message"]
         calls = [first] if one_call else [first, second]
         assert [call["id"] for call in message["tool_calls"]] == [call["toolUse"]["toolUseId"] for call in calls]

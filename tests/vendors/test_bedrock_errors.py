@@ -14,9 +14,9 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.http import client
+from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import Protocols
+from aiserver.providers.registry import AdapterRegistry
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 from tests.fakes import FakeClock
@@ -37,15 +37,17 @@ def failed(said: Said, *, streams: bool = False, model_is_configured: bool = Tru
     """What came before the error that our caller gets, and it."""
     body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
     how: dict[str, Any] = {"api_key": "k", "model_is_configured": model_is_configured}
-    with client() as http, stand_in(PATHS, ("authorization", "Bearer k"), Said(401, b"{}")) as server:
+    with create_client() as http, stand_in(PATHS, ("authorization", "Bearer k"), Said(401, b"{}")) as server:
         server.answers.append(said)
-        caller: Any = Protocols(lambda: http, FakeClock(), BedrockWire)["bedrock"]
+        caller: Any = AdapterRegistry(lambda: http, FakeClock(), BedrockWire)["bedrock"]
         provider = Provider.model_validate({**PROVIDER, "base_url": server.origin})
         try:
             if not streams:
-                caller.call(provider, "chat.completions", body, idempotency_key=None, deadline_s=5, **how)
+                caller.call(provider, "chat.completions", body, idempotency_key=None, timeout_s=5, **how)
                 raise AssertionError
-            came, late = heard(caller.stream(provider, "chat.completions", body, begin_s=5, total_s=5, **how))
+            came, late = heard(
+                caller.stream(provider, "chat.completions", body, head_timeout_s=5, total_timeout_s=5, **how)
+            )
         except ProviderError as error:
             return b"", error
     assert late
@@ -81,11 +83,11 @@ def test_each_error_is_what_it_means(status: int, type: str, kind: Any, told: in
     assert (error.__class__, error.status) == (kind, told)
     assert error.may_be_billed == (kind is ProviderTimeout)
     if kind is not ProviderAuth:
-        body = json.loads(wire_errors.body(error))
+        body = json.loads(wire_errors.render_error(error))
         assert (body["error"]["message"], body["error"]["type"]) == ("so it is", type)
         assert body["bedrock"] == {"message": "so it is"}
-        assert wire_errors.headers(error)["x-request-id"] == "req_1"
-        assert not [name for name in wire_errors.headers(error) if "amzn" in name]
+        assert wire_errors.error_headers(error)["x-request-id"] == "req_1"
+        assert not [name for name in wire_errors.error_headers(error) if "amzn" in name]
 
 
 @pytest.mark.parametrize(
@@ -119,14 +121,14 @@ def test_an_account_that_may_not_use_a_model_yet_is_our_trouble() -> None:
     ],
 )
 def test_an_exception_is_what_it_means_before_the_first_word_and_after(type: str, kind: Any, status: int) -> None:
-    begin = DIALECT.framed(sse.event(json.dumps(BEGIN).encode()))
-    word = DIALECT.framed(sse.event(json.dumps(delta(0, text="Hi")).encode()))
+    begin = DIALECT.framed(sse.format_event(json.dumps(BEGIN).encode()))
+    word = DIALECT.framed(sse.format_event(json.dumps(delta(0, text="Hi")).encode()))
     failure = exception(type, message="so it is")
     came, error = failed(Said(200, begin + failure, EVENTS), streams=True)
     assert (came, error.__class__, error.status, error.may_be_billed) == (b"", kind, status, False)
     came, error = failed(Said(200, begin + word + failure, EVENTS), streams=True)
     assert (b'"Hi"' in came, error.__class__, error.may_be_billed) == (True, kind, True)
-    assert (error.message, "so it is" in wire_errors.body(error).decode()) == ("so it is", True)
+    assert (error.message, "so it is" in wire_errors.render_error(error).decode()) == ("so it is", True)
 
 
 @pytest.mark.parametrize("reason", ["malformed_model_output", "malformed_tool_use"])
@@ -134,7 +136,9 @@ def test_an_answer_that_is_none_failed_and_may_be_billed(reason: str) -> None:
     whole = json.loads(DIALECT.message(Answer("Hi"))) | {"stopReason": reason}
     _, error = failed(Said(200, json.dumps(whole).encode(), JSON))
     assert (type(error), error.status, error.may_be_billed) == (ProviderError, 502, True)
-    frames = [DIALECT.framed(sse.event(json.dumps(event).encode())) for event in (delta(0, text="Hi"), stop(reason))]
+    frames = [
+        DIALECT.framed(sse.format_event(json.dumps(event).encode())) for event in (delta(0, text="Hi"), stop(reason))
+    ]
     came, error = failed(Said(200, b"".join(frames), EVENTS), streams=True)
     assert (b'"Hi"' in came, type(error), error.may_be_billed) == (True, ProviderError, True)
 

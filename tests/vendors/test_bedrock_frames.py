@@ -22,7 +22,7 @@ def read(*batches: list[bytes]) -> tuple[list[list[bytes]], ProviderError | None
     """What is told of each batch, and the error that ends it."""
     told: list[list[bytes]] = []
     try:
-        told.extend(BedrockWire(object()).events(batch for batch in batches))
+        told.extend(BedrockWire(object()).decode_frames(batch for batch in batches))
     except ProviderError as error:
         return told, error
     return told, None
@@ -30,7 +30,7 @@ def read(*batches: list[bytes]) -> tuple[list[list[bytes]], ProviderError | None
 
 def said(events: list[bytes]) -> list[Any]:
     """What each says; one that is nothing says only that something came."""
-    return [json.loads(sse.data(event)) for event in events if event]
+    return [json.loads(sse.event_data(event)) for event in events if event]
 
 
 def test_each_frame_is_an_event_wherever_the_stream_is_cut_into_pieces() -> None:
@@ -82,8 +82,8 @@ def test_a_failure_is_an_event_of_type_error() -> None:
         {"throttlingException": {"message": "Slow\ndown"}},
         {"InternalFailure": {"message": 'Oh "no"'}},
     ]
-    assert all(map(sse.names_error, told[0]))
-    assert not any(map(sse.names_error, EVENTS))
+    assert all(map(sse.is_error_event, told[0]))
+    assert not any(map(sse.is_error_event, EVENTS))
 
 
 def test_who_stops_reading_ends_what_is_read() -> None:
@@ -97,7 +97,7 @@ def test_who_stops_reading_ends_what_is_read() -> None:
             closed.append(True)
 
     kept = pieces()
-    events = BedrockWire(object()).events(kept)
+    events = BedrockWire(object()).decode_frames(kept)
     next(events)
     events.close()
     assert closed == [True]

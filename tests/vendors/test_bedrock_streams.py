@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from aiserver.providers.bedrock import BEDROCK
-from aiserver.providers.translation.adapter import Born
+from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
 from aiserver.wire import sse
 from tests.vendors.bedrock_said import BEGIN, BORN, delta, start, stop
 
 
-def streamed(*events: dict[str, Any], ended: bool = True, born: Born = BORN) -> list[dict[str, Any]]:
+def streamed(*events: dict[str, Any], ended: bool = True, born: ResponseContext = BORN) -> list[dict[str, Any]]:
     """The chunks that a caller gets."""
-    told = BEDROCK.events(Chat(b'{"messages":[]}', BEDROCK.words), born)
-    came = b"".join(told.told(sse.event(json.dumps(event).encode())) for event in events)
-    assert told.is_whole == ended
-    came += b"" if told.is_over or not ended else told.ended()
-    chunks = [sse.data(event) for event in sse.Splitter().events(came)]
+    told = BEDROCK.create_event_mapper(Chat(b'{"messages":[]}', BEDROCK.capabilities), born)
+    came = b"".join(told.on_event(sse.format_event(json.dumps(event).encode())) for event in events)
+    assert told.is_complete == ended
+    came += b"" if told.is_done or not ended else told.on_end()
+    chunks = [sse.event_data(event) for event in sse.EventSplitter().split(came)]
     assert not ended or chunks.pop() == sse.DONE
     return [json.loads(chunk) for chunk in chunks]
 
@@ -132,7 +132,7 @@ def test_of_several_calls_the_first_is_told_to_who_wants_one(one_call: bool) -> 
     called = [start(i, toolUse={"toolUseId": id, "name": "f"}) for i, id in ((1, "a"), (2, "b"))]
     argued = [delta(i, toolUse={"input": '{"x": 1}'}) for i in (1, 2)]
     signed = delta(0, reasoningContent={"signature": "c2ln"})
-    told = streamed(signed, *called, *argued, stop("tool_use"), born=replace(BORN, one_call=one_call))
+    told = streamed(signed, *called, *argued, stop("tool_use"), born=replace(BORN, single_tool_call=one_call))
     calls = [call for chunk in told for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
     assert {call["index"] for call in calls} == ({0} if one_call else {0, 1})
     assert len(told[-1]["choices"][0]["delta"]["bedrock"]["content"]) == (2 if one_call else 3)

@@ -14,9 +14,9 @@ from botocore.exceptions import CredentialRetrievalError
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderAuth
 from aiserver.providers.bedrock import BEDROCK
-from aiserver.providers.http import Asked, client
+from aiserver.providers.http import ProviderRequest, create_client
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import Protocols
+from aiserver.providers.registry import AdapterRegistry
 from aiserver.providers.translation.chat import Chat
 from tests.fakes import FakeClock
 from tests.providers.standin import Said, stand_in
@@ -89,7 +89,7 @@ def test_a_request_is_the_one_that_boto3_makes(model: str, streams: bool, token:
             },
         ],
     }
-    made = BEDROCK.request(Chat(json.dumps(body).encode(), BEDROCK.words))
+    made = BEDROCK.build_request(Chat(json.dumps(body).encode(), BEDROCK.capabilities))
     theirs, ours = _at_one_moment(made, model, streams, session(**token))
     assert theirs.url == f"https://bedrock-runtime.{REGION}.amazonaws.com{made.path}"
     assert json.loads(theirs.body) == json.loads(made.body or b"")
@@ -98,7 +98,9 @@ def test_a_request_is_the_one_that_boto3_makes(model: str, streams: bool, token:
     assert signed.get("x-amz-security-token") == token.get("aws_session_token")
 
 
-def _at_one_moment(made: Asked, model: str, streams: bool, keys: boto3.Session) -> tuple[Any, Asked]:
+def _at_one_moment(
+    made: ProviderRequest, model: str, streams: bool, keys: boto3.Session
+) -> tuple[Any, ProviderRequest]:
     """Boto3's request, and ours with its body's very bytes, signed in the same second."""
     while True:
         theirs = boto3_sends(
@@ -118,8 +120,8 @@ def _at_one_moment(made: Asked, model: str, streams: bool, keys: boto3.Session) 
                 }
             ],
         )
-        asked = Asked(made.method, made.path, None, theirs.body, made.headers)
-        ours = BedrockWire(keys).signed(provider(), asked)
+        asked = ProviderRequest(made.method, made.path, None, theirs.body, made.headers)
+        ours = BedrockWire(keys).sign(provider(), asked)
         if ours.headers["X-Amz-Date"] == header(theirs, "X-Amz-Date"):
             return theirs, ours
 
@@ -128,11 +130,11 @@ def _at_one_moment(made: Asked, model: str, streams: bool, keys: boto3.Session) 
 def test_what_was_signed_is_what_arrives(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", REGION)
     asked = json.dumps({"model": model, "messages": [{"role": "user", "content": "ü"}]}).encode()
-    path = BEDROCK.request(Chat(asked, BEDROCK.words)).path
-    with client() as http, stand_in({path}, ("content-type", "application/json"), Said(401, b"{}")) as server:
+    path = BEDROCK.build_request(Chat(asked, BEDROCK.capabilities)).path
+    with create_client() as http, stand_in({path}, ("content-type", "application/json"), Said(401, b"{}")) as server:
         server.answers.append(Said(200, BedrockDialect().message(Answer("Hi"))))
-        caller = Protocols(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
-        how: Any = {"idempotency_key": None, "model_is_configured": True, "deadline_s": 5}
+        caller = AdapterRegistry(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
+        how: Any = {"idempotency_key": None, "model_is_configured": True, "timeout_s": 5}
         answer = caller.call(provider(server.origin), "chat.completions", asked, api_key=None, **how)
         assert json.loads(answer.body)["model"] == model
         sent = server.requests[-1]
@@ -148,10 +150,13 @@ def test_what_was_signed_is_what_arrives(model: str, monkeypatch: pytest.MonkeyP
 
 def test_a_request_with_a_key_is_not_signed() -> None:
     asked = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-    with client() as http, stand_in({"/model/m/converse"}, ("authorization", "Bearer k"), Said(401, b"{}")) as server:
+    with (
+        create_client() as http,
+        stand_in({"/model/m/converse"}, ("authorization", "Bearer k"), Said(401, b"{}")) as server,
+    ):
         server.answers.append(Said(200, BedrockDialect().message(Answer("Hi"))))
-        caller = Protocols(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
-        how: Any = {"idempotency_key": None, "model_is_configured": True, "deadline_s": 5}
+        caller = AdapterRegistry(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
+        how: Any = {"idempotency_key": None, "model_is_configured": True, "timeout_s": 5}
         caller.call(provider(server.origin), "chat.completions", asked, api_key="k", **how)
         assert not [name for name in server.requests[-1].headers if name.startswith("x-amz")]
 
@@ -170,13 +175,15 @@ def test_the_region_is_the_host_s_or_that_of_the_function(
     host: str, region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_REGION", "ap-south-1")
-    signed = BedrockWire(session()).signed(provider(f"https://{host}"), Asked("POST", "/model/m/converse", None, b"{}"))
+    signed = BedrockWire(session()).sign(
+        provider(f"https://{host}"), ProviderRequest("POST", "/model/m/converse", None, b"{}")
+    )
     assert f"/{region}/bedrock/aws4_request" in signed.headers["Authorization"]
 
 
 def test_without_credentials_or_a_region_it_is_the_gateway_s_own_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_REGION", raising=False)
-    asked = Asked("POST", "/model/m/converse", None, b"{}")
+    asked = ProviderRequest("POST", "/model/m/converse", None, b"{}")
 
     class Nobody:
         def get_credentials(self) -> None:
@@ -187,8 +194,8 @@ def test_without_credentials_or_a_region_it_is_the_gateway_s_own_trouble(monkeyp
             raise CredentialRetrievalError(provider="sso", error_msg="expired")
 
     with pytest.raises(ProviderAuth):
-        BedrockWire(Expired()).signed(provider(), asked)
+        BedrockWire(Expired()).sign(provider(), asked)
     with pytest.raises(ProviderAuth):
-        BedrockWire(Nobody()).signed(provider(), asked)
+        BedrockWire(Nobody()).sign(provider(), asked)
     with pytest.raises(ProviderAuth):
-        BedrockWire(session()).signed(provider("https://proxy.example.com"), asked)
+        BedrockWire(session()).sign(provider("https://proxy.example.com"), asked)

@@ -7,12 +7,12 @@ import google.genai.types as sdk
 import pytest
 from openai.types.chat import ChatCompletion
 
-from aiserver.errors import UpstreamAnswer
+from aiserver.errors import ProviderResponse
 from aiserver.providers.google import GOOGLE
-from aiserver.providers.translation.adapter import Born, Failed
+from aiserver.providers.translation.adapter import ResponseContext, VendorError
 from tests.vendors.google_asking import assistant, sent, user
 
-BORN = Born(1_700_000_000, lambda: "call_born")
+BORN = ResponseContext(1_700_000_000, lambda: "call_born")
 CALL = {"functionCall": {"name": "f", "args": {"a": 1}}}
 USED = {"promptTokenCount": 3, "candidatesTokenCount": 5, "totalTokenCount": 8}
 
@@ -26,19 +26,19 @@ def answer(*candidates: dict[str, Any], **more: Any) -> dict[str, Any]:
     """An answer that the SDK's types take, in OpenAI's words."""
     said = json.dumps({"candidates": list(candidates), "responseId": "r", "modelVersion": "m", **more}).encode()
     sdk.GenerateContentResponse.model_validate_json(said)
-    told = GOOGLE.answer(said, BORN)
+    told = GOOGLE.map_response(said, BORN)
     assert told.request_id == "r"
     completion = json.loads(told.body)
     ChatCompletion.model_validate(completion, strict=True)
     return completion
 
 
-def failed(*candidates: dict[str, Any], **more: Any) -> UpstreamAnswer:
+def failed(*candidates: dict[str, Any], **more: Any) -> ProviderResponse:
     said = json.dumps({"candidates": list(candidates), "responseId": "r", **more}).encode()
-    with pytest.raises(Failed) as failure:
-        GOOGLE.answer(said, BORN)
-    assert failure.value.has_begun
-    return GOOGLE.error(UpstreamAnswer(200, {}, failure.value.said))
+    with pytest.raises(VendorError) as failure:
+        GOOGLE.map_response(said, BORN)
+    assert failure.value.has_content
+    return GOOGLE.map_error(ProviderResponse(200, {}, failure.value.body))
 
 
 def test_a_call_without_an_id_gets_one_that_stands_in_its_parts_too() -> None:
@@ -51,13 +51,13 @@ def test_a_call_without_an_id_gets_one_that_stands_in_its_parts_too() -> None:
 
 def test_the_arguments_of_a_call_keep_their_numbers() -> None:
     said = b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"x": 1.50}}}]}}]}'
-    call = json.loads(GOOGLE.answer(said, BORN).body)["choices"][0]["message"]["tool_calls"][0]
+    call = json.loads(GOOGLE.map_response(said, BORN).body)["choices"][0]["message"]["tool_calls"][0]
     assert call["function"]["arguments"] == '{"x": 1.50}'
 
 
 def test_what_is_null_says_nothing() -> None:
     called = {"functionCall": {"name": "f", "args": None}, "thoughtSignature": None, "text": None, "thought": None}
-    message = json.loads(GOOGLE.answer(json.dumps({"candidates": [candidate(called)]}).encode(), BORN).body)
+    message = json.loads(GOOGLE.map_response(json.dumps({"candidates": [candidate(called)]}).encode(), BORN).body)
     assert message["choices"][0]["message"]["tool_calls"] == [
         {"id": "call_born", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     ]
@@ -119,7 +119,7 @@ def test_calls_that_were_cut_off_are_no_finished_calls() -> None:
 
 def test_a_reason_that_is_new_is_told() -> None:
     said = json.dumps({"candidates": [candidate({"text": "I"}, reason="BORED")]}).encode()
-    completion = json.loads(GOOGLE.answer(said, BORN).body)
+    completion = json.loads(GOOGLE.map_response(said, BORN).body)
     assert completion["choices"][0]["finish_reason"] == "stop"
     assert completion["google"] == {"candidates": [{"finishReason": "BORED"}]}
 

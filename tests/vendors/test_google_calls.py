@@ -8,10 +8,10 @@ import pytest
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.google import GOOGLE
-from aiserver.providers.http import client
+from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
-from aiserver.providers.translation.adapter import Born
-from aiserver.providers.translation.client import Translated
+from aiserver.providers.translation.adapter import ResponseContext
+from aiserver.providers.translation.client import AdapterClient
 from aiserver.wire import sse
 from tests.fakes import FakeClock
 from tests.vendors.conversations import TIME, WEATHER, user
@@ -35,8 +35,8 @@ def server() -> Iterator[VendorServer]:
 
 
 def whole(server: VendorServer, **more: Any) -> dict[str, Any]:
-    with client() as http:
-        caller = Translated(http, FakeClock(), GOOGLE)
+    with create_client() as http:
+        caller = AdapterClient(http, FakeClock(), GOOGLE)
         body = json.dumps(ASKED | more).encode()
         told = caller.call(
             provider(server),
@@ -45,20 +45,26 @@ def whole(server: VendorServer, **more: Any) -> dict[str, Any]:
             api_key=KEY,
             idempotency_key=None,
             model_is_configured=True,
-            deadline_s=9,
+            timeout_s=9,
         )
     return json.loads(told.body)["choices"][0]["message"]
 
 
 def streamed(server: VendorServer, **more: Any) -> list[Any]:
-    with client() as http:
-        caller = Translated(http, FakeClock(), GOOGLE)
+    with create_client() as http:
+        caller = AdapterClient(http, FakeClock(), GOOGLE)
         body = json.dumps(ASKED | {"stream": True} | more).encode()
         stream = caller.stream(
-            provider(server), "chat.completions", body, api_key=KEY, model_is_configured=True, begin_s=9, total_s=9
+            provider(server),
+            "chat.completions",
+            body,
+            api_key=KEY,
+            model_is_configured=True,
+            head_timeout_s=9,
+            total_timeout_s=9,
         )
         said = b"".join(piece or b"" for piece in stream)
-    *chunks, _ = [sse.data(event) for event in sse.Splitter().events(said)]
+    *chunks, _ = [sse.event_data(event) for event in sse.EventSplitter().split(said)]
     deltas = [choice["delta"] for chunk in chunks for choice in json.loads(chunk)["choices"]]
     return [call["function"]["name"] for delta in deltas for call in delta.get("tool_calls", ())]
 
@@ -84,7 +90,7 @@ def test_one_call_is_told_where_one_is_wanted_and_the_next_turn_knows_of_no_othe
 def test_parts_that_are_told_whole_hold_one_call_too() -> None:
     parts = [{"executableCode": {"code": "1"}}, *({"functionCall": {"name": name}} for name in "ab"), {"text": "So."}]
     body = json.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}).encode()
-    told = GOOGLE.answer(body, Born(0, lambda: "call_born", one_call=True)).body
+    told = GOOGLE.map_response(body, ResponseContext(0, lambda: "call_born", single_tool_call=True)).body
     message = json.loads(told)["choices"][0]["message"]
     assert [next(iter(part)) for part in message["google"]["parts"]] == ["executableCode", "functionCall", "text"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from aiserver.errors import ProviderAuth, ProviderRateLimited, UpstreamAnswer
+from aiserver.errors import ProviderAuth, ProviderRateLimited, ProviderResponse
 from aiserver.providers.google import GOOGLE
-from aiserver.providers.openai_response import failure
+from aiserver.providers.openai_response import map_error
 from aiserver.providers.provider import Provider
 
 RPC = "type.googleapis.com/google.rpc"
@@ -19,8 +19,8 @@ def google(code: int, status: str, message: str, *details: dict[str, Any]) -> di
     return {"error": {"code": code, "message": message, "status": status, "details": list(details)}}
 
 
-def told(status: int, said: Any, headers: dict[str, str] | None = None) -> UpstreamAnswer:
-    return GOOGLE.error(UpstreamAnswer(status, headers or {}, json.dumps(said).encode()))
+def told(status: int, said: Any, headers: dict[str, str] | None = None) -> ProviderResponse:
+    return GOOGLE.map_error(ProviderResponse(status, headers or {}, json.dumps(said).encode()))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_request_s_id_is_told_where_the_error_has_it() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": "x"}', b'{"message": "x"}', b"\xff"])
 def test_what_is_no_error_of_google_s_is_none(body: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
-        GOOGLE.error(UpstreamAnswer(502, {}, body))
+        GOOGLE.map_error(ProviderResponse(502, {}, body))
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_what_is_no_error_of_google_s_is_none(body: bytes) -> None:
 )
 def test_trouble_with_the_gateway_s_own_key_is_no_fault_of_the_request(message: str) -> None:
     error = told(400, google(400, "INVALID_ARGUMENT", message))
-    judged = failure(PROVIDER, error, model_is_configured=True, wait_s=None)
+    judged = map_error(PROVIDER, error, model_is_configured=True, retry_after_s=None)
     assert isinstance(judged, ProviderAuth)
 
 
 def test_a_limit_that_is_met_is_one() -> None:
     error = told(429, google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota"))
-    judged = failure(PROVIDER, error, model_is_configured=True, wait_s=9)
+    judged = map_error(PROVIDER, error, model_is_configured=True, retry_after_s=9)
     assert isinstance(judged, ProviderRateLimited)
 
 
@@ -91,7 +91,7 @@ def test_models_that_write_are_listed_page_by_page() -> None:
         {"name": "models/silent"},
     ]
     page = json.dumps({"models": models, "nextPageToken": "a/b="}).encode()
-    assert GOOGLE.listing.read(page) == (["gemini-3.8-flash", "tunedModels/mine"], "a/b=")
-    assert GOOGLE.listing.asked(None).path == "/models?pageSize=1000"
-    assert GOOGLE.listing.asked("a/b=").path == "/models?pageSize=1000&pageToken=a%2Fb%3D"
-    assert GOOGLE.listing.read(b"{}") == ([], None)
+    assert GOOGLE.model_pages.parse(page) == (["gemini-3.8-flash", "tunedModels/mine"], "a/b=")
+    assert GOOGLE.model_pages.build_request(None).path == "/models?pageSize=1000"
+    assert GOOGLE.model_pages.build_request("a/b=").path == "/models?pageSize=1000&pageToken=a%2Fb%3D"
+    assert GOOGLE.model_pages.parse(b"{}") == ([], None)

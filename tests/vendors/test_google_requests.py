@@ -20,8 +20,8 @@ from tests.vendors.google_asking import MODEL, OLDER, assistant, chat, refused, 
     ],
 )
 def test_a_model_s_name_stands_in_the_path_and_leads_nowhere_else(model: str, path: str) -> None:
-    assert GOOGLE.request(chat(model=model)).path == path
-    assert GOOGLE.request(chat(model=model, stream=True)).path.endswith(":streamGenerateContent?alt=sse")
+    assert GOOGLE.build_request(chat(model=model)).path == path
+    assert GOOGLE.build_request(chat(model=model, stream=True)).path.endswith(":streamGenerateContent?alt=sse")
     assert {"model", "stream"}.isdisjoint(sent(model=model, stream=True))
 
 
@@ -92,7 +92,7 @@ def test_what_only_gemini_has_goes_beside_what_is_asked() -> None:
     }
     assert body["contents"][0]["parts"] == [{"text": "x", "thought": True}]
     tool = WEATHER | {"google": {"responseJsonSchema": {"type": "string"}}}
-    searching = GOOGLE.request(chat(tools=[tool], google={"tools": [{"googleSearch": {}}]}))
+    searching = GOOGLE.build_request(chat(tools=[tool], google={"tools": [{"googleSearch": {}}]}))
     tools = json.loads(searching.body or b"")["tools"]
     assert tools[0]["functionDeclarations"][0]["responseJsonSchema"] == {"type": "string"}
     assert tools[1] == {"googleSearch": {}}

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from aiserver.errors import UpstreamAnswer
+from aiserver.errors import ProviderResponse
 from aiserver.providers.google import GOOGLE
 from aiserver.providers.google.stream import GoogleEvents
-from aiserver.providers.translation.adapter import Born, Failed
+from aiserver.providers.translation.adapter import ResponseContext, VendorError
 from aiserver.wire import sse
 from tests.vendors.google_asking import chat
 
-BORN = Born(1_700_000_000, lambda: "call_born")
+BORN = ResponseContext(1_700_000_000, lambda: "call_born")
 USED = {"promptTokenCount": 3, "candidatesTokenCount": 5, "totalTokenCount": 8}
 
 
@@ -29,20 +29,20 @@ def event(*candidates: dict[str, Any], **more: Any) -> bytes:
 
 
 def begun(**more: Any) -> GoogleEvents:
-    return GOOGLE.events(chat(stream=True, **more), BORN)
+    return GOOGLE.create_event_mapper(chat(stream=True, **more), BORN)
 
 
 def chunks(told: bytes) -> list[dict[str, Any]]:
-    events = [sse.data(one) for one in sse.Splitter().events(told)]
+    events = [sse.event_data(one) for one in sse.EventSplitter().split(told)]
     return [json.loads(one) for one in events if one != sse.DONE]
 
 
 def heard(*events: bytes, **more: Any) -> list[dict[str, Any]]:
     """All that is told of a whole stream."""
     stream = begun(**more)
-    told = b"".join(stream.told(one) for one in events)
-    assert stream.is_whole
-    return chunks(told + stream.ended())
+    told = b"".join(stream.on_event(one) for one in events)
+    assert stream.is_complete
+    return chunks(told + stream.on_end())
 
 
 def deltas(told: list[dict[str, Any]], index: int = 0) -> list[dict[str, Any]]:
@@ -51,10 +51,10 @@ def deltas(told: list[dict[str, Any]], index: int = 0) -> list[dict[str, Any]]:
 
 def test_nothing_is_told_before_the_first_word() -> None:
     stream = begun()
-    assert stream.told(event(usageMetadata=USED)) == b""
-    assert stream.told(event(candidate(text("")))) == b""
-    assert (stream.pieces, stream.request_id) == (0, "r")
-    [first] = chunks(stream.told(event(candidate(text("It")))))
+    assert stream.on_event(event(usageMetadata=USED)) == b""
+    assert stream.on_event(event(candidate(text("")))) == b""
+    assert (stream.content_events, stream.request_id) == (0, "r")
+    [first] = chunks(stream.on_event(event(candidate(text("It")))))
     assert (first["id"], first["choices"][0]["delta"]) == ("r", {"role": "assistant", "content": "It"})
 
 
@@ -66,8 +66,8 @@ def test_it_goes_on_where_a_reason_to_end_stands_in_each_event() -> None:
 
 def test_an_answer_without_a_reason_to_end_is_not_whole() -> None:
     stream = begun()
-    stream.told(event(candidate(text("It"))))
-    assert not stream.is_whole
+    stream.on_event(event(candidate(text("It"))))
+    assert not stream.is_complete
 
 
 def test_calls_come_whole_with_their_place_and_their_signature() -> None:
@@ -104,12 +104,12 @@ def test_parts_come_whole_at_the_end_and_texts_are_joined_up_to_a_signature() ->
 
 def test_several_candidates_end_each_by_itself() -> None:
     stream = begun(n=2)
-    said = stream.told(event(candidate(text("A"), index=0), candidate(text("B"), index=1)))
-    said += stream.told(event(candidate(index=0, finishReason="STOP")))
-    assert not stream.is_whole
-    said += stream.told(event(candidate(index=1, finishReason="SAFETY"), usageMetadata=USED))
-    assert stream.is_whole
-    told = chunks(said + stream.ended())
+    said = stream.on_event(event(candidate(text("A"), index=0), candidate(text("B"), index=1)))
+    said += stream.on_event(event(candidate(index=0, finishReason="STOP")))
+    assert not stream.is_complete
+    said += stream.on_event(event(candidate(index=1, finishReason="SAFETY"), usageMetadata=USED))
+    assert stream.is_complete
+    told = chunks(said + stream.on_end())
     assert [deltas(told, i)[0]["content"] for i in (0, 1)] == ["A", "B"]
     assert [chunk["choices"][0]["finish_reason"] for chunk in told[-2:]] == ["stop", "content_filter"]
     assert told[-1]["google"] == {"candidates": [{"index": 1, "finishReason": "SAFETY"}]}
@@ -119,8 +119,8 @@ def test_several_candidates_end_each_by_itself() -> None:
 
 def test_fewer_candidates_than_asked_for_are_an_answer_and_words_that_are_blocked_end_so() -> None:
     stream = begun(n=2)
-    stream.told(event(candidate(text("A"), finishReason="STOP")))
-    assert stream.is_whole
+    stream.on_event(event(candidate(text("A"), finishReason="STOP")))
+    assert stream.is_complete
     told = heard(event(candidate(text("A"))), event(promptFeedback={"blockReason": "SAFETY"}))
     assert [choice["finish_reason"] for chunk in told for choice in chunk["choices"]] == [None, "content_filter"]
 
@@ -137,10 +137,10 @@ def test_fewer_candidates_than_asked_for_are_an_answer_and_words_that_are_blocke
 def test_what_fails_after_work_was_done_may_be_billed(before: list[bytes], billed: bool) -> None:
     stream = begun()
     for one in before:
-        stream.told(one)
-    with pytest.raises(Failed) as failed:
-        stream.told(event(error={"code": 503, "message": "x", "status": "UNAVAILABLE"}))
-    assert failed.value.has_begun is billed
+        stream.on_event(one)
+    with pytest.raises(VendorError) as failed:
+        stream.on_event(event(error={"code": 503, "message": "x", "status": "UNAVAILABLE"}))
+    assert failed.value.has_content is billed
 
 
 def test_an_error_that_is_null_is_none() -> None:
@@ -169,25 +169,25 @@ def test_log_probabilities_come_with_the_words_they_are_of() -> None:
 @pytest.mark.parametrize("said", [b'{"error": %b}', b'[{"error": %b}]'])
 def test_a_failure_in_the_middle_is_one_however_it_comes(said: bytes) -> None:
     stream = begun()
-    stream.told(event(candidate(text("It"))))
+    stream.on_event(event(candidate(text("It"))))
     error = json.dumps({"code": 503, "message": "Too many", "status": "UNAVAILABLE"}).encode()
-    with pytest.raises(Failed) as failure:
-        stream.told(b"data: %b\n\n" % (said % error))
-    assert failure.value.has_begun
-    told = GOOGLE.error(UpstreamAnswer(200, {}, failure.value.said))
+    with pytest.raises(VendorError) as failure:
+        stream.on_event(b"data: %b\n\n" % (said % error))
+    assert failure.value.has_content
+    told = GOOGLE.map_error(ProviderResponse(200, {}, failure.value.body))
     assert (told.status, json.loads(told.body)["error"]["code"]) == (503, "UNAVAILABLE")
 
 
 def test_a_turn_that_went_wrong_fails_before_the_first_word_and_after() -> None:
-    with pytest.raises(Failed) as silent:
-        begun().told(event(candidate(finishReason="OTHER")))
-    assert not silent.value.has_begun
+    with pytest.raises(VendorError) as silent:
+        begun().on_event(event(candidate(finishReason="OTHER")))
+    assert not silent.value.has_content
     stream = begun()
-    stream.told(event(candidate(text("It"))))
-    with pytest.raises(Failed) as late:
-        stream.told(event(candidate(finishReason="MALFORMED_FUNCTION_CALL", finishMessage="No such call")))
-    told = json.loads(GOOGLE.error(UpstreamAnswer(200, {}, late.value.said)).body)
-    assert (late.value.has_begun, told["error"]["message"]) == (True, "No such call")
+    stream.on_event(event(candidate(text("It"))))
+    with pytest.raises(VendorError) as late:
+        stream.on_event(event(candidate(finishReason="MALFORMED_FUNCTION_CALL", finishMessage="No such call")))
+    told = json.loads(GOOGLE.map_error(ProviderResponse(200, {}, late.value.body)).body)
+    assert (late.value.has_content, told["error"]["message"]) == (True, "No such call")
 
 
 def test_other_reasons_after_words_are_an_end() -> None:

@@ -35,7 +35,7 @@ def test_what_a_tool_says_is_its_output_unless_it_is_an_object(content: str) -> 
 
 
 def test_an_object_that_a_tool_brings_keeps_its_numbers() -> None:
-    asked = GOOGLE.request(chat(user(), assistant(ROME), result("call_rome", '{"x": 1.50e400}')))
+    asked = GOOGLE.build_request(chat(user(), assistant(ROME), result("call_rome", '{"x": 1.50e400}')))
     assert asked.body is not None
     assert b'"response":{"x": 1.50e400}' in asked.body
 

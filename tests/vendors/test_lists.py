@@ -6,9 +6,9 @@ import pytest
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderError, ProviderRateLimited
-from aiserver.providers.http import client
+from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import Protocols
+from aiserver.providers.registry import AdapterRegistry
 from aiserver.providers.translation.client import MAX_PAGES
 from tests.fakes import FakeClock
 from tests.providers.standin import Said, stand_in
@@ -18,15 +18,15 @@ REFUSED = Said(401, b"{}")
 
 def listed(*pages: object, paths: set[str]) -> tuple[list[str], list[str]]:
     """The models that come of it, and what was asked for."""
-    with stand_in(paths, ("x-api-key", "k"), REFUSED) as server, client() as http:
+    with stand_in(paths, ("x-api-key", "k"), REFUSED) as server, create_client() as http:
         server.answers.extend(
             page if isinstance(page, Said) else Said(200, json.dumps(page).encode()) for page in pages
         )
         asked = Provider.model_validate(
             {"name": "p", "type": "anthropic", "base_url": server.origin, "models": {"*": ""}}
         )
-        protocol = Protocols(lambda: http, FakeClock(), BedrockWire)["anthropic"]
-        found = protocol.models(asked, api_key="k", deadline_s=5)
+        protocol = AdapterRegistry(lambda: http, FakeClock(), BedrockWire)["anthropic"]
+        found = protocol.list_models(asked, api_key="k", timeout_s=5)
         return found, [request.path for request in server.requests]
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.errors import ProviderError, ProviderResponse
 from aiserver.limits import MAX_ANSWER_VALUES, MAX_CONTENT_BLOCKS, MAX_REASON_CHARS
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.client import Judged
+from aiserver.providers.translation.client import MappedEvents
 from aiserver.wire import sse
 from tests.memory import peak_bytes
 from tests.vendors.dialect import Dialect
@@ -52,7 +52,7 @@ EMPTY: dict[str, list[Any]] = {
 
 def whole(dialect: Dialect, said: Any) -> Any:
     body = said if isinstance(said, bytes) else json.dumps(said).encode()
-    return json.loads(judge(dialect).judged(UpstreamAnswer(200, {}, body), BORN).body)
+    return json.loads(judge(dialect).map_response(ProviderResponse(200, {}, body), BORN).body)
 
 
 def failed(dialect: Dialect, said: Any) -> ProviderError:
@@ -64,14 +64,15 @@ def failed(dialect: Dialect, said: Any) -> ProviderError:
 
 def streamed(dialect: Dialect, *said: Any) -> list[Any]:
     """The chunks of a stream of these events."""
-    events = Judged(
-        dialect.vendor.events(Chat(b'{"model":"m","messages":[]}', dialect.vendor.words), BORN), judge(dialect)
+    events = MappedEvents(
+        dialect.vendor.create_event_mapper(Chat(b'{"model":"m","messages":[]}', dialect.vendor.capabilities), BORN),
+        judge(dialect),
     )
-    each = [one if isinstance(one, bytes) else sse.event(json.dumps(one).encode()) for one in said]
-    told = b"".join(events.told(event) for event in each)
-    assert events.is_whole
-    told += b"" if events.is_over else events.ended()
-    chunks = [sse.data(event) for event in sse.Splitter().events(told)]
+    each = [one if isinstance(one, bytes) else sse.format_event(json.dumps(one).encode()) for one in said]
+    told = b"".join(events.on_event(event) for event in each)
+    assert events.is_complete
+    told += b"" if events.is_done else events.on_end()
+    chunks = [sse.event_data(event) for event in sse.EventSplitter().split(told)]
     return [json.loads(chunk) for chunk in chunks if chunk != sse.DONE]
 
 
@@ -285,7 +286,7 @@ def test_too_many_values_of_any_kind_are_refused_before_they_are_built(
 def test_an_event_of_too_many_values_is_refused_before_it_is_built(dialect: Dialect) -> None:
     body = MANY[dialect.type][0] % b",".join([b"{}"] * (MAX_ANSWER_VALUES + 1))
     with pytest.raises(ProviderError, match="too large"):
-        streamed(dialect, sse.event(body))
+        streamed(dialect, sse.format_event(body))
 
 
 def test_too_many_candidates_are_refused_whole_and_streamed() -> None:
@@ -293,7 +294,7 @@ def test_too_many_candidates_are_refused_whole_and_streamed() -> None:
     body = b'{"candidates":[%b]}' % b",".join([b'{"content":{"parts":[{"text":"a"}]}}'] * 1025)
     assert "1,024 candidates" in failed(google, body).message
     with pytest.raises(ProviderError, match="1,024 candidates"):
-        streamed(google, sse.event(body))
+        streamed(google, sse.format_event(body))
 
 
 COMPLETE: dict[str, list[Any]] = {
@@ -317,7 +318,7 @@ COMPLETE: dict[str, list[Any]] = {
 def test_what_follows_a_complete_answer_takes_nothing_back(after: bytes, dialect: Dialect) -> None:
     complete = COMPLETE[dialect.type]
     expected = streamed(dialect, *complete)
-    assert streamed(dialect, *complete, sse.event(after)) == expected
+    assert streamed(dialect, *complete, sse.format_event(after)) == expected
     assert expected[-1]["choices"][0]["finish_reason"] == "stop"
 
 

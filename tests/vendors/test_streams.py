@@ -10,10 +10,10 @@ import pytest
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.clock import Clock, SystemClock
 from aiserver.errors import ProviderError, ProviderTimeout
-from aiserver.providers.http import client
+from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import Protocols
-from aiserver.providers.stream import Stream
+from aiserver.providers.registry import AdapterRegistry
+from aiserver.providers.stream import ProviderStream
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 from tests import hostile
@@ -31,15 +31,15 @@ STEP = 211  # bytes from cut to cut: each takes a connection
 
 
 @contextmanager
-def begun(dialect: Dialect, port: int, clock: Clock, total_s: float = 20) -> Generator[Stream]:
+def begun(dialect: Dialect, port: int, clock: Clock, total_s: float = 20) -> Generator[ProviderStream]:
     """A stream of the server there."""
     body = json.dumps({"model": dialect.model, **QUESTION}).encode()
     asked = Provider.model_validate(
         {"name": "p", "type": dialect.type, "base_url": f"http://127.0.0.1:{port}", "models": {"*": ""}}
     )
-    how: dict[str, Any] = {"api_key": "k", "model_is_configured": True, "begin_s": 5, "total_s": total_s}
-    with client() as http:
-        protocol = Protocols(lambda: http, clock, BedrockWire)[dialect.type]
+    how: dict[str, Any] = {"api_key": "k", "model_is_configured": True, "head_timeout_s": 5, "total_timeout_s": total_s}
+    with create_client() as http:
+        protocol = AdapterRegistry(lambda: http, clock, BedrockWire)[dialect.type]
         with closing(protocol.stream(asked, "chat.completions", body, **how)) as stream:
             yield stream
 
@@ -95,7 +95,7 @@ def test_a_failure_within_is_told_and_billed_only_after_the_first_word(events: i
     has_begun = bool(came)
     assert (error.message, error.may_be_billed) == ("out of luck", has_begun)
     assert has_begun or events >= 0
-    told = json.loads(sse.data(wire_errors.event(error)))
+    told = json.loads(sse.event_data(wire_errors.render_error_event(error)))
     assert (told["error"]["message"], told["responseStatus"]["message"]) == ("out of luck", "out of luck")
 
 

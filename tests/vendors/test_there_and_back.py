@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from aiserver.providers.translation.adapter import Born
+from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
 from aiserver.wire import sse
 from tests.examples import examples
@@ -18,12 +18,12 @@ from tests.vendors.dialects import DIALECTS, name
 from tests.vendors.spoken import of_chunks, of_completion, of_openai
 
 UNTIMED = settings(max_examples=examples(60))
-BORN = Born(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
+BORN = ResponseContext(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 
 
 def chat(dialect: Dialect, body: dict[str, Any]) -> Chat:
-    return Chat(json.dumps(body).encode(), dialect.vendor.words)
+    return Chat(json.dumps(body).encode(), dialect.vendor.capabilities)
 
 
 @every_vendor
@@ -31,7 +31,7 @@ def chat(dialect: Dialect, body: dict[str, Any]) -> Chat:
 @given(data=st.data())
 def test_a_vendor_hears_all_that_was_asked(dialect: Dialect, data: st.DataObject) -> None:
     body = data.draw(asking.requests(dialect))
-    heard = dialect.read(dialect.vendor.request(chat(dialect, body)))
+    heard = dialect.read(dialect.vendor.build_request(chat(dialect, body)))
     assert heard == of_openai(body)
 
 
@@ -39,7 +39,7 @@ def test_a_vendor_hears_all_that_was_asked(dialect: Dialect, data: st.DataObject
 @UNTIMED
 @given(answer=asking.answers())
 def test_a_caller_hears_all_that_was_answered(dialect: Dialect, answer: Any) -> None:
-    told = dialect.vendor.answer(dialect.message(answer), BORN)
+    told = dialect.vendor.map_response(dialect.message(answer), BORN)
     completion = json.loads(told.body)
     assert of_completion(completion) == told_by(dialect, answer)
     assert ChatCompletion.model_validate(completion, strict=True).created == BORN.created_s
@@ -52,17 +52,17 @@ def test_a_caller_hears_all_that_was_answered(dialect: Dialect, answer: Any) -> 
 def test_a_caller_hears_all_of_a_stream(dialect: Dialect, answer: Any, shows_usage: bool) -> None:
     body: dict[str, Any] = {"model": "m", "messages": [], "stream": True}
     options = {"stream_options": {"include_usage": True}} if shows_usage else {}
-    events = dialect.vendor.events(chat(dialect, body | options), BORN)
-    told = [events.told(event) for event in dialect.events(answer)]
-    told += [] if events.is_over else [events.ended()]
-    *chunks, last = [sse.data(event) for event in sse.Splitter().events(b"".join(told))]
-    assert (events.is_whole, last) == (True, sse.DONE)
+    events = dialect.vendor.create_event_mapper(chat(dialect, body | options), BORN)
+    told = [events.on_event(event) for event in dialect.events(answer)]
+    told += [] if events.is_done else [events.on_end()]
+    *chunks, last = [sse.event_data(event) for event in sse.EventSplitter().split(b"".join(told))]
+    assert (events.is_complete, last) == (True, sse.DONE)
     said = [json.loads(chunk) for chunk in chunks]
     for chunk in said:
         ChatCompletionChunk.model_validate(chunk, strict=True)
     assert ("usage" in said[0], said[-1]["choices"] == []) == (shows_usage, shows_usage)
     pieces = [chunk for chunk in said if chunk["choices"] and chunk["choices"][0]["finish_reason"] is None]
-    assert events.pieces == len(pieces)
+    assert events.content_events == len(pieces)
     whole = said if shows_usage else [*said, {"choices": [], "usage": json.loads(events.usage or "")}]
     assert of_chunks(whole) == told_by(dialect, answer)
 
@@ -71,11 +71,11 @@ def test_a_caller_hears_all_of_a_stream(dialect: Dialect, answer: Any, shows_usa
 @UNTIMED
 @given(answer=asking.answers())
 def test_a_turn_that_is_sent_back_as_it_was_answered_is_the_same_again(dialect: Dialect, answer: Any) -> None:
-    turn = json.loads(dialect.vendor.answer(dialect.message(answer), BORN).body)["choices"][0]["message"]
+    turn = json.loads(dialect.vendor.map_response(dialect.message(answer), BORN).body)["choices"][0]["message"]
     results = [{"role": "tool", "tool_call_id": call.id, "content": "done"} for call in answer.calls]
     asked = {"role": "user", "content": "go"}
     body = {"model": dialect.model, "max_tokens": 9, "messages": [asked, turn, *results, asked]}
     if answer.calls:
         body["tools"] = [{"type": "function", "function": {"name": name}} for name in {c.name for c in answer.calls}]
-    sent = json.loads(dialect.vendor.request(chat(dialect, body)).body or b"")
+    sent = json.loads(dialect.vendor.build_request(chat(dialect, body)).body or b"")
     assert dialect.turn(json.loads(dialect.message(answer))) in dialect.turns(sent)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.http import Asked
+from aiserver.providers.http import ProviderRequest
 from aiserver.providers.translation.chat import Chat
 from tests.vendors.conversations import TIME, WEATHER, user
 from tests.vendors.dialect import Dialect
@@ -26,9 +26,9 @@ OWN_TOOLS: dict[str, Any] = {
 NO_TOOLS: list[dict[str, Any]] = [{}, {"tools": []}, {"tools": None}]
 
 
-def asked(dialect: Dialect, *messages: Any, **more: Any) -> Asked:
+def asked(dialect: Dialect, *messages: Any, **more: Any) -> ProviderRequest:
     body = {"model": dialect.model, "messages": list(messages) or [user()], **more}
-    return dialect.vendor.request(Chat(json.dumps(body).encode(), dialect.vendor.words))
+    return dialect.vendor.build_request(Chat(json.dumps(body).encode(), dialect.vendor.capabilities))
 
 
 def sent(dialect: Dialect, *messages: Any, **more: Any) -> Any:

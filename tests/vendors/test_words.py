@@ -7,7 +7,7 @@ import pytest
 from openai.types.chat import completion_create_params
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.translation.capabilities import Passes, Refused, Translated
+from aiserver.providers.translation.capabilities import Mapped, PassThrough, Unsupported
 from aiserver.providers.translation.chat import Chat
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.schemas import CHAT
@@ -91,7 +91,7 @@ DEEPER: dict[str, dict[str, Any]] = {
 def sent(dialect: Dialect, **more: Any) -> Any:
     """What the vendor gets of a request with these members."""
     body = {"model": dialect.model, "messages": [user()], **more}
-    asked = dialect.vendor.request(Chat(json.dumps(body).encode(), dialect.vendor.words))
+    asked = dialect.vendor.build_request(Chat(json.dumps(body).encode(), dialect.vendor.capabilities))
     return asked.path, asked.headers, json.loads(asked.body or b"")
 
 
@@ -114,8 +114,8 @@ def test_each_member_that_openai_s_own_client_or_the_wire_knows_has_a_value_here
 
 @every_vendor
 def test_each_member_has_a_rule(dialect: Dialect) -> None:
-    rules = dialect.vendor.words.rules
-    assert rules.keys() == DIALECTS[0].vendor.words.rules.keys()
+    rules = dialect.vendor.capabilities.rules
+    assert rules.keys() == DIALECTS[0].vendor.capabilities.rules.keys()
     assert {*VALUES, *DEEPER, "model", "messages", "stream_options"} <= rules.keys()
     assert {rule for rule in rules if "[" not in rule} == {*VALUES, "model", "messages", "stream_options"}
 
@@ -123,18 +123,18 @@ def test_each_member_has_a_rule(dialect: Dialect) -> None:
 @pytest.mark.parametrize("member", VALUES)
 @every_vendor
 def test_a_member_of_the_root_passes_is_translated_or_is_refused_by_name(dialect: Dialect, member: str) -> None:
-    rule, value, beside = dialect.vendor.words.rules[member], VALUES[member], BESIDE.get(member, {})
+    rule, value, beside = dialect.vendor.capabilities.rules[member], VALUES[member], BESIDE.get(member, {})
     asked: dict[str, Any] = {member: value} | beside
     match rule:
-        case Passes(to):
+        case PassThrough(to):
             assert deep(sent(dialect, **asked)[2], to) == value
-        case Translated(words):
+        case Mapped(words):
             is_sent = not words.startswith(NOT_SENT)
             assert (sent(dialect, **asked) != sent(dialect, **beside)) is is_sent
-        case Refused(_, unless):
+        case Unsupported(_, unless):
             told = refusal(dialect, **asked)
             assert (told.param, told.status) == (member, 400)
-            assert f"{dialect.vendor.words.vendor} cannot be told '{member}'" in told.message
+            assert f"{dialect.vendor.capabilities.vendor} cannot be told '{member}'" in told.message
             for neutral in unless:
                 assert sent(dialect, **{member: json.loads(neutral)}) == sent(dialect)
 
@@ -142,11 +142,11 @@ def test_a_member_of_the_root_passes_is_translated_or_is_refused_by_name(dialect
 @pytest.mark.parametrize("path", DEEPER)
 @every_vendor
 def test_a_member_deeper_down_is_translated_or_is_refused_by_its_place(dialect: Dialect, path: str) -> None:
-    rule, body = dialect.vendor.words.rules[path], DEEPER[path]
-    if isinstance(rule, Translated) and rule.words.startswith(NOT_SENT):
+    rule, body = dialect.vendor.capabilities.rules[path], DEEPER[path]
+    if isinstance(rule, Mapped) and rule.description.startswith(NOT_SENT):
         sent(dialect, **body)
         return
-    if not isinstance(rule, Refused):
+    if not isinstance(rule, Unsupported):
         plain = sent(dialect, tools=[WEATHER]) if "tools" in body else sent(dialect)
         assert sent(dialect, **body) != plain
         return
@@ -157,7 +157,7 @@ def test_a_member_deeper_down_is_translated_or_is_refused_by_its_place(dialect: 
 
 @every_vendor
 def test_what_nobody_knows_is_refused_by_name(dialect: Dialect) -> None:
-    member = dialect.vendor.words.member
+    member = dialect.vendor.capabilities.extension_member
     told = refusal(dialect, frobnicate=1)
     assert (told.param, member in told.message) == ("frobnicate", True)
     assert refusal(dialect, messages=[user(frobnicate=1)]).param == "messages[0].frobnicate"
@@ -175,9 +175,9 @@ def test_null_asks_for_nothing(dialect: Dialect) -> None:
 
 @every_vendor
 def test_a_refusal_is_told_in_both_envelopes(dialect: Dialect) -> None:
-    refused = [member for member, rule in dialect.vendor.words.rules.items() if isinstance(rule, Refused)]
+    refused = [member for member, rule in dialect.vendor.capabilities.rules.items() if isinstance(rule, Unsupported)]
     member = next(member for member in refused if member in VALUES)
-    told = json.loads(wire_errors.body(refusal(dialect, **{member: VALUES[member]})))
+    told = json.loads(wire_errors.render_error(refusal(dialect, **{member: VALUES[member]})))
     assert (told["error"]["param"], told["error"]["type"]) == (member, "invalid_request_error")
     assert told["responseStatus"]["errors"][0]["message"] == told["error"]["message"]
     deeper = refusal(dialect, messages=[user([{"type": "hologram"}])])
@@ -186,14 +186,14 @@ def test_a_refusal_is_told_in_both_envelopes(dialect: Dialect) -> None:
 
 @every_vendor
 def test_what_is_for_another_vendor_is_not_sent(dialect: Dialect) -> None:
-    others = {member: {"x": 1} for member in VENDORS if member != dialect.vendor.words.member}
+    others = {member: {"x": 1} for member in VENDORS if member != dialect.vendor.capabilities.extension_member}
     spoken = user([text("Is it?") | others], **others)
     assert sent(dialect, messages=[spoken], **others) == sent(dialect, messages=[user([text("Is it?")])])
 
 
 @every_vendor
 def test_what_is_for_this_vendor_only_arrives_and_says_nothing_twice(dialect: Dialect) -> None:
-    member = dialect.vendor.words.member
+    member = dialect.vendor.capabilities.extension_member
     assert sent(dialect, **{member: {"some_new_option": [1, 2.50]}})[2]["some_new_option"] == [1, 2.5]
     twice = next(iter(sent(dialect)[2]))
     assert refusal(dialect, **{member: {twice: "x"}}).param == f"{member}.{twice}"
@@ -236,7 +236,7 @@ def test_a_member_of_a_message_that_is_null_is_not_there(dialect: Dialect) -> No
 
 @every_vendor
 def test_what_nothing_is_made_of_is_refused_by_its_place(dialect: Dialect) -> None:
-    member = dialect.vendor.words.member
+    member = dialect.vendor.capabilities.extension_member
     for role in ("system", "user", "assistant"):
         told = refusal(dialect, messages=[{"role": role, "content": "x", member: {"odd": 1}}])
         assert told.param == f"messages[0].{member}.odd"
@@ -246,7 +246,7 @@ def test_what_nothing_is_made_of_is_refused_by_its_place(dialect: Dialect) -> No
 
 @every_vendor
 def test_what_a_caller_is_answered_by_is_openai_s_to_say(dialect: Dialect) -> None:
-    member = dialect.vendor.words.member
+    member = dialect.vendor.capabilities.extension_member
     for said, value in (("stream", True), ("model", "other"), ("messages", [])):
         assert refusal(dialect, **{member: {said: value}}).param == f"{member}.{said}"
 
@@ -254,9 +254,9 @@ def test_what_a_caller_is_answered_by_is_openai_s_to_say(dialect: Dialect) -> No
 @every_vendor
 def test_what_asks_for_nothing_may_be_written_in_any_way(dialect: Dialect) -> None:
     body = '{"model": "%s", "messages": [{"role": "user", "content": "Is it?"}], "modalities": [ "text" ], "n": 1.0}'
-    if not isinstance(dialect.vendor.words.rules["n"], Refused):
+    if not isinstance(dialect.vendor.capabilities.rules["n"], Unsupported):
         body = body.replace(', "n": 1.0', "")
-    asked = dialect.vendor.request(Chat((body % dialect.model).encode(), dialect.vendor.words))
+    asked = dialect.vendor.build_request(Chat((body % dialect.model).encode(), dialect.vendor.capabilities))
     assert json.loads(asked.body or b"") == sent(dialect)[2]
 
 
@@ -276,7 +276,7 @@ def test_a_schema_and_arguments_keep_their_numbers(dialect: Dialect) -> None:
     turn = '{"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": %s}]}' % function
     messages = '[{"role": "user", "content": "x"}, %s]' % turn
     body = '{"model": "%s", "messages": %s, "tools": [%s]}' % (dialect.model, messages, tool)
-    asked = dialect.vendor.request(Chat(body.encode(), dialect.vendor.words))
+    asked = dialect.vendor.build_request(Chat(body.encode(), dialect.vendor.capabilities))
     assert asked.body is not None
     assert b"1.50e400" in asked.body
     assert b"10000000000000000000001.50" in asked.body

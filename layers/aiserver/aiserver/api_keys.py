@@ -21,7 +21,7 @@ ID_CHARS = 12
 SECRET_CHARS = 43
 CHECKSUM_CHARS = 6
 CACHE_MS = 30_000  # how long a revoked key may still work in a warm container
-NOT_VALID = "The API key is not valid"
+INVALID_KEY = "The API key is not valid"
 _ALPHABET = string.digits + string.ascii_letters
 
 
@@ -49,7 +49,7 @@ class WebhookSecrets:
     previous: str | None = field(default=None, repr=False)
     previous_until: int | None = None
 
-    def signing(self, now_ms: int) -> list[str]:
+    def active(self, now_ms: int) -> list[str]:
         """The secrets that sign a callback now, the current one first."""
         if self.previous and now_ms < (self.previous_until or 0):
             return [self.current, self.previous]
@@ -92,14 +92,14 @@ class KeyStore(Protocol):
         ...
 
 
-def create(name: str, *, now_ms: int, expires_at: int | None = None, callback_hosts: Iterable[str] = ()) -> NewKey:
+def create_key(name: str, *, now_ms: int, expires_at: int | None = None, callback_hosts: Iterable[str] = ()) -> NewKey:
     """A new key with new webhook secrets; nothing is stored yet."""
     text = _with_checksum(PREFIX + _random(ID_CHARS) + _random(SECRET_CHARS))
     key = ApiKey(_id(text), name, _hash(text), now_ms, expires_at, callback_hosts=tuple(callback_hosts))
     return NewKey(text, key, new_webhook_secrets())
 
 
-def record(text: str, name: str, *, now_ms: int) -> ApiKey:
+def key_record(text: str, name: str, *, now_ms: int) -> ApiKey:
     """What is stored of the key `text`."""
     return ApiKey(_id(text), name, _hash(text), now_ms)
 
@@ -126,19 +126,19 @@ class Authenticator:
             raise Unauthorized("No API key: send it as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'")
         key = self._lookup(_id(text)) if is_well_formed(text) else None
         if key is None or not hmac.compare_digest(key.secret_hash, _hash(text)):
-            raise Unauthorized(NOT_VALID)
-        return self._in_force(key)
+            raise Unauthorized(INVALID_KEY)
+        return self._check_active(key)
 
-    def named(self, key_id: str) -> ApiKey:
+    def find_by_id(self, key_id: str) -> ApiKey:
         """The key of that id, for a caller who may act for it without holding it. Raises: Unauthorized."""
         key = self._lookup(key_id)
         if key is None:
-            raise Unauthorized(NOT_VALID)
-        return self._in_force(key)
+            raise Unauthorized(INVALID_KEY)
+        return self._check_active(key)
 
-    def _in_force(self, key: ApiKey) -> ApiKey:
+    def _check_active(self, key: ApiKey) -> ApiKey:
         if key.revoked_at is not None:
-            raise Unauthorized(NOT_VALID)
+            raise Unauthorized(INVALID_KEY)
         if key.expires_at is not None and key.expires_at <= self._clock.now_ms():
             raise Unauthorized("The API key has expired")
         return key

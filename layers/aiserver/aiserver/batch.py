@@ -8,13 +8,13 @@ from typing import Any
 from aiserver.errors import AiServerError, InvalidRequest, TooManyRequests
 from aiserver.http_api import logger
 
-MAX_KEPT_ATTRIBUTES = 7  # of a refused message: SQS takes ten, and three are ours
+MAX_RELAYED_ATTRIBUTES = 7  # of a refused message: SQS takes ten, and three are ours
 MAX_REASON_CHARS = 1_000  # beside a refused message, which with it must stay under SQS's 1 MiB
 
 Handle = Callable[[Mapping[str, Any]], None]
 
 
-def each_record(event: Mapping[str, Any], handle: Handle, *, threads: int) -> dict[str, Any]:
+def process_records(event: Mapping[str, Any], handle: Handle, *, threads: int) -> dict[str, Any]:
     """Handle every record of a batch, `threads` at a time; only those that failed come again."""
 
     def attempt(record: Mapping[str, Any]) -> str | None:
@@ -34,29 +34,29 @@ def each_record(event: Mapping[str, Any], handle: Handle, *, threads: int) -> di
     return {"batchItemFailures": [{"itemIdentifier": record} for record in failed if record]}
 
 
-def message(record: Mapping[str, Any], about: str) -> tuple[int, int | None]:
+def parse_message(record: Mapping[str, Any], field: str) -> tuple[int, int | None]:
     """The job id an SQS message hints at, and which of the job's waits it is for, `about`, where it says.
 
     Raises: InvalidRequest: what is malformed ends in the dead letters.
     """
     try:
         told = json.loads(record["body"])
-        return int(told["id"]), None if told.get(about) is None else int(told[about])
+        return int(told["id"]), None if told.get(field) is None else int(told[field])
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InvalidRequest("The message names no job") from error
 
 
-def body_of(record: Mapping[str, Any]) -> str:
+def message_body(record: Mapping[str, Any]) -> str:
     """What an SQS message says, a byte order mark left out."""
     return record["body"].removeprefix("\ufeff")
 
 
-def attribute_of(record: Mapping[str, Any], name: str) -> str | None:
+def message_attribute(record: Mapping[str, Any], name: str) -> str | None:
     """An SQS message's own attribute, where it has that one as a string."""
     return _attributes(record).get(name)
 
 
-def refusing(handle: Handle, refuse: Callable[[str, Mapping[str, str]], None]) -> Handle:
+def with_dead_letter(handle: Handle, dead_letter: Callable[[str, Mapping[str, str]], None]) -> Handle:
     """`handle`, but a message that can never be taken is given to `refuse`, with the reason, and is done with.
 
     That is one whose sender is at fault. A limit passes, and so may a fault of ours: such a message comes again.
@@ -70,8 +70,8 @@ def refusing(handle: Handle, refuse: Callable[[str, Mapping[str, str]], None]) -
                 raise
             about = {"messageId": record["messageId"], "errorCode": error.error_code}
             reason = error.message[:MAX_REASON_CHARS]
-            sent = dict(list(_attributes(record).items())[:MAX_KEPT_ATTRIBUTES])
-            refuse(record["body"], {**sent, **about, "reason": reason})
+            sent = dict(list(_attributes(record).items())[:MAX_RELAYED_ATTRIBUTES])
+            dead_letter(record["body"], {**sent, **about, "reason": reason})
             logger.info("refused", extra={"message_id": record["messageId"], "error": error.error_code})
 
     return handle_or_refuse

@@ -14,41 +14,41 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiserver.api_keys import Authenticator
 from aiserver.clock import SystemClock
-from aiserver.http_api import Edge
+from aiserver.http_api import HttpContext
 
 if TYPE_CHECKING:
     from aiserver.aws.messages import SqsDeadLetters
     from aiserver.router import Router
     from aiserver.settings import QueueSettings, ReplySettings
     from aiserver.usecases.callbacks import Redelivery, SampleCallback
-    from aiserver.usecases.complete import Answer
-    from aiserver.usecases.deliver_callback import Reply
-    from aiserver.usecases.delivery_limiter import Places
+    from aiserver.usecases.complete import Complete
+    from aiserver.usecases.deliver_callback import DeliverCallback
+    from aiserver.usecases.delivery_limiter import DeliveryLimiter
     from aiserver.usecases.enqueue import Enqueue
     from aiserver.usecases.intake import Intake
-    from aiserver.usecases.job_finished import Finished
+    from aiserver.usecases.job_finished import JobFinishedNotifier
     from aiserver.usecases.models import Models
-    from aiserver.usecases.run_job import Work
+    from aiserver.usecases.run_job import RunJob
     from aiserver.usecases.status import Status
     from aiserver.usecases.sweep import Sweep
-    from aiserver.usecases.watch_job import Watch
-    from aiserver.webhooks.client import Replier
+    from aiserver.usecases.watch_job import WatchJob
+    from aiserver.webhooks.client import WebhookClient
 
 CLOCK = SystemClock()
-Built = TypeVar("Built")
-_built: dict[str, Any] = {}
+Component = TypeVar("Component")
+_components: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class ChatParts:
-    edge: Edge
+    http: HttpContext
     keys: Authenticator
-    answer: "Answer"
+    answer: "Complete"
 
 
 @dataclass(frozen=True)
 class QueueParts:
-    edge: Edge
+    http: HttpContext
     keys: Authenticator
     enqueue: "Enqueue"
     status: "Status"
@@ -64,7 +64,7 @@ class IntakeParts:
 
 @dataclass(frozen=True)
 class StatusParts:
-    edge: Edge
+    http: HttpContext
     keys: Authenticator
     status: "Status"
     models: "Models"
@@ -72,100 +72,102 @@ class StatusParts:
 
 @dataclass(frozen=True)
 class EventsParts:
-    edge: Edge
+    http: HttpContext
     keys: Authenticator
     status: "Status"
-    watch: "Watch"
+    watch: "WatchJob"
 
 
-def warm(build: Callable[[], object]) -> None:
+def preload(build: Callable[[], object]) -> None:
     """On Lambda, build now; anywhere else, when first asked."""
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
         build()
 
 
-def once(build: Callable[[], Built]) -> Callable[[], Built]:
+def build_once(build: Callable[[], Component]) -> Callable[[], Component]:
     """`build`, whose first result stands until `reset`."""
 
-    def get() -> Built:
-        if build.__name__ not in _built:
-            _built[build.__name__] = build()
-        return _built[build.__name__]
+    def get() -> Component:
+        if build.__name__ not in _components:
+            _components[build.__name__] = build()
+        return _components[build.__name__]
 
     return get
 
 
-def put(**built: object) -> None:
+def override(**built: object) -> None:
     """Have handlers get these, by their builders' names, instead of what the environment says. For tests."""
-    _built.update(built)
+    _components.update(built)
 
 
 def reset() -> None:
     """Close and forget what was built: what is asked for next is built anew. For tests."""
-    if "http" in _built:
-        _built["http"].close()
-    _built.clear()
+    if "http" in _components:
+        _components["http"].close()
+    _components.clear()
 
 
-@once
+@build_once
 def chat() -> ChatParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.settings import ChatSettings
-    from aiserver.usecases.complete import Answer
+    from aiserver.usecases.complete import Complete
 
     settings = ChatSettings.read()
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
-    router = _calling_router(config, settings.jobs_table)
+    router = _provider_router(config, settings.jobs_table)
     jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
     return ChatParts(
-        Edge(CLOCK, settings.cors_origins, settings.public_base_url, settings.streams),
+        HttpContext(CLOCK, settings.cors_origins, settings.public_base_url, settings.streams),
         Authenticator(config, CLOCK),
-        Answer(jobs, router, CLOCK, settled_days=settings.settled_job_days),
+        Complete(jobs, router, CLOCK, settled_days=settings.settled_job_days),
     )
 
 
-@once
+@build_once
 def queue() -> QueueParts:
     from aiserver.aws.config import DynamoConfig
-    from aiserver.aws.messages import SqsMessages
+    from aiserver.aws.messages import SqsMessageSender
     from aiserver.settings import QueueSettings
     from aiserver.usecases.callbacks import Redelivery, SampleCallback
     from aiserver.usecases.status import Status
-    from aiserver.webhooks.client import Replier
+    from aiserver.webhooks.client import WebhookClient
 
     settings = QueueSettings.read()
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
     jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
-    messages = SqsMessages(
+    messages = SqsMessageSender(
         _client("sqs"),
         hosted=settings.hosted_queue_url,
         gpu=settings.gpu_queue_url,
         callback=settings.callback_queue_url,
     )
-    replier = Replier(unsafe=settings.unsafe_callbacks)
+    replier = WebhookClient(unsafe=settings.unsafe_callbacks)
     return QueueParts(
-        Edge(CLOCK, settings.cors_origins, settings.public_base_url),
+        HttpContext(CLOCK, settings.cors_origins, settings.public_base_url),
         Authenticator(config, CLOCK),
         _enqueue(jobs, messages, config, replier, settings.settled_job_days),
         Status(jobs, CLOCK, time.sleep),
         Redelivery(jobs, messages, CLOCK),
-        SampleCallback(config, replier, _places(settings), CLOCK),
+        SampleCallback(config, replier, _delivery_limiter(settings), CLOCK),
     )
 
 
-@once
+@build_once
 def intake() -> IntakeParts:
     from aiserver.aws.config import DynamoConfig
-    from aiserver.aws.messages import SqsDeadLetters, SqsMessages
+    from aiserver.aws.messages import SqsDeadLetters, SqsMessageSender
     from aiserver.settings import IntakeSettings
     from aiserver.usecases.intake import Intake
-    from aiserver.webhooks.client import Replier
+    from aiserver.webhooks.client import WebhookClient
 
     settings = IntakeSettings.read()
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
-    messages = SqsMessages(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url)
+    messages = SqsMessageSender(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url)
     jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
-    enqueue = _enqueue(jobs, messages, config, Replier(unsafe=settings.unsafe_callbacks), settings.settled_job_days)
+    enqueue = _enqueue(
+        jobs, messages, config, WebhookClient(unsafe=settings.unsafe_callbacks), settings.settled_job_days
+    )
     keys = Authenticator(config, CLOCK)
     return IntakeParts(
         Intake(enqueue, keys, key_ids=settings.intake_key_ids, base_url=settings.public_base_url),
@@ -173,18 +175,18 @@ def intake() -> IntakeParts:
     )
 
 
-@once
-def worker() -> "Work":
+@build_once
+def worker() -> "RunJob":
     from aiserver.aws.config import DynamoConfig
-    from aiserver.aws.messages import SqsMessages
+    from aiserver.aws.messages import SqsMessageSender
     from aiserver.settings import WorkerSettings
-    from aiserver.usecases.run_job import Work
+    from aiserver.usecases.run_job import RunJob
 
     settings = WorkerSettings.read()
-    return Work(
+    return RunJob(
         _jobs(settings.jobs_table, settings.bodies_bucket),
-        SqsMessages(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url),
-        _calling_router(DynamoConfig(settings.config_table, _client("dynamodb")), settings.jobs_table),
+        SqsMessageSender(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url),
+        _provider_router(DynamoConfig(settings.config_table, _client("dynamodb")), settings.jobs_table),
         CLOCK,
         sleep=time.sleep,
         settled_days=settings.settled_job_days,
@@ -192,7 +194,7 @@ def worker() -> "Work":
     )
 
 
-@once
+@build_once
 def status() -> StatusParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.router import Router
@@ -203,73 +205,73 @@ def status() -> StatusParts:
     settings = StatusSettings.read()
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
     return StatusParts(
-        Edge(CLOCK, settings.cors_origins, settings.public_base_url),
+        HttpContext(CLOCK, settings.cors_origins, settings.public_base_url),
         Authenticator(config, CLOCK),
         Status(_jobs(settings.jobs_table, settings.bodies_bucket), CLOCK, time.sleep),
-        Models(Router(config.providers, {}, None, CLOCK), config.listings),
+        Models(Router(config.providers, {}, None, CLOCK), config.model_listings),
     )
 
 
-@once
+@build_once
 def events() -> EventsParts:
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.jobs import DynamoJobs
     from aiserver.settings import EventsSettings
     from aiserver.usecases.status import Status
-    from aiserver.usecases.watch_job import Watch
+    from aiserver.usecases.watch_job import WatchJob
 
     settings = EventsSettings.read()
     jobs = DynamoJobs(settings.jobs_table, "", _client("dynamodb"), None, CLOCK.job_id)
     return EventsParts(
-        Edge(CLOCK, settings.cors_origins, streams=settings.streams),
+        HttpContext(CLOCK, settings.cors_origins, streams=settings.streams),
         Authenticator(DynamoConfig(settings.config_table, _client("dynamodb")), CLOCK),
         Status(jobs, CLOCK, time.sleep),
-        Watch(jobs, CLOCK, time.sleep),
+        WatchJob(jobs, CLOCK, time.sleep),
     )
 
 
-@once
-def finished() -> "Finished":
-    from aiserver.aws.messages import BusEvents, SqsMessages
+@build_once
+def finished() -> "JobFinishedNotifier":
+    from aiserver.aws.messages import EventBridgePublisher, SqsMessageSender
     from aiserver.settings import FinishedSettings
-    from aiserver.usecases.job_finished import Finished
+    from aiserver.usecases.job_finished import JobFinishedNotifier
 
     settings = FinishedSettings.read()
-    messages = SqsMessages(_client("sqs"), callback=settings.callback_queue_url)
-    return Finished(messages, BusEvents(settings.event_bus, _client("events")))
+    messages = SqsMessageSender(_client("sqs"), callback=settings.callback_queue_url)
+    return JobFinishedNotifier(messages, EventBridgePublisher(settings.event_bus, _client("events")))
 
 
-@once
-def reply() -> "Reply":
+@build_once
+def reply() -> "DeliverCallback":
     from aiserver.aws.config import DynamoConfig
-    from aiserver.aws.messages import SqsMessages
+    from aiserver.aws.messages import SqsMessageSender
     from aiserver.settings import ReplySettings
-    from aiserver.usecases.deliver_callback import Reply
-    from aiserver.webhooks.client import Replier
+    from aiserver.usecases.deliver_callback import DeliverCallback
+    from aiserver.webhooks.client import WebhookClient
 
     settings = ReplySettings.read()
-    return Reply(
+    return DeliverCallback(
         _jobs(settings.jobs_table, settings.bodies_bucket),
-        SqsMessages(_client("sqs"), callback=settings.callback_queue_url),
+        SqsMessageSender(_client("sqs"), callback=settings.callback_queue_url),
         DynamoConfig(settings.config_table, _client("dynamodb")),
-        Replier(unsafe=settings.unsafe_callbacks),
-        _places(settings),
+        WebhookClient(unsafe=settings.unsafe_callbacks),
+        _delivery_limiter(settings),
         CLOCK,
         settled_days=settings.settled_job_days,
         lease_margin_s=settings.lease_margin_seconds,
     )
 
 
-@once
+@build_once
 def sweep() -> "Sweep":
     from aiserver.aws.circuits import DynamoCircuits
     from aiserver.aws.jobs import DynamoJobs
-    from aiserver.aws.messages import SqsMessages
+    from aiserver.aws.messages import SqsMessageSender
     from aiserver.settings import SweepSettings
     from aiserver.usecases.sweep import Sweep
 
     settings = SweepSettings.read()
-    messages = SqsMessages(
+    messages = SqsMessageSender(
         _client("sqs"),
         hosted=settings.hosted_queue_url,
         gpu=settings.gpu_queue_url,
@@ -286,15 +288,15 @@ def _jobs(table: str, bucket: str) -> Any:
     return DynamoJobs(table, bucket, _client("dynamodb"), _client("s3"), CLOCK.job_id)
 
 
-def _places(settings: "QueueSettings | ReplySettings") -> "Places":
-    from aiserver.aws.leases import DynamoSlots
-    from aiserver.usecases.delivery_limiter import Places
+def _delivery_limiter(settings: "QueueSettings | ReplySettings") -> "DeliveryLimiter":
+    from aiserver.aws.leases import DynamoLeases
+    from aiserver.usecases.delivery_limiter import DeliveryLimiter
 
-    slots = DynamoSlots(settings.jobs_table, _client("dynamodb"))
-    return Places(slots, per_key=settings.callbacks_per_key, per_receiver=settings.callbacks_per_receiver)
+    slots = DynamoLeases(settings.jobs_table, _client("dynamodb"))
+    return DeliveryLimiter(slots, per_key=settings.callbacks_per_key, per_receiver=settings.callbacks_per_receiver)
 
 
-def _enqueue(jobs: Any, messages: Any, config: Any, replier: "Replier", settled_days: int) -> "Enqueue":
+def _enqueue(jobs: Any, messages: Any, config: Any, replier: "WebhookClient", settled_days: int) -> "Enqueue":
     from aiserver.router import Router
     from aiserver.usecases.enqueue import Enqueue
 
@@ -303,29 +305,29 @@ def _enqueue(jobs: Any, messages: Any, config: Any, replier: "Replier", settled_
         messages,
         Router(config.providers, {}, None, CLOCK),
         CLOCK,
-        check_reply_to=replier.check,
+        check_reply_to=replier.check_url,
         settled_days=settled_days,
     )
 
 
-def _calling_router(config: Any, jobs_table: str) -> "Router":
+def _provider_router(config: Any, jobs_table: str) -> "Router":
     from aiserver.aws.circuits import DynamoCircuits
-    from aiserver.aws.leases import DynamoSlots
+    from aiserver.aws.leases import DynamoLeases
     from aiserver.aws.secrets import SsmSecrets
-    from aiserver.providers.breaker import Breaker
-    from aiserver.providers.registry import Protocols
+    from aiserver.providers.breaker import CircuitBreaker
+    from aiserver.providers.registry import AdapterRegistry
     from aiserver.router import Router
 
     brief = _client("dynamodb", is_vital=False)
-    by_type = Protocols(http, CLOCK, _bedrock)
-    by_type.warm("openai")  # which most providers speak: others are built when they are first asked
+    by_type = AdapterRegistry(http, CLOCK, _bedrock)
+    by_type.preload("openai")  # which most providers speak: others are built when they are first asked
     return Router(
         config.providers,
         by_type,
         SsmSecrets(_client("ssm"), CLOCK),
         CLOCK,
-        DynamoSlots(jobs_table, brief),
-        Breaker(DynamoCircuits(jobs_table, brief, CLOCK), CLOCK),
+        DynamoLeases(jobs_table, brief),
+        CircuitBreaker(DynamoCircuits(jobs_table, brief, CLOCK), CLOCK),
     )
 
 
@@ -335,12 +337,12 @@ def _bedrock() -> Any:
     return BedrockWire(_session())
 
 
-@once
+@build_once
 def http() -> Any:
     """The one HTTP client for providers."""
-    from aiserver.providers.http import client
+    from aiserver.providers.http import create_client
 
-    return client()
+    return create_client()
 
 
 @cache

@@ -24,7 +24,7 @@ def response_headers(origin: str | None, allowed: list[str], names: Iterable[str
         return {}
     if origin not in allowed:
         return {"vary": "Origin"}
-    return _allow_origin(origin) | {"vary": "Origin", "access-control-expose-headers": _exposed(names)}
+    return _allow_origin(origin) | {"vary": "Origin", "access-control-expose-headers": _expose_header_names(names)}
 
 
 def preflight_headers(request: Mapping[str, str], allowed: list[str], methods: Iterable[str]) -> dict[str, str]:
@@ -35,7 +35,7 @@ def preflight_headers(request: Mapping[str, str], allowed: list[str], methods: I
     origin = request.get("origin")
     if origin not in allowed:
         return vary
-    names = dict.fromkeys([*ALLOWED_HEADERS, *_requested(request.get("access-control-request-headers", ""))])
+    names = dict.fromkeys([*ALLOWED_HEADERS, *_request_header_names(request.get("access-control-request-headers", ""))])
     return (
         vary
         | _allow_origin(origin)
@@ -51,14 +51,14 @@ def _allow_origin(origin: str) -> dict[str, str]:
     return {"access-control-allow-origin": origin, "access-control-allow-credentials": "true"}
 
 
-def _requested(text: str) -> list[str]:
+def _request_header_names(text: str) -> list[str]:
     """The header names of a list; none of it where it is too long or holds what is not a header name."""
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     valid = len(text) <= MAX_CORS_NAMES_CHARS and all(_TOKEN.fullmatch(name) for name in names)
     return names if valid else []
 
 
-def _exposed(names: Iterable[str]) -> str:
+def _expose_header_names(names: Iterable[str]) -> str:
     """With a provider's rate limit headers, whatever it calls them, as far as they are a reasonable length."""
     relayed = sorted(name for name in names if name.startswith(RATE_LIMIT_PREFIX))
     more = relayed if len(", ".join(relayed)) <= MAX_CORS_NAMES_CHARS else []

@@ -117,7 +117,7 @@ class TooManyRequests(AiServerError):
 
 
 @dataclass(frozen=True)
-class UpstreamAnswer:
+class ProviderResponse:
     """What a provider said, kept as it came: status, the headers we relay, the body's bytes.
 
     `usage` is its own JSON text of what the call used, where it told.
@@ -148,7 +148,7 @@ class ProviderError(AiServerError):
         param: str | None = None,
         fields: tuple[FieldError, ...] = (),
         retry_after_s: int | None = None,
-        upstream: UpstreamAnswer | None = None,
+        upstream: ProviderResponse | None = None,
         upstream_status: int | None = None,
         may_be_billed: bool = False,
     ) -> None:

@@ -15,7 +15,7 @@ from aiserver.wire.json_text import NOT_UTF_8, check_utf8
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 UTF_8_NAMES = ("utf-8", "utf8", "us-ascii", "ascii")
-SHOWN_CHARS = 60  # of a header's value in an error message
+EXCERPT_CHARS = 60  # of a header's value in an error message
 _CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
 
 
@@ -40,14 +40,14 @@ def read_body(event: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
 def _check_encoding(value: str) -> None:
     codings = [coding.strip().lower() for coding in value.split(",")]
     if any(coding not in ("", "identity") for coding in codings):
-        raise UnsupportedMediaType(f"Content-Encoding {_shown(value)} is not supported: send the body uncompressed")
+        raise UnsupportedMediaType(f"Content-Encoding {_excerpt(value)} is not supported: send the body uncompressed")
 
 
 def _check_charset(content_type: str, body: bytes) -> None:
     """ASCII text has the same bytes in all common charsets, except UTF-16 and UTF-32, which add NUL bytes."""
     charset = _CHARSET.search(content_type)
     if charset and charset[1].lower() not in UTF_8_NAMES and (not body.isascii() or b"\0" in body):
-        raise InvalidRequest(f"charset {_shown(charset[1])} is not supported: send the body as UTF-8")
+        raise InvalidRequest(f"charset {_excerpt(charset[1])} is not supported: send the body as UTF-8")
 
 
 def _check_length(declared: str, body: bytes) -> None:
@@ -59,5 +59,5 @@ def _check_length(declared: str, body: bytes) -> None:
         raise InvalidRequest(NOT_UTF_8)
 
 
-def _shown(value: str) -> str:
-    return repr(value[:SHOWN_CHARS])
+def _excerpt(value: str) -> str:
+    return repr(value[:EXCERPT_CHARS])

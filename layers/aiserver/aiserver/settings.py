@@ -10,11 +10,11 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
-def _listed(value: str) -> list[str]:
+def _split_list(value: str) -> list[str]:
     return [one.strip() for one in value.split(",") if one.strip()]
 
 
-Listed = Annotated[list[str], BeforeValidator(_listed)]
+CommaSeparated = Annotated[list[str], BeforeValidator(_split_list)]
 
 
 class Settings(BaseModel):
@@ -27,12 +27,12 @@ class Settings(BaseModel):
         return cls.model_validate(dict(environment))
 
 
-class Http(Settings):
+class HttpSettings(Settings):
     config_table: str
-    cors_origins: Listed
+    cors_origins: CommaSeparated
 
 
-class ChatSettings(Http):
+class ChatSettings(HttpSettings):
     streams: bool
     jobs_table: str
     bodies_bucket: str
@@ -40,7 +40,7 @@ class ChatSettings(Http):
     public_base_url: str
 
 
-class QueueSettings(Http):
+class QueueSettings(HttpSettings):
     jobs_table: str
     bodies_bucket: str
     hosted_queue_url: str
@@ -60,7 +60,7 @@ class IntakeSettings(Settings):
     hosted_queue_url: str
     gpu_queue_url: str
     intake_dead_letter_queue_url: str
-    intake_key_ids: Listed
+    intake_key_ids: CommaSeparated
     settled_job_days: int
     public_base_url: str
     unsafe_callbacks: bool
@@ -76,13 +76,13 @@ class WorkerSettings(Settings):
     lease_margin_seconds: int
 
 
-class StatusSettings(Http):
+class StatusSettings(HttpSettings):
     jobs_table: str
     bodies_bucket: str
     public_base_url: str
 
 
-class EventsSettings(Http):
+class EventsSettings(HttpSettings):
     streams: bool
     jobs_table: str
 

@@ -29,34 +29,34 @@ from pathlib import Path
 from typing import Any
 
 from aiserver.admin import changes, jobs, providers
-from aiserver.admin.stack import AWS_ERRORS, Admin, Problem, connect
+from aiserver.admin.stack import AWS_ERRORS, Admin, AdminError, connect
 from aiserver.api_keys import ApiKey
 
-Deed = Callable[[], Iterable[dict[str, Any]]]
+Command = Callable[[], Iterable[dict[str, Any]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     failed = False
     try:
-        deeds = _deeds(connect(args.stack), args)
-    except (Problem, *AWS_ERRORS) as problem:
-        return _tell(problem)
+        deeds = _commands(connect(args.stack), args)
+    except (AdminError, *AWS_ERRORS) as problem:
+        return _print_error(problem)
     for deed in deeds:  # one that fails keeps no other from being done
         try:
             for line in deed():
                 print(json.dumps(line))
-        except (Problem, *AWS_ERRORS) as problem:
-            failed = bool(_tell(problem))
+        except (AdminError, *AWS_ERRORS) as problem:
+            failed = bool(_print_error(problem))
     return int(failed)
 
 
-def _tell(problem: Exception) -> int:
+def _print_error(problem: Exception) -> int:
     print(f"aiserver: {problem}", file=sys.stderr)
     return 1
 
 
-def _deeds(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
+def _commands(admin: Admin, args: argparse.Namespace) -> Iterable[Command]:
     match args.thing, args.verb:
         case "keys", "create":
             return [
@@ -71,82 +71,82 @@ def _deeds(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
         case "keys", "callback-hosts":
             return [lambda: [admin.set_callback_hosts(args.id, args.host)]]
         case "keys", "migrate":
-            return [partial(_migrated, admin, key, args.back) for key in admin.config.keys()]  # noqa: SIM118  no dict
+            return [partial(_migrate_key, admin, key, args.back) for key in admin.config.keys()]  # noqa: SIM118  no dict
         case "keys", _:
             return [admin.list_keys]
         case "jobs", _:
-            return [partial(_line, jobs.redrive, admin, job_id) for job_id in args.id]
+            return [partial(_run_one, jobs.redrive_job, admin, job_id) for job_id in args.id]
         case "callbacks", "list":
-            return [lambda: map(jobs.shown, jobs.dead(admin, _which(args)))]
+            return [lambda: map(jobs.dead_callback_view, jobs.dead_callbacks(admin, _dead_filter(args)))]
         case "callbacks", _:
-            return _redeliveries(admin, args)
+            return _redelivery_commands(admin, args)
         case "providers", "enable" | "disable":
-            return [lambda: [providers.enable(admin, args.name, enabled=args.verb == "enable")]]
+            return [lambda: [providers.set_enabled(admin, args.name, enabled=args.verb == "enable")]]
         case "providers", "show":
-            return [lambda: [providers.shown(admin, args.name)]]
+            return [lambda: [providers.show_provider(admin, args.name)]]
         case "providers", "check":
-            return [partial(_asked, admin, name) for name in providers.to_check(admin, args.name)]
+            return [partial(_check_provider, admin, name) for name in providers.providers_to_check(admin, args.name)]
         case "providers", "apply":
             return [lambda: _apply(admin, args)]
         case _:
-            return [lambda: providers.listed(admin)]
+            return [lambda: providers.list_providers(admin)]
 
 
-def _line(deed: Callable[[Admin, int], dict[str, Any]], admin: Admin, job_id: int) -> list[dict[str, Any]]:
+def _run_one(deed: Callable[[Admin, int], dict[str, Any]], admin: Admin, job_id: int) -> list[dict[str, Any]]:
     return [deed(admin, job_id)]
 
 
-def _migrated(admin: Admin, key: ApiKey, back: bool) -> list[dict[str, Any]]:
+def _migrate_key(admin: Admin, key: ApiKey, back: bool) -> list[dict[str, Any]]:
     return [admin.migrate_key(key, back=back)]
 
 
-def _asked(admin: Admin, name: str) -> list[dict[str, Any]]:
-    return [providers.checked(admin, name, _protocols(admin))]
+def _check_provider(admin: Admin, name: str) -> list[dict[str, Any]]:
+    return [providers.check_provider(admin, name, _protocols(admin))]
 
 
 def _apply(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Show the changes, have them confirmed, make them."""
-    planned = changes.plan(admin, _text(args.file))
+    planned = changes.plan_changes(admin, _read_file(args.file))
     lines = [line for change in planned for line in change.lines()]
     print("\n".join(lines) or "nothing changes", file=sys.stderr)
     if args.dry_run:
         return []
     if lines and not args.yes:
         if not sys.stdin.isatty():
-            raise Problem("nothing was changed: say --yes to apply this without being asked")
+            raise AdminError("nothing was changed: say --yes to apply this without being asked")
         print("Apply this? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise Problem("nothing was changed")
-    changes.apply(admin, planned)
-    for line in providers.refresh(admin, _protocols(admin)):
+            raise AdminError("nothing was changed")
+    changes.apply_changes(admin, planned)
+    for line in providers.refresh_model_listings(admin, _protocols(admin)):
         print(line, file=sys.stderr)
-    return providers.listed(admin)
+    return providers.list_providers(admin)
 
 
-def _protocols(admin: Admin) -> Mapping[str, providers.ListsModels]:
+def _protocols(admin: Admin) -> Mapping[str, providers.ModelLister]:
     from aiserver.aws.bedrock import BedrockWire
-    from aiserver.providers.http import client
-    from aiserver.providers.registry import Protocols
+    from aiserver.providers.http import create_client
+    from aiserver.providers.registry import AdapterRegistry
 
-    return Protocols(client, admin.clock, BedrockWire)
-
-
-def _which(args: argparse.Namespace) -> jobs.Which:
-    return jobs.Which(args.key, args.host, args.since)
+    return AdapterRegistry(create_client, admin.clock, BedrockWire)
 
 
-def _redeliveries(admin: Admin, args: argparse.Namespace) -> Iterable[Deed]:
-    if bool(args.id) == args.dead or (args.id and _which(args) != jobs.Which()):
-        raise Problem("callbacks redeliver takes ids of jobs, or --dead with --key, --host and --since as you like")
-    found = (job.id for job in jobs.dead(admin, _which(args))) if args.dead else args.id
-    return (partial(_line, jobs.redeliver, admin, job_id) for job_id in found)
+def _dead_filter(args: argparse.Namespace) -> jobs.DeadCallbackFilter:
+    return jobs.DeadCallbackFilter(args.key, args.host, args.since)
 
 
-def _text(file: Path) -> str:
+def _redelivery_commands(admin: Admin, args: argparse.Namespace) -> Iterable[Command]:
+    if bool(args.id) == args.dead or (args.id and _dead_filter(args) != jobs.DeadCallbackFilter()):
+        raise AdminError("callbacks redeliver takes ids of jobs, or --dead with --key, --host and --since as you like")
+    found = (job.id for job in jobs.dead_callbacks(admin, _dead_filter(args))) if args.dead else args.id
+    return (partial(_run_one, jobs.redeliver_callback, admin, job_id) for job_id in found)
+
+
+def _read_file(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise Problem(f"{file} cannot be read: {error.strerror}") from error
+        raise AdminError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

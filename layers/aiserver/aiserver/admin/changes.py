@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from aiserver.admin import providers_yaml
-from aiserver.admin.stack import Admin, Problem
+from aiserver.admin.stack import Admin, AdminError
 from aiserver.aws.secrets import SsmSecrets
 from aiserver.errors import ProviderError
 from aiserver.providers.provider import Provider
@@ -20,7 +20,7 @@ _HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 @dataclass(frozen=True)
-class Change:
+class ProviderChange:
     """What becomes of one provider: what is stored of it, what it is to be, and the key to store for it first."""
 
     name: str
@@ -33,27 +33,27 @@ class Change:
         if self.new is None:
             yield f"- {self.name}"
             return
-        shown = _shown(self.new)
+        shown = _diff_view(self.new)
         if self.old is None:
-            yield f"+ {self.name}  " + ", ".join(f"{name}: {_short(value)}" for name, value in shown.items())
+            yield f"+ {self.name}  " + ", ".join(f"{name}: {_format_value(value)}" for name, value in shown.items())
             return
-        old = parsed(self.old)
-        before, after = dump(old) if old else {}, dump(self.new)
+        old = parse_stored(self.old)
+        before, after = provider_view(old) if old else {}, provider_view(self.new)
         for name in dict.fromkeys([*before, *after]):
             if before.get(name) != after.get(name):
-                yield f"~ {self.name}  {name}: {_short(before.get(name))} -> {_short(after.get(name))}"
+                yield f"~ {self.name}  {name}: {_format_value(before.get(name))} -> {_format_value(after.get(name))}"
         if self.secret and old and old.api_key_secret == self.new.api_key_secret:
             yield f"~ {self.name}  key: another"
 
 
-def plan(admin: Admin, text: str, environment: Mapping[str, str] = os.environ) -> list[Change]:
+def plan_changes(admin: Admin, text: str, environment: Mapping[str, str] = os.environ) -> list[ProviderChange]:
     """What makes the providers those of a providers.yaml; nothing is written yet. Raises: Problem."""
-    wanted = providers_yaml.read(text)
+    wanted = providers_yaml.parse_providers(text)
     for provider in wanted:
         if provider.api_key_secret and not provider.api_key_secret.startswith(f"/{admin.stack}/"):
-            raise Problem(f"provider {provider.name}: functions may only read parameters below /{admin.stack}/")
+            raise AdminError(f"provider {provider.name}: functions may only read parameters below /{admin.stack}/")
     stored = admin.config.provider_texts()
-    changes: list[Change] = []
+    changes: list[ProviderChange] = []
     for provider in wanted:
         secret = None
         if provider.api_key_var:
@@ -64,55 +64,55 @@ def plan(admin: Admin, text: str, environment: Mapping[str, str] = os.environ) -
             provider = provider.model_copy(update={"api_key_var": None, "api_key_secret": parameter})
         elif provider.api_key_secret:
             check_key(provider.name, _stored_key(admin, provider.api_key_secret))
-        changes.append(Change(provider.name, stored.get(provider.name), provider, secret))
+        changes.append(ProviderChange(provider.name, stored.get(provider.name), provider, secret))
     kept = {provider.name for provider in wanted}
-    return changes + [Change(name, old, None) for name, old in stored.items() if name not in kept]
+    return changes + [ProviderChange(name, old, None) for name, old in stored.items() if name not in kept]
 
 
-def apply(admin: Admin, changes: Iterable[Change]) -> None:
+def apply_changes(admin: Admin, changes: Iterable[ProviderChange]) -> None:
     """Make the changes, each only of what it was planned for. Raises: Problem, where another was quicker.
 
     A key under a name that nobody reads yet is stored before its provider, one that is replaced after it.
     """
     changes = list(changes)
-    had = {change.name: old.api_key_secret for change in changes if change.old and (old := parsed(change.old))}
+    had = {change.name: old.api_key_secret for change in changes if change.old and (old := parse_stored(change.old))}
     for change in changes:
         parameter = change.new.api_key_secret if change.new and change.secret else None
         if parameter != had.get(change.name):
             _store_key(admin, parameter, change.secret)
         if not admin.config.replace_provider(change.name, change.old, change.new):
-            raise Problem(f"provider {change.name} was changed by another meanwhile; look again and apply again")
+            raise AdminError(f"provider {change.name} was changed by another meanwhile; look again and apply again")
         if parameter == had.get(change.name):
             _store_key(admin, parameter, change.secret)
         if change.new is None:
-            admin.config.put_listing(change.name, None)
+            admin.config.put_model_listing(change.name, None)
     read_now = {change.new.api_key_secret for change in changes if change.new}
     for name, parameter in had.items():
-        if parameter and parameter.startswith(_folder(admin, name)) and parameter not in read_now:
-            _forget_key(admin, parameter)
+        if parameter and parameter.startswith(_parameter_prefix(admin, name)) and parameter not in read_now:
+            _delete_key(admin, parameter)
 
 
 def check_key(name: str, key: str | None) -> None:
     """Raises: Problem, where the provider's calls could not send this key."""
     if key and not _HEADER_VALUE.fullmatch(key):
         where = " (it begins or ends with white space)" if key != key.strip() else ""
-        raise Problem(f"provider {name}: the API key contains characters not allowed in an HTTP header{where}")
+        raise AdminError(f"provider {name}: the API key contains characters not allowed in an HTTP header{where}")
 
 
 def _secret(provider: Provider, environment: Mapping[str, str]) -> str:
     value = environment.get(provider.api_key_var or "")
     if not value:
-        raise Problem(f"provider {provider.name}: the environment variable {provider.api_key_var} is not set")
+        raise AdminError(f"provider {provider.name}: the environment variable {provider.api_key_var} is not set")
     return value
 
 
 def _parameter(admin: Admin, provider: Provider) -> str:
     """Where the key of an `api_key_var` is kept, for the host that it is for: no other may ever be sent it."""
     host = re.sub(r"[^A-Za-z0-9.-]", "_", urlsplit(provider.base_url).netloc)
-    return f"{_folder(admin, provider.name)}{host}/api-key"
+    return f"{_parameter_prefix(admin, provider.name)}{host}/api-key"
 
 
-def _folder(admin: Admin, name: str) -> str:
+def _parameter_prefix(admin: Admin, name: str) -> str:
     return f"/{admin.stack}/providers/{name}/"
 
 
@@ -129,12 +129,12 @@ def _store_key(admin: Admin, parameter: str | None, key: str | None) -> None:
         admin.ssm.put_parameter(Name=parameter, Value=key, Type="SecureString", Overwrite=True)
 
 
-def _forget_key(admin: Admin, parameter: str) -> None:
+def _delete_key(admin: Admin, parameter: str) -> None:
     with contextlib.suppress(admin.ssm.exceptions.ParameterNotFound):
         admin.ssm.delete_parameter(Name=parameter)
 
 
-def parsed(text: str) -> Provider | None:
+def parse_stored(text: str) -> Provider | None:
     """A provider as it is stored; None for one that cannot be read."""
     try:
         return Provider.model_validate_json(text, extra="ignore")
@@ -142,17 +142,17 @@ def parsed(text: str) -> Provider | None:
         return None
 
 
-def dump(provider: Provider) -> dict[str, Any]:
+def provider_view(provider: Provider) -> dict[str, Any]:
     """As the commands show it."""
     return provider.model_dump(mode="json", exclude_none=True)
 
 
-def _shown(provider: Provider) -> dict[str, Any]:
+def _diff_view(provider: Provider) -> dict[str, Any]:
     """What a diff shows: what is not as it would be by itself."""
     return provider.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A value in a diff; models as `public = own`, or the one name where there is but one."""
     if isinstance(value, dict):
         models = cast(dict[str, str], value)

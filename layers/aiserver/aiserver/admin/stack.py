@@ -12,13 +12,13 @@ from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
-from aiserver.aws.leases import DynamoSlots
-from aiserver.aws.messages import SqsMessages
+from aiserver.aws.leases import DynamoLeases
+from aiserver.aws.messages import SqsMessageSender
 from aiserver.clock import Clock, SystemClock
-from aiserver.jobs.ports import JobStore, Messages, Slots
-from aiserver.providers.circuit import Circuits
+from aiserver.jobs.ports import JobStore, LeaseStore, MessageSender
+from aiserver.providers.circuit import CircuitStore
 from aiserver.webhooks.url_policy import host_pattern
-from aiserver.wire.render import iso
+from aiserver.wire.render import format_iso
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm.client import SSMClient
@@ -32,7 +32,7 @@ CHANGE_TRIES = 5  # of a change to a key, each only after somebody else changed 
 AWS_ERRORS = (ClientError, BotoCoreError)
 
 
-class Problem(Exception):
+class AdminError(Exception):
     """What the operator must put right; shown as one line."""
 
 
@@ -44,21 +44,21 @@ class Admin:
     config: DynamoConfig
     ssm: "SSMClient"
     jobs: JobStore
-    messages: Messages
+    messages: MessageSender
     clock: Clock
-    circuits: Circuits
-    slots: Slots
+    circuits: CircuitStore
+    leases: LeaseStore
 
     def create_key(
         self, name: str, *, expires_days: int | None = None, callback_hosts: Iterable[str] = ()
     ) -> dict[str, Any]:
         """The new key, its id and its webhook secret; the key itself is nowhere else. Raises: Problem."""
         if expires_days is not None and expires_days < 1:
-            raise Problem("--expires-days is 1 or more")
+            raise AdminError("--expires-days is 1 or more")
         now = self.clock.now_ms()
         expires_at = now + expires_days * DAY_MS if expires_days else None
         hosts = _patterns(callback_hosts)
-        text, key, secrets = api_keys.create(name, now_ms=now, expires_at=expires_at, callback_hosts=hosts)
+        text, key, secrets = api_keys.create_key(name, now_ms=now, expires_at=expires_at, callback_hosts=hosts)
         self.config.put_key(key, secrets)
         return {"id": key.id, "name": name, "key": text, "webhookSecret": secrets.current}
 
@@ -67,9 +67,9 @@ class Admin:
             {
                 "id": key.id,
                 "name": key.name,
-                "created": iso(key.created_at),
-                "expires": iso(key.expires_at),
-                "revoked": iso(key.revoked_at),
+                "created": format_iso(key.created_at),
+                "expires": format_iso(key.expires_at),
+                "revoked": format_iso(key.revoked_at),
                 "callbackHosts": list(key.callback_hosts),
             }
             for key in sorted(self.config.keys(), key=lambda key: key.created_at)
@@ -78,32 +78,33 @@ class Admin:
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         """From now, and within 30 s in containers that have read it, the key opens nothing. Raises: Problem."""
         now = self.clock.now_ms()
-        key = self._change(key_id, lambda key: replace(key, revoked_at=key.revoked_at or now))
-        return {"id": key.id, "name": key.name, "revoked": iso(key.revoked_at)}
+        key = self._update_key(key_id, lambda key: replace(key, revoked_at=key.revoked_at or now))
+        return {"id": key.id, "name": key.name, "revoked": format_iso(key.revoked_at)}
 
     def show_secret(self, key_id: str) -> dict[str, Any]:
         """The secrets that sign the key's callbacks now. Raises: Problem."""
-        return self._shown(self._key(key_id), self._secrets(key_id))
+        return self._secret_view(self._key(key_id), self._secrets(key_id))
 
     def rotate_secret(self, key_id: str, *, overlap_hours: int) -> dict[str, Any]:
         """A new webhook secret; the one before signs, too, until the overlap ends. Raises: Problem."""
         if not 0 <= overlap_hours <= MAX_OVERLAP_HOURS:
-            raise Problem(f"--overlap-hours is 0 to {MAX_OVERLAP_HOURS}")
+            raise AdminError(f"--overlap-hours is 0 to {MAX_OVERLAP_HOURS}")
         now = self.clock.now_ms()
         for _ in range(CHANGE_TRIES):
             self._move_secrets(key_id)
             key, secrets = self._key(key_id), self._secrets(key_id)
             if key.revoked_at is not None:
-                raise Problem(f"key {key_id} is revoked: make a new key instead")
-            if overlap_hours and len(secrets.signing(now)) > 1:
-                raise Problem(
-                    f"key {key_id} is being rotated: its previous secret signs until {iso(secrets.previous_until)}; "
+                raise AdminError(f"key {key_id} is revoked: make a new key instead")
+            if overlap_hours and len(secrets.active(now)) > 1:
+                until = format_iso(secrets.previous_until)
+                raise AdminError(
+                    f"key {key_id} is being rotated: its previous secret signs until {until}; "
                     "wait until then, or end both at once with --overlap-hours 0"
                 )
             new = secrets.rotate(now_ms=now, overlap_ms=overlap_hours * HOUR_MS)
             if self.config.replace_webhook_secrets(key_id, secrets, new):
-                return self._shown(key, new)
-        raise _changed_by_others(key_id)
+                return self._secret_view(key, new)
+        raise _conflict_error(key_id)
 
     def migrate_key(self, key: ApiKey, *, back: bool = False) -> dict[str, Any]:
         """Move its webhook secrets from where earlier versions stored them, or `back` for a rollback. Raises: Problem.
@@ -115,7 +116,7 @@ class Admin:
     def set_callback_hosts(self, key_id: str, hosts: Iterable[str]) -> dict[str, Any]:
         """Make these the hosts that ReplyTo may name; none: any public host. Raises: Problem."""
         patterns = _patterns(hosts)
-        key = self._change(key_id, lambda key: replace(key, callback_hosts=patterns))
+        key = self._update_key(key_id, lambda key: replace(key, callback_hosts=patterns))
         return {"id": key.id, "name": key.name, "callbackHosts": list(key.callback_hosts)}
 
     def _move_secrets(self, key_id: str, *, back: bool = False) -> bool:
@@ -127,55 +128,55 @@ class Admin:
                 reasons = {reason.get("Code") for reason in response.get("CancellationReasons", [])}
                 if not reasons & {"ConditionalCheckFailed", "TransactionConflict"}:
                     raise
-        raise Problem(
+        raise AdminError(
             f"key {key_id} was not migrated: others are changing it, or it has webhook secrets in both places"
         )
 
     def _secrets(self, key_id: str) -> WebhookSecrets:
         secrets = self.config.webhook_secrets(key_id)
         if secrets is None:
-            raise Problem(f"key {key_id} has no webhook secret; make a new key instead")
+            raise AdminError(f"key {key_id} has no webhook secret; make a new key instead")
         return secrets
 
-    def _shown(self, key: ApiKey, secrets: WebhookSecrets) -> dict[str, Any]:
-        current, *previous = secrets.signing(self.clock.now_ms())
+    def _secret_view(self, key: ApiKey, secrets: WebhookSecrets) -> dict[str, Any]:
+        current, *previous = secrets.active(self.clock.now_ms())
         return {
             "id": key.id,
             "name": key.name,
             "webhookSecret": current,
             "previousWebhookSecret": previous[0] if previous else None,
-            "previousSignsUntil": iso(secrets.previous_until) if previous else None,
+            "previousSignsUntil": format_iso(secrets.previous_until) if previous else None,
         }
 
     def _key(self, key_id: str) -> ApiKey:
         key = self.config.key(key_id)
         if key is None:
-            raise _unknown_key(key_id)
+            raise _unknown_key_error(key_id)
         return key
 
-    def _change(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
+    def _update_key(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
         """Write what `change` makes of the key as it is stored, and of no older one. Raises: Problem."""
         for _ in range(CHANGE_TRIES):
             key = self._key(key_id)
             changed = change(key)
             if self.config.replace_key(key, changed):
                 return changed
-        raise _changed_by_others(key_id)
+        raise _conflict_error(key_id)
 
 
-def _unknown_key(key_id: str) -> Problem:
-    return Problem(f"There is no key {key_id}; `keys list` shows them")
+def _unknown_key_error(key_id: str) -> AdminError:
+    return AdminError(f"There is no key {key_id}; `keys list` shows them")
 
 
-def _changed_by_others(key_id: str) -> Problem:
-    return Problem(f"key {key_id}: too many concurrent changes; nothing was changed")
+def _conflict_error(key_id: str) -> AdminError:
+    return AdminError(f"key {key_id}: too many concurrent changes; nothing was changed")
 
 
 def _patterns(hosts: Iterable[str]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(map(host_pattern, hosts)))
     except ValueError as error:
-        raise Problem(str(error)) from error
+        raise AdminError(str(error)) from error
 
 
 def connect(stack: str) -> Admin:
@@ -184,12 +185,12 @@ def connect(stack: str) -> Admin:
     try:
         found = clients.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
     except AWS_ERRORS as error:
-        raise Problem(f"stack {stack} cannot be read: {error}") from error
+        raise AdminError(f"stack {stack} cannot be read: {error}") from error
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found[0].get("Outputs", [])}
-    return administer(stack, outputs, clients.client)
+    return create_admin(stack, outputs, clients.client)
 
 
-def administer(stack: str, outputs: Mapping[str, str], client: Callable[[str], Any]) -> Admin:
+def create_admin(stack: str, outputs: Mapping[str, str], client: Callable[[str], Any]) -> Admin:
     """The admin of a stack with these outputs, over clients made by `client`."""
     clock = SystemClock()
     dynamodb = client("dynamodb")
@@ -198,7 +199,7 @@ def administer(stack: str, outputs: Mapping[str, str], client: Callable[[str], A
         DynamoConfig(outputs["ConfigTable"], dynamodb),
         client("ssm"),
         DynamoJobs(outputs["JobsTable"], outputs["BodiesBucket"], dynamodb, client("s3"), clock.job_id),
-        SqsMessages(
+        SqsMessageSender(
             client("sqs"),
             hosted=outputs["HostedQueueUrl"],
             gpu=outputs["GpuQueueUrl"],
@@ -206,5 +207,5 @@ def administer(stack: str, outputs: Mapping[str, str], client: Callable[[str], A
         ),
         clock,
         DynamoCircuits(outputs["JobsTable"], dynamodb, clock),
-        DynamoSlots(outputs["JobsTable"], dynamodb),
+        DynamoLeases(outputs["JobsTable"], dynamodb),
     )

@@ -19,12 +19,12 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import get_session
 
 from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout
-from aiserver.providers.http import Asked
+from aiserver.providers.http import ProviderRequest
 from aiserver.providers.provider import Provider
 from aiserver.wire import sse
 
 SERVICE = "bedrock"
-DAMAGED = (ParserError, struct.error, KeyError, ValueError)  # what botocore raises of a frame that cannot be
+FRAME_ERRORS = (ParserError, struct.error, KeyError, ValueError)  # what botocore raises of a frame that cannot be
 _REGION = re.compile(r"[/.]bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.")  # before it stands a VPC endpoint's own name
 
 
@@ -34,16 +34,18 @@ class BedrockWire:
     def __init__(self, session: Any = None) -> None:
         self._session = session or get_session()
 
-    def signed(self, provider: Provider, asked: Asked) -> Asked:
+    def sign(self, provider: Provider, request: ProviderRequest) -> ProviderRequest:
         """The request with a signature for its region. Raises: ProviderAuth, without credentials or a region."""
         named = _REGION.search(provider.base_url)
         region = named[1] if named else os.environ.get("AWS_REGION")
         credentials = self._credentials()
         if credentials is None or region is None:
             raise ProviderAuth("There are no AWS credentials, or no region, to ask Bedrock with")
-        request = AWSRequest(asked.method, provider.base_url.rstrip("/") + asked.path, dict(asked.headers), asked.body)
-        SigV4Auth(credentials, SERVICE, region).add_auth(request)
-        return replace(asked, headers=dict(request.headers.items()))
+        aws_request = AWSRequest(
+            request.method, provider.base_url.rstrip("/") + request.path, dict(request.headers), request.body
+        )
+        SigV4Auth(credentials, SERVICE, region).add_auth(aws_request)
+        return replace(request, headers=dict(aws_request.headers.items()))
 
     def _credentials(self) -> Any:
         """As they are now, or None. Raises: ProviderAuth, where they cannot be renewed."""
@@ -53,7 +55,7 @@ class BedrockWire:
         except BotoCoreError as error:
             raise ProviderAuth("The AWS credentials to ask Bedrock with cannot be renewed") from error
 
-    def events(self, pieces: Generator[list[bytes]]) -> Generator[list[bytes]]:
+    def decode_frames(self, pieces: Generator[list[bytes]]) -> Generator[list[bytes]]:
         """Each frame as one server-sent event, `{"<its type>": <what it holds>}`; one that tells a failure is `error`.
 
         What is no whole frame yet is an empty event: something has come. Raises: ProviderError, where a frame is
@@ -71,7 +73,7 @@ class BedrockWire:
                     for frame in frames:
                         rest -= frame.prelude.total_length
                         told.append(_event(frame))
-                except DAMAGED as error:
+                except FRAME_ERRORS as error:
                     yield told
                     raise ProviderError("Bedrock sent a damaged stream", may_be_billed=True) from error
                 yield told or (batch[:1] and [b""])
@@ -84,5 +86,5 @@ def _event(frame: Any) -> bytes:
     headers = frame.headers
     name = headers.get(":event-type") or headers.get(":exception-type") or headers.get(":error-code") or "unknown"
     payload = frame.payload or json.dumps({"message": headers.get(":error-message", "")}).encode()
-    told = sse.event(b"{%b:%b}" % (json.dumps(name).encode(), payload))
+    told = sse.format_event(b"{%b:%b}" % (json.dumps(name).encode(), payload))
     return told if headers.get(":message-type") == "event" else b"event: error\n" + told

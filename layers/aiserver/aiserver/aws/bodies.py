@@ -17,7 +17,7 @@ BODY_TTL_S = 60 * 86_400  # after the deadline: 3 days of callbacks, then at mos
 ITEM = "item"  # where a body is that is no object
 
 
-class Bodies:
+class BodyStore:
     """`s3` is None in a function that touches no large ones."""
 
     def __init__(self, table: str, bucket: str, dynamodb: "DynamoDBClient", s3: "S3Client | None") -> None:
@@ -40,24 +40,24 @@ class Bodies:
         self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
         return key, []
 
-    def read(self, job: Job, kind: Kind, at: str) -> bytes | None:
+    def read(self, job: Job, kind: Kind, location: str) -> bytes | None:
         """None when it is no longer kept."""
-        if at == ITEM:
+        if location == ITEM:
             key = pack(_key(job, kind))
             found = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
             return bytes(unpack(found["Item"])["body"]) if "Item" in found else None
         if self._s3 is None:
             raise AiServerError("This function reads no large bodies")
         try:
-            return self._s3.get_object(Bucket=self._bucket, Key=at)["Body"].read()
+            return self._s3.get_object(Bucket=self._bucket, Key=location)["Body"].read()
         except self._s3.exceptions.NoSuchKey:  # said only to who may list the bucket; others hear 403
             return None
 
-    def link(self, at: str | None, *, seconds: int) -> str | None:
+    def presigned_url(self, location: str | None, *, seconds: int) -> str | None:
         """A signed link to an object; None for an item."""
-        if at in (None, ITEM) or self._s3 is None:
+        if location in (None, ITEM) or self._s3 is None:
             return None
-        where = {"Bucket": self._bucket, "Key": at, "ResponseContentType": "application/json"}
+        where = {"Bucket": self._bucket, "Key": location, "ResponseContentType": "application/json"}
         return self._s3.generate_presigned_url("get_object", Params=where, ExpiresIn=seconds)
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.items import pack, unpack
-from aiserver.providers.provider import Listing, Provider
+from aiserver.providers.provider import ModelListing, Provider
 
 PAUSE_S = 0.05  # of a write that met a transaction on the same item, which takes milliseconds
 
@@ -40,34 +40,37 @@ class DynamoConfig:
 
     def key(self, key_id: str) -> ApiKey | None:
         found = self._dynamodb.get_item(TableName=self._table, Key=pack({"pk": _KEYS, "sk": key_id}))
-        return _key(unpack(found["Item"])) if "Item" in found else None
+        return _decode_key(unpack(found["Item"])) if "Item" in found else None
 
     def put_key(self, key: ApiKey, secrets: WebhookSecrets) -> None:
-        items = [{"pk": _KEYS, "sk": key.id, **_attributes(key)}, {"pk": _SECRETS, "sk": key.id, **_secrets(secrets)}]
+        items = [
+            {"pk": _KEYS, "sk": key.id, **_key_attributes(key)},
+            {"pk": _SECRETS, "sk": key.id, **_secret_attributes(secrets)},
+        ]
         puts: Any = [{"Put": {"TableName": self._table, "Item": pack(item)}} for item in items]
         self._dynamodb.transact_write_items(TransactItems=puts)
 
     def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
         """The item may hold webhook secrets of an earlier version: they stay as they are."""
         names = [field.name for field in fields(ApiKey)]
-        change = _change(names, _attributes(old), _attributes(new))
+        change = _update_arguments(names, _key_attributes(old), _key_attributes(new))
         stored = self._update(_KEYS, old.id, change)
-        return stored is None or ("id" in stored and _key(stored) == new)
+        return stored is None or ("id" in stored and _decode_key(stored) == new)
 
     def keys(self) -> list[ApiKey]:
-        return [_key(item) for item in self._all(_KEYS)]
+        return [_decode_key(item) for item in self._query_partition(_KEYS)]
 
     def webhook_secrets(self, key_id: str) -> WebhookSecrets | None:
         """Also those that an earlier version stored in the key's item, until they are moved."""
         for kind in (_SECRETS, _KEYS, _SECRETS):  # the third read: they were moved between the first and the second
-            if secrets := self._secrets_in(kind, key_id):
+            if secrets := self._read_secrets(kind, key_id):
                 return secrets
         return None
 
     def replace_webhook_secrets(self, key_id: str, old: WebhookSecrets, new: WebhookSecrets) -> bool:
-        change = _change(_SECRET_ATTRIBUTES.values(), _secrets(old), _secrets(new))
+        change = _update_arguments(_SECRET_ATTRIBUTES.values(), _secret_attributes(old), _secret_attributes(new))
         stored = self._update(_SECRETS, key_id, change)
-        return stored is None or _webhook_secrets(stored) == new
+        return stored is None or _decode_secrets(stored) == new
 
     def move_webhook_secrets(self, key_id: str, *, back: bool = False) -> bool:
         """Move a key's secrets out of its item, where earlier versions stored them, or `back` into it.
@@ -76,22 +79,22 @@ class DynamoConfig:
         Raises: ClientError (TransactionCanceledException), when the key is changed at the same time.
         """
         source, target = (_SECRETS, _KEYS) if back else (_KEYS, _SECRETS)
-        secrets = self._secrets_in(source, key_id)
+        secrets = self._read_secrets(source, key_id)
         if secrets is None:
             return False
-        stored, names = _secrets(secrets), _SECRET_ATTRIBUTES.values()
+        stored, names = _secret_attributes(secrets), _SECRET_ATTRIBUTES.values()
         writes: Any = [
-            {"Update": self._key_of(source, key_id) | _change(names, stored, {})},
-            {"Update": self._key_of(target, key_id) | _change(names, {}, stored)},
+            {"Update": self._item_key(source, key_id) | _update_arguments(names, stored, {})},
+            {"Update": self._item_key(target, key_id) | _update_arguments(names, {}, stored)},
         ]
         self._dynamodb.transact_write_items(TransactItems=writes)
         return True
 
-    def _secrets_in(self, kind: str, key_id: str) -> WebhookSecrets | None:
-        found = self._dynamodb.get_item(**self._key_of(kind, key_id), ConsistentRead=True)
-        return _webhook_secrets(unpack(found.get("Item", {})))
+    def _read_secrets(self, kind: str, key_id: str) -> WebhookSecrets | None:
+        found = self._dynamodb.get_item(**self._item_key(kind, key_id), ConsistentRead=True)
+        return _decode_secrets(unpack(found.get("Item", {})))
 
-    def _key_of(self, kind: str, name: str) -> dict[str, Any]:
+    def _item_key(self, kind: str, name: str) -> dict[str, Any]:
         return {"TableName": self._table, "Key": pack({"pk": kind, "sk": name})}
 
     def _update(self, kind: str, name: str, change: dict[str, Any]) -> dict[str, Any] | None:
@@ -102,7 +105,7 @@ class DynamoConfig:
         """
         try:
             self._dynamodb.update_item(
-                **self._key_of(kind, name), **change, ReturnValuesOnConditionCheckFailure="ALL_OLD"
+                **self._item_key(kind, name), **change, ReturnValuesOnConditionCheckFailure="ALL_OLD"
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
             response: Any = error.response
@@ -127,7 +130,7 @@ class DynamoConfig:
 
     def provider_texts(self) -> dict[str, str]:
         """Each provider as it is stored, by name: what `replace_provider` compares with."""
-        return {item["sk"]: item["provider"] for item in self._all(_PROVIDERS)}
+        return {item["sk"]: item["provider"] for item in self._query_partition(_PROVIDERS)}
 
     def replace_provider(self, name: str, old: str | None, new: Provider | None) -> bool:
         """Store `new` if `old` is still what is stored (None: nothing); whether `new` is stored now."""
@@ -148,11 +151,14 @@ class DynamoConfig:
             return self.provider_texts().get(name) == text  # ours, sent twice by boto3: its answer got lost
         return True
 
-    def listings(self) -> dict[str, Listing]:
+    def model_listings(self) -> dict[str, ModelListing]:
         """What providers have last said of the models they have, by provider."""
-        return {item["sk"]: Listing(tuple(json.loads(item["ids"])), item["listed_at"]) for item in self._all(_LISTINGS)}
+        return {
+            item["sk"]: ModelListing(tuple(json.loads(item["ids"])), item["listed_at"])
+            for item in self._query_partition(_LISTINGS)
+        }
 
-    def put_listing(self, name: str, listing: Listing | None) -> None:
+    def put_model_listing(self, name: str, listing: ModelListing | None) -> None:
         key = pack({"pk": _LISTINGS, "sk": name})
         if listing is None:
             self._dynamodb.delete_item(TableName=self._table, Key=key)
@@ -160,7 +166,7 @@ class DynamoConfig:
         told = pack({"ids": json.dumps(listing.ids), "listed_at": listing.listed_at})
         self._dynamodb.put_item(TableName=self._table, Item=key | told)
 
-    def _all(self, kind: str) -> list[dict[str, Any]]:
+    def _query_partition(self, kind: str) -> list[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="pk = :kind",
@@ -169,7 +175,9 @@ class DynamoConfig:
         return [unpack(item) for page in pages for item in page["Items"]]
 
 
-def _change(names: Iterable[str], old: Mapping[str, str | int], new: Mapping[str, str | int]) -> dict[str, Any]:
+def _update_arguments(
+    names: Iterable[str], old: Mapping[str, str | int], new: Mapping[str, str | int]
+) -> dict[str, Any]:
     """Update expression arguments that turn the attributes `names` from exactly `old` into `new`."""
     conditions = [f"#{name} = :old_{name}" if name in old else f"attribute_not_exists(#{name})" for name in names]
     sets = [f"#{name} = :new_{name}" for name in new]
@@ -184,24 +192,24 @@ def _change(names: Iterable[str], old: Mapping[str, str | int], new: Mapping[str
     }
 
 
-def _secrets(secrets: WebhookSecrets) -> dict[str, str | int]:
+def _secret_attributes(secrets: WebhookSecrets) -> dict[str, str | int]:
     values = {attribute: getattr(secrets, name) for name, attribute in _SECRET_ATTRIBUTES.items()}
     return {attribute: value for attribute, value in values.items() if value is not None}
 
 
-def _webhook_secrets(item: Mapping[str, Any]) -> WebhookSecrets | None:
+def _decode_secrets(item: Mapping[str, Any]) -> WebhookSecrets | None:
     values: dict[str, Any] = {name: item.get(attribute) for name, attribute in _SECRET_ATTRIBUTES.items()}
     return WebhookSecrets(**values) if values["current"] else None
 
 
-def _attributes(key: ApiKey) -> dict[str, str | int]:
+def _key_attributes(key: ApiKey) -> dict[str, str | int]:
     """What is stored of a key: nothing for what it has not, and its hosts as one string."""
     values = {f.name: getattr(key, f.name) for f in fields(key)}
     values["callback_hosts"] = ",".join(key.callback_hosts) or None
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _key(item: dict[str, Any]) -> ApiKey:
+def _decode_key(item: dict[str, Any]) -> ApiKey:
     values = {f.name: item[f.name] for f in fields(ApiKey) if f.name in item}
     if "callback_hosts" in item:
         values["callback_hosts"] = tuple(item["callback_hosts"].split(","))

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver.jobs.transitions import Transition, Value, resolve
+from aiserver.jobs.job import attribute_name
+from aiserver.jobs.transitions import AttributeValue, Transition, resolve
 
 Item = Mapping[str, Any]
 
@@ -24,18 +25,19 @@ def _pack(value: str | int | bytes) -> dict[str, Any]:
     return {"N": str(value)} if isinstance(value, int) else {"S": str(value)}
 
 
-def update(transition: Transition, params: Mapping[str, Value]) -> dict[str, Any]:
+def update_arguments(transition: Transition, params: Mapping[str, AttributeValue]) -> dict[str, Any]:
     """The expression arguments of UpdateItem, or of an Update in a transaction."""
     names: dict[str, str] = {}
     values: dict[str, Any] = {}
 
-    def name(attribute: str) -> str:
+    def name(field: str) -> str:
+        attribute = attribute_name(field)
         names[f"#{attribute}"] = attribute
         return f"#{attribute}"
 
-    def value(key: str, given: str | int) -> str:
-        values[f":{key}"] = _pack(given)
-        return f":{key}"
+    def value(field: str, given: str | int) -> str:
+        values[f":{attribute_name(field)}"] = _pack(given)
+        return f":{attribute_name(field)}"
 
     conditions: list[str] = []
     for i, when in enumerate(transition.conditions):

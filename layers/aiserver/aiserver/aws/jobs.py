@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from aiserver.aws.bodies import BODY_TTL_S, Bodies
-from aiserver.aws.items import Item, pack, unpack, update
+from aiserver.aws.bodies import BODY_TTL_S, BodyStore
+from aiserver.aws.items import Item, pack, unpack, update_arguments
 from aiserver.errors import AiServerError
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import Accepted, Page, Refused
-from aiserver.jobs.transitions import Transition, Value, is_made
+from aiserver.jobs.ports import ConditionFailed, CreateResult, JobPage
+from aiserver.jobs.transitions import AttributeValue, Transition, is_applied
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 REF_TTL_S = BODY_TTL_S  # a RefId leads to its job for as long as its bodies are kept
 PAUSE_S = 0.02
-TRIES = 8  # of a write, each only after it met another one on the same item, or an id that was taken
+MAX_WRITE_ATTEMPTS = 8  # of a write, each only after it met another one on the same item, or an id that was taken
 DUE_PAGE = 100  # of the due index: few enough to be fresh when looked after
 BATCH_GET = 100  # BatchGetItem takes no more keys
-MAX_LOOKS = 3  # batches one page reads: a state that few jobs are in must not have a caller read them all
+MAX_PAGE_BATCHES = 3  # batches one page reads: a state that few jobs are in must not have a caller read them all
 
 
 class DynamoJobs:
@@ -40,32 +40,32 @@ class DynamoJobs:
     ) -> None:
         self._table = table
         self._dynamodb = dynamodb
-        self._bodies = Bodies(table, bucket, dynamodb, s3)
+        self._body_store = BodyStore(table, bucket, dynamodb, s3)
         self._new_id = new_id
 
-    def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> Accepted:
+    def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> CreateResult:
         lost: int | None = None  # the job a RefId still points at, though it has been deleted
-        for attempt in range(TRIES):
+        for attempt in range(MAX_WRITE_ATTEMPTS):
             _pause(attempt)
             token = secrets.token_hex(8)  # the id may turn out to be taken: an object's name is nobody else's
-            at, bodies = self._bodies.put(job, "request", token, request)
-            job = replace(job, request_at=at)
+            at, bodies = self._body_store.put(job, "request", token, request)
+            job = replace(job, request_location=at)
             if result is not None:
-                at, more = self._bodies.put(job, "result", token, result)
-                job, bodies = replace(job, result_at=at, result_bytes=len(result)), bodies + more
+                at, more = self._body_store.put(job, "result", token, result)
+                job, bodies = replace(job, result_location=at, result_bytes=len(result)), bodies + more
             reasons = self._transact([*self._create_writes(job, now_ms=now_ms, lost=lost), *bodies])
             if not reasons:
-                return Accepted(job, created=True)
+                return CreateResult(job, created=True)
             if ref := reasons[1].get("Item"):
                 named = int(unpack(ref)["job_id"])
                 there = self.get(named)
-                if there and not there.is_gone(now_ms):
-                    return Accepted(there, created=False)
+                if there and not there.is_past_ttl(now_ms):
+                    return CreateResult(there, created=False)
                 lost = named
             elif reasons[0].get("Code") == "ConditionalCheckFailed":
                 job = replace(job, id=self._new_id())
-            elif there := self.find(job.owner, job.ref_id, now_ms=now_ms):  # met another of the same RefId
-                return Accepted(there, created=False)
+            elif there := self.find_by_ref_id(job.owner, job.ref_id, now_ms=now_ms):  # met another of the same RefId
+                return CreateResult(there, created=False)
         raise AiServerError("The job could not be written")
 
     def _create_writes(self, job: Job, *, now_ms: int, lost: int | None) -> list[dict[str, Any]]:
@@ -99,64 +99,67 @@ class DynamoJobs:
         found = self._dynamodb.get_item(TableName=self._table, Key=pack(_job_key(job_id)), ConsistentRead=True)
         return Job.from_item(unpack(found["Item"])) if "Item" in found else None
 
-    def find(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
+    def find_by_ref_id(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
         key = pack({"pk": f"REF#{owner}#{ref_id}", "sk": "REF"})
         found = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         if "Item" not in found:
             return None
         ref = unpack(found["Item"])
         job = self.get(ref["job_id"]) if ref["ttl"] > now_ms // 1000 else None
-        return None if job is None or job.is_gone(now_ms) else job
+        return None if job is None or job.is_past_ttl(now_ms) else job
 
-    def apply(self, transition: Transition, job_id: int, params: Mapping[str, Value]) -> Job | Refused:
-        for attempt in range(TRIES):
+    def apply(self, transition: Transition, job_id: int, params: Mapping[str, AttributeValue]) -> Job | ConditionFailed:
+        for attempt in range(MAX_WRITE_ATTEMPTS):
             _pause(attempt)
             try:
                 answer = self._dynamodb.update_item(
                     TableName=self._table,
                     Key=pack(_job_key(job_id)),
                     ReturnValues="ALL_NEW",
-                    **update(transition, params),
+                    **update_arguments(transition, params),
                 )
             except self._dynamodb.exceptions.TransactionConflictException:  # boto3 does not try these again
                 continue
             except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
-                return self._refused(error.response.get("Item"), transition, params)  # pyright: ignore
+                return self._condition_failed(error.response.get("Item"), transition, params)  # pyright: ignore
             return Job.from_item(unpack(answer["Attributes"]))
         raise AiServerError(f"Job {job_id} is being written by others all the time")
 
-    def complete(self, transition: Transition, job: Job, params: Mapping[str, Value], result: bytes) -> Refused | None:
+    def complete(
+        self, transition: Transition, job: Job, params: Mapping[str, AttributeValue], result: bytes
+    ) -> ConditionFailed | None:
         token = str(params["lease_token"])  # again the same, when it is written again
-        at, bodies = self._bodies.put(job, "result", token, result)
-        params = {**params, "result_at": at, "result_bytes": len(result)}
-        change = {"TableName": self._table, "Key": pack(_job_key(job.id)), **update(transition, params)}
-        for attempt in range(TRIES):
+        at, bodies = self._body_store.put(job, "result", token, result)
+        params = {**params, "result_location": at, "result_bytes": len(result)}
+        change = {"TableName": self._table, "Key": pack(_job_key(job.id)), **update_arguments(transition, params)}
+        for attempt in range(MAX_WRITE_ATTEMPTS):
             _pause(attempt)
             reasons = self._transact([{"Update": change}, *bodies])
             if not reasons:
                 return None
             if reasons[0].get("Code") == "ConditionalCheckFailed":
-                outcome = self._refused(reasons[0].get("Item"), transition, params)
-                return outcome if isinstance(outcome, Refused) else None
+                outcome = self._condition_failed(reasons[0].get("Item"), transition, params)
+                return outcome if isinstance(outcome, ConditionFailed) else None
         raise AiServerError("The result could not be written")
 
-    def _refused(self, item: Item | None, transition: Transition, params: Mapping[str, Value]) -> Job | Refused:
+    def _condition_failed(
+        self, item: Item | None, transition: Transition, params: Mapping[str, AttributeValue]
+    ) -> Job | ConditionFailed:
         if item is None:
-            return Refused(None)
-        stored = unpack(item)
-        job = Job.from_item(stored)
-        return job if is_made(transition, stored, params) else Refused(job)
+            return ConditionFailed(None)
+        job = Job.from_item(unpack(item))
+        return job if is_applied(transition, vars(job), params) else ConditionFailed(job)
 
-    def request(self, job: Job) -> bytes | None:
-        return self._bodies.read(job, "request", job.request_at)
+    def read_request(self, job: Job) -> bytes | None:
+        return self._body_store.read(job, "request", job.request_location)
 
-    def result(self, job: Job) -> bytes | None:
-        return self._bodies.read(job, "result", job.result_at) if job.result_at else None
+    def read_result(self, job: Job) -> bytes | None:
+        return self._body_store.read(job, "result", job.result_location) if job.result_location else None
 
-    def link(self, at: str | None, *, seconds: int) -> str | None:
-        return self._bodies.link(at, seconds=seconds)
+    def presigned_url(self, location: str | None, *, seconds: int) -> str | None:
+        return self._body_store.presigned_url(location, seconds=seconds)
 
-    def due(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
+    def due_jobs(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
         more: dict[str, Any] = {}
         while True:
             found = self._dynamodb.query(
@@ -173,21 +176,21 @@ class DynamoJobs:
                 return
             more = {"ExclusiveStartKey": found["LastEvaluatedKey"]}
 
-    def page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> Page:
+    def list_page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> JobPage:
         jobs: list[Job] = []
-        for _ in range(MAX_LOOKS):
-            ids, more = self._owned(owner, tag, cursor)
-            for job in self._batch(ids):
+        for _ in range(MAX_PAGE_BATCHES):
+            ids, more = self._query_owner(owner, tag, cursor)
+            for job in self._batch_get(ids):
                 if state in (None, job.state):
                     jobs.append(job)
                 if len(jobs) == take:
-                    return Page(jobs, job.id)
+                    return JobPage(jobs, job.id)
             if not more:
-                return Page(jobs, None)
+                return JobPage(jobs, None)
             cursor = more
-        return Page(jobs, cursor)
+        return JobPage(jobs, cursor)
 
-    def _owned(self, owner: str, tag: str | None, cursor: int | None) -> tuple[list[int], int | None]:
+    def _query_owner(self, owner: str, tag: str | None, cursor: int | None) -> tuple[list[int], int | None]:
         asked: dict[str, Any] = {":owner": owner}
         more: dict[str, Any] = {}
         if tag is not None:
@@ -208,7 +211,7 @@ class DynamoJobs:
         last = found.get("LastEvaluatedKey")
         return [unpack(item)["id"] for item in found["Items"]], unpack(last)["id"] if last else None
 
-    def _batch(self, ids: list[int]) -> list[Job]:
+    def _batch_get(self, ids: list[int]) -> list[Job]:
         """These jobs, in this order; those that are gone are left out."""
         found: dict[int, Job] = {}
         wanted: dict[str, Any] = {self._table: {"Keys": [pack(_job_key(i)) for i in ids]}} if ids else {}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EVENT_SOURCE = "aiserver"
 
 
-class SqsMessages:
+class SqsMessageSender:
     """jobs.ports.Messages. A message names a job; what is to be done stands in the table."""
 
     def __init__(self, sqs: "SQSClient", *, hosted: str = "", gpu: str = "", callback: str = "") -> None:
@@ -47,7 +47,7 @@ class SqsDeadLetters:
         self._sqs.send_message(QueueUrl=self._url, MessageBody=body, MessageAttributes=told)
 
 
-class BusEvents:
+class EventBridgePublisher:
     """jobs.ports.Events."""
 
     def __init__(self, bus: str, events: "EventBridgeClient") -> None:

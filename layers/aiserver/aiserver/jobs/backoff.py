@@ -2,7 +2,7 @@
 
 BASE_S = 1.0
 CAP_S = 60.0  # so that jobs run within a minute of their provider's recovery; a pass that nobody answers costs little
-LEAST_WAIT_CAP_S = 60  # a "Retry-After: 0" is believed less each time, up to this
+MIN_DELAY_CAP_S = 60  # a "Retry-After: 0" is believed less each time, up to this
 MAX_DELAY_S = 900  # SQS refuses a longer DelaySeconds
 
 RESEND_BASE_MS = 60_000
@@ -19,30 +19,30 @@ def full_jitter_s(attempt: int, fraction: float) -> float:
     return min(CAP_S, BASE_S * 2 ** min(attempt, 30)) * fraction
 
 
-def wait_s(asked_s: int | None, attempt: int, fraction: float) -> float:
+def retry_delay_s(requested_s: int | None, attempt: int, fraction: float) -> float:
     """Seconds before attempt + 1: what was asked for, though never so few that asking becomes a hot loop; or jitter."""
-    if asked_s is None:
+    if requested_s is None:
         return full_jitter_s(attempt, fraction)
-    return max(asked_s, min(attempt, LEAST_WAIT_CAP_S))
+    return max(requested_s, min(attempt, MIN_DELAY_CAP_S))
 
 
-def resend_ms(resends: int) -> int:
+def resend_delay_ms(resends: int) -> int:
     """Milliseconds until a queued job is reminded of again: a backlog must not multiply its messages."""
     return min(RESEND_BASE_MS * 2 ** min(resends, 10), RESEND_CAP_MS)
 
 
-def callback_wait_s(attempts: int, fraction: float) -> float | None:
+def callback_retry_delay_s(attempts: int, fraction: float) -> float | None:
     """Seconds before the next attempt when `attempts` have failed; None when no attempt is left."""
     if attempts >= len(CALLBACK_SCHEDULE_S):
         return None
     return CALLBACK_SCHEDULE_S[attempts] * (1 + CALLBACK_JITTER * (2 * fraction - 1))
 
 
-def busy_wait_ms(waits: int, fraction: float) -> int:
+def busy_delay_ms(waits: int, fraction: float) -> int:
     """Milliseconds until a receiver that is busy with others is tried again: a backlog must not keep asking."""
     return round(min(BUSY_BASE_MS * BUSY_FACTOR ** min(waits, 30), BUSY_CAP_MS) * (0.5 + fraction))
 
 
-def delay_s(wait_ms: int) -> int:
+def sqs_delay_s(delay_ms: int) -> int:
     """The DelaySeconds that wakes a message just after `wait_ms`; SQS takes at most MAX_DELAY_S."""
-    return max(0, min(MAX_DELAY_S, -(-wait_ms // 1000) + 1)) if wait_ms > 0 else 0
+    return max(0, min(MAX_DELAY_S, -(-delay_ms // 1000) + 1)) if delay_ms > 0 else 0

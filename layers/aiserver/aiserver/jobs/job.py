@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from aiserver.jobs.states import ENDED, Callback, State
+from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
 
 SHARDS = 8  # of the due index: enough for 8,000 due writes a second, few enough to read each minute
 
@@ -14,10 +14,10 @@ class Job:
     """What the table holds of a job; its bodies are items of their own, and it stays under 4 KB.
 
     Times are milliseconds since 1970, but `ttl`, which DynamoDB wants in seconds. `lease_*` fence a worker,
-    `due_at` is when the sweeper looks after an unfinished obligation, `cb_*` belong to the callback.
+    `due_at` is when the sweeper looks after an unfinished obligation, `callback_*` belong to the callback.
     `call_queue` is the queue of the provider being called: "gpu" where an unknown outcome costs nobody money.
     `base_url` is where its caller reached us, so that links made later lead back there.
-    `request_at` and `result_at` say where a body is: "item", or the key of an S3 object.
+    `request_location` and `result_location` say where a body is: "item", or the key of an S3 object.
     """
 
     id: int
@@ -26,10 +26,10 @@ class Job:
     operation: str
     model: str
     queue: str
-    state: State
+    state: JobState
     created_at: int
     deadline: int
-    request_at: str
+    request_location: str
     request_hash: str
     base_url: str
     tag: str | None = None
@@ -42,7 +42,7 @@ class Job:
     epoch: int = 0
     attempt: int = 0
     calls: int = 0
-    bad_answers: int = 0
+    invalid_responses: int = 0
     maybe_billed: int = 0
     resends: int = 0
     not_before: int = 0
@@ -56,7 +56,7 @@ class Job:
     cancel_requested_at: int | None = None
 
     served_by: str | None = None
-    result_at: str | None = None
+    result_location: str | None = None
     result_bytes: int | None = None
     usage: str | None = None
     error_code: str | None = None
@@ -64,38 +64,60 @@ class Job:
     error_type: str | None = None
     error_sub_code: str | None = None
 
-    cb: Callback = Callback.NONE
-    cb_attempt: int = 0
-    cb_sequence: int = 0
-    cb_waits: int = 0
-    cb_next_at: int | None = None
-    cb_token: str | None = None
-    cb_lease_until: int | None = None
-    cb_last_status: int | None = None
-    cb_last_error: str | None = None
+    callback: CallbackState = CallbackState.NONE
+    callback_attempt: int = 0
+    callback_sequence: int = 0
+    callback_waits: int = 0
+    callback_next_at: int | None = None
+    callback_token: str | None = None
+    callback_lease_until: int | None = None
+    callback_last_status: int | None = None
+    callback_last_error: str | None = None
 
     @property
     def has_ended(self) -> bool:
-        return self.state in ENDED
+        return self.state in TERMINAL_STATES
 
-    def is_gone(self, now_ms: int) -> bool:
+    def is_past_ttl(self, now_ms: int) -> bool:
         """Past its time to live, though DynamoDB may take days to delete it."""
         return self.ttl is not None and self.ttl * 1000 <= now_ms
 
     @classmethod
     def from_item(cls, item: dict[str, Any]) -> Self:
         """From the table's attributes; those a newer version added are skipped."""
-        given = {k: v for k, v in item.items() if k in _KNOWN}
-        given["state"] = State(given["state"])
-        given["cb"] = Callback(given.get("cb", Callback.NONE))
-        return cls(**given)
+        values = {field: item[name] for field, name in _STORED_NAMES.items() if name in item}
+        values["state"] = JobState(values["state"])
+        values["callback"] = CallbackState(values.get("callback", CallbackState.NONE))
+        return cls(**values)
 
     def to_item(self) -> dict[str, Any]:
         """The table's attributes; what is None is left out."""
-        return {name: v for name in _KNOWN if (v := getattr(self, name)) is not None}
+        return {name: v for field, name in _STORED_NAMES.items() if (v := getattr(self, field)) is not None}
 
 
-_KNOWN = tuple(f.name for f in fields(Job))
+# Attributes keep the names under which earlier versions stored them: a renamed one would be lost.
+ATTRIBUTES = {
+    "invalid_responses": "bad_answers",
+    "request_location": "request_at",
+    "result_location": "result_at",
+    "callback": "cb",
+    "callback_attempt": "cb_attempt",
+    "callback_sequence": "cb_sequence",
+    "callback_waits": "cb_waits",
+    "callback_next_at": "cb_next_at",
+    "callback_token": "cb_token",
+    "callback_lease_until": "cb_lease_until",
+    "callback_last_status": "cb_last_status",
+    "callback_last_error": "cb_last_error",
+}
+
+
+def attribute_name(field: str) -> str:
+    """The name of the attribute that stores a field of a job, or a parameter of its transitions."""
+    return ATTRIBUTES.get(field, field)
+
+
+_STORED_NAMES = {field.name: attribute_name(field.name) for field in fields(Job)}
 
 
 def request_hash(operation: str, body: bytes) -> str:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """A job's state, as written on the wire and in the table. `Executed` is AI Server's and never used."""
 
     QUEUED = "Queued"
@@ -14,7 +14,7 @@ class State(StrEnum):
     CANCELLED = "Cancelled"
 
 
-class Callback(StrEnum):
+class CallbackState(StrEnum):
     """Where the job's callback stands."""
 
     NONE = "None"
@@ -24,5 +24,5 @@ class Callback(StrEnum):
     DEAD = "Dead"
 
 
-ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+TERMINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 EXPIRED = "Expired"  # the errorCode of a job that failed by passing its deadline

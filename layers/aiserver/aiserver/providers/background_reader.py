@@ -9,42 +9,42 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TypeVar, cast
 
-TICK_S = 0.5
-AHEAD = 16  # items that are read before any is taken: what a slow caller leaves lying is not held here
+POLL_S = 0.5
+MAX_ITEMS_AHEAD = 16  # items that are read before any is taken: what a slow caller leaves lying is not held here
 
 Item = TypeVar("Item")
 
 
-def ticking(items: Generator[Item], cancel: Callable[[], None], tick_s: float = TICK_S) -> Generator[list[Item]]:
+def read_ahead(items: Generator[Item], cancel: Callable[[], None], poll_s: float = POLL_S) -> Generator[list[Item]]:
     """All items that have come since they were last asked for; after `tick_s` without any, none.
 
     What `items` raises is raised here. Who closes this closes `items`: `cancel` must end whatever they wait for.
     """
-    came: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
-    room = threading.Semaphore(AHEAD)
+    received: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
+    capacity = threading.Semaphore(MAX_ITEMS_AHEAD)
     closed = threading.Event()
 
     def read() -> None:
         error: BaseException | None = None
         try:
             for item in items:
-                room.acquire()
+                capacity.acquire()
                 if closed.is_set():
                     break
-                came.put(item)
+                received.put(item)
         except BaseException as failed:  # it is for the other thread
             error = failed
         finally:
             items.close()
-            came.put(_End(error))
+            received.put(_End(error))
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
         while True:
-            batch, end = _taken(came, tick_s)
+            batch, end = _take_batch(received, poll_s)
             for _ in batch:
-                room.release()
+                capacity.release()
             if batch or end is None:
                 yield batch
             if end is not None:
@@ -54,7 +54,7 @@ def ticking(items: Generator[Item], cancel: Callable[[], None], tick_s: float = 
     finally:
         closed.set()
         cancel()
-        room.release()
+        capacity.release()
         reader.join()
 
 
@@ -65,14 +65,14 @@ class _End:
         self.error = error
 
 
-def _taken(came: "queue.SimpleQueue[Item | _End]", tick_s: float) -> tuple[list[Item], _End | None]:
+def _take_batch(items: "queue.SimpleQueue[Item | _End]", poll_s: float) -> tuple[list[Item], _End | None]:
     """What has come, at least one unless the time is up, and the end if it has."""
     batch: list[Item] = []
     try:
-        item = came.get(timeout=tick_s)
+        item = items.get(timeout=poll_s)
         while not isinstance(item, _End):
             batch.append(cast(Item, item))
-            item = came.get_nowait()
+            item = items.get_nowait()
     except queue.Empty:
         return batch, None
     return batch, item

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 Operation = Literal["chat.completions", "embeddings", "responses"]
-Queue = Literal["hosted", "gpu"]
-Type = Literal["openai", "anthropic", "google", "bedrock"]
+QueueName = Literal["hosted", "gpu"]
+ProviderType = Literal["openai", "anthropic", "google", "bedrock"]
 
 CHAT: tuple[Operation, ...] = ("chat.completions",)
 CHAT_AND_EMBEDDINGS: tuple[Operation, ...] = ("chat.completions", "embeddings")
@@ -23,19 +23,19 @@ ALL_OPERATIONS: tuple[Operation, ...] = ("chat.completions", "embeddings", "resp
 class Quirk:
     """Where it differs from OpenAI, in words, and where that is written."""
 
-    words: str
+    text: str
     source: str
 
 
 @dataclass(frozen=True)
-class Refusal:
+class CredentialError:
     """An answer that means our own key, though its status blames the request: this status, a message that starts so.
 
     It must be the start: an error may quote the request further on, and no caller may pass as our key's trouble.
     """
 
     status: int
-    words: str
+    message_prefix: str
     source: str
 
 
@@ -54,16 +54,16 @@ class Preset:
     title: str
     base_url: str
     source: str
-    type: Type = "openai"
-    queue: Queue = "hosted"
+    type: ProviderType = "openai"
+    queue: QueueName = "hosted"
     auth_header: str = "authorization"
     operations: tuple[Operation, ...] = CHAT_AND_EMBEDDINGS
     lists_models: bool = True
     id_prefix: str = ""
     stream_usage: str = ""
-    refusals: tuple[Refusal, ...] = ()
+    credential_errors: tuple[CredentialError, ...] = ()
     quirks: tuple[Quirk, ...] = ()
-    other_ends: tuple[str, ...] = ()
+    rejected_url_suffixes: tuple[str, ...] = ()
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Preset:
 
 
 # A server that no row knows; nothing is presumed of it but the protocol.
-UNKNOWN = Preset("any other server", "{base_url}", "https://platform.openai.com/docs/api-reference")
+GENERIC = Preset("any other server", "{base_url}", "https://platform.openai.com/docs/api-reference")
 
 HOSTED = {
     "openai": Preset(
@@ -170,9 +170,11 @@ HOSTED = {
         "https://generativelanguage.googleapis.com/v1beta/openai",
         "https://ai.google.dev/gemini-api/docs/openai",
         id_prefix="models/",
-        refusals=(
-            Refusal(400, "API key not valid", "https://github.com/cequence-io/openai-scala-client/issues/109"),
-            Refusal(400, "User location is not supported", "https://github.com/FoundationAgents/OpenManus/issues/803"),
+        credential_errors=(
+            CredentialError(400, "API key not valid", "https://github.com/cequence-io/openai-scala-client/issues/109"),
+            CredentialError(
+                400, "User location is not supported", "https://github.com/FoundationAgents/OpenManus/issues/803"
+            ),
         ),
         quirks=(
             Quirk(
@@ -258,7 +260,9 @@ HOSTED = {
         "https://docs.x.ai/developers/model-capabilities/text/comparison.md",
         operations=CHAT_AND_RESPONSES,
         stream_usage="https://github.com/tensorzero/tensorzero/pull/1761",
-        refusals=(Refusal(400, "Incorrect API key provided", "https://github.com/continuedev/continue/issues/10778"),),
+        credential_errors=(
+            CredentialError(400, "Incorrect API key provided", "https://github.com/continuedev/continue/issues/10778"),
+        ),
         quirks=(
             Quirk("A key that is not valid is a 400.", "https://docs.x.ai/developers/debugging"),
             Quirk(
@@ -269,18 +273,22 @@ HOSTED = {
     ),
 }
 
-TRANSLATED = {
+NATIVE = {
     "anthropic": Preset(
         "Anthropic",
         "https://api.anthropic.com",
         "https://platform.claude.com/docs/en/api/messages",
         type="anthropic",
-        other_ends=("/v1", "/v1/messages"),
+        rejected_url_suffixes=("/v1", "/v1/messages"),
         auth_header="x-api-key",
         operations=CHAT,
-        refusals=(
-            Refusal(400, "Your credit balance is too low", "https://github.com/anthropics/claude-code/issues/5300"),
-            Refusal(400, "You have reached your specified", "https://github.com/anthropics/claude-code/issues/38035"),
+        credential_errors=(
+            CredentialError(
+                400, "Your credit balance is too low", "https://github.com/anthropics/claude-code/issues/5300"
+            ),
+            CredentialError(
+                400, "You have reached your specified", "https://github.com/anthropics/claude-code/issues/38035"
+            ),
         ),
         quirks=(
             Quirk(
@@ -294,14 +302,16 @@ TRANSLATED = {
         "https://generativelanguage.googleapis.com/v1beta",
         "https://ai.google.dev/api/generate-content",
         type="google",
-        other_ends=("/openai",),
+        rejected_url_suffixes=("/openai",),
         auth_header="x-goog-api-key",
         operations=CHAT,
-        refusals=(
-            Refusal(400, "API key not valid", "https://github.com/cequence-io/openai-scala-client/issues/109"),
-            Refusal(400, "API Key not found", "https://github.com/google-gemini/gemini-cli/issues/25198"),
-            Refusal(400, "API key expired", "https://github.com/continuedev/continue/issues/9655"),
-            Refusal(400, "User location is not supported", "https://github.com/FoundationAgents/OpenManus/issues/803"),
+        credential_errors=(
+            CredentialError(400, "API key not valid", "https://github.com/cequence-io/openai-scala-client/issues/109"),
+            CredentialError(400, "API Key not found", "https://github.com/google-gemini/gemini-cli/issues/25198"),
+            CredentialError(400, "API key expired", "https://github.com/continuedev/continue/issues/9655"),
+            CredentialError(
+                400, "User location is not supported", "https://github.com/FoundationAgents/OpenManus/issues/803"
+            ),
         ),
         quirks=(
             Quirk(
@@ -319,11 +329,11 @@ TRANSLATED = {
         "https://bedrock-runtime.{region}.amazonaws.com",
         "https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference.html",
         type="bedrock",
-        other_ends=("/v1", "/openai"),
+        rejected_url_suffixes=("/v1", "/openai"),
         operations=CHAT,
         lists_models=False,
-        refusals=(
-            Refusal(
+        credential_errors=(
+            CredentialError(
                 404,
                 "Model use case details have not been submitted for this account",
                 "https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html",
@@ -342,7 +352,7 @@ TRANSLATED = {
     ),
 }
 # What a provider has that says its type and no preset.
-BY_TYPE: Mapping[str, Preset] = MappingProxyType({row.type: row for row in TRANSLATED.values()})
+BY_TYPE: Mapping[str, Preset] = MappingProxyType({row.type: row for row in NATIVE.values()})
 
 SELF_HOSTED = {
     "vllm": Preset(
@@ -442,4 +452,4 @@ SELF_HOSTED = {
     ),
 }
 
-CATALOGUE: Mapping[str, Preset] = MappingProxyType(HOSTED | TRANSLATED | SELF_HOSTED)
+CATALOGUE: Mapping[str, Preset] = MappingProxyType(HOSTED | NATIVE | SELF_HOSTED)

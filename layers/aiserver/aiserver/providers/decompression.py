@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator
 import httpcore
 import httpx
 
-ACCEPTED = "gzip, deflate"
+ACCEPT_ENCODING = "gzip, deflate"
 STEP_BYTES = 64 * 1024
 GZIP_MAGIC = b"\x1f\x8b"
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
 _SHOWN_CHARS = 100  # of a content-encoding that is not supported
 
 
-class CodingError(Exception):
+class ContentCodingError(Exception):
     """The body's content coding is not supported, or the body is not valid in it."""
 
 
-def decoded(response: httpx.Response) -> Iterator[bytes]:
+def decode_body(response: httpx.Response) -> Iterator[bytes]:
     """The body without its content coding, of which there may be one.
 
     Raises: CodingError; httpcore.RemoteProtocolError, where the compressed body is cut off; what reading raises.
@@ -28,12 +28,12 @@ def decoded(response: httpx.Response) -> Iterator[bytes]:
     header = response.headers.get("content-encoding", "")  # repeated ones are joined by commas
     codings = [coding for part in header.lower().split(",") if (coding := part.strip()) not in ("", "identity")]
     if len(codings) > 1 or not _WINDOW_BITS.keys() >= set(codings):
-        raise CodingError(f"content-encoding '{header[:_SHOWN_CHARS]}' is not supported")
+        raise ContentCodingError(f"content-encoding '{header[:_SHOWN_CHARS]}' is not supported")
     chunks = response.iter_raw()
-    yield from inflated(chunks, codings[0]) if codings else chunks
+    yield from decompress(chunks, codings[0]) if codings else chunks
 
 
-def inflated(chunks: Iterable[bytes], coding: str) -> Iterator[bytes]:
+def decompress(chunks: Iterable[bytes], coding: str) -> Iterator[bytes]:
     """The chunks, decompressed. Several gzip members make one body; other bytes behind the end are ignored."""
     inflater, rest, has_ended, is_full = None, b"", False, False
     for chunk in chunks:
@@ -48,7 +48,7 @@ def inflated(chunks: Iterable[bytes], coding: str) -> Iterator[bytes]:
             try:
                 piece = inflater.decompress(rest, STEP_BYTES)
             except zlib.error:
-                raise CodingError(f"the body is not valid {coding}") from None
+                raise ContentCodingError(f"the body is not valid {coding}") from None
             rest, is_full = inflater.unconsumed_tail, len(piece) == STEP_BYTES
             if piece:
                 yield piece

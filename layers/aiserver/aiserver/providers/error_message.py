@@ -41,21 +41,21 @@ _TAG = re.compile(r"(<[^<>]*>)")
 _HIDDEN = ("script", "style")
 
 
-def reason(body: bytes) -> str:
+def extract_message(body: bytes) -> str:
     """The reason given in a response that holds no answer, or an empty string."""
     if body.strip() == b"null":
         return ""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"[", b'"'):
-        return cut(_page(body[:TEXT_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")))
+        return truncate(_page_text(body[:TEXT_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")))
     if len(body) > MAX_ERROR_BYTES:
         return ""
     text = body.decode("utf-8-sig", "replace")
     try:
-        return cut(_reason(json.loads(text, parse_int=_number, strict=False)))
+        return truncate(_message_of(json.loads(text, parse_int=_number, strict=False)))
     except RecursionError:
         return ""
     except ValueError:  # cut off, or followed by something: better read than nothing
-        return cut(_one_line(text[:TEXT_BYTES]))
+        return truncate(_one_line(text[:TEXT_BYTES]))
 
 
 def _number(digits: str) -> int:
@@ -63,42 +63,42 @@ def _number(digits: str) -> int:
     return int(digits) if len(digits) < MAX_DIGITS else 0
 
 
-def _reason(value: Any, levels: int = MAX_LEVELS) -> str:
+def _message_of(value: Any, levels: int = MAX_LEVELS) -> str:
     if isinstance(value, str):
         return _one_line(value)
     if isinstance(value, list) and levels:
-        listed = (words for item in cast(list[Any], value)[:MAX_LISTED] if (words := _reason(item, levels - 1)))
+        listed = (words for item in cast(list[Any], value)[:MAX_LISTED] if (words := _message_of(item, levels - 1)))
         return "; ".join(listed)
-    return _of_object(cast(dict[str, Any], value), levels) if isinstance(value, dict) and levels else ""
+    return _object_message(cast(dict[str, Any], value), levels) if isinstance(value, dict) and levels else ""
 
 
-def _of_object(value: dict[str, Any], levels: int) -> str:
+def _object_message(value: dict[str, Any], levels: int) -> str:
     members = {name.lower(): value[name] for name in reversed(value)}
     name, words = next(
-        ((name, words) for name in MEMBERS if (words := _reason(members.get(name), levels - 1))), ("", "")
+        ((name, words) for name in MEMBERS if (words := _message_of(members.get(name), levels - 1))), ("", "")
     )
     title, place = members.get("title"), members.get("loc")
     if name == "detail" and isinstance(title, str) and title:
         return f"{_one_line(title)}: {words}"
     if name == "msg" and isinstance(place, list) and place:
         return f"{'.'.join(str(part) for part in cast(list[Any], place)[:MAX_LISTED])}: {words}"
-    return words or next((said for one in CONTAINERS if (said := _within(members.get(one), levels))), "")
+    return words or next((said for one in CONTAINERS if (said := _nested_message(members.get(one), levels))), "")
 
 
-def _within(value: Any, levels: int) -> str:
+def _nested_message(value: Any, levels: int) -> str:
     """Of an object, or of lists by the names of what is wrong."""
     if isinstance(value, dict | list):
-        return _reason(cast(Any, value), levels - 1)
+        return _message_of(cast(Any, value), levels - 1)
     return ""
 
 
-def _page(text: str) -> str:
+def _page_text(text: str) -> str:
     """What a reader sees of HTML, the values of XML, or a plain text."""
     text = _CDATA.sub(lambda found: html.escape(found[1]), text)
-    return _one_line(html.unescape(" ".join(_visible(text)))) if "<" in text else _one_line(text)
+    return _one_line(html.unescape(" ".join(_visible_parts(text)))) if "<" in text else _one_line(text)
 
 
-def _visible(text: str) -> Iterator[str]:
+def _visible_parts(text: str) -> Iterator[str]:
     hidden = ""
     for is_tag, part in zip(_alternating(), _TAG.split(text), strict=False):
         if not is_tag:
@@ -123,6 +123,6 @@ def _one_line(text: str) -> str:
     return "".join(char for char in words[: MAX_REASON_CHARS + 1] if char.isprintable())
 
 
-def cut(text: str) -> str:
+def truncate(text: str) -> str:
     """No longer than a message may be."""
     return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"

@@ -13,7 +13,7 @@ from aiserver.errors import ProviderTimeout
 from aiserver.limits import MAX_PARALLEL_BYTES
 
 # Held while a body is translated. Python runs one thread at a time anyhow: taking turns costs no time.
-translation = threading.Lock()
+translation_lock = threading.Lock()
 
 
 class MemoryBudget:

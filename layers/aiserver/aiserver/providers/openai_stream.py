@@ -11,13 +11,19 @@ import msgspec
 
 from aiserver.errors import ProviderError
 from aiserver.limits import MAX_CHOICES, MAX_ERROR_BYTES, MAX_EVENT_VALUES
-from aiserver.providers.openai_response import NO_ERROR, failed_choice, failure_within, kept_usage, no_answer
+from aiserver.providers.openai_response import (
+    EMPTY_ERRORS,
+    choice_error,
+    empty_response_error,
+    map_stream_error,
+    storable_usage,
+)
 from aiserver.providers.provider import Provider
 from aiserver.wire import json_scan, sse
 from aiserver.wire.json_text import count_values
 
-READ = ("choices", "usage", "error", "object", "type", "response")
-ENDS = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
+READ_MEMBERS = ("choices", "usage", "error", "object", "type", "response")
+END_TYPES = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 NOT_FINISHED = (b"", b"null", b'""', b"false")
 _SAYS = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|arguments|delta)"\s*:\s*"(?!")')
 # Of what is no JSON, as Python writes NaN: in a JSON text, what stands within a string has its quotes escaped.
@@ -49,105 +55,107 @@ class OpenAiEvents:
 
     def __init__(self, provider: Provider, operation: str, *, hides_usage: bool, model_is_configured: bool) -> None:
         self.usage: str | None = None
-        self.pieces = 0
-        self.is_whole = False
-        self.is_over = False
+        self.content_events = 0
+        self.is_complete = False
+        self.is_done = False
         self._provider = provider
         self._is_chat = operation == "chat.completions"
         self._hides_usage = hides_usage
         self._model_is_configured = model_is_configured
         self._unfinished: dict[bytes, bool] = {}  # by the index of each choice that has begun
-        self._has_begun = False
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self._first = b""  # the data of the first event that held none of the answer
+        self._has_content = False
+        self._buffered: list[bytes] = []
+        self._buffered_bytes = 0
+        self._first_data = b""  # the data of the first event that held none of the answer
 
-    def told(self, event: bytes) -> bytes:
-        data = sse.data(event)
+    def on_event(self, event: bytes) -> bytes:
+        data = sse.event_data(event)
         if data.strip() == sse.DONE:
-            if not self._has_begun:
-                raise no_answer(self._provider, self._first, {})
-            self.is_whole = self.is_over = True
+            if not self._has_content:
+                raise empty_response_error(self._provider, self._first_data, {})
+            self.is_complete = self.is_done = True
             return event
-        self._raise_error(event, data)
-        self.pieces += bool(_SAYS.search(data))
-        read = json_scan.members(json_scan.sole(data) if data.startswith(b"[") else data, *READ)
+        self._raise_if_error(event, data)
+        self.content_events += bool(_SAYS.search(data))
+        read = json_scan.find_members(json_scan.unwrap_single(data) if data.startswith(b"[") else data, *READ_MEMBERS)
         if read is None:  # a comment, or not a JSON object
-            self._has_begun = self._has_begun or bool(_ANSWERS.search(data))
-            self.is_whole = self.is_whole or bool(self._is_chat and _FINISHED.search(data))
-            return self._passed(event) if self._has_begun or not data.strip() else self._wait(event, data)
-        self._see_end(read)
-        usage = _usage(read)
-        self.usage = kept_usage(usage) or self.usage
+            self._has_content = self._has_content or bool(_ANSWERS.search(data))
+            self.is_complete = self.is_complete or bool(self._is_chat and _FINISHED.search(data))
+            return self._release_buffer(event) if self._has_content or not data.strip() else self._buffer(event, data)
+        self._track_completion(read)
+        usage = _find_usage(read)
+        self.usage = storable_usage(usage) or self.usage
         if self._hides_usage and usage[:1] == b"{" and _NO_CHOICE.fullmatch(read.get("choices", b"")):
             return b""
-        return self._passed(event) if self._has_begun else self._wait(event, data)
+        return self._release_buffer(event) if self._has_content else self._buffer(event, data)
 
-    def ended(self) -> bytes:
+    def on_end(self) -> bytes:
         return b""
 
-    def _wait(self, event: bytes, data: bytes) -> bytes:
+    def _buffer(self, event: bytes, data: bytes) -> bytes:
         """For the first event of the answer, as long as there is room."""
-        self._first = self._first or data
-        self._waiting.append(event)
-        self._waiting_bytes += len(event)
-        return b"" if self._waiting_bytes <= MAX_ERROR_BYTES else self._passed(b"")
+        self._first_data = self._first_data or data
+        self._buffered.append(event)
+        self._buffered_bytes += len(event)
+        return b"" if self._buffered_bytes <= MAX_ERROR_BYTES else self._release_buffer(b"")
 
-    def _passed(self, event: bytes) -> bytes:
+    def _release_buffer(self, event: bytes) -> bytes:
         """The event, after those that waited for it; a comment waits for none."""
-        if not self._waiting or not (self._has_begun or self._waiting_bytes > MAX_ERROR_BYTES):
+        if not self._buffered or not (self._has_content or self._buffered_bytes > MAX_ERROR_BYTES):
             return event
-        waited, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0
+        waited, self._buffered, self._buffered_bytes = b"".join(self._buffered), [], 0
         return waited + event
 
-    def _see_end(self, read: Mapping[str, bytes]) -> None:
+    def _track_completion(self, read: Mapping[str, bytes]) -> None:
         if not self._is_chat:
-            self._has_begun = self._has_begun or read.get("type", b"").startswith(b'"response.')
-            self.is_whole = self.is_whole or read.get("type") in ENDS
+            self._has_content = self._has_content or read.get("type", b"").startswith(b'"response.')
+            self.is_complete = self.is_complete or read.get("type") in END_TYPES
             return
         choices = read.get("choices", b"")
         if count_values(choices, MAX_EVENT_VALUES) > MAX_EVENT_VALUES:
-            raise self._too_many()
-        for choice in _choices(choices):
-            if error := failed_choice(bytes(choice.finish_reason), bytes(choice.error)):
-                raise self._failure(error)
+            raise self._too_many_choices()
+        for choice in _decode_choices(choices):
+            if error := choice_error(bytes(choice.finish_reason), bytes(choice.error)):
+                raise self._map_error(error)
             index, has_finished = bytes(choice.index)[:_INDEX_BYTES], bytes(choice.finish_reason) not in NOT_FINISHED
             self._unfinished[index] = self._unfinished.get(index, True) and not has_finished
         if len(self._unfinished) > MAX_CHOICES:
-            raise self._too_many()
-        self._has_begun = self._has_begun or bool(self._unfinished)
-        self.is_whole = bool(self._unfinished) and not any(self._unfinished.values())
+            raise self._too_many_choices()
+        self._has_content = self._has_content or bool(self._unfinished)
+        self.is_complete = bool(self._unfinished) and not any(self._unfinished.values())
 
-    def _too_many(self) -> ProviderError:
+    def _too_many_choices(self) -> ProviderError:
         return ProviderError(f"Provider {self._provider.name} sent too many choices", may_be_billed=True)
 
-    def _raise_error(self, event: bytes, data: bytes) -> None:
-        told = sse.data(event, b"error") if b"error" in event else b""
-        if told or _is_error(data) or (data and sse.names_error(event)):
-            raise self._failure(told or data)
+    def _raise_if_error(self, event: bytes, data: bytes) -> None:
+        told = sse.event_data(event, b"error") if b"error" in event else b""
+        if told or _is_error(data) or (data and sse.is_error_event(event)):
+            raise self._map_error(told or data)
 
-    def _failure(self, data: bytes) -> ProviderError:
-        began, configured = self.pieces > 0, self._model_is_configured
-        return failure_within(self._provider, data, has_begun=began, model_is_configured=configured)
+    def _map_error(self, data: bytes) -> ProviderError:
+        began, configured = self.content_events > 0, self._model_is_configured
+        return map_stream_error(self._provider, data, has_content=began, model_is_configured=configured)
 
 
 def _is_error(data: bytes) -> bool:
     if b"error" not in data:
         return False
-    read = json_scan.members(json_scan.sole(data) if data.startswith(b"[") else data, "error", "object", "type")
+    read = json_scan.find_members(
+        json_scan.unwrap_single(data) if data.startswith(b"[") else data, "error", "object", "type"
+    )
     if read is None:
         return bool(_BEGINS_WITH_ERROR.match(data))
-    return read.get("error", b"null") not in NO_ERROR or b'"error"' in (read.get("object"), read.get("type"))
+    return read.get("error", b"null") not in EMPTY_ERRORS or b'"error"' in (read.get("object"), read.get("type"))
 
 
-def _choices(text: bytes) -> list[_Choice]:
+def _decode_choices(text: bytes) -> list[_Choice]:
     try:
         return _CHOICES.decode(text) if text else []
     except (msgspec.DecodeError, RecursionError):
         return []
 
 
-def _usage(read: Mapping[str, bytes]) -> bytes:
+def _find_usage(read: Mapping[str, bytes]) -> bytes:
     """Of a chat it stands in the event itself, of a response in the response within."""
-    within = json_scan.members(read["response"], "usage") if "response" in read else None
+    within = json_scan.find_members(read["response"], "usage") if "response" in read else None
     return read.get("usage") or (within or {}).get("usage", b"")

@@ -7,16 +7,16 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from aiserver.providers.catalogue import BY_TYPE, CATALOGUE, UNKNOWN, Operation, Preset, Queue, Type
+from aiserver.providers.catalogue import BY_TYPE, CATALOGUE, GENERIC, Operation, Preset, ProviderType, QueueName
 
 ANY_MODEL = "*"
 
 
-def _same_name(value: object) -> object:
+def _blank_if_null(value: object) -> object:
     return "" if value is None else value
 
 
-def _of_a_host(url: str) -> str:
+def _check_host(url: str) -> str:
     """Raises: ValueError, where no connection could ever be made."""
     try:
         parts = urlsplit(url)
@@ -28,8 +28,8 @@ def _of_a_host(url: str) -> str:
     return url
 
 
-def _row(preset: str, type: str) -> Preset:
-    return CATALOGUE.get(preset) or BY_TYPE.get(type, UNKNOWN)
+def _catalogue_preset(preset: str, type: str) -> Preset:
+    return CATALOGUE.get(preset) or BY_TYPE.get(type, GENERIC)
 
 
 class Provider(BaseModel):
@@ -42,61 +42,61 @@ class Provider(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    type: Type = UNKNOWN.type
+    type: ProviderType = GENERIC.type
     preset: str = ""
-    base_url: Annotated[str, Field(pattern=r"^https?://[^/?#@{}\s]+(/[^?#{}\s]*)?$"), AfterValidator(_of_a_host)]
-    auth_header: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = UNKNOWN.auth_header
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/?#@{}\s]+(/[^?#{}\s]*)?$"), AfterValidator(_check_host)]
+    auth_header: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = GENERIC.auth_header
     api_key_var: str | None = None
     api_key_secret: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]+$")] | None = None
-    queue: Queue = UNKNOWN.queue
-    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = UNKNOWN.operations
+    queue: QueueName = GENERIC.queue
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = GENERIC.operations
     concurrency: Annotated[int, Field(ge=1, le=500)] | None = None
     priority: int = 0
     enabled: bool = True
     timeout_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 600
-    models: Annotated[dict[str, Annotated[str, BeforeValidator(_same_name)]], Field(min_length=1)]
+    models: Annotated[dict[str, Annotated[str, BeforeValidator(_blank_if_null)]], Field(min_length=1)]
 
     @model_validator(mode="before")
     @classmethod
-    def _by_preset(cls, given: Any) -> Any:
+    def _apply_preset(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
         said = cast(Mapping[str, Any], given)
-        row = _row(str(said.get("preset")), str(said.get("type")))
+        row = _catalogue_preset(str(said.get("preset")), str(said.get("type")))
         filled = {**row.defaults, **said}
-        if row is not UNKNOWN and "base_url" not in filled:
+        if row is not GENERIC and "base_url" not in filled:
             named = f"preset {said['preset']}" if said.get("preset") else f"type {said['type']}"
             raise ValueError(f"{named} needs a base_url, as in {row.base_url}")
-        if row is not UNKNOWN and filled["type"] != row.type:
+        if row is not GENERIC and filled["type"] != row.type:
             raise ValueError(f"preset {said['preset']} is of type {row.type}")
         return filled
 
     @model_validator(mode="after")
-    def _one_key(self) -> Self:
+    def _check_key_source(self) -> Self:
         if self.api_key_var and self.api_key_secret:
             raise ValueError("give api_key_var or api_key_secret, not both")
         return self
 
     @model_validator(mode="after")
-    def _as_its_type_is_asked(self) -> Self:
-        row = self.row
+    def _check_type(self) -> Self:
+        row = self.catalogue_preset
         if self.type != "openai" and not set(self.operations) <= set(row.operations):
             raise ValueError(f"operations of type {self.type} are {', '.join(row.operations)}")
-        if self.base_url.rstrip("/").endswith(row.other_ends or "\n"):
+        if self.base_url.rstrip("/").endswith(row.rejected_url_suffixes or "\n"):
             raise ValueError(f"base_url of type {self.type} is as {row.base_url}")
         return self
 
     @property
-    def passes_any_model(self) -> bool:
+    def accepts_any_model(self) -> bool:
         """Whether any name reaches it as it is: then what it lists is what may be asked for."""
         return self.models.get(ANY_MODEL) == ""
 
     @property
-    def row(self) -> Preset:
+    def catalogue_preset(self) -> Preset:
         """What the catalogue knows of it."""
-        return _row(self.preset, self.type)
+        return _catalogue_preset(self.preset, self.type)
 
-    def serves(self, model: str) -> tuple[str, int] | None:
+    def match_model(self, model: str) -> tuple[str, int] | None:
         """The upstream's name for `model` and how well it matches: 0 by name, 1 by tag, 2 as any; None when not.
 
         Names are Ollama's: one without a tag means `:latest`, else the tag that is configured.
@@ -113,7 +113,7 @@ class Provider(BaseModel):
 
 
 @dataclass(frozen=True)
-class Listing:
+class ModelListing:
     """The ids of the models that a provider said it has, and when it did, in milliseconds."""
 
     ids: tuple[str, ...]

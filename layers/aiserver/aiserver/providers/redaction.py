@@ -9,49 +9,51 @@ from contextlib import contextmanager
 from functools import lru_cache
 from urllib.parse import quote
 
-from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.errors import ProviderError, ProviderResponse
 from aiserver.limits import MAX_ERROR_BYTES
 
 MASK = b"[key]"
-LEAST_CHARS = 8  # a shorter "key" could be a word of any error
-LEAST_CHARS_IN_ANSWERS = 16  # own GPUs have keys like "lm-studio" and "password", which stand in good answers, too
+MIN_KEY_CHARS = 8  # a shorter "key" could be a word of any error
+MIN_KEY_CHARS_IN_BODIES = 16  # own GPUs have keys like "lm-studio" and "password", which stand in good answers, too
 
 
 class Redaction:
     """Of one key: in answers, which may be long, as programs write it; in errors and headers, in any spelling."""
 
     def __init__(self, api_key: str | None) -> None:
-        self._key = api_key if api_key and len(api_key) >= LEAST_CHARS else ""
-        self._common = _common_forms(self._key) if len(self._key) >= LEAST_CHARS_IN_ANSWERS else ()
+        self._key = api_key if api_key and len(api_key) >= MIN_KEY_CHARS else ""
+        self._common = _common_forms(self._key) if len(self._key) >= MIN_KEY_CHARS_IN_BODIES else ()
 
-    def masked(self, body: bytes) -> bytes:
-        return _without(self._common, body)
+    def mask(self, body: bytes) -> bytes:
+        return _replace_all(self._common, body)
 
-    def headers(self, values: dict[str, str]) -> dict[str, str]:
-        return {name: self._thoroughly(value.encode()).decode() for name, value in values.items()}
+    def mask_headers(self, values: dict[str, str]) -> dict[str, str]:
+        return {name: self._mask_any_spelling(value.encode()).decode() for name, value in values.items()}
 
     @contextmanager
-    def of_errors(self) -> Generator[None]:
+    def redact_errors(self) -> Generator[None]:
         """In each ProviderError that the block raises: reading an error may decode what hid the key in it."""
         try:
             yield
         except ProviderError as error:
-            error.message = self._thoroughly(error.message.encode()).decode()
+            error.message = self._mask_any_spelling(error.message.encode()).decode()
             error.args = (error.message,)
             if said := error.upstream:
-                error.upstream = UpstreamAnswer(said.status, said.headers, self._thoroughly(said.body), said.usage)
+                error.upstream = ProviderResponse(
+                    said.status, said.headers, self._mask_any_spelling(said.body), said.usage
+                )
             raise
 
-    def _thoroughly(self, text: bytes) -> bytes:
+    def _mask_any_spelling(self, text: bytes) -> bytes:
         if not self._key:
             return text
-        text = _without(_common_forms(self._key), text)
+        text = _replace_all(_common_forms(self._key), text)
         if len(text) > MAX_ERROR_BYTES:  # which is relayed to nobody
             return text
         return _any_spelling(self._key).sub(MASK, text)
 
 
-def _without(forms: tuple[bytes, ...], text: bytes) -> bytes:
+def _replace_all(forms: tuple[bytes, ...], text: bytes) -> bytes:
     for form in forms:
         if form in text:
             text = text.replace(form, MASK)

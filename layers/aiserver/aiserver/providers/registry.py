@@ -11,12 +11,12 @@ from aiserver.clock import Clock
 if TYPE_CHECKING:
     import httpx
 
-    from aiserver.providers.openai import OpenAi
-    from aiserver.providers.translation.adapter import Vendor, Wire
-    from aiserver.providers.translation.client import Translated
+    from aiserver.providers.openai import OpenAiClient
+    from aiserver.providers.translation.adapter import Adapter, Wire
+    from aiserver.providers.translation.client import AdapterClient
 
 
-class Protocols(dict[str, "OpenAi | Translated"]):
+class AdapterRegistry(dict[str, "OpenAiClient | AdapterClient"]):
     """By a provider's type. `wire` makes what Bedrock needs of AWS."""
 
     def __init__(self, http: "Callable[[], httpx.Client]", clock: Clock, wire: "Callable[[], Wire]") -> None:
@@ -25,26 +25,28 @@ class Protocols(dict[str, "OpenAi | Translated"]):
         self._clock = clock
         self._wire = wire
 
-    def warm(self, type: str) -> None:
+    def preload(self, type: str) -> None:
         """Build it now."""
         self[type]
 
-    def __missing__(self, type: str) -> "OpenAi | Translated":
-        return self.setdefault(type, self._openai() if type == "openai" else self._translated(type))
+    def __missing__(self, type: str) -> "OpenAiClient | AdapterClient":
+        return self.setdefault(
+            type, self._create_openai_client() if type == "openai" else self._create_adapter_client(type)
+        )
 
-    def _openai(self) -> "OpenAi":
-        from aiserver.providers.openai import OpenAi
+    def _create_openai_client(self) -> "OpenAiClient":
+        from aiserver.providers.openai import OpenAiClient
 
-        return OpenAi(self._http(), self._clock)
+        return OpenAiClient(self._http(), self._clock)
 
-    def _translated(self, type: str) -> "Translated":
-        from aiserver.providers.translation.client import Translated
+    def _create_adapter_client(self, type: str) -> "AdapterClient":
+        from aiserver.providers.translation.client import AdapterClient
 
         wire = self._wire() if type == "bedrock" else None
-        return Translated(self._http(), self._clock, vendor(type), wire)
+        return AdapterClient(self._http(), self._clock, load_adapter(type), wire)
 
 
-def check(type: str, body: bytes, model: str) -> None:
+def check_supported(type: str, body: bytes, model: str) -> None:
     """Raises: InvalidRequest, where a provider's type has no words for this chat; what speaks OpenAI has all."""
     if type == "openai":
         return
@@ -52,12 +54,12 @@ def check(type: str, body: bytes, model: str) -> None:
     from aiserver.providers.translation.chat import Chat
     from aiserver.wire.upstream_body import with_model
 
-    asked = vendor(type)
-    with memory_budget.translation:
-        asked.request(Chat(with_model(body, model), asked.words))
+    asked = load_adapter(type)
+    with memory_budget.translation_lock:
+        asked.build_request(Chat(with_model(body, model), asked.capabilities))
 
 
-def vendor(type: str) -> "Vendor":
+def load_adapter(type: str) -> "Adapter":
     match type:
         case "anthropic":
             from aiserver.providers.anthropic import ANTHROPIC

@@ -39,7 +39,7 @@ class Deadline:
         """It is that far off from now."""
         self._at = time.monotonic() + seconds
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         return self._at - time.monotonic()
 
 
@@ -47,21 +47,21 @@ _deadline: ContextVar[Deadline] = ContextVar("deadline")
 
 
 @contextmanager
-def total_deadline(until: float | Deadline) -> Generator[None]:
+def total_deadline(deadline: float | Deadline) -> Generator[None]:
     """Bounds all network waits of the calls made inside, by one clock; a number is seconds from now."""
-    token = _deadline.set(until if isinstance(until, Deadline) else Deadline(until))
+    token = _deadline.set(deadline if isinstance(deadline, Deadline) else Deadline(deadline))
     try:
         yield
     finally:
         _deadline.reset(token)
 
 
-def remaining_s(late: type[Exception] = httpcore.ReadTimeout) -> float:
+def remaining_s(error_type: type[Exception] = httpcore.ReadTimeout) -> float:
     """Seconds left of the deadline. Raises: `late` when none are: while connecting, nothing has been sent yet."""
-    left = _deadline.get().left_s()
-    if left <= 0:
-        raise late("the total deadline has passed")
-    return left
+    seconds = _deadline.get().remaining_s()
+    if seconds <= 0:
+        raise error_type("the total deadline has passed")
+    return seconds
 
 
 class DeadlineStream(httpcore.NetworkStream):
@@ -164,7 +164,7 @@ def _addresses(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def _tls() -> ssl.SSLContext:
+def _tls_context() -> ssl.SSLContext:
     """Verifies by certifi's authorities, or those of SSL_CERT_FILE."""
     context = httpx.create_ssl_context()
     # Python has obeyed SSLKEYLOGFILE: every session's keys would be written down. (typeshed does not know None.)
@@ -177,7 +177,7 @@ class Transport(httpx.BaseTransport):
 
     def __init__(self, backend: httpcore.NetworkBackend, *, keep_alive_s: float, connections: int = 100) -> None:
         self._pool = httpcore.ConnectionPool(
-            ssl_context=_tls(),
+            ssl_context=_tls_context(),
             network_backend=backend,
             keepalive_expiry=keep_alive_s,
             max_connections=connections,
@@ -186,13 +186,13 @@ class Transport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Sent once more where the kept connection was closed before it came (docs/decisions/0019), and only then."""
         try:
-            answer = self._sent(request)
+            answer = self._send(request)
         except StaleConnection:
             log.info("stale_connection_retried", extra={"host": request.url.host})
-            answer = self._sent(request)
+            answer = self._send(request)
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
 
-    def _sent(self, request: httpx.Request) -> httpcore.Response:
+    def _send(self, request: httpx.Request) -> httpcore.Response:
         return self._pool.handle_request(
             httpcore.Request(
                 request.method,

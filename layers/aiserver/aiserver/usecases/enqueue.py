@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from aiserver.clock import Clock
 from aiserver.errors import Conflict, NotFound
 from aiserver.jobs.job import Job, due_shard, request_hash
-from aiserver.jobs.ports import JobStore, Messages, Refused
-from aiserver.jobs.states import State
-from aiserver.jobs.transitions import ASK_CANCEL, CANCEL
-from aiserver.router import Question, Router
-from aiserver.usecases.notify_worker import hint
-from aiserver.usecases.terminal import end
+from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
+from aiserver.jobs.states import JobState
+from aiserver.jobs.transitions import CANCEL, REQUEST_CANCEL
+from aiserver.router import ProviderCall, Router
+from aiserver.usecases.notify_worker import notify_worker
+from aiserver.usecases.terminal import terminal_fields
 from aiserver.wire.requests import ModelRequest
-from aiserver.wire.validation import invalid
+from aiserver.wire.validation import invalid_field
 
 DEFAULT_DEADLINE_S = 86_400
 MAX_DEADLINE_S = 14 * 86_400  # its bodies must outlive it: the bucket forgets after 90 days
@@ -41,7 +41,7 @@ class Enqueue:
     def __init__(
         self,
         jobs: JobStore,
-        messages: Messages,
+        messages: MessageSender,
         router: Router,
         clock: Clock,
         *,
@@ -77,7 +77,7 @@ class Enqueue:
         options = request.options
         deadline = _deadline(options.deadline, now)
         named = self._router.candidates(request.model, options.provider, request.operation)
-        best = self._router.able(named, Question(request.operation, request.body))[0]
+        best = self._router.filter_supported(named, ProviderCall(request.operation, request.body))[0]
         job_id = self._clock.job_id()
         return Job(
             id=job_id,
@@ -86,10 +86,10 @@ class Enqueue:
             operation=request.operation,
             model=request.model,
             queue=best.provider.queue,
-            state=State.QUEUED,
+            state=JobState.QUEUED,
             created_at=now,
             deadline=deadline,
-            request_at="",
+            request_location="",
             request_hash=request_hash(request.operation, request.body),
             base_url=caller.base_url,
             tag=options.tag,
@@ -108,7 +108,7 @@ class Enqueue:
     def _write(self, job: Job, body: bytes) -> Job:
         accepted = self._jobs.create(job, body, now_ms=job.created_at)
         if accepted.created:
-            hint(self._messages, accepted.job)
+            notify_worker(self._messages, accepted.job)
         elif accepted.job.request_hash != job.request_hash:
             raise Conflict(f"RefId {job.ref_id} was already used for another request", param="refId")
         return accepted.job
@@ -119,16 +119,16 @@ class Enqueue:
         Raises: Conflict, for a job that ended otherwise.
         """
         now = self._clock.now_ms()
-        params = {"owner": job.owner, **end(job, now_ms=now, settled_days=self._settled_days)}
+        params = {"owner": job.owner, **terminal_fields(job, now_ms=now, settled_days=self._settled_days)}
         done = self._jobs.apply(CANCEL, job.id, params)
-        tries = itertools.cycle((ASK_CANCEL, CANCEL))  # a worker may take it, or let it go, in between
-        while isinstance(done, Refused) and done.job and not done.job.has_ended:
+        tries = itertools.cycle((REQUEST_CANCEL, CANCEL))  # a worker may take it, or let it go, in between
+        while isinstance(done, ConditionFailed) and done.job and not done.job.has_ended:
             done = self._jobs.apply(next(tries), job.id, params)
-        if not isinstance(done, Refused):
+        if not isinstance(done, ConditionFailed):
             return done
         if done.job is None:
             raise NotFound(f"Job {job.id} not found")
-        if done.job.state != State.CANCELLED:
+        if done.job.state != JobState.CANCELLED:
             raise Conflict(f"Job {job.id} is {done.job.state} and cannot be cancelled")
         return done.job
 
@@ -140,9 +140,11 @@ def _deadline(given: str | float | None, now_ms: int) -> int:
     try:
         deadline = _when(given, now_ms)
     except (ValueError, OverflowError) as error:
-        raise invalid("InvalidType", "deadline", "'deadline' must be a date or a number of seconds") from error
+        raise invalid_field("InvalidType", "deadline", "'deadline' must be a date or a number of seconds") from error
     if not now_ms < deadline <= now_ms + MAX_DEADLINE_S * 1000:
-        raise invalid("InvalidRange", "deadline", f"'deadline' must be within {MAX_DEADLINE_S // 86_400} days from now")
+        raise invalid_field(
+            "InvalidRange", "deadline", f"'deadline' must be within {MAX_DEADLINE_S // 86_400} days from now"
+        )
     return deadline
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aiserver.providers.provider import ANY_MODEL, Listing, Provider
+from aiserver.providers.provider import ANY_MODEL, ModelListing, Provider
 from aiserver.router import Router
 
 
@@ -16,7 +16,7 @@ class Model:
 
 
 class Models:
-    def __init__(self, router: Router, listings: Callable[[], Mapping[str, Listing]]) -> None:
+    def __init__(self, router: Router, listings: Callable[[], Mapping[str, ModelListing]]) -> None:
         self._router = router
         self._listings = listings
         self._known: tuple[list[Provider], list[Model]] | None = None
@@ -38,5 +38,5 @@ class Models:
     def _names(self, providers: list[Provider]) -> set[str]:
         listings = self._listings()
         named = {name for provider in providers for name in provider.models if name != ANY_MODEL}
-        passing = [listings[p.name].ids for p in providers if p.passes_any_model and p.name in listings]
+        passing = [listings[p.name].ids for p in providers if p.accepts_any_model and p.name in listings]
         return named.union(*passing)

@@ -3,12 +3,12 @@
 import logging
 
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import Messages
+from aiserver.jobs.ports import MessageSender
 
 log = logging.getLogger("aiserver.hint")
 
 
-def hint(messages: Messages, job: Job, *, delay_s: int = 0) -> None:
+def notify_worker(messages: MessageSender, job: Job, *, delay_s: int = 0) -> None:
     """Never raises: the job is written, and its `due_at` has the sweeper send again."""
     try:
         messages.send_job(job.queue, job.id, attempt=job.attempt, delay_s=delay_s)

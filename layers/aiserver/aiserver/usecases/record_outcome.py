@@ -11,46 +11,50 @@ from aiserver.errors import (
     ProviderBusy,
     ProviderError,
     ProviderRateLimited,
+    ProviderResponse,
     ProviderTimeout,
     ProviderUnavailable,
-    UpstreamAnswer,
 )
-from aiserver.jobs.backoff import delay_s, resend_ms, wait_s
+from aiserver.jobs.backoff import resend_delay_ms, retry_delay_s, sqs_delay_s
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import JobStore, Messages, Refused
+from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
 from aiserver.jobs.transitions import (
     COMPLETE,
     COMPLETE_CANCELLED,
+    DEFER,
     FAIL,
     FAIL_CANCELLED,
-    WAIT,
+    AttributeValue,
     Transition,
-    Value,
 )
-from aiserver.usecases.failover import Pass
-from aiserver.usecases.notify_worker import hint
-from aiserver.usecases.terminal import end, failure
+from aiserver.usecases.failover import FailoverResult
+from aiserver.usecases.notify_worker import notify_worker
+from aiserver.usecases.terminal import failure_fields, terminal_fields
 
-MAX_BAD_ANSWERS = 8  # of a provider that answers, but badly; one that asks to wait is waited for until the deadline
-INSIST_MS = 60_000  # how long an outcome whose store is away is written again and again
-STORE_AWAY = "storage_unavailable"  # the waitReason of a job whose request could not be read, or its call not marked
+MAX_INVALID_RESPONSES = (
+    8  # of a provider that answers, but badly; one that asks to wait is waited for until the deadline
+)
+MAX_WRITE_MS = 60_000  # how long an outcome whose store is away is written again and again
+STORAGE_UNAVAILABLE = (
+    "storage_unavailable"  # the waitReason of a job whose request could not be read, or its call not marked
+)
 
 log = logging.getLogger("aiserver.work")
-Made = TypeVar("Made")
+Written = TypeVar("Written")
 
 
 @dataclass(frozen=True)
-class Lease:
+class JobLease:
     """What one claim holds, and when its worker's own time is over."""
 
     job: Job
-    fence: dict[str, Value]
+    fence: dict[str, AttributeValue]
     end_ms: int
 
 
-class Settle:
+class OutcomeRecorder:
     def __init__(
-        self, jobs: JobStore, messages: Messages, clock: Clock, sleep: Callable[[float], None], settled_days: int
+        self, jobs: JobStore, messages: MessageSender, clock: Clock, sleep: Callable[[float], None], settled_days: int
     ) -> None:
         self._jobs = jobs
         self._messages = messages
@@ -58,82 +62,92 @@ class Settle:
         self._sleep = sleep
         self._settled_days = settled_days
 
-    def by(self, held: Lease, done: Pass) -> None:
+    def record_outcome(self, lease: JobLease, failover: FailoverResult) -> None:
         """As the pass over the providers came out."""
-        if done.answer is not None:
-            self._complete(held, done, done.answer)
+        if failover.response is not None:
+            self._complete(lease, failover, failover.response)
             return
-        error = done.error or ProviderError("No provider answered")
+        error = failover.error or ProviderError("No provider answered")
         asks_to_wait = isinstance(error, ProviderUnavailable | ProviderRateLimited | ProviderTimeout)
-        bad_answers = held.job.bad_answers + (0 if asks_to_wait else 1)
-        if done.may_ask_again and bad_answers < MAX_BAD_ANSWERS:
-            self._wait(held, _reason(held.job, error), done.retry_after_s, done.unknown, bad_answers)
+        invalid_responses = lease.job.invalid_responses + (0 if asks_to_wait else 1)
+        if failover.can_retry and invalid_responses < MAX_INVALID_RESPONSES:
+            self._defer(
+                lease,
+                _wait_reason(lease.job, error),
+                failover.retry_after_s,
+                failover.unknown_outcomes,
+                invalid_responses,
+            )
         else:
-            self.fail(held, error, done.unknown)
+            self.fail(lease, error, failover.unknown_outcomes)
 
-    def wait_for_store(self, held: Lease, unknown: int = 0) -> None:
+    def defer_store_unavailable(self, lease: JobLease, unknown_outcomes: int = 0) -> None:
         """The store is away and no call is open: another worker may begin anew before this lease has run out."""
-        self._wait(held, STORE_AWAY, None, unknown, held.job.bad_answers)
+        self._defer(lease, STORAGE_UNAVAILABLE, None, unknown_outcomes, lease.job.invalid_responses)
 
-    def _complete(self, held: Lease, done: Pass, answer: UpstreamAnswer) -> None:
-        job = held.job
-        told: dict[str, Value] = {
-            "served_by": done.provider,
-            "usage": answer.usage,
-            "maybe_billed": job.maybe_billed + done.unknown,
+    def _complete(self, lease: JobLease, failover: FailoverResult, response: ProviderResponse) -> None:
+        job = lease.job
+        told: dict[str, AttributeValue] = {
+            "served_by": failover.provider,
+            "usage": response.usage,
+            "maybe_billed": job.maybe_billed + failover.unknown_outcomes,
         }
-        params = held.fence | end(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days) | told
-        if self._insist(held, lambda: self._jobs.complete(COMPLETE, job, params, answer.body)) is None:
+        params = lease.fence | terminal_fields(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days) | told
+        if self._write_with_retry(lease, lambda: self._jobs.complete(COMPLETE, job, params, response.body)) is None:
             self._log(job, "completed")
-        elif isinstance(self._made(held, COMPLETE_CANCELLED, params), Refused):
+        elif isinstance(self._apply(lease, COMPLETE_CANCELLED, params), ConditionFailed):
             self._log(job, "lost to another worker")
         else:
             self._log(job, "cancelled")
 
-    def fail(self, held: Lease, error: AiServerError, unknown: int = 0) -> None:
+    def fail(self, lease: JobLease, error: AiServerError, unknown_outcomes: int = 0) -> None:
         """For good; `unknown` calls may have been billed in vain."""
-        job = held.job
-        params = held.fence | end(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
-        params |= failure(error) | {"maybe_billed": job.maybe_billed + unknown}
-        if isinstance(self._made(held, FAIL, params), Refused):
-            self.cancelled(held, unknown)
+        job = lease.job
+        params = lease.fence | terminal_fields(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
+        params |= failure_fields(error) | {"maybe_billed": job.maybe_billed + unknown_outcomes}
+        if isinstance(self._apply(lease, FAIL, params), ConditionFailed):
+            self.cancel(lease, unknown_outcomes)
             return
         self._log(job, "failed", error=error.error_code)
 
-    def _wait(self, held: Lease, reason: str, retry_after_s: int | None, unknown: int, bad_answers: int) -> None:
-        job = held.job
+    def _defer(
+        self, lease: JobLease, reason: str, retry_after_s: int | None, unknown_outcomes: int, invalid_responses: int
+    ) -> None:
+        job = lease.job
         now = self._clock.now_ms()
-        waits_s = wait_s(retry_after_s, job.attempt, self._clock.fraction())
-        not_before = min(now + round(waits_s * 1000), job.deadline)
-        params: dict[str, Value] = {
+        delay_s = retry_delay_s(retry_after_s, job.attempt, self._clock.fraction())
+        not_before = min(now + round(delay_s * 1000), job.deadline)
+        params: dict[str, AttributeValue] = {
             "not_before": not_before,
             "wait_reason": reason,
-            "due_at": not_before + resend_ms(job.resends),  # a backlog is not reminded of more often by waiting
-            "bad_answers": bad_answers,
-            "maybe_billed": job.maybe_billed + unknown,
+            "due_at": not_before + resend_delay_ms(job.resends),  # a backlog is not reminded of more often by waiting
+            "invalid_responses": invalid_responses,
+            "maybe_billed": job.maybe_billed + unknown_outcomes,
         }
-        if isinstance(self._made(held, WAIT, held.fence | params), Refused):
-            self.cancelled(held, unknown)
+        if isinstance(self._apply(lease, DEFER, lease.fence | params), ConditionFailed):
+            self.cancel(lease, unknown_outcomes)
             return
-        hint(self._messages, job, delay_s=delay_s(not_before - now))
+        notify_worker(self._messages, job, delay_s=sqs_delay_s(not_before - now))
         self._log(job, "waits", reason=reason)
 
-    def cancelled(self, held: Lease, unknown: int = 0) -> None:
+    def cancel(self, lease: JobLease, unknown_outcomes: int = 0) -> None:
         """End it as cancelled, if it is still ours and that is why we were refused; else another has it."""
-        params = held.fence | end(held.job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
-        params |= {"maybe_billed": held.job.maybe_billed + unknown}
-        done = self._made(held, FAIL_CANCELLED, params)
-        self._log(held.job, "lost to another worker" if isinstance(done, Refused) else "cancelled")
+        params = lease.fence | terminal_fields(lease.job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
+        params |= {"maybe_billed": lease.job.maybe_billed + unknown_outcomes}
+        done = self._apply(lease, FAIL_CANCELLED, params)
+        self._log(lease.job, "lost to another worker" if isinstance(done, ConditionFailed) else "cancelled")
 
-    def _made(self, held: Lease, transition: Transition, params: Mapping[str, Value]) -> Job | Refused:
-        return self._insist(held, lambda: self._jobs.apply(transition, held.job.id, params))
+    def _apply(
+        self, lease: JobLease, transition: Transition, params: Mapping[str, AttributeValue]
+    ) -> Job | ConditionFailed:
+        return self._write_with_retry(lease, lambda: self._jobs.apply(transition, lease.job.id, params))
 
-    def _insist(self, held: Lease, write: Callable[[], Made]) -> Made:
+    def _write_with_retry(self, lease: JobLease, write: Callable[[], Written]) -> Written:
         """Write an outcome, while its store is away again and again: the answer may have been paid for.
 
         Writing it twice is harmless, since a write that was committed and never said so counts as made.
         """
-        until = min(held.end_ms, self._clock.now_ms() + INSIST_MS)
+        until = min(lease.end_ms, self._clock.now_ms() + MAX_WRITE_MS)
         pause_s = 1.0
         while True:
             try:
@@ -141,7 +155,7 @@ class Settle:
             except Exception:
                 if self._clock.now_ms() + pause_s * 1000 >= until:
                     raise
-                log.exception("outcome not written yet", extra={"job_id": held.job.id})
+                log.exception("outcome not written yet", extra={"job_id": lease.job.id})
             self._sleep(pause_s)
             pause_s *= 2
 
@@ -149,7 +163,7 @@ class Settle:
         log.info(f"job {what}", extra={"job_id": job.id, "attempt": job.attempt, **more})
 
 
-def _reason(job: Job, error: ProviderError) -> str:
+def _wait_reason(job: Job, error: ProviderError) -> str:
     if isinstance(error, ProviderBusy):
         return "provider_busy"
     if isinstance(error, ProviderRateLimited):

@@ -2,23 +2,23 @@
 
 from aiserver.errors import AiServerError
 from aiserver.jobs.job import Job
-from aiserver.jobs.states import EXPIRED, Callback
-from aiserver.jobs.transitions import Value
+from aiserver.jobs.states import EXPIRED, CallbackState
+from aiserver.jobs.transitions import AttributeValue
 
 CALLBACK_DUE_MS = 60_000  # the sweeper looks after a callback that nobody has begun by then
 MAX_ERROR_CHARS = 1000  # the job item stays under 4 KB
 DAY_S = 86_400
 
 
-def end(job: Job, *, now_ms: int, settled_days: int) -> dict[str, Value]:
+def terminal_fields(job: Job, *, now_ms: int, settled_days: int) -> dict[str, AttributeValue]:
     """The params of every transition that ends a job: a callback is owed, or the job may be forgotten."""
-    owed = job.reply_to is not None
+    has_callback = job.reply_to is not None
     return {
         "now": now_ms,
-        "cb": Callback.PENDING if owed else Callback.NONE,
-        "cb_next_at": now_ms if owed else None,
-        "due_at": now_ms + CALLBACK_DUE_MS if owed else None,
-        "ttl": None if owed else settled_ttl(now_ms, settled_days),
+        "callback": CallbackState.PENDING if has_callback else CallbackState.NONE,
+        "callback_next_at": now_ms if has_callback else None,
+        "due_at": now_ms + CALLBACK_DUE_MS if has_callback else None,
+        "ttl": None if has_callback else settled_ttl(now_ms, settled_days),
     }
 
 
@@ -27,7 +27,7 @@ def settled_ttl(now_ms: int, days: int) -> int:
     return now_ms // 1000 + days * DAY_S
 
 
-def failure(error: AiServerError) -> dict[str, Value]:
+def failure_fields(error: AiServerError) -> dict[str, AttributeValue]:
     """The params that keep an error with the job."""
     return {
         "error_code": error.error_code,
@@ -37,7 +37,7 @@ def failure(error: AiServerError) -> dict[str, Value]:
     }
 
 
-def expiry(job: Job) -> dict[str, Value]:
+def expiry_fields(job: Job) -> dict[str, AttributeValue]:
     """The same for a job whose deadline has passed, with what it was waiting for."""
     waited = f" while waiting ({job.wait_reason})" if job.wait_reason else ""
     return {

@@ -19,20 +19,20 @@ from aiserver.webhooks.url_policy import (
     Resolve,
     ResolverFailed,
     is_public,
-    parsed,
-    refused,
+    parse_url,
+    refused_error,
     resolve,
 )
 
 TOTAL_S = 15  # for one delivery, from resolving to the last byte read
 MAX_EXCERPT_CHARS = 512
-MAX_TRIED = 4  # of a name's addresses: it could have thousands
+MAX_ADDRESSES = 4  # of a name's addresses: it could have thousands
 
 _HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "aiserver", "connection": "close"}
 
 
 @dataclass(frozen=True)
-class Delivery:
+class DeliveryResult:
     """What came of one POST. `error` is None exactly for a 2xx; `refused` says that none may be made."""
 
     status: int | None
@@ -41,7 +41,7 @@ class Delivery:
     refused: bool = False
 
 
-class Replier:
+class WebhookClient:
     """Checks addresses and makes deliveries, by the strict rules unless `unsafe` (development only)."""
 
     def __init__(
@@ -62,25 +62,25 @@ class Replier:
     def receiver(self, url: str) -> str:
         """Who is called, without the path, which may hold a secret; empty for an address that may not be called."""
         try:
-            return self._parsed(url, ()).netloc.decode()
+            return self._parse(url, ()).netloc.decode()
         except CallbackRefused:
             return ""
 
-    def check(self, url: str, hosts: Collection[str] = ()) -> None:
+    def check_url(self, url: str, hosts: Collection[str] = ()) -> None:
         """Whether a callback to `url` may be promised; a resolver's passing failure does not speak against it.
 
         `hosts`: the only ones it may name, where there are any. Raises: CallbackRefused, NameNotFound.
         """
-        target = self._parsed(url, hosts)
+        target = self._parse(url, hosts)
         with suppress(ResolverFailed):
             self._addresses(target.raw_host.decode(), target.port or 443)
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str], hosts: Collection[str] = ()) -> Delivery:
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], hosts: Collection[str] = ()) -> DeliveryResult:
         """POST once; redirects are not followed, and at most MAX_RECEIVER_BYTES of the answer are read.
 
         Raises: CallbackRefused when the address may not be called (any more); no packet has left then.
         """
-        target = self._parsed(url, hosts)
+        target = self._parse(url, hosts)
         host = target.netloc.decode()  # httpx would look into A-labels, and stumble over those it does not know
         request = httpx.Request("POST", target, content=body, headers={"host": host, **_HEADERS, **headers})
         try:
@@ -88,20 +88,20 @@ class Replier:
                 status, retry_after = told.status_code, told.headers.get("retry-after")
                 excerpt = _excerpt(told)
         except (NameNotFound, ResolverFailed, httpcore.NetworkError, httpcore.TimeoutException) as error:
-            return Delivery(None, (str(error) or type(error).__name__)[:MAX_EXCERPT_CHARS])
+            return DeliveryResult(None, (str(error) or type(error).__name__)[:MAX_EXCERPT_CHARS])
         except httpcore.ProtocolError:
-            return Delivery(None, "the answer is no HTTP, breaks off, or has too long a head")
+            return DeliveryResult(None, "the answer is no HTTP, breaks off, or has too long a head")
         if 200 <= status < 300:
-            return Delivery(status, None)
-        return Delivery(status, f"status {status}: {excerpt}"[:MAX_EXCERPT_CHARS], retry_after)
+            return DeliveryResult(status, None)
+        return DeliveryResult(status, f"status {status}: {excerpt}"[:MAX_EXCERPT_CHARS], retry_after)
 
-    def _parsed(self, url: str, hosts: Collection[str]) -> httpx.URL:
-        return parsed(url, unsafe=self._unsafe, hosts=hosts)
+    def _parse(self, url: str, hosts: Collection[str]) -> httpx.URL:
+        return parse_url(url, unsafe=self._unsafe, hosts=hosts)
 
     def _addresses(self, host: str, port: int) -> list[str]:
         addresses = self._resolve(host, port)
         if not self._unsafe and not all(is_public(address) for address in addresses):
-            raise refused(f"{host} leads to an address that is not public")
+            raise refused_error(f"{host} leads to an address that is not public")
         return addresses
 
 
@@ -117,7 +117,7 @@ def _excerpt(response: httpx.Response) -> str:
     return read.decode("utf-8", "replace")
 
 
-class _ShortStream(DeadlineStream):
+class _LimitedStream(DeadlineStream):
     """A connection on which the receiver seems to hang up after MAX_RECEIVER_BYTES, whatever it goes on to send."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
@@ -146,11 +146,11 @@ class _CheckedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        addresses = self._addresses(host, port)[:MAX_TRIED]
+        addresses = self._addresses(host, port)[:MAX_ADDRESSES]
         for untried, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             share_s = remaining_s(httpcore.ConnectTimeout) / untried  # a silent one leaves time for the next
             try:
-                return _ShortStream(self._network.connect_tcp(address, port, share_s, None, socket_options))
+                return _LimitedStream(self._network.connect_tcp(address, port, share_s, None, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure

@@ -71,64 +71,66 @@ class ResolverFailed(Exception):
     """The resolver could not tell just now."""
 
 
-def refused(why: str) -> CallbackRefused:
+def refused_error(why: str) -> CallbackRefused:
     message = f"replyTo cannot be called: {why}"
     return CallbackRefused(message, param="replyTo", fields=(FieldError("CallbackRefused", "ReplyTo", message),))
 
 
-def _not_found(why: str) -> NameNotFound:
+def _name_not_found_error(why: str) -> NameNotFound:
     message = f"replyTo cannot be called: {why}"
     return NameNotFound(message, param="replyTo", fields=(FieldError("NameNotFound", "ReplyTo", message),))
 
 
-def parsed(url: str, *, unsafe: bool = False, hosts: Collection[str] = ()) -> httpx.URL:
+def parse_url(url: str, *, unsafe: bool = False, hosts: Collection[str] = ()) -> httpx.URL:
     """The URL a ReplyTo means, its host in A-labels; `hosts`, where there are any, are those it may name.
 
     `unsafe` lets http, any port and any host pass. Raises: CallbackRefused.
     """
     if _FORBIDDEN_CHARS.search(url):
-        raise refused("it holds a space, a backslash or a control character; methods and $ variables do not belong")
+        raise refused_error(
+            "it holds a space, a backslash or a control character; methods and $ variables do not belong"
+        )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise refused("it is no URL") from error
+        raise refused_error("it is no URL") from error
     if parts.scheme not in (("https", "http") if unsafe else ("https",)):
-        raise refused("it must be an https:// address")
+        raise refused_error("it must be an https:// address")
     if "@" in parts.netloc:
-        raise refused("it must hold no user name or password")
+        raise refused_error("it must hold no user name or password")
     if parts.fragment:  # it is never sent, and some parsers take https://a.example#@b.example for b.example's
-        raise refused("it must hold no fragment (#)")
+        raise refused_error("it must hold no fragment (#)")
     if not host:
-        raise refused("it names no host")
+        raise refused_error("it names no host")
     if not unsafe:
         if "[" in parts.netloc:
-            raise refused(_IP_ADDRESS)
+            raise refused_error(_IP_ADDRESS)
         if port not in (None, 443):
-            raise refused("it must use port 443")
+            raise refused_error("it must use port 443")
         host = _public_name(host)
         parts = parts._replace(netloc=host)
     if hosts and not is_allowed_host(host, hosts):
-        raise refused(f"{host} is not among the hosts that this API key may name")
-    return _url(parts)
+        raise refused_error(f"{host} is not among the hosts that this API key may name")
+    return _to_httpx_url(parts)
 
 
-def _url(parts: SplitResult) -> httpx.URL:
+def _to_httpx_url(parts: SplitResult) -> httpx.URL:
     try:
         return httpx.URL(parts.geturl())
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise refused("it is no URL") from error
+        raise refused_error("it is no URL") from error
 
 
 def _public_name(host: str) -> str:
     name = host_name(host)
     if name is None:
-        raise refused("its host is no valid name")
+        raise refused_error("its host is no valid name")
     labels = name.split(".")
     if _NUMERIC_LABEL.fullmatch(labels[-1]):
-        raise refused(_IP_ADDRESS)
+        raise refused_error(_IP_ADDRESS)
     if len(labels) < 2 or any(name == use or name.endswith("." + use) for use in _SPECIAL_USE):
-        raise refused(f"{name} is not a public name")
+        raise refused_error(f"{name} is not a public name")
     return name
 
 
@@ -184,10 +186,10 @@ def _lookup(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # a label that is empty or too long
-        raise _not_found(f"{host} is no host name") from error
+        raise _name_not_found_error(f"{host} is no host name") from error
     except socket.gaierror as error:
         if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-            raise _not_found(f"the name {host} does not exist") from error
+            raise _name_not_found_error(f"the name {host} does not exist") from error
         raise ResolverFailed(f"{host} cannot be resolved just now") from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 

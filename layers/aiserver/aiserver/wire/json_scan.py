@@ -16,7 +16,7 @@ _BOM = b"\xef\xbb\xbf"
 _ARRAY_OF_ONE = msgspec.json.Decoder(tuple[msgspec.Raw])
 
 
-def members(body: bytes, *wanted: str) -> dict[str, bytes] | None:
+def find_members(body: bytes, *wanted: str) -> dict[str, bytes] | None:
     """The JSON texts of the `wanted` members of the object in `body`, the last of each; None when it is no object.
 
     What is not UTF-8, or not JSON, is none. Half an escaped surrogate pair is let pass: an answer that was cut within
@@ -25,15 +25,15 @@ def members(body: bytes, *wanted: str) -> dict[str, bytes] | None:
     try:
         _check_utf8(body)
         try:
-            return _members(body, wanted)
+            return _decode_members(body, wanted)
         except msgspec.DecodeError:
             whole = _SURROGATE.sub(rb"\\ufffd", body)
-            return _members(whole, wanted) if whole != body else None
+            return _decode_members(whole, wanted) if whole != body else None
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
 
 
-def sole(body: bytes) -> bytes:
+def unwrap_single(body: bytes) -> bytes:
     """The JSON text of the one element of the array in `body`; `body` itself where it is no array of one."""
     try:
         return bytes(_ARRAY_OF_ONE.decode(_without_bom(body))[0])
@@ -41,7 +41,7 @@ def sole(body: bytes) -> bytes:
         return body
 
 
-def _members(body: bytes, wanted: tuple[str, ...]) -> dict[str, bytes]:
+def _decode_members(body: bytes, wanted: tuple[str, ...]) -> dict[str, bytes]:
     found = _decoder(wanted).decode(_without_bom(body))
     texts = {name: bytes(getattr(found, name)) for name in wanted}
     return {name: text for name, text in texts.items() if text}

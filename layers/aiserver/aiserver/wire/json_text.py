@@ -32,7 +32,7 @@ _empty_containers = re.compile(rb"\[%b\]|\{%b\}" % (SPACE, SPACE))
 _next_key = re.compile(rb"%b[{,]%b(%b)%b:%b" % (SPACE, SPACE, STRING, SPACE, SPACE), re.DOTALL).match
 _next_item = re.compile(rb"%b[\[,]%b(?!\])" % (SPACE, SPACE)).match
 _scalar = re.compile(rb'%b|[^"\[\]{},:\s]++' % STRING, re.DOTALL).match
-_place = re.compile(r"^(?:JSON is malformed: )?(.*?)(?: \(byte (\d+)\))?$")
+_error_location = re.compile(r"^(?:JSON is malformed: )?(.*?)(?: \(byte (\d+)\))?$")
 _not_numbers = re.compile(rb"NaN|Infinity").match
 
 
@@ -54,7 +54,7 @@ class Edit(NamedTuple):
     text: bytes
 
 
-def utf8(text: str | bytes) -> bytes:
+def encode_utf8(text: str | bytes) -> bytes:
     """The bytes of a JSON text, without a byte order mark. Raises: InvalidRequest for half a surrogate pair."""
     try:
         body = text.encode() if isinstance(text, str) else text
@@ -63,7 +63,7 @@ def utf8(text: str | bytes) -> bytes:
     return body.removeprefix(BOM)
 
 
-def check(body: bytes) -> None:
+def check_json(body: bytes) -> None:
     """Check that a text is JSON that is safe to edit and to pass on; nothing of it is built.
 
     Raises: InvalidRequest for what is not UTF-8 or not JSON, NaN and Infinity, unpaired surrogates, more than
@@ -73,9 +73,9 @@ def check(body: bytes) -> None:
     try:
         _validate(body)
     except msgspec.DecodeError as error:
-        raise _malformed(body, str(error)) from error
+        raise _syntax_error(body, str(error)) from error
     except RecursionError:
-        raise _too_deep() from None
+        raise _nesting_error() from None
     if count_values(body, MAX_VALUES) > MAX_VALUES:
         raise InvalidRequest(f"The request body holds more than {MAX_VALUES:,} JSON values")
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
@@ -93,25 +93,25 @@ def check_utf8(body: bytes) -> None:
             raise InvalidRequest(NOT_UTF_8) from error
 
 
-def count_values(body: bytes, enough: int, window_bytes: int = WINDOW_BYTES) -> int:
+def count_values(body: bytes, limit: int, window_bytes: int = WINDOW_BYTES) -> int:
     """The number of values in a valid JSON text: objects, arrays, strings, numbers, literals; keys are none.
 
     Counting stops once there are more than `enough`.
     """
     most = 1 + body.count(b",") + body.count(b"[") + body.count(b"{")  # those in strings included
-    if most <= enough:
+    if most <= limit:
         return most
     commas, structure = 0, list[bytes]()
-    for part in _structure(body, window_bytes):
+    for part in _structural_text(body, window_bytes):
         commas += part.count(b",")
-        if commas > enough:
+        if commas > limit:
             return commas
         structure.append(part)
     rest = b"".join(structure)
     return 1 + commas + rest.count(b"[") + rest.count(b"{") - sum(1 for _ in _empty_containers.finditer(rest))
 
 
-def members(text: bytes, at: int = 0) -> list[Member]:
+def parse_members(text: bytes, at: int = 0) -> list[Member]:
     """The members of the object that starts at `at` (after white space); empty when it is no object.
 
     The text must have passed `check`.
@@ -125,7 +125,7 @@ def members(text: bytes, at: int = 0) -> list[Member]:
     return found
 
 
-def elements(text: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
+def iterate_elements(text: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
     """Where each element of the array at `at` starts and ends; the text must have passed `check`."""
     while item := _next_item(text, at):
         start = item.end()
@@ -133,7 +133,7 @@ def elements(text: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
         yield start, at
 
 
-def holds_only_objects(text: bytes, at: int) -> bool:
+def contains_only_objects(text: bytes, at: int) -> bool:
     """Whether all elements of the array at `at` are objects, none nested more than SHALLOW_LEVELS deep.
 
     One expression finds it out: of 150,000 parts, looking at each takes a second.
@@ -141,21 +141,21 @@ def holds_only_objects(text: bytes, at: int) -> bool:
     return bool(_objects(text, at))
 
 
-def less(text: bytes, unwanted: Collection[str]) -> bytes:
+def without_members(text: bytes, unwanted: Collection[str]) -> bytes:
     """The text of an object without the members whose keys are unwanted, each gone with its comma."""
     if not unwanted:
         return text
-    found = members(text)
+    found = parse_members(text)
     gone = [i for i, member in enumerate(found) if member.key in unwanted]
     last_kept = max(set(range(len(found))).difference(gone), default=-1)
     edits = [Edit(found[i].key_start, found[i + 1].key_start, b"") for i in gone if i < last_kept]
     if last_kept + 1 < len(found):
         start = found[last_kept].value_end if last_kept >= 0 else found[0].key_start
         edits.append(Edit(start, found[-1].value_end, b""))
-    return apply(text, edits)
+    return apply_edits(text, edits)
 
 
-def apply(text: bytes, edits: Iterable[Edit]) -> bytes:
+def apply_edits(text: bytes, edits: Iterable[Edit]) -> bytes:
     """The text with all edits made, which stand in order and do not overlap."""
     pieces: list[bytes | memoryview] = []
     at, view = 0, memoryview(text)
@@ -172,17 +172,17 @@ def with_member(text: bytes, key: str, value: bytes) -> bytes:
     """The text of an object with one more member at its end, whose value is the JSON text `value`."""
     end = text.rindex(b"}")
     comma = b"," if _next_key(text) else b""
-    return apply(text, [Edit(end, end, b"%b%b:%b" % (comma, json.dumps(key).encode(), value))])
+    return apply_edits(text, [Edit(end, end, b"%b%b:%b" % (comma, json.dumps(key).encode(), value))])
 
 
 def replace_member(text: bytes, key: str, value: str) -> bytes:
     """The text with the string member `key` of its root object set to `value`; unchanged where it has none."""
     written = json.dumps(value).encode()
-    return apply(text, [Edit(m.value_start, m.value_end, written) for m in members(text) if m.key == key])
+    return apply_edits(text, [Edit(m.value_start, m.value_end, written) for m in parse_members(text) if m.key == key])
 
 
 @cache
-def nested(levels: int) -> re.Pattern[bytes]:
+def nested_pattern(levels: int) -> re.Pattern[bytes]:
     """Matches an object or array of a valid JSON text that is nested at most so many levels deep."""
     inner = rb"(?!)"
     for _ in range(levels):
@@ -190,20 +190,20 @@ def nested(levels: int) -> re.Pattern[bytes]:
     return re.compile(inner, re.DOTALL)
 
 
-_shallow = nested(SHALLOW_LEVELS).match
+_shallow = nested_pattern(SHALLOW_LEVELS).match
 _objects = re.compile(
-    rb"\[%b(?:(?=\{)%b%b,?%b)*+\]" % (SPACE, nested(SHALLOW_LEVELS).pattern, SPACE, SPACE), re.DOTALL
+    rb"\[%b(?:(?=\{)%b%b,?%b)*+\]" % (SPACE, nested_pattern(SHALLOW_LEVELS).pattern, SPACE, SPACE), re.DOTALL
 ).match
 
 
 def _value_end(text: bytes, at: int) -> int:
-    value = _scalar(text, at) or _shallow(text, at) or nested(MAX_DEPTH).match(text, at)
+    value = _scalar(text, at) or _shallow(text, at) or nested_pattern(MAX_DEPTH).match(text, at)
     if value is None:
-        raise _too_deep()
+        raise _nesting_error()
     return value.end()
 
 
-def _structure(body: bytes, window_bytes: int) -> Iterator[bytes]:
+def _structural_text(body: bytes, window_bytes: int) -> Iterator[bytes]:
     """The text with a 0 for each string, a window at a time."""
     at = 0
     while at < len(body):
@@ -217,9 +217,9 @@ def _structure(body: bytes, window_bytes: int) -> Iterator[bytes]:
             yield b"0"
 
 
-def _malformed(body: bytes, reason: str) -> InvalidRequest:
+def _syntax_error(body: bytes, reason: str) -> InvalidRequest:
     """With the place of the mistake as an editor shows it."""
-    said = _place.match(reason)
+    said = _error_location.match(reason)
     words, at = (said[1], int(said[2] or len(body))) if said else (reason, len(body))
     if "surrogate" in words or "hex escape" in words:
         return InvalidRequest("The request body holds an unpaired surrogate, or half of an escape")
@@ -229,5 +229,5 @@ def _malformed(body: bytes, reason: str) -> InvalidRequest:
     return InvalidRequest(f"The request body is not valid JSON: {words} at line {line} column {at - line_start + 1}")
 
 
-def _too_deep() -> InvalidRequest:
+def _nesting_error() -> InvalidRequest:
     return InvalidRequest(f"The request body is nested more than {MAX_DEPTH} levels deep")

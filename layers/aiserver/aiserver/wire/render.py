@@ -10,7 +10,7 @@ JSON_TYPE = "application/json; charset=utf-8"
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawJson:
     """A JSON text that goes out byte for byte."""
 
     text: bytes
@@ -18,32 +18,32 @@ class Raw:
 
 def render(members: Mapping[str, Any]) -> bytes:
     """An object of these members, in order; None is left out, Raw is spliced, a nested Mapping is rendered."""
-    return b"{" + b",".join(dump(k) + b":" + _value(v) for k, v in members.items() if v is not None) + b"}"
+    return b"{" + b",".join(dump_json(k) + b":" + _render_value(v) for k, v in members.items() if v is not None) + b"}"
 
 
-def dump(value: Any) -> bytes:
+def dump_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _value(value: Any) -> bytes:
+def _render_value(value: Any) -> bytes:
     match value:
-        case Raw():
+        case RawJson():
             return value.text
         case Mapping():
             return render(value)  # pyright: ignore[reportUnknownArgumentType]
         case list():
-            return b"[" + b",".join(_value(item) for item in value) + b"]"  # pyright: ignore[reportUnknownVariableType]
+            return b"[" + b",".join(_render_value(item) for item in value) + b"]"  # pyright: ignore[reportUnknownVariableType]
         case _:
-            return dump(value)
+            return dump_json(value)
 
 
-def iso(ms: int | None) -> str | None:
+def format_iso(ms: int | None) -> str | None:
     """2026-01-31T09:30:00.250Z"""
     if ms is None:
         return None
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def duration(ms: int | None) -> str | None:
+def format_duration(ms: int | None) -> str | None:
     """An XSD duration: PT1.5S"""
     return None if ms is None else f"PT{ms / 1000:g}S"

@@ -14,26 +14,26 @@ from functools import cached_property, lru_cache
 from aiserver.errors import FieldError, InvalidRequest
 from aiserver.limits import MAX_MESSAGES, MAX_NAME_CHARS
 
-KNOWN_ORDERS = 256  # of keys, whose names are looked up once
+MAX_CACHED_KEY_ORDERS = 256  # of keys, whose names are looked up once
 
 
-@lru_cache(4 * KNOWN_ORDERS)
-def fold(name: str) -> str:
+@lru_cache(4 * MAX_CACHED_KEY_ORDERS)
+def fold_name(name: str) -> str:
     """The form in which `max_tokens`, `maxTokens` and `MaxTokens` are one name."""
     return name.replace("_", "").replace("-", "").casefold()
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldType:
     """The JSON types that a member may have, by the first bytes of their texts, and the words for them.
 
     `items` are the first bytes that an array's elements may have; empty for any.
     """
 
-    first: bytes
-    words: str
-    items: bytes = b""
-    item_words: str = ""
+    first_bytes: bytes
+    description: str
+    item_first_bytes: bytes = b""
+    item_description: str = ""
     is_integer: bool = False
     is_required: bool = False
     min_length: int = 0
@@ -41,48 +41,48 @@ class Kind:
 
 
 _NULL = b"n"
-_STRING = Kind(b'"' + _NULL, "a valid string")
-_NUMBER = Kind(b"-0123456789" + _NULL, "a valid number")
-_INTEGER = Kind(b"-0123456789" + _NULL, "a valid integer", is_integer=True)
-_BOOLEAN = Kind(b"tf" + _NULL, "a valid boolean")
-_OBJECT = Kind(b"{" + _NULL, "a valid object")
-_OBJECTS = Kind(b"[" + _NULL, "a valid array", b"{", "a valid object")
-_MODEL = Kind(b'"', "a valid string", is_required=True, min_length=1, max_length=MAX_NAME_CHARS)
+_STRING = FieldType(b'"' + _NULL, "a valid string")
+_NUMBER = FieldType(b"-0123456789" + _NULL, "a valid number")
+_INTEGER = FieldType(b"-0123456789" + _NULL, "a valid integer", is_integer=True)
+_BOOLEAN = FieldType(b"tf" + _NULL, "a valid boolean")
+_OBJECT = FieldType(b"{" + _NULL, "a valid object")
+_OBJECTS = FieldType(b"[" + _NULL, "a valid array", b"{", "a valid object")
+_MODEL = FieldType(b'"', "a valid string", is_required=True, min_length=1, max_length=MAX_NAME_CHARS)
 
 
 @dataclass(frozen=True)
-class Shape:
+class ObjectSchema:
     """The known members of an object, or of each object of an array, the types of some, and the shapes below them.
 
     A second spelling beside one of the `unique` names is refused: servers that match names without case read it.
     """
 
     names: Collection[str]
-    below: Mapping[str, "Shape"] = field(default_factory=dict[str, "Shape"])
-    kinds: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
+    nested: Mapping[str, "ObjectSchema"] = field(default_factory=dict[str, "ObjectSchema"])
+    types: Mapping[str, FieldType] = field(default_factory=dict[str, FieldType])
     unique: Collection[str] = ()
 
     @cached_property
     def required(self) -> tuple[str, ...]:
-        return tuple(name for name, kind in self.kinds.items() if kind.is_required)
+        return tuple(name for name, kind in self.types.items() if kind.is_required)
 
     @cached_property
-    def _by_fold(self) -> Mapping[str, str]:
-        return {fold(name): name for name in self.names}
+    def _names_by_folded(self) -> Mapping[str, str]:
+        return {fold_name(name): name for name in self.names}
 
     @cached_property
-    def _orders(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+    def _cached_orders(self) -> dict[tuple[str, ...], tuple[str, ...]]:
         return {}
 
-    def canonical(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+    def canonical_names(self, keys: tuple[str, ...]) -> tuple[str, ...]:
         """Each key's known name; itself where it has none, or the name stands beside it.
 
         Raises: InvalidRequest for a known member given twice, since we would check one and the provider bill the other.
         """
-        if names := self._orders.get(keys):
+        if names := self._cached_orders.get(keys):
             return names
         exact = set(self.names).intersection(keys)
-        known = [key if key in exact else self._by_fold.get(fold(key), key) for key in keys]
+        known = [key if key in exact else self._names_by_folded.get(fold_name(key), key) for key in keys]
         unique = exact.intersection(self.unique)
         names = tuple(
             key if name in exact and name not in unique else name for key, name in zip(keys, known, strict=True)
@@ -92,27 +92,32 @@ class Shape:
                 if names.count(name) > 1:
                     problem = f"'{name}' is given more than once"
                     raise InvalidRequest(problem, param=name, fields=(FieldError("Duplicate", name, problem),))
-        if len(self._orders) < KNOWN_ORDERS and sum(map(len, keys)) < KNOWN_ORDERS:
-            self._orders[keys] = names
+        if len(self._cached_orders) < MAX_CACHED_KEY_ORDERS and sum(map(len, keys)) < MAX_CACHED_KEY_ORDERS:
+            self._cached_orders[keys] = names
         return names
 
 
-_FUNCTION_CALL = Shape(("name", "arguments"))
-_MESSAGE = Shape(
+_FUNCTION_CALL = ObjectSchema(("name", "arguments"))
+_MESSAGE = ObjectSchema(
     ("role", "content", "name", "refusal", "audio", "tool_calls", "tool_call_id", "function_call"),
-    {"tool_calls": Shape(("id", "type", "function"), {"function": _FUNCTION_CALL}), "function_call": _FUNCTION_CALL},
     {
-        "role": Kind(b'"', "a valid string", is_required=True, min_length=1),
-        "content": Kind(b'"[' + _NULL, "a valid string or array", b"{", "a valid object"),
+        "tool_calls": ObjectSchema(("id", "type", "function"), {"function": _FUNCTION_CALL}),
+        "function_call": _FUNCTION_CALL,
+    },
+    {
+        "role": FieldType(b'"', "a valid string", is_required=True, min_length=1),
+        "content": FieldType(b'"[' + _NULL, "a valid string or array", b"{", "a valid object"),
         "name": _STRING,
         "tool_calls": _OBJECTS,
         "tool_call_id": _STRING,
     },
 )
-_TOOL = Shape(("type", "function"), {"function": Shape(("name", "description", "parameters", "strict"))})
-_FORMAT = Shape(("type", "json_schema"), {"json_schema": Shape(("name", "description", "schema", "strict"))})
+_TOOL = ObjectSchema(("type", "function"), {"function": ObjectSchema(("name", "description", "parameters", "strict"))})
+_FORMAT = ObjectSchema(
+    ("type", "json_schema"), {"json_schema": ObjectSchema(("name", "description", "schema", "strict"))}
+)
 
-CHAT = Shape(
+CHAT = ObjectSchema(
     (
         *("model", "messages", "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
         *("max_completion_tokens", "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls", "prediction"),
@@ -124,21 +129,21 @@ CHAT = Shape(
         "messages": _MESSAGE,
         "tools": _TOOL,
         "response_format": _FORMAT,
-        "stream_options": Shape(
-            ("include_usage", "include_obfuscation"), kinds={"include_usage": _BOOLEAN}, unique=("include_usage",)
+        "stream_options": ObjectSchema(
+            ("include_usage", "include_obfuscation"), types={"include_usage": _BOOLEAN}, unique=("include_usage",)
         ),
     },
     {
         "model": _MODEL,
-        "messages": Kind(
+        "messages": FieldType(
             b"[", "a valid array", b"{", "a valid object", is_required=True, min_length=1, max_length=MAX_MESSAGES
         ),
         "logit_bias": _OBJECT,
         "reasoning_effort": _STRING,
         "response_format": _OBJECT,
-        "stop": Kind(b'"[' + _NULL, "a valid string or array", b'"', "a valid string"),
+        "stop": FieldType(b'"[' + _NULL, "a valid string or array", b'"', "a valid string"),
         "stream_options": _OBJECT,
-        "tool_choice": Kind(b'"{' + _NULL, "a valid string or object"),
+        "tool_choice": FieldType(b'"{' + _NULL, "a valid string or object"),
         "tools": _OBJECTS,
         "user": _STRING,
         **dict.fromkeys(("frequency_penalty", "presence_penalty", "temperature", "top_p"), _NUMBER),
@@ -148,11 +153,11 @@ CHAT = Shape(
     ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools"),
 )
 
-EMBEDDINGS = Shape(
+EMBEDDINGS = ObjectSchema(
     ("model", "input", "dimensions", "encoding_format", "user"),
-    kinds={
+    types={
         "model": _MODEL,
-        "input": Kind(b'"[', "a valid string or array", is_required=True, min_length=1),
+        "input": FieldType(b'"[', "a valid string or array", is_required=True, min_length=1),
         "dimensions": _INTEGER,
         "encoding_format": _STRING,
         "user": _STRING,
@@ -160,13 +165,13 @@ EMBEDDINGS = Shape(
     unique=("model", "input"),
 )
 
-RESPONSES = Shape(
+RESPONSES = ObjectSchema(
     (
         *("model", "background", "conversation", "include", "input", "instructions", "max_output_tokens"),
         *("max_tool_calls", "metadata", "parallel_tool_calls", "previous_response_id", "prompt", "prompt_cache_key"),
         *("reasoning", "safety_identifier", "service_tier", "store", "stream", "stream_options", "temperature"),
         *("text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user"),
     ),
-    kinds={"model": _MODEL, "stream": _BOOLEAN},
+    types={"model": _MODEL, "stream": _BOOLEAN},
     unique=("model", "input", "stream", "max_output_tokens", "tools"),
 )

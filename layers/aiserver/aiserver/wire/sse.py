@@ -13,13 +13,13 @@ DONE = b"[DONE]"  # what OpenAI's protocol says last
 _LINE_END = rb"(?>\r\n|\n|\r)"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
 _BOM = b"\xef\xbb\xbf"
-LONGEST_START = len(_BOM + b"event:")
+MAX_PREFIX_BYTES = len(_BOM + b"event:")
 _FIELD = re.compile(rb"\s*+(?:data|event|id|retry|error)?:")
 _LINES = re.compile(rb"\r\n|\n|\r")
-_LONGEST_END = len(b"\r\n\r\n")
+_MAX_END_BYTES = len(b"\r\n\r\n")
 
 
-class Splitter:
+class EventSplitter:
     """Cuts a stream into whole events, however it arrives; what is no whole event yet is `rest`.
 
     A last line end of `\\r` alone may be half of one: whether it is, the next byte tells, or the line end before it.
@@ -29,7 +29,7 @@ class Splitter:
         self.rest = bytearray()
         self._searched = 0
 
-    def events(self, piece: bytes) -> list[bytes]:
+    def split(self, piece: bytes) -> list[bytes]:
         """The events that `piece` completes, with their line ends, byte for byte."""
         self.rest += piece
         found: list[bytes] = []
@@ -40,11 +40,11 @@ class Splitter:
             found.append(bytes(self.rest[start : end.end()]))
             start = end.end()
         del self.rest[:start]
-        self._searched = max(0, len(self.rest) - _LONGEST_END + 1)
+        self._searched = max(0, len(self.rest) - _MAX_END_BYTES + 1)
         return found
 
 
-def data(event: bytes, field: bytes = b"data") -> bytes:
+def event_data(event: bytes, field: bytes = b"data") -> bytes:
     """What stands in the event's `data` lines, or in those of another field, joined as a reader would."""
     if field == b"data" and event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return event[6:-2]  # as nearly all are
@@ -52,16 +52,16 @@ def data(event: bytes, field: bytes = b"data") -> bytes:
     return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == field)
 
 
-def begins(text: bytes) -> bool:
+def starts_with_field(text: bytes) -> bool:
     """Whether the text begins as an event, or a comment, does; `error` is a field of some servers."""
     return bool(_FIELD.match(text.removeprefix(_BOM)))
 
 
-def names_error(event: bytes) -> bool:
+def is_error_event(event: bytes) -> bool:
     """Whether its type is `error`."""
-    return data(event, b"event").strip() == b"error"
+    return event_data(event, b"event").strip() == b"error"
 
 
-def event(text: bytes) -> bytes:
+def format_event(text: bytes) -> bytes:
     """An event that says this JSON text, in one line: a line break can only be white space there."""
     return b"data: " + text.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n\n"

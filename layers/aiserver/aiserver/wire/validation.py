@@ -2,31 +2,33 @@
 
 from aiserver.errors import FieldError, InvalidRequest
 
-Place = tuple[str | int, ...]  # ("messages", 0, "role")
+FieldPath = tuple[str | int, ...]  # ("messages", 0, "role")
 
 
-def path(place: Place) -> str:
+def format_path(path: FieldPath) -> str:
     """`messages[0].role`: where OpenAI's `param` points."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
-def field_error(place: Place, words: str) -> FieldError:
+def field_error(path: FieldPath, problem: str) -> FieldError:
     """`'messages[0].role' must not be empty`, of AI Server's `Messages[0].Role`."""
     return FieldError(
-        "NotEmpty" if words == "must not be empty" else "InvalidType", _pascal(place), f"'{path(place)}' {words}"
+        "NotEmpty" if problem == "must not be empty" else "InvalidType",
+        _pascal_path(path),
+        f"'{format_path(path)}' {problem}",
     )
 
 
-def invalid(error_code: str, name: str, message: str) -> InvalidRequest:
+def invalid_field(error_code: str, name: str, message: str) -> InvalidRequest:
     """A refusal that names the member at fault, by its path: `messages[0].role`."""
     return InvalidRequest(
-        message, param=name or None, fields=(FieldError(error_code, _pascal(tuple(name.split("."))), message),)
+        message, param=name or None, fields=(FieldError(error_code, _pascal_path(tuple(name.split("."))), message),)
     )
 
 
-def _pascal(place: Place) -> str:
-    return path(tuple(part if isinstance(part, int) else _capitalized(part) for part in place))
+def _pascal_path(path: FieldPath) -> str:
+    return format_path(tuple(part if isinstance(part, int) else _pascal_case(part) for part in path))
 
 
-def _capitalized(name: str) -> str:
+def _pascal_case(name: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in name.split("_"))

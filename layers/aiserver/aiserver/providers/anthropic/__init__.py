@@ -3,10 +3,12 @@
 Source: https://platform.claude.com/docs/en/api/messages
 """
 
-from aiserver.providers.anthropic.capabilities import WORDS
-from aiserver.providers.anthropic.request import models, request
-from aiserver.providers.anthropic.response import answer, error, listed
+from aiserver.providers.anthropic.capabilities import CAPABILITIES
+from aiserver.providers.anthropic.request import build_request, list_models_request
+from aiserver.providers.anthropic.response import map_error, map_response, parse_models
 from aiserver.providers.anthropic.stream import AnthropicEvents
-from aiserver.providers.translation.adapter import Listing, Vendor
+from aiserver.providers.translation.adapter import Adapter, ModelPages
 
-ANTHROPIC = Vendor(WORDS, request, answer, AnthropicEvents, error, Listing(models, listed))
+ANTHROPIC = Adapter(
+    CAPABILITIES, build_request, map_response, AnthropicEvents, map_error, ModelPages(list_models_request, parse_models)
+)

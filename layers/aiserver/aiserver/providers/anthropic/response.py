@@ -5,17 +5,24 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.errors import UpstreamAnswer
-from aiserver.providers.anthropic.capabilities import OPENAI_SAYS_IT, STATUSES, STOPS
-from aiserver.providers.translation.adapter import Born, Failed, NoAnswer, Told
-from aiserver.providers.translation.completion import Choice, Usage, call, completion, error_body
-from aiserver.providers.translation.messages import NOTHING, Members, given, held, members, says_nothing
-from aiserver.providers.translation.nulls import is_absent, reader
-from aiserver.providers.translation.size_limits import check_count
+from aiserver.errors import ProviderResponse
+from aiserver.providers.anthropic.capabilities import EQUIVALENT_STOP_REASONS, FINISH_REASONS, STATUSES
+from aiserver.providers.translation.adapter import EmptyResponse, MappedResponse, ResponseContext, VendorError
+from aiserver.providers.translation.completion import Choice, Usage, build_completion, build_error, tool_call
+from aiserver.providers.translation.messages import (
+    ABSENT,
+    Members,
+    decode_members,
+    is_empty,
+    member_object,
+    vendor_members,
+)
+from aiserver.providers.translation.nulls import is_absent, null_tolerant_decoder
+from aiserver.providers.translation.size_limits import check_response_size
 
-NAMED_BY_CALLER = ("File ", "Container ")  # how an error begins of what only a caller can have named
-TRANSLATED = ("id", "type", "role", "model", "content", "stop_reason", "usage")
-TRANSLATED_USAGE = ("input_tokens", "output_tokens", "cache_read_input_tokens", "output_tokens_details")
+CALLER_RESOURCE_PREFIXES = ("File ", "Container ")  # how an error begins of what only a caller can have named
+MAPPED_MEMBERS = ("id", "type", "role", "model", "content", "stop_reason", "usage")
+MAPPED_USAGE_MEMBERS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "output_tokens_details")
 
 
 class _Caller(msgspec.Struct):
@@ -30,8 +37,8 @@ class Block(msgspec.Struct):
     thinking: str = ""
     id: str = ""
     name: str = ""
-    input: Raw = NOTHING
-    citations: Raw = NOTHING
+    input: Raw = ABSENT
+    citations: Raw = ABSENT
     caller: _Caller | None = None
     toolset_name: str | None = None
 
@@ -40,7 +47,7 @@ class Block(msgspec.Struct):
         """Whether OpenAI's words say all of it."""
         if self.type == "tool_use":
             return self.toolset_name is None and (self.caller is None or self.caller.type == "direct")
-        return self.type == "text" and says_nothing(self.citations)
+        return self.type == "text" and is_empty(self.citations)
 
     @property
     def arguments(self) -> str:
@@ -48,27 +55,27 @@ class Block(msgspec.Struct):
         return "{}" if is_absent(self.input) else bytes(self.input).decode()
 
 
-class Thought(msgspec.Struct):
+class _ThinkingTokens(msgspec.Struct):
     thinking_tokens: int = 0
 
 
-class Used(msgspec.Struct):
+class TokenUsage(msgspec.Struct):
     """Tokens; in a stream each event tells all till then, and only what it knows."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
-    output_tokens_details: Thought | None = None
+    output_tokens_details: _ThinkingTokens | None = None
 
 
 class _Message(msgspec.Struct):
-    content: Raw = NOTHING
+    content: Raw = ABSENT
     id: str = ""
     type: str = ""
     model: str = ""
     stop_reason: str | None = None
-    usage: Raw = NOTHING
+    usage: Raw = ABSENT
 
 
 class _Model(msgspec.Struct):
@@ -76,7 +83,7 @@ class _Model(msgspec.Struct):
     lifecycle: str = ""
 
 
-class _Listed(msgspec.Struct):
+class _ModelPage(msgspec.Struct):
     data: list[_Model]
     has_more: bool = False
     last_id: str | None = None
@@ -87,88 +94,90 @@ class _Error(msgspec.Struct):
     type: str = ""
 
 
-class _Refused(msgspec.Struct):
+class _ErrorBody(msgspec.Struct):
     error: _Error
     request_id: str | None = None
 
 
-block = reader(Block)
-used = reader(Used)
-_blocks = reader(list[Block], b"[]")
-_message = reader(_Message)
-_listed = msgspec.json.Decoder(_Listed)
-_refused = msgspec.json.Decoder(_Refused)
+decode_block = null_tolerant_decoder(Block)
+decode_usage = null_tolerant_decoder(TokenUsage)
+_blocks = null_tolerant_decoder(list[Block], b"[]")
+_message = null_tolerant_decoder(_Message)
+_model_page = msgspec.json.Decoder(_ModelPage)
+_error_body = msgspec.json.Decoder(_ErrorBody)
 
 
-def answer(body: bytes, born: Born) -> Told:
+def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
     """A message as a completion.
 
     Raises: Failed, where it is an error; NoAnswer, or msgspec.DecodeError, where it is neither. Servers that speak
     Anthropic's protocol may leave out the reason for the end, or the content, but not both.
     """
-    root = members(body)
+    root = decode_members(body)
     if root.get("type") == Raw(b'"error"'):
-        raise Failed(body, has_begun=True)
-    check_count(body, _shape)
+        raise VendorError(body, has_begun=True)
+    check_response_size(body, _response_type)
     message = _message(body)
     blocks = _blocks(message.content)
     if not message.stop_reason and all(one.type in ("", "text") and not one.text for one in blocks):
-        raise NoAnswer
-    choice = Choice(finish=STOPS.get(message.stop_reason or "", "stop"))
+        raise EmptyResponse
+    choice = Choice(finish=FINISH_REASONS.get(message.stop_reason or "", "stop"))
     for one in blocks:
         if one.type == "text":
             choice.content.append(one.text)
         elif one.type == "thinking":
             choice.reasoning.append(one.thinking)
         elif one.type == "tool_use":
-            choice.calls.append(call(one.id or born.call_id(), one.name, one.arguments))
+            choice.tool_calls.append(tool_call(one.id or context.new_call_id(), one.name, one.arguments))
     if not all(one.is_plain for one in blocks):
-        choice.own = {"anthropic": {"content": message.content}}
-    counted = usage(used(message.usage))
-    told = completion(message.id, message.model, born.created_s, [choice], counted, own(root, message.stop_reason))
-    return Told(told, counted.text)
+        choice.extensions = {"anthropic": {"content": message.content}}
+    counted = map_usage(decode_usage(message.usage))
+    told = build_completion(
+        message.id, message.model, context.created_s, [choice], counted, vendor_extensions(root, message.stop_reason)
+    )
+    return MappedResponse(told, counted.text)
 
 
-def _shape(block: type[msgspec.Struct]) -> Any:
+def _response_type(block: type[msgspec.Struct]) -> Any:
     return msgspec.defstruct("Shape", [("content", list[block] | None, None)])
 
 
-def usage(used: Used) -> Usage:
-    cached, written = used.cache_read_input_tokens, used.cache_creation_input_tokens
-    thought = used.output_tokens_details
+def map_usage(usage: TokenUsage) -> Usage:
+    cached, written = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
+    thought = usage.output_tokens_details
     return Usage(
-        prompt=(used.input_tokens or 0) + (cached or 0) + (written or 0),
-        completion=used.output_tokens or 0,
+        prompt=(usage.input_tokens or 0) + (cached or 0) + (written or 0),
+        completion=usage.output_tokens or 0,
         cached=cached,
         reasoning=thought.thinking_tokens if thought else None,
     )
 
 
-def own(root: Members, stop_reason: str | None) -> dict[str, Any]:
+def vendor_extensions(root: Members, stop_reason: str | None) -> dict[str, Any]:
     """The members of an answer that only Anthropic has."""
-    told: dict[str, Any] = given(root, TRANSLATED)
-    if stop_reason not in OPENAI_SAYS_IT and stop_reason is not None:
+    told: dict[str, Any] = vendor_members(root, MAPPED_MEMBERS)
+    if stop_reason not in EQUIVALENT_STOP_REASONS and stop_reason is not None:
         told["stop_reason"] = stop_reason
-    if counted := given(held(root, "usage"), TRANSLATED_USAGE):
+    if counted := vendor_members(member_object(root, "usage"), MAPPED_USAGE_MEMBERS):
         told["usage"] = counted
     return {"anthropic": told} if told else {}
 
 
-def error(said: UpstreamAnswer) -> UpstreamAnswer:
+def map_error(response: ProviderResponse) -> ProviderResponse:
     """An error in OpenAI's shape. Raises: msgspec.DecodeError, where it is none of Anthropic's."""
-    refused = _refused.decode(said.body)
+    refused = _error_body.decode(response.body)
     told = refused.error
-    status = STATUSES.get(told.type, 500) if said.is_success else said.status
-    headers = ({"x-request-id": refused.request_id} if refused.request_id else {}) | said.headers
-    return UpstreamAnswer(status, headers, _error(told, Raw(said.body)))
+    status = STATUSES.get(told.type, 500) if response.is_success else response.status
+    headers = ({"x-request-id": refused.request_id} if refused.request_id else {}) | response.headers
+    return ProviderResponse(status, headers, _error(told, Raw(response.body)))
 
 
 def _error(told: _Error, whole: Raw) -> bytes:
-    is_named = told.message.startswith(NAMED_BY_CALLER)
-    return error_body(told.message, told.type, None, {"anthropic": whole}, param="anthropic" if is_named else None)
+    is_named = told.message.startswith(CALLER_RESOURCE_PREFIXES)
+    return build_error(told.message, told.type, None, {"anthropic": whole}, param="anthropic" if is_named else None)
 
 
-def listed(page: bytes) -> tuple[list[str], str | None]:
+def parse_models(page: bytes) -> tuple[list[str], str | None]:
     """The models that can be asked for, and after which the next page begins."""
-    told = _listed.decode(page)
+    told = _model_page.decode(page)
     return [model.id for model in told.data if model.lifecycle != "retired"], told.last_id if told.has_more else None

@@ -13,28 +13,28 @@ from msgspec import Raw
 
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
-    Assistant,
-    Audio,
-    Call,
-    File,
-    Image,
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
     Message,
     Part,
-    Refusal,
-    Text,
-    Tool,
+    RefusalPart,
+    TextPart,
+    ToolCall,
     ToolDefinition,
-    arguments,
-    members,
+    ToolMessage,
+    call_arguments,
+    decode_members,
 )
-from aiserver.providers.translation.nulls import is_absent, reader
-from aiserver.providers.translation.tool_call_ids import ids_again
-from aiserver.providers.translation.turns import data, is_blank, spoken
+from aiserver.providers.translation.nulls import is_absent, null_tolerant_decoder
+from aiserver.providers.translation.tool_call_ids import restore_call_ids
+from aiserver.providers.translation.turns import content_parts, is_blank, parse_data_url
 
 Block = dict[str, Any]
 
 
-class _AsSaid(msgspec.Struct):
+class _ReplayedBlock(msgspec.Struct):
     """What is read of a block that Anthropic said before."""
 
     type: str = ""
@@ -43,106 +43,112 @@ class _AsSaid(msgspec.Struct):
     name: str = ""
 
 
-_as_said = reader(_AsSaid)
+_replayed_block = null_tolerant_decoder(_ReplayedBlock)
 
 
-def blocks(chat: Chat, path: str, message: Message) -> list[Any]:
+def content_blocks(chat: Chat, path: str, message: Message) -> list[Any]:
     """What a message says. Raises: InvalidRequest."""
     match message:
-        case Tool():
-            content = message.content if isinstance(message.content, str) else _blocks(chat, path, message)
+        case ToolMessage():
+            content = message.content if isinstance(message.content, str) else _part_blocks(chat, path, message)
             if isinstance(content, str) and content.isspace():
                 content = ""
             made = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}
-            return [chat.merged(made, message.of("anthropic"), path)]
-        case Assistant():
-            own = message.of("anthropic")
-            as_said: list[Raw] | None = chat.read_own(own, "content", list[Raw], path)
-            chat.nothing_left(own, path)
+            return [chat.merge(made, message.for_vendor("anthropic"), path)]
+        case AssistantMessage():
+            own = message.for_vendor("anthropic")
+            as_said: list[Raw] | None = chat.take_extension(own, "content", list[Raw], path)
+            chat.reject_extensions(own, path)
             calls = message.tool_calls or ()
             if as_said is not None:
-                return _again(as_said, calls)
-            called = [_call(chat, f"{path}.tool_calls[{i}]", call) for i, call in enumerate(calls)]
-            return [*_blocks(chat, path, message), *called]
+                return _restore_blocks(as_said, calls)
+            called = [_map_tool_call(chat, f"{path}.tool_calls[{i}]", call) for i, call in enumerate(calls)]
+            return [*_part_blocks(chat, path, message), *called]
         case _:
-            chat.nothing_left(message.of("anthropic"), path)
-            return _blocks(chat, path, message)
+            chat.reject_extensions(message.for_vendor("anthropic"), path)
+            return _part_blocks(chat, path, message)
 
 
-def _blocks(chat: Chat, path: str, message: Message) -> list[Block]:
+def _part_blocks(chat: Chat, path: str, message: Message) -> list[Block]:
     """Anthropic refuses a blank text with members of its own, too."""
-    said = spoken(chat, path, message)
-    return [_block(chat, place, part) for place, part in said if not is_blank(chat, part)]
+    said = content_parts(chat, path, message)
+    return [_map_part(chat, place, part) for place, part in said if not is_blank(chat, part)]
 
 
-def _block(chat: Chat, path: str, part: Part) -> Block:
+def _map_part(chat: Chat, path: str, part: Part) -> Block:
     match part:
-        case Text():
-            made: Block = {"type": "text", "text": part.text} | cached(part)
-        case Refusal():
+        case TextPart():
+            made: Block = {"type": "text", "text": part.text} | cache_control(part)
+        case RefusalPart():
             made = {"type": "text", "text": part.refusal}
-        case Image():
-            made = {"type": "image", "source": _image(chat, f"{path}.image_url.url", part.image_url.url)} | cached(part)
-        case File():
-            made = {"type": "document", "source": _document(chat, f"{path}.file.file_data", part.file.file_data or "")}
-            made |= ({"title": part.file.filename} if part.file.filename else {}) | cached(part)
-        case Audio():
-            raise chat.refusal(path)
-    return chat.merged(made, part.of("anthropic"), path)
+        case ImagePart():
+            made = {
+                "type": "image",
+                "source": _image_source(chat, f"{path}.image_url.url", part.image_url.url),
+            } | cache_control(part)
+        case FilePart():
+            made = {
+                "type": "document",
+                "source": _document_source(chat, f"{path}.file.file_data", part.file.file_data or ""),
+            }
+            made |= ({"title": part.file.filename} if part.file.filename else {}) | cache_control(part)
+        case AudioPart():
+            raise chat.unsupported(path)
+    return chat.merge(made, part.for_vendor("anthropic"), path)
 
 
-def _again(content: list[Raw], calls: Sequence[Call]) -> list[Any]:
+def _restore_blocks(content: list[Raw], calls: Sequence[ToolCall]) -> list[Any]:
     """The blocks of an answer as Anthropic said them, less blank texts, which it does not take back.
 
     A call has the id that its result has here.
     """
-    read = [_read(raw) for raw in content]
-    ids = ids_again([(one.name, one.id) for one in read if one.type == "tool_use"], calls)
+    read = [_decode_block(raw) for raw in content]
+    ids = restore_call_ids([(one.name, one.id) for one in read if one.type == "tool_use"], calls)
     kept: list[Any] = []
     for raw, one in zip(content, read, strict=True):
         id = next(ids) if one.type == "tool_use" else one.id
         if id != one.id:
-            kept.append(members(raw) | {"id": id})
+            kept.append(decode_members(raw) | {"id": id})
         elif one.type != "text" or one.text.strip():
             kept.append(raw)
     return kept
 
 
-def _read(raw: Raw) -> _AsSaid:
+def _decode_block(raw: Raw) -> _ReplayedBlock:
     try:
-        return _as_said(raw)
+        return _replayed_block(raw)
     except msgspec.ValidationError:
-        return _AsSaid()  # Anthropic says what is wrong with it
+        return _ReplayedBlock()  # Anthropic says what is wrong with it
 
 
-def cached(part: Text | Image | File | ToolDefinition) -> Block:
+def cache_control(part: TextPart | ImagePart | FilePart | ToolDefinition) -> Block:
     """Whether the cache shall begin anew after it."""
     return {} if is_absent(part.cache_control) else {"cache_control": part.cache_control}
 
 
-def _image(chat: Chat, path: str, url: str) -> dict[str, Any]:
-    if held := data(url):
+def _image_source(chat: Chat, path: str, url: str) -> dict[str, Any]:
+    if held := parse_data_url(url):
         return {"type": "base64", "media_type": held.media_type, "data": held.base64}
     if url.startswith("https://"):
         return {"type": "url", "url": url}
-    raise chat.refusal(path, "it must be an https URL, or data:<media type>;base64,…")
+    raise chat.unsupported(path, "it must be an https URL, or data:<media type>;base64,…")
 
 
-def _document(chat: Chat, path: str, url: str) -> dict[str, Any]:
-    held = data(url)
+def _document_source(chat: Chat, path: str, url: str) -> dict[str, Any]:
+    held = parse_data_url(url)
     if held and held.media_type == "application/pdf":
         return {"type": "base64", "media_type": held.media_type, "data": held.base64}
     if held and held.media_type == "text/plain":
         try:
             text = base64.b64decode(held.base64, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
-            raise chat.refusal(path, "it is no text in base64") from None
+            raise chat.unsupported(path, "it is no text in base64") from None
         return {"type": "text", "media_type": held.media_type, "data": text}
     if url.startswith("https://"):
         return {"type": "url", "url": url}
-    raise chat.refusal(path, "it must be a PDF or plain text, as data:<media type>;base64,…, or an https URL")
+    raise chat.unsupported(path, "it must be a PDF or plain text, as data:<media type>;base64,…, or an https URL")
 
 
-def _call(chat: Chat, path: str, call: Call) -> Block:
-    made = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments(call)}
-    return chat.merged(made, call.of("anthropic"), path)
+def _map_tool_call(chat: Chat, path: str, call: ToolCall) -> Block:
+    made = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": call_arguments(call)}
+    return chat.merge(made, call.for_vendor("anthropic"), path)

@@ -3,10 +3,12 @@
 Source: https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference.html
 """
 
-from aiserver.providers.bedrock.capabilities import WORDS
-from aiserver.providers.bedrock.request import request
-from aiserver.providers.bedrock.response import answer, error
+from aiserver.providers.bedrock.capabilities import CAPABILITIES
+from aiserver.providers.bedrock.request import build_request
+from aiserver.providers.bedrock.response import map_error, map_response
 from aiserver.providers.bedrock.stream import BedrockEvents
-from aiserver.providers.translation.adapter import Vendor
+from aiserver.providers.translation.adapter import Adapter
 
-BEDROCK = Vendor(WORDS, request, answer, BedrockEvents, error)  # its models are listed by another host
+BEDROCK = Adapter(
+    CAPABILITIES, build_request, map_response, BedrockEvents, map_error
+)  # its models are listed by another host

@@ -6,126 +6,128 @@ Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Conv
 import hashlib
 import re
 
-from aiserver.providers.translation.capabilities import Passes, Refused, Translated, Words
+from aiserver.providers.translation.capabilities import Capabilities, Mapped, PassThrough, Unsupported
 
 MAX_ID = 64
-_NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_.:-]")
+_INVALID_ID_CHARS = re.compile(r"[^a-zA-Z0-9_.:-]")
 
 
-def call_id(id: str) -> str:
+def normalize_call_id(id: str) -> str:
     """An id of another vendor's may be what one here must not."""
-    return _NOT_IN_AN_ID.sub("_", id) if len(id) <= MAX_ID else hashlib.sha256(id.encode()).hexdigest()
+    return _INVALID_ID_CHARS.sub("_", id) if len(id) <= MAX_ID else hashlib.sha256(id.encode()).hexdigest()
 
 
-MODELS_OWN = "what a model of its own has for that stands in `bedrock.additionalModelRequestFields`"
+USE_MODEL_FIELDS = "what a model of its own has for that stands in `bedrock.additionalModelRequestFields`"
 
-WORDS = Words(
+CAPABILITIES = Capabilities(
     "Amazon Bedrock",
     "bedrock",
     {
-        "model": Translated("in the path: a model's id, or the ARN or id of an inference profile"),
-        "messages": Translated("`messages`; turns of one role after each other become one"),
-        "messages[].role: system": Translated("`system`, all of them, in order; wherever they stood"),
-        "messages[].role: developer": Translated("as system"),
-        "messages[].role: user": Translated("`user`"),
-        "messages[].role: assistant": Translated("`assistant`"),
-        "messages[].role: tool": Translated("`toolResult` in a turn of the user's"),
-        "messages[].name": Translated("written before the text: `alice: …`; a tool is known by its call"),
-        "messages[].tool_calls": Translated(
+        "model": Mapped("in the path: a model's id, or the ARN or id of an inference profile"),
+        "messages": Mapped("`messages`; turns of one role after each other become one"),
+        "messages[].role: system": Mapped("`system`, all of them, in order; wherever they stood"),
+        "messages[].role: developer": Mapped("as system"),
+        "messages[].role: user": Mapped("`user`"),
+        "messages[].role: assistant": Mapped("`assistant`"),
+        "messages[].role: tool": Mapped("`toolResult` in a turn of the user's"),
+        "messages[].name": Mapped("written before the text: `alice: …`; a tool is known by its call"),
+        "messages[].tool_calls": Mapped(
             "`toolUse`; what an id may not hold becomes `_`, one of more than 64 letters its hash, and one empty or "
             "repeated becomes distinct"
         ),
-        "messages[].reasoning_content": Translated(
+        "messages[].reasoning_content": Mapped(
             "not sent: only reasoning with its signature can be, which `bedrock.content` of the answer has"
         ),
-        "messages[].reasoning": Translated("as reasoning_content"),
-        "messages[].parsed": Translated("not sent: the content again, as OpenAI's client read it"),
-        "messages[].tool_calls[].function.parsed_arguments": Translated("not sent: the arguments again, likewise"),
-        "messages[].tool_calls[].index": Translated("not sent: a place in a stream"),
-        "messages[].refusal": Translated("`text`"),
-        "messages[].annotations": Translated("not sent: notes for a reader of the text"),
-        "messages[].content[].text": Translated(
+        "messages[].reasoning": Mapped("as reasoning_content"),
+        "messages[].parsed": Mapped("not sent: the content again, as OpenAI's client read it"),
+        "messages[].tool_calls[].function.parsed_arguments": Mapped("not sent: the arguments again, likewise"),
+        "messages[].tool_calls[].index": Mapped("not sent: a place in a stream"),
+        "messages[].refusal": Mapped("`text`"),
+        "messages[].annotations": Mapped("not sent: notes for a reader of the text"),
+        "messages[].content[].text": Mapped(
             "`text`; one of white space only is left out; with `bedrock` the block that stands there, as `guardContent`"
         ),
-        "messages[].content[].refusal": Translated("`text`"),
-        "messages[].content[].image_url": Translated("`image`: data and s3 URLs of PNG, JPEG, GIF, WebP"),
-        "messages[].content[].image_url (assistant)": Refused("a turn of the assistant's holds no images"),
-        "messages[].content[].image_url (tool)": Translated("`image`"),
-        "messages[].content[].image_url.detail": Refused("it looks at each image in one way"),
-        "messages[].content[].file": Translated(
+        "messages[].content[].refusal": Mapped("`text`"),
+        "messages[].content[].image_url": Mapped("`image`: data and s3 URLs of PNG, JPEG, GIF, WebP"),
+        "messages[].content[].image_url (assistant)": Unsupported("a turn of the assistant's holds no images"),
+        "messages[].content[].image_url (tool)": Mapped("`image`"),
+        "messages[].content[].image_url.detail": Unsupported("it looks at each image in one way"),
+        "messages[].content[].file": Mapped(
             "`document`: data and s3 URLs of PDF, Word, Excel, CSV, HTML, Markdown, text; its name less what a name "
             "may not hold, and less its ending, with a number where another document of the request has it"
         ),
-        "messages[].content[].file (tool)": Translated("`document`"),
-        "messages[].content[].file (assistant)": Refused("a turn of the assistant's holds no files"),
-        "messages[].content[].file.file_id": Refused("the id is another service's; an s3 URL in `file_data` can be"),
-        "messages[].content[].input_audio": Translated("`audio`"),
-        "messages[].content[].input_audio (tool)": Refused("a tool's result holds no sound"),
-        "messages[].content[].input_audio (assistant)": Refused("a turn of the assistant's holds no sound"),
-        "messages[].content[].cache_control": Translated("a `cachePoint` after it, with its `ttl`"),
-        "messages[].audio": Refused("it says nothing aloud"),
-        "messages[].function_call": Refused("use tool_calls"),
-        "tools": Translated(
+        "messages[].content[].file (tool)": Mapped("`document`"),
+        "messages[].content[].file (assistant)": Unsupported("a turn of the assistant's holds no files"),
+        "messages[].content[].file.file_id": Unsupported(
+            "the id is another service's; an s3 URL in `file_data` can be"
+        ),
+        "messages[].content[].input_audio": Mapped("`audio`"),
+        "messages[].content[].input_audio (tool)": Unsupported("a tool's result holds no sound"),
+        "messages[].content[].input_audio (assistant)": Unsupported("a turn of the assistant's holds no sound"),
+        "messages[].content[].cache_control": Mapped("a `cachePoint` after it, with its `ttl`"),
+        "messages[].audio": Unsupported("it says nothing aloud"),
+        "messages[].function_call": Unsupported("use tool_calls"),
+        "tools": Mapped(
             "`toolConfig.tools`; needed wherever messages hold calls or their results; a schema without a type gets "
             "`type: object`"
         ),
-        "tools[].function.strict": Translated("`toolSpec.strict`"),
-        "tools[].cache_control": Translated("a `cachePoint` after it, with its `ttl`"),
-        "tool_choice": Translated(
+        "tools[].function.strict": Mapped("`toolSpec.strict`"),
+        "tools[].cache_control": Mapped("a `cachePoint` after it, with its `ttl`"),
+        "tool_choice": Mapped(
             "`toolConfig.toolChoice`: `auto`, `any`, `tool`; `none`: the tools are not sent, and it is refused where "
             "they must be, since messages hold calls or their results; without tools not sent, `required` and a "
             "function refused"
         ),
-        "parallel_tool_calls": Translated(
+        "parallel_tool_calls": Mapped(
             "`false`: of Claude `additionalModelRequestFields.tool_choice`, with all of `tool_choice`; others are not "
             "told, and the first of several calls in an answer is"
         ),
-        "functions": Refused("use tools"),
-        "function_call": Refused("use tool_choice"),
-        "response_format": Translated("`json_schema`: `outputConfig.textFormat`; `json_object`: refused"),
-        "max_completion_tokens": Translated("`inferenceConfig.maxTokens`"),
-        "max_tokens": Translated(
+        "functions": Unsupported("use tools"),
+        "function_call": Unsupported("use tool_choice"),
+        "response_format": Mapped("`json_schema`: `outputConfig.textFormat`; `json_object`: refused"),
+        "max_completion_tokens": Mapped("`inferenceConfig.maxTokens`"),
+        "max_tokens": Mapped(
             "`inferenceConfig.maxTokens`; without it what the model has, and 32,000 where it is told how many tokens "
             "to reason with"
         ),
-        "temperature": Passes("inferenceConfig.temperature", "at most 1"),
-        "top_p": Passes("inferenceConfig.topP"),
-        "stop": Translated("`inferenceConfig.stopSequences`"),
-        "reasoning_effort": Translated(
+        "temperature": PassThrough("inferenceConfig.temperature", "at most 1"),
+        "top_p": PassThrough("inferenceConfig.topP"),
+        "stop": Mapped("`inferenceConfig.stopSequences`"),
+        "reasoning_effort": Mapped(
             "of Claude `thinking` and `outputConfig.effort`, or before 4.6 `thinking.budget_tokens`; of Nova 2 "
             "`reasoningConfig`; of gpt-oss `reasoning_effort`; of OpenAI's other models `reasoning.effort`; of all "
             "others refused"
         ),
-        "user": Translated("`requestMetadata.user`: it stands in the log of invocations"),
-        "safety_identifier": Translated("`requestMetadata.safety_identifier`: it stands in the log of invocations"),
-        "metadata": Translated("`requestMetadata`: it stands in the log of invocations; at most 256 letters each"),
-        "service_tier": Translated("`serviceTier`: `default`, `flex`, `priority`; `auto` says nothing; others refused"),
-        "stream": Translated("`true`: `converse-stream` in the path"),
-        "stream_options": Translated("`include_usage`: a last event tells the usage; `include_obfuscation`: refused"),
-        "n": Refused("it gives one answer", unless=("1",)),
-        "frequency_penalty": Refused(MODELS_OWN, unless=("0", "0.0")),
-        "presence_penalty": Refused(MODELS_OWN, unless=("0", "0.0")),
-        "logit_bias": Refused(MODELS_OWN, unless=("{}",)),
-        "logprobs": Refused(unless=("false",)),
-        "top_logprobs": Refused(unless=("0",)),
-        "seed": Refused(MODELS_OWN),
-        "modalities": Refused("it writes text", unless=('["text"]',)),
-        "audio": Refused("it says nothing aloud"),
-        "prediction": Refused(),
-        "verbosity": Refused(MODELS_OWN, unless=('"medium"',)),
-        "store": Refused("it keeps no answers", unless=("false",)),
-        "prompt_cache_key": Refused("mark what to cache by cache_control"),
-        "prompt_cache_options": Refused("mark what to cache by cache_control"),
-        "prompt_cache_retention": Refused("mark what to cache by cache_control"),
-        "moderation": Refused("a guardrail stands in `bedrock.guardrailConfig`"),
-        "web_search_options": Refused("its own tool for that stands in `bedrock.toolConfig.tools`"),
+        "user": Mapped("`requestMetadata.user`: it stands in the log of invocations"),
+        "safety_identifier": Mapped("`requestMetadata.safety_identifier`: it stands in the log of invocations"),
+        "metadata": Mapped("`requestMetadata`: it stands in the log of invocations; at most 256 letters each"),
+        "service_tier": Mapped("`serviceTier`: `default`, `flex`, `priority`; `auto` says nothing; others refused"),
+        "stream": Mapped("`true`: `converse-stream` in the path"),
+        "stream_options": Mapped("`include_usage`: a last event tells the usage; `include_obfuscation`: refused"),
+        "n": Unsupported("it gives one answer", allowed_values=("1",)),
+        "frequency_penalty": Unsupported(USE_MODEL_FIELDS, allowed_values=("0", "0.0")),
+        "presence_penalty": Unsupported(USE_MODEL_FIELDS, allowed_values=("0", "0.0")),
+        "logit_bias": Unsupported(USE_MODEL_FIELDS, allowed_values=("{}",)),
+        "logprobs": Unsupported(allowed_values=("false",)),
+        "top_logprobs": Unsupported(allowed_values=("0",)),
+        "seed": Unsupported(USE_MODEL_FIELDS),
+        "modalities": Unsupported("it writes text", allowed_values=('["text"]',)),
+        "audio": Unsupported("it says nothing aloud"),
+        "prediction": Unsupported(),
+        "verbosity": Unsupported(USE_MODEL_FIELDS, allowed_values=('"medium"',)),
+        "store": Unsupported("it keeps no answers", allowed_values=("false",)),
+        "prompt_cache_key": Unsupported("mark what to cache by cache_control"),
+        "prompt_cache_options": Unsupported("mark what to cache by cache_control"),
+        "prompt_cache_retention": Unsupported("mark what to cache by cache_control"),
+        "moderation": Unsupported("a guardrail stands in `bedrock.guardrailConfig`"),
+        "web_search_options": Unsupported("its own tool for that stands in `bedrock.toolConfig.tools`"),
     },
-    call_id,
+    normalize_call_id,
 )
 
 TIERS = {"auto": None, "default": "default", "flex": "flex", "priority": "priority"}
 
-STOPS = {
+FINISH_REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "max_tokens": "length",
@@ -134,9 +136,9 @@ STOPS = {
     "guardrail_intervened": "content_filter",
     "content_filtered": "content_filter",
 }
-OPENAI_SAYS_IT = ("end_turn", "max_tokens", "tool_use")  # the others are told beside what OpenAI has for them
+EQUIVALENT_STOP_REASONS = ("end_turn", "max_tokens", "tool_use")  # the others are told beside what OpenAI has for them
 # Answers that are none: the model wrote what Bedrock itself cannot read.
-FAILURES = {
+CONTENT_FAILURES = {
     "malformed_model_output": "The model's output cannot be read",
     "malformed_tool_use": "The model called a tool in a way that cannot be read",
 }
@@ -155,18 +157,18 @@ STATUSES = {
     "ModelStreamErrorException": 502,
     "ServiceUnavailableException": 503,
     "ModelTimeoutException": 504,
-    **dict.fromkeys(FAILURES, 502),
+    **dict.fromkeys(CONTENT_FAILURES, 502),
 }
 # A signature or credentials that AWS does not take, whatever their status.
 # https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html
-NOT_US = (
+CREDENTIAL_ERRORS = (
     *("ExpiredTokenException", "IncompleteSignature", "IncompleteSignatureException", "InvalidSignatureException"),
     *("MissingAuthenticationToken", "MissingAuthenticationTokenException", "UnrecognizedClientException"),
 )
-OTHERWISE = {408: 504, 424: 502}
+STATUS_OVERRIDES = {408: 504, 424: 502}
 # A 400 of whose words the model's name is the matter, so that it is a 404 as at OpenAI's.
 # https://github.com/strands-agents/harness-sdk/issues/38 https://github.com/mlcommons/modelbench/issues/1654
-NO_SUCH_MODEL = (
+UNKNOWN_MODEL_PREFIXES = (
     "The provided model identifier is invalid",
     "The provided model doesn't support on-demand throughput",
     "Invocation of model ID ",

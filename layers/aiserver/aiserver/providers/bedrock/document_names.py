@@ -13,17 +13,17 @@ from aiserver.providers.bedrock.history import document_name
 
 Block = Raw | dict[str, Any]
 MAX_NAME = 200
-_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9\s()\[\]-]")
+_INVALID_NAME_CHARS = re.compile(r"[^a-zA-Z0-9\s()\[\]-]")
 
 
-def name(filename: str, path: str) -> str:
+def document_name_for(filename: str, path: str) -> str:
     """A name as it may be; a document without one is called by its place."""
     stem = filename.rpartition(".")[0] or filename
-    name = " ".join(_NOT_IN_A_NAME.sub("-", stem).split())[:MAX_NAME].strip()
+    name = " ".join(_INVALID_NAME_CHARS.sub("-", stem).split())[:MAX_NAME].strip()
     return name or "document " + "-".join(re.findall(r"\d+", path))
 
 
-def make_distinct(turns: Iterable[dict[str, Any]]) -> None:
+def make_names_unique(turns: Iterable[dict[str, Any]]) -> None:
     """Put a number behind each name that another document of the request has.
 
     Blocks that the caller wrote in Bedrock's own words keep their names.
@@ -32,7 +32,7 @@ def make_distinct(turns: Iterable[dict[str, Any]]) -> None:
     numbers = {name.casefold(): 1 for block in blocks if isinstance(block, Raw) and (name := document_name(block))}
     documents = [block["document"] for block in blocks if not isinstance(block, Raw) and "document" in block]
     for document in documents:
-        document["name"] = _distinct(document["name"], numbers)
+        document["name"] = _unique_name(document["name"], numbers)
 
 
 def _blocks(content: list[Block]) -> Iterator[Block]:
@@ -42,7 +42,7 @@ def _blocks(content: list[Block]) -> Iterator[Block]:
             yield from _blocks(block["toolResult"]["content"])
 
 
-def _distinct(given: str, numbers: dict[str, int]) -> str:
+def _unique_name(given: str, numbers: dict[str, int]) -> str:
     name = given
     while name.casefold() in numbers:
         numbers[given.casefold()] += 1

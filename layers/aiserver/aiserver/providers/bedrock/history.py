@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.translation.messages import Call, members
-from aiserver.providers.translation.nulls import reader
-from aiserver.providers.translation.tool_call_ids import ids_again
+from aiserver.providers.translation.messages import ToolCall, decode_members
+from aiserver.providers.translation.nulls import null_tolerant_decoder
+from aiserver.providers.translation.tool_call_ids import restore_call_ids
 
 
 class _ToolUse(msgspec.Struct, rename="camel"):
@@ -35,18 +35,18 @@ class _Block(msgspec.Struct, rename="camel"):
         return self.tool_use if self.tool_use and self.tool_use.type is None else None
 
 
-_block = reader(_Block)
+_block = null_tolerant_decoder(_Block)
 
 
-def again(content: list[Raw], calls: Sequence[Call]) -> list[Any]:
+def restore_blocks(content: list[Raw], calls: Sequence[ToolCall]) -> list[Any]:
     """The blocks less blank texts, which Bedrock does not take back; a call has the id that its result has here."""
-    read = [_read(raw) for raw in content]
-    ids = ids_again([(one.call.name, one.call.tool_use_id) for one in read if one.call], calls)
+    read = [_decode_block(raw) for raw in content]
+    ids = restore_call_ids([(one.call.name, one.call.tool_use_id) for one in read if one.call], calls)
     kept: list[Any] = []
     for raw, one in zip(content, read, strict=True):
         id = next(ids) if one.call else ""
         if one.call and id != one.call.tool_use_id:
-            kept.append({"toolUse": members(members(raw)["toolUse"]) | {"toolUseId": id}})
+            kept.append({"toolUse": decode_members(decode_members(raw)["toolUse"]) | {"toolUseId": id}})
         elif one.text is None or one.text.strip():
             kept.append(raw)
     return kept
@@ -54,11 +54,11 @@ def again(content: list[Raw], calls: Sequence[Call]) -> list[Any]:
 
 def document_name(raw: Raw) -> str | None:
     """The name of the document that a block is."""
-    document = _read(raw).document
+    document = _decode_block(raw).document
     return document.name if document else None
 
 
-def _read(raw: Raw) -> _Block:
+def _decode_block(raw: Raw) -> _Block:
     try:
         return _block(raw)
     except msgspec.ValidationError:

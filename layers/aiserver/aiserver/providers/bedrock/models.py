@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiserver.providers.anthropic.capabilities import MAX_TOKENS
-from aiserver.providers.anthropic.claude import EFFORTS, thinking, unsaid
+from aiserver.providers.anthropic.claude import EFFORTS, sampling_params_to_omit, thinking_params
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.turns import put
+from aiserver.providers.translation.turns import set_path
 
 FIELDS = "additionalModelRequestFields"
 CLAUDE = "anthropic.claude-"
 PATHS = {"temperature": "temperature", "top_p": "topP"}
 
 # How others are told, by how their ids begin, the longer first: the field, and what each effort is there.
-BY_FIELD: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+REASONING_FIELDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     # https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
     "amazon.nova-2": (
         "reasoningConfig",
@@ -42,9 +42,11 @@ def family_id(model: str) -> str:
     return found[1] if found else ""
 
 
-def neutral(chat: Chat) -> list[str]:
+def params_to_omit(chat: Chat) -> list[str]:
     """The paths of what is not sent, since it asks for what the model does anyhow. Raises: InvalidRequest."""
-    names = unsaid(chat, family_id(chat.model).removeprefix("anthropic.")) if is_claude(chat.model) else []
+    names = (
+        sampling_params_to_omit(chat, family_id(chat.model).removeprefix("anthropic.")) if is_claude(chat.model) else []
+    )
     return [f"inferenceConfig.{PATHS[name]}" for name in names]
 
 
@@ -52,29 +54,29 @@ def is_claude(model: str) -> bool:
     return family_id(model).startswith(CLAUDE)
 
 
-def reason(chat: Chat, asked: dict[str, Any]) -> None:
+def set_reasoning(chat: Chat, asked: dict[str, Any]) -> None:
     """Ask for as much reasoning as the caller does. Raises: InvalidRequest."""
-    effort = chat.read("reasoning_effort", str)
+    effort = chat.get_typed("reasoning_effort", str)
     if effort is None:
         return
     id = family_id(chat.model)
     if id.startswith(CLAUDE):
-        _think(chat, asked, id.removeprefix("anthropic."))
+        _set_claude_reasoning(chat, asked, id.removeprefix("anthropic."))
         return
-    for prefix, (name, efforts) in BY_FIELD.items():
+    for prefix, (name, efforts) in REASONING_FIELDS.items():
         if id.startswith(prefix):
-            put(asked, f"{FIELDS}.{name}", chat.one_of("reasoning_effort", effort, efforts))
+            set_path(asked, f"{FIELDS}.{name}", chat.map_value("reasoning_effort", effort, efforts))
             return
-    raise chat.refusal("reasoning_effort", f"what '{chat.model}' has for that stands in 'bedrock.{FIELDS}'")
+    raise chat.unsupported("reasoning_effort", f"what '{chat.model}' has for that stands in 'bedrock.{FIELDS}'")
 
 
-def _think(chat: Chat, asked: dict[str, Any], model: str) -> None:
+def _set_claude_reasoning(chat: Chat, asked: dict[str, Any], model: str) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html"""
     most = MAX_TOKENS if chat.max_tokens is None else chat.max_tokens
-    thought, effort = thinking(chat, model, most)
-    put(asked, f"{FIELDS}.thinking", thought)
+    thought, effort = thinking_params(chat, model, most)
+    set_path(asked, f"{FIELDS}.thinking", thought)
     if effort:
         # https://docs.aws.amazon.com/sdk-for-python/v1/reference/clients/bedrock-runtime/structures/OutputConfig/
-        put(asked, "outputConfig.effort", effort)
+        set_path(asked, "outputConfig.effort", effort)
     elif thought and "budget_tokens" in thought:
-        put(asked, "inferenceConfig.maxTokens", most)
+        set_path(asked, "inferenceConfig.maxTokens", most)

@@ -11,11 +11,11 @@ import msgspec
 from msgspec import Raw
 
 from aiserver.providers.bedrock.response import Members, ToolUse
-from aiserver.providers.translation.messages import members
-from aiserver.providers.translation.nulls import is_absent, reader
+from aiserver.providers.translation.messages import decode_members
+from aiserver.providers.translation.nulls import is_absent, null_tolerant_decoder
 
 
-class Piece(msgspec.Struct):
+class Delta(msgspec.Struct):
     """What OpenAI has words for in a piece."""
 
     text: str = ""
@@ -23,7 +23,7 @@ class Piece(msgspec.Struct):
     input: str = ""
 
 
-class _Thought(msgspec.Struct, rename="camel"):
+class _ReasoningDelta(msgspec.Struct, rename="camel"):
     text: str = ""
     signature: str = ""
     redacted_content: str = ""
@@ -33,14 +33,14 @@ class _Input(msgspec.Struct):
     input: str = ""
 
 
-_thought = reader(_Thought)
-_input = reader(_Input)
-_tool = reader(ToolUse)
+_reasoning_delta = null_tolerant_decoder(_ReasoningDelta)
+_input = null_tolerant_decoder(_Input)
+_tool = null_tolerant_decoder(ToolUse)
 _text = msgspec.json.Decoder(str)
 _list = msgspec.json.Decoder(list[Raw])
 
 
-class Open:
+class PartialBlock:
     """A block till now. `tool` is what the caller is to call by it, `call` the place of that among all calls.
 
     One is dropped that calls beyond the first where the caller wants one call.
@@ -48,56 +48,56 @@ class Open:
 
     def __init__(self) -> None:
         self.tool: ToolUse | None = None
-        self.call: int | None = None
+        self.call_index: int | None = None
         self.is_closed = False
         self.is_dropped = False
         self._kind = "text"
         self._start: Members = {}
-        self._said: dict[str, list[str]] = {}
+        self._pieces: dict[str, list[str]] = {}
         self._parts: list[Raw] = []  # citations, or what a tool that Bedrock runs gave back
 
-    def begin(self, start: Members) -> None:
+    def start(self, start: Members) -> None:
         for kind, raw in start.items():
             if is_absent(raw):
                 continue
             self._kind = kind
-            self._start = {name: value for name, value in members(raw).items() if not is_absent(value)}
+            self._start = {name: value for name, value in decode_members(raw).items() if not is_absent(value)}
             if kind == "toolUse" and "type" not in self._start:
                 self.tool = _tool(raw)
 
-    def add(self, delta: Members) -> Piece:
+    def append(self, delta: Members) -> Delta:
         for kind, raw in delta.items():
             match kind if not is_absent(raw) else None:
                 case "text":
-                    return Piece(text=self._heard("text", _text.decode(raw)))
+                    return Delta(text=self._append_text("text", _text.decode(raw)))
                 case "toolUse":
-                    return Piece(input=self._heard("input", _input(raw).input))
+                    return Delta(input=self._append_text("input", _input(raw).input))
                 case "reasoningContent":
-                    return self._think(_thought(raw))
+                    return self._append_reasoning(_reasoning_delta(raw))
                 case "citation":
                     self._kind = "citationsContent"
                     self._parts.append(raw)
                 case "toolResult":
                     self._parts += _list.decode(raw)
                 case "image":
-                    self._see(members(raw))
+                    self._append_image(decode_members(raw))
                 case _:  # what Bedrock adds
                     pass
-        return Piece()
+        return Delta()
 
     @property
     def has_input(self) -> bool:
-        return bool(self._joined("input"))
+        return bool(self._text_of("input"))
 
     @property
     def is_empty(self) -> bool:
         """Whether it says nothing that could be sent back: a tool's input that breaks off is no JSON."""
-        return not self._joined("text") if self._kind == "text" else self._kind == "toolUse" and self._is_cut
+        return not self._text_of("text") if self._kind == "text" else self._kind == "toolUse" and self._is_truncated
 
     @property
-    def _is_cut(self) -> bool:
+    def _is_truncated(self) -> bool:
         try:
-            members(self._joined("input") or "{}")
+            decode_members(self._text_of("input") or "{}")
         except msgspec.DecodeError:
             return True
         return False
@@ -106,57 +106,57 @@ class Open:
     def is_plain(self) -> bool:
         """Whether OpenAI's words say all of it."""
         is_known = self._kind == "text" or self.tool is not None or self._kind == "reasoningContent"
-        return is_known and not (self._joined("signature") or self._joined("redactedContent"))
+        return is_known and not (self._text_of("signature") or self._text_of("redactedContent"))
 
     @property
-    def told(self) -> dict[str, Any]:
+    def to_block(self) -> dict[str, Any]:
         """The block as it would stand in a whole message."""
         match self._kind:
             case "reasoningContent":
-                return {self._kind: self._thought}
+                return {self._kind: self._reasoning_content}
             case "citationsContent":
-                return {self._kind: {"content": [{"text": self._joined("text")}], "citations": self._parts}}
+                return {self._kind: {"content": [{"text": self._text_of("text")}], "citations": self._parts}}
             case "toolUse":
-                return {self._kind: self._start | {"input": Raw(self._joined("input").encode() or b"{}")}}
+                return {self._kind: self._start | {"input": Raw(self._text_of("input").encode() or b"{}")}}
             case "toolResult":
                 return {self._kind: {**self._start, "content": self._parts}}
             case "image":
-                seen = {"source": {"bytes": self._bytes("image")}} if "image" in self._said else {}
+                seen = {"source": {"bytes": self._join_base64("image")}} if "image" in self._pieces else {}
                 return {self._kind: {**self._start, **seen}}
             case _:
-                return {"text": self._joined("text")}
+                return {"text": self._text_of("text")}
 
     @property
-    def _thought(self) -> dict[str, Any]:
-        if "redactedContent" in self._said:
-            return {"redactedContent": self._bytes("redactedContent")}
-        signature = self._joined("signature")
-        return {"reasoningText": {"text": self._joined("text")} | ({"signature": signature} if signature else {})}
+    def _reasoning_content(self) -> dict[str, Any]:
+        if "redactedContent" in self._pieces:
+            return {"redactedContent": self._join_base64("redactedContent")}
+        signature = self._text_of("signature")
+        return {"reasoningText": {"text": self._text_of("text")} | ({"signature": signature} if signature else {})}
 
-    def _think(self, thought: _Thought) -> Piece:
+    def _append_reasoning(self, thought: _ReasoningDelta) -> Delta:
         self._kind = "reasoningContent"
-        self._heard("signature", thought.signature)
-        self._heard("redactedContent", thought.redacted_content)
-        return Piece(reasoning=self._heard("text", thought.text))
+        self._append_text("signature", thought.signature)
+        self._append_text("redactedContent", thought.redacted_content)
+        return Delta(reasoning=self._append_text("text", thought.text))
 
-    def _see(self, image: Members) -> None:
-        source = members(image.pop("source", b"{}"))
+    def _append_image(self, image: Members) -> None:
+        source = decode_members(image.pop("source", b"{}"))
         if "bytes" in source:
-            self._heard("image", _text.decode(source.pop("bytes")))
+            self._append_text("image", _text.decode(source.pop("bytes")))
         self._start |= image | ({"source": Raw(msgspec.json.encode(source))} if source else {})
 
-    def _heard(self, name: str, piece: str) -> str:
+    def _append_text(self, name: str, piece: str) -> str:
         if piece:
-            self._said.setdefault(name, []).append(piece)
+            self._pieces.setdefault(name, []).append(piece)
         return piece
 
-    def _joined(self, name: str) -> str:
-        return "".join(self._said.get(name, ()))
+    def _text_of(self, name: str) -> str:
+        return "".join(self._pieces.get(name, ()))
 
-    def _bytes(self, name: str) -> str:
+    def _join_base64(self, name: str) -> str:
         """Pieces in base64, each with an end of its own, as one."""
         try:
-            whole = b"".join(base64.b64decode(piece) for piece in self._said[name])
+            whole = b"".join(base64.b64decode(piece) for piece in self._pieces[name])
         except binascii.Error:
             raise msgspec.DecodeError("no base64") from None
         return base64.b64encode(whole).decode()

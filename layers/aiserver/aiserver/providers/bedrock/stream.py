@@ -7,22 +7,22 @@ from typing import Any
 
 import msgspec
 
-from aiserver.providers.bedrock.capabilities import STOPS
-from aiserver.providers.bedrock.partial_block import Open
-from aiserver.providers.bedrock.response import Members, fail_by, own, usage
-from aiserver.providers.translation.adapter import Born, Failed, NoAnswer
+from aiserver.providers.bedrock.capabilities import FINISH_REASONS
+from aiserver.providers.bedrock.partial_block import PartialBlock
+from aiserver.providers.bedrock.response import Members, map_usage, raise_for_stop_reason, vendor_extensions
+from aiserver.providers.translation.adapter import EmptyResponse, ResponseContext, VendorError
 from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.completion import Chunks, Usage
-from aiserver.providers.translation.messages import NOTHING, members, members_if_any
-from aiserver.providers.translation.nulls import is_absent, reader
-from aiserver.providers.translation.size_limits import check
+from aiserver.providers.translation.completion import ChunkBuilder, Usage
+from aiserver.providers.translation.messages import ABSENT, decode_members, optional_members
+from aiserver.providers.translation.nulls import is_absent, null_tolerant_decoder
+from aiserver.providers.translation.size_limits import check_block_count
 from aiserver.wire import sse
 
 # What fills an event up, so that its length tells nothing: https://github.com/aws/aws-sdk-js-v3/issues/6919
 PADDING = "p"
 
 
-class _Placed(msgspec.Struct, rename="camel"):
+class _BlockEvent(msgspec.Struct, rename="camel"):
     """An event of one block of content."""
 
     content_block_index: int | None = None
@@ -30,122 +30,124 @@ class _Placed(msgspec.Struct, rename="camel"):
     delta: Members = {}
 
 
-_placed = reader(_Placed)
+_block_event = null_tolerant_decoder(_BlockEvent)
 
 
 class BedrockEvents:
     """vendor.Events. The answer's end waits for the metadata that comes after it, or for the end of the stream."""
 
-    def __init__(self, chat: Chat, born: Born) -> None:
+    def __init__(self, chat: Chat, context: ResponseContext) -> None:
         self.usage: str | None = None
-        self.pieces = 0
-        self.is_whole = False
-        self.is_over = False
+        self.content_events = 0
+        self.is_complete = False
+        self.is_done = False
         self.request_id: str | None = None  # it comes as a header
-        self._chunks = Chunks(born.created_s, shows_usage=chat.shows_usage)
-        self._chunks.id, self._chunks.model = born.id, born.model
-        self._born = born
-        self._blocks: dict[int, Open] = {}
-        self._calls = 0
+        self._chunks = ChunkBuilder(context.created_s, include_usage=chat.include_usage)
+        self._chunks.id, self._chunks.model = context.id, context.model
+        self._context = context
+        self._blocks: dict[int, PartialBlock] = {}
+        self._call_count = 0
         self._root: Members = {}
         self._stop_reason = ""
-        self._used: Usage | None = None
+        self._usage: Usage | None = None
 
-    def told(self, event: bytes) -> bytes:
-        data = sse.data(event)
+    def on_event(self, event: bytes) -> bytes:
+        data = sse.event_data(event)
         if not data.strip():
             return b""
-        if sse.names_error(event):
-            raise Failed(data, has_begun=bool(self._blocks))
-        name, payload = next(iter(members(data).items()), ("", NOTHING))
+        if sse.is_error_event(event):
+            raise VendorError(data, has_begun=bool(self._blocks))
+        name, payload = next(iter(decode_members(data).items()), ("", ABSENT))
         match name:
             case "contentBlockStart":
-                return self._open(_placed(payload))
+                return self._on_block_start(_block_event(payload))
             case "contentBlockDelta":
-                return self._add(_placed(payload))
+                return self._on_block_delta(_block_event(payload))
             case "contentBlockStop":
-                return self._close(self._block(_placed(payload)))
+                return self._on_block_stop(self._block(_block_event(payload)))
             case "messageStop":
-                return self._stop(members_if_any(payload))
+                return self._on_message_stop(optional_members(payload))
             case "metadata":
-                return self._finish(members_if_any(payload))
+                return self._on_metadata(optional_members(payload))
             case _:  # the message's start, which says nothing; or what Bedrock adds
                 return b""
 
-    def ended(self) -> bytes:
+    def on_end(self) -> bytes:
         """The end of the answer, whose metadata has not come."""
-        return self._told_end() + self._chunks.end(self._used)
+        return self._final_chunk() + self._chunks.end(self._usage)
 
-    def _block(self, said: _Placed) -> Open:
+    def _block(self, said: _BlockEvent) -> PartialBlock:
         """Only some blocks have a start."""
-        block = self._blocks.setdefault(said.content_block_index or 0, Open())
-        check(len(self._blocks))
+        block = self._blocks.setdefault(said.content_block_index or 0, PartialBlock())
+        check_block_count(len(self._blocks))
         return block
 
-    def _open(self, said: _Placed) -> bytes:
+    def _on_block_start(self, said: _BlockEvent) -> bytes:
         block = self._block(said)
-        block.begin(said.start)
+        block.start(said.start)
         if block.tool is None:
             return b""
-        if self._calls and self._born.one_call:
+        if self._call_count and self._context.single_tool_call:
             block.is_dropped = True
             return b""
-        block.call, self._calls = self._calls, self._calls + 1
+        block.call_index, self._call_count = self._call_count, self._call_count + 1
         function = {"name": block.tool.name, "arguments": ""}
-        called = {"id": block.tool.tool_use_id or self._born.call_id(), "type": "function", "function": function}
-        return self._say(tool_calls=[{"index": block.call, **called}])
+        called = {"id": block.tool.tool_use_id or self._context.new_call_id(), "type": "function", "function": function}
+        return self._chunk(tool_calls=[{"index": block.call_index, **called}])
 
-    def _add(self, said: _Placed) -> bytes:
+    def _on_block_delta(self, said: _BlockEvent) -> bytes:
         if said.content_block_index is None and not said.delta:
-            raise NoAnswer
+            raise EmptyResponse
         block = self._block(said)
-        piece = block.add(said.delta)
+        piece = block.append(said.delta)
         if piece.text:
-            return self._say(content=piece.text)
+            return self._chunk(content=piece.text)
         if piece.reasoning:
-            return self._say(reasoning_content=piece.reasoning)
-        return self._argue(block, piece.input) if piece.input else b""
+            return self._chunk(reasoning_content=piece.reasoning)
+        return self._arguments_chunk(block, piece.input) if piece.input else b""
 
-    def _close(self, block: Open) -> bytes:
+    def _on_block_stop(self, block: PartialBlock) -> bytes:
         """A tool that is called with nothing has had no piece of its input told."""
         if block.is_closed:
             return b""
         block.is_closed = True
-        return b"" if block.has_input else self._argue(block, "{}")
+        return b"" if block.has_input else self._arguments_chunk(block, "{}")
 
-    def _argue(self, block: Open, arguments: str) -> bytes:
-        if block.call is None:
+    def _arguments_chunk(self, block: PartialBlock, arguments: str) -> bytes:
+        if block.call_index is None:
             return b""
-        return self._say(tool_calls=[{"index": block.call, "function": {"arguments": arguments}}])
+        return self._chunk(tool_calls=[{"index": block.call_index, "function": {"arguments": arguments}}])
 
-    def _stop(self, said: Members) -> bytes:
-        reason = said.pop("stopReason", NOTHING)
+    def _on_message_stop(self, said: Members) -> bytes:
+        reason = said.pop("stopReason", ABSENT)
         self._stop_reason = "" if is_absent(reason) else msgspec.json.decode(reason, type=str)
-        fail_by(self._stop_reason)
+        raise_for_stop_reason(self._stop_reason)
         if not self._blocks and not self._stop_reason:
-            raise NoAnswer
+            raise EmptyResponse
         self._root |= said
-        self.is_whole = True
-        return b"".join(self._close(block) for block in self._blocks.values())
+        self.is_complete = True
+        return b"".join(self._on_block_stop(block) for block in self._blocks.values())
 
-    def _finish(self, said: Members) -> bytes:
+    def _on_metadata(self, said: Members) -> bytes:
         self._root |= said
-        if not is_absent(counted := said.get("usage", NOTHING)):
-            self._used = usage(counted)
-            self.usage = self._used.text
-        self.is_over = self.is_whole
-        return self.ended() if self.is_over else b""
+        if not is_absent(counted := said.get("usage", ABSENT)):
+            self._usage = map_usage(counted)
+            self.usage = self._usage.text
+        self.is_done = self.is_complete
+        return self.on_end() if self.is_done else b""
 
-    def _told_end(self) -> bytes:
+    def _final_chunk(self) -> bytes:
         blocks = [self._blocks[index] for index in sorted(self._blocks) if not self._blocks[index].is_dropped]
         content = (
-            [] if all(block.is_plain for block in blocks) else [block.told for block in blocks if not block.is_empty]
+            []
+            if all(block.is_plain for block in blocks)
+            else [block.to_block for block in blocks if not block.is_empty]
         )
         more: dict[str, Any] = {"bedrock": {"content": content}} if content else {}
         root: Members = {name: value for name, value in self._root.items() if name != PADDING}
-        finish = STOPS.get(self._stop_reason, "stop")
-        return self._chunks.delta(finish=finish, own=own(root, self._stop_reason), **more)
+        finish = FINISH_REASONS.get(self._stop_reason, "stop")
+        return self._chunks.delta(finish=finish, extensions=vendor_extensions(root, self._stop_reason), **more)
 
-    def _say(self, **said: Any) -> bytes:
-        self.pieces += 1
-        return self._chunks.delta(**said)
+    def _chunk(self, **delta: Any) -> bytes:
+        self.content_events += 1
+        return self._chunks.delta(**delta)

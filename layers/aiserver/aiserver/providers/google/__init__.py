@@ -3,12 +3,14 @@
 Source: https://ai.google.dev/api/generate-content
 """
 
-from aiserver.providers.google.capabilities import WORDS
-from aiserver.providers.google.errors import error
-from aiserver.providers.google.models import listed, models
-from aiserver.providers.google.request import request
-from aiserver.providers.google.response import answer
+from aiserver.providers.google.capabilities import CAPABILITIES
+from aiserver.providers.google.errors import map_error
+from aiserver.providers.google.models import list_models_request, parse_models
+from aiserver.providers.google.request import build_request
+from aiserver.providers.google.response import map_response
 from aiserver.providers.google.stream import GoogleEvents
-from aiserver.providers.translation.adapter import Listing, Vendor
+from aiserver.providers.translation.adapter import Adapter, ModelPages
 
-GOOGLE = Vendor(WORDS, request, answer, GoogleEvents, error, Listing(models, listed))
+GOOGLE = Adapter(
+    CAPABILITIES, build_request, map_response, GoogleEvents, map_error, ModelPages(list_models_request, parse_models)
+)

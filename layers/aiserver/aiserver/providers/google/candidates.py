@@ -11,13 +11,18 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.google.capabilities import FAILURES, OPENAI_SAYS_IT, SILENT_FAILURES, STOPS
-from aiserver.providers.translation.adapter import Born
-from aiserver.providers.translation.completion import call
-from aiserver.providers.translation.messages import NOTHING, Members, given, members
-from aiserver.providers.translation.nulls import is_absent, reader
+from aiserver.providers.google.capabilities import (
+    EQUIVALENT_STOP_REASONS,
+    FAILURES,
+    FAILURES_WITHOUT_CONTENT,
+    FINISH_REASONS,
+)
+from aiserver.providers.translation.adapter import ResponseContext
+from aiserver.providers.translation.completion import tool_call
+from aiserver.providers.translation.messages import ABSENT, Members, decode_members, vendor_members
+from aiserver.providers.translation.nulls import is_absent, null_tolerant_decoder
 
-TRANSLATED = ("content", "logprobsResult")
+MAPPED_MEMBERS = ("content", "logprobsResult")
 
 
 class _Call(msgspec.Struct):
@@ -29,8 +34,8 @@ class _Call(msgspec.Struct):
 class _Part(msgspec.Struct, rename="camel"):
     text: str | None = None
     thought: bool = False
-    thought_signature: Raw = NOTHING
-    function_call: Raw = NOTHING
+    thought_signature: Raw = ABSENT
+    function_call: Raw = ABSENT
 
 
 class _Content(msgspec.Struct):
@@ -42,7 +47,7 @@ class _Candidate(msgspec.Struct, rename="camel"):
     index: int | None = None
     finish_reason: str | None = None
     finish_message: str | None = None
-    logprobs_result: Raw = NOTHING
+    logprobs_result: Raw = ABSENT
 
 
 class _Token(msgspec.Struct, rename="camel"):
@@ -50,7 +55,7 @@ class _Token(msgspec.Struct, rename="camel"):
     log_probability: Raw = Raw(b"0.0")
 
     @property
-    def told(self) -> dict[str, Any]:
+    def to_openai(self) -> dict[str, Any]:
         return {"token": self.token, "logprob": self.log_probability, "bytes": None}
 
 
@@ -63,17 +68,17 @@ class _Logprobs(msgspec.Struct, rename="camel"):
     top_candidates: list[_Tokens] = []
 
 
-_call = reader(_Call)
-_part = reader(_Part)
-_candidate = reader(_Candidate)
-_logprobs = reader(_Logprobs)
+_call = null_tolerant_decoder(_Call)
+_part = null_tolerant_decoder(_Part)
+_candidate = null_tolerant_decoder(_Candidate)
+_logprobs = null_tolerant_decoder(_Logprobs)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MappedPart:
     """`whole` is how Gemini said it, `is_plain` whether OpenAI's words say all of it."""
 
-    whole: dict[str, Any]
+    original: dict[str, Any]
     text: str
     is_thought: bool
     call: dict[str, Any] | None
@@ -84,8 +89,8 @@ class Part:
         return self.is_plain and self.call is None
 
     @property
-    def says_something(self) -> bool:
-        return bool(self.whole) and (not self.is_text or bool(self.text))
+    def has_content(self) -> bool:
+        return bool(self.original) and (not self.is_text or bool(self.text))
 
 
 @dataclass(frozen=True)
@@ -93,64 +98,71 @@ class Candidate:
     """`left` are its members that OpenAI has no words for."""
 
     index: int
-    parts: list[Part]
+    parts: list[MappedPart]
     finish_reason: str
     finish_message: str
     logprobs: list[dict[str, Any]]
-    left: Members
+    extensions: Members
 
 
-def _read(said: Members, born: Born) -> Part:
+def _map_part(said: Members, born: ResponseContext) -> MappedPart:
     whole = {name: value for name, value in said.items() if not is_absent(value)}
     read, names = _part(msgspec.json.encode(whole)), whole.keys()
     if not read.function_call:
         is_plain = read.text is not None and names <= {"text", "thought"}
-        return Part(whole, read.text or "", read.thought, None, is_plain)
+        return MappedPart(whole, read.text or "", read.thought, None, is_plain)
     called = _call(read.function_call)
-    id = called.id or born.call_id()
+    id = called.id or born.new_call_id()
     signature = {"google": {"thoughtSignature": read.thought_signature}} if read.thought_signature else {}
     arguments = b"{}" if is_absent(called.args) else bytes(called.args)
-    made = call(id, called.name, arguments.decode(), **signature)
-    told = whole | {"functionCall": members(read.function_call) | {"id": id}}
-    return Part(told, "", False, made, names <= {"functionCall", "thoughtSignature"})
+    made = tool_call(id, called.name, arguments.decode(), **signature)
+    told = whole | {"functionCall": decode_members(read.function_call) | {"id": id}}
+    return MappedPart(told, "", False, made, names <= {"functionCall", "thoughtSignature"})
 
 
-def candidate(raw: Raw, born: Born) -> Candidate:
+def map_candidate(raw: Raw, born: ResponseContext) -> Candidate:
     read = _candidate(raw)
-    parts = [_read(one, born) for one in (read.content.parts if read.content else ())]
+    parts = [_map_part(one, born) for one in (read.content.parts if read.content else ())]
     reason = read.finish_reason or ""
-    told = (*TRANSLATED, "finishReason") if reason in OPENAI_SAYS_IT else TRANSLATED
-    left = given(members(raw), told)
+    told = (*MAPPED_MEMBERS, "finishReason") if reason in EQUIVALENT_STOP_REASONS else MAPPED_MEMBERS
+    left = vendor_members(decode_members(raw), told)
     if left.keys() <= {"index"}:
         left = {}
-    said = [part for part in parts if part.says_something]
-    return Candidate(read.index or 0, said, reason, read.finish_message or "", _tokens(read.logprobs_result), left)
+    said = [part for part in parts if part.has_content]
+    return Candidate(
+        read.index or 0, said, reason, read.finish_message or "", _map_logprobs(read.logprobs_result), left
+    )
 
 
-def kept(parts: list[Part], born: Born, calls: int = 0) -> Iterator[Part]:
+def limit_calls(parts: list[MappedPart], born: ResponseContext, calls: int = 0) -> Iterator[MappedPart]:
     """The parts, less the calls beyond the first where the caller wants one; `calls` came before them."""
     for part in parts:
         calls += part.call is not None
-        if part.call is None or calls == 1 or not born.one_call:
+        if part.call is None or calls == 1 or not born.single_tool_call:
             yield part
 
 
-def refused(heard: Candidate, *, is_silent: bool) -> int | None:
+def failure_status(heard: Candidate, *, is_silent: bool) -> int | None:
     """The status that a candidate stands for that ended by a failure."""
-    return FAILURES.get(heard.finish_reason) or (SILENT_FAILURES.get(heard.finish_reason) if is_silent else None)
+    return FAILURES.get(heard.finish_reason) or (
+        FAILURES_WITHOUT_CONTENT.get(heard.finish_reason) if is_silent else None
+    )
 
 
-def word(finish_reason: str, *, calls: bool) -> str:
+def finish_reason(finish_reason: str, *, calls: bool) -> str:
     """Why it ended, as OpenAI says it."""
-    return "tool_calls" if calls and finish_reason in ("", "STOP") else STOPS.get(finish_reason, "stop")
+    return "tool_calls" if calls and finish_reason in ("", "STOP") else FINISH_REASONS.get(finish_reason, "stop")
 
 
-def logprobs(content: list[dict[str, Any]]) -> Any:
+def openai_logprobs(content: list[dict[str, Any]]) -> Any:
     """https://platform.openai.com/docs/api-reference/chat/object (choices[].logprobs)"""
     return {"content": content, "refusal": None} if content else None
 
 
-def _tokens(logprobs: Raw) -> list[dict[str, Any]]:
+def _map_logprobs(logprobs: Raw) -> list[dict[str, Any]]:
     read = _logprobs(logprobs)
     steps = zip_longest(read.chosen_candidates, read.top_candidates[: len(read.chosen_candidates)])
-    return [one.told | {"top_logprobs": [other.told for other in top.candidates] if top else []} for one, top in steps]
+    return [
+        one.to_openai | {"top_logprobs": [other.to_openai for other in top.candidates] if top else []}
+        for one, top in steps
+    ]

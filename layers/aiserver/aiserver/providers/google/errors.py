@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.errors import UpstreamAnswer
-from aiserver.providers.translation.completion import error_body
+from aiserver.errors import ProviderResponse
+from aiserver.providers.translation.completion import build_error
 from aiserver.wire import json_scan
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-NAMED_BY_CALLER = "CachedContent "  # how an error begins of what only a caller can have named
+CALLER_RESOURCE_PREFIX = "CachedContent "  # how an error begins of what only a caller can have named
 _SECONDS = re.compile(r"\d{1,9}(\.\d+)?s")
 
 
@@ -34,33 +34,33 @@ class _Error(msgspec.Struct):
     details: list[_Detail] = []
 
 
-class _Refused(msgspec.Struct):
+class _ErrorBody(msgspec.Struct):
     error: _Error
 
 
-_refused = msgspec.json.Decoder(_Refused)
+_error_body = msgspec.json.Decoder(_ErrorBody)
 
 
-def error(said: UpstreamAnswer) -> UpstreamAnswer:
+def map_error(response: ProviderResponse) -> ProviderResponse:
     """An error in OpenAI's shape, alone or in an array. Raises: msgspec.DecodeError, where it is none of Google's."""
-    body = json_scan.sole(said.body)
-    told = _refused.decode(body).error
-    status = said.status
-    if said.is_success:
+    body = json_scan.unwrap_single(response.body)
+    told = _error_body.decode(body).error
+    status = response.status
+    if response.is_success:
         status = told.code if 400 <= told.code < 600 else 500
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    param = "google" if told.message.startswith(NAMED_BY_CALLER) else None
-    shaped = error_body(told.message, kind, told.status, {"google": Raw(body)}, param=param)
-    return UpstreamAnswer(status, _headers(told.details) | said.headers, shaped)
+    param = "google" if told.message.startswith(CALLER_RESOURCE_PREFIX) else None
+    shaped = build_error(told.message, kind, told.status, {"google": Raw(body)}, param=param)
+    return ProviderResponse(status, _detail_headers(told.details) | response.headers, shaped)
 
 
-def failure(code: int, status: str, message: str, root: Mapping[str, Any]) -> bytes:
+def build_error_body(code: int, status: str, message: str, root: Mapping[str, Any]) -> bytes:
     """An error as Google words one, for an answer that means one; `root` are its other members."""
     words = message or f"The answer ended by {status}"
     return msgspec.json.encode({"error": {"code": code, "message": words, "status": status}, **root})
 
 
-def _headers(details: list[_Detail]) -> dict[str, str]:
+def _detail_headers(details: list[_Detail]) -> dict[str, str]:
     """What other vendors say in headers."""
     told: dict[str, str] = {}
     for detail in details:

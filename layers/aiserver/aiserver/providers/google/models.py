@@ -8,10 +8,10 @@ from urllib.parse import quote
 import msgspec
 
 from aiserver.providers.google.capabilities import BEFORE_3
-from aiserver.providers.http import Asked
+from aiserver.providers.http import ProviderRequest
 
 PATH = "/models?pageSize=1000"
-WRITES = "generateContent"
+GENERATE_METHOD = "generateContent"
 MODEL = "models/"
 COLLECTIONS = (MODEL, "tunedModels/")
 
@@ -21,26 +21,26 @@ class _Model(msgspec.Struct, rename="camel"):
     supported_generation_methods: list[str] = []
 
 
-class _Listed(msgspec.Struct, rename="camel"):
+class _ModelPage(msgspec.Struct, rename="camel"):
     models: list[_Model] = []
     next_page_token: str | None = None
 
 
-_listed = msgspec.json.Decoder(_Listed)
+_model_page = msgspec.json.Decoder(_ModelPage)
 
 
-def models(after: str | None) -> Asked:
-    return Asked("GET", PATH + (f"&pageToken={quote(after, safe='')}" if after else ""), None)
+def list_models_request(after: str | None) -> ProviderRequest:
+    return ProviderRequest("GET", PATH + (f"&pageToken={quote(after, safe='')}" if after else ""), None)
 
 
-def listed(page: bytes) -> tuple[list[str], str | None]:
+def parse_models(page: bytes) -> tuple[list[str], str | None]:
     """The models that write, and after what the next page begins."""
-    told = _listed.decode(page)
-    writers = [model for model in told.models if WRITES in model.supported_generation_methods]
+    told = _model_page.decode(page)
+    writers = [model for model in told.models if GENERATE_METHOD in model.supported_generation_methods]
     return [model.name.removeprefix(MODEL) for model in writers], told.next_page_token or None
 
 
-def path(model: str) -> str:
+def model_path(model: str) -> str:
     """Where a model is asked, but for the method."""
     collection = next((known for known in COLLECTIONS if model.startswith(known)), "")
     return f"/{collection or MODEL}{quote(model.removeprefix(collection), safe='')}"

@@ -5,37 +5,37 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Passes:
+class PassThrough:
     """The value goes out as it came, as the vendor's member of that path; `words` tell what differs all the same."""
 
-    to: str
-    words: str = ""
+    target: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
-class Translated:
+class Mapped:
     """How it is said there, in words for docs/providers.md."""
 
-    words: str
+    description: str
 
 
 @dataclass(frozen=True)
-class Refused:
+class Unsupported:
     """The vendor has no words for it. `unless` are the JSON texts that ask for nothing beyond what it does anyhow."""
 
-    words: str = ""
-    unless: tuple[str, ...] = ()
+    reason: str = ""
+    allowed_values: tuple[str, ...] = ()
 
 
-Rule = Passes | Translated | Refused
+Rule = PassThrough | Mapped | Unsupported
 
 
-def _unchanged(id: str) -> str:
+def _identity(id: str) -> str:
     return id
 
 
 @dataclass(frozen=True)
-class Words:
+class Capabilities:
     """What a vendor has words for, by the path of each member of a request. `member` holds what only it understands.
 
     `call_id` makes an id of a tool call one that the vendor takes; `takes_white_space` is whether it takes a text of
@@ -43,7 +43,7 @@ class Words:
     """
 
     vendor: str
-    member: str
+    extension_member: str
     rules: Mapping[str, Rule]
-    call_id: Callable[[str], str] = _unchanged
-    takes_white_space: bool = False
+    normalize_call_id: Callable[[str], str] = _identity
+    accepts_blank_text: bool = False

@@ -8,33 +8,40 @@ import httpx
 import msgspec
 
 from aiserver.clock import Clock
-from aiserver.errors import ProviderError, UpstreamAnswer
+from aiserver.errors import ProviderError, ProviderResponse
 from aiserver.limits import MAX_ANSWER_BYTES, MAX_ANSWER_VALUES, MAX_LIST_BYTES
 from aiserver.providers import memory_budget
-from aiserver.providers.error_message import reason
-from aiserver.providers.http import Asked, open_stream, send
-from aiserver.providers.openai_response import failure
+from aiserver.providers.error_message import extract_message
+from aiserver.providers.http import ProviderRequest, open_stream, send
+from aiserver.providers.openai_response import map_error
 from aiserver.providers.provider import Provider
 from aiserver.providers.redaction import Redaction
-from aiserver.providers.stream import Stream
-from aiserver.providers.translation.adapter import Born, Events, Failed, NoAnswer, Vendor, Wire
+from aiserver.providers.stream import ProviderStream
+from aiserver.providers.translation.adapter import (
+    Adapter,
+    EmptyResponse,
+    ResponseContext,
+    VendorError,
+    VendorEventMapper,
+    Wire,
+)
 from aiserver.providers.translation.chat import Chat
 from aiserver.wire import sse
 from aiserver.wire.http_dates import retry_after_s
 from aiserver.wire.json_text import count_values
 
 MAX_PAGES = 20  # of a list of models
-NOTHING_SAID = (sse.DONE, b"null", b"{}")  # of proxies that put OpenAI's end, or a sign of life, into any stream
-BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError)
+IGNORED_DATA = (sse.DONE, b"null", b"{}")  # of proxies that put OpenAI's end, or a sign of life, into any stream
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError)
 
 
-class Translated:
+class AdapterClient:
     """Calls providers of one vendor's type; its promises are those of providers/openai.py."""
 
-    def __init__(self, http: httpx.Client, clock: Clock, vendor: Vendor, wire: Wire | None = None) -> None:
+    def __init__(self, http: httpx.Client, clock: Clock, adapter: Adapter, wire: Wire | None = None) -> None:
         self._http = http
         self._clock = clock
-        self._vendor = vendor
+        self._adapter = adapter
         self._wire = wire
 
     def call(
@@ -46,22 +53,22 @@ class Translated:
         api_key: str | None,
         idempotency_key: str | None,
         model_is_configured: bool,
-        deadline_s: float,
-    ) -> UpstreamAnswer:
+        timeout_s: float,
+    ) -> ProviderResponse:
         """Send one request, translated, and wait for the whole answer, translated back; see OpenAi.call.
 
         The vendors know no idempotency key. Raises: as OpenAi.call.
         """
-        with memory_budget.translation:
-            chat = Chat(body, self._vendor.words)
-            asked = self._asked(provider, chat, api_key)
-            model, one_call = chat.model, chat.one_call
+        with memory_budget.translation_lock:
+            chat = Chat(body, self._adapter.capabilities)
+            asked = self._build_request(provider, chat, api_key)
+            model, one_call = chat.model, chat.single_tool_call
             del chat  # it holds the request as objects, and the response may be long in coming
-        judge = Judge(self._vendor, provider, self._clock, model_is_configured)
-        with Redaction(api_key).of_errors():
-            answer = send(self._http, provider, asked, deadline_s=deadline_s)
-            with memory_budget.translation:
-                return judge.judged(answer, self._born(model, one_call))
+        judge = ResponseMapper(self._adapter, provider, self._clock, model_is_configured)
+        with Redaction(api_key).redact_errors():
+            answer = send(self._http, provider, asked, timeout_s=timeout_s)
+            with memory_budget.translation_lock:
+                return judge.map_response(answer, self._response_context(model, one_call))
 
     def stream(
         self,
@@ -71,115 +78,117 @@ class Translated:
         *,
         api_key: str | None,
         model_is_configured: bool,
-        begin_s: float,
-        total_s: float,
-    ) -> Stream:
+        head_timeout_s: float,
+        total_timeout_s: float,
+    ) -> ProviderStream:
         """Send one request and wait for the first event of its answer; see OpenAi.stream."""
-        ends_ms = self._clock.now_ms() + total_s * 1000
-        chat = Chat(body, self._vendor.words)
-        asked = self._asked(provider, chat, api_key)
-        judge = Judge(self._vendor, provider, self._clock, model_is_configured)
+        ends_ms = self._clock.now_ms() + total_timeout_s * 1000
+        chat = Chat(body, self._adapter.capabilities)
+        asked = self._build_request(provider, chat, api_key)
+        judge = ResponseMapper(self._adapter, provider, self._clock, model_is_configured)
         redaction = Redaction(api_key)
-        streamed = open_stream(self._http, provider, asked, begin_s=begin_s, total_s=total_s)
-        with redaction.of_errors(), streamed as (head, pieces):
+        streamed = open_stream(
+            self._http, provider, asked, head_timeout_s=head_timeout_s, total_timeout_s=total_timeout_s
+        )
+        with redaction.redact_errors(), streamed as (head, pieces):
             if pieces is None:
-                judge.judged(head, self._born(chat.model, chat.one_call))
+                judge.map_response(head, self._response_context(chat.model, chat.single_tool_call))
                 raise ProviderError(f"Provider {provider.name} did not stream its answer", may_be_billed=True)
-            events = self._vendor.events(chat, self._born(chat.model, chat.one_call))
-            came = self._wire.events(pieces) if self._wire else pieces
-            stream = Stream(provider.name, head.headers, came, Judged(events, judge), redaction)
-            stream.begin(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
+            events = self._adapter.create_event_mapper(chat, self._response_context(chat.model, chat.single_tool_call))
+            came = self._wire.decode_frames(pieces) if self._wire else pieces
+            stream = ProviderStream(provider.name, head.headers, came, MappedEvents(events, judge), redaction)
+            stream.await_first_event(self._clock, min(provider.timeout_s * 1000, ends_ms - self._clock.now_ms()))
         if events.request_id:
             stream.headers.setdefault("x-request-id", events.request_id)
         return stream
 
-    def models(self, provider: Provider, *, api_key: str | None, deadline_s: float) -> list[str]:
+    def list_models(self, provider: Provider, *, api_key: str | None, timeout_s: float) -> list[str]:
         """The ids of the models that the provider lists, sorted. Raises: as OpenAi.models."""
-        judge = Judge(self._vendor, provider, self._clock, model_is_configured=False)
-        listing = self._vendor.listing
+        judge = ResponseMapper(self._adapter, provider, self._clock, model_is_configured=False)
+        listing = self._adapter.model_pages
         assert listing  # its row in the catalogue says that it has one
         ids: set[str] = set()
         after: str | None = None
         for _ in range(MAX_PAGES):
-            asked = replace(listing.asked(after), api_key=api_key, max_answer_bytes=MAX_LIST_BYTES)
-            with Redaction(api_key).of_errors():
-                answer = send(self._http, provider, asked, deadline_s=deadline_s)
+            asked = replace(listing.build_request(after), api_key=api_key, max_response_bytes=MAX_LIST_BYTES)
+            with Redaction(api_key).redact_errors():
+                answer = send(self._http, provider, asked, timeout_s=timeout_s)
                 if not answer.is_success:
-                    raise judge.failure(answer)
+                    raise judge.map_error(answer)
             try:
-                page, after = listing.read(answer.body)
-            except BAD:
+                page, after = listing.parse(answer.body)
+            except DECODE_ERRORS:
                 raise ProviderError(f"Provider {provider.name} answered something that is no list of models") from None
             ids.update(page)
             if after is None:
                 break
         return sorted(ids)
 
-    def _asked(self, provider: Provider, chat: Chat, api_key: str | None) -> Asked:
-        asked = replace(self._vendor.request(chat), api_key=api_key)
-        return self._wire.signed(provider, asked) if self._wire and not api_key else asked
+    def _build_request(self, provider: Provider, chat: Chat, api_key: str | None) -> ProviderRequest:
+        asked = replace(self._adapter.build_request(chat), api_key=api_key)
+        return self._wire.sign(provider, asked) if self._wire and not api_key else asked
 
-    def _born(self, model: str, one_call: bool) -> Born:
+    def _response_context(self, model: str, one_call: bool) -> ResponseContext:
         id, call_id = f"chatcmpl-{self._clock.token()}", lambda: f"call_{self._clock.token()[:24]}"
-        return Born(self._clock.now_ms() // 1000, call_id, one_call, id, model)
+        return ResponseContext(self._clock.now_ms() // 1000, call_id, one_call, id, model)
 
 
-class Judge:
+class ResponseMapper:
     """Reads what one provider says as an answer, or as the error that it means."""
 
-    def __init__(self, vendor: Vendor, provider: Provider, clock: Clock, model_is_configured: bool) -> None:
-        self._vendor = vendor
+    def __init__(self, adapter: Adapter, provider: Provider, clock: Clock, model_is_configured: bool) -> None:
+        self._adapter = adapter
         self._provider = provider
         self._clock = clock
         self._model_is_configured = model_is_configured
 
-    def judged(self, answer: UpstreamAnswer, born: Born) -> UpstreamAnswer:
+    def map_response(self, response: ProviderResponse, context: ResponseContext) -> ProviderResponse:
         """The answer in OpenAI's words. Raises: ProviderError."""
-        if not answer.is_success:
-            raise self.failure(answer)
+        if not response.is_success:
+            raise self.map_error(response)
         try:
-            told = self._vendor.answer(answer.body, born)
-        except Failed as failed:
-            raise self.failure_within(failed) from None
-        except NoAnswer as nothing:
-            raise self.no_answer(answer.body, nothing.reason) from None
-        except BAD:
-            raise self.no_answer(answer.body) from None
-        headers = ({"x-request-id": told.request_id} if told.request_id else {}) | answer.headers
-        return UpstreamAnswer(answer.status, headers, told.body, usage=told.usage)
+            told = self._adapter.map_response(response.body, context)
+        except VendorError as failed:
+            raise self.map_vendor_error(failed) from None
+        except EmptyResponse as nothing:
+            raise self.empty_response_error(response.body, nothing.reason) from None
+        except DECODE_ERRORS:
+            raise self.empty_response_error(response.body) from None
+        headers = ({"x-request-id": told.request_id} if told.request_id else {}) | response.headers
+        return ProviderResponse(response.status, headers, told.body, usage=told.usage)
 
-    def failure(self, answer: UpstreamAnswer) -> ProviderError:
+    def map_error(self, response: ProviderResponse) -> ProviderError:
         try:
-            said = self._vendor.error(answer)
-        except BAD:  # the status says what it means, and the body says why, in any shape
-            said = replace(answer, status=500) if answer.is_success else answer
+            said = self._adapter.map_error(response)
+        except DECODE_ERRORS:  # the status says what it means, and the body says why, in any shape
+            said = replace(response, status=500) if response.is_success else response
         else:
-            said = said if reason(said.body) else replace(answer, status=said.status, headers=said.headers)
+            said = said if extract_message(said.body) else replace(response, status=said.status, headers=said.headers)
         wait_s = retry_after_s(said.headers.get("retry-after"), self._clock.now_ms())
-        return failure(self._provider, said, model_is_configured=self._model_is_configured, wait_s=wait_s)
+        return map_error(self._provider, said, model_is_configured=self._model_is_configured, retry_after_s=wait_s)
 
-    def failure_within(self, failed: Failed) -> ProviderError:
+    def map_vendor_error(self, failed: VendorError) -> ProviderError:
         """What an error means that came with status 200; before the first of the answer's words nothing was billed."""
-        error = self.failure(UpstreamAnswer(200, {}, failed.said))
-        error.may_be_billed = error.may_be_billed or failed.has_begun
-        error.is_neutral = failed.is_of_content
+        error = self.map_error(ProviderResponse(200, {}, failed.body))
+        error.may_be_billed = error.may_be_billed or failed.has_content
+        error.is_neutral = failed.is_content_error
         return error
 
-    def no_answer(self, body: bytes, why: str = "") -> ProviderError:
+    def empty_response_error(self, body: bytes, reason: str = "") -> ProviderError:
         """What a 200 without an answer means, in the provider's own words where it has some."""
-        words = f"Provider {self._provider.name}: {why or 'the response holds no answer'}"
-        return ProviderError((not why and reason(body)) or words, may_be_billed=True)
+        words = f"Provider {self._provider.name}: {reason or 'the response holds no answer'}"
+        return ProviderError((not reason and extract_message(body)) or words, may_be_billed=True)
 
-    def too_large(self) -> ProviderError:
+    def too_large_error(self) -> ProviderError:
         return ProviderError(f"Provider {self._provider.name} sent an answer that is too large", may_be_billed=True)
 
 
-class Judged:
+class MappedEvents:
     """stream.Translation of a vendor's events, whose errors are ProviderErrors."""
 
-    def __init__(self, events: Events, judge: Judge) -> None:
+    def __init__(self, events: VendorEventMapper, mapper: ResponseMapper) -> None:
         self._events = events
-        self._judge = judge
+        self._mapper = mapper
         self._bytes = 0
 
     @property
@@ -187,41 +196,41 @@ class Judged:
         return self._events.usage
 
     @property
-    def pieces(self) -> int:
-        return self._events.pieces
+    def content_events(self) -> int:
+        return self._events.content_events
 
     @property
-    def is_whole(self) -> bool:
-        return self._events.is_whole
+    def is_complete(self) -> bool:
+        return self._events.is_complete
 
     @property
-    def is_over(self) -> bool:
-        return self._events.is_over
+    def is_done(self) -> bool:
+        return self._events.is_done
 
-    def told(self, event: bytes) -> bytes:
+    def on_event(self, event: bytes) -> bytes:
         self._bytes += len(event)
         if self._bytes > MAX_ANSWER_BYTES:  # the vendor's whole answer is kept, for what stands at its end
-            raise self._judge.too_large()
-        data = sse.data(event)
-        if data.strip() in NOTHING_SAID:
+            raise self._mapper.too_large_error()
+        data = sse.event_data(event)
+        if data.strip() in IGNORED_DATA:
             return b""
         if count_values(data, MAX_ANSWER_VALUES) > MAX_ANSWER_VALUES:
-            raise self._judge.too_large()
-        if self._events.is_whole:  # what follows a complete answer takes nothing back
-            with suppress(NoAnswer, *BAD):
-                return self._events.told(event)
+            raise self._mapper.too_large_error()
+        if self._events.is_complete:  # what follows a complete answer takes nothing back
+            with suppress(EmptyResponse, *DECODE_ERRORS):
+                return self._events.on_event(event)
             return b""
-        return self._guarded(lambda: self._events.told(event), data)
+        return self._map_errors(lambda: self._events.on_event(event), data)
 
-    def ended(self) -> bytes:
-        return self._guarded(self._events.ended, b"")
+    def on_end(self) -> bytes:
+        return self._map_errors(self._events.on_end, b"")
 
-    def _guarded(self, tell: Callable[[], bytes], said: bytes) -> bytes:
+    def _map_errors(self, tell: Callable[[], bytes], said: bytes) -> bytes:
         try:
             return tell()
-        except Failed as failed:
-            raise self._judge.failure_within(failed) from None
-        except NoAnswer as nothing:
-            raise self._judge.no_answer(said, nothing.reason) from None
-        except BAD:
-            raise self._judge.no_answer(said) from None
+        except VendorError as failed:
+            raise self._mapper.map_vendor_error(failed) from None
+        except EmptyResponse as nothing:
+            raise self._mapper.empty_response_error(said, nothing.reason) from None
+        except DECODE_ERRORS:
+            raise self._mapper.empty_response_error(said) from None

@@ -14,27 +14,27 @@ from msgspec import Raw
 from aiserver.providers.translation.nulls import is_absent
 
 Members = dict[str, Raw]
-NOTHING = Raw(b"")
-NOT_GIVEN = (b"", b"null", b"{}", b"[]")
-members = msgspec.json.Decoder(Members).decode
+ABSENT = Raw(b"")
+EMPTY_VALUES = (b"", b"null", b"{}", b"[]")
+decode_members = msgspec.json.Decoder(Members).decode
 
 
-class Own(msgspec.Struct, kw_only=True):
+class VendorExtensions(msgspec.Struct, kw_only=True):
     """What one vendor only shall read."""
 
-    anthropic: Raw = NOTHING
-    google: Raw = NOTHING
-    bedrock: Raw = NOTHING
+    anthropic: Raw = ABSENT
+    google: Raw = ABSENT
+    bedrock: Raw = ABSENT
 
-    def of(self, member: str) -> dict[str, Raw]:
+    def for_vendor(self, member: str) -> dict[str, Raw]:
         """The vendor's members of this object."""
         given: Raw = getattr(self, member)
-        return {} if is_absent(given) else members(given)
+        return {} if is_absent(given) else decode_members(given)
 
 
-class Text(Own, tag="text", forbid_unknown_fields=True):
+class TextPart(VendorExtensions, tag="text", forbid_unknown_fields=True):
     text: str
-    cache_control: Raw = NOTHING
+    cache_control: Raw = ABSENT
 
 
 class ImageUrl(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,18 +42,18 @@ class ImageUrl(msgspec.Struct, forbid_unknown_fields=True):
     detail: str | None = None
 
 
-class Image(Own, tag="image_url", forbid_unknown_fields=True):
+class ImagePart(VendorExtensions, tag="image_url", forbid_unknown_fields=True):
     image_url: ImageUrl
-    cache_control: Raw = NOTHING
+    cache_control: Raw = ABSENT
 
 
-class Sound(msgspec.Struct, forbid_unknown_fields=True):
+class AudioData(msgspec.Struct, forbid_unknown_fields=True):
     data: str
     format: str
 
 
-class Audio(Own, tag="input_audio", forbid_unknown_fields=True):
-    input_audio: Sound
+class AudioPart(VendorExtensions, tag="input_audio", forbid_unknown_fields=True):
+    input_audio: AudioData
 
 
 class FileData(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,55 +62,55 @@ class FileData(msgspec.Struct, forbid_unknown_fields=True):
     file_id: str | None = None
 
 
-class File(Own, tag="file", forbid_unknown_fields=True):
+class FilePart(VendorExtensions, tag="file", forbid_unknown_fields=True):
     file: FileData
-    cache_control: Raw = NOTHING
+    cache_control: Raw = ABSENT
 
 
-class Refusal(Own, tag="refusal", forbid_unknown_fields=True):
+class RefusalPart(VendorExtensions, tag="refusal", forbid_unknown_fields=True):
     refusal: str
 
 
-Part = Text | Image | Audio | File | Refusal
+Part = TextPart | ImagePart | AudioPart | FilePart | RefusalPart
 
 
-class Function(msgspec.Struct):
+class FunctionCall(msgspec.Struct):
     name: str
     arguments: str | None = None
 
 
-class Call(Own):
-    function: Function
+class ToolCall(VendorExtensions):
+    function: FunctionCall
     id: str | None = None
     type: Literal["function"] | None = None
 
 
-class System(Own, tag_field="role", tag="system", forbid_unknown_fields=True):
-    content: str | list[Text]
+class SystemMessage(VendorExtensions, tag_field="role", tag="system", forbid_unknown_fields=True):
+    content: str | list[TextPart]
     name: str | None = None
 
 
-class Developer(System, tag_field="role", tag="developer", forbid_unknown_fields=True):
+class DeveloperMessage(SystemMessage, tag_field="role", tag="developer", forbid_unknown_fields=True):
     pass
 
 
-class User(Own, tag_field="role", tag="user", forbid_unknown_fields=True):
+class UserMessage(VendorExtensions, tag_field="role", tag="user", forbid_unknown_fields=True):
     content: str | list[Part]
     name: str | None = None
 
 
-class Assistant(Own, tag_field="role", tag="assistant"):
+class AssistantMessage(VendorExtensions, tag_field="role", tag="assistant"):
     """A turn of the model's; clients send back what they were answered, with all that stood in it."""
 
     content: str | list[Part] | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: list[Call] | None = None
+    tool_calls: list[ToolCall] | None = None
     function_call: Any = None
     audio: Any = None
 
 
-class Tool(Own, tag_field="role", tag="tool", forbid_unknown_fields=True):
+class ToolMessage(VendorExtensions, tag_field="role", tag="tool", forbid_unknown_fields=True):
     """`name` is that of the tool that was called, once the call is known."""
 
     content: str | list[Part]
@@ -118,34 +118,34 @@ class Tool(Own, tag_field="role", tag="tool", forbid_unknown_fields=True):
     name: str | None = None
 
 
-Message = System | Developer | User | Assistant | Tool
+Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
 
 
-class FunctionTool(msgspec.Struct, forbid_unknown_fields=True):
+class FunctionDefinition(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     description: str | None = None
-    parameters: Raw = NOTHING
+    parameters: Raw = ABSENT
     strict: bool | None = None
 
 
-class ToolDefinition(Own, forbid_unknown_fields=True):
-    function: FunctionTool
+class ToolDefinition(VendorExtensions, forbid_unknown_fields=True):
+    function: FunctionDefinition
     type: Literal["function"] | None = None
-    cache_control: Raw = NOTHING
+    cache_control: Raw = ABSENT
 
 
-class ChosenFunction(msgspec.Struct, forbid_unknown_fields=True):
+class ToolChoiceFunction(msgspec.Struct, forbid_unknown_fields=True):
     name: str
 
 
-class Chosen(msgspec.Struct, forbid_unknown_fields=True):
-    function: ChosenFunction
+class ToolChoice(msgspec.Struct, forbid_unknown_fields=True):
+    function: ToolChoiceFunction
     type: Literal["function"]
 
 
-class Schema(msgspec.Struct, forbid_unknown_fields=True):
+class JsonSchema(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    schema: Raw = NOTHING
+    schema: Raw = ABSENT
     description: str | None = None
     strict: bool | None = None
 
@@ -159,7 +159,7 @@ class JsonFormat(msgspec.Struct, tag_field="type", tag="json_object", forbid_unk
 
 
 class SchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema", forbid_unknown_fields=True):
-    json_schema: Schema
+    json_schema: JsonSchema
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -167,26 +167,26 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-def arguments(call: Call) -> Raw:
+def call_arguments(call: ToolCall) -> Raw:
     """The object that a tool is called with, as its text; no text, and null, is an empty one."""
     text = (call.function.arguments or "").strip()
     return Raw(b"{}" if text in ("", "null") else text.encode())
 
 
-def members_if_any(raw: Raw) -> Members:
+def optional_members(raw: Raw) -> Members:
     """The members of an object; of null, or nothing, none."""
-    return {} if is_absent(raw) else members(raw)
+    return {} if is_absent(raw) else decode_members(raw)
 
 
-def held(found: Members, name: str) -> Members:
+def member_object(members: Members, name: str) -> Members:
     """The members of one that is an object; of one that is null, or is not there, none."""
-    return members_if_any(found.get(name, NOTHING))
+    return optional_members(members.get(name, ABSENT))
 
 
-def says_nothing(value: Raw) -> bool:
-    return len(value) <= 4 and bytes(value) in NOT_GIVEN
+def is_empty(value: Raw) -> bool:
+    return len(value) <= 4 and bytes(value) in EMPTY_VALUES
 
 
-def given(found: Members, but: Collection[str]) -> Members:
+def vendor_members(members: Members, exclude: Collection[str]) -> Members:
     """The members of a vendor's that say something, less those that are told otherwise."""
-    return {name: value for name, value in found.items() if name not in but and not says_nothing(value)}
+    return {name: value for name, value in members.items() if name not in exclude and not is_empty(value)}

@@ -30,7 +30,7 @@ def is_absent(raw: Raw) -> bool:
     return len(raw) == 0 or (len(raw) == len(NULL) and raw == NULL)
 
 
-def reader(kind: type[Read], empty: bytes = b"{}") -> Callable[[bytes], Read]:
+def null_tolerant_decoder(kind: type[Read], empty: bytes = b"{}") -> Callable[[bytes], Read]:
     """Decodes a value of that type; null, and no text at all, is an empty one. Raises: what msgspec raises."""
     decoder = msgspec.json.Decoder(kind)
 
@@ -40,29 +40,29 @@ def reader(kind: type[Read], empty: bytes = b"{}") -> Callable[[bytes], Read]:
         try:
             return decoder.decode(text)
         except msgspec.ValidationError:
-            return decoder.decode(msgspec.json.encode(without_nulls(Raw(text), kind)))
+            return decoder.decode(msgspec.json.encode(strip_nulls(Raw(text), kind)))
 
     return read
 
 
-def without_nulls(raw: Raw, kind: Any) -> Any:
+def strip_nulls(raw: Raw, kind: Any) -> Any:
     """The JSON value without the nulls that `kind` does not read.
 
     Below a struct that ignores unknown members, unknown members and unknown kinds of objects are left out as well.
     A list ends at its first element that is wrong all the same: decoding the result fails there.
     """
-    found = _type(kind).without_nulls(raw, ignores_unknown=False)
+    found = _type_reader(kind).strip(raw, ignores_unknown=False)
     return found[0] if found else raw
 
 
-class _Type:
+class _TypeReader:
     """What is read of the values of one type: its structs by their tags, and what its lists hold."""
 
     def __init__(self, kind: Any) -> None:
         kinds = list(_alternatives(kind))
         structs = [one for one in kinds if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-        item = next((_type(get_args(one)[0]) for one in kinds if get_origin(one) is list), None)
-        self.structs = {_tag(struct): _Members(struct) for struct in structs}
+        item = next((_type_reader(get_args(one)[0]) for one in kinds if get_origin(one) is list), None)
+        self.structs = {_tag(struct): _StructReader(struct) for struct in structs}
         self.tag_field = structs[0].__struct_config__.tag_field if structs else None
         self.item = item if item and item.structs else None
         self.decode = msgspec.json.Decoder(kind).decode
@@ -71,16 +71,16 @@ class _Type:
     def reads_objects(self) -> bool:
         return bool(self.structs or self.item)
 
-    def without_nulls(self, raw: Raw, *, ignores_unknown: bool) -> list[Any]:
+    def strip(self, raw: Raw, *, ignores_unknown: bool) -> list[Any]:
         """One value, or none where the object is to be left out."""
         first = bytes(memoryview(raw)[:1])
         if first == b"[" and self.item:
-            return [self.item.listed(raw, ignores_unknown=ignores_unknown)]
+            return [self.item.strip_list(raw, ignores_unknown=ignores_unknown)]
         if first == b"{" and self.structs:
             return self._object(_members(raw), ignores_unknown=ignores_unknown)
         return [raw]
 
-    def listed(self, raw: Raw, *, ignores_unknown: bool) -> list[Raw]:
+    def strip_list(self, raw: Raw, *, ignores_unknown: bool) -> list[Raw]:
         """The elements of a list of this type; one that can be decoded as it is stays as it is."""
         _objects(raw)  # raises, before a list of them takes memory, where one is no object
         kept: list[Raw] = []
@@ -88,7 +88,7 @@ class _Type:
             if self._is_one(item):
                 kept.append(item)
                 continue
-            for one in self.without_nulls(item, ignores_unknown=ignores_unknown):
+            for one in self.strip(item, ignores_unknown=ignores_unknown):
                 kept.append(Raw(msgspec.json.encode(one)))
                 if not self._is_one(kept[-1]):
                     return kept
@@ -105,26 +105,26 @@ class _Type:
         members = {name: value for name, value in given.items() if not is_absent(value)}
         tag = bytes(members.get(self.tag_field, b"")) if self.tag_field else b""
         if struct := self.structs.get(tag):
-            return [struct.without_nulls(members, ignores_unknown=ignores_unknown)]
+            return [struct.strip(members, ignores_unknown=ignores_unknown)]
         return [] if ignores_unknown else [members]
 
 
-class _Members:
+class _StructReader:
     """The members that a struct reads."""
 
     def __init__(self, struct: Any) -> None:
         config, fields = struct.__struct_config__, msgspec.structs.fields(struct)
-        self.types = {field.encode_name: _type(field.type) for field in fields}
+        self.types = {field.encode_name: _type_reader(field.type) for field in fields}
         self.known = {*self.types, config.tag_field}
         self.ignores_unknown = not config.forbid_unknown_fields
 
-    def without_nulls(self, members: dict[str, Raw], *, ignores_unknown: bool) -> dict[str, Any]:
+    def strip(self, members: dict[str, Raw], *, ignores_unknown: bool) -> dict[str, Any]:
         ignores_unknown = ignores_unknown or self.ignores_unknown
         read: dict[str, Any] = {}
         for name, value in members.items():
             member = self.types.get(name)
             if member and member.reads_objects:
-                for one in member.without_nulls(value, ignores_unknown=ignores_unknown):
+                for one in member.strip(value, ignores_unknown=ignores_unknown):
                     read[name] = one
             elif name in self.known or not ignores_unknown:
                 read[name] = value
@@ -132,8 +132,8 @@ class _Members:
 
 
 @cache
-def _type(kind: Any) -> _Type:
-    return _Type(kind)
+def _type_reader(kind: Any) -> _TypeReader:
+    return _TypeReader(kind)
 
 
 def _tag(struct: Any) -> bytes:
