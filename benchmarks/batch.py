@@ -20,10 +20,10 @@ from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.wire import requests
 from benchmarks import page
 from local import aws, ministack
+from local.choose_upstream import scripted_upstream
 from local.cloud import Cloud
 from local.scripted import ScriptedProvider
 from local.template import REPOSITORY
-from local.upstream import scripted_upstream
 
 JOBS = 10
 ANSWER_S = 2.0

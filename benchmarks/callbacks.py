@@ -17,10 +17,10 @@ import httpx
 
 from benchmarks import page
 from local import ministack
+from local.choose_upstream import scripted_upstream
 from local.cloud import Cloud
 from local.receiver import Callback, receiver
 from local.scripted import ScriptedProvider
-from local.upstream import scripted_upstream
 
 RUNS = 5  # of each kind, by turns, each in a cloud of its own: what is owed to the dead one does not go away
 SECONDS = 30

@@ -11,9 +11,9 @@ import httpx
 
 from benchmarks import page
 from local import ministack
+from local.choose_upstream import scripted_upstream
 from local.cloud import Cloud
 from local.scripted import ScriptedProvider
-from local.upstream import scripted_upstream
 
 CALLS = 10_000
 EVERY = 1_000

@@ -15,14 +15,14 @@ import httpx
 
 from benchmarks import page
 from local import ministack
+from local.choose_upstream import scripted_upstream
 from local.cloud import Cloud
-from local.door import Door
-from local.pool import Pool
+from local.gateway import Gateway
 from local.receiver import Receiver, receiver
-from local.runtime_api import Deployed
+from local.runtime_api import DeployedFunction
+from local.sandbox_pool import SandboxPool
 from local.scripted import ScriptedProvider
 from local.template import Route
-from local.upstream import scripted_upstream
 
 CALLS = 500
 JOBS = 50
@@ -69,9 +69,11 @@ def _door() -> Mapping[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "handler.py").write_text(TRIVIAL)
-        function = Deployed("trivial", "arn:aws:lambda:us-east-1:0:function:t", folder, "handler.handler", 10, 128, {})
-        pool = Pool(function, "http://127.0.0.1:1", folder, [])
-        door = Door(0)
+        function = DeployedFunction(
+            "trivial", "arn:aws:lambda:us-east-1:0:function:t", folder, "handler.handler", 10, 128, {}
+        )
+        pool = SandboxPool(function, "http://127.0.0.1:1", folder, [])
+        door = Gateway(0)
         try:
             pool.warm()
             door.open(

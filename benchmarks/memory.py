@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from benchmarks import page
 from benchmarks.batch import MODELS, batch, unsent
 from local import ministack
+from local.choose_upstream import scripted_upstream
 from local.cloud import Cloud
 from local.scripted import ScriptedProvider
-from local.upstream import scripted_upstream
 
 MB = 1024 * 1024
 # What an answer is full of; the last three are where Python's own objects would take the most.

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.ends import Way
-from local import children
+from benchmarks.raw_endpoints import Way
+from local import subprocesses
 from local.template import REPOSITORY
 
 FOLDER = REPOSITORY / ".local" / "peers"
@@ -105,7 +105,7 @@ def running(peer: Peer, upstream: Way) -> Generator[Way]:
         (peer.folder / name).write_text(filled(config))
     program, *arguments = map(filled, peer.command)
     environment = {"PATH": os.environ["PATH"], "HOME": str(peer.folder), "LITELLM_MASTER_KEY": KEY}
-    child = children.start(
+    child = subprocesses.start(
         [str(peer.folder / program) if "/" in program else shutil.which(program) or program, *arguments],
         environment=environment | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # else it is fetched
         folder=peer.folder,
@@ -115,7 +115,7 @@ def running(peer: Peer, upstream: Way) -> Generator[Way]:
         _wait_until_open(child, port)
         yield Way(port, "/v1/chat/completions", f"authorization: Bearer {KEY}\r\n{filled(peer.headers)}")
     finally:
-        children.stop(child, grace_s=0)
+        subprocesses.stop(child, grace_s=0)
 
 
 def _install(peer: Peer) -> None:
@@ -138,7 +138,7 @@ def _run(command: list[str], folder: Path) -> None:
         raise LeftOut("it could not be installed") from error
 
 
-def _wait_until_open(child: children.Child, port: int) -> None:
+def _wait_until_open(child: subprocesses.Child, port: int) -> None:
     until = time.monotonic() + START_S
     while time.monotonic() < until and child.poll() is None:
         try:

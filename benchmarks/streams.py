@@ -13,20 +13,20 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from benchmarks import ends, page, peers
-from benchmarks.ends import Heard, Way
+from benchmarks import page, peers, raw_endpoints
+from benchmarks.raw_endpoints import Heard, Way
 from local import ministack
+from local.choose_upstream import Upstream
 from local.cloud import Cloud
-from local.upstream import Upstream
 
 ROUNDS = 3  # of each way, by turns with the same upstream asked directly
-SHORT, SHORT_TIMES = ends.model(16), 100
+SHORT, SHORT_TIMES = raw_endpoints.model(16), 100
 LONG_CHUNKS = 1_000
-LONG, LONG_TIMES = ends.model(LONG_CHUNKS), 10
+LONG, LONG_TIMES = raw_endpoints.model(LONG_CHUNKS), 10
 APART_MS = 20
-APART, APART_TIMES = ends.model(64, apart_ms=APART_MS), 1
+APART, APART_TIMES = raw_endpoints.model(64, apart_ms=APART_MS), 1
 BIG_CHUNKS, BIG_BYTES = 100_000, 1_000
-BIG = ends.model(BIG_CHUNKS, size=BIG_BYTES)
+BIG = raw_endpoints.model(BIG_CHUNKS, size=BIG_BYTES)
 WARM = 20
 STREAMS, EVERY = 1_000, 100
 SAMPLE_S = 0.02
@@ -42,9 +42,12 @@ Figures = dict[str, float]
 def main() -> int:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     gateway, load = (cores[0], cores[-1]) if len(cores) > 1 else (None, None)
-    ends.on_core(gateway)  # and with it all that is started from here, but for the ends
+    raw_endpoints.on_core(gateway)  # and with it all that is started from here, but for the ends
     spawn = multiprocessing.get_context("spawn")
-    with ends.upstream(load) as upstream, ProcessPoolExecutor(1, spawn, ends.on_core, (load,)) as caller:
+    with (
+        raw_endpoints.upstream(load) as upstream,
+        ProcessPoolExecutor(1, spawn, raw_endpoints.on_core, (load,)) as caller,
+    ):
         with Cloud(_only(upstream)) as cloud:
             ours = Way(cloud.port, upstream.path, f"authorization: Bearer {cloud.seeded.api_key}\r\n")
             figures = {OURS: _measured(caller, upstream, ours)}
@@ -56,7 +59,7 @@ def main() -> int:
                 with peers.running(peer, upstream) as way:
                     figures[peer.name] = _measured(caller, upstream, way)
                 print(peer.name, figures[peer.name], flush=True)
-            except (peers.LeftOut, ends.NoStream, OSError) as why:
+            except (peers.LeftOut, raw_endpoints.NoStream, OSError) as why:
                 left_out[peer.name] = str(why)
                 print(f"{peer.name} is left out: {why}", flush=True)
     limits = {"first_ms": FIRST_MS, "chunk_ms": CHUNK_MS, "growth_kb": GROWTH_KB, "big_kb": BIG_KB}
@@ -78,11 +81,11 @@ def _only(upstream: Way) -> Upstream:
 def _measured(caller: ProcessPoolExecutor, upstream: Way, way: Way) -> dict[str, Figures]:
     """Figures of this way, and of the upstream asked directly in the same minute."""
     heard: dict[Way, dict[str, list[Heard]]] = {way: {}, upstream: {}}
-    caller.submit(ends.ask, way, SHORT, WARM).result(WAIT_S)
+    caller.submit(raw_endpoints.ask, way, SHORT, WARM).result(WAIT_S)
     for _ in range(ROUNDS):
         for name, times in ((SHORT, SHORT_TIMES), (LONG, LONG_TIMES), (APART, APART_TIMES)):
             for asked, streams in heard.items():
-                streams.setdefault(name, []).extend(caller.submit(ends.ask, asked, name, times).result(WAIT_S))
+                streams.setdefault(name, []).extend(caller.submit(raw_endpoints.ask, asked, name, times).result(WAIT_S))
     return {"through": _figures(heard[way]), DIRECT: _figures(heard[upstream])}
 
 
@@ -116,14 +119,14 @@ def _memory(cloud: Cloud, caller: ProcessPoolExecutor, way: Way) -> dict[str, An
     print(told, flush=True)
     readings: list[dict[str, int]] = []
     for streams in range(EVERY, STREAMS + 1, EVERY):
-        caller.submit(ends.ask, way, SHORT, EVERY).result(WAIT_S)
+        caller.submit(raw_endpoints.ask, way, SHORT, EVERY).result(WAIT_S)
         readings.append({"streams": streams, "kb": held()})
         print(readings[-1], flush=True)
     return {"big": told, "readings": readings, "grew_kb": readings[-1]["kb"] - readings[0]["kb"]}
 
 
 def _size(way: Way, name: str) -> int:
-    (heard,) = ends.ask(way, name, 1)
+    (heard,) = raw_endpoints.ask(way, name, 1)
     return heard.size
 
 

@@ -1,7 +1,7 @@
 """Fills the part of docs/operate.md that says what a million jobs cost: `python -m docs.cost`.
 
-The calls are those the real handlers send (tests/calls.py), the prices lists'. `--check` writes nothing and exits 1
-when the page is stale; `make check` runs it so.
+The calls are recorded from the real handlers (tests/aws_call_recorder.py); prices are list prices.
+`--check` writes nothing and exits 1 when the page is stale; `make check` runs it so.
 """
 
 import json
@@ -18,8 +18,8 @@ from docs.generate import write
 from docs.metered import Metered, indexes_of, metered
 from docs.units import READ_BYTES, STORED_BYTES, TRANSACTION, WRITE_BYTES, item_bytes
 from local.scripted import ScriptedProvider
-from tests import calls, stack
-from tests.calls import Call, Observed
+from tests import aws_call_recorder, stack
+from tests.aws_call_recorder import Call, Observed
 
 PAGE = Path(__file__).parent / "operate.md"
 SIZES_KB = (1, 20, 200)
@@ -72,10 +72,10 @@ POLLED, FUNCTIONS = 2, 3
 BILL = [
     Line("DynamoDB write units", WRITE_UNIT, lambda run: run.job.writes),
     Line("DynamoDB read units", READ_UNIT, lambda run: run.job.reads),
-    Line("S3 PUT", PUT, lambda run: run.count(calls.BODIES, "PUT object")),
-    Line("S3 GET", GET, lambda run: run.count(calls.BODIES, "GET object")),
-    Line("SQS: send; receive and delete by Lambda", SQS, lambda run: run.count(calls.HINTS) + POLLED),
-    Line("EventBridge events", EVENT, lambda run: run.count(calls.EVENTS)),
+    Line("S3 PUT", PUT, lambda run: run.count(aws_call_recorder.BODIES, "PUT object")),
+    Line("S3 GET", GET, lambda run: run.count(aws_call_recorder.BODIES, "GET object")),
+    Line("SQS: send; receive and delete by Lambda", SQS, lambda run: run.count(aws_call_recorder.HINTS) + POLLED),
+    Line("EventBridge events", EVENT, lambda run: run.count(aws_call_recorder.EVENTS)),
     Line("API Gateway, accept", REQUEST, lambda _: 1),
     Line("Lambda requests: queue, worker, finished", INVOCATION, lambda _: FUNCTIONS),
 ]
@@ -84,7 +84,7 @@ BILL = [
 def main(arguments: list[str]) -> int:
     http_api.logger.setLevel("ERROR")  # the handlers' own lines would be in the way
     os.environ.pop("AWS_ENDPOINT_URL", None)  # exported for `make dev`, it would lead past moto
-    with ScriptedProvider() as upstream, calls.observed(upstream) as seen:
+    with ScriptedProvider() as upstream, aws_call_recorder.observed(upstream) as seen:
         sent = {size_kb * 1024: _sent(seen, size_kb * 1024) for size_kb in SIZES_KB}
     runs = [_run(size, *parts) for size, parts in sent.items()]
     return write(PAGE, "docs/cost.py", [table(runs), sentences(runs)], arguments)
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
 
 def table(runs: list[Run]) -> str:
     """The bill of a million jobs of each size."""
-    state = [f"{run.count(calls.STATE)}" for run in runs]
+    state = [f"{run.count(aws_call_recorder.STATE)}" for run in runs]
     indexes = [f"{run.job.index_writes}" for run in runs]
     together = [f"**${sum(line.dollars(run) for line in BILL):.2f}**" for run in runs]
     return "\n".join(
@@ -143,18 +143,18 @@ def storage(run: Run) -> float:
         size = sum(item_bytes(kept) + STORED_BYTES for kept in [item, *entries])
         stored += size * (int(item["ttl"]["N"]) - accepted_s) / 86_400 * TABLE_GB
     (rule,) = stack.properties("BodiesBucket")["LifecycleConfiguration"]["Rules"]
-    stored += run.count(calls.BODIES, "PUT object") * run.size * rule["ExpirationInDays"] * OBJECT_GB
+    stored += run.count(aws_call_recorder.BODIES, "PUT object") * run.size * rule["ExpirationInDays"] * OBJECT_GB
     return stored / MONTH_DAYS / GB * MILLION
 
 
 def _status(run: Run) -> float:
-    objects = run.count(calls.BODIES, "PUT object") and GET
+    objects = run.count(aws_call_recorder.BODIES, "PUT object") and GET
     return run.read.reads * READ_UNIT + objects + REQUEST + INVOCATION
 
 
 def _sent(seen: Observed, size: int) -> tuple[list[Call], list[Call]]:
     """By a job's way through the handlers, each warmed up by another job first; and by a status read of it."""
-    posted, answer = calls.queued(calls.request_of(size)), calls.result_of(size)
+    posted, answer = aws_call_recorder.queued(aws_call_recorder.request_of(size)), aws_call_recorder.result_of(size)
     seen.cold("queue", posted)
     first = seen.message()
     accepted, sent = seen.warm("queue", posted)
@@ -165,12 +165,12 @@ def _sent(seen: Observed, size: int) -> tuple[list[Call], list[Call]]:
     _, worked = seen.warm("worker", second)
     job_id = json.loads(accepted["body"])["id"]
     _, told = seen.cold("finished", seen.ending(job_id))
-    _, read = seen.cold("status", calls.status_of(jobId=str(job_id)))
+    _, read = seen.cold("status", aws_call_recorder.status_of(jobId=str(job_id)))
     return sent + worked + told, read
 
 
 def _run(size: int, sent: list[Call], read: list[Call]) -> Run:
-    state, looked = ([call for call in some if call.purpose == calls.STATE] for some in (sent, read))
+    state, looked = ([call for call in some if call.purpose == aws_call_recorder.STATE] for some in (sent, read))
     job = metered(state)
     return Run(size, sent, job, Metered(reads=metered(state + looked).reads - job.reads))
 

@@ -13,7 +13,7 @@ import moto
 
 from docs.units import Index, Item, index_units, item_bytes, read_units, write_units
 from tests import stack
-from tests.calls import Call
+from tests.aws_call_recorder import Call
 from tests.moto_stack import MotoStack, client
 
 

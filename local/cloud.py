@@ -15,18 +15,18 @@ from typing import Any, Self
 
 from aiserver.admin.stack import AdminError
 from local import aws, ministack, package
-from local.door import Door
+from local.choose_upstream import Upstream
+from local.event_source_mappings import EventSourceMapping, take_over
+from local.gateway import Gateway
 from local.ministack import CloudFailed
-from local.pool import MAX_SANDBOXES, Pool
 from local.queues import QueuePoller
 from local.redrive import set_redrive_policies
-from local.runtime_api import Deployed, FunctionFailed, Sink
+from local.runtime_api import DeployedFunction, FunctionFailed, Sink
+from local.sandbox_pool import MAX_SANDBOXES, SandboxPool
 from local.seed import Seeded, new_keys, seed
-from local.sources import Source, take_over
 from local.state_dir import make_private
 from local.streams import StreamPoller
 from local.template import REPOSITORY, functions, gateway_responses, read_template, routes
-from local.upstream import Upstream
 
 STACK = "aiserver"
 STACK_S = 60.0
@@ -64,7 +64,7 @@ class Cloud:
         self._parameters = parameters or {}
         self._between = between
         self._template = read_template()
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[str, SandboxPool] = {}
         self._pollers: list[QueuePoller | StreamPoller] = []
         self._queues: dict[str, QueuePoller] = {}
         self._running = ExitStack()
@@ -91,11 +91,11 @@ class Cloud:
         """Run the function `name` (chat, worker, …) once. Raises: FunctionFailed, KeyError."""
         return self._pools[name].invoke(event)
 
-    def function(self, name: str) -> Deployed:
+    def function(self, name: str) -> DeployedFunction:
         """The function `name` as the stack has it. Raises: KeyError."""
         return self._pools[name].function
 
-    def sandboxes(self, name: str, *, timeout_s: int) -> Pool:
+    def sandboxes(self, name: str, *, timeout_s: int) -> SandboxPool:
         """Sandboxes of the function `name` with another time limit, beside those that serve; closed with the cloud."""
         return self._pool(replace(self.function(name), timeout_s=timeout_s))
 
@@ -152,12 +152,12 @@ class Cloud:
             ministack.checkpoint(self.endpoint_url)
         door.open(served, gateway_responses(self._template), invoke)
 
-    def _pool(self, function: Deployed) -> Pool:
-        pool = Pool(function, self._between(self.endpoint_url), self.log_dir, LAYERS)
+    def _pool(self, function: DeployedFunction) -> SandboxPool:
+        pool = SandboxPool(function, self._between(self.endpoint_url), self.log_dir, LAYERS)
         self._running.callback(pool.close)
         return pool
 
-    def _poll(self, source: Source, *, most: int) -> None:
+    def _poll(self, source: EventSourceMapping, *, most: int) -> None:
         (pool,) = [pool for pool in self._pools.values() if pool.function.arn == source.function_arn]
         if source.service == "sqs":
             sqs = aws.client("sqs", self.endpoint_url, tries=1)
@@ -178,7 +178,7 @@ class Cloud:
         name) and those with an event source (by ARN) in sandboxes, the scheduled one where MiniStack runs it."""
         client = aws.client("lambda", self.endpoint_url)
 
-        def warm(pool: Pool) -> None:
+        def warm(pool: SandboxPool) -> None:
             if pool.function.name in http or pool.function.arn in fed:
                 pool.warm()
             else:
@@ -225,16 +225,16 @@ class Cloud:
         except cloudformation.exceptions.ClientError:
             return False
 
-    def _deployed(self) -> list[Deployed]:
+    def _deployed(self) -> list[DeployedFunction]:
         """The template's functions, with the environment their stack gave them."""
         client = aws.client("lambda", self.endpoint_url)
         resources = aws.client("cloudformation", self.endpoint_url).describe_stack_resources(StackName=STACK)
         physical = {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources["StackResources"]}
-        found: list[Deployed] = []
+        found: list[DeployedFunction] = []
         for function in functions(self._template, self._parameters):
             made = client.get_function_configuration(FunctionName=physical[function.logical_id])
             found.append(
-                Deployed(
+                DeployedFunction(
                     name=function.name,
                     arn=made["FunctionArn"],
                     folder=function.folder,
@@ -247,9 +247,9 @@ class Cloud:
         return found
 
 
-def _door(port: int) -> Door:
+def _door(port: int) -> Gateway:
     try:
-        return Door(port)
+        return Gateway(port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CloudFailed(f"port {port} is taken; choose another, as in: PORT={port + 1} make dev") from error

@@ -5,10 +5,10 @@ import os
 import sys
 import time
 
+from local.choose_upstream import choose
 from local.cloud import Cloud
+from local.demo_steps import StepFailed, caller, expect_status, print_stream, run_steps, signed_callback, step
 from local.receiver import receiver
-from local.steps import StepFailed, answered, caller, show_stream, signed_callback, step, walk
-from local.upstream import choose
 
 QUESTION = {
     "messages": [
@@ -20,7 +20,7 @@ QUESTION = {
 
 
 def main() -> int:
-    return walk("demo", _run)
+    return run_steps("demo", _run)
 
 
 def _run(started: float) -> None:
@@ -29,11 +29,11 @@ def _run(started: float) -> None:
         print(f"The product is up at {cloud.base_url} ({time.monotonic() - started:.1f} s).")
 
         step("1. Ask now: POST /v1/chat/completions, model llama3:8b")
-        answer = answered(http.post("/v1/chat/completions", json={"model": "llama3:8b", **QUESTION}), 200)
+        answer = expect_status(http.post("/v1/chat/completions", json={"model": "llama3:8b", **QUESTION}), 200)
         print(f"   {answer['choices'][0]['message']['content']}")
 
         step("2. The same, streamed: each word as it comes")
-        show_stream(http, {"model": "llama3:8b", **QUESTION})
+        print_stream(http, {"model": "llama3:8b", **QUESTION})
 
         with receiver() as hook:
             step("3. Ask later: POST /api/QueueOpenAiChatCompletion, model gpt-4-turbo, with a ReplyTo")
@@ -44,7 +44,7 @@ def _run(started: float) -> None:
                 "replyTo": hook.url,
                 "request": {"model": "gpt-4-turbo", **QUESTION},
             }
-            queued = answered(http.post("/api/QueueOpenAiChatCompletion", json=ask), 200)
+            queued = expect_status(http.post("/api/QueueOpenAiChatCompletion", json=ask), 200)
             print(f"   RefId {queued['refId']}, Id {queued['id']}\n   {queued['statusUrl']}")
 
             step("4. The signed callback arrives at ReplyTo")
@@ -56,14 +56,14 @@ def _run(started: float) -> None:
             print(f"   {json.loads(callback.body)['choices'][0]['message']['content']}")
 
         step("5. The status URL leads to the same result")
-        status = answered(http.get(queued["statusUrl"]), 200)
+        status = expect_status(http.get(queued["statusUrl"]), 200)
         print(f"   jobState {status['jobState']}, attempts {status['attempts']}, usage {json.dumps(status['usage'])}")
         if status["result"] != json.loads(callback.body):
             raise StepFailed("status and callback tell different results")
 
         step("6. Another key does not see the job")
         other = {"authorization": f"Bearer {cloud.seeded.other_api_key}"}
-        hidden = answered(http.get(queued["statusUrl"], headers=other), 404)
+        hidden = expect_status(http.get(queued["statusUrl"], headers=other), 404)
         print(f"   404 {hidden['responseStatus']['errorCode']}: {hidden['responseStatus']['message']}")
 
 

@@ -72,7 +72,7 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProbeResult:
     """What a probe saw, in words, and whether that is as it should be; None where it was not checked."""
 
     words: str
@@ -85,7 +85,7 @@ class Probe:
 
     name: str
     expected: str
-    run: Callable[[Deployment], Seen]
+    run: Callable[[Deployment], ProbeResult]
 
 
 def is_error(answer: httpx.Response, status: int) -> bool:
@@ -98,11 +98,11 @@ def is_error(answer: httpx.Response, status: int) -> bool:
         return False
 
 
-def seen(answer: httpx.Response, ok: bool | None) -> Seen:
-    return Seen(told(answer), ok)
+def probe_result(answer: httpx.Response, ok: bool | None) -> ProbeResult:
+    return ProbeResult(response_summary(answer), ok)
 
 
-def told(answer: httpx.Response) -> str:
+def response_summary(answer: httpx.Response) -> str:
     """The answer, exactly, as far as it is short; and what it means, where API Gateway gave it."""
     sent = [answer.headers[name] for name in SHOWN_HEADERS if name in answer.headers]
     words = " ".join([str(answer.status_code), *sent, answer.text[:MAX_SHOWN_CHARS]])

@@ -5,11 +5,11 @@ import os
 import sys
 from pathlib import Path
 
+from local.choose_upstream import choose
 from local.cloud import Cloud
 from local.ministack import CloudFailed
 from local.signals import install_handlers, wait_for_signal
 from local.template import REPOSITORY
-from local.upstream import choose
 
 DEFAULT_PORT = "8080"
 MAX_PORT = 65_535

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import children
-from local.steps import StepFailed
+from local import subprocesses
+from local.choose_upstream import OLLAMA, ollama_model
+from local.demo_steps import StepFailed
 from local.template import REPOSITORY
-from local.upstream import OLLAMA, ollama_model
 
 OWN = REPOSITORY / ".local" / "real-model"
 REQUIREMENTS = REPOSITORY / "local" / "real-model-requirements.txt"
@@ -128,15 +128,15 @@ def running(engine: Engine, key: str, environment: Mapping[str, str], log: Path)
         engine.held.close()
     log.parent.mkdir(parents=True, exist_ok=True)
     told = {**environment, KEY_VAR: key}
-    child = children.start(engine.command, environment=told, folder=REPOSITORY, log=log).result()
+    child = subprocesses.start(engine.command, environment=told, folder=REPOSITORY, log=log).result()
     try:
         _wait_until_ready(child, engine, log)
         yield
     finally:
-        children.stop(child, grace_s=0)
+        subprocesses.stop(child, grace_s=0)
 
 
-def _wait_until_ready(child: children.Child, engine: Engine, log: Path) -> None:
+def _wait_until_ready(child: subprocesses.Child, engine: Engine, log: Path) -> None:
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         if child.poll() is not None:

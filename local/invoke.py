@@ -10,20 +10,20 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+from local.choose_upstream import choose
 from local.cloud import Cloud
 from local.ministack import CloudFailed
-from local.reply import HEAD_ENDS
 from local.runtime_api import FunctionFailed
 from local.seed import Seeded
 from local.signals import Interrupted, install_handlers
+from local.streamed_response import HEAD_ENDS
 from local.template import REPOSITORY
-from local.upstream import choose
 
 EVENTS = REPOSITORY / "events"
 EXAMPLE_KEY_ID = "example00000"  # of the key in the event files
 
 
-class WrongEvent(Exception):
+class InvalidEvent(Exception):
     """What the caller must put right; shown as one line."""
 
 
@@ -34,11 +34,11 @@ def main(arguments: list[str]) -> int:
         with choose(os.environ) as upstream, Cloud(upstream) as cloud:
             print(upstream.sentence, file=sys.stderr)
             if name not in cloud.function_names:
-                raise WrongEvent(f"there is no function {name}, only {', '.join(cloud.function_names)}")
+                raise InvalidEvent(f"there is no function {name}, only {', '.join(cloud.function_names)}")
             event = with_key(event, cloud.seeded)
-            answer = shown(cloud.invoke(name, json.dumps(event).encode()))
+            answer = display_value(cloud.invoke(name, json.dumps(event).encode()))
             print(json.dumps(answer, indent=2, ensure_ascii=False))
-    except (WrongEvent, CloudFailed, FunctionFailed) as failed:
+    except (InvalidEvent, CloudFailed, FunctionFailed) as failed:
         print(f"invoke: {failed}", file=sys.stderr)
         return 1
     except Interrupted as interrupted:
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def shown(answer: bytes) -> Any:
+def display_value(answer: bytes) -> Any:
     """What a function answered; of one that streams, its head with all of the body in it."""
     head, end, body = answer.partition(HEAD_ENDS)
     return {**json.loads(head), "body": body.decode(errors="replace")} if end else json.loads(answer)
@@ -56,13 +56,13 @@ def read_event(arguments: list[str], events: Path = EVENTS) -> tuple[str, dict[s
     """The function's name, which is the event's up to its first dot, and the event. Raises: WrongEvent."""
     known = sorted(path.stem for path in events.glob("*.json"))
     if len(arguments) != 1 or arguments[0] not in known:
-        raise WrongEvent(f"name one event of {events}: {', '.join(known) or 'there is none yet'}")
+        raise InvalidEvent(f"name one event of {events}: {', '.join(known) or 'there is none yet'}")
     try:
         event: Any = json.loads((events / f"{arguments[0]}.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise WrongEvent(f"{arguments[0]}.json is not JSON: {error}") from error
+        raise InvalidEvent(f"{arguments[0]}.json is not JSON: {error}") from error
     if not isinstance(event, dict):
-        raise WrongEvent(f"{arguments[0]}.json is not an object")
+        raise InvalidEvent(f"{arguments[0]}.json is not an object")
     return arguments[0].partition(".")[0], cast(dict[str, Any], event)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local import aws, children
+from local import aws, subprocesses
 from local.durable import CHECKPOINT_PATH
 from local.state_dir import StateDirFailed, locked, make_private
 from local.template import REGION
@@ -56,7 +56,7 @@ def running(
                 yield f"http://127.0.0.1:{port}"
                 return
             finally:
-                children.stop(child, grace_s=_SAVE_S if state_dir else 0)
+                subprocesses.stop(child, grace_s=_SAVE_S if state_dir else 0)
     kept = f": {state_dir} names queues by port {port}, which another program has taken" if state_dir else ""
     raise CloudFailed(f"MiniStack found no free port in {_PORT_TRIES} tries{kept}")
 
@@ -77,14 +77,14 @@ def checkpoint(endpoint_url: str) -> None:
         connection.close()
 
 
-def _start(variables: dict[str, str], folder: Path, log: Path, lock: int | None) -> children.Child:
+def _start(variables: dict[str, str], folder: Path, log: Path, lock: int | None) -> subprocesses.Child:
     """With a state folder it keeps the folder's lock and our standard error, to say there what it cannot write."""
     if lock is None:
-        return children.start(
+        return subprocesses.start(
             [sys.executable, "-m", "ministack"], environment=variables, folder=folder, log=log
         ).result()
     with os.fdopen(os.dup(2), "w") as messages:
-        return children.start(
+        return subprocesses.start(
             [sys.executable, "-P", str(_DURABLE)],
             environment={**variables, "AISERVER_MESSAGES_FD": str(messages.fileno())},
             folder=folder,
@@ -126,7 +126,7 @@ def environment(port: int, folder: Path, state_dir: Path | None, between: Callab
     return variables
 
 
-def _wait_until_ready(child: children.Child, port: int, log: Path) -> bool:
+def _wait_until_ready(child: subprocesses.Child, port: int, log: Path) -> bool:
     """True once it answers, false if its port was taken."""
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:

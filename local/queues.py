@@ -14,8 +14,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.event_source_mappings import EventSourceMapping
 from local.runtime_api import MAX_PAYLOAD_BYTES, FunctionFailed
-from local.sources import Source
 from local.template import REGION
 
 WAIT_S = 1  # of one long poll: MiniStack, asked to end, waits for those that are open
@@ -27,7 +27,7 @@ Message = dict[str, Any]
 class QueuePoller:
     """Polls one queue from `start` to `stop`. `sqs` does not try again by itself, or stopping would take its time."""
 
-    def __init__(self, source: Source, sqs: Any, invoke: Callable[[bytes], bytes], *, most: int) -> None:
+    def __init__(self, source: EventSourceMapping, sqs: Any, invoke: Callable[[bytes], bytes], *, most: int) -> None:
         """`most` invocations at once, or fewer where the mapping says so."""
         self._source = source
         self._sqs = sqs

@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 
+from local.choose_upstream import Upstream
 from local.cloud import Cloud
+from local.demo_steps import ANSWER_S, StepFailed, caller, expect_status, run_steps, signed_callback, step
 from local.engines import CONTEXT_TOKENS, KEY_VAR, Engine, choose, running
 from local.receiver import Receiver, receiver
-from local.steps import ANSWER_S, StepFailed, answered, caller, signed_callback, step, walk
-from local.upstream import Upstream
 
 try:
     import openai
@@ -61,19 +61,21 @@ class At:
 
     def ask(self, more: Mapping[str, object], status: int = 200) -> Any:
         """The answer to the question, changed by the members of `more`."""
-        return answered(self.http.post("/v1/chat/completions", json={"model": self.model, **QUESTION, **more}), status)
+        return expect_status(
+            self.http.post("/v1/chat/completions", json={"model": self.model, **QUESTION, **more}), status
+        )
 
     def queue(self, ref_id: str) -> str:
         """Queue the question; where its status is."""
         request = {"model": self.model, **QUESTION}
         ask = {"refId": ref_id, "tag": "real-model", "replyTo": self.hook.url, "request": request}
-        queued = answered(self.http.post("/api/QueueOpenAiChatCompletion", json=ask), 200)
+        queued = expect_status(self.http.post("/api/QueueOpenAiChatCompletion", json=ask), 200)
         print(f"   RefId {queued['refId']}, Id {queued['id']}")
         return queued["statusUrl"]
 
 
 def main() -> int:
-    return walk("real-model", _run)
+    return run_steps("real-model", _run)
 
 
 def _run(started: float) -> None:
@@ -102,7 +104,7 @@ def _run(started: float) -> None:
         _called_back(at, at.queue("real-model-warm"), since=began)
         _refused(at, LLAMA_CPP if engine.is_ours else OLLAMA)
         step("8. GET /v1/models")
-        print(f"   {json.dumps(answered(http.get('/v1/models'), 200)['data'])}")
+        print(f"   {json.dumps(expect_status(http.get('/v1/models'), 200)['data'])}")
 
 
 def _upstream(engine: Engine, key: str) -> Upstream:
@@ -121,7 +123,7 @@ def _while_it_is_away(at: At) -> str:
     step("1. The engine is not up yet, its port refuses: queue a job, and ask now")
     status_url = at.queue("real-model-cold")
     until = time.monotonic() + ANSWER_S
-    while "waitReason" not in (status := answered(at.http.get(status_url), 200)):
+    while "waitReason" not in (status := expect_status(at.http.get(status_url), 200)):
         if time.monotonic() > until:
             raise StepFailed(f"the job does not wait: {json.dumps(status)}")
         time.sleep(POLL_S)
@@ -129,7 +131,7 @@ def _while_it_is_away(at: At) -> str:
     if (status["jobState"], status["waitReason"]) != ("Queued", "provider_cold_start"):
         raise StepFailed("the job waits for something else")
     refused = at.http.post("/v1/chat/completions", json={"model": at.model, **QUESTION})
-    told, retry_after = answered(refused, 503)["error"], refused.headers.get("retry-after", "none")
+    told, retry_after = expect_status(refused, 503)["error"], refused.headers.get("retry-after", "none")
     print(f"   now: 503 {told['code']}: {told['message']}; retry-after: {retry_after}")
     return status_url
 
@@ -138,7 +140,7 @@ def _called_back(at: At, status_url: str, *, since: float) -> None:
     callback = signed_callback(at.hook, at.cloud.seeded.webhook_secret)
     took_s = time.monotonic() - since
     print(f"   after {took_s:.2f} s the callback: {callback.headers['x-job-state']}, signature valid")
-    status = answered(at.http.get(status_url), 200)
+    status = expect_status(at.http.get(status_url), 200)
     print(f"   jobState {status['jobState']}, attempts {status['attempts']}, usage {json.dumps(status['usage'])}")
     if status["result"] != json.loads(callback.body):
         raise StepFailed("status and callback tell different results")

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from local import children
+from local import subprocesses
 from local.http_body import BodyBroken, pieces_of
 from local.http_head import StrictHandler
 
@@ -37,7 +37,7 @@ RUNTIME_CLIENT = "awslambdaric" if find_spec("awslambdaric") else "aiserver.lamb
 
 
 @dataclass(frozen=True)
-class Deployed:
+class DeployedFunction:
     """A function as its stack resolved it."""
 
     name: str
@@ -69,7 +69,7 @@ class Sink(Protocol):
         ...
 
 
-class Collected:
+class BufferedResponse:
     """The sink of a caller that waits for the whole: what a streaming function answers to an ordinary Invoke."""
 
     def __init__(self) -> None:
@@ -97,7 +97,9 @@ class _Call:
 class Sandbox:
     """One runtime process, and the Runtime API it polls."""
 
-    def __init__(self, function: Deployed, environment: Mapping[str, str], log: Path, layers: list[Path]) -> None:
+    def __init__(
+        self, function: DeployedFunction, environment: Mapping[str, str], log: Path, layers: list[Path]
+    ) -> None:
         self._function = function
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._call: _Call | None = None
@@ -107,7 +109,7 @@ class Sandbox:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(STOP_POLL_S,), daemon=True).start()
-        self._child = children.start(
+        self._child = subprocesses.start(
             _command(function, layers),
             environment={**environment, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}"},
             folder=function.folder,
@@ -166,13 +168,13 @@ class Sandbox:
 
     def close(self) -> None:
         self._kill(FunctionFailed("Runtime.ExitError", "closed"))
-        children.stop(self._child, grace_s=0)
+        subprocesses.stop(self._child, grace_s=0)
         self._server.shutdown()
         self._server.server_close()
 
     def _kill(self, why: FunctionFailed) -> None:
         self._ended = self._ended or why
-        children.kill(self._child)
+        subprocesses.kill(self._child)
         self._calls.put(None)
 
     def _watch(self) -> None:
@@ -299,7 +301,7 @@ def _message(trailer: str) -> str:
     return ""
 
 
-def _command(function: Deployed, layers: list[Path]) -> list[str]:
+def _command(function: DeployedFunction, layers: list[Path]) -> list[str]:
     """What starts its client, as Lambda does: a wrapper, if it has one, is given what would be started else."""
     ordinary = [sys.executable, "-m", RUNTIME_CLIENT, function.handler]
     wrapper = function.environment.get("AWS_LAMBDA_EXEC_WRAPPER")

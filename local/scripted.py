@@ -21,7 +21,7 @@ MODELS = ("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "text-embedding-3-small", "
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedRequest:
     """One request as it arrived, on the connection from the caller's `port`; header names in lower case."""
 
     method: str
@@ -32,7 +32,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Scripted:
+class ScriptedAnswer:
     """One answer, sent as it stands; `hold` is waited for first, and without a status the connection is cut.
 
     `pieces` come one by one instead of the body; where iterating them raises Cut, the answer ends in the middle.
@@ -45,7 +45,7 @@ class Scripted:
     pieces: Iterable[bytes] | None = None
 
 
-class Cut(Exception):
+class ConnectionCut(Exception):
     """The connection is gone."""
 
 
@@ -59,8 +59,8 @@ class ScriptedProvider:
     port: int = 0
     takes_s: float = 0
     piece_s: float = 0
-    requests: list[Recorded] = field(default_factory=list[Recorded])
-    _script: deque[Scripted] = field(default_factory=deque[Scripted])
+    requests: list[RecordedRequest] = field(default_factory=list[RecordedRequest])
+    _script: deque[ScriptedAnswer] = field(default_factory=deque[ScriptedAnswer])
 
     @property
     def base_url(self) -> str:
@@ -74,11 +74,11 @@ class ScriptedProvider:
         hold: threading.Event | None = None,
     ) -> None:
         """Queue one answer, byte for byte."""
-        self._script.append(Scripted(status, headers or {"content-type": "application/json"}, body, hold))
+        self._script.append(ScriptedAnswer(status, headers or {"content-type": "application/json"}, body, hold))
 
     def stream_with(self, pieces: Iterable[bytes], headers: dict[str, str] | None = None) -> None:
         """Queue one answer that comes piece by piece."""
-        self._script.append(Scripted(200, headers or EVENT_STREAM, b"", pieces=pieces))
+        self._script.append(ScriptedAnswer(200, headers or EVENT_STREAM, b"", pieces=pieces))
 
     def __enter__(self) -> Self:
         provider = self
@@ -95,7 +95,9 @@ class ScriptedProvider:
                 if (body := self.body_within(MAX_BODY_BYTES)) is None:
                     return
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                provider.requests.append(Recorded(self.command, self.path, headers, body, self.client_address[1]))
+                provider.requests.append(
+                    RecordedRequest(self.command, self.path, headers, body, self.client_address[1])
+                )
                 time.sleep(provider.takes_s)
                 if provider._script:
                     self._play(provider._script.popleft())
@@ -106,7 +108,7 @@ class ScriptedProvider:
                     else:
                         self._stream(status, made, EVENT_STREAM)
 
-            def _play(self, scripted: Scripted) -> None:
+            def _play(self, scripted: ScriptedAnswer) -> None:
                 if scripted.hold:
                     scripted.hold.wait(60)
                 if scripted.status is None:
@@ -127,7 +129,7 @@ class ScriptedProvider:
                         time.sleep(provider.piece_s)
                         self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                     self.wfile.write(b"0\r\n\r\n")
-                except Cut:
+                except ConnectionCut:
                     self.close_connection = True
 
             def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:

@@ -15,8 +15,8 @@ from typing import Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.event_source_mappings import EventSourceMapping
 from local.runtime_api import FunctionFailed
-from local.sources import Source
 
 IDLE_S = 0.25  # between two looks, as of Lambda
 BUSY_S = 0.01  # after records: one change of a job soon follows another
@@ -28,7 +28,7 @@ Record = dict[str, Any]
 class StreamPoller:
     """Polls the one shard that MiniStack makes of a stream, from `start` to `stop`."""
 
-    def __init__(self, source: Source, streams: Any, invoke: Callable[[bytes], bytes]) -> None:
+    def __init__(self, source: EventSourceMapping, streams: Any, invoke: Callable[[bytes], bytes]) -> None:
         self._source = source
         self._streams = streams
         self._invoke = invoke

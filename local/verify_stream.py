@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from local.deployment import JOB_S, NOBODY, Deployment, Probe, Seen, is_error, seen, told
+from local.deployment import JOB_S, NOBODY, Deployment, Probe, ProbeResult, is_error, probe_result, response_summary
 
 CHAT = "/v1/chat/completions"
 EVENTS = "/v1/jobs/{id}/events"
@@ -88,54 +88,62 @@ def heard(at: Deployment, method: str, path: str, body: Mapping[str, object] | N
     return Heard(answer, read.decode("utf-8", "replace"), came)
 
 
-def asked_nothing(at: Deployment) -> Seen:
+def asked_nothing(at: Deployment) -> ProbeResult:
     """Whether each is called at all, and its error comes through as what it is; nothing is bought."""
     answers = [at.http.post(path, json={}) for path in STREAMED_ROUTES]
-    wrong = [f"{path}: {told(it)}" for path, it in zip(STREAMED_ROUTES, answers, strict=True) if not is_error(it, 400)]
-    return Seen("; ".join(wrong), False) if wrong else seen(answers[0], True)
+    wrong = [
+        f"{path}: {response_summary(it)}"
+        for path, it in zip(STREAMED_ROUTES, answers, strict=True)
+        if not is_error(it, 400)
+    ]
+    return ProbeResult("; ".join(wrong), False) if wrong else probe_result(answers[0], True)
 
 
-def streamed(at: Deployment) -> Seen:
+def streamed(at: Deployment) -> ProbeResult:
     it = heard(at, "POST", CHAT, at.chat(**COUNT, stream=True))
     if not it.is_stream:
         kind = it.answer.headers.get("content-type")
-        return seen(it.answer, False) if it.answer.status_code != 200 else Seen(f"200 {kind} {it.text[:300]}", False)
+        return (
+            probe_result(it.answer, False)
+            if it.answer.status_code != 200
+            else ProbeResult(f"200 {kind} {it.text[:300]}", False)
+        )
     if it.data[-1:] != ["[DONE]"]:
-        return Seen(f"it ends without [DONE]: {it.data[-1:]}; {it.times}", False)
+        return ProbeResult(f"it ends without [DONE]: {it.data[-1:]}; {it.times}", False)
     if not it.came_in_pieces:
-        return Seen(f"all at once: ResponseMode is BUFFERED, or a proxy holds it back; {it.times}", False)
-    return Seen(it.times, True)
+        return ProbeResult(f"all at once: ResponseMode is BUFFERED, or a proxy holds it back; {it.times}", False)
+    return ProbeResult(it.times, True)
 
 
-def refused(at: Deployment) -> Seen:
+def refused(at: Deployment) -> ProbeResult:
     answer = at.http.post(CHAT, json=at.chat(provider=NOBODY, stream=True))
-    return seen(answer, is_error(answer, 400) and answer.headers["content-type"].startswith("application/json"))
+    return probe_result(answer, is_error(answer, 400) and answer.headers["content-type"].startswith("application/json"))
 
 
-def long_answer(at: Deployment) -> Seen:
+def long_answer(at: Deployment) -> ProbeResult:
     """An answer that is not streamed, and takes longer than API Gateway waits for one that is buffered."""
     if not at.slow_model:
-        return Seen(f"not checked: set SLOW_MODEL (up to {LONG_TOKENS} tokens)", None)
+        return ProbeResult(f"not checked: set SLOW_MODEL (up to {LONG_TOKENS} tokens)", None)
     began = time.monotonic()
     answer = at.http.post(CHAT, json=at.chat(**LONG_COUNT, model=at.slow_model), timeout=LONG_S)
     took_s = time.monotonic() - began
     if answer.status_code != 200:
-        return Seen(f"after {took_s:.1f} s: {told(answer)}", False)
+        return ProbeResult(f"after {took_s:.1f} s: {response_summary(answer)}", False)
     if took_s <= at.buffered_s:
-        return Seen(f"not checked: it took {took_s:.1f} s only; name a slower one", None)
-    return Seen(f"200 after {took_s:.1f} s", True)
+        return ProbeResult(f"not checked: it took {took_s:.1f} s only; name a slower one", None)
+    return ProbeResult(f"200 after {took_s:.1f} s", True)
 
 
-def watched(at: Deployment) -> Seen:
+def watched(at: Deployment) -> ProbeResult:
     """A queued job, watched until it has ended."""
     accepted = at.queue(f"{at.ref_id}-watched")
     if accepted.status_code != 202:
-        return seen(accepted, False)
+        return probe_result(accepted, False)
     it = heard(at, "GET", EVENTS.format(id=accepted.json()["id"]))
     if not it.is_stream:
-        return Seen(f"{told(it.answer) if it.answer.status_code != 200 else it.text[:300]}", False)
+        return ProbeResult(f"{response_summary(it.answer) if it.answer.status_code != 200 else it.text[:300]}", False)
     states = [state for state in map(_job_state, it.data) if state]
-    return Seen(", ".join(states) or f"no event with a jobState; {it.times}", states[-1:] == ["Completed"])
+    return ProbeResult(", ".join(states) or f"no event with a jobState; {it.times}", states[-1:] == ["Completed"])
 
 
 def _job_state(data: str) -> str:

@@ -24,10 +24,10 @@ from aiserver.providers.provider import ModelListing, Provider
 from aiserver.webhooks.client import DeliveryResult
 from local import aws
 from local.ministack import running
+from tests.app import CALLBACK_LEASE_MS, LEASE_MS
 from tests.contract.conftest import table_properties
-from tests.crash.places import BUCKET, OWNER, EmbeddedCloud
-from tests.crash.world import Message, World, trouble
-from tests.house import CALLBACK_LEASE_MS, LEASE_MS
+from tests.crash.backends import BUCKET, OWNER, EmbeddedCloudBackend
+from tests.crash.simulation import Message, Simulation, provider_error
 
 FILE = Path(__file__).parent / "vectors" / "state.json"
 FIRST_TOKEN = 10_000  # of a world that goes on with a recorded one: no token is given twice
@@ -57,12 +57,12 @@ CIRCUIT = Circuit(
 
 def record(endpoint_url: str) -> dict[str, Any]:
     """Jobs in every state, with what belongs to them, made in the embedded cloud at that address."""
-    world = World(partial(EmbeddedCloud, endpoint_url))
+    world = Simulation(partial(EmbeddedCloudBackend, endpoint_url))
     jobs = _jobs(world)
     now = world.clock.now
-    world.place.circuits.replace("p", Circuit(), CIRCUIT)
-    world.place.slots.acquire("provider#p", [0], now_ms=now, expires_ms=now + LEASE_MS)
-    world.place.slots.acquire(f"callbacks#{OWNER}#r.io", [3], now_ms=now, expires_ms=now + CALLBACK_LEASE_MS)
+    world.backend.circuits.replace("p", Circuit(), CIRCUIT)
+    world.backend.slots.acquire("provider#p", [0], now_ms=now, expires_ms=now + LEASE_MS)
+    world.backend.slots.acquire(f"callbacks#{OWNER}#r.io", [3], now_ms=now, expires_ms=now + CALLBACK_LEASE_MS)
     dynamodb = aws.client("dynamodb", endpoint_url)
     _make_config_table(dynamodb)
     config = DynamoConfig(CONFIG, dynamodb)
@@ -81,9 +81,9 @@ def record(endpoint_url: str) -> dict[str, Any]:
     }
 
 
-def restored(state: Mapping[str, Any], endpoint_url: str) -> World:
+def restored(state: Mapping[str, Any], endpoint_url: str) -> Simulation:
     """A world that goes on with a recorded state, in the embedded cloud at that address."""
-    world = World(partial(EmbeddedCloud, endpoint_url))
+    world = Simulation(partial(EmbeddedCloudBackend, endpoint_url))
     world.clock.now = state["now"]
     world.clock._made = itertools.count(FIRST_TOKEN)
     dynamodb, s3 = aws.client("dynamodb", endpoint_url), aws.client("s3", endpoint_url)
@@ -112,7 +112,7 @@ def _make_config_table(dynamodb: Any) -> None:
     dynamodb.create_table(**table_properties("ConfigTable") | {"TableName": CONFIG})
 
 
-def _jobs(world: World) -> dict[str, int]:
+def _jobs(world: Simulation) -> dict[str, int]:
     """A job for each name, in the state that it tells."""
     jobs: dict[str, int] = {}
 
@@ -129,17 +129,17 @@ def _jobs(world: World) -> dict[str, int]:
     def claim(job_id: int, *, called: bool) -> None:
         now, fence = world.clock.now, {"attempt": 1, "lease_token": f"dead-{job_id}"}
         world.bag = [message for message in world.bag if message.job_id != job_id]
-        world.place.seen.apply(CLAIM, job_id, {"now": now, **fence, "lease_until": now + LEASE_MS})
+        world.backend.seen.apply(CLAIM, job_id, {"now": now, **fence, "lease_until": now + LEASE_MS})
         if called:
             marked = {"now": now, "call_queue": "hosted", "calls": 1, "maybe_billed": 0}
-            world.place.seen.apply(MARK_CALL, job_id, fence | marked)
+            world.backend.seen.apply(MARK_CALL, job_id, fence | marked)
             world.paid[job_id] = 1
 
     accept("queued")
     accept("queued for a GPU", gpu=True)
     accept("queued, large", large=True)
     accept("queued, without a ReplyTo", reply_to=False)
-    work(accept("waits"), trouble("slow down"))
+    work(accept("waits"), provider_error("slow down"))
     claim(accept("claimed"), called=False)
     claim(accept("called"), called=True)
     claim(accept("cancel requested"), called=False)
@@ -162,7 +162,7 @@ def _jobs(world: World) -> dict[str, int]:
         "callback_lease_until": world.clock.now + CALLBACK_LEASE_MS,
         "max_attempts": 10,
     }
-    world.place.seen.apply(
+    world.backend.seen.apply(
         CLAIM_DELIVERY, leased.id, {"now": world.clock.now, "completed_at": leased.completed_at, **lease}
     )
     return jobs

@@ -20,19 +20,19 @@ import httpx
 
 from aiserver.aws.items import unpack
 from aiserver.jobs.job import Job
-from benchmarks.soak.balance import Closed, Equation, equations
+from benchmarks.soak.audit_log import Arrival, AuditLog
+from benchmarks.soak.extra_workers import ExtraWorkers
 from benchmarks.soak.faults import REF, Faults, Point
-from benchmarks.soak.hands import Hands
-from benchmarks.soak.ledger import Arrival, Ledger
+from benchmarks.soak.invariants import FinishedJob, Invariant, invariants
 from benchmarks.soak.page import page
 from benchmarks.soak.servers import Proxy, Upstream
 from local import aws
+from local.choose_upstream import Upstream as Providers
 from local.cloud import Cloud
 from local.ministack import CloudFailed
 from local.receiver import Callback, Receiver, receiver
 from local.signals import Interrupted, install_handlers
 from local.template import REPOSITORY
-from local.upstream import Upstream as Providers
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "soak.json"
 PAGE = REPOSITORY / "docs" / "soak.md"
@@ -59,7 +59,7 @@ class Soak:
     """One run. `accepted` holds a job's number and the id that came back, for each request sent to the door."""
 
     def __init__(self, seed: int, count: int) -> None:
-        self.ledger = Ledger()
+        self.ledger = AuditLog()
         self.faults = Faults(seed, self.ledger.number, self.ledger.fires)
         self.upstream = Upstream(self.faults, self.ledger)
         self.proxy = Proxy(self.faults, self.ledger)
@@ -76,7 +76,7 @@ class Soak:
         """Queue every job and wait until each is done with, and so is every message that could start one again."""
         over = time.monotonic() + LIMIT_S
         owed = sum(self._is_so("replyTo", number, REPLY_TO) for number in range(self.count))
-        with receiver(self._receive(cloud)) as hook, Hands(cloud) as hands:
+        with receiver(self._receive(cloud)) as hook, ExtraWorkers(cloud) as hands:
             self.proxy.second_worker = hands.double
             self._accept_all(cloud, hook)
             while time.monotonic() < over:
@@ -123,16 +123,16 @@ class Soak:
         reply_to = {"replyTo": url} if self._is_so("replyTo", number, REPLY_TO) else {}
         return {"refId": f"{REF}{number}", "request": chat, **reply_to}
 
-    def balance(self, closed: list[Closed], messages: int) -> list[Equation]:
+    def balance(self, closed: list[FinishedJob], messages: int) -> list[Invariant]:
         """Every equation: of the table's jobs, of the ids that callers got, of the queues."""
         ids = dict(self.accepted)
         others = [job_id for number, job_id in self.accepted if ids[number] != job_id]
         strange = sorted({c.job.id for c in closed} ^ set(ids.values()))
         return [
-            Equation("jobs in the table = jobs accepted", len(closed), self.count, strange),
-            Equation("repeated accepts that got another id = 0", len(others), 0, others),
-            *equations(closed),
-            Equation("job messages left in the queues = 0", messages, 0, []),
+            Invariant("jobs in the table = jobs accepted", len(closed), self.count, strange),
+            Invariant("repeated accepts that got another id = 0", len(others), 0, others),
+            *invariants(closed),
+            Invariant("job messages left in the queues = 0", messages, 0, []),
         ]
 
 
@@ -147,7 +147,7 @@ def main() -> None:
         Cloud(soak.providers(), parameters=PARAMETERS, between=soak.proxy.between) as cloud,
     ):
         soak.run(cloud)
-        closed = [Closed(job, soak.ledger.books[job.id], soak.ledger.killed) for job in _jobs(cloud)]
+        closed = [FinishedJob(job, soak.ledger.entries[job.id], soak.ledger.killed) for job in _jobs(cloud)]
         messages = _messages(cloud)
         balanced = soak.balance(closed, messages["Job"])
         told: dict[str, Any] = {
@@ -169,7 +169,7 @@ def main() -> None:
             raise Unbalanced("\n".join(map(str, [*broken, f"logs: {cloud.log_dir}"])))
 
 
-def _counts(soak: Soak, closed: list[Closed]) -> dict[str, int]:
+def _counts(soak: Soak, closed: list[FinishedJob]) -> dict[str, int]:
     """How much there was of what."""
     states = Counter(str(c.job.state) for c in closed)
     calls = Counter(how for c in closed for how in c.book.asked)

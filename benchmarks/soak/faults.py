@@ -29,7 +29,7 @@ class Point(StrEnum):
     DELIVERED = "callback outcome"
 
 
-class What(StrEnum):
+class Fault(StrEnum):
     KILL_BEFORE = "process killed before it was done"
     KILL_AFTER = "process killed after it was done, before it heard so"
     LOSE_ANSWER = "done, and the answer lost"
@@ -42,38 +42,38 @@ class What(StrEnum):
 
 # Shares of all jobs. At most one of these happens to a job, and one of the next to its callback. A kill costs
 # a cold start, so they are few; but each takes along the other calls of its process.
-Menu = tuple[tuple[Point, What, float], ...]
+Menu = tuple[tuple[Point, Fault, float], ...]
 JOB_FAULTS: Menu = (
-    (Point.ACCEPT, What.LOSE_ANSWER, 0.01),
-    (Point.ACCEPT, What.FAIL, 0.01),
-    (Point.SEND, What.LOSE_ANSWER, 0.01),
-    (Point.SEND, What.REFUSE, 0.01),
-    (Point.SEND, What.SWALLOW, 0.01),
-    (Point.SEND, What.TWICE, 0.03),
-    (Point.SEND, What.RACE, 0.03),
-    (Point.CLAIM, What.KILL_BEFORE, 0.005),
-    (Point.CLAIM, What.KILL_AFTER, 0.005),
-    (Point.CLAIM, What.LOSE_ANSWER, 0.005),
-    (Point.CLAIM, What.FAIL, 0.005),
-    (Point.MARK, What.KILL_AFTER, 0.004),
-    (Point.MARK, What.LOSE_ANSWER, 0.005),
-    (Point.MARK, What.FAIL, 0.005),
-    (Point.ASK, What.KILL_AFTER, 0.01),
-    (Point.OUTCOME, What.KILL_BEFORE, 0.006),
-    (Point.OUTCOME, What.KILL_AFTER, 0.006),
-    (Point.OUTCOME, What.LOSE_ANSWER, 0.005),
-    (Point.OUTCOME, What.FAIL, 0.005),
+    (Point.ACCEPT, Fault.LOSE_ANSWER, 0.01),
+    (Point.ACCEPT, Fault.FAIL, 0.01),
+    (Point.SEND, Fault.LOSE_ANSWER, 0.01),
+    (Point.SEND, Fault.REFUSE, 0.01),
+    (Point.SEND, Fault.SWALLOW, 0.01),
+    (Point.SEND, Fault.TWICE, 0.03),
+    (Point.SEND, Fault.RACE, 0.03),
+    (Point.CLAIM, Fault.KILL_BEFORE, 0.005),
+    (Point.CLAIM, Fault.KILL_AFTER, 0.005),
+    (Point.CLAIM, Fault.LOSE_ANSWER, 0.005),
+    (Point.CLAIM, Fault.FAIL, 0.005),
+    (Point.MARK, Fault.KILL_AFTER, 0.004),
+    (Point.MARK, Fault.LOSE_ANSWER, 0.005),
+    (Point.MARK, Fault.FAIL, 0.005),
+    (Point.ASK, Fault.KILL_AFTER, 0.01),
+    (Point.OUTCOME, Fault.KILL_BEFORE, 0.006),
+    (Point.OUTCOME, Fault.KILL_AFTER, 0.006),
+    (Point.OUTCOME, Fault.LOSE_ANSWER, 0.005),
+    (Point.OUTCOME, Fault.FAIL, 0.005),
 )
 CALLBACK_FAULTS: Menu = (
-    (Point.SEND_CALLBACK, What.SWALLOW, 0.02),
-    (Point.SEND_CALLBACK, What.TWICE, 0.03),
-    (Point.DELIVER, What.KILL_AFTER, 0.006),
-    (Point.DELIVER, What.LOSE_ANSWER, 0.01),
-    (Point.DELIVER, What.FAIL, 0.01),
-    (Point.POST, What.FAIL, 0.03),
-    (Point.DELIVERED, What.KILL_BEFORE, 0.006),
-    (Point.DELIVERED, What.LOSE_ANSWER, 0.01),
-    (Point.DELIVERED, What.FAIL, 0.01),
+    (Point.SEND_CALLBACK, Fault.SWALLOW, 0.02),
+    (Point.SEND_CALLBACK, Fault.TWICE, 0.03),
+    (Point.DELIVER, Fault.KILL_AFTER, 0.006),
+    (Point.DELIVER, Fault.LOSE_ANSWER, 0.01),
+    (Point.DELIVER, Fault.FAIL, 0.01),
+    (Point.POST, Fault.FAIL, 0.03),
+    (Point.DELIVERED, Fault.KILL_BEFORE, 0.006),
+    (Point.DELIVERED, Fault.LOSE_ANSWER, 0.01),
+    (Point.DELIVERED, Fault.FAIL, 0.01),
 )
 
 
@@ -94,21 +94,21 @@ class Faults:
         """Randomness that follows from the seed and `about`."""
         return random.Random("/".join(map(str, (self._seed, *about))))
 
-    def take(self, job_id: int, point: Point | None, number: int | None = None) -> What | None:
+    def take(self, job_id: int, point: Point | None, number: int | None = None) -> Fault | None:
         """What is to happen here and now."""
         number = self._number(job_id) if number is None else number
         if number is None or point is None or (what := self._planned(number, point)) is None:
             return None
         with self._lock:
             done = self._done.get((number, point), 0)
-            if done == (SDK_TRIES if what is What.REFUSE else 1):
+            if done == (SDK_TRIES if what is Fault.REFUSE else 1):
                 return None
             self._done[number, point] = done + 1
         if not done:
             self._tell(f"{point}: {what}")
         return what
 
-    def _planned(self, number: int, point: Point) -> What | None:
+    def _planned(self, number: int, point: Point) -> Fault | None:
         for name, menu in (("job", JOB_FAULTS), ("its callback", CALLBACK_FAULTS)):
             draw = self.chance(name, number).random()
             for at, what, share in menu:
@@ -119,7 +119,7 @@ class Faults:
 
 
 @dataclass(frozen=True)
-class Deed:
+class Operation:
     """What one request to AWS does to a job; `number` only where the job is accepted, `ends` where it ends it.
 
     `lease` is the token of the attempt it belongs to. `transaction` is the token of one that is answered alike, and not
@@ -134,27 +134,27 @@ class Deed:
     transaction: str = ""
 
 
-def deed(target: str, body: bytes) -> Deed | None:
+def parse_operation(target: str, body: bytes) -> Operation | None:
     """What a request to AWS is about to do; None where that is nothing to a job. `target` is its x-amz-target."""
     operation = target.rpartition(".")[2]
     if operation == "SendMessage":
         message = json.loads(body)
         point = Point.SEND_CALLBACK if "Callback" in message["QueueUrl"] else Point.SEND
-        return Deed(point, json.loads(message["MessageBody"])["id"])
+        return Operation(point, json.loads(message["MessageBody"])["id"])
     if operation == "UpdateItem":
         update = json.loads(body)
-        return _change(update) if update["Key"]["pk"]["S"].startswith("JOB#") else None
+        return _parse_update(update) if update["Key"]["pk"]["S"].startswith("JOB#") else None
     if operation == "TransactWriteItems":
         transaction = json.loads(body)
         first = transaction["TransactItems"][0]
         if "Update" in first:
-            return replace(_change(first["Update"]), transaction=transaction["ClientRequestToken"])
+            return replace(_parse_update(first["Update"]), transaction=transaction["ClientRequestToken"])
         item = first["Put"]["Item"]
-        return Deed(Point.ACCEPT, int(item["id"]["N"]), int(item["ref_id"]["S"].removeprefix(REF)))
+        return Operation(Point.ACCEPT, int(item["id"]["N"]), int(item["ref_id"]["S"].removeprefix(REF)))
     return None
 
 
-def _change(update: Mapping[str, Any]) -> Deed:
+def _parse_update(update: Mapping[str, Any]) -> Operation:
     """Which row of the table of transitions this is: by what it counts or sets, and by the fence that it holds."""
     counts = re.search(r"ADD #(\w+)", update["UpdateExpression"])
     point = {"attempt": Point.CLAIM, "cb_attempt": Point.DELIVER}.get(counts[1]) if counts else None
@@ -167,4 +167,4 @@ def _change(update: Mapping[str, Any]) -> Deed:
     if point is None and values.get(":cb") == {"S": "Delivered"}:
         point = Point.DELIVERED
     job_id = int(update["Key"]["pk"]["S"].removeprefix("JOB#"))
-    return Deed(point, job_id, ends=":completed_at" in values, lease=values[fence[1]]["S"] if fence else "")
+    return Operation(point, job_id, ends=":completed_at" in values, lease=values[fence[1]]["S"] if fence else "")

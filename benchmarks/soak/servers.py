@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from benchmarks.soak.faults import UPSTREAM_FAILS, Faults, Point, What, deed
-from benchmarks.soak.ledger import Ledger
+from benchmarks.soak.audit_log import AuditLog
+from benchmarks.soak.faults import UPSTREAM_FAILS, Fault, Faults, Point, parse_operation
 from benchmarks.soak.loopback import Answer, Handler, Loopback
 
 UPSTREAM_MAX_S = 0.05  # it answers after a random time up to this, so that there are calls to kill
@@ -25,7 +25,7 @@ NOT_PASSED_ON = {"connection", "content-length", "transfer-encoding", "date", "s
 class Proxy:
     """Between functions and AWS. `second_worker` is given a job's id to run it beside the first."""
 
-    def __init__(self, faults: Faults, ledger: Ledger) -> None:
+    def __init__(self, faults: Faults, ledger: AuditLog) -> None:
         self.second_worker: Callable[[int], object] = lambda _: None
         self._faults = faults
         self._ledger = ledger
@@ -63,31 +63,31 @@ class Proxy:
         return ToAws
 
     def _answer(self, target: str, body: bytes, pid: int | None, forward: Callable[[], Answer]) -> Answer | None:
-        done = deed(target, body)
+        done = parse_operation(target, body)
         what = self._faults.take(done.job_id, done.point, done.number) if done else None
-        if what is What.KILL_BEFORE:
+        if what is Fault.KILL_BEFORE:
             kill(pid, self._ledger)
             return None
-        if what in (What.FAIL, What.REFUSE):
+        if what in (Fault.FAIL, Fault.REFUSE):
             return Answer(500, b'{"__type":"InternalServerError","message":"soak"}')
-        if what is What.SWALLOW:
+        if what is Fault.SWALLOW:
             return _sent(json.loads(body)["MessageBody"])
         answer = forward()
         if done and answer.status == 200:
             self._ledger.wrote(done, pid)
-        if what is What.TWICE:
+        if what is Fault.TWICE:
             forward()
-        if what is What.RACE and done:
+        if what is Fault.RACE and done:
             self.second_worker(done.job_id)
-        if what is What.KILL_AFTER:
+        if what is Fault.KILL_AFTER:
             kill(pid, self._ledger)
-        return None if what in (What.KILL_AFTER, What.LOSE_ANSWER) else answer
+        return None if what in (Fault.KILL_AFTER, Fault.LOSE_ANSWER) else answer
 
 
 class Upstream:
     """A provider that speaks OpenAI's protocol, knows whose call it is, and fails as the seed says."""
 
-    def __init__(self, faults: Faults, ledger: Ledger) -> None:
+    def __init__(self, faults: Faults, ledger: AuditLog) -> None:
         self._faults = faults
         self._ledger = ledger
         self.server = Loopback(self._handler())
@@ -107,7 +107,7 @@ class Upstream:
             self._ledger.asked(job_id, pid, "killed")
             kill(pid, self._ledger)
             return None
-        call = len(self._ledger.books[job_id].asked)
+        call = len(self._ledger.entries[job_id].asked)
         chance = self._faults.chance("call", self._ledger.number(job_id), call)
         how = chance.choice(tuple(FAILURES)) if chance.random() < UPSTREAM_FAILS else "answered"
         self._ledger.asked(job_id, pid, how)
@@ -146,7 +146,7 @@ def _sent(message: str) -> Answer:
     return Answer(200, json.dumps(told).encode())
 
 
-def kill(pid: int | None, ledger: Ledger) -> None:
+def kill(pid: int | None, ledger: AuditLog) -> None:
     """End the process now, and enter that; one that could not be found out lives on."""
     if pid is not None:
         ledger.kills(pid)

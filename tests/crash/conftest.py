@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 
 from aiserver import bootstrap, http_api
-from tests.crash.places import EmbeddedCloud, Fakes
-from tests.crash.world import World
+from tests.crash.backends import EmbeddedCloudBackend, FakeBackend
+from tests.crash.simulation import Simulation
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(params=["fakes", "cloud"])
-def world(request: pytest.FixtureRequest) -> World:
+def world(request: pytest.FixtureRequest) -> Simulation:
     if request.param == "fakes":
-        return World(Fakes)
-    return World(partial(EmbeddedCloud, request.getfixturevalue("ministack")))
+        return Simulation(FakeBackend)
+    return Simulation(partial(EmbeddedCloudBackend, request.getfixturevalue("ministack")))

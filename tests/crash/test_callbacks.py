@@ -13,11 +13,11 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.usecases.delivery_limiter import DeliveryLimiter
 from aiserver.webhooks.client import DeliveryResult, WebhookClient
-from tests.crash.places import OWNER
-from tests.crash.situations import the_job
-from tests.crash.world import World
+from tests.app import CALLBACK_LEASE_MS, PER_KEY, PER_RECEIVER, REPLY_MS, FakeWebhookClient, TestApp
+from tests.crash.backends import OWNER
+from tests.crash.scenarios import first_job_id
+from tests.crash.simulation import Simulation
 from tests.fakes import FakeClock, FakeLeases
-from tests.house import CALLBACK_LEASE_MS, PER_KEY, PER_RECEIVER, REPLY_MS, FakeReplier, House
 from tests.moto_stack import WEBHOOK_SECRET
 
 # The calls a deliverer makes for one callback; a process dies before or after one of them.
@@ -27,22 +27,22 @@ DAY_S = 86_400
 PUBLIC, PRIVATE = "93.184.215.14", "10.0.0.1"
 
 
-def job(world: World) -> Job:
-    return world.now_of(the_job(world))
+def job(world: Simulation) -> Job:
+    return world.now_of(first_job_id(world))
 
 
-def ended(world: World) -> None:
+def ended(world: Simulation) -> None:
     """A job that has ended; the message that its callback is due has come and gone."""
     world.alive(lambda: world.ask("r"))
-    world.alive(lambda: world.work(the_job(world)))
+    world.alive(lambda: world.work(first_job_id(world)))
     world.bag.clear()
 
 
-def deliver(world: World, **fate: Any) -> bool:
-    return world.alive(lambda: world.reply(the_job(world)), **fate)
+def deliver(world: Simulation, **fate: Any) -> bool:
+    return world.alive(lambda: world.reply(first_job_id(world)), **fate)
 
 
-def sent(world: World) -> list[dict[str, str]]:
+def sent(world: Simulation) -> list[dict[str, str]]:
     """The headers of each POST, each signed for what it said when it said it."""
     for _, body, headers in world.replier.posts:
         moment = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
@@ -51,21 +51,21 @@ def sent(world: World) -> list[dict[str, str]]:
     return [headers for _, _, headers in world.replier.posts]
 
 
-def test_a_crash_after_the_2xx_before_delivered_posts_the_same_message_again_signed_anew(world: World) -> None:
+def test_a_crash_after_the_2xx_before_delivered_posts_the_same_message_again_signed_anew(world: Simulation) -> None:
     ended(world)
     assert not deliver(world, at=POST, after=True)
     assert job(world).callback == CallbackState.DELIVERING
     world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
     world.settle()
     first, second = sent(world)
-    assert first["webhook-id"] == second["webhook-id"] == f"msg_{the_job(world)}_0"
+    assert first["webhook-id"] == second["webhook-id"] == f"msg_{first_job_id(world)}_0"
     assert int(second["webhook-timestamp"]) > int(first["webhook-timestamp"])
     assert first["webhook-signature"] != second["webhook-signature"]
     assert (first["x-attempt"], second["x-attempt"]) == ("1", "2")
     assert job(world).callback == CallbackState.DELIVERED
 
 
-def test_a_crash_after_the_claim_sends_nothing_and_another_deliverer_does(world: World) -> None:
+def test_a_crash_after_the_claim_sends_nothing_and_another_deliverer_does(world: Simulation) -> None:
     ended(world)
     assert not deliver(world, at=CLAIM, after=True)
     assert world.replier.posts == []
@@ -78,20 +78,20 @@ def test_a_crash_after_the_claim_sends_nothing_and_another_deliverer_does(world:
 
 
 @pytest.mark.parametrize("moment", range(READ, GIVE_BACK + 1))
-def test_two_deliverers_at_once_are_one_post(moment: int, world: World) -> None:
+def test_two_deliverers_at_once_are_one_post(moment: int, world: Simulation) -> None:
     ended(world)
-    world.meanwhile(moment, lambda: world.reply(the_job(world)))
+    world.meanwhile(moment, lambda: world.reply(first_job_id(world)))
     deliver(world)
     world.settle()
     assert len(sent(world)) == 1
     assert (job(world).callback, job(world).callback_attempt) == (CallbackState.DELIVERED, 1)
 
 
-def test_deliverers_that_died_hold_their_places_no_longer_than_their_leases(world: World) -> None:
+def test_deliverers_that_died_hold_their_places_no_longer_than_their_leases(world: Simulation) -> None:
     ended(world)
     until = world.clock.now + CALLBACK_LEASE_MS
     while (
-        world.place.slots.acquire(f"callbacks#{OWNER}", range(PER_KEY), now_ms=world.clock.now, expires_ms=until)
+        world.backend.slots.acquire(f"callbacks#{OWNER}", range(PER_KEY), now_ms=world.clock.now, expires_ms=until)
         is not None
     ):
         pass
@@ -103,13 +103,13 @@ def test_deliverers_that_died_hold_their_places_no_longer_than_their_leases(worl
     assert (job(world).callback, job(world).callback_attempt, len(sent(world))) == (CallbackState.DELIVERED, 1, 1)
 
 
-def test_a_place_that_cannot_be_given_back_changes_nothing(world: World) -> None:
+def test_a_place_that_cannot_be_given_back_changes_nothing(world: Simulation) -> None:
     ended(world)
     assert deliver(world, at=GIVE_BACK, dies=False)
     assert job(world).callback == CallbackState.DELIVERED
 
 
-class DownUntil(FakeReplier):
+class DownUntil(FakeWebhookClient):
     """A receiver that answers nothing before a moment, and 200 after it."""
 
     def __init__(self, clock: FakeClock, until: int) -> None:
@@ -122,7 +122,7 @@ class DownUntil(FakeReplier):
         return DeliveryResult(None, "refused") if self._clock.now < self._until else delivery
 
 
-def test_a_receiver_that_is_down_for_a_day_gets_its_callback_when_it_is_back(world: World) -> None:
+def test_a_receiver_that_is_down_for_a_day_gets_its_callback_when_it_is_back(world: Simulation) -> None:
     ended(world)
     started = world.clock.now
     world.replier = DownUntil(world.clock, started + DAY_S * 1000)
@@ -151,7 +151,7 @@ def test_a_name_that_turns_private_after_its_job_was_accepted_gets_no_packet_and
             connects.append(host)
 
     replier: Any = WebhookClient(resolver=lambda *_: answers.pop(0), network=Network())  # pyright: ignore
-    house = House(replier=replier)
+    house = TestApp(replier=replier)
     done = house.run(house.accept(reply_to="https://r.example.com/hook"))
     dead = house.deliver(done)
     assert (answers, connects) == ([], [])
@@ -197,7 +197,7 @@ class OneHangs:
 def test_a_thousand_jobs_with_one_dead_receiver_hold_up_nobody_else() -> None:
     """A third is for a receiver that hangs for as long as there are others to be reached."""
     receivers = OneHangs()
-    house = House(replier=receivers, per_key=100)
+    house = TestApp(replier=receivers, per_key=100)
     lock = threading.Lock()
     apply = house.jobs.apply
 

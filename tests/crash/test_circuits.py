@@ -9,8 +9,8 @@ import pytest
 
 from aiserver.jobs.states import JobState
 from aiserver.providers.circuit import CONFIRM_MS, FAILURE_THRESHOLD, OPEN_MS, PROBE_TIMEOUT_MS, Circuit
-from tests.crash.places import OWNER, EmbeddedCloud
-from tests.crash.world import World, trouble
+from tests.crash.backends import OWNER, EmbeddedCloudBackend
+from tests.crash.simulation import Simulation, provider_error
 
 # The calls that a cold worker makes in each step; the test of them says when there are more.
 CALLS = {"opens": 8, "probe fails": 9, "probe succeeds": 8}
@@ -39,12 +39,12 @@ class Step:
     is_open: bool = False
 
 
-def lead(world: World, death: Death | None = None) -> dict[str, Step]:
+def lead(world: Simulation, death: Death | None = None) -> dict[str, Step]:
     """A provider fails until its circuit opens, fails its probe and passes the next."""
     steps: dict[str, Step] = defaultdict(Step)
 
     def step(name: str, outcome: str | None) -> None:
-        world.protocol.outcomes = [trouble(outcome)] if outcome else []
+        world.protocol.outcomes = [provider_error(outcome)] if outcome else []
         number = len(world.accepted)
         world.alive(lambda: world.ask(f"job-{number}"))
 
@@ -57,7 +57,7 @@ def lead(world: World, death: Death | None = None) -> dict[str, Step]:
         dies = death is not None and death.step == name
         world.alive(work, at=death.at if death and dies else None, after=bool(death and death.after))
         world.protocol.outcomes = []
-        circuit = world.place.circuits.read_all().get("hosted", Circuit())
+        circuit = world.backend.circuits.read_all().get("hosted", Circuit())
         steps[name].is_open = circuit.retry_at(OWNER, "m") is not None
         world.crashes.begin()
 
@@ -72,7 +72,7 @@ def lead(world: World, death: Death | None = None) -> dict[str, Step]:
     return steps
 
 
-def check(world: World) -> None:
+def check(world: Simulation) -> None:
     """All jobs have ended, and the provider answers the next one at once."""
     world.settle()
     world.clock.advance((OPEN_MS + PROBE_TIMEOUT_MS) / 1000)
@@ -82,7 +82,7 @@ def check(world: World) -> None:
 
 
 def test_a_circuit_opens_is_probed_and_closes() -> None:
-    world = World()
+    world = Simulation()
     steps = lead(world)
     assert {name: len(steps[name].calls) for name in CALLS} == CALLS
     assert {name: step.is_open for name, step in steps.items()} == {
@@ -96,7 +96,7 @@ def test_a_circuit_opens_is_probed_and_closes() -> None:
 
 @pytest.mark.parametrize("death", DEATHS, ids=str)
 def test_a_worker_may_die_at_any_call_while_a_circuit_changes(death: Death) -> None:
-    world = World()
+    world = Simulation()
     lead(world, death)
     check(world)
 
@@ -106,10 +106,10 @@ def test_a_worker_may_die_at_any_call_while_a_circuit_changes(death: Death) -> N
 def test_a_worker_may_die_at_the_write_of_a_circuit_on_the_embedded_cloud(
     step: str, after: bool, ministack: str
 ) -> None:
-    place: Callable[..., EmbeddedCloud] = partial(EmbeddedCloud, ministack)
-    calls = lead(World(place))[step].calls
+    place: Callable[..., EmbeddedCloudBackend] = partial(EmbeddedCloudBackend, ministack)
+    calls = lead(Simulation(place))[step].calls
     write = len(calls) - calls[::-1].index("put_item")  # the last: counted from one
-    world = World(place)
+    world = Simulation(place)
     died = lead(world, Death(step, write, after))[step]
     assert died.calls == calls[:write]
     check(world)

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from aiserver.jobs.states import CallbackState, JobState
-from tests.crash.places import EmbeddedCloud, Fakes, OpenPlace
-from tests.crash.world import World
+from tests.crash.backends import EmbeddedCloudBackend, FakeBackend, OpenPlace
+from tests.crash.simulation import Simulation
 from tests.examples import naming, sample
 
 STEPS = ("accept", "work", "finished", "reply", "sweep")
@@ -35,7 +35,7 @@ DEATHS = {
 }
 
 
-def lead(world: World, *, gpu: bool = False, large: bool = False, death: Death | None = None) -> dict[str, int]:
+def lead(world: Simulation, *, gpu: bool = False, large: bool = False, death: Death | None = None) -> dict[str, int]:
     """One job from its acceptance to its callback, one step dying; then peace. How many calls each step made."""
     counted: dict[str, int] = {}
 
@@ -69,7 +69,7 @@ def lead(world: World, *, gpu: bool = False, large: bool = False, death: Death |
     return counted
 
 
-def check(world: World, death: Death) -> None:
+def check(world: Simulation, death: Death) -> None:
     job = world.now_of(world.accepted[0])
     if death.step != "work":
         assert job.state == JobState.COMPLETED
@@ -83,14 +83,14 @@ def check(world: World, death: Death) -> None:
 
 def test_the_crash_points_are_all_there(ministack: str) -> None:
     places: dict[str, OpenPlace] = {
-        "fakes": Fakes,
-        "cloud": partial(EmbeddedCloud, ministack),
-        "cloud, large bodies": partial(EmbeddedCloud, ministack),
+        "fakes": FakeBackend,
+        "cloud": partial(EmbeddedCloudBackend, ministack),
+        "cloud, large bodies": partial(EmbeddedCloudBackend, ministack),
     }
     for kind, place in places.items():
         large = "large" in kind
-        counted = lead(World(place), large=large)
-        counted["sweep"] = lead(World(place), large=large, death=Death("sweep", 99, after=False))["sweep"]
+        counted = lead(Simulation(place), large=large)
+        counted["sweep"] = lead(Simulation(place), large=large, death=Death("sweep", 99, after=False))["sweep"]
         assert counted == CALLS[kind], kind
     assert sum(len(deaths) for deaths in DEATHS.values()) == 2 * (29 + 29 + 31)
 
@@ -98,7 +98,7 @@ def test_the_crash_points_are_all_there(ministack: str) -> None:
 @pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("death", DEATHS["fakes"])
 def test_a_process_may_die_at_any_call(death: Death, gpu: bool) -> None:
-    world = World()
+    world = Simulation()
     lead(world, gpu=gpu, death=death)
     check(world, death)
 
@@ -108,7 +108,7 @@ def test_a_process_may_die_at_any_call_to_the_embedded_cloud(step: str, gpu: boo
     deaths = [death for death in DEATHS["cloud, large bodies" if large else "cloud"] if death.step == step]
     for death in sample(deaths, f"{step} {gpu}", share=3):
         with naming(death):
-            world = World(partial(EmbeddedCloud, ministack))
+            world = Simulation(partial(EmbeddedCloudBackend, ministack))
             lead(world, gpu=gpu, large=large, death=death)
             check(world, death)
 
@@ -116,7 +116,7 @@ def test_a_process_may_die_at_any_call_to_the_embedded_cloud(step: str, gpu: boo
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("at", range(1, 51))
 def test_a_worker_may_die_at_any_call_of_a_batch_of_ten(at: int, after: bool) -> None:
-    world = World()
+    world = Simulation()
     for number in range(10):
         world.alive(partial(world.ask, f"r{number}", gpu=number % 2 == 0))
     world.bag.clear()

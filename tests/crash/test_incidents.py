@@ -9,11 +9,11 @@ import pytest
 from aiserver.errors import ProviderRateLimited
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import CallbackState, JobState
-from tests.crash.places import EmbeddedCloud
-from tests.crash.situations import the_job
-from tests.crash.world import World
+from tests.app import LEASE_MS, WORKER_MS, TestApp
+from tests.crash.backends import EmbeddedCloudBackend
+from tests.crash.scenarios import first_job_id
+from tests.crash.simulation import Simulation
 from tests.examples import examples
-from tests.house import LEASE_MS, WORKER_MS, House
 
 # The calls a worker makes for one job; a process dies before or after one of them.
 CLAIM, READ, LOOK, MARK, ASK, FINISH = range(1, 7)
@@ -22,20 +22,20 @@ SEND = 2
 DAY_S = 86_400
 
 
-def job(world: World) -> Job:
-    return world.now_of(the_job(world))
+def job(world: Simulation) -> Job:
+    return world.now_of(first_job_id(world))
 
 
-def queued(world: World, **more: Any) -> None:
+def queued(world: Simulation, **more: Any) -> None:
     world.alive(lambda: world.ask("r", **more))
 
 
-def work(world: World, **fate: Any) -> bool:
+def work(world: Simulation, **fate: Any) -> bool:
     """A worker gets the job's message."""
-    return world.alive(lambda: world.work(the_job(world)), **fate)
+    return world.alive(lambda: world.work(first_job_id(world)), **fate)
 
 
-def swept(world: World, seconds: float) -> Job:
+def swept(world: Simulation, seconds: float) -> Job:
     """The job after so much time and a sweep."""
     world.clock.advance(seconds)
     world.alive(world.sweep)
@@ -45,16 +45,16 @@ def swept(world: World, seconds: float) -> Job:
 # --- accepting
 
 
-def test_accept_crashes_after_the_write_and_the_job_runs_all_the_same(world: World) -> None:
+def test_accept_crashes_after_the_write_and_the_job_runs_all_the_same(world: Simulation) -> None:
     assert not world.alive(lambda: world.ask("r"), at=WRITE, after=True)
     assert (world.accepted, world.bag) == ([], [])
     queued(world)  # the caller asks again, and finds the job
-    assert len(world.place.all_jobs()) == 1
+    assert len(world.backend.all_jobs()) == 1
     world.settle()
     assert (job(world).state, len(world.protocol.calls)) == (JobState.COMPLETED, 1)
 
 
-def test_sqs_send_fails_and_the_job_is_accepted_and_sent_by_the_sweeper(world: World) -> None:
+def test_sqs_send_fails_and_the_job_is_accepted_and_sent_by_the_sweeper(world: Simulation) -> None:
     queued(world, reply_to=False)
     assert world.alive(lambda: world.ask("other"), at=SEND, dies=False)
     assert len(world.accepted) == 2
@@ -65,7 +65,7 @@ def test_sqs_send_fails_and_the_job_is_accepted_and_sent_by_the_sweeper(world: W
 
 def test_a_message_lost_after_accept_is_sent_again_within_one_to_two_minutes() -> None:
     for second in range(60):  # of the sweeper's minute, at which the job is accepted
-        house = House()
+        house = TestApp()
         house.clock.advance(second)
         accepted, at = house.accept(), house.clock.now
         house.messages.jobs.clear()
@@ -77,10 +77,10 @@ def test_a_message_lost_after_accept_is_sent_again_within_one_to_two_minutes() -
         assert house.now(accepted).resends == 1
 
 
-def test_a_ref_id_with_the_same_body_is_the_same_job_with_another_body_a_conflict(world: World) -> None:
+def test_a_ref_id_with_the_same_body_is_the_same_job_with_another_body_a_conflict(world: Simulation) -> None:
     queued(world)
     queued(world)
-    assert len(world.accepted) == len(world.place.all_jobs()) == 1
+    assert len(world.accepted) == len(world.backend.all_jobs()) == 1
     other = {"refId": "r", "request": {"model": "m", "messages": [{"role": "user", "content": "something else"}]}}
     refused = world.post("QueueOpenAiChatCompletion", other)
     assert (refused["statusCode"], json.loads(refused["body"])["error"]["code"]) == (409, "idempotency_conflict")
@@ -89,16 +89,16 @@ def test_a_ref_id_with_the_same_body_is_the_same_job_with_another_body_a_conflic
 # --- messages
 
 
-def test_the_same_message_twice_at_once_is_one_call(world: World) -> None:
+def test_the_same_message_twice_at_once_is_one_call(world: Simulation) -> None:
     queued(world)
     for moment in (CLAIM, READ, LOOK, MARK, ASK, FINISH):
-        world.meanwhile(moment, lambda: world.work(the_job(world)))
+        world.meanwhile(moment, lambda: world.work(first_job_id(world)))
         work(world)
     world.settle()
     assert (job(world).attempt, job(world).calls, len(world.protocol.calls)) == (1, 1, 1)
 
 
-def test_a_message_after_the_end_changes_nothing(world: World) -> None:
+def test_a_message_after_the_end_changes_nothing(world: Simulation) -> None:
     queued(world)
     work(world)
     before = job(world)
@@ -108,22 +108,22 @@ def test_a_message_after_the_end_changes_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "null", '{"id":null}', '{"id":"x"}', '{"id":1e999}', '{"job":1}'])
-def test_a_malformed_message_body_is_reported_and_its_batch_goes_on(body: str, world: World) -> None:
+def test_a_malformed_message_body_is_reported_and_its_batch_goes_on(body: str, world: Simulation) -> None:
     queued(world)
     world.bag.clear()
-    told = world.work_records({"bad": body, "good": json.dumps({"id": the_job(world)})})
+    told = world.work_records({"bad": body, "good": json.dumps({"id": first_job_id(world)})})
     assert told == {"batchItemFailures": [{"itemIdentifier": "bad"}]}
     assert job(world).state == JobState.COMPLETED
 
 
-def test_a_message_that_names_no_job_is_done_with(world: World) -> None:
+def test_a_message_that_names_no_job_is_done_with(world: Simulation) -> None:
     assert world.work(4711) == {"batchItemFailures": []}
 
 
 # --- workers that die or come late
 
 
-def test_a_worker_killed_after_its_claim_costs_nothing(world: World) -> None:
+def test_a_worker_killed_after_its_claim_costs_nothing(world: Simulation) -> None:
     queued(world)
     assert not work(world, at=CLAIM, after=True)
     again = swept(world, LEASE_MS / 1000 + 1)
@@ -134,7 +134,7 @@ def test_a_worker_killed_after_its_claim_costs_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("fate", [{"at": ASK, "after": True}, {"at": FINISH, "after": False}])
 @pytest.mark.parametrize("gpu", [False, True])
-def test_a_worker_killed_during_the_call_or_before_it_could_finish(gpu: bool, fate: Any, world: World) -> None:
+def test_a_worker_killed_during_the_call_or_before_it_could_finish(gpu: bool, fate: Any, world: Simulation) -> None:
     queued(world, gpu=gpu)
     assert not work(world, **fate)
     recovered = swept(world, LEASE_MS / 1000 + 1)
@@ -146,7 +146,7 @@ def test_a_worker_killed_during_the_call_or_before_it_could_finish(gpu: bool, fa
         assert (job(world).state, job(world).error_code, job(world).calls) == (JobState.FAILED, "ProviderTimeout", 1)
 
 
-def test_a_worker_killed_after_it_finished_but_before_it_acknowledged(world: World) -> None:
+def test_a_worker_killed_after_it_finished_but_before_it_acknowledged(world: Simulation) -> None:
     queued(world)
     world.receive(0, at=FINISH, after=True)
     assert job(world).state == JobState.COMPLETED
@@ -157,13 +157,13 @@ def test_a_worker_killed_after_it_finished_but_before_it_acknowledged(world: Wor
 
 @pytest.mark.parametrize("moment", [READ, LOOK, MARK, ASK, FINISH])
 @pytest.mark.parametrize("gpu", [False, True])
-def test_a_late_worker_changes_nothing(gpu: bool, moment: int, world: World) -> None:
+def test_a_late_worker_changes_nothing(gpu: bool, moment: int, world: Simulation) -> None:
     queued(world, gpu=gpu, reply_to=False)
 
     def its_lease_runs_out_and_another_takes_the_job() -> None:
         world.clock.advance(LEASE_MS / 1000 + 1)
         world.sweep()
-        world.work(the_job(world))
+        world.work(first_job_id(world))
         nonlocal before
         before = job(world)
 
@@ -174,13 +174,13 @@ def test_a_late_worker_changes_nothing(gpu: bool, moment: int, world: World) -> 
     assert job(world) == before
 
 
-def test_a_finish_that_times_out_but_was_committed_counts_as_made(world: World) -> None:
+def test_a_finish_that_times_out_but_was_committed_counts_as_made(world: Simulation) -> None:
     queued(world)
     assert work(world, at=FINISH, after=True, dies=False)
     assert (job(world).state, job(world).calls, job(world).maybe_billed) == (JobState.COMPLETED, 1, 0)
 
 
-def test_a_mark_that_times_out_lets_the_job_go_without_a_call(world: World) -> None:
+def test_a_mark_that_times_out_lets_the_job_go_without_a_call(world: Simulation) -> None:
     queued(world)
     assert work(world, at=MARK, after=True, dies=False)
     assert (job(world).state, job(world).wait_reason) == (JobState.QUEUED, "storage_unavailable")
@@ -192,7 +192,7 @@ def test_a_mark_that_times_out_lets_the_job_go_without_a_call(world: World) -> N
 # --- waiting
 
 
-def test_two_hours_of_429_cost_no_more_than_their_waits(world: World) -> None:
+def test_two_hours_of_429_cost_no_more_than_their_waits(world: Simulation) -> None:
     queued(world, reply_to=False)
     began = world.clock.now
     while world.clock.now < began + 7_200_000:
@@ -209,7 +209,7 @@ def test_two_hours_of_429_cost_no_more_than_their_waits(world: World) -> None:
 
 
 def test_jobs_that_wait_for_an_hour_are_sent_again_a_few_times_each() -> None:
-    house = House({"name": "gpu", "queue": "gpu", "models": {"m": ""}})
+    house = TestApp({"name": "gpu", "queue": "gpu", "models": {"m": ""}})
     accepted: list[Job] = []
     for _ in range(examples(10_000)):
         accepted.append(house.accept())
@@ -226,9 +226,9 @@ def test_jobs_that_wait_for_an_hour_are_sent_again_a_few_times_each() -> None:
 
 
 @pytest.mark.parametrize("moment", [CLAIM, READ, LOOK, MARK, ASK, FINISH])
-def test_a_cancel_that_races_claim_and_finish_ends_the_job_once(moment: int, world: World) -> None:
+def test_a_cancel_that_races_claim_and_finish_ends_the_job_once(moment: int, world: Simulation) -> None:
     queued(world)
-    world.meanwhile(moment, lambda: world.cancel(the_job(world)))
+    world.meanwhile(moment, lambda: world.cancel(first_job_id(world)))
     work(world)
     assert job(world).state == JobState.CANCELLED
     assert len(world.protocol.calls) == (1 if moment > MARK else 0)
@@ -236,7 +236,7 @@ def test_a_cancel_that_races_claim_and_finish_ends_the_job_once(moment: int, wor
     assert job(world).callback == CallbackState.DELIVERED
 
 
-def test_a_cancel_after_the_finish_is_a_conflict(world: World) -> None:
+def test_a_cancel_after_the_finish_is_a_conflict(world: Simulation) -> None:
     queued(world)
     work(world)
     assert world.post("CancelJob", {"refId": "r"})["statusCode"] == 409
@@ -246,7 +246,7 @@ def test_a_cancel_after_the_finish_is_a_conflict(world: World) -> None:
 # --- sweepers and clocks
 
 
-def test_two_sweepers_at_once_send_each_message_once(world: World) -> None:
+def test_two_sweepers_at_once_send_each_message_once(world: Simulation) -> None:
     for number in range(3):
         world.alive(partial(world.ask, f"r{number}"))
     for moment in range(1, 21):
@@ -257,7 +257,7 @@ def test_two_sweepers_at_once_send_each_message_once(world: World) -> None:
         assert sorted(message.job_id for message in world.bag) == sorted(world.accepted), moment
 
 
-def test_a_sweeper_away_for_an_hour_finds_everything_when_it_is_back(world: World) -> None:
+def test_a_sweeper_away_for_an_hour_finds_everything_when_it_is_back(world: Simulation) -> None:
     for number in range(4):
         world.alive(partial(world.ask, f"r{number}"))
     lost, abandoned, ended, expiring = world.accepted
@@ -274,7 +274,7 @@ def test_a_sweeper_away_for_an_hour_finds_everything_when_it_is_back(world: Worl
 @pytest.mark.parametrize("worker_s", [-60, 60])
 @pytest.mark.parametrize("sweeper_s", [-60, 60])
 def test_clocks_that_are_a_minute_off_take_no_job_from_a_worker_that_lives(
-    worker_s: int, sweeper_s: int, world: World
+    worker_s: int, sweeper_s: int, world: Simulation
 ) -> None:
     queued(world)
 
@@ -289,7 +289,7 @@ def test_clocks_that_are_a_minute_off_take_no_job_from_a_worker_that_lives(
 
 
 @pytest.mark.parametrize(("first_s", "second_s"), [(-60, 60), (60, -60)])
-def test_clocks_that_are_a_minute_off_make_a_wait_no_loss(first_s: int, second_s: int, world: World) -> None:
+def test_clocks_that_are_a_minute_off_make_a_wait_no_loss(first_s: int, second_s: int, world: Simulation) -> None:
     world.alive(lambda: world.ask("r"), skew_s=first_s)
     world.protocol.outcomes = [ProviderRateLimited(retry_after_s=90)]
     world.receive(0, skew_s=second_s)
@@ -303,10 +303,10 @@ def test_clocks_that_are_a_minute_off_make_a_wait_no_loss(first_s: int, second_s
 
 
 def test_s3_that_refuses_a_request_accepts_nothing(ministack: str) -> None:
-    world = World(partial(EmbeddedCloud, ministack))
+    world = Simulation(partial(EmbeddedCloudBackend, ministack))
     world.crashes.broken = {"put_object"}
     queued(world, large=True)
-    assert (world.accepted, world.place.all_jobs(), world.bag) == ([], [], [])
+    assert (world.accepted, world.backend.all_jobs(), world.bag) == ([], [], [])
     world.crashes.broken.clear()
     queued(world, large=True)
     world.settle()
@@ -314,7 +314,7 @@ def test_s3_that_refuses_a_request_accepts_nothing(ministack: str) -> None:
 
 
 def test_s3_that_refuses_to_give_a_request_makes_the_job_wait(ministack: str) -> None:
-    world = World(partial(EmbeddedCloud, ministack))
+    world = Simulation(partial(EmbeddedCloudBackend, ministack))
     queued(world, large=True)
     world.crashes.broken = {"get_object"}
     world.receive(0)
@@ -325,14 +325,14 @@ def test_s3_that_refuses_to_give_a_request_makes_the_job_wait(ministack: str) ->
 
 
 def test_s3_that_refuses_a_result_for_a_moment_loses_no_answer(ministack: str) -> None:
-    world = World(partial(EmbeddedCloud, ministack))
+    world = Simulation(partial(EmbeddedCloudBackend, ministack))
     queued(world, large=True)
     assert work(world, at=FINISH, dies=False)
     assert (job(world).state, job(world).calls, job(world).maybe_billed) == (JobState.COMPLETED, 1, 0)
 
 
 def test_s3_that_refuses_a_result_for_long_ends_in_an_unknown_outcome_that_is_not_repeated(ministack: str) -> None:
-    world = World(partial(EmbeddedCloud, ministack))
+    world = Simulation(partial(EmbeddedCloudBackend, ministack))
     queued(world, large=True)
     world.crashes.broken = {"put_object"}
     assert not work(world)
@@ -342,13 +342,13 @@ def test_s3_that_refuses_a_result_for_long_ends_in_an_unknown_outcome_that_is_no
     world.settle()
 
 
-def test_a_job_past_its_time_to_live_is_not_read_though_it_is_not_yet_deleted(world: World) -> None:
+def test_a_job_past_its_time_to_live_is_not_read_though_it_is_not_yet_deleted(world: Simulation) -> None:
     queued(world, reply_to=False)
     work(world)
     world.clock.advance(7 * DAY_S - 1)
     assert world.post("CancelJob", {"refId": "r"})["statusCode"] == 409
     world.clock.advance(1)
-    for named in ({"refId": "r"}, {"id": the_job(world)}):
+    for named in ({"refId": "r"}, {"id": first_job_id(world)}):
         assert world.post("CancelJob", named)["statusCode"] == 404
     assert world.parts.status.list_jobs(job(world).owner, tag=None, state=None, take=9, cursor=None).jobs == []
     queued(world)  # its RefId is free again

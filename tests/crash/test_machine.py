@@ -10,10 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from aiserver.jobs.job import Job
 from aiserver.webhooks.client import DeliveryResult
-from tests.crash.places import EmbeddedCloud, Fakes, OpenPlace
-from tests.crash.world import World, trouble
+from tests.app import LEASE_MS
+from tests.crash.backends import EmbeddedCloudBackend, FakeBackend, OpenPlace
+from tests.crash.simulation import Simulation, provider_error
 from tests.examples import examples
-from tests.house import LEASE_MS
 
 ANY = st.integers(0, 50)
 # At one of its calls a process may die, or hear of a failure, though the call was made; its clock may be a minute off.
@@ -30,11 +30,11 @@ FATE = st.fixed_dictionaries(
 class HostileWorld(RuleBasedStateMachine):
     def __init__(self, place: OpenPlace) -> None:
         super().__init__()
-        self.world = World(place)
+        self.world = Simulation(place)
         self.asked = 0
 
     def job(self, index: int) -> Job:
-        jobs = self.world.place.all_jobs()
+        jobs = self.world.backend.all_jobs()
         return jobs[index % len(jobs)]
 
     @rule(gpu=st.booleans(), reply_to=st.booleans(), large=st.booleans(), again=st.booleans(), fate=FATE)
@@ -45,7 +45,7 @@ class HostileWorld(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(["away", "slow down", "silence", "broken"]))
     def the_provider_has_a_bad_moment(self, kind: str) -> None:
-        self.world.protocol.outcomes.append(trouble(kind))
+        self.world.protocol.outcomes.append(provider_error(kind))
 
     @rule(status=st.sampled_from([500, 410, 302, None]))
     def the_receiver_has_a_bad_moment(self, status: int | None) -> None:
@@ -116,8 +116,8 @@ def play(place: OpenPlace, *, runs: int, steps: int) -> None:
 
 
 def test_whatever_happens_over_fakes_the_promises_hold() -> None:
-    play(Fakes, runs=examples(250, at_least=60), steps=30)
+    play(FakeBackend, runs=examples(250, at_least=60), steps=30)
 
 
 def test_whatever_happens_over_the_embedded_cloud_the_promises_hold(ministack: str) -> None:
-    play(partial(EmbeddedCloud, ministack), runs=examples(20), steps=25)
+    play(partial(EmbeddedCloudBackend, ministack), runs=examples(20), steps=25)

@@ -6,16 +6,16 @@ import pytest
 
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.webhooks.client import DeliveryResult
-from tests.crash.situations import DEEDS, MOST_CALLS, SITUATIONS, the_job
-from tests.crash.world import World, trouble
+from tests.crash.scenarios import DEEDS, MOST_CALLS, SITUATIONS, first_job_id
+from tests.crash.simulation import Simulation, provider_error
 from tests.examples import naming, sample
 
 
-def world_in(situation: str, outcome: str | None) -> World:
-    world = World()
+def world_in(situation: str, outcome: str | None) -> Simulation:
+    world = Simulation()
     SITUATIONS[situation](world)
     if outcome:
-        world.protocol.outcomes.append(trouble(outcome))
+        world.protocol.outcomes.append(provider_error(outcome))
         world.replier.outcomes.append(DeliveryResult(500, outcome))
     return world
 
@@ -31,7 +31,7 @@ def test_whoever_acts_at_once_nothing_is_lost_doubled_or_stuck(situation: str, o
             world.meanwhile(moment, lambda world=world, second=second: DEEDS[second](world))
             world.alive(lambda world=world, first=first: DEEDS[first](world))
             world.settle()
-            assert world.now_of(the_job(world)).callback_attempt <= len(CALLBACK_SCHEDULE_S)
+            assert world.now_of(first_job_id(world)).callback_attempt <= len(CALLBACK_SCHEDULE_S)
             assert len(world.replier.posts) <= len(CALLBACK_SCHEDULE_S)
 
 

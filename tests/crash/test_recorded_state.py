@@ -13,8 +13,8 @@ from aiserver.aws.config import DynamoConfig
 from aiserver.jobs.states import CallbackState, JobState
 from local import aws
 from tests import recorded_state
-from tests.crash.places import OWNER
-from tests.crash.world import World
+from tests.crash.backends import OWNER
+from tests.crash.simulation import Simulation
 
 STATE = json.loads(recorded_state.FILE.read_text())
 # How each recorded job ends.
@@ -37,12 +37,12 @@ ENDS = {
 
 
 @pytest.fixture
-def world(ministack: str) -> World:
+def world(ministack: str) -> Simulation:
     return recorded_state.restored(STATE, ministack)
 
 
 @pytest.mark.parametrize("with_messages", [True, False])
-def test_every_recorded_job_is_finished_and_its_callback_delivered(world: World, with_messages: bool) -> None:
+def test_every_recorded_job_is_finished_and_its_callback_delivered(world: Simulation, with_messages: bool) -> None:
     if not with_messages:
         world.bag.clear()
     world.settle()
@@ -50,17 +50,17 @@ def test_every_recorded_job_is_finished_and_its_callback_delivered(world: World,
     assert ends == ENDS
 
 
-def test_recorded_bodies_are_read_whole(world: World) -> None:
+def test_recorded_bodies_are_read_whole(world: Simulation) -> None:
     for name, is_large in (("callback pending", False), ("callback pending, large", True)):
         job = world.now_of(STATE["jobs"][name])
-        request, result = world.place.seen.read_request(job), world.place.seen.read_result(job)
+        request, result = world.backend.seen.read_request(job), world.backend.seen.read_result(job)
         assert json.loads(request or b"")["model"] == "m"
         assert (len(request or b"") > 32 * 1024) is (len(result or b"") > 32 * 1024) is is_large
 
 
-def test_recorded_ref_ids_lead_to_their_jobs(world: World) -> None:
+def test_recorded_ref_ids_lead_to_their_jobs(world: Simulation) -> None:
     for name, job_id in STATE["jobs"].items():
-        found = world.place.seen.find_by_ref_id(OWNER, name, now_ms=world.clock.now)
+        found = world.backend.seen.find_by_ref_id(OWNER, name, now_ms=world.clock.now)
         assert found
         assert found.id == job_id
 
@@ -76,10 +76,10 @@ def test_recorded_keys_providers_and_lists_of_models_are_read(ministack: str) ->
     assert config.model_listings() == {"p": recorded_state.LISTING}
 
 
-def test_recorded_circuits_and_leases_are_read(world: World) -> None:
-    assert world.place.circuits.read_all()["p"] == recorded_state.CIRCUIT
+def test_recorded_circuits_and_leases_are_read(world: Simulation) -> None:
+    assert world.backend.circuits.read_all()["p"] == recorded_state.CIRCUIT
     names = ["provider#p", f"callbacks#{OWNER}#r.io"]
-    assert world.place.slots.count_held(names, now_ms=world.clock.now) == dict.fromkeys(names, 1)
+    assert world.backend.slots.count_held(names, now_ms=world.clock.now) == dict.fromkeys(names, 1)
 
 
 def test_the_stored_form_is_the_recorded_one(ministack: str) -> None:

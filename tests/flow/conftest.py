@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from local.choose_upstream import scripted_upstream
 from local.cloud import Cloud
 from local.receiver import Receiver, receiver
 from local.scripted import ScriptedProvider
-from local.upstream import scripted_upstream
 
 
 @dataclass

@@ -10,8 +10,8 @@ import pytest
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import JobState
 from benchmarks.batch import MODELS, batch, store, unsent
-from local.pool import Pool
-from local.scripted import Recorded
+from local.sandbox_pool import SandboxPool
+from local.scripted import RecordedRequest
 from tests.flow.conftest import Product
 
 TEN = 10
@@ -64,7 +64,7 @@ def states(product: Product, ids: list[int]) -> list[str]:
     return sorted(str(job.state) for job in jobs(product, ids))
 
 
-def asked(product: Product, ids: list[int]) -> list[Recorded]:
+def asked(product: Product, ids: list[int]) -> list[RecordedRequest]:
     """The upstream's requests of these jobs."""
     keys = {f"job-{one}-0" for one in ids}
     return [request for request in product.upstream.requests if request.headers["idempotency-key"] in keys]
@@ -120,7 +120,7 @@ def test_a_record_that_fails_comes_again_alone(product: Product) -> None:
 
 def test_a_worker_writes_what_came_of_a_silent_provider_before_its_own_time_is_over(product: Product) -> None:
     hosted, gpu = unsent(product.cloud, MODELS["hosted"], 1) + unsent(product.cloud, MODELS["gpu"], 1)
-    worker: Pool = product.cloud.sandboxes("worker", timeout_s=SHORT_S)
+    worker: SandboxPool = product.cloud.sandboxes("worker", timeout_s=SHORT_S)
     worker.warm()
     with Held(product, 2, status=None):
         answer = worker.invoke(json.dumps(batch([hosted, gpu])).encode())  # raises where the worker is killed

@@ -6,9 +6,9 @@ import httpx
 import openai
 import pytest
 
+from local.choose_upstream import scripted_upstream
 from local.cloud import Cloud
 from local.scripted import ScriptedProvider
-from local.upstream import scripted_upstream
 from tests.flow.conftest import Product
 
 ASKED = {"model": "llama3:8b", "messages": [{"role": "user", "content": "hi"}], "stream": True}

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from aiserver.limits import MAX_BODY_BYTES, MAX_VALUES, MB
+from local.choose_upstream import Upstream
 from local.cloud import Cloud
 from local.scripted import ScriptedProvider
-from local.upstream import Upstream
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("HYPOTHESIS_PROFILE") != "full", reason="a minute of CPU: `make test-full` runs it"

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from local.scripted import Cut
+from local.scripted import ConnectionCut
 from tests.flow import stream_clients
 from tests.flow.conftest import Product
 from tests.flow.stream_clients import ASKED, CLIENTS, MODEL, PATIENCE_S, STREAMED, Npm, Seen
@@ -73,7 +73,7 @@ def test_a_client_hears_each_word_before_the_provider_says_the_next(client: Any,
         for word in words:
             yield event(word)
             if not heard.acquire(timeout=PATIENCE_S / 2):
-                raise Cut
+                raise ConnectionCut
         yield from (STOP, DONE)
 
     product.upstream.stream_with(pieces())
@@ -120,7 +120,7 @@ class Broken:
     def pieces(self) -> Iterator[bytes]:
         yield from self.sent
         if self.is_cut:
-            raise Cut
+            raise ConnectionCut
 
 
 GRUESSE, HOLD, LAST = event("Grüße"), event(" an dich"), event(" an", end=b"\r\n\r\n")

@@ -14,14 +14,14 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
 from aiserver.providers.translation.capabilities import Unsupported
+from local.choose_upstream import Upstream
 from local.cloud import Cloud
-from local.upstream import Upstream
-from tests import hostile
+from tests import hostile_servers
 from tests.vendors.bedrock import BedrockDialect
 from tests.vendors.conversations import PIXEL, TIME, WEATHER, image, text, user
 from tests.vendors.dialects import DIALECTS
+from tests.vendors.semantics import Answer, Media
 from tests.vendors.server import VendorServer, answered, serving
-from tests.vendors.spoken import Answer, Media
 
 KEY = "vk-of-the-gateway"
 CALLED = [("get_weather", {"place": "Rome", "days": 3})]
@@ -48,7 +48,7 @@ class Product:
     key: str
     vendors: dict[str, VendorServer]
     http: httpx.Client
-    by_role: hostile.Receiver
+    by_role: hostile_servers.Receiver
 
 
 def providers(vendors: Iterable[VendorServer], by_role: int) -> Upstream:
@@ -77,8 +77,10 @@ def providers(vendors: Iterable[VendorServer], by_role: int) -> Upstream:
 def started() -> Iterator[Product]:
     with ExitStack() as running:
         vendors = {dialect.type: running.enter_context(serving(dialect, KEY)) for dialect in DIALECTS}
-        said = hostile.answers(200, "content-type: application/json", body=BedrockDialect().message(Answer("Hi")))
-        by_role = running.enter_context(hostile.receiver(said, said))
+        said = hostile_servers.answers(
+            200, "content-type: application/json", body=BedrockDialect().message(Answer("Hi"))
+        )
+        by_role = running.enter_context(hostile_servers.receiver(said, said))
         cloud = running.enter_context(Cloud(providers(vendors.values(), by_role.port)))
         headers = {"authorization": f"Bearer {cloud.seeded.api_key}"}
         http = httpx.Client(base_url=cloud.base_url, headers=headers, timeout=60, trust_env=False)

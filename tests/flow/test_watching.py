@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from local import aws
-from local.pool import MAX_SANDBOXES
+from local.sandbox_pool import MAX_SANDBOXES
 from tests.flow.conftest import Product
 from tests.flow.test_batch import ANSWER, Held, until
-from tests.readers import Event, messages
+from tests.sse_reader import Event, messages
 
 CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "hi"}]}
 PATIENCE_S = 20

@@ -10,13 +10,13 @@ from aiserver.providers.http import create_client
 from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from aiserver.providers.stream import ProviderStream
-from tests import hostile
+from tests import hostile_servers
 from tests.fakes import FakeClock
-from tests.hostile import Behaviour
-from tests.providers.asking import provider
+from tests.hostile_servers import Behaviour
+from tests.providers.calls import provider
 
 QUESTION = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}'
-HEAD = hostile.head(200, "content-type: text/event-stream", "transfer-encoding: chunked")
+HEAD = hostile_servers.head(200, "content-type: text/event-stream", "transfer-encoding: chunked")
 DONE = b"data: [DONE]\n\n"
 END = b"0\r\n\r\n"
 
@@ -36,7 +36,7 @@ def framed(*pieces: bytes) -> bytes:
 
 def streams(*pieces: bytes, end: bytes = END) -> Behaviour:
     """An orderly stream, or one that ends otherwise."""
-    return hostile.says(HEAD, framed(*pieces) + end)
+    return hostile_servers.says(HEAD, framed(*pieces) + end)
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def said(
     *behaviours: Behaviour, operation: str = "chat.completions", preset: str = ""
 ) -> tuple[bytes, ProviderError | None]:
     """What comes of a stream from a server that behaves so; an error may come in its place."""
-    with hostile.receiver(*behaviours) as server:
+    with hostile_servers.receiver(*behaviours) as server:
         asked = provider(f"http://127.0.0.1:{server.port}/v1", preset=preset)
         try:
             with opened(asked, operation) as stream:

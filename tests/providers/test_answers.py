@@ -16,7 +16,7 @@ from aiserver.limits import MAX_ERROR_BYTES, MAX_LIST_BYTES
 from aiserver.providers.openai_response import ACCOUNT_CODES
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
-from tests.providers.asking import ask, models, provider
+from tests.providers.calls import ask, models, provider
 
 TOO_LONG = b"m" * (2 * MAX_ERROR_BYTES)
 NO_ANSWER = "Provider p answered status 200 without an answer"

@@ -18,12 +18,12 @@ from aiserver.providers.openai_stream import OpenAiEvents
 from aiserver.providers.stream import ProviderStream
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
-from tests import hostile
+from tests import hostile_servers
 from tests.fakes import FakeClock
-from tests.hostile import Authority, Behaviour, Connection
+from tests.hostile_servers import Authority, Behaviour, Connection
 from tests.memory import peak_bytes
-from tests.providers.asking import ask, provider
-from tests.providers.manners import MANNERS, Manner
+from tests.providers.calls import ask, provider
+from tests.providers.conformance_profiles import MANNERS, Manner
 from tests.providers.streaming import DONE, QUESTION, chunk, framed, heard, said, streams
 
 JSON = "content-type: application/json"
@@ -36,7 +36,7 @@ def resetting(*pieces: bytes) -> Behaviour:
     """Says that, waits until it has been read, and ends the connection by RST."""
 
     def behave(connection: Connection) -> None:
-        hostile.says(*pieces)(connection)
+        hostile_servers.says(*pieces)(connection)
         connection.socket.settimeout(0.2)
         try:
             connection.socket.recv(1)
@@ -49,23 +49,23 @@ def resetting(*pieces: bytes) -> Behaviour:
 def ends(head: Callable[[str], bytes], body: bytes) -> dict[str, Behaviour]:
     """The ways in which a body can end badly after its last byte."""
     return {
-        "FIN without the last chunk": hostile.says(head(CHUNKED) + framed(body)),
+        "FIN without the last chunk": hostile_servers.says(head(CHUNKED) + framed(body)),
         "RST without the last chunk": resetting(head(CHUNKED) + framed(body)),
-        "FIN within the last chunk": hostile.says(head(CHUNKED) + framed(body) + b"0\r"),
-        "no HTTP behind it": hostile.says(head(CHUNKED) + framed(body) + b"garbage\r\n\r\n"),
-        "a content-length that is too large": hostile.says(head("content-length: 99999") + body),
-        "neither length nor chunks": hostile.says(head("x: y") + body),
+        "FIN within the last chunk": hostile_servers.says(head(CHUNKED) + framed(body) + b"0\r"),
+        "no HTTP behind it": hostile_servers.says(head(CHUNKED) + framed(body) + b"garbage\r\n\r\n"),
+        "a content-length that is too large": hostile_servers.says(head("content-length: 99999") + body),
+        "neither length nor chunks": hostile_servers.says(head("x: y") + body),
         "neither, and RST": resetting(head("x: y") + body),
     }
 
 
-WHOLE_ENDS = ends(lambda line: hostile.head(200, JSON, line), ANSWER)
-STREAM_ENDS = ends(lambda line: hostile.head(200, "content-type: text/event-stream", line), EVENTS)
+WHOLE_ENDS = ends(lambda line: hostile_servers.head(200, JSON, line), ANSWER)
+STREAM_ENDS = ends(lambda line: hostile_servers.head(200, "content-type: text/event-stream", line), EVENTS)
 
 
 @pytest.mark.parametrize("end", WHOLE_ENDS.values(), ids=WHOLE_ENDS.keys())
 def test_a_whole_json_answer_is_complete_however_its_connection_ends(end: Behaviour) -> None:
-    with hostile.receiver(end) as server:
+    with hostile_servers.receiver(end) as server:
         assert ask(provider(f"http://127.0.0.1:{server.port}/v1")).body == ANSWER
 
 
@@ -80,28 +80,28 @@ def test_a_complete_answer_ends_well_without_close_notify_of_tls(
     authority = Authority()
     authority.write_to(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/ca.pem")
-    with hostile.receiver(*WHOLE_ENDS.values(), tls=authority.tls_for("localhost")) as server:
+    with hostile_servers.receiver(*WHOLE_ENDS.values(), tls=authority.tls_for("localhost")) as server:
         for _ in WHOLE_ENDS:
             assert ask(provider(f"https://localhost:{server.port}/v1")).body == ANSWER
 
 
 @pytest.mark.parametrize("at", [1, 20, len(ANSWER) - 1])
 def test_an_answer_that_is_cut_within_its_json_is_an_error(at: int) -> None:
-    cut = hostile.says(hostile.head(200, JSON, CHUNKED) + framed(ANSWER[:at]))
-    with hostile.receiver(cut) as server, pytest.raises(ProviderTimeout):
+    cut = hostile_servers.says(hostile_servers.head(200, JSON, CHUNKED) + framed(ANSWER[:at]))
+    with hostile_servers.receiver(cut) as server, pytest.raises(ProviderTimeout):
         ask(provider(f"http://127.0.0.1:{server.port}/v1"))
 
 
 def test_an_answer_that_came_whole_before_the_deadline_is_an_answer() -> None:
-    late = hostile.then_hangs(hostile.head(200, JSON, "content-length: 99999") + ANSWER)
-    with hostile.receiver(late) as server:
+    late = hostile_servers.then_hangs(hostile_servers.head(200, JSON, "content-length: 99999") + ANSWER)
+    with hostile_servers.receiver(late) as server:
         assert ask(provider(f"http://127.0.0.1:{server.port}/v1"), deadline_s=0.5).body == ANSWER
 
 
 def test_an_error_status_outranks_how_its_connection_ends() -> None:
-    head = hostile.head(429, JSON, CHUNKED)
+    head = hostile_servers.head(429, JSON, CHUNKED)
     with (
-        hostile.receiver(hostile.says(head + framed(b'{"error":{"mess'))) as server,
+        hostile_servers.receiver(hostile_servers.says(head + framed(b'{"error":{"mess'))) as server,
         pytest.raises(ProviderError) as failed,
     ):
         ask(provider(f"http://127.0.0.1:{server.port}/v1"))
@@ -121,9 +121,9 @@ def test_half_an_event_behind_a_complete_answer_does_not_matter(tail: bytes, end
 @pytest.mark.parametrize("end", ["FIN", "RST"])
 def test_complete_stream_without_its_last_chunk_is_a_success(manner: Manner, end: str) -> None:
     events, shown = manner.stream
-    sent = hostile.head(200, f"content-type: {manner.stream_type}", CHUNKED) + framed(events)
-    behaviour = hostile.says(sent) if end == "FIN" else resetting(sent)
-    with hostile.receiver(behaviour) as server, create_client() as http:
+    sent = hostile_servers.head(200, f"content-type: {manner.stream_type}", CHUNKED) + framed(events)
+    behaviour = hostile_servers.says(sent) if end == "FIN" else resetting(sent)
+    with hostile_servers.receiver(behaviour) as server, create_client() as http:
         stream = manner.caller(http).stream(
             manner.provider(f"http://127.0.0.1:{server.port}"),
             "chat.completions",
@@ -140,8 +140,8 @@ def test_complete_stream_without_its_last_chunk_is_a_success(manner: Manner, end
 @pytest.mark.parametrize("manner", MANNERS, ids=lambda manner: manner.name)
 def test_a_whole_answer_of_any_provider_is_complete_without_its_last_chunk(manner: Manner) -> None:
     for exchange in manner.exchanges:
-        end = hostile.says(hostile.head(200, JSON, CHUNKED) + framed(exchange.said))
-        with hostile.receiver(end) as server, create_client() as http:
+        end = hostile_servers.says(hostile_servers.head(200, JSON, CHUNKED) + framed(exchange.said))
+        with hostile_servers.receiver(end) as server, create_client() as http:
             answer = manner.caller(http).call(
                 manner.provider(f"http://127.0.0.1:{server.port}"),
                 exchange.operation,
@@ -181,10 +181,10 @@ def test_a_stream_of_which_a_choice_has_not_finished_is_cut() -> None:
 )
 @pytest.mark.parametrize("start", [b"", b"\n\n", b"\xef\xbb\xbf", b": wait\n\n", b"event: x\n", b"id:7\n"])
 def test_events_are_relayed_whatever_their_content_type_is(label: str, start: bytes) -> None:
-    head = hostile.head(200, f"content-type: {label}" if label else "x: y", CHUNKED)
+    head = hostile_servers.head(200, f"content-type: {label}" if label else "x: y", CHUNKED)
     body = start + EVENTS + DONE
     pieces = framed(*[bytes([byte]) for byte in body[:9]], body[9:])
-    came, error = said(hostile.says(head + pieces + b"0\r\n\r\n"))
+    came, error = said(hostile_servers.says(head + pieces + b"0\r\n\r\n"))
     assert (came.lstrip(), error) == (body.lstrip(), None)  # white space before the first event is no part of it
 
 
@@ -203,7 +203,7 @@ WORDS = "quota used up"
     ],
 )
 def test_the_words_of_a_body_that_is_no_stream_are_told(label: str, body: bytes) -> None:
-    came, error = said(hostile.answers(200, f"content-type: {label}", body=body))
+    came, error = said(hostile_servers.answers(200, f"content-type: {label}", body=body))
     assert came == b""
     assert error is not None
     assert (error.status, error.may_be_billed) == (502, True)
@@ -234,7 +234,7 @@ def test_a_stream_that_only_says_done_is_no_answer(before: bytes) -> None:
 
 @pytest.mark.parametrize("label", ["text/html", "text/plain; charset=latin-1", "application/x-json", "image/png"])
 def test_json_is_relayed_as_json_whatever_its_label_was(label: str) -> None:
-    with hostile.receiver(hostile.answers(200, f"content-type: {label}", body=ANSWER)) as server:
+    with hostile_servers.receiver(hostile_servers.answers(200, f"content-type: {label}", body=ANSWER)) as server:
         answer = ask(provider(f"http://127.0.0.1:{server.port}/v1"))
     assert (answer.body, answer.headers["content-type"]) == (ANSWER, "application/json")
 
@@ -316,7 +316,7 @@ def test_comments_without_end_before_a_stream_begins_are_an_error() -> None:
 
 def test_relayed_headers_are_bounded_together_and_cost_no_answer() -> None:
     lines = [f"x-ratelimit-{n}: {'v' * 900}" for n in range(60)] + ["x-request-id: r", "retry-after: 1"]
-    with hostile.receiver(hostile.answers(200, JSON, *lines, body=ANSWER)) as server:
+    with hostile_servers.receiver(hostile_servers.answers(200, JSON, *lines, body=ANSWER)) as server:
         headers = ask(provider(f"http://127.0.0.1:{server.port}/v1")).headers
     assert sum(len(name) + len(value) for name, value in headers.items()) <= MAX_HEADERS_CHARS
     assert (headers["x-request-id"], headers["retry-after"], "x-ratelimit-0" in headers) == ("r", "1", True)
@@ -329,7 +329,10 @@ def test_relayed_headers_are_bounded_together_and_cost_no_answer() -> None:
 @pytest.mark.parametrize("body", [b'{"error":{"message":"m"}}', b"text"])
 def test_only_an_error_status_of_http_is_relayed(status: int, shown: int, body: bytes) -> None:
     body = b"" if status == 304 else body
-    with hostile.receiver(hostile.answers(status, JSON, body=body)) as server, pytest.raises(ProviderError) as failed:
+    with (
+        hostile_servers.receiver(hostile_servers.answers(status, JSON, body=body)) as server,
+        pytest.raises(ProviderError) as failed,
+    ):
         ask(provider(f"http://127.0.0.1:{server.port}/v1"))
     assert failed.value.status == (shown if body != b"text" or shown < 500 else 502)
     assert json.loads(wire_errors.render_error(failed.value))["error"]["message"]
@@ -337,7 +340,7 @@ def test_only_an_error_status_of_http_is_relayed(status: int, shown: int, body: 
 
 @pytest.mark.parametrize("status", [201, 206, 299])
 def test_an_answer_has_status_200(status: int) -> None:
-    with hostile.receiver(hostile.answers(status, JSON, body=ANSWER)) as server:
+    with hostile_servers.receiver(hostile_servers.answers(status, JSON, body=ANSWER)) as server:
         assert ask(provider(f"http://127.0.0.1:{server.port}/v1")).status == 200
 
 

@@ -24,8 +24,8 @@ from aiserver.errors import (
 from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
 from aiserver.wire import errors as wire_errors
-from tests.providers.manners import KEY, MANNERS, Caller, Exchange, Manner
-from tests.providers.standin import Said, StandIn, stand_in
+from tests.providers.conformance_profiles import KEY, MANNERS, Caller, Exchange, Manner
+from tests.providers.fake_provider import Said, StandIn, stand_in
 from tests.providers.streaming import heard
 
 DEADLINE_S = 30

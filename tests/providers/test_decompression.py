@@ -16,8 +16,8 @@ from aiserver.limits import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, MAX_EVENT_BYTES, 
 from aiserver.providers import decompression
 from aiserver.providers.decompression import STEP_BYTES, ContentCodingError, decompress
 from local.scripted import ScriptedProvider
-from tests import hostile
-from tests.providers.asking import ask, models, provider
+from tests import hostile_servers
+from tests.providers.calls import ask, models, provider
 from tests.providers.streaming import DONE, chunk, framed, opened, said
 
 ANSWER = b'{"choices":[{"index":0,"message":{"content":"hi"}}]}'
@@ -55,24 +55,24 @@ CODED = {
 @pytest.mark.parametrize(("coding", "pack"), CODED.values(), ids=CODED.keys())
 def test_one_content_coding_is_decoded(coding: str, pack: type[bytes]) -> None:
     body = framed(*[bytes([byte]) for byte in pack(ANSWER)]) + b"0\r\n\r\n"
-    head = hostile.head(200, JSON, f"content-encoding: {coding}", "transfer-encoding: chunked")
-    with hostile.receiver(hostile.says(head + body)) as server:
+    head = hostile_servers.head(200, JSON, f"content-encoding: {coding}", "transfer-encoding: chunked")
+    with hostile_servers.receiver(hostile_servers.says(head + body)) as server:
         assert ask(provider(f"http://127.0.0.1:{server.port}/v1")).body == ANSWER
 
 
 @pytest.mark.parametrize(("coding", "pack"), CODED.values(), ids=CODED.keys())
 def test_a_stream_that_is_compressed_all_the_same_is_decoded(coding: str, pack: type[bytes]) -> None:
-    head = hostile.head(200, SSE, f"content-encoding: {coding}", "transfer-encoding: chunked")
+    head = hostile_servers.head(200, SSE, f"content-encoding: {coding}", "transfer-encoding: chunked")
     body = pack(EVENTS)
-    assert said(hostile.says(head + framed(body[:20], body[20:]) + b"0\r\n\r\n")) == (EVENTS, None)
+    assert said(hostile_servers.says(head + framed(body[:20], body[20:]) + b"0\r\n\r\n")) == (EVENTS, None)
 
 
 def test_compressed_events_arrive_before_the_stream_ends() -> None:
     packer = zlib.compressobj(wbits=31)
     piece = packer.compress(chunk("hi")) + packer.flush(zlib.Z_SYNC_FLUSH)
-    head = hostile.head(200, SSE, "content-encoding: gzip", "transfer-encoding: chunked")
+    head = hostile_servers.head(200, SSE, "content-encoding: gzip", "transfer-encoding: chunked")
     with (
-        hostile.receiver(hostile.then_hangs(head + framed(piece))) as server,
+        hostile_servers.receiver(hostile_servers.then_hangs(head + framed(piece))) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
         assert next(iter(stream)) == chunk("hi")
@@ -92,7 +92,7 @@ REFUSED = [
 def test_two_codings_or_an_unknown_one_are_a_502_that_names_it(lines: list[str]) -> None:
     body = gzip.compress(gzip.compress(ANSWER))
     with (
-        hostile.receiver(hostile.answers(200, JSON, *lines, body=body)) as server,
+        hostile_servers.receiver(hostile_servers.answers(200, JSON, *lines, body=body)) as server,
         pytest.raises(ProviderError, match=r"content-encoding .* is not supported") as failed,
     ):
         ask(provider(f"http://127.0.0.1:{server.port}/v1"))
@@ -101,13 +101,15 @@ def test_two_codings_or_an_unknown_one_are_a_502_that_names_it(lines: list[str])
 
 @pytest.mark.parametrize("lines", REFUSED)
 def test_a_stream_of_two_codings_is_a_502(lines: list[str]) -> None:
-    came, error = said(hostile.answers(200, SSE, *lines, body=gzip.compress(gzip.compress(EVENTS))))
+    came, error = said(hostile_servers.answers(200, SSE, *lines, body=gzip.compress(gzip.compress(EVENTS))))
     assert (came, error and error.status) == (b"", 502)
 
 
 def test_an_error_in_an_unknown_coding_keeps_its_status() -> None:
     with (
-        hostile.receiver(hostile.answers(429, JSON, "content-encoding: br", body=b"\x0b\x02")) as server,
+        hostile_servers.receiver(
+            hostile_servers.answers(429, JSON, "content-encoding: br", body=b"\x0b\x02")
+        ) as server,
         pytest.raises(ProviderRateLimited),
     ):
         ask(provider(f"http://127.0.0.1:{server.port}/v1"))
@@ -159,7 +161,7 @@ def test_a_gzip_bomb_in_place_of_a_list_of_models_is_not_expanded(
 
 def test_a_gzip_bomb_in_a_stream_is_expanded_to_the_limit_of_an_event(produced: list[int]) -> None:
     body = bomb(b"data: ", 4 * MAX_EVENT_BYTES)
-    came, error = said(hostile.answers(200, SSE, "content-encoding: gzip", body=body))
+    came, error = said(hostile_servers.answers(200, SSE, "content-encoding: gzip", body=body))
     assert (came, error and error.status) == (b"", 502)
     assert sum(produced) <= MAX_EVENT_BYTES + 64 * STEP_BYTES  # and what was read ahead
 

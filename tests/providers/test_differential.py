@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from local.scripted import ScriptedProvider
 from tests import json_reference
-from tests.calls import Observed, asked, observed
+from tests.aws_call_recorder import Observed, asked, observed
 from tests.examples import examples
 
 CASES = settings(max_examples=examples(60, at_least=20))  # no byte is changed is what users are promised

@@ -30,10 +30,10 @@ from aiserver.router import ProviderCall, Router
 from aiserver.usecases.failover import FailoverResult
 from aiserver.usecases.failover import try_candidates as ask_in_turn
 from local.scripted import ScriptedProvider
-from tests import hostile
+from tests import hostile_servers
 from tests.fakes import FakeClock
-from tests.hostile import Authority, Behaviour, Connection
-from tests.providers.asking import QUESTION, ask, models, provider
+from tests.hostile_servers import Authority, Behaviour, Connection
+from tests.providers.calls import QUESTION, ask, models, provider
 
 SHORT_S = 0.5  # for a deadline that is waited for
 LONG_S = 20
@@ -47,13 +47,13 @@ def greets(piece: bytes) -> Behaviour:
 
     def behave(connection: Connection) -> None:
         connection.socket.sendall(piece)
-        hostile.hangs(connection)
+        hostile_servers.hangs(connection)
 
     return behave
 
 
 def answers(status: int, body: bytes = b"", *lines: str) -> list[Behaviour]:
-    return [hostile.answers(status, JSON, *lines, body=body)]
+    return [hostile_servers.answers(status, JSON, *lines, body=body)]
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,22 @@ def late(*does: Behaviour) -> Fault:
 
 FAULTS = {
     "nobody listens": Fault([], ProviderUnavailable),
-    "a certificate that nobody vouches for": Fault([hostile.hangs], ProviderUnavailable, tls="self-signed"),
-    "a certificate of another host": Fault([hostile.hangs], ProviderUnavailable, tls="of another host"),
+    "a certificate that nobody vouches for": Fault([hostile_servers.hangs], ProviderUnavailable, tls="self-signed"),
+    "a certificate of another host": Fault([hostile_servers.hangs], ProviderUnavailable, tls="of another host"),
     "no TLS where TLS is spoken": Fault([greets(b"HTTP/1.1 200 OK\r\n\r\n")], ProviderUnavailable, tls="none"),
-    "silence where TLS is spoken": Fault([hostile.hangs], ProviderUnavailable, tls="none", deadline_s=SHORT_S),
-    "silence": late(hostile.hangs),
-    "half a head, and silence": late(hostile.then_hangs(b"HTTP/1.1 200 OK\r\nx: ")),
-    "a head, and silence": late(hostile.then_hangs(hostile.head(200, JSON, "content-length: 9"))),
-    "a head that drips": late(hostile.drips(200, head_bytes=1000)),
-    "a body that drips": late(hostile.drips(200, body_bytes=1000)),
-    "the end of the connection": billed([hostile.says()], ProviderTimeout),
-    "half a body": billed([hostile.says(hostile.head(200, JSON, "content-length: 9"), b'{"a"')], ProviderTimeout),
-    "no HTTP": billed([hostile.says(b"SSH-2.0-OpenSSH_9.6\r\n")], ProviderTimeout),
-    "a head without end": billed([hostile.floods(b"HTTP/1.1 200 OK\r\nx: ", b"y")], ProviderTimeout),
-    "headers without end": billed([hostile.floods(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n")], ProviderTimeout),
+    "silence where TLS is spoken": Fault([hostile_servers.hangs], ProviderUnavailable, tls="none", deadline_s=SHORT_S),
+    "silence": late(hostile_servers.hangs),
+    "half a head, and silence": late(hostile_servers.then_hangs(b"HTTP/1.1 200 OK\r\nx: ")),
+    "a head, and silence": late(hostile_servers.then_hangs(hostile_servers.head(200, JSON, "content-length: 9"))),
+    "a head that drips": late(hostile_servers.drips(200, head_bytes=1000)),
+    "a body that drips": late(hostile_servers.drips(200, body_bytes=1000)),
+    "the end of the connection": billed([hostile_servers.says()], ProviderTimeout),
+    "half a body": billed(
+        [hostile_servers.says(hostile_servers.head(200, JSON, "content-length: 9"), b'{"a"')], ProviderTimeout
+    ),
+    "no HTTP": billed([hostile_servers.says(b"SSH-2.0-OpenSSH_9.6\r\n")], ProviderTimeout),
+    "a head without end": billed([hostile_servers.floods(b"HTTP/1.1 200 OK\r\nx: ", b"y")], ProviderTimeout),
+    "headers without end": billed([hostile_servers.floods(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n")], ProviderTimeout),
     "what claims to be gzip": billed(answers(200, b"{}", "content-encoding: gzip"), ProviderError),
     "200 and a page": billed(answers(200, b"<html>hi</html>"), ProviderError),
     "200 and nothing": billed(answers(200), ProviderError),
@@ -121,16 +123,16 @@ def having(fault: Fault, queue: str = "hosted") -> Generator[Provider]:
     """A provider that has the fault."""
     how = {"name": "first", "priority": 1, "queue": queue, "timeout_s": fault.deadline_s}
     if not fault.does:
-        with hostile.closed_port() as port:
+        with hostile_servers.closed_port() as port:
             yield provider(f"http://127.0.0.1:{port}/v1", **how)
         return
-    with hostile.receiver(*fault.does, tls=_tls(fault.tls)) as server:
+    with hostile_servers.receiver(*fault.does, tls=_tls(fault.tls)) as server:
         yield provider(f"{'https' if fault.tls else 'http'}://127.0.0.1:{server.port}/v1", **how)
 
 
 def _tls(kind: str) -> ssl.SSLContext | None:
     if kind == "self-signed":
-        return hostile.self_signed()
+        return hostile_servers.self_signed()
     return AUTHORITY.tls_for("elsewhere.example") if kind == "of another host" else None
 
 
@@ -179,13 +181,13 @@ def in_turn(*providers: Provider) -> FailoverResult:
 
 
 def test_a_provider_whose_authority_is_trusted_is_called_over_tls() -> None:
-    told = hostile.answers(200, JSON, body=b'{"choices": [{}]}')
-    with hostile.receiver(told, tls=AUTHORITY.tls_for("localhost")) as server:
+    told = hostile_servers.answers(200, JSON, body=b'{"choices": [{}]}')
+    with hostile_servers.receiver(told, tls=AUTHORITY.tls_for("localhost")) as server:
         assert ask(provider(f"https://localhost:{server.port}/v1")).status == 200
 
 
 def test_a_list_of_models_that_does_not_come_is_waited_for_no_longer_than_was_said() -> None:
-    with hostile.receiver(hostile.hangs) as server, pytest.raises(ProviderTimeout):
+    with hostile_servers.receiver(hostile_servers.hangs) as server, pytest.raises(ProviderTimeout):
         models(provider(f"http://127.0.0.1:{server.port}/v1"), deadline_s=SHORT_S)
 
 

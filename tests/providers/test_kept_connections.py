@@ -12,12 +12,12 @@ from aiserver.providers import transport
 from aiserver.providers.http import create_client
 from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.transport import STALE_S
-from tests import hostile
+from tests import hostile_servers
 from tests.fakes import FakeClock
-from tests.hostile import Behaviour, Connection
-from tests.providers.asking import QUESTION, provider
+from tests.hostile_servers import Behaviour, Connection
+from tests.providers.calls import QUESTION, provider
 
-ANSWER = hostile.head(200, "content-type: application/json", "content-length: 16") + b'{"choices":[{}]}'
+ANSWER = hostile_servers.head(200, "content-type: application/json", "content-length: 16") + b'{"choices":[{}]}'
 End = Callable[[Connection], None]
 
 
@@ -59,7 +59,7 @@ def ends_first(end: End) -> Behaviour:
 
 def asked_twice(*behaviours: Behaviour) -> tuple[int, int]:
     """How many requests arrived, and over how many connections. Raises: what the second one means."""
-    with hostile.receiver(*behaviours) as server, create_client() as http:
+    with hostile_servers.receiver(*behaviours) as server, create_client() as http:
         seen = OpenAiClient(http, FakeClock())
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
 
@@ -91,31 +91,31 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("end", [closes, resets])
 def test_a_kept_connection_that_closes_as_it_is_reused_is_retried_once(end: End) -> None:
-    assert asked_twice(serves_once(end), hostile.says(ANSWER)) == (3, 2)
+    assert asked_twice(serves_once(end), hostile_servers.says(ANSWER)) == (3, 2)
 
 
 @pytest.mark.usefixtures("busy")
 def test_a_reused_connection_that_began_is_not_retried() -> None:
     with pytest.raises(ProviderTimeout):
-        asked_twice(serves_once(begins), hostile.says(ANSWER))
+        asked_twice(serves_once(begins), hostile_servers.says(ANSWER))
 
 
 def test_a_reused_connection_that_took_its_time_is_not_retried() -> None:
     with pytest.raises(ProviderTimeout):
-        asked_twice(serves_once(waits), hostile.says(ANSWER))
+        asked_twice(serves_once(waits), hostile_servers.says(ANSWER))
 
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("end", [closes, resets])
 def test_a_retry_that_fails_is_not_retried(end: End) -> None:
     with pytest.raises(ProviderTimeout):
-        asked_twice(serves_once(end), ends_first(end), hostile.says(ANSWER))
+        asked_twice(serves_once(end), ends_first(end), hostile_servers.says(ANSWER))
 
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("end", [closes, resets])
 def test_a_new_connection_that_closes_is_not_retried(end: End) -> None:
-    with hostile.receiver(ends_first(end), hostile.says(ANSWER)) as server, create_client() as http:
+    with hostile_servers.receiver(ends_first(end), hostile_servers.says(ANSWER)) as server, create_client() as http:
         seen = OpenAiClient(http, FakeClock())
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
         with pytest.raises(ProviderTimeout):
@@ -134,8 +134,11 @@ def test_a_new_connection_that_closes_is_not_retried(end: End) -> None:
 @pytest.mark.usefixtures("busy")
 def test_a_stream_over_a_kept_connection_that_closes_is_retried_once() -> None:
     events = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-    head = hostile.head(200, "content-type: text/event-stream", f"content-length: {len(events)}")
-    with hostile.receiver(serves_once(closes), hostile.says(head + events)) as server, create_client() as http:
+    head = hostile_servers.head(200, "content-type: text/event-stream", f"content-length: {len(events)}")
+    with (
+        hostile_servers.receiver(serves_once(closes), hostile_servers.says(head + events)) as server,
+        create_client() as http,
+    ):
         seen = OpenAiClient(http, FakeClock())
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
         seen.call(

@@ -14,10 +14,10 @@ from aiserver.providers.http import create_client
 from aiserver.providers.openai import OpenAiClient
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
-from tests import hostile
+from tests import hostile_servers
 from tests.fakes import FakeClock
-from tests.providers.asking import ask, provider
-from tests.providers.standin import Said
+from tests.providers.calls import ask, provider
+from tests.providers.fake_provider import Said
 from tests.providers.streaming import DONE, QUESTION, chunk, heard, streams
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
@@ -243,8 +243,8 @@ def test_a_short_key_masks_nothing(key: str | None, upstream: ScriptedProvider) 
     assert ask(provider(upstream.base_url), api_key=key).body == body
 
 
-def streamed_with(behaviour: hostile.Behaviour, key: str) -> tuple[bytes, ProviderError | None]:
-    with hostile.receiver(behaviour) as server, create_client() as http:
+def streamed_with(behaviour: hostile_servers.Behaviour, key: str) -> tuple[bytes, ProviderError | None]:
+    with hostile_servers.receiver(behaviour) as server, create_client() as http:
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
         try:
             stream = OpenAiClient(http, FakeClock()).stream(

@@ -25,10 +25,10 @@ from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS, ProviderStream
 from aiserver.usecases.failover import OpenStream
 from aiserver.usecases.stream_response import stream_response
 from aiserver.wire import errors as wire_errors
-from tests import hostile
+from tests import hostile_servers
 from tests.examples import examples
 from tests.fakes import FakeClock
-from tests.providers.asking import provider
+from tests.providers.calls import provider
 from tests.providers.streaming import DONE, HEAD, QUESTION, chunk, framed, heard, opened, said, streams
 
 TEXT = [chunk("Grüße "), chunk("語"), chunk("😀"), chunk(finish="stop")]
@@ -113,7 +113,7 @@ def test_what_looks_like_json_after_an_event_is_one_that_broke_off() -> None:
 
 def test_an_event_without_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", 100_000)
-    came, error = said(hostile.floods(HEAD + framed(TEXT[0]), framed(b"data: " + b"x" * 1000)))
+    came, error = said(hostile_servers.floods(HEAD + framed(TEXT[0]), framed(b"data: " + b"x" * 1000)))
     assert came == TEXT[0]
     assert error is not None
     assert "too large" in error.message
@@ -124,19 +124,22 @@ def test_an_event_without_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPat
 )
 def test_a_stream_is_one_whatever_it_is_called_but_json(type_: str) -> None:
     body = framed(WHOLE) + b"0\r\n\r\n"
-    assert said(hostile.says(hostile.head(200, type_, "transfer-encoding: chunked") + body)) == (WHOLE, None)
+    assert said(hostile_servers.says(hostile_servers.head(200, type_, "transfer-encoding: chunked") + body)) == (
+        WHOLE,
+        None,
+    )
 
 
 def test_a_connection_whose_stream_has_ended_serves_the_next() -> None:
     again: list[int] = []
 
-    def twice(connection: hostile.Connection) -> None:
+    def twice(connection: hostile_servers.Connection) -> None:
         for _ in range(2):
             connection.take_request()
             connection.socket.sendall(HEAD + framed(WHOLE) + b"0\r\n\r\n")
             again.append(1)
 
-    with hostile.receiver(twice) as server:
+    with hostile_servers.receiver(twice) as server:
         asked = provider(f"http://127.0.0.1:{server.port}/v1")
         with create_client() as http:
             for _ in range(2):
@@ -165,24 +168,24 @@ def error_event(**error: object) -> bytes:
     ("behaviour", "means", "status"),
     [
         (
-            hostile.answers(429, "content-type: application/json", body=b'{"error":{"message":"slow"}}'),
+            hostile_servers.answers(429, "content-type: application/json", body=b'{"error":{"message":"slow"}}'),
             ProviderRateLimited,
             429,
         ),
         (
-            hostile.answers(401, "content-type: application/json", body=b'{"error":{"message":"sk-1"}}'),
+            hostile_servers.answers(401, "content-type: application/json", body=b'{"error":{"message":"sk-1"}}'),
             ProviderAuth,
             502,
         ),
-        (hostile.answers(503, "content-type: text/html", body=b"<html>"), ProviderUnavailable, 503),
+        (hostile_servers.answers(503, "content-type: text/html", body=b"<html>"), ProviderUnavailable, 503),
         (
-            hostile.answers(400, "content-type: application/json", body=b'{"error":{"message":"bad"}}'),
+            hostile_servers.answers(400, "content-type: application/json", body=b'{"error":{"message":"bad"}}'),
             ProviderRejected,
             400,
         ),
-        (hostile.answers(200, "content-type: application/json", body=b'{"choices":[{}]}'), ProviderError, 502),
+        (hostile_servers.answers(200, "content-type: application/json", body=b'{"choices":[{}]}'), ProviderError, 502),
         (
-            hostile.answers(200, "content-type: application/json", body=b'{"error":{"message":"late"}}'),
+            hostile_servers.answers(200, "content-type: application/json", body=b'{"error":{"message":"late"}}'),
             ProviderError,
             502,
         ),
@@ -216,11 +219,11 @@ def error_event(**error: object) -> bytes:
         (streams(), ProviderTimeout, 504),
         (streams(end=b""), ProviderTimeout, 504),
         (streams(b'data: {"choi', end=b""), ProviderTimeout, 504),
-        (hostile.says(), ProviderTimeout, 504),
+        (hostile_servers.says(), ProviderTimeout, 504),
     ],
 )
 def test_before_the_first_event_a_failure_has_its_true_status(
-    behaviour: hostile.Behaviour, means: type[ProviderError], status: int
+    behaviour: hostile_servers.Behaviour, means: type[ProviderError], status: int
 ) -> None:
     came, error = said(behaviour)
     assert (came, type(error)) == (b"", means)
@@ -331,7 +334,7 @@ USAGE_EVENT = chunk(choices=[], usage=USAGE)
 
 def test_usage_is_kept_where_it_is_told_and_passes_where_it_was_not_asked_for_by_us() -> None:
     with (
-        hostile.receiver(streams(*TEXT, USAGE_EVENT, DONE)) as server,
+        hostile_servers.receiver(streams(*TEXT, USAGE_EVENT, DONE)) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
         assert heard(stream) == (b"".join(TEXT) + USAGE_EVENT + DONE, None)
@@ -342,7 +345,7 @@ def test_usage_is_kept_where_it_is_told_and_passes_where_it_was_not_asked_for_by
 def test_usage_that_comes_with_the_last_word_is_kept_and_passes() -> None:
     last = chunk(finish="stop", usage=USAGE)
     with (
-        hostile.receiver(streams(TEXT[0], last, DONE)) as server,
+        hostile_servers.receiver(streams(TEXT[0], last, DONE)) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm")) as stream,
     ):
         assert heard(stream) == (TEXT[0] + last + DONE, None)
@@ -363,7 +366,7 @@ def test_usage_is_asked_of_a_server_that_takes_it_and_shown_to_a_caller_who_aske
 ) -> None:
     first = chunk(choices=[], prompt_filter_results=[])  # of Azure: no choices, and no usage
     with (
-        hostile.receiver(streams(first, *TEXT, USAGE_EVENT, DONE)) as server,
+        hostile_servers.receiver(streams(first, *TEXT, USAGE_EVENT, DONE)) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm"), body=sent) as stream,
     ):
         came, error = heard(stream)
@@ -377,7 +380,7 @@ def test_usage_is_asked_of_a_server_that_takes_it_and_shown_to_a_caller_who_aske
 
 def test_what_is_known_of_an_answer_that_breaks_off_is_how_many_pieces_came() -> None:
     with (
-        hostile.receiver(streams(chunk(""), *TEXT[:3], end=b"")) as server,
+        hostile_servers.receiver(streams(chunk(""), *TEXT[:3], end=b"")) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
         heard(stream)
@@ -399,7 +402,7 @@ def responses(*types: str) -> list[bytes]:
 def test_a_response_ends_with_its_own_last_event(last: str) -> None:
     events = responses("response.created", "response.output_text.delta", last)
     with (
-        hostile.receiver(streams(*events)) as server,
+        hostile_servers.receiver(streams(*events)) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="openai"), "responses") as stream,
     ):
         assert heard(stream) == (b"".join(events), None)
@@ -442,7 +445,7 @@ def test_a_stream_that_has_begun_but_says_nothing_is_handed_on_when_patience_end
             return self.now
 
     with (
-        hostile.receiver(hostile.then_hangs(HEAD)) as server,
+        hostile_servers.receiver(hostile_servers.then_hangs(HEAD)) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=600, clock=Hasty()) as stream,
     ):
         assert next(iter(stream)) is None
@@ -454,7 +457,7 @@ def test_who_has_less_patience_than_usual_does_not_wait_longer_for_the_first_eve
     timeout_s: float, total_s: float
 ) -> None:
     with (
-        hostile.receiver(hostile.then_hangs(HEAD + framed(b": wait\n\n"))) as server,
+        hostile_servers.receiver(hostile_servers.then_hangs(HEAD + framed(b": wait\n\n"))) as server,
         pytest.raises(ProviderTimeout, match="did not answer in time"),
         opened(
             provider(f"http://127.0.0.1:{server.port}/v1", timeout_s=timeout_s), total_s=total_s, clock=SystemClock()
@@ -494,7 +497,7 @@ def test_a_head_that_came_late_leaves_less_time_for_the_first_event() -> None:
             return self.now
 
     with (
-        hostile.receiver(hostile.then_hangs(HEAD)) as server,
+        hostile_servers.receiver(hostile_servers.then_hangs(HEAD)) as server,
         pytest.raises(ProviderTimeout, match="did not answer in time"),
         opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=20, clock=Later()),
     ):
@@ -505,7 +508,7 @@ def test_whoever_passes_on_a_stream_that_never_ends_sees_its_time_run_out_before
     clock = SystemClock()
     left: list[object] = []
     with (
-        hostile.receiver(hostile.floods(HEAD, framed(TEXT[0]))) as server,
+        hostile_servers.receiver(hostile_servers.floods(HEAD, framed(TEXT[0]))) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=0.2, clock=clock) as stream,
     ):
         held = ExitStack()
@@ -518,7 +521,7 @@ def test_whoever_passes_on_a_stream_that_never_ends_sees_its_time_run_out_before
 
 def test_a_stream_that_does_not_end_in_time_is_ended() -> None:
     with (
-        hostile.receiver(hostile.then_hangs(HEAD + framed(TEXT[0]))) as server,
+        hostile_servers.receiver(hostile_servers.then_hangs(HEAD + framed(TEXT[0]))) as server,
         opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=0.2) as stream,
     ):
         came, error = heard(stream)
@@ -528,7 +531,7 @@ def test_a_stream_that_does_not_end_in_time_is_ended() -> None:
 
 def test_a_head_that_does_not_come_in_time_is_not_waited_for() -> None:
     with (
-        hostile.receiver(hostile.hangs) as server,
+        hostile_servers.receiver(hostile_servers.hangs) as server,
         pytest.raises(ProviderTimeout),
         opened(provider(f"http://127.0.0.1:{server.port}/v1"), begin_s=0.2),
     ):
@@ -538,11 +541,11 @@ def test_a_head_that_does_not_come_in_time_is_not_waited_for() -> None:
 def test_whoever_closes_a_stream_ends_the_provider_s_call() -> None:
     left: list[bool] = []
 
-    def waits(connection: hostile.Connection) -> None:
+    def waits(connection: hostile_servers.Connection) -> None:
         connection.take_request()
         connection.socket.sendall(HEAD + framed(TEXT[0]))
         left.append(connection.socket.recv(1) == b"")
 
-    with hostile.receiver(waits) as server, opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream:
+    with hostile_servers.receiver(waits) as server, opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream:
         assert next(iter(stream)) == TEXT[0]
     assert left == [True]

@@ -3,7 +3,7 @@
 A caller comes every 5 s, at :00, :05 and so on, a job each minute at :02. The expected numbers are worked out by hand
 from the rules: a circuit opens after 5 failures in a row, or when more than half of at least 10 calls in 60 s have
 failed; 25 s later, and 25 s after each trial that failed, one call is its trial. All else is judged call by call: see
-tests/day.py.
+tests/failure_timeline.py.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from aiserver.jobs.states import JobState
-from tests.day import DAY_S, JOB_AT_S, JOB_EACH_S, SYNC_EACH_S, Day, Phase
+from tests.failure_timeline import DAY_S, JOB_AT_S, JOB_EACH_S, SYNC_EACH_S, Day, Phase
 
 pytestmark = pytest.mark.usefixtures("quiet")
 FIRST: dict[str, Any] = {"name": "first", "priority": 1, "models": {"m": ""}}

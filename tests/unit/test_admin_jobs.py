@@ -14,20 +14,20 @@ from aiserver.usecases.enqueue import Caller
 from aiserver.webhooks.client import DeliveryResult
 from aiserver.wire import requests
 from aiserver.wire.render import format_iso
-from tests.house import BODY, House
+from tests.app import BODY, TestApp
 
 GONE = DeliveryResult(410, "status 410: gone")
 
 
 @pytest.fixture
-def house() -> House:
-    house = House()
+def house() -> TestApp:
+    house = TestApp()
     house.keys.put_key(replace(house.keys.stored["me"], id="other"), house.keys.secrets["me"])
     return house
 
 
 @pytest.fixture
-def admin(house: House) -> Admin:
+def admin(house: TestApp) -> Admin:
     config: Any = house.keys
     nothing: Any = None
     return Admin(
@@ -42,7 +42,7 @@ def admin(house: House) -> Admin:
     )
 
 
-def told(house: House, host: str, *, owner: str = "me", dead: bool = True) -> Job:
+def told(house: TestApp, host: str, *, owner: str = "me", dead: bool = True) -> Job:
     """A job whose callback has come to its end."""
     options = requests.Options(reply_to=f"https://{host}/hook?token=s3cret")
     job = house.enqueue.accept(requests.bind_openai_queue_chat(BODY, options), Caller(owner, "https://x.io"))
@@ -56,7 +56,7 @@ def found(admin: Admin, **which: str) -> list[int]:
 
 
 def test_the_dead_ones_are_found_by_key_by_receiver_and_by_when_their_jobs_ended(
-    house: House, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    house: TestApp, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "PAGE", 1)
     first = told(house, "a.io")
@@ -71,7 +71,7 @@ def test_the_dead_ones_are_found_by_key_by_receiver_and_by_when_their_jobs_ended
     assert found(admin, key_id="me", host="a.io", since="2030-01-01") == []
 
 
-def test_what_is_shown_says_why_and_no_more_of_the_address_than_its_host(house: House, admin: Admin) -> None:
+def test_what_is_shown_says_why_and_no_more_of_the_address_than_its_host(house: TestApp, admin: Admin) -> None:
     dead = told(house, "a.io")
     shown = jobs.dead_callback_view(dead)
     assert (shown["id"], shown["keyId"], shown["host"], shown["state"]) == (dead.id, "me", "a.io", CallbackState.DEAD)
@@ -79,13 +79,13 @@ def test_what_is_shown_says_why_and_no_more_of_the_address_than_its_host(house: 
     assert "s3cret" not in str(shown)
 
 
-def test_a_receiver_is_found_however_its_name_was_written(house: House, admin: Admin) -> None:
+def test_a_receiver_is_found_however_its_name_was_written(house: TestApp, admin: Admin) -> None:
     dead = told(house, "bücher.example")
     assert jobs.dead_callback_view(dead)["host"] == "xn--bcher-kva.example"
     assert found(admin, host="xn--bcher-kva.example") == found(admin, host="BÜCHER.example") == [dead.id]
 
 
-def test_all_that_are_dead_are_started_over_each_as_a_message_of_its_own(house: House, admin: Admin) -> None:
+def test_all_that_are_dead_are_started_over_each_as_a_message_of_its_own(house: TestApp, admin: Admin) -> None:
     dead = [told(house, "a.io") for _ in range(3)]
     house.messages.callbacks.clear()
     for job_id in found(admin):
@@ -98,7 +98,7 @@ def test_all_that_are_dead_are_started_over_each_as_a_message_of_its_own(house: 
 
 
 def test_one_that_was_delivered_can_be_sent_again_by_its_id_and_one_without_a_callback_cannot(
-    house: House, admin: Admin
+    house: TestApp, admin: Admin
 ) -> None:
     assert (
         jobs.redeliver_callback(admin, told(house, "a.io", dead=False).id)["callback"]["state"] == CallbackState.PENDING
@@ -108,7 +108,7 @@ def test_one_that_was_delivered_can_be_sent_again_by_its_id_and_one_without_a_ca
         jobs.redeliver_callback(admin, without.id)
 
 
-def test_a_job_that_is_unknown_or_past_its_time_to_live_is_told_and_not_shown(house: House, admin: Admin) -> None:
+def test_a_job_that_is_unknown_or_past_its_time_to_live_is_told_and_not_shown(house: TestApp, admin: Admin) -> None:
     dead = told(house, "a.io")
     house.clock.advance(37 * 86_400)
     assert found(admin) == []

@@ -14,8 +14,8 @@ from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from local.scripted import MODELS, ScriptedProvider
 from tests import moto_stack
-from tests.fleet import circuit_of_everyone
-from tests.hostile import closed_port
+from tests.containers import circuit_of_everyone
+from tests.hostile_servers import closed_port
 from tests.moto_stack import MotoStack
 
 KEY = "sk-never-to-be-seen"

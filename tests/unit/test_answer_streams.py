@@ -18,17 +18,17 @@ from aiserver.providers.circuit import FAILURE_THRESHOLD
 from aiserver.usecases import views
 from aiserver.usecases.complete import FIRST_BYTE_TIMEOUT_MS, CompletionResult
 from aiserver.wire import requests
-from tests.house import ME, STREAMED, FakeStream, House
+from tests.app import ME, STREAMED, FakeStream, TestApp
 
 LIMIT_MS = 893_500
 BODY = '{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]%s}'
 
 
-def house(**more: Any) -> House:
-    return House({"name": "a", "priority": 1, "models": {"m": "x"}, **more}, {"name": "b", "models": {"m": ""}})
+def house(**more: Any) -> TestApp:
+    return TestApp({"name": "a", "priority": 1, "models": {"m": "x"}, **more}, {"name": "b", "models": {"m": ""}})
 
 
-def ask(house: House, more: str = "", body: str = BODY) -> CompletionResult:
+def ask(house: TestApp, more: str = "", body: str = BODY) -> CompletionResult:
     request = requests.bind_chat(body % more)
     deadline_ms = house.clock.now + LIMIT_MS
     return house.answer.run(request, owner=ME.owner, base_url="https://x.io", deadline_ms=deadline_ms)
@@ -76,7 +76,7 @@ def test_what_could_cost_twice_or_goes_no_better_elsewhere_is_told(first: Provid
 
 @pytest.mark.parametrize("body", [BODY, BODY.replace('"stream":true,', "")])
 def test_an_answer_that_does_not_begin_within_the_platform_s_patience_is_told_of_the_queue(body: str) -> None:
-    here = House({"name": "p", "models": {"m": ""}, "timeout_s": 800})
+    here = TestApp({"name": "p", "models": {"m": ""}, "timeout_s": 800})
     here.protocol.takes_s = FIRST_BYTE_TIMEOUT_MS / 1000
     here.protocol.outcomes = [ProviderTimeout("Provider p did not answer in time", may_be_billed=True)]
     with pytest.raises(ProviderTimeout, match="in time; queue the request"):
@@ -86,7 +86,7 @@ def test_an_answer_that_does_not_begin_within_the_platform_s_patience_is_told_of
 
 
 def test_who_was_cut_off_is_not_told_that_more_time_would_help() -> None:
-    here = House({"name": "p", "models": {"m": ""}})
+    here = TestApp({"name": "p", "models": {"m": ""}})
     here.protocol.outcomes = [ProviderTimeout("Provider p gave no whole answer", may_be_billed=True)]
     with pytest.raises(ProviderTimeout, match=r"answer$"):
         ask(here)
@@ -95,7 +95,7 @@ def test_who_was_cut_off_is_not_told_that_more_time_would_help() -> None:
 # --- what is kept ---
 
 
-def kept(here: House) -> Any:
+def kept(here: TestApp) -> Any:
     (job,) = here.jobs.list_page(ME.owner, tag=None, state=None, take=9, cursor=None).jobs
     return job
 
@@ -132,7 +132,7 @@ def test_a_stream_that_broke_off_is_kept_as_failed_with_what_was_counted() -> No
 
 
 def test_of_a_response_that_broke_off_the_usage_is_counted_in_its_own_words() -> None:
-    here = House({"name": "p", "models": {"m": ""}, "operations": ["responses"]})
+    here = TestApp({"name": "p", "models": {"m": ""}, "operations": ["responses"]})
     here.protocol.outcomes = [FakeStream(here.clock, [STREAMED, ProviderError("cut")], content_events=2)]
     request = requests.bind_responses('{"model":"m","input":"hi","stream":true,"tag":"t"}')
     answered = here.answer.run(request, owner=ME.owner, base_url="https://x.io", deadline_ms=here.clock.now + LIMIT_MS)
@@ -174,7 +174,7 @@ def test_the_same_ref_id_again_is_told_that_a_stream_s_text_is_not_kept() -> Non
 
 
 def test_a_provider_has_its_place_taken_until_the_stream_has_ended() -> None:
-    here = House({"name": "p", "concurrency": 1, "timeout_s": 30, "models": {"m": ""}})
+    here = TestApp({"name": "p", "concurrency": 1, "timeout_s": 30, "models": {"m": ""}})
     answered = ask(here)
     (until,) = here.slots.held["provider#p"].values()
     assert until >= here.clock.now + LIMIT_MS  # a stream may last as long as the function, whatever its silence
@@ -185,9 +185,9 @@ def test_a_provider_has_its_place_taken_until_the_stream_has_ended() -> None:
     list(ask(here).body)
 
 
-def due_for_a_trial() -> House:
+def due_for_a_trial() -> TestApp:
     """Its one provider has failed, and the next call is the one that finds out whether it still does."""
-    here = House({"name": "p", "models": {"m": ""}})
+    here = TestApp({"name": "p", "models": {"m": ""}})
     here.protocol.outcomes = [ProviderError("broken") for _ in range(FAILURE_THRESHOLD)]
     for _ in range(FAILURE_THRESHOLD):
         with pytest.raises(ProviderError):
@@ -227,7 +227,7 @@ def test_a_trial_that_has_said_nothing_yet_has_not_gone_well() -> None:
 
 
 def test_streams_that_meet_our_own_limit_are_not_held_against_their_provider() -> None:
-    here = House({"name": "p", "models": {"m": ""}, "timeout_s": 80_000})
+    here = TestApp({"name": "p", "models": {"m": ""}, "timeout_s": 80_000})
     for _ in range(2 * FAILURE_THRESHOLD):
         here.protocol.outcomes = [FakeStream(here.clock, [STREAMED, 900.0, STREAMED])]
         *_, last = ask(here).body
@@ -236,7 +236,7 @@ def test_streams_that_meet_our_own_limit_are_not_held_against_their_provider() -
 
 
 def test_streams_that_break_off_open_the_circuit_though_they_began_well() -> None:
-    here = House({"name": "p", "models": {"m": ""}})
+    here = TestApp({"name": "p", "models": {"m": ""}})
     cut = ProviderTimeout("cut", may_be_billed=True)
     here.protocol.outcomes = [FakeStream(here.clock, [STREAMED, cut]) for _ in range(50)]
     for _ in range(50):

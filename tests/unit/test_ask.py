@@ -11,15 +11,15 @@ from aiserver.errors import (
 )
 from aiserver.router import ProviderCall
 from aiserver.usecases.failover import FailoverResult, try_candidates
-from tests.fleet import circuit_of_everyone
-from tests.house import BODY, House
+from tests.app import BODY, TestApp
+from tests.containers import circuit_of_everyone
 
 SYNC_MS = 27_500
 
 
-def house(*queues: str) -> House:
+def house(*queues: str) -> TestApp:
     """Providers a, b, c in this order, each of its queue."""
-    return House(
+    return TestApp(
         *(
             {"name": name, "queue": queue, "priority": -place, "models": {"m": ""}}
             for place, (name, queue) in enumerate(zip("abc", queues, strict=False))
@@ -27,7 +27,7 @@ def house(*queues: str) -> House:
     )
 
 
-def one_pass(house: House, *outcomes: ProviderError) -> FailoverResult:
+def one_pass(house: TestApp, *outcomes: ProviderError) -> FailoverResult:
     house.protocol.outcomes = list(outcomes)
     question, found = ProviderCall("chat.completions", BODY.encode()), house.router.candidates("m")
     return try_candidates(house.router, question, found, clock=house.clock, deadline_ms=house.clock.now + SYNC_MS)

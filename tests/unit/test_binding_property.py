@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
 from aiserver.wire import requests
-from tests.bodies import BODIES, Tree, bound, folded, values
+from tests.body_strategies import BODIES, Tree, bound, folded, values
 from tests.request_types import wrong_members
 
 QUEUED = ("stream", "stream_options")  # what nobody waits to read

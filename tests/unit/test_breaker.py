@@ -24,7 +24,7 @@ from aiserver.errors import (
 from aiserver.providers.breaker import CACHE_MS
 from aiserver.providers.circuit import CONFIRM_MS, FAILURE_THRESHOLD, MIN_CALLS, OPEN_MS, WINDOW_S, CallStats, Gate
 from aiserver.providers.outcome import MIN_CALL_MS
-from tests.fleet import BAD, LONG_MS, Fleet, attempt, opened
+from tests.containers import BAD, LONG_MS, Fleet, attempt, opened
 
 
 def test_after_five_failures_in_a_row_it_is_not_asked() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from aiserver.errors import ProviderCircuitOpen, ProviderError
 from aiserver.providers.breaker import CACHE_MS, CircuitBreaker
 from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, CallStats, Circuit
+from tests.containers import BAD, LONG_MS, Fleet, attempt, circuit_of_everyone, opened
 from tests.examples import examples
 from tests.fakes import FakeCircuits, FakeClock
-from tests.fleet import BAD, LONG_MS, Fleet, attempt, circuit_of_everyone, opened
 
 OPENED = circuit_of_everyone(CallStats(failures=((1, ""),) * FAILURE_THRESHOLD), FakeClock().now + OPEN_MS, "opened")
 

@@ -19,8 +19,8 @@ from aiserver.providers.circuit import (
     SHARED_CONFIRM_MS,
     Circuit,
 )
+from tests.containers import Fleet
 from tests.examples import examples
-from tests.fleet import Fleet
 
 OUTCOMES = {
     "good": None,

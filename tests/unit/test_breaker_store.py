@@ -5,8 +5,8 @@ import pytest
 from aiserver import bootstrap
 from aiserver.providers.breaker import CACHE_MS, STORE_DOWN_MS, CircuitBreaker
 from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, WINDOW_S, CallStats, Circuit
+from tests.containers import BAD, LONG_MS, Fleet, attempt, circuit_of_everyone, opened
 from tests.fakes import FakeCircuits, FakeClock
-from tests.fleet import BAD, LONG_MS, Fleet, attempt, circuit_of_everyone, opened
 
 
 class Stuck(FakeCircuits):

@@ -16,10 +16,10 @@ from aiserver.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from aiserver.providers.breaker import CACHE_MS, MAX_WRITE_ATTEMPTS, CircuitBreaker
 from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, PROBE_TIMEOUT_MS, Circuit
 from aiserver.providers.outcome import MIN_CALL_MS
+from tests.containers import BAD, KEY, LONG_MS, MODEL, Fleet, attempt, opened
 from tests.examples import examples
 from tests.fakes import FakeCircuits
-from tests.fleet import BAD, KEY, LONG_MS, MODEL, Fleet, attempt, opened
-from tests.turns import Turns
+from tests.virtual_scheduler import Turns
 
 
 def test_a_provider_s_first_failure_in_one_thread_disturbs_no_other_that_looks_at_what_is_known() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from local.receiver import receiver
 from local.scripted import ScriptedProvider
-from tests.calls import (
+from tests.aws_call_recorder import (
     BODIES,
     CIRCUITS,
     CONFIG,

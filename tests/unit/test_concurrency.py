@@ -12,22 +12,22 @@ from aiserver.jobs.states import JobState
 from aiserver.router import LEASE_MARGIN_MS, ProviderCall
 from aiserver.usecases.failover import try_candidates
 from aiserver.wire import requests
-from tests.fleet import circuit_of_everyone
-from tests.house import ANSWER, BODY, House
+from tests.app import ANSWER, BODY, TestApp
+from tests.containers import circuit_of_everyone
 
 ONE: dict[str, Any] = {"name": "one", "concurrency": 1, "priority": 1, "models": {"m": ""}}
 OTHER: dict[str, Any] = {"name": "other", "models": {"m": ""}}
 DEADLINE_MS = 28_000
 
 
-def sync(house: House) -> Any:
+def sync(house: TestApp) -> Any:
     """What a waiting caller's pass comes to."""
     question = ProviderCall("chat.completions", requests.bind_chat(BODY).body)
     found = house.router.candidates("m")
     return try_candidates(house.router, question, found, clock=house.clock, deadline_ms=house.clock.now + DEADLINE_MS)
 
 
-def fill(house: House, until_ms: int | None = None) -> None:
+def fill(house: TestApp, until_ms: int | None = None) -> None:
     """Another function has a call to `one` under way."""
     assert (
         house.slots.acquire(
@@ -38,7 +38,7 @@ def fill(house: House, until_ms: int | None = None) -> None:
 
 
 def test_a_provider_that_is_full_is_passed_over_and_the_next_one_answers() -> None:
-    house = House(ONE, OTHER)
+    house = TestApp(ONE, OTHER)
     assert sync(house).provider == "one"
     fill(house)
     done = sync(house)
@@ -46,7 +46,7 @@ def test_a_provider_that_is_full_is_passed_over_and_the_next_one_answers() -> No
 
 
 def test_where_nobody_has_room_a_caller_is_told_when_to_come_again_and_a_job_waits() -> None:
-    house = House(ONE)
+    house = TestApp(ONE)
     fill(house)
     done = sync(house)
     assert isinstance(done.error, ProviderBusy)
@@ -62,14 +62,14 @@ def test_where_nobody_has_room_a_caller_is_told_when_to_come_again_and_a_job_wai
 def test_a_call_that_has_ended_however_it_did_leaves_its_room_to_the_next(
     outcome: ProviderResponse | ProviderError,
 ) -> None:
-    house = House(ONE)
+    house = TestApp(ONE)
     house.protocol.outcomes = [outcome]
     sync(house)
     assert sync(house).response == ANSWER
 
 
 def test_a_caller_that_was_killed_in_a_call_holds_its_room_until_a_minute_after_the_deadline() -> None:
-    house = House(ONE)
+    house = TestApp(ONE)
 
     class Killed(BaseException):
         pass
@@ -90,7 +90,7 @@ def test_a_caller_that_was_killed_in_a_call_holds_its_room_until_a_minute_after_
 
 
 def test_a_count_that_cannot_be_read_is_a_provider_that_is_busy() -> None:
-    house = House(ONE, OTHER)
+    house = TestApp(ONE, OTHER)
 
     def away(*_: object, **__: object) -> None:
         raise ConnectionError("DynamoDB is away")
@@ -100,13 +100,13 @@ def test_a_count_that_cannot_be_read_is_a_provider_that_is_busy() -> None:
 
 
 def test_without_concurrency_nothing_is_counted() -> None:
-    house = House(OTHER)
+    house = TestApp(OTHER)
     assert sync(house).response == ANSWER
     assert house.slots.held == {}
 
 
 def test_no_more_calls_are_under_way_at_once_than_there_may_be() -> None:
-    house = House({**ONE, "concurrency": 3})
+    house = TestApp({**ONE, "concurrency": 3})
     inside, release = threading.Semaphore(0), threading.Event()
 
     def slow(*_: object, **__: object) -> ProviderResponse:
@@ -126,7 +126,7 @@ def test_no_more_calls_are_under_way_at_once_than_there_may_be() -> None:
 
 
 def test_a_provider_that_is_not_worth_asking_takes_no_place() -> None:
-    house = House(ONE, OTHER)
+    house = TestApp(ONE, OTHER)
     house.circuits.stored["one"] = circuit_of_everyone(ask_at=house.clock.now + 1, stamp="opened")
 
     def taken(*_: object, **__: object) -> None:

@@ -9,14 +9,14 @@ from aiserver.errors import ProviderError, ProviderRejected, ProviderTimeout
 from aiserver.jobs.job import Job
 from aiserver.usecases import views
 from aiserver.wire.render import render
-from tests.house import House
+from tests.app import TestApp
 
 LAMBDA_BYTES = 6_291_456
 MB = 1024 * 1024
 
 
 def done(result: bytes) -> Job:
-    house = House()
+    house = TestApp()
     return replace(house.run(house.accept()), result_bytes=len(result))
 
 
@@ -51,7 +51,7 @@ def test_a_record_fits_whatever_its_bodies_and_tells_where_they_are(fill: str, m
 
 @pytest.mark.parametrize("error", [ProviderRejected("no"), ProviderTimeout(may_be_billed=True)])
 def test_a_failed_job_has_errors_and_meta_in_status_and_callback(error: ProviderError) -> None:
-    house = House()
+    house = TestApp()
     house.protocol.outcomes = [error]
     failed = house.run(house.accept())
     for document in (views.status_view(failed, None), views.error_view(failed)):
@@ -60,6 +60,6 @@ def test_a_failed_job_has_errors_and_meta_in_status_and_callback(error: Provider
 
 
 def test_a_cancelled_job_s_callback_has_errors_and_meta() -> None:
-    house = House()
+    house = TestApp()
     shown = json.loads(views.error_view(house.enqueue.cancel(house.accept())))["responseStatus"]
     assert (shown["errorCode"], shown["errors"], shown["meta"]) == ("Cancelled", [], {})

@@ -18,7 +18,7 @@ from tests.answers import body, call, is_error, put_job
 from tests.fakes import FakeClock
 from tests.iam import recorder
 from tests.moto_stack import Context, MotoStack, client, event
-from tests.readers import read
+from tests.sse_reader import read
 
 JOB = 4711
 

@@ -20,11 +20,11 @@ from aiserver.providers.outcome import Outcome, classify
 from aiserver.providers.provider import Provider
 from aiserver.router import ProviderCall
 from aiserver.usecases.failover import try_candidates
+from tests.app import ANSWER, FakeWebhookClient, UseCases, load_providers
+from tests.containers import BAD, Fleet
 from tests.examples import IS_FULL
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
-from tests.fleet import BAD, Fleet
-from tests.house import ANSWER, FakeReplier, UseCases, configured
-from tests.turns import Turns
+from tests.virtual_scheduler import Turns
 
 pytestmark = pytest.mark.usefixtures("quiet")
 MINUTES = 10 if IS_FULL else 2
@@ -69,7 +69,7 @@ class Town:
         self.called: list[tuple[float, str]] = []  # when a call ended, in seconds, and how
         self.unreachable_until_s = 0.0
         self.circuits = FakeCircuits()
-        self._providers = configured({"name": "p", "models": {"m": ""}})
+        self._providers = load_providers({"name": "p", "models": {"m": ""}})
         self._free: deque[UseCases] = deque()
         self._seeds = itertools.count()
 
@@ -133,7 +133,7 @@ class Town:
             jobs=FakeJobs(self.clock),
             messages=FakeMessageSender(),
             protocol=self,
-            replier=FakeReplier(),
+            replier=FakeWebhookClient(),
             keys=FakeKeyStore(),
             slots=FakeLeases(),
             circuits=self.circuits,

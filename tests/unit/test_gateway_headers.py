@@ -12,7 +12,7 @@ import pytest
 from aiserver import http_api
 from aiserver.errors import NotFound, ProviderRateLimited, ProviderResponse
 from aiserver.http_api import HttpContext, Request, Response, canonical_name
-from local.door import Door
+from local.gateway import Gateway
 from local.template import Route, gateway_responses, read_template
 from tests.fakes import FakeClock
 from tests.moto_stack import Context
@@ -50,7 +50,7 @@ ANSWERS = {"whole": whole, "redirect": redirect, "events": events, "refused": re
 
 
 @dataclass
-class Gateway:
+class RouteGateway:
     """The local gateway before one route, whole or streamed."""
 
     port: int
@@ -67,11 +67,11 @@ class Gateway:
 
 
 @pytest.fixture(params=[False, True], ids=["buffered", "streamed"])
-def gateway(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[Request], Response]], Gateway]]:
-    doors: list[Door] = []
+def gateway(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[Request], Response]], RouteGateway]]:
+    doors: list[Gateway] = []
     streams: bool = request.param
 
-    def serve(answer: Callable[[Request], Response]) -> Gateway:
+    def serve(answer: Callable[[Request], Response]) -> RouteGateway:
         at = HttpContext(FakeClock(), [ORIGIN], streams=streams)
 
         def invoke(_function: str, event: bytes, _request_id: str, sink: Any) -> bytes:
@@ -85,18 +85,18 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[Requ
                 sink.write(piece)
             return b""
 
-        door = Door(0)
+        door = Gateway(0)
         doors.append(door)
         routes = [Route("POST", PATH, "f", 29.0, streams), Route("OPTIONS", PATH, "f", 29.0, streams)]
         door.open(routes, gateway_responses(read_template()), invoke)
-        return Gateway(door.port)
+        return RouteGateway(door.port)
 
     yield serve
     for door in doors:
         door.close()
 
 
-Serve = Callable[[Callable[[Request], Response]], Gateway]
+Serve = Callable[[Callable[[Request], Response]], RouteGateway]
 
 
 def names(lines: list[str]) -> list[str]:

@@ -25,14 +25,14 @@ from aiserver.jobs.transitions import CLAIM, MARK_CALL, REDRIVE, TRANSITIONS
 from aiserver.usecases.record_outcome import MAX_INVALID_RESPONSES
 from aiserver.usecases.status import Status
 from aiserver.wire import requests
-from tests.crash.death import Crashes, Guarded
-from tests.house import ANSWER, BODY, ME, FakeReplier, House
+from tests.app import ANSWER, BODY, ME, FakeWebhookClient, TestApp
+from tests.crash.fault_points import FaultPoints, FaultyProxy
 
 GPU = {"name": "gpu", "queue": "gpu", "models": {"m": ""}}
 
 
 def test_an_accepted_job_is_run_once_and_keeps_its_answer() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept(tag="t")
     assert house.messages.jobs == [("hosted", job.id, 0)]
     done = house.run(job)
@@ -44,7 +44,7 @@ def test_an_accepted_job_is_run_once_and_keeps_its_answer() -> None:
 
 
 def test_the_provider_gets_an_idempotency_key_and_its_own_name_for_the_model() -> None:
-    house = House({"name": "p", "models": {"m": "vendor/m-8b"}})
+    house = TestApp({"name": "p", "models": {"m": "vendor/m-8b"}})
     job = house.accept()
     house.run(job)
     (_, call) = house.protocol.calls[0]
@@ -61,7 +61,7 @@ def test_the_provider_gets_an_idempotency_key_and_its_own_name_for_the_model() -
     ],
 )
 def test_waiting_is_not_failing(error: ProviderError, reason: str, least_s: int, most_s: int) -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     house.protocol.outcomes = [error]
     waiting = house.run(job)
@@ -76,7 +76,7 @@ def test_waiting_is_not_failing(error: ProviderError, reason: str, least_s: int,
 
 
 def test_a_job_waits_for_a_cold_gpu_until_its_deadline_and_says_why() -> None:
-    house = House(GPU)
+    house = TestApp(GPU)
     job = house.accept(deadline=3600)
     while house.now(job).state == JobState.QUEUED:
         house.protocol.outcomes = [ProviderUnavailable()]
@@ -89,7 +89,7 @@ def test_a_job_waits_for_a_cold_gpu_until_its_deadline_and_says_why() -> None:
 
 
 def test_a_provider_that_keeps_failing_is_given_up() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     for _ in range(MAX_INVALID_RESPONSES):
         house.protocol.outcomes = [ProviderAuth()]
@@ -98,7 +98,7 @@ def test_a_provider_that_keeps_failing_is_given_up() -> None:
 
 
 def test_waits_do_not_use_up_the_tries_of_a_provider_that_answers_badly() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     for _ in range(2 * MAX_INVALID_RESPONSES):
         house.protocol.outcomes = [ProviderRateLimited(retry_after_s=1)]
@@ -110,7 +110,7 @@ def test_waits_do_not_use_up_the_tries_of_a_provider_that_answers_badly() -> Non
 
 
 def test_a_redriven_job_has_all_its_tries_again() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     for tries in (MAX_INVALID_RESPONSES, 2 * MAX_INVALID_RESPONSES):
         while house.now(job).state == JobState.QUEUED:
@@ -122,7 +122,7 @@ def test_a_redriven_job_has_all_its_tries_again() -> None:
 
 
 def test_every_call_to_a_gpu_whose_outcome_is_unknown_is_counted_though_a_later_one_answered() -> None:
-    house = House(GPU, GPU | {"name": "gpu-2"}, GPU | {"name": "gpu-3"})
+    house = TestApp(GPU, GPU | {"name": "gpu-2"}, GPU | {"name": "gpu-3"})
     job = house.accept()
     house.protocol.outcomes = [ProviderTimeout(may_be_billed=True), ProviderTimeout(may_be_billed=True)]
     done = house.run(job)
@@ -130,7 +130,7 @@ def test_every_call_to_a_gpu_whose_outcome_is_unknown_is_counted_though_a_later_
 
 
 def test_a_refused_request_fails_at_once() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     house.protocol.outcomes = [ProviderRejected("too long")]
     failed = house.run(job)
@@ -138,7 +138,7 @@ def test_a_refused_request_fails_at_once() -> None:
 
 
 def test_a_hosted_provider_s_unknown_outcome_is_neither_repeated_nor_failed_over() -> None:
-    house = House({"name": "p", "priority": 1, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
+    house = TestApp({"name": "p", "priority": 1, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
     job = house.accept()
     house.protocol.outcomes = [ProviderTimeout(may_be_billed=True)]
     failed = house.run(job)
@@ -147,7 +147,7 @@ def test_a_hosted_provider_s_unknown_outcome_is_neither_repeated_nor_failed_over
 
 
 def test_an_own_gpu_s_unknown_outcome_is_asked_again() -> None:
-    house = House(GPU)
+    house = TestApp(GPU)
     job = house.accept()
     house.protocol.outcomes = [ProviderTimeout(may_be_billed=True)]
     waiting = house.run(job)
@@ -158,7 +158,7 @@ def test_an_own_gpu_s_unknown_outcome_is_asked_again() -> None:
 
 
 def test_the_next_provider_is_asked_when_one_is_known_to_have_done_nothing() -> None:
-    house = House({"name": "p", "priority": 2, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
+    house = TestApp({"name": "p", "priority": 2, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
     job = house.accept()
     house.protocol.outcomes = [ProviderUnavailable()]
     assert house.run(job).served_by == "q"
@@ -166,7 +166,7 @@ def test_the_next_provider_is_asked_when_one_is_known_to_have_done_nothing() -> 
 
 
 def test_a_job_whose_model_is_gone_fails_with_the_reason() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     house.providers.clear()
     house.clock.advance(31)
@@ -175,7 +175,7 @@ def test_a_job_whose_model_is_gone_fails_with_the_reason() -> None:
 
 
 def test_a_job_whose_request_is_gone_fails_with_the_reason_and_asks_nobody() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     house.jobs.bodies.clear()
     failed = house.run(job)
@@ -185,7 +185,7 @@ def test_a_job_whose_request_is_gone_fails_with_the_reason_and_asks_nobody() -> 
 @pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize("queue", ["hosted", "gpu"])
 def test_a_worker_that_dies_is_recovered_as_its_queue_allows(queue: str, marked: bool) -> None:
-    house = House({"name": "p", "queue": queue, "models": {"m": ""}})
+    house = TestApp({"name": "p", "queue": queue, "models": {"m": ""}})
     job = house.accept()
     lease_until = house.clock.now + 930_000
     house.jobs.apply(CLAIM, job.id, {"now": house.clock.now, "lease_token": "t", "lease_until": lease_until})
@@ -216,7 +216,7 @@ def test_a_worker_that_dies_is_recovered_as_its_queue_allows(queue: str, marked:
 
 
 def test_a_queued_job_is_cancelled_at_once() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     assert house.enqueue.cancel(job).state == JobState.CANCELLED
     assert house.enqueue.cancel(job).state == JobState.CANCELLED
@@ -228,7 +228,7 @@ def test_a_queued_job_is_cancelled_at_once() -> None:
     "outcome", [ANSWER, ProviderRejected("no"), ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
 )
 def test_a_started_job_that_was_asked_to_cancel_ends_cancelled_whatever_came(outcome: object) -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     ask = house.protocol.call
 
@@ -245,7 +245,7 @@ def test_a_started_job_that_was_asked_to_cancel_ends_cancelled_whatever_came(out
 
 
 def test_a_completed_job_cannot_be_cancelled() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     house.run(job)
     with pytest.raises(Conflict):
@@ -253,7 +253,7 @@ def test_a_completed_job_cannot_be_cancelled() -> None:
 
 
 def test_a_job_past_its_deadline_expires_by_the_sweeper_too() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept(deadline=100, reply_to="https://r.io/")
     house.clock.advance(161)
     expired = house.swept(job)
@@ -265,21 +265,21 @@ def test_a_job_past_its_deadline_expires_by_the_sweeper_too() -> None:
     [(None, 86_400), (60, 60), ("90", 90), ("2027-01-15T08:00:30Z", 30), ("/Date(1800000045000)/", 45), (1.5, 1.5)],
 )
 def test_a_deadline_is_seconds_or_a_date(deadline: str | float | None, in_s: float) -> None:
-    house = House()
+    house = TestApp()
     assert house.accept(deadline=deadline).deadline == house.clock.now + in_s * 1000
 
 
 @pytest.mark.parametrize("deadline", [0, -1, 15 * 86_400, "soon", "2020-01-01", float("inf"), "9" * 400])
 def test_a_deadline_that_makes_no_sense_is_refused(deadline: str | float) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        House().accept(deadline=deadline)
+        TestApp().accept(deadline=deadline)
     assert refused.value.param == "deadline"
 
 
 def test_waiting_reads_twice_a_second_at_most_and_hears_of_the_end_within_a_second() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
-    reads = Crashes()
+    reads = FaultPoints()
     ends_at = house.clock.now + 3_200
 
     def sleep(seconds: float) -> None:
@@ -289,7 +289,7 @@ def test_waiting_reads_twice_a_second_at_most_and_hears_of_the_end_within_a_seco
             house.run(job)
         house.clock.now = round(after)
 
-    status = Status(Guarded(house.jobs, reads), house.clock, sleep)  # pyright: ignore[reportArgumentType]
+    status = Status(FaultyProxy(house.jobs, reads), house.clock, sleep)  # pyright: ignore[reportArgumentType]
     assert status.wait(job, deadline_ms=house.clock.now + 20_000).state == JobState.COMPLETED
     assert ends_at <= house.clock.now <= ends_at + 1000
     assert reads.calls <= 2 * 3.2 + 1
@@ -303,7 +303,7 @@ def test_waiting_reads_twice_a_second_at_most_and_hears_of_the_end_within_a_seco
 
 
 def test_a_job_past_its_time_to_live_is_gone_though_still_stored() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept(ref_id="r")
     house.run(job)
     house.clock.advance(7 * 86_400 - 1)
@@ -339,7 +339,7 @@ def test_the_table_s_names_are_its_own_and_every_end_settles_what_is_owed() -> N
 
 
 def test_a_failed_job_that_is_redriven_starts_a_new_epoch_and_tells_its_end_anew() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept(deadline=60, reply_to="https://r.io/hook")
     house.protocol.outcomes = [ProviderRejected("no")]
     house.run(job)
@@ -356,7 +356,7 @@ def test_a_failed_job_that_is_redriven_starts_a_new_epoch_and_tells_its_end_anew
 
 
 def test_a_job_of_an_own_gpu_that_is_cold_goes_to_a_hosted_provider_but_never_the_other_way() -> None:
-    house = House(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
+    house = TestApp(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
     job = house.accept()
     assert job.queue == "gpu"
     house.protocol.outcomes = [ProviderUnavailable()]
@@ -370,7 +370,7 @@ def test_a_job_of_an_own_gpu_that_is_cold_goes_to_a_hosted_provider_but_never_th
 
 
 def test_a_hosted_call_made_for_a_gpu_job_is_not_repeated_when_its_outcome_is_unknown() -> None:
-    house = House(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
+    house = TestApp(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
     job = house.accept()
     house.protocol.outcomes = [ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
     failed = house.run(job)
@@ -382,12 +382,12 @@ def test_a_batch_s_addresses_are_checked_once_each_and_side_by_side() -> None:
     all_there = threading.Barrier(3)
     asked: list[str] = []
 
-    class Resolving(FakeReplier):
+    class Resolving(FakeWebhookClient):
         def check(self, url: str, hosts: Collection[str] = ()) -> None:
             asked.append(url)
             all_there.wait(30)
 
-    house = House(replier=Resolving())
+    house = TestApp(replier=Resolving())
     urls = ["https://a.io/", "https://b.io/", "https://c.io/"] * 10
     bound = [requests.bind_openai_queue_chat(BODY, requests.Options(reply_to=url)) for url in urls]
     assert len(house.enqueue.accept_all(bound, ME)) == 30
@@ -395,12 +395,12 @@ def test_a_batch_s_addresses_are_checked_once_each_and_side_by_side() -> None:
 
 
 def test_of_a_batch_with_an_address_that_may_not_be_called_nothing_is_accepted() -> None:
-    class Refusing(FakeReplier):
+    class Refusing(FakeWebhookClient):
         def check(self, url: str, hosts: Collection[str] = ()) -> None:
             if "bad" in url:
                 raise InvalidRequest("no")
 
-    house = House(replier=Refusing())
+    house = TestApp(replier=Refusing())
     urls = ["https://a.io/", "https://bad.io/"]
     bound = [requests.bind_openai_queue_chat(BODY, requests.Options(reply_to=url)) for url in urls]
     with pytest.raises(InvalidRequest):

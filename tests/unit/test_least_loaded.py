@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 from aiserver.jobs.states import JobState
 from aiserver.router import ProviderCall
 from aiserver.usecases.failover import FailoverResult, try_candidates
-from tests.house import BODY, House
+from tests.app import BODY, TestApp
 
 
 def provider(name: str, concurrency: int | None = None, *, priority: int = 0, model: str = "m") -> dict[str, Any]:
     return {"name": name, "concurrency": concurrency, "priority": priority, "models": {model: ""}}
 
 
-def load(house: House, **taken: int) -> None:
+def load(house: TestApp, **taken: int) -> None:
     """Other functions have so many calls under way."""
     for name, count in taken.items():
         house.slots.held[f"provider#{name}"] = dict.fromkeys(range(count), house.clock.now + 60_000)
 
 
-def order(house: House) -> list[str]:
+def order(house: TestApp) -> list[str]:
     return [candidate.provider.name for candidate in house.router.order_by_load(house.router.candidates("m"))]
 
 
-def sync(house: House) -> FailoverResult:
+def sync(house: TestApp) -> FailoverResult:
     question, found = ProviderCall("chat.completions", BODY.encode()), house.router.candidates("m")
     return try_candidates(house.router, question, found, clock=house.clock, deadline_ms=house.clock.now + 27_000)
 
@@ -36,7 +36,7 @@ def sync(house: House) -> FailoverResult:
 CHANCES = [(number + 0.5) / 60 for number in range(60)]  # so that two, three, four or five have equal shares
 
 
-def firsts(house: House) -> dict[str, int]:
+def firsts(house: TestApp) -> dict[str, int]:
     """How often each comes first, as chance has it, in 60 passes."""
     found = Counter[str]()
     for house.clock.chance in CHANCES:
@@ -45,14 +45,14 @@ def firsts(house: House) -> dict[str, int]:
 
 
 def test_the_one_with_the_fewest_calls_for_what_it_may_have_comes_first_whatever_chance_says() -> None:
-    house = House(provider("small", 2), provider("large", 100), provider("middle", 10))
+    house = TestApp(provider("small", 2), provider("large", 100), provider("middle", 10))
     load(house, small=1, large=40, middle=3)
     for house.clock.chance in CHANCES:
         assert order(house) == ["middle", "large", "small"]
 
 
 def test_one_without_concurrency_counts_as_idle() -> None:
-    house = House(provider("counted", 100), provider("free"))
+    house = TestApp(provider("counted", 100), provider("free"))
     load(house, counted=1)
     assert firsts(house) == {"free": 60}
     house.slots.held.clear()
@@ -61,19 +61,19 @@ def test_one_without_concurrency_counts_as_idle() -> None:
 
 @pytest.mark.parametrize("busy", ["a", "b", "c", "d"])
 def test_those_that_are_as_idle_share_the_calls_equally_though_another_is_busy(busy: str) -> None:
-    house = House(*(provider(name, 4 if name == busy else None) for name in "abcd"))
+    house = TestApp(*(provider(name, 4 if name == busy else None) for name in "abcd"))
     load(house, **{busy: 2})
     assert firsts(house) == {name: 20 for name in "abcd" if name != busy}
 
 
 def test_those_that_are_as_loaded_share_the_calls_equally() -> None:
-    house = House(provider("a", 2), provider("b", 4), provider("c", 6))
+    house = TestApp(provider("a", 2), provider("b", 4), provider("c", 6))
     load(house, a=1, b=2, c=3)
     assert firsts(house) == {"a": 20, "b": 20, "c": 20}
 
 
 def test_where_the_load_is_not_known_all_equals_share_the_calls_and_none_is_left_out() -> None:
-    house = House(provider("a", 2), provider("b", 2), provider("c"))
+    house = TestApp(provider("a", 2), provider("b", 2), provider("c"))
     load(house, a=2, b=1)
 
     def away(*_: object, **__: object) -> dict[str, int]:
@@ -85,19 +85,19 @@ def test_where_the_load_is_not_known_all_equals_share_the_calls_and_none_is_left
 
 
 def test_one_that_takes_any_model_is_never_asked_before_one_that_names_it_whatever_their_loads_and_priorities() -> None:
-    house = House(provider("any", priority=99, model="*"), provider("named", 1))
+    house = TestApp(provider("any", priority=99, model="*"), provider("named", 1))
     load(house, named=1)
     assert firsts(house) == {"named": 60}
 
 
 def test_a_lower_priority_is_not_asked_first_because_it_is_idle() -> None:
-    house = House(provider("high", 1, priority=1), provider("low", 1))
+    house = TestApp(provider("high", 1, priority=1), provider("low", 1))
     load(house, high=1)
     assert firsts(house) == {"high": 60}
 
 
 def test_whoever_was_filled_since_the_load_was_read_is_passed_over_in_the_same_pass_for_callers_and_jobs() -> None:
-    house = House(provider("a", 1), provider("b", 2))
+    house = TestApp(provider("a", 1), provider("b", 2))
     load(house, b=1)
     taken = house.slots.count_held
 
@@ -115,7 +115,7 @@ def test_whoever_was_filled_since_the_load_was_read_is_passed_over_in_the_same_p
 
 
 def test_a_pass_holds_one_place_of_the_provider_it_asks_and_none_afterwards() -> None:
-    house = House(provider("a", 3), provider("b", 3))
+    house = TestApp(provider("a", 3), provider("b", 3))
     load(house, a=1, b=2)
     seen: list[dict[str, int]] = []
     call = house.protocol.call
@@ -143,13 +143,13 @@ def test_a_pass_holds_one_place_of_the_provider_it_asks_and_none_afterwards() ->
     ],
 )
 def test_the_load_is_read_only_where_it_can_change_who_is_asked(providers: list[dict[str, Any]]) -> None:
-    house = House(*providers)
+    house = TestApp(*providers)
     order(house)
     assert house.slots.reads == 0
 
 
 def test_the_load_of_all_equals_is_one_read() -> None:
-    house = House(provider("a", 3), provider("b", 3), provider("c"))
+    house = TestApp(provider("a", 3), provider("b", 3), provider("c"))
     order(house)
     assert house.slots.reads == 1
 
@@ -168,7 +168,7 @@ def fleets(draw: st.DrawFn) -> list[tuple[dict[str, Any], int]]:
 
 @given(fleet=fleets(), chance=st.floats(0, 1, exclude_max=True))
 def test_nobody_is_asked_before_a_better_one(fleet: list[tuple[dict[str, Any], int]], chance: float) -> None:
-    house = House(*(one for one, _ in fleet))
+    house = TestApp(*(one for one, _ in fleet))
     house.clock.chance = chance
     load(house, **{one["name"]: taken for one, taken in fleet})
 

@@ -21,7 +21,7 @@ from aiserver.webhooks import client
 from aiserver.wire import json_text, requests
 from aiserver.wire.requests import Options
 from tests import json_reference
-from tests.providers.asking import provider
+from tests.providers.calls import provider
 from tests.providers.streaming import DONE, chunk, heard
 from tests.unit.test_scan import VALUES
 

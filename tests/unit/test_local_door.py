@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from local.door import MAX_BODY_BYTES, Door, Routes
+from local.gateway import MAX_BODY_BYTES, Gateway, Routes
 from local.runtime_api import FunctionFailed
 from local.template import REPOSITORY, Route, gateway_responses, read_template
 
@@ -59,7 +59,7 @@ def start() -> Iterator[Callable[..., int]]:
     with ExitStack() as running:
 
         def started(routes: list[Route], invoke: Invoke) -> int:
-            door = Door(0)
+            door = Gateway(0)
             door.open(routes, RESPONSES, invoke)
             running.callback(door.close)
             return door.port

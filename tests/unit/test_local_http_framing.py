@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local.door import Door
+from local.gateway import Gateway
 from local.receiver import receiver
 from local.scripted import ScriptedProvider
 from local.template import Route, gateway_responses, read_template
@@ -113,7 +113,7 @@ def ports(served: list[str]) -> Iterator[dict[str, int]]:
         return b'{"statusCode": 200, "body": "hello"}'
 
     with ExitStack() as running:
-        door = Door(0)
+        door = Gateway(0)
         route = Route(method="POST", path="/{proxy+}", function="f", timeout_s=20, streamed=False)
         door.open([route], gateway_responses(read_template()), invoke)
         running.callback(door.close)

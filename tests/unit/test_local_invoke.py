@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from local.invoke import EXAMPLE_KEY_ID, shown, with_key
+from local.invoke import EXAMPLE_KEY_ID, display_value, with_key
 from local.seed import new_keys
 from tests.moto_stack import event, example_key
 
@@ -26,5 +26,8 @@ def test_two_owners_get_keys_of_their_own() -> None:
 
 
 def test_what_a_function_streamed_is_shown_as_one_answer() -> None:
-    assert shown(b'{"statusCode": 200}' + bytes(8) + b"data: 1\n\n") == {"statusCode": 200, "body": "data: 1\n\n"}
-    assert shown(b'{"statusCode": 204, "body": ""}') == {"statusCode": 204, "body": ""}
+    assert display_value(b'{"statusCode": 200}' + bytes(8) + b"data: 1\n\n") == {
+        "statusCode": 200,
+        "body": "data: 1\n\n",
+    }
+    assert display_value(b'{"statusCode": 204, "body": ""}') == {"statusCode": 204, "body": ""}

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from local.event_source_mappings import EventSourceMapping
 from local.queues import QueuePoller
 from local.runtime_api import FunctionFailed
-from local.sources import Source
 from local.template import REPOSITORY
 
 ARN = "arn:aws:sqs:us-east-1:123456789012:jobs"
@@ -21,8 +21,8 @@ MOST = 8
 NONE_FAILED = b'{"batchItemFailures": []}'
 
 
-def source(*, batch_size: int = 1, reports_failures: bool = True, max_invocations: int = 2) -> Source:
-    return Source("sqs", ARN, "function", batch_size, reports_failures, max_invocations, 0, ())
+def source(*, batch_size: int = 1, reports_failures: bool = True, max_invocations: int = 2) -> EventSourceMapping:
+    return EventSourceMapping("sqs", ARN, "function", batch_size, reports_failures, max_invocations, 0, ())
 
 
 class FakeSqs:
@@ -117,7 +117,7 @@ def sqs() -> FakeSqs:
 
 
 @contextmanager
-def polling(sqs: FakeSqs, function: Callable[[bytes], bytes], told: Source) -> Iterator[QueuePoller]:
+def polling(sqs: FakeSqs, function: Callable[[bytes], bytes], told: EventSourceMapping) -> Iterator[QueuePoller]:
     poller = QueuePoller(told, sqs, function, most=MOST)
     poller.start()
     try:

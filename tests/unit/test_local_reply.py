@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from local.reply import HEAD_ENDS, MAX_HEAD_BYTES, MalformedStream, Reply
+from local.streamed_response import HEAD_ENDS, MAX_HEAD_BYTES, MalformedStream, Reply
 
 PATIENCE_S = 20
 

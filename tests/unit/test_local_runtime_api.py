@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from local.door import Door
-from local.invoke import WrongEvent, read_event, with_key
-from local.pool import Pool
-from local.runtime_api import MAX_PAYLOAD_BYTES, Deployed, FunctionFailed
+from local.gateway import Gateway
+from local.invoke import InvalidEvent, read_event, with_key
+from local.runtime_api import MAX_PAYLOAD_BYTES, DeployedFunction, FunctionFailed
+from local.sandbox_pool import SandboxPool
 from local.seed import new_keys
 from local.template import Route, gateway_responses, read_template
 
@@ -23,7 +23,7 @@ ARN = "arn:aws:lambda:us-east-1:000000000000:function:toy"
 WHO = "import os\ndef handler(event, context):\n    return os.getpid()\n"
 PATIENCE_S = 20
 
-Start = Callable[..., Pool]
+Start = Callable[..., SandboxPool]
 
 
 @pytest.fixture
@@ -31,23 +31,23 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Make a pool for a handler given as source."""
     with ExitStack() as running:
 
-        def started(source: str, *, timeout_s: int = PATIENCE_S) -> Pool:
+        def started(source: str, *, timeout_s: int = PATIENCE_S) -> SandboxPool:
             folder = tmp_path / "toy"
             folder.mkdir()
             (folder / "handler.py").write_text(source)
-            toy = Deployed("toy", ARN, folder, "handler.handler", timeout_s, 256, {"TABLE": "jobs"})
-            pool = Pool(toy, "http://127.0.0.1:1", tmp_path, [])
+            toy = DeployedFunction("toy", ARN, folder, "handler.handler", timeout_s, 256, {"TABLE": "jobs"})
+            pool = SandboxPool(toy, "http://127.0.0.1:1", tmp_path, [])
             running.callback(pool.close)
             return pool
 
         yield started
 
 
-def call(pool: Pool, event: Any = None) -> Any:
+def call(pool: SandboxPool, event: Any = None) -> Any:
     return json.loads(pool.invoke(json.dumps(event).encode()))
 
 
-def fails(pool: Pool, event: Any = None) -> FunctionFailed:
+def fails(pool: SandboxPool, event: Any = None) -> FunctionFailed:
     with pytest.raises(FunctionFailed) as failed:
         call(pool, event)
     return failed.value
@@ -207,7 +207,7 @@ def test_closing_leaves_no_process(start: Start) -> None:
 
 def test_a_crash_reaches_the_caller_as_the_templates_502(start: Start) -> None:
     pool = start("import os\ndef handler(event, context):\n    os._exit(1)\n")
-    door = Door(0)
+    door = Gateway(0)
     try:
         crash = Route(method="GET", path="/crash", function="toy", timeout_s=29.0, streamed=False)
 
@@ -228,7 +228,7 @@ def test_a_crash_reaches_the_caller_as_the_templates_502(start: Start) -> None:
 def test_an_events_name_up_to_its_first_dot_is_the_function(tmp_path: Path) -> None:
     (tmp_path / "chat.no-model.json").write_text('{"headers": {}}')
     assert read_event(["chat.no-model"], tmp_path) == ("chat", {"headers": {}})
-    with pytest.raises(WrongEvent, match=r"chat\.no-model"):
+    with pytest.raises(InvalidEvent, match=r"chat\.no-model"):
         read_event(["chat"], tmp_path)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from local.reply import HEAD_ENDS
-from tests.served import HEAD, Served, serving
+from local.streamed_response import HEAD_ENDS
+from tests.served_function import HEAD, Served, serving
 
 CALLS = 4
 CLOSED_S = 2  # within which a handler is told that its caller has gone

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from local.reply import MAX_HEAD_BYTES, Reply
 from local.runtime_api import MAX_STREAM_BYTES, FunctionFailed
-from tests.served import HEAD, PATIENCE_S, Served, serving
+from local.streamed_response import MAX_HEAD_BYTES, Reply
+from tests.served_function import HEAD, PATIENCE_S, Served, serving
 
 Start = Callable[..., Served]
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from local.event_source_mappings import EventSourceMapping
 from local.runtime_api import FunctionFailed
-from local.sources import Source
 from local.streams import StreamPoller
 
 ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/jobs/stream/1"
 PATIENCE_S = 20
 SEEN = {"eventName": ["INSERT"], "dynamodb": {"NewImage": {"state": {"S": ["Completed"]}}}}
 SEEN_TOO = {"eventName": ["REMOVE"]}
-SOURCE = Source("dynamodb", ARN, "function", 3, True, 1, 1, (SEEN, SEEN_TOO))
+SOURCE = EventSourceMapping("dynamodb", ARN, "function", 3, True, 1, 1, (SEEN, SEEN_TOO))
 
 
 def record(number: int, state: str = "Completed") -> dict[str, Any]:

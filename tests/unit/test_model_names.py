@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from aiserver.errors import InvalidRequest
 from aiserver.providers.provider import Provider
 from aiserver.router import ProviderCall, Router
-from tests.bodies import BODIES, Tree, bound, with_model
+from tests.app import FakeProviderClient
+from tests.body_strategies import BODIES, Tree, bound, with_model
 from tests.fakes import FakeClock
-from tests.house import FakeProtocol
 
 
 def sent(body: str, upstream_model: str) -> str:
     """The body that a provider gets which knows every model by one name."""
     provider = Provider(name="p", base_url="http://127.0.0.1:1/v1", models={"*": upstream_model})
-    protocol = FakeProtocol(FakeClock())
+    protocol = FakeProviderClient(FakeClock())
     router = Router(lambda: [provider], {"openai": protocol}, None, FakeClock())
     (candidate,) = router.candidates("any")
     router.call(candidate, ProviderCall("chat.completions", body.encode()), api_key=None, timeout_s=1)

@@ -13,8 +13,8 @@ from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS
 from aiserver.usecases.failover import OpenStream
 from aiserver.usecases.stream_response import StreamOutcome, stream_response
 from aiserver.wire import sse
+from tests.app import FakeStream
 from tests.fakes import FakeClock
-from tests.house import FakeStream
 
 EVENT = b'data: {"choices":[]}\n\n'
 SILENCE_S = 600

@@ -19,18 +19,18 @@ from aiserver.usecases.job_finished import JobFinishedNotifier
 from aiserver.usecases.terminal import CALLBACK_DUE_MS
 from aiserver.webhooks.client import DeliveryResult
 from aiserver.webhooks.url_policy import CallbackRefused
+from tests.app import ANSWER, CALLBACK_LEASE_MS, PER_KEY, REPLY_MS, SWEEPER_MS, FakeWebhookClient, TestApp
 from tests.fakes import FakeEventPublisher
-from tests.house import ANSWER, CALLBACK_LEASE_MS, PER_KEY, REPLY_MS, SWEEPER_MS, FakeReplier, House
 
 REFUSED = DeliveryResult(500, "status 500: no")
 
 
-def completed(house: House, **options: object) -> Job:
+def completed(house: TestApp, **options: object) -> Job:
     return house.run(house.accept(reply_to="https://r.io/hook", **options))
 
 
 def test_the_bare_result_is_posted_once_with_who_it_is_about_in_headers() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house, tag="ü/1", ref_id="a b")
     assert (job.callback, job.ttl) == (CallbackState.PENDING, None)
     house.deliver(job)
@@ -46,7 +46,7 @@ def test_the_bare_result_is_posted_once_with_who_it_is_about_in_headers() -> Non
 
 @pytest.mark.parametrize("end", ["Failed", "Cancelled", "Expired"])
 def test_every_end_is_told(end: str) -> None:
-    house = House()
+    house = TestApp()
     job = house.accept(reply_to="https://r.io/hook", deadline=60)
     if end == "Failed":
         house.protocol.outcomes = [ProviderRejected("too long")]
@@ -65,7 +65,7 @@ def test_every_end_is_told(end: str) -> None:
 
 
 def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     started = house.clock.now
     house.replier.outcomes = [REFUSED] * 10
@@ -94,7 +94,7 @@ def test_a_receiver_that_is_down_is_tried_ten_times_over_three_days_then_dead() 
     [("120", 120), ("1", 5), (None, 5), ("999999999", 86_400), ("soon", 5), ("Fri, 15 Jan 2027 08:10:00 GMT", 600)],
 )
 def test_a_receiver_that_asks_to_wait_is_heeded_within_reason(retry_after: str | None, wait_s: int) -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     house.replier.outcomes = [DeliveryResult(429, "status 429", retry_after)]
     house.deliver(job)
@@ -103,7 +103,7 @@ def test_a_receiver_that_asks_to_wait_is_heeded_within_reason(retry_after: str |
 
 @pytest.mark.parametrize("last", [DeliveryResult(410, "status 410"), CallbackRefused("private")])
 def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: DeliveryResult | Exception) -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     house.replier.outcomes = [last]
     house.deliver(job)
@@ -111,7 +111,7 @@ def test_a_receiver_that_is_gone_or_may_not_be_called_is_not_tried_again(last: D
 
 
 def test_while_a_secret_is_rotated_both_sign_and_then_the_new_one_alone() -> None:
-    house = House()
+    house = TestApp()
     old = house.keys.secrets["me"]
     new = old.rotate(now_ms=house.clock.now, overlap_ms=60_000)
     assert house.keys.replace_webhook_secrets("me", old, new)
@@ -126,7 +126,7 @@ def test_while_a_secret_is_rotated_both_sign_and_then_the_new_one_alone() -> Non
 
 
 def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     lease = {
         "now": house.clock.now,
@@ -153,7 +153,7 @@ def test_a_deliverer_that_died_is_followed_by_another_with_the_same_message_id()
 
 @pytest.mark.parametrize("away", ["bodies", "keys"])
 def test_what_cannot_be_read_just_now_costs_no_attempt(away: str) -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
 
     def fails(*_: object) -> None:
@@ -170,10 +170,10 @@ def test_what_cannot_be_read_just_now_costs_no_attempt(away: str) -> None:
 
 
 def test_a_deliverer_that_comes_back_after_its_lease_decides_nothing() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
 
-    class Slow(FakeReplier):
+    class Slow(FakeWebhookClient):
         def post(self, *given: Any, **more: Any) -> DeliveryResult:
             house.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
             house.swept(job)
@@ -185,7 +185,7 @@ def test_a_deliverer_that_comes_back_after_its_lease_decides_nothing() -> None:
 
 
 def test_a_sweeper_that_is_too_late_counts_no_dead_callback() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     house.replier.outcomes = [REFUSED] * 9
     for _ in range(9):
@@ -202,7 +202,7 @@ def test_a_sweeper_that_is_too_late_counts_no_dead_callback() -> None:
 
 
 def test_a_callback_that_finds_no_place_for_a_day_is_dead_and_says_why() -> None:
-    house = House()
+    house = TestApp()
     job, started = completed(house), house.clock.now
     for _ in range(200):
         house.clock.now = house.now(job).callback_next_at or house.clock.now
@@ -217,7 +217,7 @@ def test_a_callback_that_finds_no_place_for_a_day_is_dead_and_says_why() -> None
 
 @pytest.mark.parametrize("waits", [0, MAX_BUSY_WAITS])
 def test_a_wait_or_a_death_without_a_place_that_was_written_and_never_confirmed_is_ours(waits: int) -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     house.jobs.items[job.id]["callback_waits"] = waits
     house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
@@ -234,7 +234,7 @@ def test_a_wait_or_a_death_without_a_place_that_was_written_and_never_confirmed_
 
 
 def test_a_queue_that_nobody_reads_is_not_filled_with_reminders() -> None:
-    house = House()
+    house = TestApp()
     completed(house)
     for _ in range(180):
         house.clock.advance(60)
@@ -243,7 +243,7 @@ def test_a_queue_that_nobody_reads_is_not_filled_with_reminders() -> None:
 
 
 def test_reminders_that_piled_up_while_nobody_read_the_queue_end_with_the_first_wait() -> None:
-    house = House()
+    house = TestApp()
     jobs = [completed(house) for _ in range(20)]
     for job in jobs:
         house.messages.send_callback(job.id, due=job.callback_next_at)
@@ -263,7 +263,7 @@ def test_reminders_that_piled_up_while_nobody_read_the_queue_end_with_the_first_
 
 
 def test_a_callback_nobody_began_is_sent_again_by_the_sweeper() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     house.clock.advance(61)
     house.swept(job)
@@ -271,7 +271,7 @@ def test_a_callback_nobody_began_is_sent_again_by_the_sweeper() -> None:
 
 
 def test_a_message_that_comes_too_early_comes_back_when_it_is_due() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     house.replier.outcomes = [REFUSED]
     house.deliver(job)
@@ -282,7 +282,7 @@ def test_a_message_that_comes_too_early_comes_back_when_it_is_due() -> None:
 
 
 def test_a_receiver_that_is_busy_is_tried_later_and_that_is_no_attempt() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1)
     waiting = house.deliver(job)
@@ -298,7 +298,7 @@ def test_a_receiver_that_is_busy_is_tried_later_and_that_is_no_attempt() -> None
 
 
 def test_the_longer_a_busy_receiver_keeps_a_callback_waiting_the_less_often_it_is_tried() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     waits: list[int] = []
     while sum(waits) < 7_200_000:
@@ -314,7 +314,7 @@ def test_the_longer_a_busy_receiver_keeps_a_callback_waiting_the_less_often_it_i
 
 
 def test_of_two_messages_for_one_callback_one_is_left_once_it_has_waited() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     first = house.now(job).callback_next_at
     house.slots.held["callbacks#me"] = dict.fromkeys(range(PER_KEY), house.clock.now + 1_000_000)
@@ -327,7 +327,7 @@ def test_of_two_messages_for_one_callback_one_is_left_once_it_has_waited() -> No
 
 
 def test_a_large_result_is_left_to_be_fetched() -> None:
-    house = House()
+    house = TestApp()
     house.protocol.outcomes = [type(ANSWER)(200, {}, b'{"x":"%s"}' % (b"y" * MAX_CALLBACK_BYTES))]
     job = completed(house)
     house.deliver(job)
@@ -339,7 +339,7 @@ def test_a_large_result_is_left_to_be_fetched() -> None:
 
 
 def test_a_result_that_is_no_longer_kept_is_not_told_as_an_empty_one() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     house.jobs.bodies.clear()
     house.deliver(job)
@@ -348,7 +348,7 @@ def test_a_result_that_is_no_longer_kept_is_not_told_as_an_empty_one() -> None:
 
 
 def test_a_redelivery_is_a_new_message_and_only_for_what_was_settled() -> None:
-    house = House()
+    house = TestApp()
     job = completed(house)
     with pytest.raises(Conflict):
         house.redelivery.redeliver(house.now(job))
@@ -364,7 +364,7 @@ def test_a_redelivery_is_a_new_message_and_only_for_what_was_settled() -> None:
 
 
 def test_a_job_that_has_ended_is_told_to_its_deliverer_and_to_the_bus_without_its_words() -> None:
-    house, events = House(), FakeEventPublisher()
+    house, events = TestApp(), FakeEventPublisher()
     finished = JobFinishedNotifier(house.messages, events)
     with_reply, without = completed(house, tag="t"), house.run(house.accept())
     finished.on_job_finished(with_reply)

@@ -10,9 +10,9 @@ from aiserver.aws.items import update_arguments
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.jobs.transitions import TRANSITIONS, Transition
-from benchmarks.soak.balance import Closed, equations
-from benchmarks.soak.faults import Deed, Faults, Point, deed
-from benchmarks.soak.ledger import Arrival, Ledger
+from benchmarks.soak.audit_log import Arrival, AuditLog
+from benchmarks.soak.faults import Faults, Operation, Point, parse_operation
+from benchmarks.soak.invariants import FinishedJob, invariants
 from tests.contract.test_job_store import job
 from tests.contract.test_transitions import params
 from tests.fakes import FakeClock
@@ -30,7 +30,7 @@ ENDS = {"T4", "T4c", "T5", "T5c", "T7f", "T7c", "T8", "T9"}
 @pytest.mark.parametrize("row", TRANSITIONS, ids=lambda row: row.name)
 def test_every_transition_is_told_from_its_request(row: Transition) -> None:
     request = {"Key": {"pk": {"S": "JOB#7"}, "sk": {"S": "JOB"}}, **update_arguments(row, params(FakeClock()))}
-    seen = deed("DynamoDB_20120810.UpdateItem", json.dumps(request).encode())
+    seen = parse_operation("DynamoDB_20120810.UpdateItem", json.dumps(request).encode())
     assert seen is not None
     assert (seen.point, seen.job_id, seen.ends) == (TOLD.get(row.name), 7, row.name in ENDS)
     assert seen.lease == ("t" if seen.point in (Point.CLAIM, Point.MARK, Point.OUTCOME) else "")
@@ -47,37 +47,40 @@ def test_what_happens_to_a_job_follows_from_the_seed_and_happens_once() -> None:
     assert run(1, there) != run(2, there)
 
 
-def closed(*, died: bool, **more: Any) -> Closed:
+def closed(*, died: bool, **more: Any) -> FinishedJob:
     """A hosted job with a ReplyTo that was called once: answered, or its worker died over it."""
-    ledger, one = Ledger(), job(FakeClock(), reply_to="http://x", calls=1, attempt=1, callback=CallbackState.DELIVERED)
+    ledger, one = (
+        AuditLog(),
+        job(FakeClock(), reply_to="http://x", calls=1, attempt=1, callback=CallbackState.DELIVERED),
+    )
     if died:
         failed = {"state": JobState.FAILED, "error_code": "ProviderTimeout", "maybe_billed": 1}
         one = replace(one, **failed)
     else:
         one = replace(one, state=JobState.COMPLETED)
-    seen = Deed(None, one.id, lease="t")
+    seen = Operation(None, one.id, lease="t")
     ledger.wrote(replace(seen, point=Point.ACCEPT, number=3), 1)
     ledger.wrote(replace(seen, point=Point.CLAIM), 1)
     ledger.wrote(replace(seen, point=Point.MARK), 1)
     ledger.asked(one.id, 1, "answered")
     if died:
         ledger.kills(1)
-        ledger.wrote(Deed(None, one.id, ends=True), 2)
+        ledger.wrote(Operation(None, one.id, ends=True), 2)
     else:
         ledger.answered(one.id, b"{}")
         ledger.wrote(replace(seen, point=Point.OUTCOME, ends=True), 1)
     body = b'{"errorCode":"ProviderTimeout"}' if died else b"{}"
     ledger.arrived(one.id, Arrival(str(one.state), "msg_1", body, 200))
-    return Closed(Job(**(vars(one) | more)), ledger.books[one.id], ledger.killed)
+    return FinishedJob(Job(**(vars(one) | more)), ledger.entries[one.id], ledger.killed)
 
 
 def test_what_is_written_of_a_receiver_s_places_is_no_deed_to_a_job() -> None:
     update = {"Key": {"pk": {"S": "SLOTS#callbacks#k"}, "sk": {"S": "SLOTS"}}, "UpdateExpression": "REMOVE s1"}
-    assert deed("DynamoDB_20120810.UpdateItem", json.dumps(update).encode()) is None
+    assert parse_operation("DynamoDB_20120810.UpdateItem", json.dumps(update).encode()) is None
 
 
-def broken(one: Closed) -> list[str]:
-    return [equation.words.split(" = ")[0] for equation in equations([one]) if not equation.holds]
+def broken(one: FinishedJob) -> list[str]:
+    return [equation.words.split(" = ")[0] for equation in invariants([one]) if not equation.holds]
 
 
 @pytest.mark.parametrize("died", [False, True])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from local.deployment import OUR_HEADER, Deployment, Seen
+from local.deployment import OUR_HEADER, Deployment, ProbeResult
 from local.scripted import ScriptedProvider
 from local.verify_stream import WATCHED, Heard, asked_nothing, long_answer, refused, streamed
 
@@ -21,7 +21,7 @@ REFUSED = {
 }
 
 
-def sees(probe: Callable[[Deployment], Seen], answer: Callable[[httpx.Request], httpx.Response]) -> Seen:
+def sees(probe: Callable[[Deployment], ProbeResult], answer: Callable[[httpx.Request], httpx.Response]) -> ProbeResult:
     """What a probe says of a deployment that answers so."""
     with httpx.Client(base_url="https://api.example", transport=httpx.MockTransport(answer)) as http:
         return probe(Deployment(http, "m", slow_model="m", buffered_s=0.2))
@@ -83,7 +83,7 @@ def test_an_answer_in_json_is_no_stream() -> None:
 )
 @pytest.mark.parametrize("probe", [streamed, asked_nothing, refused, long_answer, WATCHED.run])
 def test_what_api_gateway_says_itself_is_explained(
-    probe: Callable[[Deployment], Seen], status: int, meaning: str
+    probe: Callable[[Deployment], ProbeResult], status: int, meaning: str
 ) -> None:
     it = sees(probe, lambda _: httpx.Response(status, headers=API_GATEWAY, json={"message": "Internal server error"}))
     assert (it.ok, meaning in it.words) == (False, True), it.words

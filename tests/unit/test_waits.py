@@ -15,9 +15,9 @@ from aiserver.jobs.states import JobState
 from aiserver.jobs.transitions import AttributeValue, Transition
 from aiserver.providers.circuit import OPEN_MS
 from aiserver.usecases.sweep import Sweep
+from tests.app import TestApp
 from tests.examples import examples
 from tests.fakes import FakeClock, FakeJobs
-from tests.house import House
 
 pytestmark = pytest.mark.usefixtures("quiet")
 GPU = {"name": "gpu", "queue": "gpu", "models": {"m": ""}}
@@ -28,7 +28,7 @@ class Backlog:
     """Jobs of a GPU that asks to slow down, and two workers who take a while over each: the queue by its own clock."""
 
     def __init__(self, count: int, pass_ms: int) -> None:
-        self.house = House(GPU)
+        self.house = TestApp(GPU)
         self.jobs = [self.house.accept() for _ in range(count)]
         self.house.protocol.outcomes = [ProviderRateLimited(retry_after_s=300)] * 10_000
         self._pass_ms = pass_ms
@@ -75,7 +75,7 @@ class Outage:
     """Jobs accepted as their provider goes down for a while, and as many workers as have something to do."""
 
     def __init__(self, count: int, seed: int) -> None:
-        self.house = House()
+        self.house = TestApp()
         self._random = random.Random(seed)
         self._queue = [(self.house.clock.now, self.house.accept().id, 0) for _ in range(count)]
         self.house.messages.jobs.clear()
@@ -111,7 +111,7 @@ def test_every_job_runs_soon_after_its_provider_has_recovered(down_s: int) -> No
 def test_a_message_that_is_too_early_comes_again_only_if_it_is_this_wait_s(
     attempt: int | None, sent_again: bool
 ) -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     house.protocol.outcomes = [ProviderRateLimited(retry_after_s=2000)]
     house.run(job)
@@ -121,7 +121,7 @@ def test_a_message_that_is_too_early_comes_again_only_if_it_is_this_wait_s(
 
 
 def test_a_provider_that_says_to_come_back_at_once_is_not_asked_in_a_loop() -> None:
-    house = House()
+    house = TestApp()
     job = house.accept()
     for _ in range(100):
         house.protocol.outcomes = [ProviderRateLimited(retry_after_s=0)]
@@ -130,7 +130,7 @@ def test_a_provider_that_says_to_come_back_at_once_is_not_asked_in_a_loop() -> N
 
 
 def test_one_provider_s_long_wait_does_not_keep_a_job_from_another_that_is_soon_back() -> None:
-    house = House({"name": "a", "priority": 2, "models": {"m": ""}}, {"name": "b", "models": {"m": ""}})
+    house = TestApp({"name": "a", "priority": 2, "models": {"m": ""}}, {"name": "b", "models": {"m": ""}})
     job = house.accept()
     house.protocol.outcomes = [ProviderRateLimited(retry_after_s=86_400), ProviderUnavailable()]
     assert house.run(job).not_before <= house.clock.now + 2000
@@ -164,7 +164,7 @@ KEYED = {"name": "p", "models": {"m": ""}, "timeout_s": 900, "api_key_secret": "
 
 
 def test_a_call_has_only_the_time_that_its_mark_and_its_secret_left_it() -> None:
-    house = House(KEYED, jobs=SlowJobs, secrets=lambda clock: Secrets(clock, 10))
+    house = TestApp(KEYED, jobs=SlowJobs, secrets=lambda clock: Secrets(clock, 10))
     job, began = house.accept(), house.clock.now
     house.work.run(job.id, remaining_ms=60_000)
     ((_, call),) = house.protocol.calls
@@ -174,7 +174,7 @@ def test_a_call_has_only_the_time_that_its_mark_and_its_secret_left_it() -> None
 
 def test_a_secret_that_cannot_be_read_now_is_waited_for_and_no_call() -> None:
     away = ProviderUnavailable("The provider's key cannot be read")
-    house = House(KEYED, secrets=lambda clock: Secrets(clock, 0, away))
+    house = TestApp(KEYED, secrets=lambda clock: Secrets(clock, 0, away))
     job = house.accept()
     for _ in range(20):
         waiting = house.run(job)
@@ -190,7 +190,7 @@ class StuckJobs(FakeJobs):
 
 
 def test_jobs_are_swept_though_circuits_cannot_be_read() -> None:
-    house = House()
+    house = TestApp()
     house.accept()
     house.messages.jobs.clear()
     house.clock.advance(61)
@@ -204,7 +204,7 @@ def test_jobs_are_swept_though_circuits_cannot_be_read() -> None:
 
 
 def test_a_job_that_cannot_be_looked_after_counts_as_long_overdue_as_it_is() -> None:
-    house = House()
+    house = TestApp()
     house.accept()
     stuck = StuckJobs(house.clock)
     stuck.items = house.jobs.items

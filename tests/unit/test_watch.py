@@ -14,10 +14,10 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.states import TERMINAL_STATES, JobState
 from aiserver.jobs.transitions import TRANSITIONS, Param, Transition
 from aiserver.usecases.watch_job import WatchJob, event_id, has_received_all
-from tests.crash.death import Crashes, Guarded
+from tests.app import TestApp
+from tests.crash.fault_points import FaultPoints, FaultyProxy
 from tests.fakes import FakeClock
-from tests.house import House
-from tests.readers import Event, read
+from tests.sse_reader import Event, read
 
 UNSEEN = {"T3", "T8b"}  # the mark before a call, and a message sent again: a job is where it was
 HOUR_MS = 3_600_000
@@ -27,11 +27,11 @@ class Watching:
     """A house whose time passes while its watcher sleeps; what is planned happens then."""
 
     def __init__(self) -> None:
-        self.house = House()
-        self.reads = Crashes()
+        self.house = TestApp()
+        self.reads = FaultPoints()
         self._began = self.house.clock.now
         self._plan: list[tuple[int, Callable[[], object]]] = []
-        guarded: Any = Guarded(self.house.jobs, self.reads)
+        guarded: Any = FaultyProxy(self.house.jobs, self.reads)
         self.watch = WatchJob(guarded, self.house.clock, self._sleep)
 
     def after(self, seconds: float, deed: Callable[[], object]) -> None:
@@ -167,21 +167,21 @@ def test_who_comes_again_with_nothing_new_is_answered_at_once_by_a_ping() -> Non
 
 @pytest.mark.parametrize("state", [state for state in JobState if state != JobState.EXECUTED])
 def test_all_is_heard_only_by_who_has_seen_the_end(state: JobState) -> None:
-    job = replace(House().accept(), state=state)
+    job = replace(TestApp().accept(), state=state)
     assert has_received_all(job, event_id(job)) == (state in TERMINAL_STATES)
     assert not has_received_all(job, None)
     assert not has_received_all(job, event_id(replace(job, state=JobState.QUEUED, attempt=7)))
 
 
 def test_a_job_that_tries_again_after_its_end_is_new_to_who_has_seen_that_end() -> None:
-    failed = replace(House().accept(), state=JobState.FAILED, attempt=3)
+    failed = replace(TestApp().accept(), state=JobState.FAILED, attempt=3)
     failed_again = replace(failed, epoch=1)
     assert not has_received_all(failed_again, event_id(failed))
 
 
 @pytest.mark.parametrize("row", [row for row in TRANSITIONS if row.machine == "state"], ids=lambda row: row.name)
 def test_every_change_of_a_job_s_state_is_an_event_of_its_own(row: Transition) -> None:
-    job = replace(House().accept(), state=JobState(row.source), attempt=1)
+    job = replace(TestApp().accept(), state=JobState(row.source), attempt=1)
     changed = Job(**after(row, vars(job)))
     assert (event_id(changed) == event_id(job)) == (row.name in UNSEEN)
 

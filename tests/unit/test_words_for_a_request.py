@@ -11,22 +11,22 @@ from aiserver.providers.provider import Provider
 from aiserver.usecases.complete import CompletionResult
 from aiserver.wire import requests
 from aiserver.wire.upstream_body import without_vendor_members
-from tests.house import BODY, ME, House
+from tests.app import BODY, ME, TestApp
 
 
-def house(*wordless: str) -> House:
+def house(*wordless: str) -> TestApp:
     """Providers a, b and c of one model, which they know as x, y and z."""
     named = [("a", "x", 3), ("b", "y", 2), ("c", "z", 1)]
-    here = House(*({"name": name, "priority": rank, "models": {"m": own}} for name, own, rank in named))
+    here = TestApp(*({"name": name, "priority": rank, "models": {"m": own}} for name, own, rank in named))
     here.protocol.wordless = wordless
     return here
 
 
-def ask(here: House) -> CompletionResult:
+def ask(here: TestApp) -> CompletionResult:
     return here.answer.run(requests.bind_chat(BODY), owner=ME.owner, base_url="", deadline_ms=here.clock.now + 9_000)
 
 
-def asked(here: House) -> list[str]:
+def asked(here: TestApp) -> list[str]:
     return [name for name, _ in here.protocol.calls]
 
 
@@ -63,7 +63,7 @@ def test_one_that_is_asked_for_by_name_must_have_words() -> None:
 
 
 def test_a_job_goes_to_the_queue_of_the_first_that_has_words() -> None:
-    here = House(
+    here = TestApp(
         {"name": "gpu", "queue": "gpu", "priority": 1, "models": {"m": "x"}}, {"name": "b", "models": {"m": "y"}}
     )
     assert here.accept().queue == "gpu"
@@ -80,7 +80,7 @@ def test_a_job_that_was_accepted_before_nobody_had_words_fails_and_says_why() ->
 
 
 def test_equals_are_judged_once() -> None:
-    here = House(*({"name": name, "models": {"m": "x"}} for name in ("a", "b", "c")))
+    here = TestApp(*({"name": name, "models": {"m": "x"}} for name in ("a", "b", "c")))
     ask(here)
     assert here.protocol.looks == 1
 

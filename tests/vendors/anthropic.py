@@ -13,10 +13,10 @@ from anthropic.types.message_create_params import MessageCreateParamsNonStreamin
 
 from aiserver.providers.anthropic import ANTHROPIC
 from aiserver.providers.http import ProviderRequest
-from tests.providers.standin import Said
-from tests.vendors import spoken
-from tests.vendors.spoken import Answer, Called, Media, Request, Result, ToolOffered, Words
-from tests.vendors.typed import problems
+from tests.providers.fake_provider import Said
+from tests.vendors import semantics
+from tests.vendors.semantics import Answer, Called, Media, Request, Result, ToolOffered, Words
+from tests.vendors.typeddict_validator import problems
 
 VERSIONS = ("2023-06-01", "2026-10-21")
 # Version 2026-10-21 has no words for these, nor have its SDK's types; the version before has.
@@ -103,7 +103,7 @@ def _request(body: dict[str, Any]) -> Request:
     return Request(
         model=body["model"],
         system=tuple(block["text"] for block in body.get("system", ())),
-        turns=spoken.turns([(m["role"] == "assistant", _spoken(m["content"])) for m in body["messages"]]),
+        turns=semantics.turns([(m["role"] == "assistant", _spoken(m["content"])) for m in body["messages"]]),
         tools=tuple(_offered(tool) for tool in body.get("tools", ()) if "input_schema" in tool),
         choice=f"[{choice['name']}]" if kind == "tool" else CHOICES.get(kind),
         one_call_at_a_time=choice.get("disable_parallel_tool_use", False),
@@ -120,12 +120,12 @@ def _offered(tool: dict[str, Any]) -> ToolOffered:
     return ToolOffered(tool["name"], tool.get("description"), tool["input_schema"])
 
 
-def _spoken(content: list[dict[str, Any]]) -> list[spoken.Said]:
+def _spoken(content: list[dict[str, Any]]) -> list[semantics.Said]:
     """All but what is signed: OpenAI has no words for it."""
     return [_said(block) for block in content if block["type"] != "thinking"]
 
 
-def _said(block: dict[str, Any]) -> spoken.Said:
+def _said(block: dict[str, Any]) -> semantics.Said:
     match block["type"]:
         case "text":
             return Words(block["text"])

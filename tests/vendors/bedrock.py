@@ -17,10 +17,10 @@ import botocore.session
 from aiserver.providers.bedrock import BEDROCK
 from aiserver.providers.http import ProviderRequest
 from aiserver.wire import sse
-from tests.providers.standin import Said
-from tests.vendors import spoken
-from tests.vendors.shaped import problems
-from tests.vendors.spoken import Answer, Called, Media, Request, Result, ToolOffered, Words
+from tests.providers.fake_provider import Said
+from tests.vendors import semantics
+from tests.vendors.botocore_validator import problems
+from tests.vendors.semantics import Answer, Called, Media, Request, Result, ToolOffered, Words
 
 API = botocore.session.get_session().get_service_model("bedrock-runtime")
 ASKED = API.operation_model("Converse").input_shape
@@ -129,7 +129,7 @@ def _request(model: str, body: dict[str, Any], *, streams: bool) -> Request:
     return Request(
         model=model,
         system=tuple(block["text"] for block in body.get("system", ())),
-        turns=spoken.turns([(m["role"] == "assistant", _spoken(m["content"])) for m in body["messages"]]),
+        turns=semantics.turns([(m["role"] == "assistant", _spoken(m["content"])) for m in body["messages"]]),
         tools=tuple(_tool(tool["toolSpec"]) for tool in config.get("tools", ())),
         choice=_choice(config.get("toolChoice"), claude),
         one_call_at_a_time=claude.get("disable_parallel_tool_use", False),
@@ -153,12 +153,12 @@ def _tool(spec: dict[str, Any]) -> ToolOffered:
     return ToolOffered(spec["name"], spec.get("description"), spec["inputSchema"]["json"])
 
 
-def _spoken(content: list[dict[str, Any]]) -> list[spoken.Said]:
+def _spoken(content: list[dict[str, Any]]) -> list[semantics.Said]:
     """All but what is signed: OpenAI has no words for it."""
     return [_said(block) for block in content if "reasoningContent" not in block]
 
 
-def _said(block: dict[str, Any]) -> spoken.Said:
+def _said(block: dict[str, Any]) -> semantics.Said:
     ((kind, said),) = block.items()
     match kind:
         case "text":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.vendors.spoken import Answer, Called, Spent
+from tests.vendors.semantics import Answer, Called, Spent
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 PDF = "data:application/pdf;base64,JVBERi0xLjQKJSVFT0YK"

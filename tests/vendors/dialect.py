@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from aiserver.providers.http import ProviderRequest
 from aiserver.providers.translation.adapter import Adapter
-from tests.providers.standin import Said
-from tests.vendors.spoken import Answer, Request
+from tests.providers.fake_provider import Said
+from tests.vendors.semantics import Answer, Request
 
 
 class Dialect(Protocol):

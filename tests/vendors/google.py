@@ -12,10 +12,10 @@ import google.genai.types as sdk
 
 from aiserver.providers.google import GOOGLE
 from aiserver.providers.http import ProviderRequest
-from tests.providers.standin import Said
-from tests.vendors import spoken
+from tests.providers.fake_provider import Said
+from tests.vendors import semantics
 from tests.vendors.google_body import taken
-from tests.vendors.spoken import Answer, Called, Media, Request, Result, ToolOffered, Words
+from tests.vendors.semantics import Answer, Called, Media, Request, Result, ToolOffered, Words
 
 STOPS = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
 CHOICES = {"AUTO": "auto", "VALIDATED": "auto", "ANY": "required", "NONE": "none"}
@@ -97,7 +97,7 @@ def _request(model: str, streams: bool, body: dict[str, Any]) -> Request:
     return Request(
         model=model,
         system=tuple(part["text"] for part in body.get("systemInstruction", {"parts": ()})["parts"]),
-        turns=spoken.turns([(t["role"] == "model", [_said(part) for part in t["parts"]]) for t in body["contents"]]),
+        turns=semantics.turns([(t["role"] == "model", [_said(part) for part in t["parts"]]) for t in body["contents"]]),
         tools=tuple(_offered(tool) for tool in declared),
         choice=f"[{allowed[0]}]" if allowed else CHOICES.get(calling.get("mode")),
         schema=config.get("responseJsonSchema"),
@@ -115,7 +115,7 @@ def _offered(tool: dict[str, Any]) -> ToolOffered:
     )
 
 
-def _said(part: dict[str, Any]) -> spoken.Said:
+def _said(part: dict[str, Any]) -> semantics.Said:
     match part:
         case {"text": text}:
             return Words(text)

@@ -14,10 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from aiserver.providers.http import ProviderRequest
-from local.scripted import Recorded
-from tests.providers.standin import Said
+from local.scripted import RecordedRequest
+from tests.providers.fake_provider import Said
 from tests.vendors.dialect import Dialect
-from tests.vendors.spoken import Answer, Called, Request, Result, ToolOffered, Words
+from tests.vendors.semantics import Answer, Called, Request, Result, ToolOffered, Words
 
 POLL_S = 0.01  # until it sees that it should stop
 SAMPLES: dict[str, Any] = {"string": "Rome", "integer": 3, "number": 2.5, "boolean": True, "array": [], "object": {}}
@@ -30,11 +30,11 @@ class VendorServer:
     dialect: Dialect
     key: str
     origin: str = ""
-    requests: list[Recorded] = field(default_factory=list[Recorded])
+    requests: list[RecordedRequest] = field(default_factory=list[RecordedRequest])
     heard: list[Request] = field(default_factory=list[Request])
     down: list[int] = field(default_factory=list[int])
 
-    def said(self, sent: Recorded) -> Said | list[bytes]:
+    def said(self, sent: RecordedRequest) -> Said | list[bytes]:
         """A whole answer, or the pieces of a stream."""
         self.requests.append(sent)
         header, credential = self.dialect.credential(self.key)
@@ -70,7 +70,7 @@ def serving(dialect: Dialect, key: str) -> Generator[VendorServer]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            said = served.said(Recorded(self.command, self.path, headers, body, self.client_address[1]))
+            said = served.said(RecordedRequest(self.command, self.path, headers, body, self.client_address[1]))
             if isinstance(said, Said):
                 self._head(said.status, {**said.headers, "content-length": str(len(said.body))})
                 self.wfile.write(said.body)

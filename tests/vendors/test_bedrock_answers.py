@@ -8,9 +8,9 @@ import pytest
 
 from aiserver.providers.bedrock import BEDROCK
 from tests.vendors.bedrock import BedrockDialect
-from tests.vendors.bedrock_said import BORN, sent
+from tests.vendors.bedrock_events import BORN, sent
 from tests.vendors.conversations import user
-from tests.vendors.spoken import Answer
+from tests.vendors.semantics import Answer
 
 
 def answered(**more: Any) -> Any:

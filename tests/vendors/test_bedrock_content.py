@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.vendors.bedrock_said import CALLED, RESULTS, refusal, sent
+from tests.vendors.bedrock_events import CALLED, RESULTS, refusal, sent
 from tests.vendors.conversations import PDF, PIXEL, TIME, WEATHER, image, text, user
 
 

@@ -20,11 +20,11 @@ from aiserver.providers.registry import AdapterRegistry
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 from tests.fakes import FakeClock
-from tests.providers.standin import Said, stand_in
+from tests.providers.fake_provider import Said, stand_in
 from tests.providers.streaming import heard
 from tests.vendors.bedrock import BedrockDialect, frame
-from tests.vendors.bedrock_said import BEGIN, delta, stop
-from tests.vendors.spoken import Answer
+from tests.vendors.bedrock_events import BEGIN, delta, stop
+from tests.vendors.semantics import Answer
 
 DIALECT = BedrockDialect()
 PATHS = {"/model/m/converse", "/model/m/converse-stream"}

@@ -12,7 +12,7 @@ from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.wire import sse
 from tests.vendors.bedrock import BedrockDialect, frame
-from tests.vendors.spoken import Answer
+from tests.vendors.semantics import Answer
 
 EVENTS = BedrockDialect().events(Answer("Hello, you", reasoning="So?"))
 FRAMES = [BedrockDialect().framed(event) for event in EVENTS]

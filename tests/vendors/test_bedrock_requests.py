@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.vendors.bedrock_said import (
+from tests.vendors.bedrock_events import (
     CALLED,
     GPT,
     GPT_OSS,

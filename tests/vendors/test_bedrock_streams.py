@@ -10,7 +10,7 @@ from aiserver.providers.bedrock import BEDROCK
 from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
 from aiserver.wire import sse
-from tests.vendors.bedrock_said import BEGIN, BORN, delta, start, stop
+from tests.vendors.bedrock_events import BEGIN, BORN, delta, start, stop
 
 
 def streamed(*events: dict[str, Any], ended: bool = True, born: ResponseContext = BORN) -> list[dict[str, Any]]:

@@ -19,9 +19,9 @@ from aiserver.providers.provider import Provider
 from aiserver.providers.registry import AdapterRegistry
 from aiserver.providers.translation.chat import Chat
 from tests.fakes import FakeClock
-from tests.providers.standin import Said, stand_in
+from tests.providers.fake_provider import Said, stand_in
 from tests.vendors.bedrock import BedrockDialect
-from tests.vendors.spoken import Answer
+from tests.vendors.semantics import Answer
 
 REGION = "eu-central-1"
 KEYS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret"}

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletion
 from aiserver.errors import ProviderResponse
 from aiserver.providers.google import GOOGLE
 from aiserver.providers.translation.adapter import ResponseContext, VendorError
-from tests.vendors.google_asking import assistant, sent, user
+from tests.vendors.google_calls import assistant, sent, user
 
 BORN = ResponseContext(1_700_000_000, lambda: "call_born")
 CALL = {"functionCall": {"name": "f", "args": {"a": 1}}}

@@ -16,7 +16,7 @@ from aiserver.wire import sse
 from tests.fakes import FakeClock
 from tests.vendors.conversations import TIME, WEATHER, user
 from tests.vendors.google import GoogleDialect
-from tests.vendors.google_asking import sent
+from tests.vendors.google_calls import sent
 from tests.vendors.server import VendorServer, serving
 
 KEY = "vk-of-the-gateway"

@@ -7,7 +7,7 @@ import pytest
 
 from aiserver.providers.google import GOOGLE
 from tests.vendors.conversations import TIME, WEATHER, text, user
-from tests.vendors.google_asking import MODEL, OLDER, assistant, chat, refused, sent
+from tests.vendors.google_calls import MODEL, OLDER, assistant, chat, refused, sent
 
 
 @pytest.mark.parametrize(

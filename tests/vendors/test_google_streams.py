@@ -10,7 +10,7 @@ from aiserver.providers.google import GOOGLE
 from aiserver.providers.google.stream import GoogleEvents
 from aiserver.providers.translation.adapter import ResponseContext, VendorError
 from aiserver.wire import sse
-from tests.vendors.google_asking import chat
+from tests.vendors.google_calls import chat
 
 BORN = ResponseContext(1_700_000_000, lambda: "call_born")
 USED = {"promptTokenCount": 3, "candidatesTokenCount": 5, "totalTokenCount": 8}

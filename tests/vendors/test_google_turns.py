@@ -6,7 +6,7 @@ import pytest
 
 from aiserver.providers.google import GOOGLE
 from tests.vendors.conversations import CALLS, PIXEL, image, text, user
-from tests.vendors.google_asking import OLDER, assistant, chat, refused, result, sent
+from tests.vendors.google_calls import OLDER, assistant, chat, refused, result, sent
 
 ROME, NOW = CALLS
 SIGNED = {"google": {"thoughtSignature": "c2lnbmVk"}}

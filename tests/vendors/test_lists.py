@@ -11,7 +11,7 @@ from aiserver.providers.provider import Provider
 from aiserver.providers.registry import AdapterRegistry
 from aiserver.providers.translation.client import MAX_PAGES
 from tests.fakes import FakeClock
-from tests.providers.standin import Said, stand_in
+from tests.providers.fake_provider import Said, stand_in
 
 REFUSED = Said(401, b"{}")
 

@@ -13,7 +13,7 @@ from aiserver.wire import sse
 from tests.memory import peak_bytes
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
-from tests.vendors.spoken import Answer
+from tests.vendors.semantics import Answer
 from tests.vendors.test_nonsense import BORN, judge
 
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)

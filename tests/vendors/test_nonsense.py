@@ -16,7 +16,7 @@ from aiserver.providers.translation.client import MappedEvents, ResponseMapper
 from aiserver.wire import sse
 from tests.examples import examples
 from tests.fakes import FakeClock
-from tests.vendors import asking
+from tests.vendors import calls
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
 
@@ -46,7 +46,7 @@ def bent(draw: st.DrawFn, value: Any) -> Any:
 @UNTIMED
 @given(data=st.data())
 def test_an_answer_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
-    said = data.draw(bent(json.loads(dialect.message(data.draw(asking.answers())))))
+    said = data.draw(bent(json.loads(dialect.message(data.draw(calls.answers())))))
     try:
         answer = judge(dialect).map_response(ProviderResponse(200, {}, json.dumps(said).encode()), BORN)
     except ProviderError:
@@ -58,7 +58,7 @@ def test_an_answer_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
 @UNTIMED
 @given(data=st.data())
 def test_an_answer_whose_members_are_null_where_they_are_not_said(dialect: Dialect, data: st.DataObject) -> None:
-    said = json.loads(dialect.message(data.draw(asking.answers())))
+    said = json.loads(dialect.message(data.draw(calls.answers())))
     for unsaid in said.keys() & {"usage", "usageMetadata", "stop_sequence", "promptFeedback", "metrics", "error"}:
         said[unsaid] = None
     answer = judge(dialect).map_response(ProviderResponse(200, {}, json.dumps(said).encode()), BORN)
@@ -81,7 +81,7 @@ def test_an_error_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
 def test_a_stream_whose_events_are_bent_and_in_disorder(dialect: Dialect, data: st.DataObject) -> None:
     chat = Chat(b'{"model":"m","messages":[],"stream":true}', dialect.vendor.capabilities)
     events = MappedEvents(dialect.vendor.create_event_mapper(chat, BORN), judge(dialect))
-    given_events = dialect.events(data.draw(asking.answers()))
+    given_events = dialect.events(data.draw(calls.answers()))
     order = data.draw(st.permutations(given_events) | st.just(given_events))
     try:
         told = [events.on_event(data.draw(st.just(event) | bent_event(event))) for event in order]
@@ -100,7 +100,7 @@ def bent_event(event: bytes) -> st.SearchStrategy[bytes]:
 @UNTIMED
 @given(data=st.data())
 def test_a_request_that_is_bent_is_asked_or_refused(dialect: Dialect, data: st.DataObject) -> None:
-    asked = data.draw(asking.requests(dialect))
+    asked = data.draw(calls.requests(dialect))
     deeper = asked | {"messages": data.draw(bent(asked["messages"]))}
     body = data.draw(bent(asked) | st.just(deeper))
     given_body = body if isinstance(body, dict) else {"model": "m", "messages": [body]}

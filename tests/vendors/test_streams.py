@@ -16,13 +16,13 @@ from aiserver.providers.registry import AdapterRegistry
 from aiserver.providers.stream import ProviderStream
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
-from tests import hostile
+from tests import hostile_servers
 from tests.fakes import FakeClock
 from tests.providers.streaming import END, framed, heard
 from tests.vendors.conversations import user
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
-from tests.vendors.spoken import Answer, Called
+from tests.vendors.semantics import Answer, Called
 
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 ANSWER = Answer("Grüße 語 😀", reasoning="Hm.", calls=(Called("call_1", "look", {"at": "ü"}),), finish="tool_calls")
@@ -46,8 +46,8 @@ def begun(dialect: Dialect, port: int, clock: Clock, total_s: float = 20) -> Gen
 
 def streamed(dialect: Dialect, *pieces: bytes, end: bytes = END) -> tuple[bytes, ProviderError | None]:
     """What comes of it; an error may come in its place."""
-    head = hostile.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked")
-    with hostile.receiver(hostile.says(head, framed(*pieces) + end)) as server:
+    head = hostile_servers.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked")
+    with hostile_servers.receiver(hostile_servers.says(head, framed(*pieces) + end)) as server:
         try:
             with begun(dialect, server.port, FakeClock()) as stream:
                 return heard(stream)
@@ -101,9 +101,9 @@ def test_a_failure_within_is_told_and_billed_only_after_the_first_word(events: i
 
 @every_vendor
 def test_a_stream_that_hangs_is_given_up_when_its_time_is_over(dialect: Dialect) -> None:
-    head = hostile.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked")
+    head = hostile_servers.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked")
     with (
-        hostile.receiver(hostile.then_hangs(head)) as server,
+        hostile_servers.receiver(hostile_servers.then_hangs(head)) as server,
         pytest.raises(ProviderTimeout),
         begun(dialect, server.port, SystemClock(), total_s=0.6),
     ):
@@ -113,9 +113,9 @@ def test_a_stream_that_hangs_is_given_up_when_its_time_is_over(dialect: Dialect)
 @every_vendor
 def test_an_answer_that_does_not_stream_is_told_as_such_and_may_be_billed(dialect: Dialect) -> None:
     body = dialect.message(ANSWER)
-    answer = hostile.answers(200, "content-type: application/json", body=body)
+    answer = hostile_servers.answers(200, "content-type: application/json", body=body)
     with (
-        hostile.receiver(answer) as server,
+        hostile_servers.receiver(answer) as server,
         pytest.raises(ProviderError, match="did not stream its answer") as failed,
         begun(dialect, server.port, FakeClock()),
     ):
@@ -126,9 +126,9 @@ def test_an_answer_that_does_not_stream_is_told_as_such_and_may_be_billed(dialec
 @every_vendor
 def test_a_stream_has_the_vendor_s_id_of_it(dialect: Dialect) -> None:
     lines = [f"{name}: {value}" for name, value in dialect.headers.items()]
-    head = hostile.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked", *lines)
+    head = hostile_servers.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked", *lines)
     with (
-        hostile.receiver(hostile.says(head, framed(*said(dialect)) + END)) as server,
+        hostile_servers.receiver(hostile_servers.says(head, framed(*said(dialect)) + END)) as server,
         begun(dialect, server.port, FakeClock()) as stream,
     ):
         assert stream.headers["x-request-id"] == "req_1"

@@ -12,10 +12,10 @@ from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
 from aiserver.wire import sse
 from tests.examples import examples
-from tests.vendors import asking
+from tests.vendors import calls
 from tests.vendors.dialect import Dialect, told_by
 from tests.vendors.dialects import DIALECTS, name
-from tests.vendors.spoken import of_chunks, of_completion, of_openai
+from tests.vendors.semantics import of_chunks, of_completion, of_openai
 
 UNTIMED = settings(max_examples=examples(60))
 BORN = ResponseContext(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
@@ -30,14 +30,14 @@ def chat(dialect: Dialect, body: dict[str, Any]) -> Chat:
 @UNTIMED
 @given(data=st.data())
 def test_a_vendor_hears_all_that_was_asked(dialect: Dialect, data: st.DataObject) -> None:
-    body = data.draw(asking.requests(dialect))
+    body = data.draw(calls.requests(dialect))
     heard = dialect.read(dialect.vendor.build_request(chat(dialect, body)))
     assert heard == of_openai(body)
 
 
 @every_vendor
 @UNTIMED
-@given(answer=asking.answers())
+@given(answer=calls.answers())
 def test_a_caller_hears_all_that_was_answered(dialect: Dialect, answer: Any) -> None:
     told = dialect.vendor.map_response(dialect.message(answer), BORN)
     completion = json.loads(told.body)
@@ -48,7 +48,7 @@ def test_a_caller_hears_all_that_was_answered(dialect: Dialect, answer: Any) -> 
 
 @every_vendor
 @UNTIMED
-@given(answer=asking.answers(), shows_usage=st.booleans())
+@given(answer=calls.answers(), shows_usage=st.booleans())
 def test_a_caller_hears_all_of_a_stream(dialect: Dialect, answer: Any, shows_usage: bool) -> None:
     body: dict[str, Any] = {"model": "m", "messages": [], "stream": True}
     options = {"stream_options": {"include_usage": True}} if shows_usage else {}
@@ -69,7 +69,7 @@ def test_a_caller_hears_all_of_a_stream(dialect: Dialect, answer: Any, shows_usa
 
 @every_vendor
 @UNTIMED
-@given(answer=asking.answers())
+@given(answer=calls.answers())
 def test_a_turn_that_is_sent_back_as_it_was_answered_is_the_same_again(dialect: Dialect, answer: Any) -> None:
     turn = json.loads(dialect.vendor.map_response(dialect.message(answer), BORN).body)["choices"][0]["message"]
     results = [{"role": "tool", "tool_call_id": call.id, "content": "done"} for call in answer.calls]

@@ -14,7 +14,7 @@ from aiserver.providers.translation.chat import Chat
 from tests.vendors.conversations import TIME, WEATHER, user
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, name
-from tests.vendors.spoken import Called, Request, Result
+from tests.vendors.semantics import Called, Request, Result
 
 every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
 VALID_ID = re.compile(r"[a-zA-Z0-9_.:-]{1,64}")

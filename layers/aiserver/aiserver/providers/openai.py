@@ -68,8 +68,8 @@ class OpenAiClient:
     ) -> ProviderStream:
         """Send one request and wait for the first event of its answer, or for a while once it has begun.
 
-        `head_timeout_s` is wall time in seconds until its head, `total_timeout_s` until its end. A server that knows how to is
-        asked for its usage; the event that tells it is kept from a caller who did not ask.
+        `head_timeout_s` is wall time in seconds until the response head, `total_timeout_s` until its end.
+        Usage is requested from servers that support it; its event is hidden from callers that did not ask for it.
 
         Raises: as `call`; ProviderTimeout, where it broke off before its first event.
         """

@@ -20,10 +20,10 @@ from aiserver.jobs.states import TERMINAL_STATES, CallbackState
 from aiserver.usecases.job_finished import JobFinishedNotifier
 from aiserver.webhooks.client import DeliveryResult
 from tests import stack
-from tests.crash.death import Crashes, Died, promise
-from tests.crash.places import Fakes, OpenPlace
+from tests.app import REPLY_MS, WORKER_MS, FakeProviderClient, FakeWebhookClient, UseCases, load_providers
+from tests.crash.backends import FakeBackend, OpenPlace
+from tests.crash.fault_points import FaultPoints, ProcessDied, check_invariant
 from tests.fakes import FakeClock, FakeKeyStore
-from tests.house import REPLY_MS, WORKER_MS, FakeProtocol, FakeReplier, UseCases, configured
 from tests.iam import recorder
 from tests.moto_stack import WEBHOOK_SECRET, event, example_key
 
@@ -62,15 +62,15 @@ class Context:
         return self._deadline - self._clock.now
 
 
-class World:
+class Simulation:
     """The handlers over a place, its queues, and what was seen of each job."""
 
-    def __init__(self, open_place: OpenPlace = Fakes) -> None:
+    def __init__(self, open_place: OpenPlace = FakeBackend) -> None:
         self.clock = FakeClock()
-        self.crashes = Crashes()
-        self.place = open_place(self.clock, self.crashes)
-        self.protocol = FakeProtocol(self.clock)
-        self.replier = FakeReplier()
+        self.crashes = FaultPoints()
+        self.backend = open_place(self.clock, self.crashes)
+        self.protocol = FakeProviderClient(self.clock)
+        self.replier = FakeWebhookClient()
         self.bag: list[Message] = []
         self.paid: dict[int, int] = {}  # hosted calls whose outcome is success or unknown
         self.accepted: list[int] = []
@@ -84,9 +84,9 @@ class World:
 
     def _parts(self) -> UseCases:
         """As a cold container has them: everything but the outside is real."""
-        place = self.place
+        place = self.backend
         return UseCases(
-            configured(*PROVIDERS),
+            load_providers(*PROVIDERS),
             clock=self.clock,
             jobs=place.jobs,
             messages=place.messages,
@@ -104,7 +104,7 @@ class World:
 
     def _put_parts(self) -> None:
         """Into the handlers, as wiring would."""
-        place, parts = self.place, self.parts
+        place, parts = self.backend, self.parts
         front = HttpContext(self.clock, []), Authenticator(self.keys, self.clock)
         bootstrap.reset()
         bootstrap.override(
@@ -124,7 +124,7 @@ class World:
         try:
             done = deed()
             return not (done and done.get("batchItemFailures"))
-        except (Died, TimeoutError):  # a failure that a handler does not catch is Lambda's to try again
+        except (ProcessDied, TimeoutError):  # a failure that a handler does not catch is Lambda's to try again
             return False
         finally:
             self.clock.advance(-skew_s)
@@ -143,7 +143,7 @@ class World:
         answer = self.post("QueueOpenAiChatCompletion", body | ({"replyTo": "https://r.io/"} if reply_to else {}))
         if answer["statusCode"] == 500:  # they ask again, or not
             return
-        promise(answer["statusCode"] == 200, f"a good request was answered {answer}")
+        check_invariant(answer["statusCode"] == 200, f"a good request was answered {answer}")
         job_id = json.loads(answer["body"])["id"]
         if job_id not in self.accepted:
             self.accepted.append(job_id)
@@ -151,7 +151,7 @@ class World:
     def cancel(self, job_id: int) -> None:
         answer = self.post("CancelJob", {"id": job_id})
         ended = answer["statusCode"] == 409 and self.now_of(job_id).has_ended
-        promise(ended or answer["statusCode"] in (200, 202, 500), f"a cancel was answered {answer}")
+        check_invariant(ended or answer["statusCode"] in (200, 202, 500), f"a cancel was answered {answer}")
 
     def post(self, name: str, body: object) -> dict[str, Any]:
         """POST /api/{name} through the queue function."""
@@ -229,37 +229,39 @@ class World:
         finally:
             if provider.queue != "gpu" and (error is None or error.may_be_billed):
                 self.paid[job_id] = self.paid.get(job_id, 0) + 1
-                promise(self.paid[job_id] == 1, "I3: a hosted call was paid for twice")
+                check_invariant(self.paid[job_id] == 1, "I3: a hosted call was paid for twice")
 
     def post_callback(
         self, url: str, body: bytes, headers: dict[str, str], hosts: Collection[str] = ()
     ) -> DeliveryResult:
         job_id, sequence = map(int, headers["webhook-id"].split("_")[1:])
-        promise(self.now_of(job_id).has_ended, "I6: a callback before the end")
+        check_invariant(self.now_of(job_id).has_ended, "I6: a callback before the end")
         delivery = self.replier.post(url, body, headers)
         if delivery.error is None:
             self._delivered.add((job_id, sequence))
         return delivery
 
     def _collect(self) -> None:
-        for sent in self.place.sent():
+        for sent in self.backend.sent():
             self.bag.append(Message(sent.kind, sent.body, self.clock.now + 1000 * sent.delay_s))
 
     def _look(self) -> None:
-        for job in self.place.all_jobs():
+        for job in self.backend.all_jobs():
             if job.state in TERMINAL_STATES:
                 end = (str(job.state), job.completed_at)
-                promise(self._ends.setdefault((job.id, job.epoch), end) == end, "I1: an end was followed by another")
+                check_invariant(
+                    self._ends.setdefault((job.id, job.epoch), end) == end, "I1: an end was followed by another"
+                )
             else:
-                promise((job.id, job.epoch) not in self._ends, "I1: an end was taken back")
+                check_invariant((job.id, job.epoch) not in self._ends, "I1: an end was taken back")
             if job.callback == CallbackState.DELIVERED:
-                promise((job.id, job.callback_sequence) in self._delivered, "I5: Delivered without a 2xx")
+                check_invariant((job.id, job.callback_sequence) in self._delivered, "I5: Delivered without a 2xx")
             obliged = job.state not in TERMINAL_STATES or job.callback in (
                 CallbackState.PENDING,
                 CallbackState.DELIVERING,
             )
-            promise(obliged == (job.due_at is not None), "I2: an obligation nobody will look after")
-            promise(not (obliged and job.ttl), "I2: an obligation that may be forgotten")
+            check_invariant(obliged == (job.due_at is not None), "I2: an obligation nobody will look after")
+            check_invariant(not (obliged and job.ttl), "I2: an obligation that may be forgotten")
 
     def _check_settled(self) -> None:
         for job_id in self.accepted:
@@ -270,10 +272,10 @@ class World:
                 f"I4: callback stuck as {job.callback}"
             )
             if job.has_ended and job.result_location:
-                assert self.place.seen.read_result(job), "a Completed job without its result"
+                assert self.backend.seen.read_result(job), "a Completed job without its result"
 
     def now_of(self, job_id: int) -> Job:
-        found = self.place.seen.get(job_id)
+        found = self.backend.seen.get(job_id)
         assert found is not None
         return found
 
@@ -291,7 +293,7 @@ def _records(name: str, bodies: dict[str, str]) -> dict[str, Any]:
     return {"Records": [record | {"messageId": message_id, "body": body} for message_id, body in bodies.items()]}
 
 
-def trouble(kind: str) -> ProviderError:
+def provider_error(kind: str) -> ProviderError:
     """An upstream's bad moment, by name."""
     return {
         "away": ProviderUnavailable(),

@@ -10,8 +10,8 @@ from aiserver.providers.bedrock import BEDROCK
 from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
 from tests.vendors.bedrock import ASKED
+from tests.vendors.botocore_validator import problems
 from tests.vendors.conversations import CALLS, user
-from tests.vendors.shaped import problems
 
 BORN = ResponseContext(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
 SONNET_5, SONNET_4_6 = "us.anthropic.claude-sonnet-5", "anthropic.claude-sonnet-4-6"

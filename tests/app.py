@@ -82,7 +82,7 @@ class FakeStream:
 
 
 @dataclass
-class FakeProtocol:
+class FakeProviderClient:
     """router.ProviderProtocol: gives the scripted outcomes in order, then ANSWER, or STREAMED.
 
     It has no words for what is asked of the models of `wordless`, each time it is looked at counted in `looks`.
@@ -115,7 +115,7 @@ class FakeProtocol:
         return outcome
 
 
-class FakeReplier:
+class FakeWebhookClient:
     """Gives the scripted deliveries in order, then 200."""
 
     def __init__(self) -> None:
@@ -180,12 +180,14 @@ class UseCases:
         )
 
 
-def configured(*providers: dict[str, Any]) -> list[Provider]:
+def load_providers(*providers: dict[str, Any]) -> list[Provider]:
     return [Provider.model_validate({"base_url": "http://127.0.0.1:1/v1", **provider}) for provider in providers]
 
 
-class House(UseCases):
+class TestApp(UseCases):
     """The use cases over fakes."""
+
+    __test__ = False  # not a class of tests
 
     jobs: FakeJobs
 
@@ -205,9 +207,9 @@ class House(UseCases):
         self.keys.put_key(replace(mine.key, id=ME.owner), mine.secrets)
         self.slots = FakeLeases()
         self.circuits = FakeCircuits()
-        self.replier = FakeReplier()
-        self.protocol = FakeProtocol(self.clock)
-        self.providers = configured(*(providers or ({"name": "p", "models": {"m": ""}},)))
+        self.replier = FakeWebhookClient()
+        self.protocol = FakeProviderClient(self.clock)
+        self.providers = load_providers(*(providers or ({"name": "p", "models": {"m": ""}},)))
         super().__init__(
             self.providers,
             clock=self.clock,

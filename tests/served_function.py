@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from local.door import Door
-from local.pool import Pool
-from local.runtime_api import Deployed
+from local.gateway import Gateway
+from local.runtime_api import DeployedFunction
+from local.sandbox_pool import SandboxPool
 from local.template import REPOSITORY, Route, gateway_responses, read_template
 
 LAYER = REPOSITORY / "layers" / "aiserver"
@@ -34,7 +34,7 @@ HEAD = "yield {'statusCode': 201, 'headers': {'X-Pid': str(os.getpid()), 'Conten
 class Served:
     """A door before one streaming function, and the gate at which its handler waits."""
 
-    def __init__(self, pool: Pool, door: Door, gate: socket.socket) -> None:
+    def __init__(self, pool: SandboxPool, door: Gateway, gate: socket.socket) -> None:
         self.pool = pool
         self.port = door.port
         self._gate = gate
@@ -71,8 +71,8 @@ def serving(
     """Serve a handler whose body is given line by line, or whose module is given as a whole."""
     (folder / "handler.py").write_text(module or TOLD % "\n            ".join(lines), encoding="utf-8")
     wrapped = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bin/aiserver-runtime", "PYTHONPYCACHEPREFIX": ""}
-    toy = Deployed("toy", "arn:toy", folder, "handler.handler", limit_s, 256, wrapped)
-    pool = Pool(toy, "http://127.0.0.1:1", folder, [LAYER])
+    toy = DeployedFunction("toy", "arn:toy", folder, "handler.handler", limit_s, 256, wrapped)
+    pool = SandboxPool(toy, "http://127.0.0.1:1", folder, [LAYER])
 
     def invoke(function: str, event: bytes, request_id: str, sink: Any) -> bytes:
         return pool.invoke(event, request_id=request_id, sink=sink)
@@ -81,7 +81,7 @@ def serving(
         running.callback(pool.close)
         gate = running.enter_context(socket.create_server(("127.0.0.1", 0)))
         gate.settimeout(PATIENCE_S)
-        door = Door(0)
+        door = Gateway(0)
         running.callback(door.close)
         door.open([Route("GET", "/x", "toy", route_s, streamed=True)], RESPONSES, invoke)
         yield Served(pool, door, gate)

@@ -22,7 +22,7 @@ class StepFailed(Exception):
     """A step did not do what it should."""
 
 
-def walk(name: str, run: Callable[[float], None]) -> int:
+def run_steps(name: str, run: Callable[[float], None]) -> int:
     """Run a walk, which is told when it began, and say how it went; the exit status."""
     install_handlers()
     started = time.monotonic()
@@ -49,14 +49,14 @@ def step(title: str) -> None:
     print(f"\n{title}", flush=True)
 
 
-def answered(response: httpx.Response, status: int) -> Any:
+def expect_status(response: httpx.Response, status: int) -> Any:
     """The answer's JSON. Raises: StepFailed, where its status is another."""
     if response.status_code != status:
         raise StepFailed(f"{response.request.url.path} answered {response.status_code}: {response.text[:500]}")
     return response.json()
 
 
-def show_stream(http: httpx.Client, asked: dict[str, Any]) -> None:
+def print_stream(http: httpx.Client, asked: dict[str, Any]) -> None:
     """Print a streamed chat as it arrives. Raises: StepFailed, where it is no stream, or has come all at once."""
     began = time.monotonic()
     came: list[float] = []

@@ -1,7 +1,7 @@
 """Runs a command that the kernel kills when its parent dies, however it dies (Linux).
 
 Started as a file, not as preexec_fn: Python code between fork and exec may deadlock in a program with threads.
-Usage: python leash.py PARENT_PID COMMAND...
+Usage: python die_with_parent.py PARENT_PID COMMAND...
 """
 
 import ctypes

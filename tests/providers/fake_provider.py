@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from local.scripted import Recorded
+from local.scripted import RecordedRequest
 
 POLL_S = 0.01  # until it sees that it should stop
 NOWHERE = b"<html>no such page</html>"
@@ -28,7 +28,7 @@ class StandIn:
 
     origin: str
     answers: deque[Said] = field(default_factory=deque[Said])
-    requests: list[Recorded] = field(default_factory=list[Recorded])
+    requests: list[RecordedRequest] = field(default_factory=list[RecordedRequest])
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def stand_in(paths: set[str], credential: tuple[str, str], refused: Said) -> Gen
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            standing.requests.append(Recorded(self.command, self.path, headers, body, self.client_address[1]))
+            standing.requests.append(RecordedRequest(self.command, self.path, headers, body, self.client_address[1]))
             if self.path not in paths:
                 self._say(Said(404, NOWHERE, {"content-type": "text/html"}))
             elif headers.get(credential[0]) != credential[1]:

@@ -18,8 +18,8 @@ from urllib.parse import parse_qsl
 
 from local.http_body import BodyBroken, BodyTooLarge, declared_length, read_body
 from local.http_head import StrictHandler
-from local.reply import MalformedStream, Reply
 from local.runtime_api import FunctionFailed, Sink
+from local.streamed_response import MalformedStream, Reply
 from local.template import GatewayResponse, Route
 
 MAX_BODY_BYTES = 10 * 1024 * 1024  # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
@@ -69,7 +69,7 @@ def _pattern(route: Route) -> _Pattern:
     return _Pattern(route, re.compile(expression + "/?"), (*rank, 3))
 
 
-class Door:
+class Gateway:
     """Listens from the start, so that a taken port is known before anything else runs; serves once `open`ed."""
 
     def __init__(self, port: int) -> None:
@@ -81,7 +81,7 @@ class Door:
 
         Raises (there): FunctionFailed, and what the sink raises.
         """
-        self._server.front = _Front(Routes(routes), answers, invoke)
+        self._server.front = _Dispatcher(Routes(routes), answers, invoke)
         threading.Thread(target=self._server.serve_forever, args=(STOP_POLL_S,), daemon=True).start()
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Door:
 
 
 @dataclass(frozen=True)
-class Asked:
+class HttpRequest:
     """One call as it arrived."""
 
     method: str
@@ -102,7 +102,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answered:
+class HttpResponse:
     """What goes back."""
 
     status: int
@@ -110,13 +110,13 @@ class Answered:
     body: bytes
 
 
-class _Front:
+class _Dispatcher:
     def __init__(self, routes: Routes, answers: Mapping[str, GatewayResponse], invoke: Invoke) -> None:
         self._routes = routes
         self._answers = answers
         self._invoke = invoke
 
-    def answer(self, asked: Asked, begin: Callable[[float], Reply]) -> Answered | None:
+    def answer(self, asked: HttpRequest, begin: Callable[[float], Reply]) -> HttpResponse | None:
         """What goes back, or nothing where it has gone; `begin` makes the way back of what streams."""
         request_id = str(uuid.uuid4())
         path = asked.target.partition("?")[0]
@@ -130,7 +130,7 @@ class _Front:
         try:
             answer = self._invoke(route.function, event.encode(), request_id, reply)
             if reply is None:
-                return _answered(json.loads(answer))
+                return _http_response(json.loads(answer))
             reply.end()
             return None
         except (FunctionFailed, MalformedStream) as failed:
@@ -145,7 +145,7 @@ class _Front:
             pass  # a malformed proxy response
         return self.own("DEFAULT_5XX", 502, "Internal server error", asked, request_id)
 
-    def own(self, kind: str, status: int, message: str, asked: Asked, request_id: str) -> Answered:
+    def own(self, kind: str, status: int, message: str, asked: HttpRequest, request_id: str) -> HttpResponse:
         """An answer API Gateway gives itself, as the template words it."""
         default = "DEFAULT_4XX" if status < 500 else "DEFAULT_5XX"
         answer = self._answers.get(kind) or self._answers.get(default) or GatewayResponse(None, {}, {})
@@ -162,10 +162,10 @@ class _Front:
             value = sent.get(expression.rpartition(".")[2]) if expression[0] != "'" else expression.strip("'")
             if value is not None:
                 headers.append((name, value))
-        return Answered(answer.status or status, headers, body.encode())
+        return HttpResponse(answer.status or status, headers, body.encode())
 
 
-def _event(asked: Asked, route: Route, params: Mapping[str, str], request_id: str) -> dict[str, Any]:
+def _event(asked: HttpRequest, route: Route, params: Mapping[str, str], request_id: str) -> dict[str, Any]:
     """The proxy event: path and path parameters percent-encoded as sent, query parameters decoded.
 
     Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html; it is
@@ -212,7 +212,7 @@ def _event(asked: Asked, route: Route, params: Mapping[str, str], request_id: st
     }
 
 
-def _answered(response: Mapping[str, Any]) -> Answered:
+def _http_response(response: Mapping[str, Any]) -> HttpResponse:
     single: dict[str, Any] = response.get("headers") or {}
     many: dict[str, list[Any]] = response.get("multiValueHeaders") or {}
     headers = [(name, str(value)) for name, value in single.items()]
@@ -223,14 +223,14 @@ def _answered(response: Mapping[str, Any]) -> Answered:
     content = base64.b64decode(body) if response.get("isBase64Encoded") else body.encode()
     if any(sign in text for pair in headers for text in pair for sign in "\r\n"):
         raise ValueError("a header holds a line break")
-    return Answered(int(response["statusCode"]), headers, content)
+    return HttpResponse(int(response["statusCode"]), headers, content)
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 128
-    front: _Front | None = None
+    front: _Dispatcher | None = None
 
 
 class _Handler(StrictHandler):
@@ -271,8 +271,8 @@ class _Handler(StrictHandler):
         else:
             self._refuse("DEFAULT_4XX", 400, f"Bad Request: {message}" if message else "Bad Request")
 
-    def _asked(self, body: bytes) -> Asked:
-        return Asked(self.command, self.path, self.headers.items(), body, self.client_address[0])
+    def _asked(self, body: bytes) -> HttpRequest:
+        return HttpRequest(self.command, self.path, self.headers.items(), body, self.client_address[0])
 
     def _refuse(self, kind: str, status: int, message: str) -> None:
         """One of API Gateway's own answers, and the end of a connection whose next request cannot be found."""
@@ -280,7 +280,7 @@ class _Handler(StrictHandler):
         if self.server.front is not None:
             self._send(self.server.front.own(kind, status, message, self._asked(b""), str(uuid.uuid4())))
 
-    def _send(self, answer: Answered) -> None:
+    def _send(self, answer: HttpResponse) -> None:
         bodiless = answer.status in (204, 304)
         length = [] if bodiless else [("Content-Length", str(len(answer.body)))]
         content = b"" if bodiless or self.command == "HEAD" else answer.body
@@ -291,7 +291,7 @@ class _Handler(StrictHandler):
 
     def _begin(self, head: Mapping[str, Any]) -> Callable[[bytes], None]:
         """Send the head of what streams; what is given back sends the rest, and its end as an empty piece."""
-        answer = _answered(head)
+        answer = _http_response(head)
         is_chunked = self.request_version != "HTTP/1.0" and answer.status not in (204, 304)
         if not is_chunked:  # HTTP/1.0 knows no chunks: the end of the connection is the body's
             self.close_connection = True
@@ -302,7 +302,7 @@ class _Handler(StrictHandler):
 
         return send
 
-    def _head(self, answer: Answered, more: list[tuple[str, str]]) -> bytes:
+    def _head(self, answer: HttpResponse, more: list[tuple[str, str]]) -> bytes:
         lines = [f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('',))[0]}"]
         sent = [(name, value) for name, value in answer.headers if name.lower() not in FRAMING]
         lines += [f"{name}: {value}" for name, value in [*sent, *more]]

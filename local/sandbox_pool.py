@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from local import aws
-from local.runtime_api import MAX_PAYLOAD_BYTES, Collected, Deployed, FunctionFailed, Sandbox, Sink
+from local.runtime_api import MAX_PAYLOAD_BYTES, BufferedResponse, DeployedFunction, FunctionFailed, Sandbox, Sink
 from local.template import REGION, REPOSITORY
 
 MAX_SANDBOXES = 16  # of one function; a call more waits for one to be free
 BYTECODE = REPOSITORY / ".local" / "bytecode"  # shared by all runs, so that it is compiled once
 
 
-class Pool:
+class SandboxPool:
     """The sandboxes of one function: a free one is used again, and another is started while all are busy."""
 
-    def __init__(self, function: Deployed, endpoint_url: str, log_dir: Path, layers: list[Path]) -> None:
+    def __init__(self, function: DeployedFunction, endpoint_url: str, log_dir: Path, layers: list[Path]) -> None:
         self.function = function
         self._endpoint_url = endpoint_url
         self._log = log_dir / f"{function.name}.log"
@@ -41,7 +41,7 @@ class Pool:
 
         Without a sink a streamed answer is collected.
         """
-        collected = Collected()
+        collected = BufferedResponse()
         if len(event) > MAX_PAYLOAD_BYTES:
             raise FunctionFailed("RequestTooLargeException", f"the event has {len(event)} bytes")
         with self._places:

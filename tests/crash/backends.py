@@ -15,7 +15,7 @@ from aiserver.jobs.ports import EventPublisher, JobStore, LeaseStore, MessageSen
 from aiserver.providers.circuit import CircuitStore
 from local import aws
 from tests.contract.conftest import table_properties
-from tests.crash.death import Crashes, Guarded
+from tests.crash.fault_points import FaultPoints, FaultyProxy
 from tests.fakes import FakeCircuits, FakeClock, FakeEventPublisher, FakeJobs, FakeLeases, FakeMessageSender
 
 OWNER = "example00000"  # whose key the event files hold
@@ -24,7 +24,7 @@ BUS = "crash-bus"
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentMessage:
     """A message as it was sent: to which kind of function, saying what, to be seen after how long."""
 
     kind: str
@@ -32,7 +32,7 @@ class Sent:
     delay_s: int
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """`jobs` is what the product uses, each call a place to die; `seen` is the same store, for those who look on."""
 
     jobs: JobStore
@@ -42,33 +42,33 @@ class Place(Protocol):
     slots: LeaseStore
     circuits: CircuitStore
 
-    def sent(self) -> list[Sent]:
+    def sent(self) -> list[SentMessage]:
         """Take what was sent since last asked."""
         ...
 
     def all_jobs(self) -> list[Job]: ...
 
 
-OpenPlace = Callable[[FakeClock, Crashes], Place]
+OpenPlace = Callable[[FakeClock, FaultPoints], Backend]
 
 
-class Fakes:
+class FakeBackend:
     """In memory; a port's call is a place to die."""
 
-    def __init__(self, clock: FakeClock, crashes: Crashes) -> None:
+    def __init__(self, clock: FakeClock, crashes: FaultPoints) -> None:
         self.seen = FakeJobs(clock)
         self._messages = FakeMessageSender()
         inner = (self.seen, self._messages, FakeEventPublisher(), FakeLeases(), FakeCircuits())
-        ports: Any = [Guarded(port, crashes) for port in inner]
+        ports: Any = [FaultyProxy(port, crashes) for port in inner]
         self.jobs, self.messages, self.events, self.slots, self.circuits = ports
 
-    def sent(self) -> list[Sent]:
+    def sent(self) -> list[SentMessage]:
         jobs = [
-            Sent("job", json.dumps({"id": job_id, "attempt": attempt}), delay_s)
+            SentMessage("job", json.dumps({"id": job_id, "attempt": attempt}), delay_s)
             for (_, job_id, delay_s), attempt in zip(self._messages.jobs, self._messages.attempts, strict=True)
         ]
         callbacks = [
-            Sent("callback", json.dumps({"id": job_id, "due": due}), delay_s)
+            SentMessage("callback", json.dumps({"id": job_id, "due": due}), delay_s)
             for (job_id, delay_s), due in zip(self._messages.callbacks, self._messages.dues, strict=True)
         ]
         self._messages.jobs.clear()
@@ -81,13 +81,13 @@ class Fakes:
         return [job for job_id in self.seen.items if (job := self.seen.get(job_id))]
 
 
-class EmbeddedCloud:
+class EmbeddedCloudBackend:
     """The real adapters over MiniStack, a fresh table each; a call to AWS is a place to die.
 
     Time is the test's own, and SQS goes by the wall clock: a delay travels as an attribute, to be kept by the world.
     """
 
-    def __init__(self, endpoint_url: str, clock: FakeClock, crashes: Crashes) -> None:
+    def __init__(self, endpoint_url: str, clock: FakeClock, crashes: FaultPoints) -> None:
         self._dynamodb, s3, self._sqs, events = _clients(endpoint_url)
         self._table = self._fresh_table()
         s3.create_bucket(Bucket=BUCKET)
@@ -96,7 +96,7 @@ class EmbeddedCloud:
         }
         self.sent()  # what an earlier world left
         self.seen = DynamoJobs(self._table, BUCKET, self._dynamodb, s3, clock.job_id)
-        clients: list[Any] = [Guarded(client, crashes) for client in (self._dynamodb, s3, self._sqs, events)]
+        clients: list[Any] = [FaultyProxy(client, crashes) for client in (self._dynamodb, s3, self._sqs, events)]
         dynamodb, s3, sqs, events = clients
         job, callback = self._queues["job"], self._queues["callback"]
         self.jobs = DynamoJobs(self._table, BUCKET, dynamodb, s3, clock.job_id)
@@ -114,8 +114,8 @@ class EmbeddedCloud:
         self._dynamodb.create_table(**table_properties() | {"TableName": f"crash-{number}"})
         return f"crash-{number}"
 
-    def sent(self) -> list[Sent]:
-        return [Sent(kind, body, delay_s) for kind in self._queues for body, delay_s in self._received(kind)]
+    def sent(self) -> list[SentMessage]:
+        return [SentMessage(kind, body, delay_s) for kind in self._queues for body, delay_s in self._received(kind)]
 
     def _received(self, kind: str) -> Iterator[tuple[str, int]]:
         url = self._queues[kind]

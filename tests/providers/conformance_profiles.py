@@ -23,10 +23,10 @@ from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
 from aiserver.router import ProviderClient
 from tests.fakes import FakeClock
-from tests.providers.standin import Said
+from tests.providers.fake_provider import Said
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS
-from tests.vendors.spoken import Answer
+from tests.vendors.semantics import Answer
 
 KEY = "sk-of-the-gateway-itself"
 TOKEN = "0" * 32

@@ -15,7 +15,7 @@ SWEEP = REPOSITORY / "events" / "sweep.json"
 SWEEP_S = 4.0  # the template's is a minute
 
 
-class Hands:
+class ExtraWorkers:
     """At work while its block lasts."""
 
     def __init__(self, cloud: Cloud) -> None:

@@ -14,7 +14,7 @@ from local import aws
 
 
 @dataclass(frozen=True)
-class Source:
+class EventSourceMapping:
     """One mapping: what is polled, for which function. `service` is sqs or dynamodb, whose word the rest follows."""
 
     service: str
@@ -42,7 +42,7 @@ class Source:
         return failed if failed <= ids else ids
 
 
-def take_over(endpoint_url: str) -> list[Source]:
+def take_over(endpoint_url: str) -> list[EventSourceMapping]:
     """Every mapping; MiniStack stops to poll for them."""
     client = aws.client("lambda", endpoint_url)
     mappings = client.list_event_source_mappings()["EventSourceMappings"]
@@ -51,8 +51,8 @@ def take_over(endpoint_url: str) -> list[Source]:
     return [_source(mapping) for mapping in mappings]
 
 
-def _source(mapping: dict[str, Any]) -> Source:
-    return Source(
+def _source(mapping: dict[str, Any]) -> EventSourceMapping:
+    return EventSourceMapping(
         service=mapping["EventSourceArn"].split(":")[2],
         arn=mapping["EventSourceArn"],
         function_arn=mapping["FunctionArn"],

@@ -4,21 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Died(BaseException):
+class ProcessDied(BaseException):
     """The process is gone; no `except Exception` hears of it."""
 
 
-class Broken(BaseException):
+class InvariantViolated(BaseException):
     """A promise was broken; nothing that a handler catches may hide it."""
 
 
-def promise(kept: bool, words: str) -> None:
+def check_invariant(kept: bool, words: str) -> None:
     """Raises: Broken."""
     if not kept:
-        raise Broken(words)
+        raise InvariantViolated(words)
 
 
-class Crashes:
+class FaultPoints:
     """Counts the calls a process makes, and has the one it was told of go wrong."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Crashes:
 
         def guarded(*given: Any, **more: Any) -> Any:
             if self.is_dead:  # another thread of the process was the one to die
-                raise Died
+                raise ProcessDied
             self.calls += 1
             self.names.append(name)
             number = self.calls
@@ -69,13 +69,13 @@ class Crashes:
         if not self.dies:
             raise TimeoutError(name)
         self.is_dead = True
-        raise Died
+        raise ProcessDied
 
 
-class Guarded:
+class FaultyProxy:
     """Any port or AWS client, each call of it a place where things go wrong."""
 
-    def __init__(self, inner: Any, crashes: Crashes) -> None:
+    def __init__(self, inner: Any, crashes: FaultPoints) -> None:
         self._inner = inner
         self._crashes = crashes
 

@@ -20,10 +20,10 @@ from aiserver.providers.provider import Provider
 from aiserver.router import ProviderCall
 from aiserver.usecases.failover import try_candidates
 from aiserver.wire import requests
+from tests.app import ANSWER, BODY, ME, WORKER_MS, FakeWebhookClient, UseCases, load_providers
+from tests.breaker_reference_model import Rules
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
-from tests.house import ANSWER, BODY, ME, WORKER_MS, FakeReplier, UseCases, configured
-from tests.rules import Rules
-from tests.turns import Turns
+from tests.virtual_scheduler import Turns
 
 MIDNIGHT = FakeClock().now
 DAY_S = 86_400
@@ -82,7 +82,7 @@ class Day:
     def __init__(self, first: dict[str, Any], second: dict[str, Any], timetable: Sequence[Phase]) -> None:
         self.clock, self._timetable = FakeClock(), timetable
         self.turns = Turns(self.clock)
-        self._first, self._second = self._providers = configured(first, second)
+        self._first, self._second = self._providers = load_providers(first, second)
         self.rules = {provider.name: Rules() for provider in self._providers}
         self.calls: list[tuple[float, str]] = []
         self.heard: list[tuple[float, int]] = []
@@ -164,7 +164,7 @@ class Day:
             jobs=self.jobs,
             messages=self._messages,
             protocol=self,
-            replier=FakeReplier(),
+            replier=FakeWebhookClient(),
             keys=FakeKeyStore(),
             slots=self._slots,
             circuits=self._circuits,

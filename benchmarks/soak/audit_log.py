@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from benchmarks.soak.faults import Deed, Point
+from benchmarks.soak.faults import Operation, Point
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Arrival:
 
 
 @dataclass
-class Book:
+class JobHistory:
     """Everything seen of one job."""
 
     number: int
@@ -59,33 +59,33 @@ class Book:
         return self.attempts[-1]
 
 
-class Ledger:
+class AuditLog:
     """Filled in by the proxy, the upstream and the receiver while the soak runs; safe between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._transactions: set[str] = set()
-        self.books: dict[int, Book] = {}
+        self.entries: dict[int, JobHistory] = {}
         self.killed: set[int] = set()
         self.fired: Counter[str] = Counter()
 
     def number(self, job_id: int) -> int | None:
         """Which of the soak's jobs this is."""
-        book = self.books.get(job_id)
+        book = self.entries.get(job_id)
         return book.number if book else None
 
-    def wrote(self, deed: Deed, pid: int | None) -> None:
+    def wrote(self, deed: Operation, pid: int | None) -> None:
         """AWS has done this deed."""
         with self._lock:
             if deed.number is not None:
-                self.books.setdefault(deed.job_id, Book(deed.number))
+                self.entries.setdefault(deed.job_id, JobHistory(deed.number))
                 return
             if deed.transaction in self._transactions:
                 return
             self._transactions |= {deed.transaction} - {""}
-            self._enter(self.books[deed.job_id], deed, pid)
+            self._enter(self.entries[deed.job_id], deed, pid)
 
-    def _enter(self, book: Book, deed: Deed, pid: int | None) -> None:
+    def _enter(self, book: JobHistory, deed: Operation, pid: int | None) -> None:
         book.ended += deed.ends
         book.delivered += deed.point == Point.DELIVERED
         if deed.point == Point.CLAIM:
@@ -98,17 +98,17 @@ class Ledger:
 
     def asked(self, job_id: int, pid: int | None, how: str) -> None:
         with self._lock:
-            attempt = self.books[job_id].calling()
+            attempt = self.entries[job_id].calling()
             attempt.pids.add(pid)
             attempt.asked.append(how)
 
     def answered(self, job_id: int, body: bytes) -> None:
         with self._lock:
-            self.books[job_id].answers.append(body)
+            self.entries[job_id].answers.append(body)
 
     def arrived(self, job_id: int, arrival: Arrival) -> None:
         with self._lock:
-            self.books[job_id].arrivals.append(arrival)
+            self.entries[job_id].arrivals.append(arrival)
 
     def kills(self, pid: int) -> None:
         with self._lock:
@@ -121,9 +121,9 @@ class Ledger:
     @property
     def ended(self) -> int:
         with self._lock:
-            return sum(book.ended > 0 for book in self.books.values())
+            return sum(book.ended > 0 for book in self.entries.values())
 
     @property
     def delivered(self) -> int:
         with self._lock:
-            return sum(book.delivered > 0 for book in self.books.values())
+            return sum(book.delivered > 0 for book in self.entries.values())

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.vendors.dialect import Dialect
-from tests.vendors.spoken import Answer, Called, Spent
+from tests.vendors.semantics import Answer, Called, Spent
 
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(str.strip)
 NAMES = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)

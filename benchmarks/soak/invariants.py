@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import CallbackState, JobState
-from benchmarks.soak.ledger import Attempt, Book
+from benchmarks.soak.audit_log import Attempt, JobHistory
 
 SOME = 5  # as many jobs are named where an equation breaks
 MAYBE_BILLED = {"answered", "cut", "killed"}  # what the upstream may have done work for
 
 
 @dataclass(frozen=True)
-class Closed:
+class FinishedJob:
     """A job at the end: the table's word (`job`) and ours (`book`)."""
 
     job: Job
-    book: Book
+    book: JobHistory
     killed: Set[int | None]
 
     def _died(self, attempt: Attempt) -> bool:
@@ -70,7 +70,7 @@ class Closed:
 
 
 # What must be equal, job by job: in words, in the table or at the receiver, and in our books.
-EQUATIONS: tuple[tuple[str, Callable[[Closed], int], Callable[[Closed], int]], ...] = (
+EQUATIONS: tuple[tuple[str, Callable[[FinishedJob], int], Callable[[FinishedJob], int]], ...] = (
     ("ended in the table = one for each job", lambda c: c.job.has_ended, lambda _: 1),
     ("writes that ended a job = one for each job", lambda c: c.book.ended, lambda _: 1),
     (
@@ -117,7 +117,7 @@ EQUATIONS: tuple[tuple[str, Callable[[Closed], int], Callable[[Closed], int]], .
 
 
 @dataclass(frozen=True)
-class Equation:
+class Invariant:
     """Two sums, and the jobs in which they differ."""
 
     words: str
@@ -133,10 +133,10 @@ class Equation:
         return f"{self.words}: {self.left} = {self.right}, broken in {self.broken[:SOME]}"
 
 
-def equations(closed: list[Closed]) -> list[Equation]:
+def invariants(closed: list[FinishedJob]) -> list[Invariant]:
     """Every equation over all jobs; it holds only if it holds in each."""
     return [
-        Equation(
+        Invariant(
             words,
             sum(int(left(c)) for c in closed),
             sum(int(right(c)) for c in closed),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-_LEASH = Path(__file__).with_name("leash.py")
+_LEASH = Path(__file__).with_name("die_with_parent.py")
 _GONE_S = 10.0  # a killed process is gone at once; this only bounds the wait for the kernel
 
 Child = subprocess.Popen[bytes]
