@@ -1,6 +1,6 @@
-"""How fast the product is on this machine's embedded cloud: writes the raw results and docs/benchmarks.md.
+"""Latencies in this machine's embedded cloud: writes the raw results and docs/benchmarks.md.
 
-The upstream answers at once; caller, upstream, door and handlers share the machine's cores: read ratios, not records.
+The upstream responds immediately. Caller, upstream, gateway and handlers share the cores: compare ratios only.
 """
 
 import http.client
@@ -15,7 +15,7 @@ import httpx
 
 from benchmarks import page
 from local import ministack
-from local.choose_upstream import scripted_upstream
+from local.choose_upstream import build_scripted_upstream
 from local.cloud import Cloud
 from local.gateway import Gateway
 from local.receiver import Receiver, receiver
@@ -31,18 +31,18 @@ TRIVIAL = "def handler(event, context):\n    return {'statusCode': 200, 'body': 
 
 
 def main() -> int:
-    figures = {"the local door alone, trivial handler": _door()}
+    figures = {"the local door alone, trivial handler": _measure_gateway()}
     with ScriptedProvider() as upstream:
         started = time.monotonic()
-        with Cloud(scripted_upstream(upstream)) as cloud, receiver() as hook:
+        with Cloud(build_scripted_upstream(upstream)) as cloud, receiver() as hook:
             figures["boot of the embedded cloud, once"] = _summary([(time.monotonic() - started) * 1000])
-            figures |= _product(cloud, upstream, hook)
-    page.keep("local", {"command": "make bench", "unit": "ms", "figures": figures})
+            figures |= _measure_api(cloud, upstream, hook)
+    page.save("local", {"command": "make bench", "unit": "ms", "figures": figures})
     return 0
 
 
-def _product(cloud: Cloud, upstream: ScriptedProvider, hook: Receiver) -> dict[str, Mapping[str, float]]:
-    headers = {"authorization": f"Bearer {cloud.seeded.api_key}"}
+def _measure_api(cloud: Cloud, upstream: ScriptedProvider, hook: Receiver) -> dict[str, Mapping[str, float]]:
+    headers = {"authorization": f"Bearer {cloud.keys.api_key}"}
     with httpx.Client(base_url=cloud.base_url, headers=headers, timeout=60, trust_env=False) as caller:
         direct = f"{upstream.base_url}/chat/completions"
         queue = "/api/QueueOpenAiChatCompletion"
@@ -52,20 +52,22 @@ def _product(cloud: Cloud, upstream: ScriptedProvider, hook: Receiver) -> dict[s
             hook.next(60)
 
         return {
-            "the upstream asked directly": _timed(CALLS, lambda: caller.post(direct, json=CHAT).raise_for_status()),
-            "GET /health": _timed(CALLS, lambda: caller.get("/health").raise_for_status()),
-            "POST /v1/chat/completions": _timed(
+            "the upstream asked directly": _time_calls(
+                CALLS, lambda: caller.post(direct, json=CHAT).raise_for_status()
+            ),
+            "GET /health": _time_calls(CALLS, lambda: caller.get("/health").raise_for_status()),
+            "POST /v1/chat/completions": _time_calls(
                 CALLS, lambda: caller.post("/v1/chat/completions", json=CHAT).raise_for_status()
             ),
-            f"POST {queue}, accepted": _timed(
+            f"POST {queue}, accepted": _time_calls(
                 CALLS, lambda: caller.post(queue, json={"request": CHAT}).raise_for_status()
             ),
-            "queued job, from accept to callback received": _timed(JOBS, job),
+            "queued job, from accept to callback received": _time_calls(JOBS, job),
         }
 
 
-def _door() -> Mapping[str, float]:
-    """A handler that does nothing, in the real runtime client, over a connection that is kept alive."""
+def _measure_gateway() -> Mapping[str, float]:
+    """The local gateway with a trivial handler in the real runtime client, over a keep-alive connection."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "handler.py").write_text(TRIVIAL)
@@ -73,39 +75,39 @@ def _door() -> Mapping[str, float]:
             "trivial", "arn:aws:lambda:us-east-1:0:function:t", folder, "handler.handler", 10, 128, {}
         )
         pool = SandboxPool(function, "http://127.0.0.1:1", folder, [])
-        door = Gateway(0)
+        gateway = Gateway(0)
         try:
             pool.warm()
-            door.open(
-                [Route("GET", "/trivial", "T", 29, streamed=False)],
+            gateway.open(
+                [Route("GET", "/trivial", "T", 29, is_streamed=False)],
                 {},
                 lambda _, event, request_id, __: pool.invoke(event, request_id=request_id),
             )
-            connection = http.client.HTTPConnection("127.0.0.1", door.port)  # a tenth of what httpx itself costs
+            connection = http.client.HTTPConnection("127.0.0.1", gateway.port)  # a tenth of the overhead of httpx
 
             def call() -> None:
                 connection.request("GET", "/trivial")
                 connection.getresponse().read()
 
-            return _timed(CALLS, call)
+            return _time_calls(CALLS, call)
         finally:
-            door.close()
+            gateway.close()
             pool.close()
 
 
-def _timed(times: int, call: Callable[[], object]) -> Mapping[str, float]:
-    for _ in range(max(1, times // 10)):
+def _time_calls(count: int, call: Callable[[], object]) -> Mapping[str, float]:
+    for _ in range(max(1, count // 10)):
         call()
-    took: list[float] = []
-    for _ in range(times):
+    durations_ms: list[float] = []
+    for _ in range(count):
         started = time.perf_counter()
         call()
-        took.append((time.perf_counter() - started) * 1000)
-    return _summary(took)
+        durations_ms.append((time.perf_counter() - started) * 1000)
+    return _summary(durations_ms)
 
 
-def _summary(took_ms: list[float]) -> Mapping[str, float]:
-    ordered = sorted(took_ms)
+def _summary(durations_ms: list[float]) -> Mapping[str, float]:
+    ordered = sorted(durations_ms)
     return {
         "times": len(ordered),
         "p50": round(statistics.median(ordered), 2),
@@ -117,5 +119,5 @@ def _summary(took_ms: list[float]) -> Mapping[str, float]:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except ministack.CloudFailed as failed:
-        sys.exit(f"bench: {failed}")
+    except ministack.CloudFailed as error:
+        sys.exit(f"bench: {error}")

@@ -1,6 +1,6 @@
-"""How much memory one worker needs for ten large answers at once: writes benchmarks/results/memory.json and the page.
+"""Peak memory of a worker with ten large concurrent responses: writes benchmarks/results/memory.json and the page.
 
-The worker is one real process of Lambda's runtime client, given one batch of ten messages, as SQS would give it.
+The worker is one real process of Lambda's runtime client; it receives one SQS batch of ten messages.
 """
 
 import json
@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks import page
-from benchmarks.batch import MODELS, batch, unsent
+from benchmarks.batch import MODELS, accept_jobs, worker_event
 from local import ministack
-from local.choose_upstream import scripted_upstream
+from local.choose_upstream import build_scripted_upstream
 from local.cloud import Cloud
 from local.scripted import ScriptedProvider
 
 MB = 1024 * 1024
-# What an answer is full of; the last three are where Python's own objects would take the most.
+# The content of a response; the last three would take the most memory as Python objects.
 FORMS = {
-    "letters": b'"%s"' % (b"y" * 1000),
-    "text of three bytes a letter, one emoji": '"{}😀"'.format("語" * 300).encode(),
+    "ASCII text": b'"%s"' % (b"y" * 1000),
+    "3-byte characters, one emoji": '"{}😀"'.format("語" * 300).encode(),
     "escaped quotes": b'"%s"' % (b'\\"' * 500),
     "small objects": b'{"a":1}',
     "small nested objects": b'{"a":{"b":[{"c":[1.5]}]}}',
@@ -28,51 +28,53 @@ FORMS = {
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A batch that was run: its jobs, the memory its worker held before and at most, and how long it took."""
+class BatchMemory:
+    """A batch's job ids, the memory of its worker before and at its peak, and the duration."""
 
     job_ids: list[int]
     before_mb: int
     peak_mb: int
-    took_s: float
+    duration_s: float
 
 
-def answer(form: str, size: int) -> bytes:
-    """An answer of about `size` bytes."""
+def response_body(form: str, size: int) -> bytes:
+    """A response body of about `size` bytes."""
     unit = FORMS[form]
     return b'{"id":"big","choices":[{},%s],"usage":{"total_tokens":1}}' % b",".join([unit] * (size // (len(unit) + 1)))
 
 
-def run_batch(cloud: Cloud, upstream: ScriptedProvider, answers: Sequence[bytes]) -> Measured:
-    """Queue a job for each answer, without a message, and give all of them to one worker."""
+def run_batch(cloud: Cloud, upstream: ScriptedProvider, bodies: Sequence[bytes]) -> BatchMemory:
+    """Accept one job per response body, without queue messages, and run them in one worker invocation."""
     cloud.invoke("worker", b'{"Records": []}')
     before_mb = cloud.max_memory_used_mb("worker")
-    for told in answers:
-        upstream.answer_with(200, told)
-    ids = unsent(cloud, MODELS["hosted"], len(answers))
+    for body in bodies:
+        upstream.respond_with(200, body)
+    ids = accept_jobs(cloud, MODELS["hosted"], len(bodies))
     started = time.monotonic()
-    failed = json.loads(cloud.invoke("worker", json.dumps(batch(ids)).encode()))["batchItemFailures"]
-    if failed:
-        raise AssertionError(f"{len(failed)} of {len(ids)} jobs failed")
-    return Measured(ids, before_mb, cloud.max_memory_used_mb("worker"), time.monotonic() - started)
+    failures = json.loads(cloud.invoke("worker", json.dumps(worker_event(ids)).encode()))["batchItemFailures"]
+    if failures:
+        raise AssertionError(f"{len(failures)} of {len(ids)} jobs failed")
+    return BatchMemory(ids, before_mb, cloud.max_memory_used_mb("worker"), time.monotonic() - started)
 
 
 def main() -> int:
     rows: list[dict[str, object]] = []
-    for form, times, megabytes in [*((form, 10, 20) for form in FORMS), ("letters", 1, 50), ("small objects", 1, 50)]:
-        with ScriptedProvider() as upstream, Cloud(scripted_upstream(upstream)) as cloud:
-            measured = run_batch(cloud, upstream, [answer(form, megabytes * MB)] * times)
-        row: dict[str, object] = {"form": form, "times": times, "megabytes": megabytes}
-        rows.append(
-            row | {"before": measured.before_mb, "peak": measured.peak_mb, "seconds": round(measured.took_s, 1)}
-        )
+    for form, count, megabytes in [
+        *((form, 10, 20) for form in FORMS),
+        ("ASCII text", 1, 50),
+        ("small objects", 1, 50),
+    ]:
+        with ScriptedProvider() as upstream, Cloud(build_scripted_upstream(upstream)) as cloud:
+            usage = run_batch(cloud, upstream, [response_body(form, megabytes * MB)] * count)
+        row: dict[str, object] = {"form": form, "times": count, "megabytes": megabytes}
+        rows.append(row | {"before": usage.before_mb, "peak": usage.peak_mb, "seconds": round(usage.duration_s, 1)})
         print(rows[-1], flush=True)
-    page.keep("memory", {"rows": rows})
+    page.save("memory", {"rows": rows})
     return 0
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except ministack.CloudFailed as failed:
-        sys.exit(f"bench: {failed}")
+    except ministack.CloudFailed as error:
+        sys.exit(f"bench: {error}")

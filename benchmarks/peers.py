@@ -1,8 +1,8 @@
-"""Other gateways before the same upstream, each in a folder of its own under .local/peers; none is a dependency.
+"""Other gateways in front of the same upstream, each installed in a folder under .local/peers; none is a dependency.
 
     PEERS=1 python -m benchmarks.streams
 
-installs them by their own package managers. One that cannot be installed or started, or does not stream, is left out.
+installs them with their package managers. A peer that cannot be installed or started, or does not stream, is skipped.
 """
 
 import os
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.raw_endpoints import Way
+from benchmarks.raw_endpoints import Endpoint
 from local import subprocesses
 from local.template import REPOSITORY
 
@@ -25,7 +25,7 @@ FOLDER = REPOSITORY / ".local" / "peers"
 INSTALL_S = 600
 START_S = 60
 POLL_S = 0.1
-KEY = f"sk-{secrets.token_hex(32)}"  # LiteLLM starts with none that is weak
+KEY = f"sk-{secrets.token_hex(32)}"  # LiteLLM rejects weak keys
 LITELLM = """
 model_list:
   - model_name: "*"
@@ -46,15 +46,15 @@ api_keys = ["{key}"]
 PORTKEY = "x-portkey-provider: openai\r\nx-portkey-custom-host: http://127.0.0.1:{upstream}/v1\r\n"
 
 
-class LeftOut(Exception):
-    """A peer that cannot be measured, and why."""
+class PeerSkipped(Exception):
+    """A peer that cannot be measured; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """`package` is what is installed; `command` is run in the peer's folder, where `config` lies, if it has one.
+    """`command` runs in the peer's folder, which contains the installed `package` and `config` (file name, content).
 
-    `{port}` and `{upstream}` stand for the ports, in all of them.
+    `{port}`, `{upstream}` and `{key}` are placeholders for the ports and the API key.
     """
 
     name: str
@@ -91,36 +91,36 @@ PEERS = (
 
 
 @contextmanager
-def running(peer: Peer, upstream: Way) -> Generator[Way]:
-    """The way through the peer, until the block ends. Raises: LeftOut."""
+def run_peer(peer: Peer, upstream: Endpoint) -> Generator[Endpoint]:
+    """The endpoint of the peer, which runs until the block ends. Raises: PeerSkipped, when it does not start."""
     _install(peer)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
 
-    def filled(text: str) -> str:
+    def fill(text: str) -> str:
         return text.format(port=port, upstream=upstream.port, key=KEY)
 
     name, config = peer.config
     if name:
-        (peer.folder / name).write_text(filled(config))
-    program, *arguments = map(filled, peer.command)
+        (peer.folder / name).write_text(fill(config))
+    program, *arguments = map(fill, peer.command)
     environment = {"PATH": os.environ["PATH"], "HOME": str(peer.folder), "LITELLM_MASTER_KEY": KEY}
     child = subprocesses.start(
         [str(peer.folder / program) if "/" in program else shutil.which(program) or program, *arguments],
-        environment=environment | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # else it is fetched
+        environment=environment | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # otherwise LiteLLM downloads it
         folder=peer.folder,
         log=peer.folder / "log",
     ).result()
     try:
         _wait_until_open(child, port)
-        yield Way(port, "/v1/chat/completions", f"authorization: Bearer {KEY}\r\n{filled(peer.headers)}")
+        yield Endpoint(port, "/v1/chat/completions", f"authorization: Bearer {KEY}\r\n{fill(peer.headers)}")
     finally:
         subprocesses.stop(child, grace_s=0)
 
 
 def _install(peer: Peer) -> None:
-    done = peer.folder / ".installed"
-    if done.exists():
+    marker = peer.folder / ".installed"
+    if marker.exists():
         return
     peer.folder.mkdir(parents=True, exist_ok=True)
     if peer.package.startswith("@"):
@@ -128,23 +128,23 @@ def _install(peer: Peer) -> None:
     else:
         _run([sys.executable, "-m", "venv", "."], peer.folder)
         _run(["bin/python", "-m", "pip", "install", "--quiet", "--only-binary=:all:", peer.package], peer.folder)
-    done.touch()
+    marker.touch()
 
 
 def _run(command: list[str], folder: Path) -> None:
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=INSTALL_S)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
-        raise LeftOut("it could not be installed") from error
+        raise PeerSkipped("installation failed") from error
 
 
 def _wait_until_open(child: subprocesses.Child, port: int) -> None:
-    until = time.monotonic() + START_S
-    while time.monotonic() < until and child.poll() is None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and child.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
             time.sleep(POLL_S)
         else:
             return
-    raise LeftOut("it did not start")
+    raise PeerSkipped("it did not start")

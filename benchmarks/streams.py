@@ -1,7 +1,7 @@
-"""What passing on a stream costs: through the local door, beside the same upstream asked directly, and beside peers.
+"""Overhead of a proxied stream: through the local gateway and through peers, compared with direct calls.
 
-Writes the raw results and docs/benchmarks.md. A gateway and all that belongs to it runs on one core, upstream and
-caller on the other. PEERS=1 installs other gateways and measures them in the same run. Fails where a limit is missed.
+Writes the raw results and docs/benchmarks.md. Each gateway and its processes run on one core, upstream and caller on
+the other. PEERS=1 installs other gateways and measures them in the same run. Fails when a limit is exceeded.
 """
 
 import json
@@ -14,137 +14,142 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from benchmarks import page, peers, raw_endpoints
-from benchmarks.raw_endpoints import Heard, Way
+from benchmarks.raw_endpoints import Endpoint, StreamTiming
 from local import ministack
 from local.choose_upstream import Upstream
 from local.cloud import Cloud
 
-ROUNDS = 3  # of each way, by turns with the same upstream asked directly
-SHORT, SHORT_TIMES = raw_endpoints.model(16), 100
+ROUNDS = 3  # per gateway, alternating with direct calls to the same upstream
+SHORT, SHORT_COUNT = raw_endpoints.model_name(16), 100
 LONG_CHUNKS = 1_000
-LONG, LONG_TIMES = raw_endpoints.model(LONG_CHUNKS), 10
-APART_MS = 20
-APART, APART_TIMES = raw_endpoints.model(64, apart_ms=APART_MS), 1
+LONG, LONG_COUNT = raw_endpoints.model_name(LONG_CHUNKS), 10
+INTERVAL_MS = 20
+PACED, PACED_COUNT = raw_endpoints.model_name(64, interval_ms=INTERVAL_MS), 1
 BIG_CHUNKS, BIG_BYTES = 100_000, 1_000
-BIG = raw_endpoints.model(BIG_CHUNKS, size=BIG_BYTES)
-WARM = 20
+BIG = raw_endpoints.model_name(BIG_CHUNKS, size=BIG_BYTES)
+WARMUP_STREAMS = 20
 STREAMS, EVERY = 1_000, 100
 SAMPLE_S = 0.02
-FIRST_MS, CHUNK_MS = 2.0, 0.05  # what may be added to the first event, and to each
-GROWTH_KB = 2_048  # over the streams after the first reading
-BIG_KB = 16_384  # over 100 MB: 16 pieces that wait, and what is on its way
+FIRST_MS, CHUNK_MS = 2.0, 0.05  # limits of the overhead for the first event and for each event
+GROWTH_KB = 2_048  # limit of the memory growth after the first reading
+BIG_KB = 16_384  # limit during a stream of 100 MB: 16 buffered chunks and the data in transit
 WAIT_S = 300
-DIRECT, OURS = "directly", "the local door"
+DIRECT, GATEWAY = "directly", "the local door"  # keys in results/streams.json
 
 Figures = dict[str, float]
 
 
 def main() -> int:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    gateway, load = (cores[0], cores[-1]) if len(cores) > 1 else (None, None)
-    raw_endpoints.on_core(gateway)  # and with it all that is started from here, but for the ends
+    gateway_core, load_core = (cores[0], cores[-1]) if len(cores) > 1 else (None, None)
+    raw_endpoints.pin_to_core(gateway_core)  # also all processes started from here, except upstream and caller
     spawn = multiprocessing.get_context("spawn")
     with (
-        raw_endpoints.upstream(load) as upstream,
-        ProcessPoolExecutor(1, spawn, raw_endpoints.on_core, (load,)) as caller,
+        raw_endpoints.run_upstream(load_core) as upstream,
+        ProcessPoolExecutor(1, spawn, raw_endpoints.pin_to_core, (load_core,)) as caller,
     ):
-        with Cloud(_only(upstream)) as cloud:
-            ours = Way(cloud.port, upstream.path, f"authorization: Bearer {cloud.seeded.api_key}\r\n")
-            figures = {OURS: _measured(caller, upstream, ours)}
+        with Cloud(_providers(upstream)) as cloud:
+            gateway = Endpoint(cloud.port, upstream.path, f"authorization: Bearer {cloud.keys.api_key}\r\n")
+            figures = {GATEWAY: _measure(caller, upstream, gateway)}
             print(figures, flush=True)
-            memory = _memory(cloud, caller, ours)
-        left_out: dict[str, str] = {}
+            memory = _measure_memory(cloud, caller, gateway)
+        skipped_peers: dict[str, str] = {}
         for peer in peers.PEERS if os.environ.get("PEERS") else ():
             try:
-                with peers.running(peer, upstream) as way:
-                    figures[peer.name] = _measured(caller, upstream, way)
+                with peers.run_peer(peer, upstream) as endpoint:
+                    figures[peer.name] = _measure(caller, upstream, endpoint)
                 print(peer.name, figures[peer.name], flush=True)
-            except (peers.LeftOut, raw_endpoints.NoStream, OSError) as why:
-                left_out[peer.name] = str(why)
-                print(f"{peer.name} is left out: {why}", flush=True)
+            except (peers.PeerSkipped, raw_endpoints.InvalidStream, OSError) as reason:
+                skipped_peers[peer.name] = str(reason)
+                print(f"{peer.name} was skipped: {reason}", flush=True)
     limits = {"first_ms": FIRST_MS, "chunk_ms": CHUNK_MS, "growth_kb": GROWTH_KB, "big_kb": BIG_KB}
-    told = {"is_pinned": load is not None, "figures": figures, "left_out": left_out, "memory": memory}
+    results = {"is_pinned": load_core is not None, "figures": figures, "left_out": skipped_peers, "memory": memory}
     command = f"{'PEERS=1 ' if os.environ.get('PEERS') else ''}python -m benchmarks.streams"
-    page.keep("streams", {"command": command, "unit": "ms", "limits": limits, **told})
-    missed = _missed(figures[OURS], memory)
-    print(*missed, sep="\n")
-    return 1 if missed else 0
+    page.save("streams", {"command": command, "unit": "ms", "limits": limits, **results})
+    violations = _limit_violations(figures[GATEWAY], memory)
+    print(*violations, sep="\n")
+    return 1 if violations else 0
 
 
-def _only(upstream: Way) -> Upstream:
-    """A providers.yaml with this upstream alone."""
-    models = dict.fromkeys((SHORT, LONG, APART, BIG), "")
+def _providers(upstream: Endpoint) -> Upstream:
+    """A providers.yaml with this upstream only."""
+    models = dict.fromkeys((SHORT, LONG, PACED, BIG), "")
     provider = {"name": "raw", "base_url": f"http://127.0.0.1:{upstream.port}/v1", "models": models}
     return Upstream(json.dumps({"providers": [provider]}), {}, "")
 
 
-def _measured(caller: ProcessPoolExecutor, upstream: Way, way: Way) -> dict[str, Figures]:
-    """Figures of this way, and of the upstream asked directly in the same minute."""
-    heard: dict[Way, dict[str, list[Heard]]] = {way: {}, upstream: {}}
-    caller.submit(raw_endpoints.ask, way, SHORT, WARM).result(WAIT_S)
+def _measure(caller: ProcessPoolExecutor, upstream: Endpoint, gateway: Endpoint) -> dict[str, Figures]:
+    """Figures of the gateway, and of direct calls to the upstream at the same time."""
+    timings: dict[Endpoint, dict[str, list[StreamTiming]]] = {gateway: {}, upstream: {}}
+    caller.submit(raw_endpoints.request_streams, gateway, SHORT, WARMUP_STREAMS).result(WAIT_S)
     for _ in range(ROUNDS):
-        for name, times in ((SHORT, SHORT_TIMES), (LONG, LONG_TIMES), (APART, APART_TIMES)):
-            for asked, streams in heard.items():
-                streams.setdefault(name, []).extend(caller.submit(raw_endpoints.ask, asked, name, times).result(WAIT_S))
-    return {"through": _figures(heard[way]), DIRECT: _figures(heard[upstream])}
+        for model, count in ((SHORT, SHORT_COUNT), (LONG, LONG_COUNT), (PACED, PACED_COUNT)):
+            for endpoint, streams in timings.items():
+                future = caller.submit(raw_endpoints.request_streams, endpoint, model, count)
+                streams.setdefault(model, []).extend(future.result(WAIT_S))
+    return {"through": _figures(timings[gateway]), DIRECT: _figures(timings[upstream])}
 
 
-def _figures(heard: dict[str, list[Heard]]) -> Figures:
-    first = sorted(stream.first for stream in heard[SHORT])
-    late = sorted(ms for stream in heard[APART] for ms in stream.late)
+def _figures(timings: dict[str, list[StreamTiming]]) -> Figures:
+    first = sorted(stream.first for stream in timings[SHORT])
+    delays = sorted(delay for stream in timings[PACED] for delay in stream.delays)
     return {
         "first_p50": round(statistics.median(first), 3),
         "first_p95": round(first[int(len(first) * 0.95)], 3),
-        "chunk": round(statistics.median(stream.whole for stream in heard[LONG]) / LONG_CHUNKS, 4),
-        "late_p50": round(statistics.median(late), 3),
-        "late_p95": round(late[int(len(late) * 0.95)], 3),
-        "spread": round(statistics.median(stream.spread for stream in heard[APART]), 1),
-        "sent_spread": round(statistics.median(stream.sent_spread for stream in heard[APART]), 1),
+        "chunk": round(statistics.median(stream.total for stream in timings[LONG]) / LONG_CHUNKS, 4),
+        "late_p50": round(statistics.median(delays), 3),
+        "late_p95": round(delays[int(len(delays) * 0.95)], 3),
+        "spread": round(statistics.median(stream.spread for stream in timings[PACED]), 1),
+        "sent_spread": round(statistics.median(stream.sent_spread for stream in timings[PACED]), 1),
     }
 
 
-def _memory(cloud: Cloud, caller: ProcessPoolExecutor, way: Way) -> dict[str, Any]:
-    """What the process of the chat function holds, in KB: over one large stream, and over many."""
+def _measure_memory(cloud: Cloud, caller: ProcessPoolExecutor, gateway: Endpoint) -> dict[str, Any]:
+    """Memory of the chat function's process in KB: during one large stream, and over many streams."""
 
-    def held() -> int:
-        (kb,) = cloud.memory_kb("chat")  # one process, or this would tell nothing
+    def memory_kb() -> int:
+        (kb,) = cloud.memory_kb("chat")  # requires exactly one process
         return kb
 
-    before = peak = held()
-    big = caller.submit(_size, way, BIG)
+    before = peak = memory_kb()
+    big = caller.submit(_stream_size, gateway, BIG)
     while not big.done():
-        peak = max(peak, held())
+        peak = max(peak, memory_kb())
         time.sleep(SAMPLE_S)
-    told = {"bytes": big.result(), "before": before, "peak": peak, "after": held()}
-    print(told, flush=True)
+    large_stream = {"bytes": big.result(), "before": before, "peak": peak, "after": memory_kb()}
+    print(large_stream, flush=True)
     readings: list[dict[str, int]] = []
     for streams in range(EVERY, STREAMS + 1, EVERY):
-        caller.submit(raw_endpoints.ask, way, SHORT, EVERY).result(WAIT_S)
-        readings.append({"streams": streams, "kb": held()})
+        caller.submit(raw_endpoints.request_streams, gateway, SHORT, EVERY).result(WAIT_S)
+        readings.append({"streams": streams, "kb": memory_kb()})
         print(readings[-1], flush=True)
-    return {"big": told, "readings": readings, "grew_kb": readings[-1]["kb"] - readings[0]["kb"]}
+    return {"big": large_stream, "readings": readings, "grew_kb": readings[-1]["kb"] - readings[0]["kb"]}
 
 
-def _size(way: Way, name: str) -> int:
-    (heard,) = raw_endpoints.ask(way, name, 1)
-    return heard.size
+def _stream_size(endpoint: Endpoint, model: str) -> int:
+    (timing,) = raw_endpoints.request_streams(endpoint, model, 1)
+    return timing.size
 
 
-def _missed(figures: dict[str, Figures], memory: dict[str, Any]) -> list[str]:
-    """What is beyond its limit, in words."""
+def _limit_violations(figures: dict[str, Figures], memory: dict[str, Any]) -> list[str]:
+    """A line for each exceeded limit."""
     through, direct = figures["through"], figures[DIRECT]
     big = memory["big"]
-    checked = {
+    overheads = {
         "ms to the first event": (through["first_p50"] - direct["first_p50"], FIRST_MS),
         "ms for each event": (through["chunk"] - direct["chunk"], CHUNK_MS),
         "KB over many streams": (memory["grew_kb"], GROWTH_KB),
         "KB during a large one": (big["peak"] - big["before"], BIG_KB),
     }
-    return [f"added {is_now:.3f} {what}: over {limit}" for what, (is_now, limit) in checked.items() if is_now > limit]
+    return [
+        f"overhead {overhead:.3f} {unit}: limit {limit}"
+        for unit, (overhead, limit) in overheads.items()
+        if overhead > limit
+    ]
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except ministack.CloudFailed as failed:
-        sys.exit(f"bench: {failed}")
+    except ministack.CloudFailed as error:
+        sys.exit(f"bench: {error}")

@@ -1,6 +1,6 @@
-"""Fills the part of docs/providers.md that follows from the catalogue of providers: `python -m docs.catalogue`.
+"""Generates the table of provider presets in docs/providers.md: `python -m docs.catalogue`.
 
-`--check` writes nothing and exits 1 when the page is stale; `make check` runs it so.
+`--check` writes nothing and exits 1 when the page is stale; used by `make check`.
 """
 
 import re
@@ -16,39 +16,39 @@ SHORT = {"chat.completions": "chat"}
 
 
 def main(arguments: list[str]) -> int:
-    parts = [rows(CATALOGUE.items()), "What is not like OpenAI there, and where that is written:", quirks()]
+    parts = [preset_table(CATALOGUE.items()), "Differences from OpenAI, with sources:", quirk_list()]
     return write(PAGE, "docs/catalogue.py", parts, arguments)
 
 
-def rows(presets: Iterable[tuple[str, Preset]]) -> str:
-    """A row for each preset."""
-    head = "| preset | | `base_url` | key in | operations | lists models | asked for a stream's usage | queue |"
-    return "\n".join([head, "|---" * 8 + "|", *(_row(name, row) for name, row in presets)])
+def preset_table(presets: Iterable[tuple[str, Preset]]) -> str:
+    """One row for each preset."""
+    head = "| preset | provider | `base_url` | API key header | operations | lists models | stream usage | queue |"
+    return "\n".join([head, "|---" * 8 + "|", *(_row(name, preset) for name, preset in presets)])
 
 
-def quirks() -> str:
-    """A line for each."""
-    told = [(name, quirk) for name, row in CATALOGUE.items() for quirk in row.quirks]
-    return "\n".join(f"- `{name}`: {quirk.text} ([{_kind(quirk.source)}]({quirk.source}))" for name, quirk in told)
+def quirk_list() -> str:
+    """One line for each quirk."""
+    quirks = [(name, quirk) for name, preset in CATALOGUE.items() for quirk in preset.quirks]
+    return "\n".join(f"- `{name}`: {quirk.text} ([{_label(quirk.source)}]({quirk.source}))" for name, quirk in quirks)
 
 
-def _kind(source: str) -> str:
-    """What a source is called: a thread is what somebody met there, and no vendor's promise."""
+def _label(source: str) -> str:
+    """The link text of a source. A thread is a user report, not documentation of the vendor."""
     is_thread = re.search(r"/(issues|pull|discussions)/\d+$|^https://discuss\.", source)
-    return "by others' reports" if is_thread else "source"
+    return "user report" if is_thread else "source"
 
 
-def _row(name: str, row: Preset) -> str:
-    operations = ", ".join(SHORT.get(operation, operation) for operation in row.operations)
+def _row(name: str, preset: Preset) -> str:
+    operations = ", ".join(SHORT.get(operation, operation) for operation in preset.operations)
     cells = [
         f"`{name}`",
-        f"[{row.title}]({row.source})",
-        f"`{row.base_url}`",
-        f"`{row.auth_header}`",
+        f"[{preset.title}]({preset.source})",
+        f"`{preset.base_url}`",
+        f"`{preset.auth_header}`",
         operations,
-        "yes" if row.lists_models else "no",
-        f"yes ([{_kind(row.stream_usage)}]({row.stream_usage}))" if row.stream_usage else "no",
-        row.queue,
+        "yes" if preset.lists_models else "no",
+        f"yes ([{_label(preset.stream_usage)}]({preset.stream_usage}))" if preset.stream_usage else "no",
+        preset.queue,
     ]
     return f"| {' | '.join(cells)} |"
 

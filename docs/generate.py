@@ -1,6 +1,6 @@
-"""Fills the part of docs/jobs.md that follows from the table of transitions: `python -m docs.generate`.
+"""Generates the state diagrams and transition tables in docs/jobs.md: `python -m docs.generate`.
 
-`--check` writes nothing and exits 1 when the page is stale; `make check` runs it so.
+`--check` writes nothing and exits 1 when the page is stale; used by `make check`.
 """
 
 import sys
@@ -12,12 +12,12 @@ from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
 from aiserver.jobs.transitions import TRANSITIONS, Condition, Param, Transition
 
 PAGE = Path(__file__).parent / "jobs.md"
-ACCEPT = "T1"  # writes a new job: it changes none, so it is no row of the table
+ACCEPT = "T1"  # creates a job, so it is not in the table of transitions
 
 
 def main(arguments: list[str]) -> int:
-    jobs = [t for t in TRANSITIONS if t.machine == "state"]
-    callbacks = [t for t in TRANSITIONS if t.machine == "callback"]
+    jobs = [transition for transition in TRANSITIONS if transition.machine == "state"]
+    callbacks = [transition for transition in TRANSITIONS if transition.machine == "callback"]
     parts = [
         "### Jobs",
         diagram(jobs, starts=[(JobState.QUEUED, ACCEPT)], ends=sorted(TERMINAL_STATES)),
@@ -33,12 +33,12 @@ def main(arguments: list[str]) -> int:
     return write(PAGE, "docs/generate.py", parts, arguments)
 
 
-def write(page: Path, by: str, parts: list[str], arguments: list[str]) -> int:
-    """Put the parts between the markers of the script `by`, or only check that they stand there; the exit status."""
-    begin, end = f"<!-- begin: {by} -->", f"<!-- end: {by} -->"
+def write(page: Path, script: str, parts: list[str], arguments: list[str]) -> int:
+    """Write the parts between the markers of `script`, or with --check compare them. Returns the exit status."""
+    begin, end = f"<!-- begin: {script} -->", f"<!-- end: {script} -->"
     old = page.read_text(encoding="utf-8")
-    before, _, rest = old.partition(begin)
-    _, _, after = rest.partition(end)
+    before, _, remainder = old.partition(begin)
+    _, _, after = remainder.partition(end)
     new = before + "\n\n".join([begin, *parts, end]) + after
     if new == old:
         return 0
@@ -49,49 +49,50 @@ def write(page: Path, by: str, parts: list[str], arguments: list[str]) -> int:
     return 0
 
 
-def diagram(rows: list[Transition], *, starts: Iterable[tuple[str, str]], ends: Iterable[str]) -> str:
-    """One arrow for each pair of states, named by its transitions; those that stay where they are have none."""
+def diagram(transitions: list[Transition], *, starts: Iterable[tuple[str, str]], ends: Iterable[str]) -> str:
+    """One arrow for each pair of states, labelled with its transitions; no arrow for an unchanged state."""
     arrows: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row.source != row.target:
-            arrows.setdefault((row.source, row.target), []).append(row.name)
+    for transition in transitions:
+        if transition.source != transition.target:
+            arrows.setdefault((transition.source, transition.target), []).append(transition.name)
     lines = [f"    [*] --> {state}: {label}" for state, label in starts]
     lines += [f"    {source} --> {target}: {', '.join(names)}" for (source, target), names in arrows.items()]
     lines += [f"    {state} --> [*]" for state in ends]
     return "\n".join(["```mermaid", "stateDiagram-v2", "    direction LR", *lines, "```"])
 
 
-def table(rows: list[Transition]) -> str:
-    head = "| | what | writer | from → to | only if | writes |\n|---|---|---|---|---|---|"
+def table(transitions: list[Transition]) -> str:
+    head = "| id | description | writer | from → to | condition | writes |\n|---|---|---|---|---|---|"
     lines = [
-        f"| {row.name} | {row.description} | {row.writer} | {row.source} → {row.target} "
-        f"| {_only_if(row)} | {_writes(row)} |"
-        for row in rows
+        f"| {transition.name} | {transition.description} | {transition.writer} "
+        f"| {transition.source} → {transition.target} | {_conditions(transition)} | {_writes(transition)} |"
+        for transition in transitions
     ]
     return "\n".join([head, *lines])
 
 
-def _only_if(row: Transition) -> str:
-    return ", ".join(_condition(when) for when in row.guards) or "its state"
+def _conditions(transition: Transition) -> str:
+    return ", ".join(_format_condition(condition) for condition in transition.guards) or "its state"
 
 
-def _condition(when: Condition) -> str:
-    if when.op == "absent":
-        return f"no `{attribute_name(when.attribute)}`"
-    return f"`{attribute_name(when.attribute)} {when.op} {_value(when.value)}`"
+def _format_condition(condition: Condition) -> str:
+    if condition.op == "absent":
+        return f"no `{attribute_name(condition.attribute)}`"
+    return f"`{attribute_name(condition.attribute)} {condition.op} {_operand(condition.value)}`"
 
 
-def _writes(row: Transition) -> str:
+def _writes(transition: Transition) -> str:
     sets = [
-        f"`{attribute_name(name)}`" if value == Param(name) else f"`{attribute_name(name)} = {_value(value)}`"
-        for name, value in row.sets.items()
+        f"`{attribute_name(name)}`" if value == Param(name) else f"`{attribute_name(name)} = {_operand(value)}`"
+        for name, value in transition.sets.items()
     ]
-    adds = [f"`{attribute_name(name)} + {by}`" for name, by in row.adds.items()]
-    removes = ["removes " + ", ".join(f"`{attribute_name(name)}`" for name in row.removes)] if row.removes else []
+    adds = [f"`{attribute_name(name)} + {amount}`" for name, amount in transition.adds.items()]
+    names = ", ".join(f"`{attribute_name(name)}`" for name in transition.removes)
+    removes = [f"removes {names}"] if names else []
     return "; ".join([", ".join(sets + adds), *removes])
 
 
-def _value(value: Param | str | int) -> str:
+def _operand(value: Param | str | int) -> str:
     return f":{attribute_name(value.name)}" if isinstance(value, Param) else str(value)
 
 

@@ -1,6 +1,6 @@
-"""Fills the table of limits in docs/api.md from aiserver/limits.py: `python -m docs.limits`.
+"""Generates the table of limits in docs/api.md from aiserver/limits.py: `python -m docs.limits`.
 
-`--check` writes nothing and exits 1 when the page is stale; `make check` runs it so.
+`--check` writes nothing and exits 1 when the page is stale; used by `make check`.
 """
 
 import sys
@@ -14,15 +14,15 @@ PAGE = Path(__file__).parent / "api.md"
 
 
 def main(arguments: list[str]) -> int:
-    rows = [value for value in vars(limits).values() if isinstance(value, Limit)]
-    lines = [f"| {row.what} | {_amount(row)} | {row.beyond} |" for row in rows]
+    table = [limit for limit in vars(limits).values() if isinstance(limit, Limit)]
+    rows = [f"| {limit.subject} | {_amount(limit)} | {limit.when_exceeded} |" for limit in table]
     return write(
-        PAGE, "docs/limits.py", ["\n".join(["| what | at most | beyond it |", "|---|---|---|", *lines])], arguments
+        PAGE, "docs/limits.py", ["\n".join(["| subject | limit | when exceeded |", "|---|---|---|", *rows])], arguments
     )
 
 
 def _amount(limit: Limit) -> str:
-    """`5 MB`, in units of 1,024."""
+    """For example `5 MB`; KB and MB are powers of 1,024."""
     if limit.unit != "bytes":
         return f"{limit:,} {limit.unit}"
     for size, unit in ((MB, "MB"), (KB, "KB")):

@@ -1,6 +1,6 @@
-"""What recorded requests cost in DynamoDB's units: each is sent once more, to a table that holds what it held then.
+"""Capacity units of recorded DynamoDB requests: each is replayed against a table with the same content.
 
-Neither moto nor MiniStack can be asked: the ConsumedCapacity they return is the same whatever an item's size.
+moto and MiniStack do not compute them: the ConsumedCapacity they return is independent of the item's size.
 """
 
 import base64
@@ -18,8 +18,8 @@ from tests.moto_stack import MotoStack, client
 
 
 @dataclass
-class Metered:
-    """Units of the table and of its indexes, and the items that are left behind."""
+class CapacityUsage:
+    """Capacity units of the table and its indexes, and the remaining items."""
 
     table_writes: int = 0
     index_writes: int = 0
@@ -35,45 +35,46 @@ class Metered:
         return max(item_bytes(item) for (_, kind), item in self.items.items() if kind == "JOB")
 
 
-def metered(calls: Iterable[Call], table: str = "JobsTable") -> Metered:
-    """The calls must be all that has been sent to the table, in their order."""
-    found = Metered()
+def measure_capacity(calls: Iterable[Call], table: str = "JobsTable") -> CapacityUsage:
+    """Replay the calls; they must be all calls to the table, in order."""
+    usage = CapacityUsage()
     indexes = indexes_of(table)
     with moto.mock_aws():
         MotoStack().create()
         for call in calls:
-            _meter(call.operation, cast(dict[str, Any], _decoded(call.asked)), indexes, found)
-    return found
+            _replay(call.operation, cast(dict[str, Any], _decode_bytes(call.params)), indexes, usage)
+    return usage
 
 
 def indexes_of(table: str) -> list[Index]:
-    """The template's indexes of a table."""
+    """The indexes of a table in template.yaml."""
     properties = stack.properties(table)
-    own = {key["AttributeName"] for key in properties["KeySchema"]}
-    found: list[Index] = []
+    table_keys = {key["AttributeName"] for key in properties["KeySchema"]}
+    indexes: list[Index] = []
     for index in properties["GlobalSecondaryIndexes"]:
         keys = {key["AttributeName"] for key in index["KeySchema"]}
-        holds = own | keys | set(index["Projection"].get("NonKeyAttributes", []))
-        found.append(Index(index["IndexName"], frozenset(keys), frozenset(holds)))
-    return found
+        attributes = table_keys | keys | set(index["Projection"].get("NonKeyAttributes", []))
+        indexes.append(Index(index["IndexName"], frozenset(keys), frozenset(attributes)))
+    return indexes
 
 
-def _meter(operation: str, asked: dict[str, Any], indexes: list[Index], found: Metered) -> None:
+def _replay(operation: str, parameters: dict[str, Any], indexes: list[Index], usage: CapacityUsage) -> None:
+    """Send the request and add its capacity units and written items to `usage`."""
     in_transaction = operation == "TransactWriteItems"
     if operation == "GetItem":
-        item = _get(asked["TableName"], asked["Key"])
-        found.reads += read_units(item, consistent=asked.get("ConsistentRead", False))
+        item = _get(parameters["TableName"], parameters["Key"])
+        usage.reads += read_units(item, consistent=parameters.get("ConsistentRead", False))
         return
-    writes = [next(iter(one.values())) for one in asked["TransactItems"]] if in_transaction else [asked]
-    places = [(one["TableName"], one.get("Key") or _key(one["Item"])) for one in writes]
-    before = [_get(*place) for place in places]
-    getattr(client("dynamodb"), re.sub(r"(?<!^)([A-Z])", r"_\1", operation).lower())(**asked)
-    for place, old in zip(places, before, strict=True):
-        new = _get(*place)
-        found.table_writes += write_units(old, new, in_transaction=in_transaction)
-        found.index_writes += index_units(old, new, indexes)
+    writes = [next(iter(action.values())) for action in parameters["TransactItems"]] if in_transaction else [parameters]
+    addresses = [(write["TableName"], write.get("Key") or _key(write["Item"])) for write in writes]
+    before = [_get(*address) for address in addresses]
+    getattr(client("dynamodb"), re.sub(r"(?<!^)([A-Z])", r"_\1", operation).lower())(**parameters)
+    for address, old in zip(addresses, before, strict=True):
+        new = _get(*address)
+        usage.table_writes += write_units(old, new, in_transaction=in_transaction)
+        usage.index_writes += index_units(old, new, indexes)
         if new is not None:
-            found.items[new["pk"]["S"], new["sk"]["S"]] = new
+            usage.items[new["pk"]["S"], new["sk"]["S"]] = new
 
 
 def _key(item: Item) -> Item:
@@ -84,11 +85,14 @@ def _get(table: str, key: Item) -> Item | None:
     return client("dynamodb").get_item(TableName=table, Key=key).get("Item")
 
 
-def _decoded(asked: object) -> object:
-    """Parameters as boto3 takes them: what was sent holds bytes in base64."""
-    if isinstance(asked, list):
-        return [_decoded(one) for one in cast(list[object], asked)]
-    if not isinstance(asked, Mapping):
-        return asked
-    told = cast(Mapping[str, object], asked)
-    return {name: base64.b64decode(str(value)) if name == "B" else _decoded(value) for name, value in told.items()}
+def _decode_bytes(json_value: object) -> object:
+    """Request parameters for boto3: decodes the base64 of binary attributes."""
+    if isinstance(json_value, list):
+        return [_decode_bytes(element) for element in cast(list[object], json_value)]
+    if not isinstance(json_value, Mapping):
+        return json_value
+    members = cast(Mapping[str, object], json_value)
+    return {
+        name: base64.b64decode(str(member)) if name == "B" else _decode_bytes(member)
+        for name, member in members.items()
+    }

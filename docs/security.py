@@ -1,7 +1,7 @@
-"""Fills the part of docs/security.md that shows which addresses are refused, and why: `python -m docs.security`.
+"""Generates the tables of rejected and accepted callback URLs in docs/security.md: `python -m docs.security`.
 
-The addresses are samples of the tests' vectors, the words the product's own. `--check` writes nothing and exits 1
-when the page is stale; `make check` runs it so.
+The URLs are samples of the test vectors, the reasons are the gateway's error messages. `--check` writes nothing and
+exits 1 when the page is stale; used by `make check`.
 """
 
 import sys
@@ -15,63 +15,60 @@ from docs.generate import write
 from tests import addresses
 
 PAGE = Path(__file__).parent / "security.md"
-STARTS = "replyTo cannot be called: "
-SAMPLES = 2  # of each kind of address that is refused by what its name resolves to, and of each that is accepted
-SHOWN_CHARS = 90  # of an address: some are as long as names may be, and longer
+MESSAGE_PREFIX = "'replyTo' is not allowed: "
+SAMPLES = 2  # per kind of URL that is rejected for its resolved addresses, and per kind that is accepted
+SHOWN_CHARS = 90  # of a URL: some exceed the maximum length of a name
 
 
 def main(arguments: list[str]) -> int:
-    return write(
-        PAGE, "docs/security.py", [refusals(), "### What is accepted, and as what it is called", calls()], arguments
-    )
+    return write(PAGE, "docs/security.py", [rejection_table(), "### Accepted URLs", acceptance_table()], arguments)
 
 
-def refusals() -> str:
-    """Rows for each kind of vector that must be refused."""
-    rows = [(what, next(iter(urls))) for what, urls in addresses.FORMS.items()]
-    rows += [(what, f"https://{name}/") for what, names in addresses.NAMES.items() for name in list(names)[:SAMPLES]]
-    replier = WebhookClient(resolver=addresses.resolve)
-    lines = [_row(what, _address(url), _refusal(replier, url), _where(url)) for what, url in rows]
-    return _table(["what", "address", "refused, because", "where"], lines)
+def rejection_table() -> str:
+    """Rows for each kind of vector that must be rejected."""
+    samples = [(kind, next(iter(urls))) for kind, urls in addresses.FORMS.items()]
+    samples += [(kind, f"https://{name}/") for kind, names in addresses.NAMES.items() for name in list(names)[:SAMPLES]]
+    client = WebhookClient(resolver=addresses.resolve)
+    rows = [_row(kind, _url_cell(url), _reason(client, url), _check(url)) for kind, url in samples]
+    return _table(["kind", "URL", "reason", "rejected by"], rows)
 
 
-def calls() -> str:
+def acceptance_table() -> str:
     """Rows for each kind of vector that must be accepted."""
-    rows = [(what, url) for what, urls in addresses.ACCEPTED.items() for url in list(urls)[:SAMPLES]]
-    return _table(
-        ["what", "address", "is called as"], [_row(what, _code(url), _code(str(parse_url(url)))) for what, url in rows]
-    )
+    samples = [(kind, url) for kind, urls in addresses.ACCEPTED.items() for url in list(urls)[:SAMPLES]]
+    rows = [_row(kind, _code(url), _code(str(parse_url(url)))) for kind, url in samples]
+    return _table(["kind", "URL", "URL called"], rows)
 
 
-def _refusal(replier: WebhookClient, url: str) -> str:
+def _reason(client: WebhookClient, url: str) -> str:
     try:
-        replier.check_url(url)
+        client.check_url(url)
     except CallbackRefused as refusal:
-        return _cell(refusal.message.removeprefix(STARTS))
+        return _escape(refusal.message.removeprefix(MESSAGE_PREFIX))
     raise AssertionError(f"{url!r} was accepted")
 
 
-def _where(url: str) -> str:
+def _check(url: str) -> str:
     try:
         parse_url(url)
     except CallbackRefused:
-        return "by its form"
-    return "by its addresses"
+        return "URL syntax"
+    return "resolved addresses"
 
 
-def _address(url: str) -> str:
-    found = addresses.FOUND.get(url.removeprefix("https://").removesuffix("/"))
-    return f"{_code(url)} → {', '.join(map(_code, found))}" if found else _code(url)
+def _url_cell(url: str) -> str:
+    resolved = addresses.ADDRESSES.get(url.removeprefix("https://").removesuffix("/"))
+    return f"{_code(url)} → {', '.join(map(_code, resolved))}" if resolved else _code(url)
 
 
 def _visible(text: str) -> str:
-    """With the numbers of characters that cannot be seen or would be lost, and no longer than a page can show."""
+    """The text with code points for invisible characters, shortened to SHOWN_CHARS."""
     last = len(text) - 1
-    shown = "".join(
-        f"⟨U+{ord(char):04X}⟩" if _is_hidden(char) or (char == " " and at in (0, last)) else char
-        for at, char in enumerate(text)
+    visible = "".join(
+        f"⟨U+{ord(char):04X}⟩" if _is_hidden(char) or (char == " " and index in (0, last)) else char
+        for index, char in enumerate(text)
     )
-    return shown if len(shown) <= SHOWN_CHARS else f"{shown[:SHOWN_CHARS]}… ({len(text)} characters)"
+    return visible if len(visible) <= SHOWN_CHARS else f"{visible[:SHOWN_CHARS]}… ({len(text)} characters)"
 
 
 def _is_hidden(char: str) -> bool:
@@ -79,12 +76,12 @@ def _is_hidden(char: str) -> bool:
 
 
 def _code(text: str) -> str:
-    """A code span; a longer fence where the text holds a backtick."""
+    """A code span, with a longer fence when the text contains a backtick."""
     fence = "``" if "`" in text else "`"
-    return _cell(f"{fence}{_visible(text)}{fence}") if text else "(nothing)"
+    return _escape(f"{fence}{_visible(text)}{fence}") if text else "(nothing)"
 
 
-def _cell(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
@@ -92,8 +89,8 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _table(head: list[str], lines: Iterable[str]) -> str:
-    return "\n".join([_row(*head), "|---" * len(head) + "|", *lines])
+def _table(head: list[str], rows: Iterable[str]) -> str:
+    return "\n".join([_row(*head), "|---" * len(head) + "|", *rows])
 
 
 if __name__ == "__main__":

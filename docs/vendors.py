@@ -1,6 +1,6 @@
-"""Fills the part of docs/providers.md that says what each vendor has words for: `python -m docs.vendors`.
+"""Generates the table of request fields per vendor in docs/providers.md: `python -m docs.vendors`.
 
-`--check` writes nothing and exits 1 when the page is stale; `make check` runs it so.
+`--check` writes nothing and exits 1 when the page is stale; used by `make check`.
 """
 
 import sys
@@ -20,28 +20,28 @@ def main(arguments: list[str]) -> int:
 
 
 def table(vendors: Sequence[Capabilities]) -> str:
-    """A row for each member of a request, a column for each vendor."""
-    members = list(dict.fromkeys(member for words in vendors for member in words.rules))
-    head = f"| | {' | '.join(words.vendor for words in vendors)} |"
-    rows = [_row(member, [words.rules.get(member) for words in vendors]) for member in members]
+    """One row for each request field, one column for each vendor."""
+    fields = list(dict.fromkeys(field for capabilities in vendors for field in capabilities.rules))
+    head = f"| request field | {' | '.join(capabilities.vendor for capabilities in vendors)} |"
+    rows = [_row(field, [capabilities.rules.get(field) for capabilities in vendors]) for field in fields]
     return "\n".join([head, "|---" * (len(vendors) + 1) + "|", *rows])
 
 
-def _row(member: str, rules: Sequence[Rule | None]) -> str:
-    name, _, where = member.partition(" ")
-    cells = [f"`{name.rstrip(':')}` {where}".rstrip(), *map(_cell, rules)]
+def _row(field: str, rules: Sequence[Rule | None]) -> str:
+    name, _, context = field.partition(" ")
+    cells = [f"`{name.rstrip(':')}` {context}".rstrip(), *map(_cell, rules)]
     return f"| {' | '.join(cells)} |"
 
 
 def _cell(rule: Rule | None) -> str:
     match rule:
-        case PassThrough(to, words):
-            return f"passes, as `{to}`" + (f": {words}" if words else "")
-        case Mapped(words):
-            return words
-        case Unsupported(words, unless):
-            but = f", but {' and '.join(f'`{text}`' for text in unless)}" if unless else ""
-            return f"**refused**{but}" + (f": {words}" if words else "")
+        case PassThrough(target, note):
+            return f"passed through as `{target}`" + (f": {note}" if note else "")
+        case Mapped(description):
+            return description
+        case Unsupported(reason, allowed_values):
+            exception = f" except {' and '.join(f'`{text}`' for text in allowed_values)}" if allowed_values else ""
+            return f"**not supported**{exception}" + (f": {reason}" if reason else "")
         case None:
             return ""
 

@@ -1,6 +1,6 @@
-"""Which upstream answers in `demo` and `dev`, and the sentence that says so aloud: never a silent fake.
+"""Selects the upstream of `demo` and `dev`, and describes it for the user: a scripted provider is always announced.
 
-The first that applies: the file PROVIDERS names; OPENAI_API_KEY; an Ollama on this machine; else the scripted provider.
+The first that applies: the file in PROVIDERS; OPENAI_API_KEY; an Ollama on this machine; else the scripted provider.
 """
 
 import json
@@ -16,19 +16,19 @@ from local.ministack import CloudFailed
 from local.scripted import MODELS, ScriptedProvider
 
 OLLAMA = "http://127.0.0.1:11434"
-OPENAI_MODEL = "gpt-4o-mini"  # cheap, and every account has it; OPENAI_MODEL names another
-LOOK_S = 1.0
-WORD_S = 0.04  # about as a small model on a laptop writes
+OPENAI_MODEL = "gpt-4o-mini"  # low price, available to every account; OPENAI_MODEL selects another
+PROBE_TIMEOUT_S = 1.0
+CHUNK_DELAY_S = 0.04  # about the speed of a small model on a laptop
 DEMO_MODELS = ("llama3:8b", "gpt-4-turbo")
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """A providers.yaml, the environment its `api_key_var`s are read from, and what to say."""
+    """A providers.yaml, the environment that contains its `api_key_var`s, and a description for the user."""
 
     providers: str
     environment: Mapping[str, str]
-    sentence: str
+    description: str
 
 
 @contextmanager
@@ -38,51 +38,52 @@ def choose(environment: Mapping[str, str]) -> Generator[Upstream]:
         try:
             text = Path(file).read_text(encoding="utf-8")
         except OSError as error:
-            raise CloudFailed(f"PROVIDERS: {file} cannot be read: {error.strerror}") from error
-        yield Upstream(text, environment, f"Answers come from the providers of {file}.")
+            raise CloudFailed(f"PROVIDERS: cannot read {file}: {error.strerror}") from error
+        yield Upstream(text, environment, f"Using the providers in {file}.")
     elif environment.get("OPENAI_API_KEY"):
         model = environment.get("OPENAI_MODEL", OPENAI_MODEL)
         base_url = environment.get("OPENAI_BASE_URL", CATALOGUE["openai"].base_url)
         models = {**dict.fromkeys(DEMO_MODELS, model), "*": ""}
         openai = {"name": "openai", "preset": "openai", "api_key_var": "OPENAI_API_KEY", "models": models}
-        sentence = f"Answers come from OpenAI ({base_url}), {_aliases(model)}."
-        yield _upstream({**openai, "base_url": base_url}, environment, sentence)
+        description = f"Using OpenAI ({base_url}); {_aliases(model)}."
+        yield _create_upstream({**openai, "base_url": base_url}, environment, description)
     elif model := ollama_model(OLLAMA):
         models = {**dict.fromkeys(DEMO_MODELS, model), "*": ""}
         ollama = {"name": "ollama", "preset": "ollama", "base_url": f"{OLLAMA}/v1", "models": models}
-        yield _upstream(ollama, environment, f"Answers come from Ollama on this machine, {_aliases(model)}.")
+        yield _create_upstream(ollama, environment, f"Using Ollama on this machine; {_aliases(model)}.")
     else:
-        with ScriptedProvider(piece_s=WORD_S) as scripted:
-            yield scripted_upstream(scripted)
+        with ScriptedProvider(chunk_delay_s=CHUNK_DELAY_S) as scripted:
+            yield build_scripted_upstream(scripted)
 
 
-def scripted_upstream(scripted: ScriptedProvider) -> Upstream:
+def build_scripted_upstream(scripted: ScriptedProvider) -> Upstream:
     """The scripted provider, once for each job queue."""
-    both = {"base_url": scripted.base_url, "operations": ALL_OPERATIONS}
-    hosted = {**both, "name": "scripted", "models": dict.fromkeys(MODELS[:-1], "")}
-    gpu = {**both, "name": "scripted-gpu", "queue": "gpu", "models": {MODELS[-1]: ""}}
-    sentence = (
-        "Answers are SCRIPTED: no model is behind them. "
-        "Set OPENAI_API_KEY, run Ollama, or point PROVIDERS at a providers.yaml for real ones."
+    common = {"base_url": scripted.base_url, "operations": ALL_OPERATIONS}
+    hosted = {**common, "name": "scripted", "models": dict.fromkeys(MODELS[:-1], "")}
+    gpu = {**common, "name": "scripted-gpu", "queue": "gpu", "models": {MODELS[-1]: ""}}
+    description = (
+        "Responses are SCRIPTED: no real model is used. "
+        "To use one, set OPENAI_API_KEY, run Ollama, or set PROVIDERS to a providers.yaml."
     )
-    return _upstream(hosted, {}, sentence, gpu)
+    return _create_upstream(hosted, {}, description, gpu)
 
 
-def _upstream(
-    provider: Mapping[str, Any], environment: Mapping[str, str], sentence: str, *more: Mapping[str, Any]
+def _create_upstream(
+    provider: Mapping[str, Any], environment: Mapping[str, str], description: str, *further_providers: Mapping[str, Any]
 ) -> Upstream:
-    return Upstream(json.dumps({"providers": [provider, *more]}), environment, sentence)  # JSON is YAML
+    providers = json.dumps({"providers": [provider, *further_providers]})  # JSON is YAML
+    return Upstream(providers, environment, description)
 
 
 def _aliases(model: str) -> str:
-    return f"where {' and '.join(DEMO_MODELS)} are names for {model}"
+    return f"{' and '.join(DEMO_MODELS)} are aliases of {model}"
 
 
 def ollama_model(url: str) -> str | None:
-    """The first model of the Ollama at `url`, if one runs and has any."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    """The first model of the Ollama at `url`; None if it is not running or has no model."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # without the environment's proxies
     try:
-        with direct.open(f"{url}/api/tags", timeout=LOOK_S) as response:
+        with opener.open(f"{url}/api/tags", timeout=PROBE_TIMEOUT_S) as response:
             models = json.load(response)["models"]
     except (OSError, ValueError, KeyError):
         return None

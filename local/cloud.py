@@ -1,4 +1,4 @@
-"""The whole product on one machine: MiniStack with the stack of template.yaml, and the door in front of it."""
+"""The complete product on one machine: MiniStack with the stack of template.yaml, and the gateway in front of it."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ from local.queues import QueuePoller
 from local.redrive import set_redrive_policies
 from local.runtime_api import DeployedFunction, FunctionFailed, Sink
 from local.sandbox_pool import MAX_SANDBOXES, SandboxPool
-from local.seed import Seeded, new_keys, seed
+from local.seed import SeedKeys, new_keys, seed
 from local.state_dir import make_private
 from local.streams import StreamPoller
 from local.template import REPOSITORY, functions, gateway_responses, read_template, routes
@@ -35,16 +35,16 @@ LAYERS = [REPOSITORY / "layers" / "aiserver"]
 
 
 class Cloud:
-    """Boots on entering its block, and leaves no process behind however the block ends.
+    """Boots when its block is entered, and ends every process when the block ends.
 
-    `port` 0 takes a free one. `state_dir` keeps keys, jobs and bodies between runs. `between` is told AWS's
-    address and says at which one functions are to call it, so that something may stand between the two.
+    `port` 0 selects a free one. `state_dir` keeps keys, jobs and bodies between runs. `proxy_endpoint` maps MiniStack's
+    URL to the one that functions call, so that a proxy can be inserted.
     """
 
     base_url: str
     endpoint_url: str
     outputs: Mapping[str, str]
-    seeded: Seeded
+    keys: SeedKeys
 
     def __init__(
         self,
@@ -54,27 +54,27 @@ class Cloud:
         strict_callbacks: bool = False,
         state_dir: Path | None = None,
         parameters: Mapping[str, str] | None = None,
-        between: Callable[[str], str] = lambda url: url,
+        proxy_endpoint: Callable[[str], str] = lambda url: url,
     ) -> None:
         self.upstream = upstream
         self.port = port
-        self._throw_away = port == 0  # nobody will look for the logs of a port that was taken at random
-        self._strict = strict_callbacks
+        self._deletes_logs = port == 0  # the logs of a random port are not needed after a success
+        self._strict_callbacks = strict_callbacks
         self._state_dir = state_dir
         self._parameters = parameters or {}
-        self._between = between
+        self._proxy_endpoint = proxy_endpoint
         self._template = read_template()
         self._pools: dict[str, SandboxPool] = {}
         self._pollers: list[QueuePoller | StreamPoller] = []
-        self._queues: dict[str, QueuePoller] = {}
-        self._running = ExitStack()
+        self._queue_pollers: dict[str, QueuePoller] = {}
+        self._resources = ExitStack()
 
     def __enter__(self) -> Self:
         """Raises: CloudFailed."""
         try:
             self._boot()
         except BaseException as failure:
-            self._running.close()
+            self._resources.close()
             if isinstance(failure, AdminError | FunctionFailed):
                 raise CloudFailed(str(failure)) from failure
             raise
@@ -83,8 +83,8 @@ class Cloud:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._running.close()
-        if error is None and self._throw_away:
+        self._resources.close()
+        if error is None and self._deletes_logs:
             shutil.rmtree(self.log_dir, ignore_errors=True)
 
     def invoke(self, name: str, event: bytes) -> bytes:
@@ -92,27 +92,27 @@ class Cloud:
         return self._pools[name].invoke(event)
 
     def function(self, name: str) -> DeployedFunction:
-        """The function `name` as the stack has it. Raises: KeyError."""
+        """The deployed function `name`. Raises: KeyError."""
         return self._pools[name].function
 
-    def sandboxes(self, name: str, *, timeout_s: int) -> SandboxPool:
-        """Sandboxes of the function `name` with another time limit, beside those that serve; closed with the cloud."""
+    def start_sandbox_pool(self, name: str, *, timeout_s: int) -> SandboxPool:
+        """Additional sandboxes of the function `name` with another timeout; closed with the cloud. Raises: KeyError."""
         return self._pool(replace(self.function(name), timeout_s=timeout_s))
 
-    def paused(self, queue_arn: str) -> AbstractContextManager[None]:
-        """While the block lasts, no function is given messages of this queue. Raises: KeyError."""
-        return self._queues[queue_arn].paused()
+    def pause(self, queue_arn: str) -> AbstractContextManager[None]:
+        """Deliver no messages of this queue until the block ends. Raises: KeyError."""
+        return self._queue_pollers[queue_arn].pause()
 
     def max_memory_used_mb(self, name: str) -> int:
-        """The most memory that any running sandbox of the function `name` has held. Raises: KeyError."""
+        """Peak memory of the running sandboxes of the function `name`, in MB. Raises: KeyError."""
         return self._pools[name].max_memory_used_mb
 
     def pids(self, name: str) -> list[int]:
-        """The running processes of the function `name`. Raises: KeyError."""
+        """The process ids of the running sandboxes of the function `name`. Raises: KeyError."""
         return self._pools[name].pids
 
     def memory_kb(self, name: str) -> list[int]:
-        """What each running sandbox of the function `name` holds now. Raises: KeyError."""
+        """Current memory of each running sandbox of the function `name`, in KB. Raises: KeyError."""
         return self._pools[name].memory_kb
 
     @property
@@ -120,66 +120,70 @@ class Cloud:
         return sorted(self._pools)
 
     def _boot(self) -> None:
-        door = _door(self.port)
-        self._running.callback(door.close)
-        self.port = door.port
-        self.base_url = f"http://127.0.0.1:{door.port}"
-        self.log_dir = REPOSITORY / ".local" / str(door.port)
+        gateway = _listen(self.port)
+        self._resources.callback(gateway.close)
+        self.port = gateway.port
+        self.base_url = f"http://127.0.0.1:{gateway.port}"
+        self.log_dir = REPOSITORY / ".local" / str(gateway.port)
         self.log_dir.mkdir(0o700, parents=True, exist_ok=True)
         make_private(self.log_dir)
-        self._running.callback(self._join)  # last: MiniStack's end is that of an open long poll, too
-        self.endpoint_url = self._running.enter_context(
-            ministack.running(self.log_dir, state_dir=self._state_dir, between=self._between)
+        self._resources.callback(self._join)  # after MiniStack has ended, which also ends an open long poll
+        self.endpoint_url = self._resources.enter_context(
+            ministack.running(self.log_dir, state_dir=self._state_dir, proxy_endpoint=self._proxy_endpoint)
         )
-        self.seeded = new_keys()
+        self.keys = new_keys()
         self.outputs = self._deploy()
         set_redrive_policies(self._template, STACK, self.endpoint_url)
         upstream = self.upstream
-        seed(self.endpoint_url, self.outputs, upstream.providers, upstream.environment, self.seeded)
-        self._pools = {function.name: self._pool(function) for function in self._deployed()}
+        seed(self.endpoint_url, self.outputs, upstream.providers, upstream.environment, self.keys)
+        self._pools = {function.name: self._pool(function) for function in self._read_functions()}
         names = {function.logical_id: function.name for function in functions(self._template)}
-        served = routes(self._template, self._parameters)
-        sources = take_over(self.endpoint_url)
-        self._warm({names[route.function] for route in served}, {source.function_arn for source in sources})
-        fed = Counter(source.function_arn for source in sources)
-        for source in sources:
-            self._poll(source, most=MAX_SANDBOXES // fed[source.function_arn])
+        api_routes = routes(self._template, self._parameters)
+        mappings = take_over(self.endpoint_url)
+        self._warm({names[route.function] for route in api_routes}, {mapping.function_arn for mapping in mappings})
+        mapping_counts = Counter(mapping.function_arn for mapping in mappings)
+        for mapping in mappings:
+            self._poll(mapping, max_invocations=MAX_SANDBOXES // mapping_counts[mapping.function_arn])
 
         def invoke(logical_id: str, event: bytes, request_id: str, sink: Sink | None) -> bytes:
             return self._pools[names[logical_id]].invoke(event, request_id=request_id, sink=sink)
 
         if self._state_dir is not None:
             ministack.checkpoint(self.endpoint_url)
-        door.open(served, gateway_responses(self._template), invoke)
+        gateway.open(api_routes, gateway_responses(self._template), invoke)
 
     def _pool(self, function: DeployedFunction) -> SandboxPool:
-        pool = SandboxPool(function, self._between(self.endpoint_url), self.log_dir, LAYERS)
-        self._running.callback(pool.close)
+        pool = SandboxPool(function, self._proxy_endpoint(self.endpoint_url), self.log_dir, LAYERS)
+        self._resources.callback(pool.close)
         return pool
 
-    def _poll(self, source: EventSourceMapping, *, most: int) -> None:
-        (pool,) = [pool for pool in self._pools.values() if pool.function.arn == source.function_arn]
-        if source.service == "sqs":
-            sqs = aws.client("sqs", self.endpoint_url, tries=1)
-            poller = self._queues[source.arn] = QueuePoller(source, sqs, pool.invoke, most=most)
+    def _poll(self, mapping: EventSourceMapping, *, max_invocations: int) -> None:
+        (pool,) = [pool for pool in self._pools.values() if pool.function.arn == mapping.function_arn]
+        if mapping.service == "sqs":
+            sqs = aws.client("sqs", self.endpoint_url, max_attempts=1)
+            poller = QueuePoller(mapping, sqs, pool.invoke, max_invocations=max_invocations)
+            self._queue_pollers[mapping.arn] = poller
         else:
-            streams = aws.client("dynamodbstreams", self.endpoint_url, tries=1)
-            poller = StreamPoller(source, streams, pool.invoke)
+            streams = aws.client("dynamodbstreams", self.endpoint_url, max_attempts=1)
+            poller = StreamPoller(mapping, streams, pool.invoke)
         self._pollers.append(poller)
         poller.start()
-        self._running.callback(poller.stop)
+        self._resources.callback(poller.stop)
 
     def _join(self) -> None:
         for poller in self._pollers:
             poller.join()
 
-    def _warm(self, http: set[str], fed: set[str]) -> None:
-        """One process of each function, so that the first call is no slower than the next: those behind the door (by
-        name) and those with an event source (by ARN) in sandboxes, the scheduled one where MiniStack runs it."""
+    def _warm(self, route_names: set[str], mapping_arns: set[str]) -> None:
+        """Start one process of each function, so that the first call is as fast as the next.
+
+        Functions behind the gateway (by name) and those with an event source (by ARN) start in sandboxes; the
+        scheduled one starts in MiniStack.
+        """
         client = aws.client("lambda", self.endpoint_url)
 
         def warm(pool: SandboxPool) -> None:
-            if pool.function.name in http or pool.function.arn in fed:
+            if pool.function.name in route_names or pool.function.arn in mapping_arns:
                 pool.warm()
             else:
                 client.invoke(FunctionName=pool.function.arn, Payload=b'{"Records": []}')
@@ -189,18 +193,18 @@ class Cloud:
 
     def _deploy(self) -> Mapping[str, str]:
         cloudformation = aws.client("cloudformation", self.endpoint_url)
-        given = {
+        parameters = {
             "PublicBaseUrl": self.base_url,
-            "UnsafeAllowAnyCallbackAddress": "false" if self._strict else "true",
-            "IntakeKeyIds": self.seeded.key_id,
-            "CallbacksPerKey": str(MAX_SANDBOXES * 3 // 4),  # here, too, others find room
+            "UnsafeAllowAnyCallbackAddress": "false" if self._strict_callbacks else "true",
+            "IntakeKeyIds": self.keys.key_id,
+            "CallbacksPerKey": str(MAX_SANDBOXES * 3 // 4),  # leaves capacity for other keys, as on AWS
             "CallbacksPerReceiver": str(MAX_SANDBOXES // 4),
             **self._parameters,
         }
         stack = {
             "StackName": STACK,
             "TemplateBody": json.dumps(package.upload(self._template, self.endpoint_url)),
-            "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+            "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
             "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         }
         if self._exists(cloudformation):
@@ -209,12 +213,13 @@ class Cloud:
             cloudformation.create_stack(**stack)
         deadline = time.monotonic() + STACK_S
         while True:
-            found = cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
-            if found["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-                return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
-            if not found["StackStatus"].endswith("IN_PROGRESS") or time.monotonic() > deadline:
-                why = found.get("StackStatusReason", "")
-                raise CloudFailed(f"the stack is {found['StackStatus']} {why}; see {self.log_dir / 'ministack.log'}")
+            description = cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
+            status = description["StackStatus"]
+            if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+                return {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}
+            if not status.endswith("IN_PROGRESS") or time.monotonic() > deadline:
+                reason = description.get("StackStatusReason", "")
+                raise CloudFailed(f"The stack is {status} {reason}; see {self.log_dir / 'ministack.log'}")
             time.sleep(POLL_S)
 
     def _exists(self, cloudformation: Any) -> bool:
@@ -225,32 +230,32 @@ class Cloud:
         except cloudformation.exceptions.ClientError:
             return False
 
-    def _deployed(self) -> list[DeployedFunction]:
-        """The template's functions, with the environment their stack gave them."""
+    def _read_functions(self) -> list[DeployedFunction]:
+        """The template's functions with the configuration that the stack resolved."""
         client = aws.client("lambda", self.endpoint_url)
         resources = aws.client("cloudformation", self.endpoint_url).describe_stack_resources(StackName=STACK)
-        physical = {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources["StackResources"]}
-        found: list[DeployedFunction] = []
+        physical_ids = {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources["StackResources"]}
+        deployed: list[DeployedFunction] = []
         for function in functions(self._template, self._parameters):
-            made = client.get_function_configuration(FunctionName=physical[function.logical_id])
-            found.append(
+            configuration = client.get_function_configuration(FunctionName=physical_ids[function.logical_id])
+            deployed.append(
                 DeployedFunction(
                     name=function.name,
-                    arn=made["FunctionArn"],
+                    arn=configuration["FunctionArn"],
                     folder=function.folder,
-                    handler=made["Handler"],
-                    timeout_s=made["Timeout"],
-                    memory_mb=made["MemorySize"],
-                    environment=made["Environment"]["Variables"],
+                    handler=configuration["Handler"],
+                    timeout_s=configuration["Timeout"],
+                    memory_mb=configuration["MemorySize"],
+                    environment=configuration["Environment"]["Variables"],
                 )
             )
-        return found
+        return deployed
 
 
-def _door(port: int) -> Gateway:
+def _listen(port: int) -> Gateway:
     try:
         return Gateway(port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise CloudFailed(f"port {port} is taken; choose another, as in: PORT={port + 1} make dev") from error
-        raise CloudFailed(f"port {port} cannot be listened on: {error.strerror}") from error
+            raise CloudFailed(f"Port {port} is in use; choose another, for example PORT={port + 1} make dev") from error
+        raise CloudFailed(f"Cannot listen on port {port}: {error.strerror}") from error

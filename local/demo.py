@@ -1,4 +1,4 @@
-"""The main job, step by step, with its real output: what `make demo` shows."""
+"""`make demo`: the main features step by step, with the gateway's actual output."""
 
 import json
 import os
@@ -7,10 +7,10 @@ import time
 
 from local.choose_upstream import choose
 from local.cloud import Cloud
-from local.demo_steps import StepFailed, caller, expect_status, print_stream, run_steps, signed_callback, step
+from local.demo_steps import StepFailed, create_client, expect_status, print_stream, receive_callback, run_steps, step
 from local.receiver import receiver
 
-QUESTION = {
+CHAT = {
     "messages": [
         {"role": "system", "content": "You are a helpful AI assistant."},
         {"role": "user", "content": "How do LLMs work?"},
@@ -23,48 +23,48 @@ def main() -> int:
     return run_steps("demo", _run)
 
 
-def _run(started: float) -> None:
-    with choose(os.environ) as upstream, Cloud(upstream) as cloud, caller(cloud) as http:
-        print(upstream.sentence)
-        print(f"The product is up at {cloud.base_url} ({time.monotonic() - started:.1f} s).")
+def _run(started_at: float) -> None:
+    with choose(os.environ) as upstream, Cloud(upstream) as cloud, create_client(cloud) as http:
+        print(upstream.description)
+        print(f"The gateway is running at {cloud.base_url} ({time.monotonic() - started_at:.1f} s).")
 
-        step("1. Ask now: POST /v1/chat/completions, model llama3:8b")
-        answer = expect_status(http.post("/v1/chat/completions", json={"model": "llama3:8b", **QUESTION}), 200)
-        print(f"   {answer['choices'][0]['message']['content']}")
+        step("1. Synchronous request: POST /v1/chat/completions, model llama3:8b")
+        completion = expect_status(http.post("/v1/chat/completions", json={"model": "llama3:8b", **CHAT}), 200)
+        print(f"   {completion['choices'][0]['message']['content']}")
 
-        step("2. The same, streamed: each word as it comes")
-        print_stream(http, {"model": "llama3:8b", **QUESTION})
+        step("2. Streaming: the same request, printed as it arrives")
+        print_stream(http, {"model": "llama3:8b", **CHAT})
 
         with receiver() as hook:
-            step("3. Ask later: POST /api/QueueOpenAiChatCompletion, model gpt-4-turbo, with a ReplyTo")
+            step("3. Queued job: POST /api/QueueOpenAiChatCompletion, model gpt-4-turbo, with a ReplyTo")
             queued_at = time.monotonic()
-            ask = {
+            job = {
                 "refId": "demo-1",
                 "tag": "demo",
                 "replyTo": hook.url,
-                "request": {"model": "gpt-4-turbo", **QUESTION},
+                "request": {"model": "gpt-4-turbo", **CHAT},
             }
-            queued = expect_status(http.post("/api/QueueOpenAiChatCompletion", json=ask), 200)
+            queued = expect_status(http.post("/api/QueueOpenAiChatCompletion", json=job), 200)
             print(f"   RefId {queued['refId']}, Id {queued['id']}\n   {queued['statusUrl']}")
 
-            step("4. The signed callback arrives at ReplyTo")
-            callback = signed_callback(hook, cloud.seeded.webhook_secret)
+            step("4. Signed callback to ReplyTo")
+            callback = receive_callback(hook, cloud.keys.webhook_secret)
             took_s = time.monotonic() - queued_at
             print(f"   after {took_s:.2f} s, job state {callback.headers['x-job-state']}, signature valid")
             for name in ("webhook-id", "webhook-signature", "x-ref-id", "x-tag"):
                 print(f"   {name}: {callback.headers[name]}")
             print(f"   {json.loads(callback.body)['choices'][0]['message']['content']}")
 
-        step("5. The status URL leads to the same result")
+        step("5. Job status: the same result as the callback")
         status = expect_status(http.get(queued["statusUrl"]), 200)
         print(f"   jobState {status['jobState']}, attempts {status['attempts']}, usage {json.dumps(status['usage'])}")
         if status["result"] != json.loads(callback.body):
-            raise StepFailed("status and callback tell different results")
+            raise StepFailed("status and callback contain different results")
 
-        step("6. Another key does not see the job")
-        other = {"authorization": f"Bearer {cloud.seeded.other_api_key}"}
-        hidden = expect_status(http.get(queued["statusUrl"], headers=other), 404)
-        print(f"   404 {hidden['responseStatus']['errorCode']}: {hidden['responseStatus']['message']}")
+        step("6. Isolation: another API key cannot read the job")
+        headers = {"authorization": f"Bearer {cloud.keys.other_api_key}"}
+        not_found = expect_status(http.get(queued["statusUrl"], headers=headers), 404)
+        print(f"   404 {not_found['responseStatus']['errorCode']}: {not_found['responseStatus']['message']}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A walk through the product, printed and judged step by step: what `make demo` and `make real-model` share."""
+"""Steps of a demo, printed and checked one by one: shared by `make demo` and `make real-model`."""
 
 import contextlib
 import json
@@ -15,19 +15,19 @@ from local.ministack import CloudFailed
 from local.receiver import Callback, Receiver
 from local.signals import Interrupted, install_handlers
 
-ANSWER_S = 60  # a real model may think that long; the scripted one answers at once
+RESPONSE_TIMEOUT_S = 60  # a real model may need that long; the scripted provider responds at once
 
 
 class StepFailed(Exception):
-    """A step did not do what it should."""
+    """A step failed or returned an unexpected response."""
 
 
 def run_steps(name: str, run: Callable[[float], None]) -> int:
-    """Run a walk, which is told when it began, and say how it went; the exit status."""
+    """Call `run` with the start time (monotonic seconds) and print the outcome. Returns the exit status."""
     install_handlers()
-    started = time.monotonic()
+    started_at = time.monotonic()
     try:
-        run(started)
+        run(started_at)
     except Interrupted as interrupted:
         with contextlib.suppress(OSError):  # the terminal may be closed
             print(f"{name} failed: interrupted by {interrupted}", file=sys.stderr)
@@ -35,14 +35,14 @@ def run_steps(name: str, run: Callable[[float], None]) -> int:
     except (CloudFailed, StepFailed, httpx.HTTPError) as failure:
         print(f"{name} failed: {failure}", file=sys.stderr)
         return 1
-    print(f"\nAll of it worked, in {time.monotonic() - started:.1f} s. Nothing is left running.")
+    print(f"\nAll steps passed in {time.monotonic() - started_at:.1f} s. No process is left running.")
     return 0
 
 
-def caller(cloud: Cloud) -> httpx.Client:
-    """Calls the product with the first of its two keys."""
-    headers = {"authorization": f"Bearer {cloud.seeded.api_key}"}
-    return httpx.Client(base_url=cloud.base_url, headers=headers, timeout=ANSWER_S, trust_env=False)
+def create_client(cloud: Cloud) -> httpx.Client:
+    """A client that calls the gateway with the first of its two API keys."""
+    headers = {"authorization": f"Bearer {cloud.keys.api_key}"}
+    return httpx.Client(base_url=cloud.base_url, headers=headers, timeout=RESPONSE_TIMEOUT_S, trust_env=False)
 
 
 def step(title: str) -> None:
@@ -50,41 +50,41 @@ def step(title: str) -> None:
 
 
 def expect_status(response: httpx.Response, status: int) -> Any:
-    """The answer's JSON. Raises: StepFailed, where its status is another."""
+    """The JSON of a response. Raises: StepFailed, when its status is not `status`."""
     if response.status_code != status:
-        raise StepFailed(f"{response.request.url.path} answered {response.status_code}: {response.text[:500]}")
+        raise StepFailed(f"{response.request.url.path} returned {response.status_code}: {response.text[:500]}")
     return response.json()
 
 
-def print_stream(http: httpx.Client, asked: dict[str, Any]) -> None:
-    """Print a streamed chat as it arrives. Raises: StepFailed, where it is no stream, or has come all at once."""
-    began = time.monotonic()
-    came: list[float] = []
+def print_stream(http: httpx.Client, request: dict[str, Any]) -> None:
+    """Print a streamed chat as it arrives. Raises: StepFailed, when the response is not a complete stream."""
+    started_at = time.monotonic()
+    arrivals_s: list[float] = []
     lines: list[str] = []
-    with http.stream("POST", "/v1/chat/completions", json={**asked, "stream": True}) as response:
+    with http.stream("POST", "/v1/chat/completions", json={**request, "stream": True}) as response:
         if response.status_code != 200:
             response.read()
-            raise StepFailed(f"a streamed chat answered {response.status_code}: {response.text[:500]}")
+            raise StepFailed(f"the streamed chat returned {response.status_code}: {response.text[:500]}")
         print("   ", end="")
         for line in response.iter_lines():
             lines.append(line)
             if line.startswith("data: {"):
-                told: dict[str, Any] = json.loads(line.removeprefix("data: "))
-                if word := str(told["choices"][0]["delta"].get("content") or "") if told["choices"] else "":
-                    came.append(time.monotonic() - began)
+                event: dict[str, Any] = json.loads(line.removeprefix("data: "))
+                if word := str(event["choices"][0]["delta"].get("content") or "") if event["choices"] else "":
+                    arrivals_s.append(time.monotonic() - started_at)
                     print(word, end="", flush=True)
     print()
-    if "data: [DONE]" not in lines or not came:
-        raise StepFailed(f"the stream did not end as it should: {lines[-3:]}")
-    print(f"   {len(came)} pieces, the first after {came[0]:.2f} s, the last after {came[-1]:.2f} s")
+    if "data: [DONE]" not in lines or not arrivals_s:
+        raise StepFailed(f"the stream ended without content or [DONE]: {lines[-3:]}")
+    print(f"   {len(arrivals_s)} chunks, first after {arrivals_s[0]:.2f} s, last after {arrivals_s[-1]:.2f} s")
 
 
-def signed_callback(hook: Receiver, secret: str) -> Callback:
-    """The next callback. Raises: StepFailed, where none comes or its signature does not fit."""
+def receive_callback(hook: Receiver, secret: str) -> Callback:
+    """The next callback. Raises: StepFailed, when none arrives or its signature is invalid."""
     try:
-        callback = hook.next(ANSWER_S)
+        callback = hook.next(RESPONSE_TIMEOUT_S)
     except queue.Empty:
-        raise StepFailed("no callback arrived") from None
+        raise StepFailed(f"no callback arrived within {RESPONSE_TIMEOUT_S} s") from None
     if not callback.is_signed_by(secret):
-        raise StepFailed("the callback's signature does not fit")
+        raise StepFailed("the callback's signature is invalid")
     return callback

@@ -1,4 +1,4 @@
-"""A deployment as the probes of `make verify-deploy` see it: over HTTP, with one key."""
+"""A deployment under test by the probes of `make verify-deploy`: accessed over HTTP with one API key."""
 
 import json
 import secrets
@@ -11,29 +11,29 @@ import httpx
 
 MB = 1024 * 1024
 CALL_S = 60
-JOB_S = 180  # a hosted provider may ask us to wait
-BUFFERED_S = 29  # an answer that is not streamed ends then, in an account whose quota nobody raised
-NOBODY = "no-such-provider-of-verify-deploy"
+JOB_S = 180  # a hosted provider may request a wait
+BUFFERED_S = 29  # API Gateway's timeout of buffered responses, unless the account's quota is raised
+UNKNOWN_PROVIDER = "no-such-provider-of-verify-deploy"
 MAX_SHOWN_CHARS = 300
-# How API Gateway names the kind of its own answers.
+# API Gateway names the type of its errors in the second one.
 SHOWN_HEADERS = ("content-type", "x-amzn-errortype")
-OUR_HEADER = "x-aiserver-request-id"  # on every answer that the functions gave
-# What it means when API Gateway answers itself, by status. A 413 is a probe's own matter.
+REQUEST_ID_HEADER = "x-aiserver-request-id"  # on every response of the functions
+# Likely causes of API Gateway's error responses, by status. Single probes check 413.
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
-OWN_ANSWERS = {
-    403: "API Gateway lets this caller do nothing: a WAF, a resource policy, or an address that is not the stage's",
-    404: "API Gateway has no such route: the stage is an older deployment's, or the address lacks the stage",
-    500: "API Gateway may not call the function (lambda:InvokeFunction), or the integration's URI is wrong",
-    502: "API Gateway got no head that it understands: the function, or its wrapper, did not start; its log says why",
-    504: "API Gateway gave up waiting: timeoutInMillis, or nothing came for its idle time",
+GATEWAY_ERRORS = {
+    403: "API Gateway denied access: a WAF, a resource policy, or a URL without the stage",
+    404: "API Gateway has no such route: the stage has an older deployment, or the URL lacks the stage",
+    500: "API Gateway is not allowed to call the function (lambda:InvokeFunction), or the integration URI is wrong",
+    502: "API Gateway received an invalid response head: the function or its wrapper did not start; see its log",
+    504: "API Gateway timed out: timeoutInMillis or its idle timeout passed",
 }
 
 
 @dataclass
 class Deployment:
-    """What is probed, and the job that one probe leaves for the next.
+    """The deployment under test, and the job that one probe leaves for the next.
 
-    `slow_model` takes longer than `buffered_s`, in seconds, for a long answer; empty: nobody asks it.
+    `slow_model` needs more than `buffered_s` seconds for a long response; empty: it is not called.
     """
 
     http: httpx.Client
@@ -44,68 +44,70 @@ class Deployment:
     job: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
-    def receiver(self) -> str:
-        """Where callbacks go: the deployment itself, which takes a POST there without a key."""
+    def callback_url(self) -> str:
+        """The deployment's own `POST /health`, which needs no API key."""
         return f"{str(self.http.base_url).rstrip('/')}/health"
 
-    def queue(self, ref_id: str, **more: object) -> httpx.Response:
-        """Queue the short chat under a RefId."""
-        headers = {"x-ref-id": ref_id, **({"x-reply-to": self.receiver} if ref_id == self.ref_id else {})}
-        return self.http.post("/v1/queue/chat/completions", json=self.chat(**more), headers=headers)
+    def queue_chat(self, ref_id: str, **fields: object) -> httpx.Response:
+        """Queue the short chat under a RefId; with a callback for the deployment's first job."""
+        headers = {"x-ref-id": ref_id, **({"x-reply-to": self.callback_url} if ref_id == self.ref_id else {})}
+        return self.http.post("/v1/queue/chat/completions", json=self.chat_body(**fields), headers=headers)
 
-    def chat(self, **more: object) -> dict[str, object]:
-        return {"model": self.model, "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 5, **more}
+    def chat_body(self, **fields: object) -> dict[str, object]:
+        """The body of a short chat, with additional or replaced `fields`."""
+        return {"model": self.model, "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 5, **fields}
 
-    def large(self, size: float, fill: str = "x") -> httpx.Response:
-        """A chat of about `size` MB for a provider that nobody has: nothing is bought, whatever happens to it."""
-        padding = fill * (int(size * MB) // len(json.dumps(fill, ensure_ascii=False).encode()[1:-1]))
-        body = json.dumps(self.chat(provider=NOBODY, padding=padding), ensure_ascii=False)
+    def post_large_chat(self, size_mb: float, fill: str = "x") -> httpx.Response:
+        """Send a chat of about `size_mb` MB to an unknown provider: no tokens are consumed, whatever the response."""
+        padding = fill * (int(size_mb * MB) // len(json.dumps(fill, ensure_ascii=False).encode()[1:-1]))
+        body = json.dumps(self.chat_body(provider=UNKNOWN_PROVIDER, padding=padding), ensure_ascii=False)
         return self.http.post("/v1/chat/completions", content=body.encode())
 
-    def ended(self, ref_id: str) -> Mapping[str, Any]:
-        """The job's record when it has ended, or as it stands when our patience has."""
-        until = time.monotonic() + JOB_S
+    def wait_for_job(self, ref_id: str) -> Mapping[str, Any]:
+        """The job's record once it has ended, or its current one after JOB_S seconds."""
+        deadline = time.monotonic() + JOB_S
         while True:
-            told = self.http.get("/api/WaitForOpenAiChat", params={"refId": ref_id}).json()["result"]
-            if told["state"] not in ("Queued", "Started") or time.monotonic() > until:
-                return told
+            job = self.http.get("/api/WaitForOpenAiChat", params={"refId": ref_id}).json()["result"]
+            if job["state"] not in ("Queued", "Started") or time.monotonic() > deadline:
+                return job
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a probe saw, in words, and whether that is as it should be; None where it was not checked."""
+    """A description of what a probe observed, and whether it is as expected; None when it was not checked."""
 
-    words: str
+    text: str
     ok: bool | None
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One line of the table."""
+    """One row of the printed table."""
 
     name: str
     expected: str
     run: Callable[[Deployment], ProbeResult]
 
 
-def is_error(answer: httpx.Response, status: int) -> bool:
-    """Whether it is an error of that status which both families of clients understand."""
+def is_error(response: httpx.Response, status: int) -> bool:
+    """Whether the response has that status and an error body for both OpenAI and ServiceStack clients."""
     try:
-        shown = answer.json()
-        both = bool(shown["responseStatus"]["errorCode"] and shown["error"]["type"] and shown["error"]["code"])
-        return answer.status_code == status and both and shown["error"]["message"] == shown["responseStatus"]["message"]
+        body = response.json()
+        error, response_status = body["error"], body["responseStatus"]
+        has_codes = bool(response_status["errorCode"] and error["type"] and error["code"])
+        return response.status_code == status and has_codes and error["message"] == response_status["message"]
     except (ValueError, LookupError, TypeError):
         return False
 
 
-def probe_result(answer: httpx.Response, ok: bool | None) -> ProbeResult:
-    return ProbeResult(response_summary(answer), ok)
+def probe_result(response: httpx.Response, ok: bool | None) -> ProbeResult:
+    return ProbeResult(response_summary(response), ok)
 
 
-def response_summary(answer: httpx.Response) -> str:
-    """The answer, exactly, as far as it is short; and what it means, where API Gateway gave it."""
-    sent = [answer.headers[name] for name in SHOWN_HEADERS if name in answer.headers]
-    words = " ".join([str(answer.status_code), *sent, answer.text[:MAX_SHOWN_CHARS]])
-    is_its_own = "x-amzn-requestid" in answer.headers and OUR_HEADER not in answer.headers
-    meaning = OWN_ANSWERS.get(answer.status_code) if is_its_own else None
-    return f"{words} ({meaning})" if meaning else words
+def response_summary(response: httpx.Response) -> str:
+    """Status, SHOWN_HEADERS and the start of the body; with the likely cause when API Gateway sent the response."""
+    header_values = [response.headers[name] for name in SHOWN_HEADERS if name in response.headers]
+    summary = " ".join([str(response.status_code), *header_values, response.text[:MAX_SHOWN_CHARS]])
+    is_from_gateway = "x-amzn-requestid" in response.headers and REQUEST_ID_HEADER not in response.headers
+    cause = GATEWAY_ERRORS.get(response.status_code) if is_from_gateway else None
+    return f"{summary} ({cause})" if cause else summary

@@ -1,4 +1,4 @@
-"""Serves the product on this machine until Ctrl-C: what `make dev` runs."""
+"""`make dev`: serves the product on this machine until Ctrl-C."""
 
 import json
 import os
@@ -28,17 +28,17 @@ def main() -> int:
                 state_dir=Path(state_dir).resolve() if state_dir else None,
             ) as cloud,
         ):
-            card = REPOSITORY / ".local" / f"dev-{cloud.port}.json"
-            _write(card, cloud)
+            connection_file = REPOSITORY / ".local" / f"dev-{cloud.port}.json"
+            _write(connection_file, cloud)
             try:
                 if os.environ.get("QUIET") != "1":
-                    print(upstream.sentence)
+                    print(upstream.description)
                 print(f"READY {cloud.base_url}", flush=True)
                 wait_for_signal()
             finally:
-                card.unlink(missing_ok=True)
-    except CloudFailed as failed:
-        print(f"dev: {failed}", file=sys.stderr)
+                connection_file.unlink(missing_ok=True)
+    except CloudFailed as failure:
+        print(f"dev: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
@@ -47,26 +47,26 @@ def main() -> int:
 
 def _port(text: str) -> int:
     if not text.isdigit() or int(text) > MAX_PORT:
-        raise CloudFailed(f"PORT is {text!r}; it must be a number up to {MAX_PORT}")
+        raise CloudFailed(f"PORT must be a number up to {MAX_PORT}, not {text!r}")
     return int(text)
 
 
-def _write(card: Path, cloud: Cloud) -> None:
-    told = {
+def _write(file: Path, cloud: Cloud) -> None:
+    connection = {
         "base_url": cloud.base_url,
-        "api_key": cloud.seeded.api_key,
-        "other_api_key": cloud.seeded.other_api_key,
-        "webhook_secret": cloud.seeded.webhook_secret,
-        "key_id": cloud.seeded.key_id,
+        "api_key": cloud.keys.api_key,
+        "other_api_key": cloud.keys.other_api_key,
+        "webhook_secret": cloud.keys.webhook_secret,
+        "key_id": cloud.keys.key_id,
         "intake_queue_url": cloud.outputs["IntakeQueueUrl"],
         "intake_dead_letter_queue_url": cloud.outputs["IntakeDeadLetterQueueUrl"],
         "event_bus": cloud.outputs["EventBusName"],
         "pid": os.getpid(),
         "aws_endpoint_url": cloud.endpoint_url,
     }
-    card.unlink(missing_ok=True)  # of a run that was killed, with whatever rights
-    with open(os.open(card, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(told, file, indent=2)
+    file.unlink(missing_ok=True)  # a killed run may have left one with other permissions
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
+        json.dump(connection, output, indent=2)
 
 
 if __name__ == "__main__":

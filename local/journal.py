@@ -1,4 +1,4 @@
-"""An append-only file of JSON lines: what has been written since the last snapshot of a state."""
+"""An append-only file of JSON lines: the changes since the last snapshot of a state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE_MODE = 0o600
 
 
 class Journal:
-    """Entries are added in memory and written by `flush`. A failed write leaves the file as it was before."""
+    """Entries are added in memory and written by `flush`. A failed write leaves the file unchanged."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -23,7 +23,7 @@ class Journal:
             os.fchmod(self._fd, FILE_MODE)
 
     def entries(self, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Iterator[Any]:
-        """What was written, in order, up to a last line that was cut off by a crash."""
+        """The written entries in order, without a last line that a crash truncated."""
         with self._path.open("rb") as lines:
             for line in lines:
                 if not line.endswith(b"\n"):
@@ -37,14 +37,14 @@ class Journal:
         self._pending.append(json.dumps(entry, default=default).encode() + b"\n")
 
     def flush(self) -> None:
-        """Write what was added. Raises: OSError; the entries are then written by the next flush."""
+        """Write the added entries. Raises: OSError; the next flush then writes them."""
         if not self._pending:
             return
         size = self.size
-        data = memoryview(b"".join(self._pending))
+        unwritten = memoryview(b"".join(self._pending))
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            while unwritten:
+                unwritten = unwritten[os.write(self._fd, unwritten) :]
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, size)
@@ -52,13 +52,13 @@ class Journal:
         self._pending.clear()
 
     def clear(self) -> None:
-        """Drop every entry: a newer snapshot holds them."""
+        """Delete every entry, after a newer snapshot was written."""
         self._pending.clear()
         os.ftruncate(self._fd, 0)
 
     @property
     def size(self) -> int:
-        """Bytes in the file."""
+        """Size of the file in bytes."""
         return os.fstat(self._fd).st_size
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""llama.cpp's own server, from the package xllamacpp, on loopback: run by the Python of `.local/real-model`.
+"""llama.cpp's server from the package xllamacpp, on loopback; run by the Python of `.local/real-model`.
 
-Usage: python llama_server.py MODEL.gguf ALIAS PORT CONTEXT_TOKENS; the key callers must send is LLAMA_API_KEY.
+Usage: python llama_server.py MODEL.gguf ALIAS PORT CONTEXT_TOKENS; LLAMA_API_KEY contains the key of its callers.
 Source: https://github.com/xorbitsai/xllamacpp#openai-api-compatible-http-server
 """
 
@@ -22,5 +22,5 @@ if __name__ == "__main__":
     params.n_parallel = 1
     params.api_keys = [os.environ["LLAMA_API_KEY"]]
     params.ui = False
-    server = xllamacpp.Server(params)  # answers from here on, in threads of its own
+    server = xllamacpp.Server(params)  # serves in its own threads from here on
     signal.pause()

@@ -1,4 +1,4 @@
-"""Runs MiniStack, the AWS services of the embedded cloud, as a child on loopback with nothing of our environment."""
+"""Runs MiniStack, the AWS services of the embedded cloud, as a subprocess on loopback with a clean environment."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ from urllib.parse import urlsplit
 
 from local import aws, subprocesses
 from local.durable import CHECKPOINT_PATH
-from local.state_dir import StateDirFailed, locked, make_private
+from local.state_dir import StateDirFailed, lock_folder, make_private
 from local.template import REGION
 
-_READY_S = 60.0  # it needs 1 to 2 s; a busy laptop's first start compiles bytecode
+_READY_S = 60.0  # a start takes 1 to 2 s; the first one on a busy laptop compiles bytecode
 _POLL_S = 0.05
-_SAVE_S = 20.0  # how long it may write its state when asked to stop
-_PORT_TRIES = 3
+_SAVE_S = 20.0  # time to write its state when it is stopped
+_PORT_ATTEMPTS = 3
 _DURABLE = Path(__file__).with_name("durable.py")
 
 
 class CloudFailed(Exception):
-    """The embedded cloud could not start; the message says what to do or where to look."""
+    """The embedded cloud could not start; the message names the next step or the log to read."""
 
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *, state_dir: Path | None = None, between: Callable[[str], str] = lambda url: url
+    folder: Path, *, state_dir: Path | None = None, proxy_endpoint: Callable[[str], str] = lambda url: url
 ) -> Generator[str]:
     """Run MiniStack until the block ends; yields its endpoint URL. Log and scratch files go to `folder`.
 
-    The handlers it runs call AWS at the address that `between` makes of MiniStack's own.
+    `proxy_endpoint` maps MiniStack's URL to the one that its handlers call. Raises: CloudFailed.
     """
     with contextlib.ExitStack() as stack:
         lock = None
         if state_dir is not None:
             try:
-                lock = stack.enter_context(locked(state_dir))
-            except StateDirFailed as failed:
-                raise CloudFailed(str(failed)) from failed
+                lock = stack.enter_context(lock_folder(state_dir))
+            except StateDirFailed as failure:
+                raise CloudFailed(str(failure)) from failure
         port = 0
-        for _ in range(_PORT_TRIES):
+        for _ in range(_PORT_ATTEMPTS):
             port = _port(state_dir)
             log = folder / "ministack.log"
-            child = _start(environment(port, folder, state_dir, between), folder, log, lock)
+            child = _start(environment(port, folder, state_dir, proxy_endpoint), folder, log, lock)
             try:
                 if not _wait_until_ready(child, port, log):
-                    continue  # somebody took the port between our choice and its bind
+                    continue  # another program bound the port after it was chosen
                 yield f"http://127.0.0.1:{port}"
                 return
             finally:
                 subprocesses.stop(child, grace_s=_SAVE_S if state_dir else 0)
-    kept = f": {state_dir} names queues by port {port}, which another program has taken" if state_dir else ""
-    raise CloudFailed(f"MiniStack found no free port in {_PORT_TRIES} tries{kept}")
+    cause = f": the queue URLs in {state_dir} contain port {port}, which another program uses" if state_dir else ""
+    raise CloudFailed(f"MiniStack found no free port in {_PORT_ATTEMPTS} attempts{cause}")
 
 
 def checkpoint(endpoint_url: str) -> None:
-    """Have MiniStack write all of its state now, and each later change by itself. Raises: CloudFailed."""
+    """Make MiniStack write its complete state now and persist every later change. Raises: CloudFailed."""
     url = urlsplit(endpoint_url)
     connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=_SAVE_S)
     try:
@@ -78,7 +78,7 @@ def checkpoint(endpoint_url: str) -> None:
 
 
 def _start(variables: dict[str, str], folder: Path, log: Path, lock: int | None) -> subprocesses.Child:
-    """With a state folder it keeps the folder's lock and our standard error, to say there what it cannot write."""
+    """Start MiniStack. With a state folder it inherits the folder's lock, and our standard error for write failures."""
     if lock is None:
         return subprocesses.start(
             [sys.executable, "-m", "ministack"], environment=variables, folder=folder, log=log
@@ -93,10 +93,12 @@ def _start(variables: dict[str, str], folder: Path, log: Path, lock: int | None)
         ).result()
 
 
-def environment(port: int, folder: Path, state_dir: Path | None, between: Callable[[str], str]) -> dict[str, str]:
-    """All that MiniStack, and so every handler it runs, sees: it hands its whole environment to them."""
+def environment(
+    port: int, folder: Path, state_dir: Path | None, proxy_endpoint: Callable[[str], str]
+) -> dict[str, str]:
+    """The complete environment of MiniStack, which it passes to every handler it runs."""
     scratch = folder / "tmp"
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run unpacked
+    shutil.rmtree(scratch, ignore_errors=True)  # files that a killed run unpacked
     scratch.mkdir(0o700, parents=True)
     variables = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
@@ -108,40 +110,40 @@ def environment(port: int, folder: Path, state_dir: Path | None, between: Callab
         "MINISTACK_REGION": REGION,
         "IOT_MTLS_ENABLED": "0",  # would listen on 8883
         "SFTP_ENABLED": "0",  # would listen on 2222
-        "DOCKER_HOST": f"unix://{scratch}/no-docker.sock",  # it stops every container it takes for its own
+        "DOCKER_HOST": f"unix://{scratch}/no-docker.sock",  # else MiniStack could stop containers of the developer
         "LAMBDA_EXECUTOR": "local",
         "AWS_DEFAULT_REGION": REGION,
-        "AWS_ENDPOINT_URL": between(f"http://127.0.0.1:{port}"),
+        "AWS_ENDPOINT_URL": proxy_endpoint(f"http://127.0.0.1:{port}"),
         **aws.CREDENTIALS,
     }
-    if inherited := os.environ.get("PYTHONPATH"):  # tests put a guard there that allows loopback only
-        variables["PYTHONPATH"] = inherited
+    if python_path := os.environ.get("PYTHONPATH"):  # tests put a guard there that allows loopback only
+        variables["PYTHONPATH"] = python_path
     if state_dir is not None:
         variables |= {
             "PERSIST_STATE": "1",
             "STATE_DIR": str(state_dir / "services"),
-            "S3_PERSIST": "1",  # without it bodies vanish while their names stay
+            "S3_PERSIST": "1",  # without it the bodies of objects are lost and only their keys persist
             "S3_DATA_DIR": str(state_dir / "s3"),
         }
     return variables
 
 
 def _wait_until_ready(child: subprocesses.Child, port: int, log: Path) -> bool:
-    """True once it answers, false if its port was taken."""
+    """True when MiniStack is healthy, false if its port was in use. Raises: CloudFailed."""
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
             tail = log.read_text(errors="replace")[-2000:]
             if "already in use" in tail:
                 return False
-            raise CloudFailed(f"MiniStack ended with status {child.returncode}; its log ({log}) ends:\n{tail}")
-        if _healthy(port):
+            raise CloudFailed(f"MiniStack exited with status {child.returncode}; end of its log ({log}):\n{tail}")
+        if _is_healthy(port):
             return True
         time.sleep(_POLL_S)
     raise CloudFailed(f"MiniStack was not ready after {_READY_S:.0f} s; see {log}")
 
 
-def _healthy(port: int) -> bool:
+def _is_healthy(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/_ministack/health")
@@ -153,18 +155,18 @@ def _healthy(port: int) -> bool:
 
 
 def _port(state_dir: Path | None) -> int:
-    """A free port; with kept state that of the first run, which is in the addresses MiniStack keeps queues by."""
-    kept = state_dir / "port" if state_dir else None
+    """A free port. With a state folder, the port of its first run: MiniStack's queue URLs contain it."""
+    port_file = state_dir / "port" if state_dir else None
     try:
-        if kept and (text := kept.read_text() if kept.exists() else ""):
+        if port_file and (text := port_file.read_text() if port_file.exists() else ""):
             return int(text)
         port = _free_port()
-        if kept:
-            kept.write_text(str(port))
-            make_private(kept)
+        if port_file:
+            port_file.write_text(str(port))
+            make_private(port_file)
         return port
     except (OSError, ValueError) as error:
-        raise CloudFailed(f"{kept}, which holds the port that queues are named by, cannot be used: {error}") from error
+        raise CloudFailed(f"Cannot use {port_file}, which contains the port of the queue URLs: {error}") from error
 
 
 def _free_port() -> int:

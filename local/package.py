@@ -1,8 +1,8 @@
-"""Packs functions and layers as `sam package` would and uploads them to the embedded cloud's S3.
+"""Packs functions and layers as `sam package` does and uploads them to the embedded cloud's S3.
 
 The `aiserver` layer is packed as deployed (`python/aiserver/…`). The dependencies layer is almost empty here: MiniStack
-and the door run handlers on the interpreter of the virtual environment, whose packages the same lock file pins, and
-packing them again would cost seconds at every start.
+and the gateway run handlers on the virtual environment's interpreter, whose packages the same lock file pins. Packing
+them again would cost seconds at every start.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from local import aws
 from local.template import Template
 
 BUCKET = "packages"
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # zip's oldest date: the same files make the same zip
-_SKIPPED = {"__pycache__"}
+_FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # zip's oldest date: the same files give the same zip
+_EXCLUDED = {"__pycache__"}
 
 
 def upload(template: Template, endpoint_url: str) -> dict[str, Any]:
@@ -28,16 +28,16 @@ def upload(template: Template, endpoint_url: str) -> dict[str, Any]:
     s3 = aws.client("s3", endpoint_url)
     s3.create_bucket(Bucket=BUCKET)
     packaged = copy.deepcopy(template.source)
-    packed: dict[Path, str] = {}
+    s3_keys: dict[Path, str] = {}
     for logical_id, resource in packaged["Resources"].items():
         properties = resource.get("Properties", {})
         for key in properties.keys() & {"CodeUri", "ContentUri"}:
             folder = template.root / properties[key]
-            if folder not in packed:
+            if folder not in s3_keys:
                 content = pack_layer(folder) if key == "ContentUri" else pack_function(folder)
-                packed[folder] = f"{logical_id}-{hashlib.sha256(content).hexdigest()[:16]}.zip"
-                s3.put_object(Bucket=BUCKET, Key=packed[folder], Body=content)
-            properties[key] = f"s3://{BUCKET}/{packed[folder]}"
+                s3_keys[folder] = f"{logical_id}-{hashlib.sha256(content).hexdigest()[:16]}.zip"
+                s3.put_object(Bucket=BUCKET, Key=s3_keys[folder], Body=content)
+            properties[key] = f"s3://{BUCKET}/{s3_keys[folder]}"
             resource.pop("Metadata", None)  # BuildMethod: already built
     return packaged
 
@@ -48,7 +48,7 @@ def pack_function(folder: Path) -> bytes:
 
 
 def pack_layer(folder: Path) -> bytes:
-    """The zip of one layer: its packages below `python/`; a layer without packages holds a note only."""
+    """The zip of one layer: its packages below `python/`; without packages it contains only a note."""
     packages = [init.parent for init in sorted(folder.glob("*/__init__.py"))]
     files = {f"python/{path.relative_to(folder)}": path for package in packages for path in _files(package)}
     return _zip(files, note="" if files else "see requirements.txt; the local interpreter has these packages\n")
@@ -56,7 +56,7 @@ def pack_layer(folder: Path) -> bytes:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not _SKIPPED.intersection(path.parts):
+        if path.is_file() and not _EXCLUDED.intersection(path.parts):
             yield path
 
 
@@ -71,7 +71,7 @@ def _zip(files: dict[str, Path], *, note: str = "") -> bytes:
 
 
 def _entry(name: str, mode: int) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, _LONG_AGO)
+    entry = zipfile.ZipInfo(name, _FIXED_DATE)
     entry.external_attr = (0o100000 | (0o755 if mode & 0o100 else 0o644)) << 16
     entry.compress_type = zipfile.ZIP_DEFLATED
     return entry

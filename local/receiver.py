@@ -1,4 +1,4 @@
-"""Receives callbacks on loopback and checks their signature, as the owner of a ReplyTo would."""
+"""A webhook receiver on loopback: records callbacks and verifies their signatures."""
 
 import base64
 import contextlib
@@ -24,39 +24,40 @@ class Callback:
     body: bytes
 
     def is_signed_by(self, secret: str) -> bool:
-        """Standard Webhooks' check, as its specification spells it out."""
-        signed = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}.".encode() + self.body
+        """Whether a signature is valid under `secret`, according to the specification of Standard Webhooks."""
+        content = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}.".encode() + self.body
         key = base64.b64decode(secret.removeprefix("whsec_"))
-        expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
-        return any(hmac.compare_digest(expected, given) for given in self.headers["webhook-signature"].split())
+        expected = "v1," + base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+        signatures = self.headers["webhook-signature"].split()
+        return any(hmac.compare_digest(expected, signature) for signature in signatures)
 
 
 class Receiver:
-    """Keeps every POST it was sent."""
+    """Queues every POST it receives."""
 
-    def __init__(self, url: str, arrived: "queue.Queue[Callback]") -> None:
+    def __init__(self, url: str, callbacks: "queue.Queue[Callback]") -> None:
         self.url = url
-        self._arrived = arrived
+        self._callbacks = callbacks
 
     def next(self, timeout_s: float) -> Callback:
-        """The next callback. Raises: queue.Empty, when none arrives in time."""
-        return self._arrived.get(timeout=timeout_s)
+        """The next callback. Raises: queue.Empty, when none arrives within `timeout_s`."""
+        return self._callbacks.get(timeout=timeout_s)
 
 
 @contextmanager
-def receiver(answer: Callable[[Callback], int] = lambda _: 200) -> Generator[Receiver]:
-    """Listen on a free port of 127.0.0.1 until the block ends; `answer` says with which status."""
-    arrived: queue.Queue[Callback] = queue.Queue()
+def receiver(status_for: Callable[[Callback], int] = lambda _: 200) -> Generator[Receiver]:
+    """Listen on a free port of 127.0.0.1 until the block ends; `status_for` selects the status of each response."""
+    callbacks: queue.Queue[Callback] = queue.Queue()
 
     class Handler(StrictHandler):
         protocol_version = "HTTP/1.0"
 
         def do_POST(self) -> None:
-            if (body := self.body_within(MAX_BODY_BYTES)) is None:
+            if (body := self.read_limited_body(MAX_BODY_BYTES)) is None:
                 return
             callback = Callback({name.lower(): value for name, value in self.headers.items()}, body)
-            arrived.put(callback)
-            self.send_response(answer(callback))
+            callbacks.put(callback)
+            self.send_response(status_for(callback))
             self.send_header("content-length", "0")
             self.end_headers()
 
@@ -68,7 +69,7 @@ def receiver(answer: Callable[[Callback], int] = lambda _: 200) -> Generator[Rec
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield Receiver(f"http://127.0.0.1:{server.server_port}/hook", arrived)
+        yield Receiver(f"http://127.0.0.1:{server.server_port}/hook", callbacks)
     finally:
         server.shutdown()
         server.server_close()

@@ -1,6 +1,6 @@
-"""Gives the embedded cloud's queues their dead-letter queues: MiniStack's CloudFormation leaves RedrivePolicy out.
+"""Connects the embedded cloud's queues to their dead-letter queues: MiniStack's CloudFormation ignores RedrivePolicy.
 
-Seen in 1.4.21: `_sqs_create` of its services/cloudformation/provisioners.py takes five attributes, and not this one.
+Observed in 1.4.21: `_sqs_create` in services/cloudformation/provisioners.py reads five attributes, without this one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from local.template import Template
 
 
 def set_redrive_policies(template: Template, stack: str, endpoint_url: str) -> None:
-    """What the template says of each queue's dead letters, set on the deployed queue."""
+    """Set the template's RedrivePolicy on each deployed queue."""
     sqs = aws.client("sqs", endpoint_url)
     resources = aws.client("cloudformation", endpoint_url).describe_stack_resources(StackName=stack)["StackResources"]
-    urls = {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in resources}
+    urls = {description["LogicalResourceId"]: description["PhysicalResourceId"] for description in resources}
     for logical_id, resource in template.transformed["Resources"].items():
         if resource["Type"] == "AWS::SQS::Queue" and (policy := resource["Properties"].get("RedrivePolicy")):
-            dead = urls[policy["deadLetterTargetArn"]["Fn::GetAtt"][0]]
-            arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-            told = json.dumps({**policy, "deadLetterTargetArn": arn})
-            sqs.set_queue_attributes(QueueUrl=urls[logical_id], Attributes={"RedrivePolicy": told})
+            target_url = urls[policy["deadLetterTargetArn"]["Fn::GetAtt"][0]]
+            attributes = sqs.get_queue_attributes(QueueUrl=target_url, AttributeNames=["QueueArn"])["Attributes"]
+            redrive_policy = json.dumps({**policy, "deadLetterTargetArn": attributes["QueueArn"]})
+            sqs.set_queue_attributes(QueueUrl=urls[logical_id], Attributes={"RedrivePolicy": redrive_policy})

@@ -1,6 +1,6 @@
 """Runs a Lambda function in its real runtime client, over a small Runtime API server: one sandbox, one call at a time.
 
-The client is awslambdaric, or what a layer offers where the function's environment says so (AWS_LAMBDA_EXEC_WRAPPER).
+The client is awslambdaric, or a layer's if the function's environment sets AWS_LAMBDA_EXEC_WRAPPER.
 
 Source: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -23,22 +23,22 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from local import subprocesses
-from local.http_body import BodyBroken, pieces_of
+from local.http_body import MalformedBody, stream_body
 from local.http_head import StrictHandler
 
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: invocation payload, request and response
 MAX_PAYLOAD_BYTES = 6_291_456
 MAX_STREAM_BYTES = 200 * 1024 * 1024
-INIT_S = 30.0  # Lambda gives 10; a busy laptop compiling bytecode needs more
-STOP_POLL_S = 0.1  # how soon a listener sees that it is to stop
-GONE_POLL_S = 0.2  # how soon it is seen that a stream's reader has gone
-# awslambdaric is not built for macOS; ours does for any handler.
+INIT_S = 30.0  # Lambda allows 10; a busy laptop compiling bytecode needs more
+STOP_POLL_S = 0.1  # how often a listener checks whether to stop
+DISCONNECT_POLL_S = 0.2  # how often a sandbox checks whether a stream's reader has disconnected
+# awslambdaric is not built for macOS; aiserver's own client runs any handler.
 RUNTIME_CLIENT = "awslambdaric" if find_spec("awslambdaric") else "aiserver.lambda_runtime"
 
 
 @dataclass(frozen=True)
 class DeployedFunction:
-    """A function as its stack resolved it."""
+    """A function with the configuration that its stack resolved."""
 
     name: str
     arn: str
@@ -50,7 +50,7 @@ class DeployedFunction:
 
 
 class FunctionFailed(Exception):
-    """The function answered with an error, crashed, took too long, or said too much. `type` is Lambda's word for it."""
+    """The function returned an error, crashed, timed out or sent too much. `type` is Lambda's error type."""
 
     def __init__(self, type: str, message: str) -> None:
         super().__init__(f"{type}: {message}")
@@ -58,31 +58,31 @@ class FunctionFailed(Exception):
 
 
 class Sink(Protocol):
-    """Where a streamed answer goes, piece by piece as it comes, in whatever thread it comes."""
+    """Receives a streamed response chunk by chunk, in any thread."""
 
-    def write(self, piece: bytes) -> None:
-        """Raises: OSError, where nobody takes it any more."""
+    def write(self, chunk: bytes) -> None:
+        """Raises: OSError, when the reader has disconnected."""
         ...
 
-    def is_gone(self) -> bool:
-        """Whether nobody waits any more; asked now and then."""
+    def is_disconnected(self) -> bool:
+        """Whether the reader has disconnected or timed out; called every DISCONNECT_POLL_S."""
         ...
 
 
 class BufferedResponse:
-    """The sink of a caller that waits for the whole: what a streaming function answers to an ordinary Invoke."""
+    """The sink of a caller that needs the complete response: a streaming function under an ordinary Invoke."""
 
     def __init__(self) -> None:
-        self._content = io.BytesIO()
+        self._buffer = io.BytesIO()
 
-    def write(self, piece: bytes) -> None:
-        self._content.write(piece)
+    def write(self, chunk: bytes) -> None:
+        self._buffer.write(chunk)
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         return False
 
-    def whole(self) -> bytes:
-        return self._content.getvalue()
+    def content(self) -> bytes:
+        return self._buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class _Call:
     event: bytes
     deadline_ms: int
     sink: Sink
-    ends: "queue.SimpleQueue[bytes | FunctionFailed | None]"  # None where all of it went to the sink
+    outcomes: "queue.SimpleQueue[bytes | FunctionFailed | None]"  # None: the response was written to the sink
 
 
 class Sandbox:
@@ -103,9 +103,9 @@ class Sandbox:
         self._function = function
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._call: _Call | None = None
-        self._posting: socket.socket | None = None  # over which a stream comes
+        self._stream_connection: socket.socket | None = None  # on which the function posts a stream
         self._ready = threading.Event()
-        self._ended: FunctionFailed | None = None
+        self._failure: FunctionFailed | None = None  # set once the process has ended
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(STOP_POLL_S,), daemon=True).start()
@@ -119,52 +119,55 @@ class Sandbox:
 
     @property
     def is_alive(self) -> bool:
-        return self._ended is None
+        return self._failure is None
 
     @property
     def pid(self) -> int:
         return self._child.pid
 
-    def memory_kb(self, line: str) -> int:
+    def memory_kb(self, field: str) -> int:
+        """The value of a field of /proc/PID/status, such as VmRSS, in KB."""
         status = Path(f"/proc/{self._child.pid}/status").read_text()
-        return int(status.partition(f"{line}:")[2].split()[0])
+        return int(status.partition(f"{field}:")[2].split()[0])
 
     def wait_until_ready(self) -> None:
+        """Raises: FunctionFailed, when the function did not initialise within INIT_S."""
         if not self._ready.wait(INIT_S):
             self._kill(FunctionFailed("Sandbox.Timedout", f"not initialised after {INIT_S:.0f} s"))
-        if self._ended:
-            raise self._ended
+        if self._failure:
+            raise self._failure
 
     def invoke(self, request_id: str, event: bytes, sink: Sink) -> bytes | None:
+        """Run the function once; its response, or None when it was written to the sink. Raises: FunctionFailed."""
         self.wait_until_ready()
         limit_s = self._function.timeout_s
         call = _Call(request_id, event, int((time.time() + limit_s) * 1000), sink, queue.SimpleQueue())
         self._call = call
-        if self._ended:  # since it was taken: whoever watches it had no call to end
-            raise self._ended
+        if self._failure:  # the process ended before `_call` was set, so that `_watch` could not end this call
+            raise self._failure
         self._calls.put(call)
-        until = time.monotonic() + limit_s
-        while (left_s := until - time.monotonic()) > 0:
+        deadline = time.monotonic() + limit_s
+        while (remaining_s := deadline - time.monotonic()) > 0:
             try:
-                end = call.ends.get(timeout=min(left_s, GONE_POLL_S))
+                outcome = call.outcomes.get(timeout=min(remaining_s, DISCONNECT_POLL_S))
             except queue.Empty:
-                if sink.is_gone():
-                    self._hang_up()
+                if sink.is_disconnected():
+                    self._disconnect()
                 continue
-            if isinstance(end, FunctionFailed):
-                raise end
-            return end
+            if isinstance(outcome, FunctionFailed):
+                raise outcome
+            return outcome
         failure = FunctionFailed("Sandbox.Timedout", f"{request_id} Task timed out after {limit_s}.00 seconds")
         self._kill(failure)
         raise failure
 
-    def _hang_up(self) -> None:
-        """Tell a function that streams, by the end of its connection, that nobody listens any more."""
-        posting, self._posting = self._posting, None
-        if posting is not None:
+    def _disconnect(self) -> None:
+        """Close the connection of a streaming function, because its reader has disconnected."""
+        connection, self._stream_connection = self._stream_connection, None
+        if connection is not None:
             with contextlib.suppress(OSError):
-                _reset_at_close(posting)
-                posting.shutdown(socket.SHUT_RDWR)
+                _reset_on_close(connection)
+                connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._kill(FunctionFailed("Runtime.ExitError", "closed"))
@@ -172,23 +175,23 @@ class Sandbox:
         self._server.shutdown()
         self._server.server_close()
 
-    def _kill(self, why: FunctionFailed) -> None:
-        self._ended = self._ended or why
+    def _kill(self, reason: FunctionFailed) -> None:
+        self._failure = self._failure or reason
         subprocesses.kill(self._child)
         self._calls.put(None)
 
     def _watch(self) -> None:
-        """A process that ends by itself takes its call with it."""
+        """Wait for the end of the process and fail its current call."""
         status = self._child.wait()
         crash = FunctionFailed("Runtime.ExitError", f"Runtime exited with error: exit status {status}")
-        self._ended = self._ended or crash
+        self._failure = self._failure or crash
         self._ready.set()
         self._calls.put(None)
-        self._end(crash)
+        self._finish(crash)
 
-    def _end(self, how: "bytes | FunctionFailed | None") -> None:
+    def _finish(self, outcome: "bytes | FunctionFailed | None") -> None:
         if self._call:
-            self._call.ends.put(how)
+            self._call.outcomes.put(outcome)
 
     def _handler(self) -> type[StrictHandler]:
         sandbox = self
@@ -211,55 +214,56 @@ class Sandbox:
 
             def do_POST(self) -> None:
                 if self.headers.get("lambda-runtime-function-response-mode") == "streaming":
-                    self._take_stream()
+                    self._receive_stream()
                     return
-                if (body := self.body_within(MAX_STREAM_BYTES)) is None:
+                if (body := self.read_limited_body(MAX_STREAM_BYTES)) is None:
                     return
                 verb = self.path.rsplit("/", 1)[-1]
                 if verb == "response" and len(body) > MAX_PAYLOAD_BYTES:
                     self._send(413, b'{"errorType":"RequestEntityTooLarge"}', {})
-                    problem = (
+                    message = (
                         f"Response payload size exceeded maximum allowed payload size ({MAX_PAYLOAD_BYTES} bytes)."
                     )
-                    failure = FunctionFailed("Function.ResponseSizeTooLarge", problem)
-                    sandbox._kill(failure)  # its client gives up over the refusal; the next call must not meet that
-                    sandbox._end(failure)
+                    failure = FunctionFailed("Function.ResponseSizeTooLarge", message)
+                    sandbox._kill(failure)  # its client exits after the 413; the next call needs another process
+                    sandbox._finish(failure)
                 elif verb == "response":
                     self._send(202, b'{"status":"OK"}', {})
-                    sandbox._end(body)
+                    sandbox._finish(body)
                 else:
                     self._send(202, b'{"status":"OK"}', {})
-                    sandbox._failed(body, at_start=self.path.endswith("/init/error"))
+                    sandbox._report_error(body, at_init=self.path.endswith("/init/error"))
 
-            def _take_stream(self) -> None:
-                """Pass on what comes until it ends; a function that is hung up on has done its best."""
+            def _receive_stream(self) -> None:
+                """Forward the stream to the sink until it ends, exceeds MAX_STREAM_BYTES or its reader disconnects."""
                 self.close_connection = True
-                call, sandbox._posting = sandbox._call, self.connection
+                call, sandbox._stream_connection = sandbox._call, self.connection
                 if call is None:
                     return
                 trailers: dict[str, str] = {}
                 size = 0
-                end: FunctionFailed | None = None
+                failure: FunctionFailed | None = None
                 try:
-                    for piece in pieces_of(cast(BinaryIO, self.rfile), self.headers, trailers):
-                        size += len(piece)
+                    for chunk in stream_body(cast(BinaryIO, self.rfile), self.headers, trailers):
+                        size += len(chunk)
                         if size > MAX_STREAM_BYTES:
-                            end = FunctionFailed("Function.ResponseSizeTooLarge", f"over {MAX_STREAM_BYTES} bytes")
-                        elif not _is_taken(call.sink, piece):
-                            end = FunctionFailed("Sandbox.Gone", "nobody took its answer to the end")
-                        if end:
-                            _reset_at_close(self.connection)
+                            failure = FunctionFailed("Function.ResponseSizeTooLarge", f"over {MAX_STREAM_BYTES} bytes")
+                        elif not _write(call.sink, chunk):
+                            failure = FunctionFailed("Sandbox.Gone", "the caller disconnected during the response")
+                        if failure:
+                            _reset_on_close(self.connection)
                             break
                     else:
                         self._send(202, b'{"status":"OK"}', {})
-                except (BodyBroken, OSError) as broken:
-                    end = FunctionFailed("Runtime.TruncatedResponse", f"the stream broke off: {broken}")
-                    if sandbox._posting is not None:  # not by us: it is dying, and the next call must not meet that
-                        sandbox._kill(end)
+                except (MalformedBody, OSError) as error:
+                    failure = FunctionFailed("Runtime.TruncatedResponse", f"the stream was truncated: {error}")
+                    if sandbox._stream_connection is not None:  # not closed by `_disconnect`: the process is ending,
+                        sandbox._kill(failure)  # and the next call needs another one
                 if kind := trailers.get("lambda-runtime-function-error-type"):
-                    end = FunctionFailed(kind, _message(trailers.get("lambda-runtime-function-error-body", "")))
-                sandbox._posting = None
-                call.ends.put(end)
+                    message = _error_message(trailers.get("lambda-runtime-function-error-body", ""))
+                    failure = FunctionFailed(kind, message)
+                sandbox._stream_connection = None
+                call.outcomes.put(failure)
 
             def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
                 head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -271,44 +275,46 @@ class Sandbox:
 
         return Handler
 
-    def _failed(self, body: bytes, *, at_start: bool) -> None:
-        told: dict[str, Any] = json.loads(body)
-        failure = FunctionFailed(told.get("errorType", "Unknown"), told.get("errorMessage", ""))
-        if at_start:
-            self._ended = failure
+    def _report_error(self, body: bytes, *, at_init: bool) -> None:
+        """Fail the current call, or the sandbox if the error occurred during initialisation."""
+        error: dict[str, Any] = json.loads(body)
+        failure = FunctionFailed(error.get("errorType", "Unknown"), error.get("errorMessage", ""))
+        if at_init:
+            self._failure = failure
             self._ready.set()
         else:
-            self._end(failure)
+            self._finish(failure)
 
 
-def _is_taken(sink: Sink, piece: bytes) -> bool:
+def _write(sink: Sink, chunk: bytes) -> bool:
+    """Write to the sink; false when its reader has disconnected."""
     try:
-        sink.write(piece)
+        sink.write(chunk)
     except OSError:
         return False
     return True
 
 
-def _reset_at_close(connection: socket.socket) -> None:
-    """A function that waits for room to send would otherwise not hear of the end for a minute (Linux)."""
+def _reset_on_close(connection: socket.socket) -> None:
+    """Send RST on close: a function that is blocked in a send would otherwise notice only after a minute (Linux)."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def _message(trailer: str) -> str:
-    """What a stream's error says; nothing, where the trailer is longer than the line that is read of it."""
+def _error_message(trailer: str) -> str:
+    """The message of a stream's error trailer; empty if the trailer is invalid or was cut at the line limit."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return json.loads(base64.b64decode(trailer))["errorMessage"]
     return ""
 
 
 def _command(function: DeployedFunction, layers: list[Path]) -> list[str]:
-    """What starts its client, as Lambda does: a wrapper, if it has one, is given what would be started else."""
-    ordinary = [sys.executable, "-m", RUNTIME_CLIENT, function.handler]
+    """The command that starts the runtime client; as in Lambda, a wrapper receives it as its arguments."""
+    client_command = [sys.executable, "-m", RUNTIME_CLIENT, function.handler]
     wrapper = function.environment.get("AWS_LAMBDA_EXEC_WRAPPER")
     if wrapper is None:
-        return ordinary
-    (file,) = [path for layer in layers if (path := layer / Path(wrapper).relative_to("/opt")).is_file()]
-    return [str(file), *ordinary]
+        return client_command
+    (wrapper_file,) = [path for layer in layers if (path := layer / Path(wrapper).relative_to("/opt")).is_file()]
+    return [str(wrapper_file), *client_command]
 
 
 def _trace_id(call: _Call) -> str:

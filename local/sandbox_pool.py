@@ -1,4 +1,4 @@
-"""The sandboxes of a function: as many as it has calls at once, used again, and no more than there is room for."""
+"""The sandboxes of a function: one for each concurrent call, reused, up to a limit."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ from local import aws
 from local.runtime_api import MAX_PAYLOAD_BYTES, BufferedResponse, DeployedFunction, FunctionFailed, Sandbox, Sink
 from local.template import REGION, REPOSITORY
 
-MAX_SANDBOXES = 16  # of one function; a call more waits for one to be free
+MAX_SANDBOXES = 16  # of one function; further calls wait for a free one
 BYTECODE = REPOSITORY / ".local" / "bytecode"  # shared by all runs, so that it is compiled once
 
 
 class SandboxPool:
-    """The sandboxes of one function: a free one is used again, and another is started while all are busy."""
+    """The sandboxes of one function: a free one is reused; another is started if all are busy."""
 
     def __init__(self, function: DeployedFunction, endpoint_url: str, log_dir: Path, layers: list[Path]) -> None:
         self.function = function
@@ -25,100 +25,101 @@ class SandboxPool:
         self._log = log_dir / f"{function.name}.log"
         self._layers = layers
         self._free: list[Sandbox] = []
-        self._all: set[Sandbox] = set()
-        self._places = threading.Semaphore(MAX_SANDBOXES)
+        self._sandboxes: set[Sandbox] = set()
+        self._concurrency = threading.Semaphore(MAX_SANDBOXES)
         self._closed = False
         self._lock = threading.Lock()
 
     def warm(self) -> None:
         """Start a sandbox ahead of the first call. Raises: FunctionFailed, when it cannot initialise."""
-        sandbox = self._take()
+        sandbox = self._acquire()
         sandbox.wait_until_ready()
-        self._give_back(sandbox)
+        self._release(sandbox)
 
     def invoke(self, event: bytes, *, request_id: str | None = None, sink: Sink | None = None) -> bytes:
-        """Run the function once; its answer as JSON, or nothing where it went to the sink. Raises: FunctionFailed.
+        """Run the function once; its response as JSON, or empty if it was written to `sink`. Raises: FunctionFailed.
 
-        Without a sink a streamed answer is collected.
+        Without a sink, a streamed response is collected and returned.
         """
-        collected = BufferedResponse()
+        buffered = BufferedResponse()
         if len(event) > MAX_PAYLOAD_BYTES:
             raise FunctionFailed("RequestTooLargeException", f"the event has {len(event)} bytes")
-        with self._places:
-            sandbox = self._take()
+        with self._concurrency:
+            sandbox = self._acquire()
             try:
-                answer = sandbox.invoke(request_id or str(uuid.uuid4()), event, sink or collected)
-                return collected.whole() if answer is None else answer
-            except FunctionFailed as failed:
-                self._tell(failed)
+                response = sandbox.invoke(request_id or str(uuid.uuid4()), event, sink or buffered)
+                return buffered.content() if response is None else response
+            except FunctionFailed as failure:
+                self._log_failure(failure)
                 raise
             finally:
-                self._give_back(sandbox)
+                self._release(sandbox)
 
     @property
     def size(self) -> int:
-        """Processes that run."""
+        """Number of running processes."""
         with self._lock:
-            return sum(sandbox.is_alive for sandbox in self._all)
+            return sum(sandbox.is_alive for sandbox in self._sandboxes)
 
     @property
     def pids(self) -> list[int]:
-        """The processes that run."""
+        """Ids of the running processes."""
         with self._lock:
-            return [sandbox.pid for sandbox in self._all if sandbox.is_alive]
+            return [sandbox.pid for sandbox in self._sandboxes if sandbox.is_alive]
 
     @property
     def max_memory_used_mb(self) -> int:
-        """The most that any process that runs has held since it began, as Lambda's REPORT line tells it (Linux)."""
+        """The largest peak memory of the running processes in MB, as in Lambda's REPORT line (Linux)."""
         with self._lock:
-            return max((sandbox.memory_kb("VmHWM") // 1024 for sandbox in self._all if sandbox.is_alive), default=0)
+            peaks_kb = [sandbox.memory_kb("VmHWM") for sandbox in self._sandboxes if sandbox.is_alive]
+            return max(peaks_kb, default=0) // 1024
 
     @property
     def memory_kb(self) -> list[int]:
-        """What each process that runs holds now (Linux)."""
+        """Current memory of each running process in KB (Linux)."""
         with self._lock:
-            return [sandbox.memory_kb("VmRSS") for sandbox in self._all if sandbox.is_alive]
+            return [sandbox.memory_kb("VmRSS") for sandbox in self._sandboxes if sandbox.is_alive]
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            sandboxes, self._all, self._free = self._all, set(), []
+            sandboxes, self._sandboxes, self._free = self._sandboxes, set(), []
         if sandboxes:
             with ThreadPoolExecutor(len(sandboxes)) as threads:  # each takes as long as STOP_POLL_S
                 list(threads.map(Sandbox.close, sandboxes))
 
-    def _take(self) -> Sandbox:
+    def _acquire(self) -> Sandbox:
         with self._lock:
             while self._free:
                 if (sandbox := self._free.pop()).is_alive:
                     return sandbox
-                self._all.discard(sandbox)  # it died between two calls; that is nobody's failure
+                self._sandboxes.discard(sandbox)  # its process ended between two calls: no call failed
                 sandbox.close()
         sandbox = Sandbox(self.function, self._environment(), self._log, self._layers)
         with self._lock:
             if not self._closed:
-                self._all.add(sandbox)
+                self._sandboxes.add(sandbox)
                 return sandbox
         sandbox.close()
         raise FunctionFailed("Runtime.ExitError", "closed")
 
-    def _give_back(self, sandbox: Sandbox) -> None:
+    def _release(self, sandbox: Sandbox) -> None:
         with self._lock:
-            if sandbox.is_alive and sandbox in self._all:
+            if sandbox.is_alive and sandbox in self._sandboxes:
                 self._free.append(sandbox)
                 return
-            self._all.discard(sandbox)
+            self._sandboxes.discard(sandbox)
         sandbox.close()
 
-    def _tell(self, failed: FunctionFailed) -> None:
-        """In the function's log, as Lambda does: a process that was killed cannot."""
+    def _log_failure(self, failure: FunctionFailed) -> None:
+        """Append to the function's log, as Lambda does: a killed process cannot do so itself."""
         with self._lock:
             if not self._closed:
                 with contextlib.suppress(OSError), self._log.open("a") as log:  # the disk may be full
-                    print(failed, file=log)
+                    print(failure, file=log)
 
     def _environment(self) -> dict[str, str]:
-        """What Lambda would set, the function's own, the way to the embedded cloud; nothing of the developer's."""
+        """Lambda's variables, the function's own, and the endpoint of the embedded cloud; none of the developer's."""
         function = self.function
         path = [str(function.folder), *map(str, self._layers), os.environ.get("PYTHONPATH", "")]
         return {
@@ -135,7 +136,7 @@ class SandboxPool:
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",  # its client then answers in UTF-8, unescaped
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",  # its client then responds in unescaped UTF-8
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/local/{function.name}",
             "AWS_LAMBDA_LOG_STREAM_NAME": "local",
             "AWS_REGION": REGION,

@@ -1,4 +1,7 @@
-"""A scripted OpenAI-compatible provider for development and tests: a real HTTP server whose answers say what it is."""
+"""A scripted OpenAI-compatible provider for development and tests: a real HTTP server without a model.
+
+Its responses contain a sentence that identifies them as scripted.
+"""
 
 import contextlib
 import itertools
@@ -13,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from local.http_head import StrictHandler
-from local.scripted_answers import answer
+from local.scripted_answers import default_response
 
 EVENT_STREAM = {"content-type": "text/event-stream"}
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -22,7 +25,7 @@ MODELS = ("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "text-embedding-3-small", "
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """One request as it arrived, on the connection from the caller's `port`; header names in lower case."""
+    """One received request; header names in lower case. `port` is the caller's end of the connection."""
 
     method: str
     path: str
@@ -32,53 +35,53 @@ class RecordedRequest:
 
 
 @dataclass(frozen=True)
-class ScriptedAnswer:
-    """One answer, sent as it stands; `hold` is waited for first, and without a status the connection is cut.
+class ScriptedResponse:
+    """One response, sent byte for byte after `hold` is set. Without a status the connection is closed.
 
-    `pieces` come one by one instead of the body; where iterating them raises Cut, the answer ends in the middle.
+    `chunks` are sent one by one instead of the body. If iterating them raises ConnectionCut, the response is truncated.
     """
 
     status: int | None
     headers: dict[str, str]
     body: bytes
     hold: threading.Event | None = None
-    pieces: Iterable[bytes] | None = None
+    chunks: Iterable[bytes] | None = None
 
 
 class ConnectionCut(Exception):
-    """The connection is gone."""
+    """Raised by a script's chunks to close the connection in the middle of a response."""
 
 
 @dataclass
 class ScriptedProvider:
-    """Serves until its block ends, each answer after `takes_s`, each piece of a streamed one after `piece_s`.
+    """Serves until its block ends. Responses queued with `respond_with` and `stream_with` are sent first, in order.
 
-    Those queued with `answer_with` and `stream_with` go first, in order.
+    `response_delay_s` is the time before each response, `chunk_delay_s` that before each chunk of a streamed one.
     """
 
     port: int = 0
-    takes_s: float = 0
-    piece_s: float = 0
+    response_delay_s: float = 0
+    chunk_delay_s: float = 0
     requests: list[RecordedRequest] = field(default_factory=list[RecordedRequest])
-    _script: deque[ScriptedAnswer] = field(default_factory=deque[ScriptedAnswer])
+    _script: deque[ScriptedResponse] = field(default_factory=deque[ScriptedResponse])
 
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
-    def answer_with(
+    def respond_with(
         self,
         status: int | None,
         body: bytes,
         headers: dict[str, str] | None = None,
         hold: threading.Event | None = None,
     ) -> None:
-        """Queue one answer, byte for byte."""
-        self._script.append(ScriptedAnswer(status, headers or {"content-type": "application/json"}, body, hold))
+        """Queue one response, byte for byte."""
+        self._script.append(ScriptedResponse(status, headers or {"content-type": "application/json"}, body, hold))
 
-    def stream_with(self, pieces: Iterable[bytes], headers: dict[str, str] | None = None) -> None:
-        """Queue one answer that comes piece by piece."""
-        self._script.append(ScriptedAnswer(200, headers or EVENT_STREAM, b"", pieces=pieces))
+    def stream_with(self, chunks: Iterable[bytes], headers: dict[str, str] | None = None) -> None:
+        """Queue one response that is sent chunk by chunk."""
+        self._script.append(ScriptedResponse(200, headers or EVENT_STREAM, b"", chunks=chunks))
 
     def __enter__(self) -> Self:
         provider = self
@@ -86,48 +89,48 @@ class ScriptedProvider:
 
         class Handler(StrictHandler):
             def do_GET(self) -> None:
-                self._answer(lambda _body: (200, models()))
+                self._respond(lambda _body: (200, models()))
 
             def do_POST(self) -> None:
-                self._answer(lambda body: answer(self.path, body, next(count)))
+                self._respond(lambda body: default_response(self.path, body, next(count)))
 
-            def _answer(self, unscripted: Callable[[bytes], tuple[int, bytes | list[bytes]]]) -> None:
-                if (body := self.body_within(MAX_BODY_BYTES)) is None:
+            def _respond(self, create_default: Callable[[bytes], tuple[int, bytes | list[bytes]]]) -> None:
+                if (body := self.read_limited_body(MAX_BODY_BYTES)) is None:
                     return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 provider.requests.append(
                     RecordedRequest(self.command, self.path, headers, body, self.client_address[1])
                 )
-                time.sleep(provider.takes_s)
+                time.sleep(provider.response_delay_s)
                 if provider._script:
                     self._play(provider._script.popleft())
                 else:
-                    status, made = unscripted(body)
-                    if isinstance(made, bytes):
-                        self._send(status, made)
+                    status, content = create_default(body)
+                    if isinstance(content, bytes):
+                        self._send(status, content)
                     else:
-                        self._stream(status, made, EVENT_STREAM)
+                        self._stream(status, content, EVENT_STREAM)
 
-            def _play(self, scripted: ScriptedAnswer) -> None:
+            def _play(self, scripted: ScriptedResponse) -> None:
                 if scripted.hold:
                     scripted.hold.wait(60)
                 if scripted.status is None:
                     self.close_connection = True
                     return
-                if scripted.pieces is None:
+                if scripted.chunks is None:
                     self._send(scripted.status, scripted.body, scripted.headers)
                 else:
-                    self._stream(scripted.status, scripted.pieces, scripted.headers)
+                    self._stream(scripted.status, scripted.chunks, scripted.headers)
 
-            def _stream(self, status: int, pieces: Iterable[bytes], headers: dict[str, str]) -> None:
+            def _stream(self, status: int, chunks: Iterable[bytes], headers: dict[str, str]) -> None:
                 self.send_response(status)
                 for name, value in {**headers, "transfer-encoding": "chunked"}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 try:
-                    for piece in pieces:
-                        time.sleep(provider.piece_s)
-                        self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    for chunk in chunks:
+                        time.sleep(provider.chunk_delay_s)
+                        self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                     self.wfile.write(b"0\r\n\r\n")
                 except ConnectionCut:
                     self.close_connection = True
@@ -141,7 +144,7 @@ class ScriptedProvider:
                 self.wfile.write(body)
 
             def handle(self) -> None:
-                with contextlib.suppress(ConnectionError):  # the caller has heard enough
+                with contextlib.suppress(ConnectionError):  # the caller closed the connection
                     super().handle()
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
@@ -159,6 +162,6 @@ class ScriptedProvider:
 
 
 def models() -> bytes:
-    """The list of its models."""
-    listed = [{"id": name, "object": "model", "created": 0, "owned_by": "scripted"} for name in MODELS]
-    return json.dumps({"object": "list", "data": listed}).encode()
+    """The body of `GET /v1/models`."""
+    entries = [{"id": name, "object": "model", "created": 0, "owned_by": "scripted"} for name in MODELS]
+    return json.dumps({"object": "list", "data": entries}).encode()

@@ -1,4 +1,4 @@
-"""What a fresh cloud is given: the providers, and two keys of two owners."""
+"""Seeds a new embedded cloud with the providers and two API keys of two owners."""
 
 import sys
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ from local import aws
 
 
 @dataclass(frozen=True)
-class Seeded:
-    """Two keys of two owners, so that isolation can be tried; the secret signs `api_key`'s callbacks."""
+class SeedKeys:
+    """Two API keys of two owners, to try isolation; `webhook_secret` signs the callbacks of `api_key`."""
 
     first: NewKey
     second: NewKey
@@ -33,7 +33,7 @@ class Seeded:
 
     @property
     def key_id(self) -> str:
-        """The id of `api_key`, which the intake may queue jobs for."""
+        """The id of `api_key`, for which the intake may queue jobs."""
         return self.first.key.id
 
     @property
@@ -41,23 +41,23 @@ class Seeded:
         return self.first.secrets.current
 
 
-def new_keys() -> Seeded:
-    """Two new keys, made before the stack: its parameters name one of them."""
+def new_keys() -> SeedKeys:
+    """Two new API keys. They are created before the stack, whose parameters contain the id of one."""
     now = SystemClock().now_ms()
-    return Seeded(api_keys.create_key("development", now_ms=now), api_keys.create_key("somebody else", now_ms=now))
+    return SeedKeys(api_keys.create_key("development", now_ms=now), api_keys.create_key("other owner", now_ms=now))
 
 
 def seed(
-    endpoint_url: str, outputs: Mapping[str, str], providers: str, environment: Mapping[str, str], seeded: Seeded
+    endpoint_url: str, outputs: Mapping[str, str], providers: str, environment: Mapping[str, str], keys: SeedKeys
 ) -> None:
     """Apply `providers` (a providers.yaml; its `api_key_var`s are read from `environment`) and store the keys.
 
-    Raises: aiserver.admin.stack.Problem, for a providers.yaml that is wrong.
+    Raises: aiserver.admin.stack.AdminError, when the providers.yaml is invalid.
     """
     admin = create_admin("aiserver", outputs, lambda service: aws.client(service, endpoint_url))
     apply_changes(admin, plan_changes(admin, providers, environment))
     with create_client() as http:
         for line in refresh_model_listings(admin, AdapterRegistry(lambda: http, admin.clock, BedrockWire)):
             print(line, file=sys.stderr)
-    for new in (seeded.first, seeded.second):
-        admin.config.put_key(new.key, new.secrets)
+    for new_key in (keys.first, keys.second):
+        admin.config.put_key(new_key.key, new_key.secrets)

@@ -1,4 +1,4 @@
-"""How a command is ended: by Ctrl-C, by a supervisor, or by the end of its terminal."""
+"""Signal handling: a command ends on Ctrl-C, on a supervisor's signal, or when its terminal closes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import signal
 import socket
 from typing import NoReturn
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TERMINATION_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the process to end."""
+    """A termination signal was received; `exit_status` is 128 + its number."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -18,22 +18,22 @@ class Interrupted(KeyboardInterrupt):
 
 
 def install_handlers() -> None:
-    """Raise Interrupted in the main thread on the first signal; further ones are ignored, so that cleaning up ends.
+    """Raise Interrupted in the main thread on the first signal; further ones are ignored, so that cleanup completes.
 
-    A shell without job control starts background jobs with SIGINT ignored: it is handled all the same. An ignored
-    SIGHUP stays ignored: that is what nohup asks for.
+    A shell without job control starts background jobs with SIGINT ignored: it is handled nevertheless. An ignored
+    SIGHUP stays ignored, as nohup requires.
     """
-    for signum in _ENDING:
+    for signum in _TERMINATION_SIGNALS:
         if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, _interrupt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINATION_SIGNALS)
 
 
 def wait_for_signal() -> NoReturn:
     """Block the main thread until a signal arrives. Raises: Interrupted.
 
-    The kernel may deliver a signal to any thread, and then wakes no lock or event that the main thread waits for.
-    Python writes to this socket in whichever thread it is.
+    The kernel may deliver a signal to any thread, which does not wake a lock or event in the main thread. Python writes
+    to this socket in the thread that receives the signal.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -43,10 +43,10 @@ def wait_for_signal() -> NoReturn:
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    for ending in _ENDING:
-        signal.signal(ending, _ignore)
+    for termination_signal in _TERMINATION_SIGNALS:
+        signal.signal(termination_signal, _ignore)
     raise Interrupted(signum)
 
 
 def _ignore(signum: int, frame: object) -> None:
-    """Unlike SIG_IGN, this is no error for a signal that is already pending, and no child inherits it."""
+    """Unlike SIG_IGN, this causes no error for a pending signal, and children do not inherit it."""

@@ -1,6 +1,7 @@
-"""Feeds a function from a table's stream as Lambda's poller does: in order, a filtered batch at a time.
+"""Invokes a function with records of a table's stream as Lambda's poller does: in order, one filtered batch at a time.
 
-Less than Lambda: what failed too often is skipped and not told to the mapping's destination; no batch is bisected.
+Differences from Lambda: records that fail too often are skipped and not sent to the mapping's failure destination;
+batches are not bisected.
 Source: https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html
 """
 
@@ -18,78 +19,84 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local.event_source_mappings import EventSourceMapping
 from local.runtime_api import FunctionFailed
 
-IDLE_S = 0.25  # between two looks, as of Lambda
-BUSY_S = 0.01  # after records: one change of a job soon follows another
+IDLE_S = 0.25  # between two polls, as in Lambda
+BUSY_S = 0.01  # after records: changes of a job follow each other closely
 RETRY_S = 0.5
 
 Record = dict[str, Any]
 
 
 class StreamPoller:
-    """Polls the one shard that MiniStack makes of a stream, from `start` to `stop`."""
+    """Polls the only shard of a MiniStack stream, from `start` to `stop`."""
 
-    def __init__(self, source: EventSourceMapping, streams: Any, invoke: Callable[[bytes], bytes]) -> None:
-        self._source = source
+    def __init__(self, mapping: EventSourceMapping, streams: Any, invoke: Callable[[bytes], bytes]) -> None:
+        self._mapping = mapping
         self._streams = streams
         self._invoke = invoke
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no invocation any more."""
-        self._over.set()
+        """Start no further invocation."""
+        self._stopping.set()
 
     def join(self) -> None:
-        """Wait, once stopped, for the invocation under way."""
+        """Wait, after `stop`, for the running invocation."""
         self._thread.join()
 
     def _poll(self) -> None:
-        (shard,) = self._streams.describe_stream(StreamArn=self._source.arn)["StreamDescription"]["Shards"]
-        start = {"ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
-        at = self._streams.get_shard_iterator(StreamArn=self._source.arn, **start)["ShardIterator"]
+        (shard,) = self._streams.describe_stream(StreamArn=self._mapping.arn)["StreamDescription"]["Shards"]
+        position = {"ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        iterator = self._streams.get_shard_iterator(StreamArn=self._mapping.arn, **position)["ShardIterator"]
         pause_s = IDLE_S
-        while not self._over.wait(pause_s):
+        while not self._stopping.wait(pause_s):
             try:
-                told = self._streams.get_records(ShardIterator=at, Limit=self._source.batch_size)
+                page = self._streams.get_records(ShardIterator=iterator, Limit=self._mapping.batch_size)
             except (BotoCoreError, ClientError):
                 pause_s = RETRY_S
                 continue
-            at = told["NextShardIterator"]
-            self._run([one for one in told["Records"] if any(matches(p, one) for p in self._source.patterns)])
-            pause_s = BUSY_S if told["Records"] else min(2 * pause_s, IDLE_S)
+            iterator = page["NextShardIterator"]
+            patterns = self._mapping.patterns
+            self._run([record for record in page["Records"] if any(matches(p, record) for p in patterns)])
+            pause_s = BUSY_S if page["Records"] else min(2 * pause_s, IDLE_S)
 
     def _run(self, records: list[Record]) -> None:
-        """Invoke the function until it is done with all; each time from the first on that it is not done with."""
-        for _ in range(1 + self._source.max_retries):
-            records = self._left(records)
-            if not records or self._over.wait(RETRY_S):
+        """Invoke the function until no record fails; each retry starts at the first failed record."""
+        for _ in range(1 + self._mapping.max_retries):
+            records = self._invoke_batch(records)
+            if not records or self._stopping.wait(RETRY_S):
                 return
 
-    def _left(self, records: list[Record]) -> list[Record]:
+    def _invoke_batch(self, records: list[Record]) -> list[Record]:
+        """Invoke the function; the records to retry."""
         if not records:
             return []
-        ids = [one["dynamodb"]["SequenceNumber"] for one in records]
-        event = {"Records": [{**one, "eventSourceARN": self._source.arn} for one in records]}
+        ids = [record["dynamodb"]["SequenceNumber"] for record in records]
+        event = {"Records": [{**record, "eventSourceARN": self._mapping.arn} for record in records]}
         try:
-            failed = self._source.failed(self._invoke(json.dumps(event, default=_plain).encode()), set(ids))
-        except FunctionFailed:  # its log says so
+            response = self._invoke(json.dumps(event, default=_to_json).encode())
+        except FunctionFailed:  # already in the function's log
             return records
-        return records[min(map(ids.index, failed)) :] if failed else []
+        failed_ids = self._mapping.batch_failures(response, set(ids))
+        return records[min(map(ids.index, failed_ids)) :] if failed_ids else []
 
 
 def matches(pattern: Any, value: Any) -> bool:
-    """Lambda's event filter, as far as we use it: nested objects, and a list of the literals that are wanted."""
+    """The part of Lambda's event filters that template.yaml uses: nested objects and lists of accepted literals.
+
+    Raises: NotImplementedError, when the pattern contains another kind of rule.
+    """
     if isinstance(pattern, dict):
-        members, record = cast(dict[str, Any], pattern), cast(dict[str, Any], value)
-        return isinstance(value, dict) and all(matches(wanted, record.get(name)) for name, wanted in members.items())
-    if not all(isinstance(wanted, str) for wanted in pattern):
-        raise NotImplementedError(f"this matcher knows literals only: {pattern}")
+        rules, record = cast(dict[str, Any], pattern), cast(dict[str, Any], value)
+        return isinstance(value, dict) and all(matches(rule, record.get(name)) for name, rule in rules.items())
+    if not all(isinstance(literal, str) for literal in pattern):
+        raise NotImplementedError(f"Only literals are supported in an event filter: {pattern}")
     return value in pattern
 
 
-def _plain(value: Any) -> Any:
-    """What botocore has made of a record's JSON, back again."""
+def _to_json(value: Any) -> Any:
+    """Reverse botocore's conversion of a record's timestamps and binary values."""
     return value.timestamp() if isinstance(value, datetime) else base64.b64encode(value).decode()

@@ -1,6 +1,6 @@
-"""What template.yaml says, read from it after the SAM transform, so that nothing here repeats it.
+"""Reads routes, gateway responses and functions from template.yaml, so that nothing here repeats them.
 
-The routes, gateway responses and functions come from the TRANSFORMED template: what CloudFormation would be given.
+They come from the TRANSFORMED template: what CloudFormation receives after the SAM transform.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Route:
     path: str
     function: str
     timeout_s: float
-    streamed: bool
+    is_streamed: bool
 
 
 @dataclass(frozen=True)
 class GatewayResponse:
-    """An answer API Gateway gives itself. `headers` hold quoted literals or `method.request.…` expressions."""
+    """A response of API Gateway itself. `headers` hold quoted literals or `method.request.…` expressions."""
 
     status: int | None
     headers: Mapping[str, str]
@@ -44,7 +44,7 @@ class GatewayResponse:
 
 @dataclass(frozen=True)
 class Function:
-    """One Lambda function as written; what the deployed one resolved to is asked of the stack."""
+    """One Lambda function as written in the template; the stack holds the resolved values."""
 
     logical_id: str
     name: str
@@ -91,12 +91,12 @@ def read_template(path: Path = REPOSITORY / "template.yaml") -> Template:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A template as it is written, its short tags in their long form."""
+    """A template before the transform, its short tags in their long form."""
     return cast(dict[str, Any], yaml.load(path.read_text(), _Tags))  # noqa: S506  _Tags is a SafeLoader
 
 
 def transform(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Run Amazon's own SAM translator. Local folders get a made-up S3 address, since it accepts nothing else."""
+    """Run Amazon's SAM translator. Local folders get a placeholder S3 URI: the translator accepts nothing else."""
     import boto3
     from samtranslator.parser.parser import Parser  # pyright: ignore[reportMissingTypeStubs]
     from samtranslator.translator.translator import Translator  # pyright: ignore[reportMissingTypeStubs]
@@ -115,30 +115,30 @@ def transform(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def routes(template: Template, parameters: Mapping[str, str] | None = None) -> list[Route]:
-    """Every method of every path of the REST API, as a stack of these parameters has them."""
-    found: list[Route] = []
+    """Every method of every path of the REST API, resolved with `parameters`."""
+    api_routes: list[Route] = []
     for path, methods in _api_body(template)["paths"].items():
         for method, operation in methods.items():
-            written = operation["x-amazon-apigateway-integration"]
-            integration = {name: resolved(template, value, parameters or {}) for name, value in written.items()}
+            unresolved = operation["x-amazon-apigateway-integration"]
+            integration = {name: resolve(template, value, parameters or {}) for name, value in unresolved.items()}
             uri = integration["uri"]["Fn::Sub"]
             function = _FUNCTION_OF_URI.search(uri)
             if function is None:
                 raise ValueError(f"{method} {path}: no function in {uri}")
-            found.append(
+            api_routes.append(
                 Route(
                     method=method.upper(),
                     path=path,
                     function=function[1],
                     timeout_s=integration.get("timeoutInMillis", INTEGRATION_TIMEOUT_MS) / 1000,
-                    streamed=integration.get("responseTransferMode") == "STREAM" and "-streaming-" in uri,
+                    is_streamed=integration.get("responseTransferMode") == "STREAM" and "-streaming-" in uri,
                 )
             )
-    return found
+    return api_routes
 
 
 def gateway_responses(template: Template) -> dict[str, GatewayResponse]:
-    """API Gateway's own answers by type, e.g. `MISSING_AUTHENTICATION_TOKEN`."""
+    """The responses of API Gateway itself by type, e.g. `MISSING_AUTHENTICATION_TOKEN`."""
     prefix = "gatewayresponse.header."
     return {
         kind: GatewayResponse(
@@ -156,11 +156,11 @@ def gateway_responses(template: Template) -> dict[str, GatewayResponse]:
 
 def stage(template: Template) -> str:
     """The name of the API's stage."""
-    return _only(template, "AWS::ApiGateway::Stage")["StageName"]
+    return _single_resource(template, "AWS::ApiGateway::Stage")["StageName"]
 
 
 def functions(template: Template, parameters: Mapping[str, str] | None = None) -> list[Function]:
-    """Every function of the template, sizes resolved with `parameters` or their defaults."""
+    """Every function of the template, timeout and memory size resolved with `parameters` or their defaults."""
     return [
         _function(template, logical_id, resource["Properties"], parameters or {})
         for logical_id, resource in template.transformed["Resources"].items()
@@ -182,35 +182,35 @@ def _function(
 
 
 def _number(template: Template, value: Any, parameters: Mapping[str, str]) -> int:
-    return int(resolved(template, value, parameters))
+    return int(resolve(template, value, parameters))
 
 
-def resolved(template: Template, value: Any, parameters: Mapping[str, str]) -> Any:
-    """What a parameter, or a choice by one, comes to; anything else as it is written."""
+def resolve(template: Template, value: Any, parameters: Mapping[str, str]) -> Any:
+    """Resolve `Ref` to a parameter and `Fn::If`; other values are returned as written."""
     match value:
         case {"Ref": str(name)} if name in template.source["Parameters"]:
             return parameters.get(name, template.source["Parameters"][name]["Default"])
-        case {"Fn::If": [str(condition), yes, no]}:
-            holds = _holds(template, template.source["Conditions"][condition], parameters)
-            return resolved(template, yes if holds else no, parameters)
+        case {"Fn::If": [str(condition), if_true, if_false]}:
+            is_true = _evaluate(template, template.source["Conditions"][condition], parameters)
+            return resolve(template, if_true if is_true else if_false, parameters)
         case _:
             return value
 
 
-def _holds(template: Template, condition: Any, parameters: Mapping[str, str]) -> bool:
+def _evaluate(template: Template, condition: Any, parameters: Mapping[str, str]) -> bool:
     match condition:
-        case {"Fn::Not": [other]}:
-            return not _holds(template, other, parameters)
-        case {"Fn::Equals": [one, other]}:
-            return resolved(template, one, parameters) == resolved(template, other, parameters)
+        case {"Fn::Not": [operand]}:
+            return not _evaluate(template, operand, parameters)
+        case {"Fn::Equals": [left, right]}:
+            return resolve(template, left, parameters) == resolve(template, right, parameters)
         case _:
-            raise ValueError(f"a condition of another kind: {condition}")
+            raise ValueError(f"Unsupported condition: {condition}")
 
 
 def _api_body(template: Template) -> dict[str, Any]:
-    return _only(template, "AWS::ApiGateway::RestApi")["Body"]
+    return _single_resource(template, "AWS::ApiGateway::RestApi")["Body"]
 
 
-def _only(template: Template, kind: str) -> dict[str, Any]:
-    (found,) = [r["Properties"] for r in template.transformed["Resources"].values() if r["Type"] == kind]
-    return found
+def _single_resource(template: Template, kind: str) -> dict[str, Any]:
+    (properties,) = [r["Properties"] for r in template.transformed["Resources"].values() if r["Type"] == kind]
+    return properties

@@ -1,8 +1,8 @@
-"""Probes a deployment from outside, over HTTP alone, and prints what it saw: what `make verify-deploy` runs.
+"""`make verify-deploy`: probes a deployment over HTTP and prints expected and observed behavior.
 
-Safe on a real account: a provider gets short messages with 5 tokens to answer (a sync chat, two or three jobs), with 80
-(a streamed chat), and with thousands only where SLOW_MODEL names a model for it. One job is large by a member that is
-no part of its prompt. The bodies at the limits name a provider that nobody has. Callbacks go to the deployment itself.
+Safe on a real account. The provider receives short prompts limited to 5 tokens (a synchronous chat, two or three jobs)
+and to 80 (a streamed chat); thousands of tokens only if SLOW_MODEL names a model. One job is large because of a field
+outside its prompt. Bodies at the size limits name an unknown provider. Callbacks go to the deployment itself.
 """
 
 import gzip
@@ -17,8 +17,8 @@ from local import verify_stream
 from local.deployment import (
     CALL_S,
     MB,
-    NOBODY,
-    OUR_HEADER,
+    REQUEST_ID_HEADER,
+    UNKNOWN_PROVIDER,
     Deployment,
     Probe,
     ProbeResult,
@@ -27,186 +27,190 @@ from local.deployment import (
     response_summary,
 )
 
-CALLBACK_S = 90  # where the stream did not tell, the sweeper does within a minute
-SHORT_CHARS = 60  # of what is as expected
+CALLBACK_S = 90  # if the table's stream does not trigger the delivery, the sweeper does within a minute
+SHORT_CHARS = 60  # shown of a result that is as expected
 MARKS = {True: "ok", False: "FAIL", None: "--"}
 ROW = "{:4}  {:38}  {:43}  {}"
 
 
-def _health(at: Deployment) -> ProbeResult:
-    answer = at.http.get("/health", headers={"authorization": ""})
-    return probe_result(answer, answer.status_code == 200 and answer.json() == {"status": "ok"})
+def _health(deployment: Deployment) -> ProbeResult:
+    response = deployment.http.get("/health", headers={"authorization": ""})
+    return probe_result(response, response.status_code == 200 and response.json() == {"status": "ok"})
 
 
-def _no_key(at: Deployment) -> ProbeResult:
-    answer = at.http.get("/v1/models", headers={"authorization": ""})
-    return probe_result(answer, is_error(answer, 401))
+def _no_key(deployment: Deployment) -> ProbeResult:
+    response = deployment.http.get("/v1/models", headers={"authorization": ""})
+    return probe_result(response, is_error(response, 401))
 
 
-def _header_names(at: Deployment) -> ProbeResult:
-    """As they arrive over HTTP/1.1: of a function, and of API Gateway itself."""
-    answers = [at.http.get("/health"), at.http.patch("/v1/models")]
-    names = [name.decode() for answer in answers for name, _ in answer.headers.raw]
-    ours = [name for name in names if name.lower() in ("content-type", OUR_HEADER)]
-    return ProbeResult(", ".join(dict.fromkeys(names)), sorted(set(ours)) == ["Content-Type", "X-Aiserver-Request-Id"])
+def _header_names(deployment: Deployment) -> ProbeResult:
+    """Header names over HTTP/1.1, of a function's response and of API Gateway's."""
+    responses = [deployment.http.get("/health"), deployment.http.patch("/v1/models")]
+    names = [name.decode() for response in responses for name, _ in response.headers.raw]
+    common = {name for name in names if name.lower() in ("content-type", REQUEST_ID_HEADER)}
+    return ProbeResult(", ".join(dict.fromkeys(names)), sorted(common) == ["Content-Type", "X-Aiserver-Request-Id"])
 
 
-def _compressed(at: Deployment) -> ProbeResult:
-    body = gzip.compress(json.dumps(at.chat(provider=NOBODY)).encode())
-    answer = at.http.post("/v1/chat/completions", content=body, headers={"content-encoding": "gzip"})
-    return probe_result(answer, is_error(answer, 415))
+def _gzip_body(deployment: Deployment) -> ProbeResult:
+    body = gzip.compress(json.dumps(deployment.chat_body(provider=UNKNOWN_PROVIDER)).encode())
+    response = deployment.http.post("/v1/chat/completions", content=body, headers={"content-encoding": "gzip"})
+    return probe_result(response, is_error(response, 415))
 
 
-def _latin_1(at: Deployment) -> ProbeResult:
-    """Not checked where it came through: API Gateway has then not passed on the Content-Length that was sent."""
-    body = json.dumps(at.chat(provider=NOBODY, padding="é"), ensure_ascii=False).encode("latin-1")
-    answer = at.http.post("/v1/chat/completions", content=body)
-    refused = is_error(answer, 400) and "UTF-8" in answer.json()["error"]["message"]
-    return probe_result(answer, True if refused else None)
-
-
-def _sync(at: Deployment) -> ProbeResult:
-    answer = at.http.post("/v1/chat/completions", json=at.chat())
-    return probe_result(answer, answer.status_code == 200 and bool(answer.json()["choices"]))
-
-
-def _queued(at: Deployment) -> ProbeResult:
-    accepted = at.queue(at.ref_id)
-    if accepted.status_code != 202:
-        return probe_result(accepted, False)
-    at.job = at.ended(at.ref_id)
-    said = f"{at.job['state']} after {at.job['attempts']} attempt(s) {at.job.get('error', '')}"
-    return ProbeResult(said.strip(), at.job["state"] == "Completed")
-
-
-def _result(at: Deployment) -> ProbeResult:
-    status = at.http.get("/api/GetOpenAiChatStatus", params={"refId": at.ref_id})
-    result = at.http.get(f"/v1/jobs/{at.job['id']}/result")
-    same = result.status_code == 200 and status.json()["result"] == result.json()
-    return (
-        ProbeResult(f"status {response_summary(status)}; result {response_summary(result)}", same)
-        if not same
-        else ProbeResult("the same answer", True)
+def _latin_1(deployment: Deployment) -> ProbeResult:
+    """Not checked if the body is accepted: API Gateway then did not forward the Content-Length of the request."""
+    body = json.dumps(deployment.chat_body(provider=UNKNOWN_PROVIDER, padding="é"), ensure_ascii=False).encode(
+        "latin-1"
     )
+    response = deployment.http.post("/v1/chat/completions", content=body)
+    is_rejected = is_error(response, 400) and "UTF-8" in response.json()["error"]["message"]
+    return probe_result(response, True if is_rejected else None)
 
 
-def _again(at: Deployment) -> ProbeResult:
-    answer = at.queue(at.ref_id)
-    return probe_result(answer, answer.status_code == 202 and answer.json()["id"] == at.job["id"])
+def _synchronous_chat(deployment: Deployment) -> ProbeResult:
+    response = deployment.http.post("/v1/chat/completions", json=deployment.chat_body())
+    return probe_result(response, response.status_code == 200 and bool(response.json()["choices"]))
 
 
-def _other_body(at: Deployment) -> ProbeResult:
-    answer = at.queue(at.ref_id, max_tokens=6)
-    return probe_result(answer, is_error(answer, 409))
-
-
-def _through_the_queue(at: Deployment) -> ProbeResult:
-    ref_id = f"{at.ref_id}-large"
-    accepted = at.queue(ref_id, padding="x" * MB)
+def _queue_job(deployment: Deployment) -> ProbeResult:
+    accepted = deployment.queue_chat(deployment.ref_id)
     if accepted.status_code != 202:
         return probe_result(accepted, False)
-    job = at.ended(ref_id)
-    kept = httpx.get(job["requestUrl"], timeout=CALL_S, trust_env=False)  # signed: it needs no key, and gets none
-    whole = kept.status_code == 200 and len(kept.json()["padding"]) == MB
-    refused = job["state"] == "Failed" and job.get("errorCode") == "ProviderRejected"  # it knows no such member
-    words = f"{job['state']} {job.get('errorCode', '')}".strip()
+    deployment.job = deployment.wait_for_job(deployment.ref_id)
+    job = deployment.job
+    summary = f"{job['state']} after {job['attempts']} attempt(s) {job.get('error', '')}"
+    return ProbeResult(summary.strip(), job["state"] == "Completed")
+
+
+def _status_and_result(deployment: Deployment) -> ProbeResult:
+    status = deployment.http.get("/api/GetOpenAiChatStatus", params={"refId": deployment.ref_id})
+    result = deployment.http.get(f"/v1/jobs/{deployment.job['id']}/result")
+    if result.status_code == 200 and status.json()["result"] == result.json():
+        return ProbeResult("the same result", True)
+    return ProbeResult(f"status {response_summary(status)}; result {response_summary(result)}", False)
+
+
+def _same_ref_id(deployment: Deployment) -> ProbeResult:
+    response = deployment.queue_chat(deployment.ref_id)
+    return probe_result(response, response.status_code == 202 and response.json()["id"] == deployment.job["id"])
+
+
+def _ref_id_conflict(deployment: Deployment) -> ProbeResult:
+    response = deployment.queue_chat(deployment.ref_id, max_tokens=6)
+    return probe_result(response, is_error(response, 409))
+
+
+def _large_job(deployment: Deployment) -> ProbeResult:
+    ref_id = f"{deployment.ref_id}-large"
+    accepted = deployment.queue_chat(ref_id, padding="x" * MB)
+    if accepted.status_code != 202:
+        return probe_result(accepted, False)
+    job = deployment.wait_for_job(ref_id)
+    stored = httpx.get(job["requestUrl"], timeout=CALL_S, trust_env=False)  # a presigned URL: no API key is sent
+    is_complete = stored.status_code == 200 and len(stored.json()["padding"]) == MB
+    is_rejected = job["state"] == "Failed" and job.get("errorCode") == "ProviderRejected"  # for the unknown field
+    summary = f"{job['state']} {job.get('errorCode', '')}".strip()
     return ProbeResult(
-        words if whole else f"{words}; request {response_summary(kept)}",
-        whole and (refused or job["state"] == "Completed"),
+        summary if is_complete else f"{summary}; request {response_summary(stored)}",
+        is_complete and (is_rejected or job["state"] == "Completed"),
     )
 
 
-def _callback(at: Deployment) -> ProbeResult:
-    until = time.monotonic() + CALLBACK_S
+def _callback(deployment: Deployment) -> ProbeResult:
+    deadline = time.monotonic() + CALLBACK_S
     while True:
-        callback = at.http.get("/api/GetOpenAiChatStatus", params={"refId": at.ref_id}).json()["callback"]
-        if callback["state"] == "Delivered" or time.monotonic() > until:
+        callback = deployment.http.get("/api/GetOpenAiChatStatus", params={"refId": deployment.ref_id}).json()[
+            "callback"
+        ]
+        if callback["state"] == "Delivered" or time.monotonic() > deadline:
             return ProbeResult(json.dumps(callback), callback["state"] == "Delivered")
         time.sleep(1)
 
 
-def _sample(at: Deployment) -> ProbeResult:
-    answer = at.http.post("/api/TestCallback", json={"replyTo": at.receiver})
-    return probe_result(answer, answer.status_code == 200 and answer.json()["delivered"])
+def _test_callback(deployment: Deployment) -> ProbeResult:
+    response = deployment.http.post("/api/TestCallback", json={"replyTo": deployment.callback_url})
+    return probe_result(response, response.status_code == 200 and response.json()["delivered"])
 
 
-def _letters(at: Deployment) -> ProbeResult:
-    return _read_whole(at.large(4.9))
+def _ascii_letters(deployment: Deployment) -> ProbeResult:
+    return _rejects_provider(deployment.post_large_chat(4.9))
 
 
-def _other_letters(at: Deployment) -> ProbeResult:
-    return _read_whole(at.large(4.9, "語"))
+def _three_byte_letters(deployment: Deployment) -> ProbeResult:
+    return _rejects_provider(deployment.post_large_chat(4.9, "語"))
 
 
-def _read_whole(answer: httpx.Response) -> ProbeResult:
-    return probe_result(answer, is_error(answer, 400) and answer.json()["error"]["param"] == "provider")
+def _rejects_provider(response: httpx.Response) -> ProbeResult:
+    """Whether the complete body was read: the response is a 400 for its provider, not for its size."""
+    return probe_result(response, is_error(response, 400) and response.json()["error"]["param"] == "provider")
 
 
-def _quotes(at: Deployment) -> ProbeResult:
-    answer = at.large(4.9, '"')
-    return probe_result(answer, is_error(answer, 413))
+def _quotes(deployment: Deployment) -> ProbeResult:
+    response = deployment.post_large_chat(4.9, '"')
+    return probe_result(response, is_error(response, 413))
 
 
-def _too_large(at: Deployment) -> ProbeResult:
-    answer = at.large(5.1)
-    return probe_result(answer, is_error(answer, 413) and "over 5 MB" in answer.json()["error"]["message"])
+def _too_large(deployment: Deployment) -> ProbeResult:
+    response = deployment.post_large_chat(5.1)
+    return probe_result(response, is_error(response, 413) and "5 MB" in response.json()["error"]["message"])
 
 
 PROBES = (
     Probe("GET /health", "200, ok", _health),
-    Probe("no key", "401 in our error shape", _no_key),
+    Probe("no API key", "401 in the gateway's error format", _no_key),
     Probe("header names over HTTP/1.1", "Content-Type, X-Aiserver-Request-Id", _header_names),
-    Probe("a gzip request body", "415 in our error shape", _compressed),
-    Probe("a Latin-1 request body", "400 that names UTF-8", _latin_1),
-    Probe("a sync chat", "200, choices", _sync),
+    Probe("gzip request body", "415 in the gateway's error format", _gzip_body),
+    Probe("Latin-1 request body", "400 that names UTF-8", _latin_1),
+    Probe("synchronous chat", "200, choices", _synchronous_chat),
     *verify_stream.PROBES,
-    Probe("a queued job", "Completed", _queued),
-    Probe("its status and its result", "the same answer", _result),
-    Probe("its callback, to its own POST /health", "Delivered", _callback),
-    Probe("a sample callback to there", "200, delivered", _sample),
-    Probe("its RefId and body again", "202, the same id", _again),
-    Probe("its RefId, another body", "409 in our error shape", _other_body),
-    Probe("1 MB through the queue", "kept whole; Completed, or refused by provider", _through_the_queue),
-    Probe("4.9 MB of letters", "400 for its provider: it came through", _letters),
-    Probe("4.9 MB of letters of three bytes", "400 for its provider: it came through", _other_letters),
-    Probe("4.9 MB of quotes, more when escaped", "413 in our error shape", _quotes),
-    Probe("5.1 MB", "413 in our words", _too_large),
+    Probe("queued job", "Completed", _queue_job),
+    Probe("the job's status and result", "the same result", _status_and_result),
+    Probe("the job's callback to POST /health", "Delivered", _callback),
+    Probe("test callback to POST /health", "200, delivered", _test_callback),
+    Probe("same RefId, same body", "202, the same id", _same_ref_id),
+    Probe("same RefId, different body", "409 in the gateway's error format", _ref_id_conflict),
+    Probe("1 MB job", "stored; Completed or ProviderRejected", _large_job),
+    Probe("4.9 MB of ASCII letters", "400 for the provider, not for the size", _ascii_letters),
+    Probe("4.9 MB of three-byte letters", "400 for the provider, not for the size", _three_byte_letters),
+    Probe("4.9 MB of quotes, longer when escaped", "413 in the gateway's error format", _quotes),
+    Probe("5.1 MB", "413 that names the limit of 5 MB", _too_large),
 )
 
 
 def main() -> int:
     url, key = os.environ.get("URL", "").rstrip("/"), os.environ.get("KEY", "")
     if not url or not key:
-        print("verify-deploy: give the base URL and a key: make verify-deploy URL=https://… KEY=ak-…", file=sys.stderr)
+        print("verify-deploy: URL and KEY are required: make verify-deploy URL=https://… KEY=ak-…", file=sys.stderr)
         return 2
     headers = {"authorization": f"Bearer {key}"}
     with httpx.Client(base_url=url, headers=headers, timeout=CALL_S, trust_env=False) as http:
         try:
             models = http.get("/v1/models")
         except httpx.HTTPError as error:
-            print(f"verify-deploy: {url} cannot be reached: {error!r}")
+            print(f"verify-deploy: cannot connect to {url}: {error!r}")
             return 1
         try:
             model = os.environ.get("MODEL") or models.json()["data"][0]["id"]
         except (ValueError, LookupError):
-            print(f"verify-deploy: no model: set MODEL, or see why {url}/v1/models answers {response_summary(models)}")
+            print(f"verify-deploy: no model: set MODEL; {url}/v1/models returned {response_summary(models)}")
             return 1
-        at = Deployment(http, model, os.environ.get("SLOW_MODEL", ""))
-        print(ROW.format("", "probe", "expected", "seen"))
-        marks = [_row(probe, at) for probe in PROBES]
+        deployment = Deployment(http, model, os.environ.get("SLOW_MODEL", ""))
+        print(ROW.format("", "probe", "expected", "observed"))
+        marks = [_run_probe(probe, deployment) for probe in PROBES]
     unchecked = f", {marks.count(None)} not checked" if None in marks else ""
-    print(f"\n{marks.count(True)} of {len(PROBES)} as expected{unchecked}, model {at.model}, {url}")
+    print(f"\n{marks.count(True)} of {len(PROBES)} as expected{unchecked}, model {deployment.model}, {url}")
     return 1 if False in marks else 0
 
 
-def _row(probe: Probe, at: Deployment) -> bool | None:
+def _run_probe(probe: Probe, deployment: Deployment) -> bool | None:
+    """Run a probe and print its row; `ok` of its result."""
     try:
-        seen = probe.run(at)
+        observed = probe.run(deployment)
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-        seen = ProbeResult(f"{type(error).__name__}: {error}", False)
-    words = seen.words[:SHORT_CHARS] if seen.ok else seen.words
-    print(ROW.format(MARKS[seen.ok], probe.name, probe.expected, " ".join(words.split())), flush=True)
-    return seen.ok
+        observed = ProbeResult(f"{type(error).__name__}: {error}", False)
+    text = observed.text[:SHORT_CHARS] if observed.ok else observed.text
+    print(ROW.format(MARKS[observed.ok], probe.name, probe.expected, " ".join(text.split())), flush=True)
+    return observed.ok
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What tests of the handlers share: calls to make, jobs that stand in the table, and what an answer says."""
+"""Helpers of the handler tests: events to send, jobs stored in the table, and checks of responses."""
 
 import json
 from typing import Any
@@ -11,26 +11,26 @@ from tests.moto_stack import MotoStack, event
 PROMPT = "Why is the sky blue?"
 
 
-def call(name: str, **headers: str) -> dict[str, Any]:
-    """An event's call with more headers."""
-    changed = event(name)
-    changed["headers"] |= {header.replace("_", "-"): value for header, value in headers.items()}
-    return changed
+def event_with_headers(name: str, **headers: str) -> dict[str, Any]:
+    """Return the event events/{name}.json with additional headers."""
+    request = event(name)
+    request["headers"] |= {header.replace("_", "-"): value for header, value in headers.items()}
+    return request
 
 
-def body(answer: dict[str, Any]) -> Any:
-    return json.loads(answer["body"])
+def json_body(response: dict[str, Any]) -> Any:
+    return json.loads(response["body"])
 
 
-def job_id(name: str) -> int:
-    """The job that a queue's event hints at."""
+def queued_job_id(name: str) -> int:
+    """Return the job id in the message of a queue event."""
     return int(json.loads(event(name)["Records"][0]["body"])["id"])
 
 
-def put_job(stack: MotoStack, number: int, **more: Any) -> Job:
-    """Write a job that was accepted just now."""
+def put_job(stack: MotoStack, number: int, **fields: Any) -> Job:
+    """Store a job that was accepted just now."""
     now = bootstrap.CLOCK.now_ms()
-    values: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "id": number,
         "owner": "example00000",
         "ref_id": f"ref-{number}",
@@ -47,14 +47,14 @@ def put_job(stack: MotoStack, number: int, **more: Any) -> Job:
         "due_at": now + 60_000,
     }
     request = json.dumps({"model": "llama3:8b", "messages": [{"role": "user", "content": PROMPT}]})
-    return stack.jobs().create(Job(**(values | more)), request.encode(), now_ms=now).job
+    return stack.jobs().create(Job(**(defaults | fields)), request.encode(), now_ms=now).job
 
 
-def is_error(answer: dict[str, Any], status: int, error_code: str) -> bool:
-    """Whether an answer is the one error body, in both dialects."""
-    told = body(answer)
+def is_error(response: dict[str, Any], status: int, error_code: str) -> bool:
+    """Check for the gateway's error body, which is valid in both the ServiceStack and the OpenAI dialect."""
+    error = json_body(response)
     return (
-        answer["statusCode"] == status
-        and told["responseStatus"]["errorCode"] == error_code
-        and told["responseStatus"]["message"] == told["error"]["message"] != ""
+        response["statusCode"] == status
+        and error["responseStatus"]["errorCode"] == error_code
+        and error["responseStatus"]["message"] == error["error"]["message"] != ""
     )

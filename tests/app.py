@@ -1,4 +1,4 @@
-"""The use cases over fakes: one owner's house, with a provider that does as it is told."""
+"""The use cases over in-memory fakes, with one API key owner and a scripted provider."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,8 +24,8 @@ from aiserver.wire import requests
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
 
 BODY = '{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-STREAMED = b'data: {"id":"1"}\n\ndata: [DONE]\n\n'
-ANSWER = ProviderResponse(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
+STREAM_BODY = b'data: {"id":"1"}\n\ndata: [DONE]\n\n'
+RESPONSE = ProviderResponse(200, {}, b'{"id":"1"}', usage='{"total_tokens":3}')
 ME = Caller("me", "https://x.io")
 WORKER_MS = 900_000
 SWEEPER_MS = 50_000
@@ -38,7 +38,7 @@ CALLBACK_LEASE_MS = REPLY_MS + MARGIN_S * 1000
 
 @dataclass
 class FakeEventMapper:
-    """stream.Translation of which all has been said."""
+    """stream.EventMapper that has mapped all events."""
 
     usage: str | None = None
     content_events: int = 0
@@ -51,13 +51,13 @@ class FakeEventMapper:
 
 @dataclass
 class FakeStream:
-    """stream.Stream: gives what it is told to; a number is so many seconds in which nothing comes."""
+    """stream.Stream that yields a script: chunks, errors to raise, and floats for seconds without any chunk."""
 
     clock: FakeClock
-    given: list[bytes | Exception | float]
+    script: list[bytes | Exception | float]
     usage: str | None = None
     content_events: int = 0
-    takes_s: float = 0
+    interval_s: float = 0
     headers: dict[str, str] = field(default_factory=dict[str, str])
     is_closed: bool = False
     has_first_event: bool = True
@@ -69,13 +69,13 @@ class FakeStream:
         return FakeEventMapper(self.usage, self.content_events, self.is_done, self.is_complete)
 
     def __iter__(self) -> Iterator[bytes | None]:
-        for one in self.given:
-            self.clock.advance(self.takes_s)
-            if isinstance(one, Exception):
-                raise one
-            if isinstance(one, float):
-                self.clock.advance(one)
-            yield None if isinstance(one, float) else one
+        for step in self.script:
+            self.clock.advance(self.interval_s)
+            if isinstance(step, Exception):
+                raise step
+            if isinstance(step, float):
+                self.clock.advance(step)
+            yield None if isinstance(step, float) else step
 
     def close(self) -> None:
         self.is_closed = True
@@ -83,32 +83,32 @@ class FakeStream:
 
 @dataclass
 class FakeProviderClient:
-    """router.ProviderProtocol: gives the scripted outcomes in order, then ANSWER, or STREAMED.
+    """router.ProviderClient that returns the scripted outcomes in order, then RESPONSE or STREAM_BODY.
 
-    It has no words for what is asked of the models of `wordless`, each time it is looked at counted in `looks`.
+    `check` rejects every request for a model in `unsupported_models`, and counts its calls in `checks`.
     """
 
     clock: FakeClock
     outcomes: list[ProviderResponse | ProviderError | FakeStream] = field(default_factory=list[Any])
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
-    takes_s: float = 0
-    wordless: tuple[str, ...] = ()
-    looks: int = 0
+    latency_s: float = 0
+    unsupported_models: tuple[str, ...] = ()
+    checks: int = 0
 
     def check(self, type: str, body: bytes, model: str) -> None:
-        self.looks += 1
-        if model in self.wordless:
-            raise InvalidRequest(f"{model} cannot be told 'seed'", param="seed")
+        self.checks += 1
+        if model in self.unsupported_models:
+            raise InvalidRequest(f"'seed' is not supported by {model}", param="seed")
 
-    def call(self, provider: Provider, operation: str, body: bytes, **more: Any) -> Any:
-        return self._outcome(ANSWER, provider, operation, body, more)
+    def call(self, provider: Provider, operation: str, body: bytes, **options: Any) -> Any:
+        return self._outcome(RESPONSE, provider, operation, body, options)
 
-    def stream(self, provider: Provider, operation: str, body: bytes, **more: Any) -> Any:
-        return self._outcome(FakeStream(self.clock, [STREAMED]), provider, operation, body, more)
+    def stream(self, provider: Provider, operation: str, body: bytes, **options: Any) -> Any:
+        return self._outcome(FakeStream(self.clock, [STREAM_BODY]), provider, operation, body, options)
 
-    def _outcome(self, default: Any, provider: Provider, operation: str, body: bytes, more: dict[str, Any]) -> Any:
-        self.calls.append((provider.name, {"operation": operation, "body": body, **more}))
-        self.clock.advance(self.takes_s)
+    def _outcome(self, default: Any, provider: Provider, operation: str, body: bytes, options: dict[str, Any]) -> Any:
+        self.calls.append((provider.name, {"operation": operation, "body": body, **options}))
+        self.clock.advance(self.latency_s)
         outcome = self.outcomes.pop(0) if self.outcomes else default
         if isinstance(outcome, ProviderError):
             raise outcome
@@ -116,7 +116,7 @@ class FakeProviderClient:
 
 
 class FakeWebhookClient:
-    """Gives the scripted deliveries in order, then 200."""
+    """Webhook client that returns the scripted deliveries in order, then 200."""
 
     def __init__(self) -> None:
         self.outcomes: list[DeliveryResult | Exception] = []
@@ -125,7 +125,7 @@ class FakeWebhookClient:
     def receiver(self, url: str) -> str:
         return url.split("/")[2]
 
-    def check(self, url: str, hosts: Collection[str] = ()) -> None:
+    def check_url(self, url: str, hosts: Collection[str] = ()) -> None:
         pass
 
     def post(self, url: str, body: bytes, headers: dict[str, str], hosts: Collection[str] = ()) -> DeliveryResult:
@@ -137,7 +137,7 @@ class FakeWebhookClient:
 
 
 class UseCases:
-    """Everything wired as in production, over the ports it is given."""
+    """All use cases connected as in production, over the given ports."""
 
     def __init__(
         self,
@@ -146,10 +146,10 @@ class UseCases:
         clock: FakeClock,
         jobs: JobStore,
         messages: MessageSender,
-        protocol: Any,
-        replier: Any,
+        provider_client: Any,
+        webhook_client: Any,
         keys: FakeKeyStore,
-        slots: Any,
+        leases: Any,
         circuits: Any,
         secrets: Any = None,
         per_key: int = PER_KEY,
@@ -158,22 +158,24 @@ class UseCases:
         common: dict[str, Any] = {"settled_days": 7}
         breaker = CircuitBreaker(circuits, clock)
         self.router = Router(
-            lambda: providers, {"openai": protocol}, secrets, clock, slots, breaker, check or (lambda *_: None)
+            lambda: providers, {"openai": provider_client}, secrets, clock, leases, breaker, check or (lambda *_: None)
         )
-        self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=replier.check, **common)
-        self.answer = Complete(jobs, self.router, clock, **common)
-        self.work = RunJob(jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common)
+        self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=webhook_client.check_url, **common)
+        self.complete = Complete(jobs, self.router, clock, **common)
+        self.run_job = RunJob(
+            jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common
+        )
         self.sweep = Sweep(jobs, messages, circuits, clock, threads=1, **common)
         self.status = Status(jobs, clock, clock.advance)
         self.redelivery = Redelivery(jobs, messages, clock)
-        places = DeliveryLimiter(slots, per_key=per_key, per_receiver=PER_RECEIVER)
-        self.sample = SampleCallback(keys, replier, places, clock)
-        self.reply = DeliverCallback(
+        limiter = DeliveryLimiter(leases, per_key=per_key, per_receiver=PER_RECEIVER)
+        self.sample_callback = SampleCallback(keys, webhook_client, limiter, clock)
+        self.deliver_callback = DeliverCallback(
             jobs,
             messages,
             keys,
-            replier,
-            places,
+            webhook_client,
+            limiter,
             clock,
             lease_margin_s=MARGIN_S,
             **common,
@@ -185,9 +187,9 @@ def load_providers(*providers: dict[str, Any]) -> list[Provider]:
 
 
 class TestApp(UseCases):
-    """The use cases over fakes."""
+    """The use cases over in-memory fakes."""
 
-    __test__ = False  # not a class of tests
+    __test__ = False  # pytest must not collect it
 
     jobs: FakeJobs
 
@@ -196,53 +198,53 @@ class TestApp(UseCases):
         *providers: dict[str, Any],
         jobs: Callable[[FakeClock], FakeJobs] = FakeJobs,
         secrets: Callable[[FakeClock], Any] = lambda _: None,
-        replier: Any = None,
+        webhook_client: Any = None,
         per_key: int = PER_KEY,
     ) -> None:
         self.clock = FakeClock()
         self.jobs = jobs(self.clock)
         self.messages = FakeMessageSender()
         self.keys = FakeKeyStore()
-        mine = api_keys.create_key("mine", now_ms=self.clock.now)
-        self.keys.put_key(replace(mine.key, id=ME.owner), mine.secrets)
-        self.slots = FakeLeases()
+        created = api_keys.create_key("mine", now_ms=self.clock.now)
+        self.keys.put_key(replace(created.key, id=ME.owner), created.secrets)
+        self.leases = FakeLeases()
         self.circuits = FakeCircuits()
-        self.replier = FakeWebhookClient()
-        self.protocol = FakeProviderClient(self.clock)
+        self.webhook_client = FakeWebhookClient()
+        self.provider_client = FakeProviderClient(self.clock)
         self.providers = load_providers(*(providers or ({"name": "p", "models": {"m": ""}},)))
         super().__init__(
             self.providers,
             clock=self.clock,
             jobs=self.jobs,
             messages=self.messages,
-            protocol=self.protocol,
-            replier=replier or self.replier,
+            provider_client=self.provider_client,
+            webhook_client=webhook_client or self.webhook_client,
             keys=self.keys,
-            slots=self.slots,
+            leases=self.leases,
             circuits=self.circuits,
             secrets=secrets(self.clock),
             per_key=per_key,
-            check=self.protocol.check,
+            check=self.provider_client.check,
         )
 
     def accept(self, **options: Any) -> Job:
         return self.enqueue.accept(requests.bind_openai_queue_chat(BODY, requests.Options(**options)), ME)
 
     def run(self, job: Job) -> Job:
-        """One worker takes the job's message."""
-        self.work.run(job.id, remaining_ms=WORKER_MS)
-        return self.now(job)
+        """Process the job's message in one worker."""
+        self.run_job.run(job.id, remaining_ms=WORKER_MS)
+        return self.reload(job)
 
     def deliver(self, job: Job) -> Job:
-        """One deliverer takes its callback's message."""
-        self.reply.deliver(job.id, remaining_ms=REPLY_MS)
-        return self.now(job)
+        """Process the callback's message in one deliverer."""
+        self.deliver_callback.deliver(job.id, remaining_ms=REPLY_MS)
+        return self.reload(job)
 
-    def swept(self, job: Job) -> Job:
+    def run_sweep(self, job: Job) -> Job:
         self.sweep.sweep(remaining_ms=SWEEPER_MS)
-        return self.now(job)
+        return self.reload(job)
 
-    def now(self, job: Job) -> Job:
-        found = self.jobs.get(job.id)
-        assert found is not None
-        return found
+    def reload(self, job: Job) -> Job:
+        stored = self.jobs.get(job.id)
+        assert stored is not None
+        return stored

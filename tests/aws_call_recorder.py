@@ -1,6 +1,6 @@
-"""Every AWS request the handlers send, as moto records it, told apart by what it is for.
+"""Records every AWS request of the handlers with moto, and classifies it by purpose.
 
-A request that is tried again is recorded again: what is counted here is what AWS would bill.
+A retry is recorded again: the counts are the requests that AWS would bill.
 """
 
 import base64
@@ -30,7 +30,7 @@ HINTS, SECRET, BODIES, EVENTS = "hints", "provider secret", "bodies", "events"
 SERVICES = {"AmazonSQS": HINTS, "AmazonSSM": SECRET, "AWSEvents": EVENTS}
 TABLES = {"JobsTable": STATE, "ConfigTable": CONFIG}
 PARAMETER = f"/{STACK_NAME}/providers/scripted"
-# What OpenAI says of an answer's usage; it is kept with the job.
+# The usage of an OpenAI response; it is stored with the job.
 USAGE = (
     '{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":0,'
     '"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,'
@@ -40,58 +40,62 @@ USAGE = (
 
 @dataclass(frozen=True)
 class Call:
-    """One request as it was sent: what it is for, its operation, and its parameters (of S3, the object's key)."""
+    """One request: its purpose, its operation, and its parameters (for S3, the object's key)."""
 
     purpose: str
     operation: str
-    asked: Mapping[str, Any]
+    params: Mapping[str, Any]
 
 
-def counted(calls: list[Call]) -> dict[str, dict[str, int]]:
-    """How many calls of each operation, for each purpose."""
+def count_calls(calls: list[Call]) -> dict[str, dict[str, int]]:
+    """Count calls by purpose and operation."""
     purposes = sorted({call.purpose for call in calls})
-    return {one: dict(Counter(call.operation for call in calls if call.purpose == one)) for one in purposes}
+    return {purpose: dict(Counter(call.operation for call in calls if call.purpose == purpose)) for purpose in purposes}
 
 
 @dataclass
-class Observed:
-    """A stack whose handlers' requests are seen: `cold` in a fresh container, `warm` in the one that ran last."""
+class RecordingStack:
+    """A stack that records its handlers' AWS requests: `cold` in a fresh container, `warm` in the previous one."""
 
     stack: MotoStack
     upstream: ScriptedProvider
 
-    def cold(self, function: str, given: Mapping[str, Any]) -> tuple[Any, list[Call]]:
-        """What the function answered, and what it sent."""
-        with _recorded() as calls:
-            answer = self.stack.invoke(function, given)
-        return answer, calls
+    def cold(self, function: str, payload: Mapping[str, Any]) -> tuple[Any, list[Call]]:
+        """Return the function's response and its AWS requests."""
+        with _record_calls() as calls:
+            response = self.stack.invoke(function, payload)
+        return response, calls
 
-    def warm(self, function: str, given: Mapping[str, Any]) -> tuple[Any, list[Call]]:
-        with _recorded() as calls:
-            answer = self.stack.invoke_again(function, given)
-        return answer, calls
+    def warm(self, function: str, payload: Mapping[str, Any]) -> tuple[Any, list[Call]]:
+        with _record_calls() as calls:
+            response = self.stack.invoke_again(function, payload)
+        return response, calls
 
-    def message(self) -> dict[str, Any]:
-        """The batch with the one message that lies in the hosted queue."""
-        (hint,) = self.stack.messages("HostedQueue")
+    def worker_event(self) -> dict[str, Any]:
+        """Return the SQS event with the only message in the hosted queue."""
+        (message,) = self.stack.messages("HostedQueue")
         batch = event("worker")
-        batch["Records"][0]["body"] = json.dumps(hint)
+        batch["Records"][0]["body"] = json.dumps(message)
         return batch
 
-    def ending(self, job_id: int) -> dict[str, Any]:
-        """What the table's stream tells of a job that has just ended."""
+    def finished_event(self, job_id: int) -> dict[str, Any]:
+        """Return the DynamoDB stream event of a job that has just ended."""
         key = pack({"pk": f"JOB#{job_id}", "sk": "JOB"})
         item = client("dynamodb").get_item(TableName="JobsTable", Key=key)["Item"]
-        told = event("finished")
-        told["Records"][0]["dynamodb"] |= {"Keys": key, "NewImage": item}
-        return told
+        stream_event = event("finished")
+        stream_event["Records"][0]["dynamodb"] |= {"Keys": key, "NewImage": item}
+        return stream_event
 
 
 @contextlib.contextmanager
-def observed(upstream: ScriptedProvider) -> Generator[Observed]:
-    """The template's stack with one key, and `upstream` as its one hosted provider, whose own key is a secret."""
+def recording_stack(upstream: ScriptedProvider) -> Generator[RecordingStack]:
+    """Create the stack with one key and `upstream` as its only hosted provider, whose API key is a secret."""
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), mock_aws():  # moto records there
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        mock_aws(),
+    ):  # moto writes its recording there
         os.environ["AWS_DEFAULT_REGION"] = REGION
         stack = MotoStack()
         stack.create()
@@ -99,52 +103,52 @@ def observed(upstream: ScriptedProvider) -> Generator[Observed]:
         stack.put_key(example_key(), "example")
         client("ssm").put_parameter(Name=PARAMETER, Value="sk-upstream", Type="SecureString")
         hosted = {"name": "scripted", "base_url": upstream.base_url, "api_key_secret": PARAMETER}
-        stack.providers(Provider.model_validate({**hosted, "models": {"llama3:8b": ""}}))
-        yield Observed(stack, upstream)
+        stack.set_providers(Provider.model_validate({**hosted, "models": {"llama3:8b": ""}}))
+        yield RecordingStack(stack, upstream)
         bootstrap.reset()
     os.environ.clear()
     os.environ.update(before)
 
 
-def queued(request: bytes) -> dict[str, Any]:
-    """The event of an ordinary job: no RefId, tag, deadline or ReplyTo of its caller's."""
-    posted = event("queue.openai")
+def queue_event(request: bytes) -> dict[str, Any]:
+    """Return the event of an ordinary job, without RefId, tag, deadline and ReplyTo."""
+    request_event = event("queue.openai")
     for name in ("X-Ref-Id", "X-Tag", "X-Deadline"):
-        del posted["headers"][name]
-    return posted | {"body": request.decode()}
+        del request_event["headers"][name]
+    return request_event | {"body": request.decode()}
 
 
-def asked(request: bytes) -> dict[str, Any]:
-    """The event of a sync chat."""
+def chat_event(request: bytes) -> dict[str, Any]:
+    """Return the event of a synchronous chat."""
     return event("chat") | {"body": request.decode()}
 
 
-def status_of(**query: str) -> dict[str, Any]:
-    """The event of a status read."""
+def status_event(**query: str) -> dict[str, Any]:
+    """Return the event of a status request."""
     return event("status") | {"queryStringParameters": query}
 
 
-def request_of(size: int, **more: str) -> bytes:
-    """A chat of exactly that many bytes."""
-    return _sized('{"model":"llama3:8b",%s"messages":[{"role":"user","content":"%s"}]}', _members(more), size)
+def chat_request(size: int, **fields: str) -> bytes:
+    """Return a chat request of exactly `size` bytes."""
+    return _pad_to_size('{"model":"llama3:8b",%s"messages":[{"role":"user","content":"%s"}]}', _members(fields), size)
 
 
-def result_of(size: int) -> bytes:
-    """A completion of exactly that many bytes."""
+def completion_body(size: int) -> bytes:
+    """Return a completion of exactly `size` bytes."""
     usage = f'"usage":{USAGE},'
-    return _sized('{"object":"chat.completion",%s"choices":[{"message":{"content":"%s"}}]}', usage, size)
+    return _pad_to_size('{"object":"chat.completion",%s"choices":[{"message":{"content":"%s"}}]}', usage, size)
 
 
-def _members(more: Mapping[str, str]) -> str:
-    return "".join(f'"{name}":"{value}",' for name, value in more.items())
+def _members(fields: Mapping[str, str]) -> str:
+    return "".join(f'"{name}":"{value}",' for name, value in fields.items())
 
 
-def _sized(form: str, members: str, size: int) -> bytes:
+def _pad_to_size(form: str, members: str, size: int) -> bytes:
     return (form % (members, "x" * (size - len(form % (members, ""))))).encode()
 
 
 @contextlib.contextmanager
-def _recorded() -> Generator[list[Call]]:
+def _record_calls() -> Generator[list[Call]]:
     calls: list[Call] = []
     recorder.reset_recording()
     recorder.start_recording()
@@ -155,17 +159,17 @@ def _recorded() -> Generator[list[Call]]:
         calls += [_call(json.loads(line)) for line in Path("moto_recording").read_text().splitlines()]
 
 
-def _call(sent: Mapping[str, Any]) -> Call:
-    service, _, operation = sent["headers"].get("X-Amz-Target", "").partition(".")
+def _call(request: Mapping[str, Any]) -> Call:
+    service, _, operation = request["headers"].get("X-Amz-Target", "").partition(".")
     if not operation:
-        return Call(BODIES, f"{sent['method']} object", {"Key": unquote(urlparse(sent["url"]).path).lstrip("/")})
-    told = json.loads(base64.b64decode(sent["body"]))
+        return Call(BODIES, f"{request['method']} object", {"Key": unquote(urlparse(request["url"]).path).lstrip("/")})
+    params = json.loads(base64.b64decode(request["body"]))
     if service in SERVICES:
-        return Call(SERVICES[service], operation, told)
+        return Call(SERVICES[service], operation, params)
     if operation == "BatchGetItem":
-        return Call(LOAD, operation, told)
-    writes = [next(iter(write.values())) for write in told.get("TransactItems", [])]
-    (table,) = {one["TableName"] for one in writes or [told]}
-    if "CIRCUITS" in json.dumps(told):
-        return Call(CIRCUITS, operation, told)
-    return Call(TABLES[table], operation, told)
+        return Call(LOAD, operation, params)
+    writes = [next(iter(write.values())) for write in params.get("TransactItems", [])]
+    (table,) = {target["TableName"] for target in writes or [params]}
+    if "CIRCUITS" in json.dumps(params):
+        return Call(CIRCUITS, operation, params)
+    return Call(TABLES[table], operation, params)

@@ -1,4 +1,4 @@
-"""Chat bodies as trees that know their own text: what binding makes of one is told from the tree, without a parser."""
+"""Hypothesis strategies for chat bodies as trees with their text: the expected binding needs no parser."""
 
 import json
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from aiserver.errors import FieldError, InvalidRequest
 from aiserver.wire.schemas import CHAT, ObjectSchema
 
-OWN = ("refId", "tag", "replyTo", "deadline", "provider")
-ANYTHING = ObjectSchema(())
+GATEWAY_FIELDS = ("refId", "tag", "replyTo", "deadline", "provider")
+ANY_OBJECT = ObjectSchema(())
 SPACE = st.sampled_from(["", "", "", " ", "\n  ", "\t\r\n"])
-OTHERS = st.sampled_from(
+UNKNOWN_NAMES = st.sampled_from(
     ["x", "nested", "model_", "MODEL", "role", "maxTokens", "refId", "provider", "u\u017fer", "語", ""]
 )
 SCALARS = st.sampled_from(
@@ -22,7 +22,7 @@ SCALARS = st.sampled_from(
         *('"\\\\ud83d"', '"{\\"maxTokens\\": 1}"', '"maxTokens"', '"\\u006d"', '"[[[{\\n"', '","', '":"', '"\\\\"'),
     ]
 )
-VALID = {  # for the members whose types are checked
+VALID = {  # for the fields whose types are checked
     "frequency_penalty presence_penalty temperature top_p": ["2.50", "1E0", "0", "null"],
     "max_tokens max_completion_tokens n seed top_logprobs": ["0", "-7", "null"],
     "logprobs parallel_tool_calls stream include_usage": ["true", "false", "null"],
@@ -36,7 +36,7 @@ TEXTS = {name: texts for names, texts in VALID.items() for name in names.split()
 
 @dataclass(frozen=True)
 class Tree:
-    """A JSON value: a scalar's text, or the items of an array, or the members of an object."""
+    """A JSON value: the text of a scalar, the items of an array, or the members of an object."""
 
     scalar: str = ""
     items: tuple["Tree", ...] | None = None
@@ -51,14 +51,14 @@ class Tree:
         if self.items is not None:
             return "[" + ",".join(self.space + item.text() + self.space for item in self.items) + self.space + "]"
         if self.members is not None:
-            inside = ",".join(one.before + one.text() + one.after for one in self.members)
+            inside = ",".join(member.before + member.text() + member.after for member in self.members)
             return "{" + (inside or self.space) + "}"
         return self.scalar
 
 
 @dataclass(frozen=True)
 class Member:
-    """A member of an object, its key as it is written, and the white space around it."""
+    """A member of an object: the text of its key, its value, and the white space around it."""
 
     key_text: str
     value: Tree
@@ -74,85 +74,88 @@ class Member:
         return self.key_text + self.colon + self.value.text()
 
 
-def twice(name: str) -> InvalidRequest:
-    problem = f"'{name}' is given more than once"
-    return InvalidRequest(problem, param=name, fields=(FieldError("Duplicate", name, problem),))
+def duplicate_member_error(name: str) -> InvalidRequest:
+    message = f"'{name}' is given more than once"
+    return InvalidRequest(message, param=name, fields=(FieldError("Duplicate", name, message),))
 
 
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     return "".join(letter for letter in name if letter not in "_-").casefold()
 
 
-def known_name(key: str, beside: Sequence[str], shape: ObjectSchema) -> str:
-    """The name that the member `key` is known by among the keys `beside`, itself included."""
-    if key in shape.names:
+def canonical_name(key: str, keys: Sequence[str], schema: ObjectSchema) -> str:
+    """Return the canonical name of the member `key` in an object with `keys`."""
+    if key in schema.names:
         return key
-    alike = (name for name in shape.names if folded(name) == folded(key))
-    return next((name for name in alike if name not in beside or name in shape.unique), key)
+    matches = (name for name in schema.names if fold_name(name) == fold_name(key))
+    return next((name for name in matches if name not in keys or name in schema.unique), key)
 
 
-def renamed(tree: Tree, shape: ObjectSchema) -> Tree:
-    """The tree with all that is known by its known name. Raises: InvalidRequest."""
+def rename_members(tree: Tree, schema: ObjectSchema) -> Tree:
+    """Return the tree with canonical names of all known members. Raises: InvalidRequest."""
     if tree.items is not None:
-        return replace(tree, items=tuple(renamed(item, shape) for item in tree.items))
+        return replace(tree, items=tuple(rename_members(item, schema) for item in tree.items))
     if tree.members is None:
         return tree
     keys = [member.key for member in tree.members]
-    names = [known_name(key, keys, shape) for key in keys]
-    for name in shape.names:
+    names = [canonical_name(key, keys, schema) for key in keys]
+    for name in schema.names:
         if names.count(name) > 1:
-            raise twice(name)
+            raise duplicate_member_error(name)
     return replace(
         tree,
         members=tuple(
             replace(
                 member,
                 key_text=member.key_text if name == member.key else f'"{name}"',
-                value=renamed(member.value, shape.nested[name]) if name in shape.nested else member.value,
+                value=rename_members(member.value, schema.nested[name]) if name in schema.nested else member.value,
             )
             for member, name in zip(tree.members, names, strict=True)
         ),
     )
 
 
-def without(tree: Tree, unwanted: Sequence[bool]) -> Tree:
-    """An object less its unwanted members: each goes with its comma, and what stands between it and the next one.
+def drop_members(tree: Tree, is_dropped: Sequence[bool]) -> Tree:
+    """Return an object without the dropped members, each with its comma and the white space before the next member.
 
-    The last ones go with what stands between them and the one before.
+    Dropped members at the end go with the white space after the previous member.
     """
     members = list(tree.members or ())
-    if all(unwanted):
+    if all(is_dropped):
         return Tree(members=(), space=(members[0].before + members[-1].after) if members else tree.space)
-    while unwanted and unwanted[-1]:
-        last, unwanted = members.pop(), unwanted[:-1]
+    while is_dropped and is_dropped[-1]:
+        last, is_dropped = members.pop(), is_dropped[:-1]
         members[-1] = replace(members[-1], after=last.after)
-    kept: list[Member] = []
+    remaining: list[Member] = []
     before = None
-    for member, goes in zip(members, unwanted, strict=True):
+    for member, drop in zip(members, is_dropped, strict=True):
         before = member.before if before is None else before
-        if not goes:
-            kept.append(replace(member, before=before))
+        if not drop:
+            remaining.append(replace(member, before=before))
             before = None
-    return replace(tree, members=tuple(kept))
+    return replace(tree, members=tuple(remaining))
 
 
-def bound(tree: Tree, drop: Sequence[str] = ()) -> Tree:
-    """What binding makes of a body. Raises: InvalidRequest."""
+def expected_binding(tree: Tree, drop: Sequence[str] = ()) -> Tree:
+    """Return the expected bound body. Raises: InvalidRequest."""
     members = tree.members or ()
-    own = [next((name for name in OWN if folded(name) == folded(member.key)), "") for member in members]
-    for name in own:
-        if name and own.count(name) > 1:
-            raise twice(name)
-    told = renamed(tree, CHAT)
-    goes = [
-        (name != "" and (name != "provider" or isinstance(member.value.value, str | None))) or as_told.key in drop
-        for name, member, as_told in zip(own, members, told.members or (), strict=True)
+    field_names = [
+        next((name for name in GATEWAY_FIELDS if fold_name(name) == fold_name(member.key)), "") for member in members
     ]
-    return without(told, goes)
+    for name in field_names:
+        if name and field_names.count(name) > 1:
+            raise duplicate_member_error(name)
+    renamed = rename_members(tree, CHAT)
+    is_dropped = [
+        (name != "" and (name != "provider" or isinstance(member.value.value, str | None)))
+        or renamed_member.key in drop
+        for name, member, renamed_member in zip(field_names, members, renamed.members or (), strict=True)
+    ]
+    return drop_members(renamed, is_dropped)
 
 
 def with_model(tree: Tree, name: str) -> Tree:
-    """A bound body that asks for the model `name`, its own text kept where it says so."""
+    """Return a bound body for the model `name`; keep the text of a model member with that value."""
     members = [
         replace(member, value=Tree(json.dumps(name)))
         if member.key == "model" and member.value.value != name
@@ -163,8 +166,8 @@ def with_model(tree: Tree, name: str) -> Tree:
 
 
 @st.composite
-def spelled(draw: st.DrawFn, name: str) -> str:
-    """The text of a key that is known as `name`."""
+def key_spellings(draw: st.DrawFn, name: str) -> str:
+    """Draw the text of a key with the canonical name `name`."""
     first, *words = name.split("_")
     camel = first + "".join(word.capitalize() for word in words)
     style = draw(st.sampled_from([name] * 6 + [camel, camel, camel[:1].upper() + camel[1:], name.replace("_", "-")]))
@@ -173,46 +176,49 @@ def spelled(draw: st.DrawFn, name: str) -> str:
 
 
 @st.composite
-def values(draw: st.DrawFn, name: str = "", shape: ObjectSchema = ANYTHING, depth: int = 3) -> Tree:
-    """What may stand at the known place `name`; anything, where the place is not known or its type not checked."""
+def values(draw: st.DrawFn, name: str = "", schema: ObjectSchema = ANY_OBJECT, depth: int = 3) -> Tree:
+    """Draw a value for the field `name`; any value for an unknown field or one whose type is not checked."""
     if name in ("messages", "tools", "tool_calls"):
-        always = ("role",) if name == "messages" else ()
-        items = st.lists(objects(shape, always), min_size=len(always), max_size=3)
+        required = ("role",) if name == "messages" else ()
+        items = st.lists(objects(schema, required), min_size=len(required), max_size=3)
         return Tree(items=tuple(draw(items)), space=draw(SPACE))
-    if shape.names or name == "logit_bias":
-        return draw(objects(shape))
+    if schema.names or name == "logit_bias":
+        return draw(objects(schema))
     if name in TEXTS:
         return Tree(draw(st.sampled_from(TEXTS[name])))
     kind = draw(st.sampled_from(["scalar", "scalar", "array", "object"] if depth else ["scalar"]))
     if kind == "array":
         return Tree(items=tuple(draw(st.lists(values(depth=depth - 1), max_size=3))), space=draw(SPACE))
-    return draw(objects(ANYTHING, depth=depth - 1)) if kind == "object" else Tree(draw(SCALARS))
+    return draw(objects(ANY_OBJECT, depth=depth - 1)) if kind == "object" else Tree(draw(SCALARS))
 
 
 @st.composite
 def objects(
     draw: st.DrawFn,
-    shape: ObjectSchema,
-    always: Sequence[str] = (),
-    more: Sequence[str] = (),
-    others: st.SearchStrategy[str] = OTHERS,
+    schema: ObjectSchema,
+    required: Sequence[str] = (),
+    additional: Sequence[str] = (),
+    unknown: st.SearchStrategy[str] = UNKNOWN_NAMES,
     depth: int = 2,
 ) -> Tree:
-    """An object of members that `shape` knows, some given twice, of members named in `more`, and of others."""
-    known = [*shape.names, *more]
-    names = [*always, *draw(st.lists(st.sampled_from(known), max_size=3))] if known else []
+    """Draw an object with members of `schema`, some duplicated, with `additional` members, and with unknown ones."""
+    known = [*schema.names, *additional]
+    names = [*required, *draw(st.lists(st.sampled_from(known), max_size=3))] if known else []
     if draw(st.integers(0, 9)):
         names = list(dict.fromkeys(names))
-    given = [(draw(spelled(name)), draw(values(name, shape.nested.get(name, ANYTHING)))) for name in names]
-    given += [(json.dumps(other), draw(values(depth=depth))) for other in draw(st.lists(others, max_size=2))]
+    pairs = [(draw(key_spellings(name)), draw(values(name, schema.nested.get(name, ANY_OBJECT)))) for name in names]
+    pairs += [(json.dumps(name), draw(values(depth=depth))) for name in draw(st.lists(unknown, max_size=2))]
     members = [
         Member(key, value, draw(SPACE), draw(SPACE), draw(SPACE) + ":" + draw(SPACE))
-        for key, value in draw(st.permutations(given))
+        for key, value in draw(st.permutations(pairs))
     ]
     return Tree(members=tuple(members), space=draw(SPACE))
 
 
-# A chat body. Our own members are always of the right type in it.
+# A chat body. The gateway's fields always have the right type in it.
 BODIES = objects(
-    CHAT, ("model", "messages"), (*OWN, "stream", "stream_options"), OTHERS.filter(lambda name: name != "refId")
+    CHAT,
+    ("model", "messages"),
+    (*GATEWAY_FIELDS, "stream", "stream_options"),
+    UNKNOWN_NAMES.filter(lambda name: name != "refId"),
 )

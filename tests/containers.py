@@ -1,4 +1,4 @@
-"""Containers of one stack that share circuits, and call one provider which does as it is told."""
+"""Containers of one stack that share circuits and call one scripted provider."""
 
 import itertools
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from aiserver.providers.breaker import Attempt, CircuitBreaker
 from aiserver.providers.circuit import CLOSED_GATE, FAILURE_THRESHOLD, OPEN_MS, PROVIDER_GATE, CallStats, Circuit, Gate
 from tests.fakes import FakeCircuits, FakeClock
 
-BAD = ProviderError("bad", upstream_status=500)
+FAILURE = ProviderError("bad", upstream_status=500)
 LONG_MS = 27_000
 KEY, MODEL = "key", "m"
 _numbers = itertools.count()
@@ -17,16 +17,17 @@ _numbers = itertools.count()
 def attempt(
     provider: str = "p", *, owner: str = KEY, model: str = MODEL, request: Callable[[], str] | None = None
 ) -> Attempt:
-    """A call; its request is another one each time unless it is named."""
+    """Return a call attempt, of a new request unless one is given."""
     return Attempt(provider, owner, model, request or (lambda: str(next(_numbers))))
 
 
-def circuit_of_everyone(tally: CallStats = CLOSED_GATE.stats, ask_at: int | None = None, stamp: str = "") -> Circuit:
-    return Circuit({PROVIDER_GATE: Gate(tally, ask_at)}, stamp)
+def provider_circuit(stats: CallStats = CLOSED_GATE.stats, retry_at: int | None = None, stamp: str = "") -> Circuit:
+    """Return a circuit with only the gate of all owners and models."""
+    return Circuit({PROVIDER_GATE: Gate(stats, retry_at)}, stamp)
 
 
 class Fleet:
-    """Containers of one stack, which call one provider."""
+    """Containers of one stack that call one provider."""
 
     def __init__(self, containers: int = 3) -> None:
         self.clock = FakeClock()
@@ -38,17 +39,17 @@ class Fleet:
         container: int = 0,
         outcome: ProviderError | None = None,
         *,
-        left_ms: int = LONG_MS,
+        remaining_ms: int = LONG_MS,
         owner: str = KEY,
         model: str = MODEL,
         request: Callable[[], str] | None = None,
     ) -> bool:
-        """Whether the provider was asked."""
-        breaker, asked = self.breakers[container], attempt(owner=owner, model=model, request=request)
+        """Make one call, and return whether the provider was called."""
+        breaker, call = self.breakers[container], attempt(owner=owner, model=model, request=request)
         self.clock.now += 1
         try:
-            breaker.check(asked)
-            with breaker.track_call(asked, deadline_ms=self.clock.now + left_ms):
+            breaker.check(call)
+            with breaker.track_call(call, deadline_ms=self.clock.now + remaining_ms):
                 if outcome:
                     raise outcome
         except ProviderCircuitOpen:
@@ -59,19 +60,19 @@ class Fleet:
 
     @property
     def gate(self) -> Gate:
-        """The stored one of the key and the model that calls are of unless they say otherwise."""
+        """Return the stored gate of the default owner and model."""
         return self.circuits.stored["p"].gate((KEY, MODEL))
 
     def calls(self, outcomes: str, container: int | None = None) -> list[bool]:
-        """One call for each letter, G for good and B for bad, by one container or by each in turn."""
+        """Make one call per letter, G for success and B for failure, in one container or in each in turn."""
         return [
-            self.call(i % len(self.breakers) if container is None else container, None if letter == "G" else BAD)
+            self.call(i % len(self.breakers) if container is None else container, None if letter == "G" else FAILURE)
             for i, letter in enumerate(outcomes)
         ]
 
 
-def opened(containers: int = 3) -> Fleet:
-    """Containers whose provider's circuit has been open for as long as nobody may ask it."""
+def fleet_due_for_probe(containers: int = 3) -> Fleet:
+    """Return containers whose circuit has been open for OPEN_MS: the next call is a probe."""
     fleet = Fleet(containers)
     fleet.calls("B" * FAILURE_THRESHOLD, container=0)
     fleet.clock.now += OPEN_MS

@@ -1,4 +1,7 @@
-"""A day of sync callers and queued jobs before two providers that answer by a timetable, judged call by call."""
+"""A simulated day of synchronous requests and queued jobs with two providers that fail by a timetable.
+
+Every call is checked when it is made.
+"""
 
 import itertools
 import threading
@@ -20,37 +23,37 @@ from aiserver.providers.provider import Provider
 from aiserver.router import ProviderCall
 from aiserver.usecases.failover import try_candidates
 from aiserver.wire import requests
-from tests.app import ANSWER, BODY, ME, WORKER_MS, FakeWebhookClient, UseCases, load_providers
-from tests.breaker_reference_model import Rules
+from tests.app import BODY, ME, RESPONSE, WORKER_MS, FakeWebhookClient, UseCases, load_providers
+from tests.breaker_reference_model import ReferenceBreaker
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
-from tests.virtual_scheduler import Turns
+from tests.virtual_scheduler import VirtualScheduler
 
 MIDNIGHT = FakeClock().now
 DAY_S = 86_400
 SYNC_EACH_S, SYNC_MS = 5, 27_500
 JOB_EACH_S, JOB_AT_S = 60, 2
-CHATS, WORKERS = 4, 2  # containers; more chats where these are busy
+CHATS, WORKERS = 4, 2  # containers; more chat containers start when these are busy
 
 
-def _answer(status: int) -> ProviderResponse:
+def _response(status: int) -> ProviderResponse:
     return ProviderResponse(status, {}, b'{"error":{}}')
 
 
-TAKES_S = {"good": 1.5, "slow": 22.0}  # what fails does so at once; what is silent is so for all the time it is given
+TAKES_S = {"good": 1.5, "slow": 22.0}  # failures are immediate; "silent" lasts until the timeout
 ERRORS: dict[str, Callable[[], ProviderError]] = {
     "refused": lambda: ProviderUnavailable("no connection"),
-    "503": lambda: ProviderUnavailable(upstream=_answer(503), retry_after_s=30),
-    "429": lambda: ProviderRateLimited(upstream=_answer(429), retry_after_s=20),
-    "500": lambda: ProviderError(upstream=_answer(500)),
+    "503": lambda: ProviderUnavailable(upstream=_response(503), retry_after_s=30),
+    "429": lambda: ProviderRateLimited(upstream=_response(429), retry_after_s=20),
+    "500": lambda: ProviderError(upstream=_response(500)),
     "401": lambda: ProviderAuth(upstream_status=401),
-    "400": lambda: ProviderRejected(upstream=_answer(400)),
+    "400": lambda: ProviderRejected(upstream=_response(400)),
     "silent": lambda: ProviderTimeout(may_be_billed=True),
 }
 
 
 @dataclass(frozen=True)
 class Phase:
-    """From when, in minutes of the day, for how long the two answer how, call by call and over again."""
+    """From `begin_min` of the day, for `minutes`: the outcomes of the two providers, repeated call by call."""
 
     begin_min: int
     minutes: float
@@ -68,28 +71,28 @@ class Phase:
 
 
 @dataclass
-class Pass:
-    """One pass of a caller or a job over the providers."""
+class FailoverPass:
+    """One failover pass of a request or a job over the providers."""
 
     begin_ms: int
     job: str | None = None
-    outcomes: dict[str, str] = field(default_factory=dict[str, str])  # of each that it has called
+    outcomes: dict[str, str] = field(default_factory=dict[str, str])  # by provider called
 
 
-class Day:
-    """Chat containers, workers and their queue. `calls` and `heard` are by second of the day."""
+class DayTimeline:
+    """Chat containers, workers and their queue. `calls` and `responses` are by second of the day."""
 
     def __init__(self, first: dict[str, Any], second: dict[str, Any], timetable: Sequence[Phase]) -> None:
         self.clock, self._timetable = FakeClock(), timetable
-        self.turns = Turns(self.clock)
+        self.scheduler = VirtualScheduler(self.clock)
         self._first, self._second = self._providers = load_providers(first, second)
-        self.rules = {provider.name: Rules() for provider in self._providers}
+        self.breakers = {provider.name: ReferenceBreaker() for provider in self._providers}
         self.calls: list[tuple[float, str]] = []
-        self.heard: list[tuple[float, int]] = []
+        self.responses: list[tuple[float, int]] = []
         self._numbers = Counter[tuple[str, Phase | None]]()
-        self._under_way = Counter[str]()
+        self._in_flight = Counter[str]()
         self._seeds = itertools.count()
-        self._final: dict[str, str] = {}  # how a job's call came out after which there must be none
+        self._final: dict[str, str] = {}  # outcome of the last call of a job that must not be called again
         self._pass = threading.local()
         self.jobs, self._messages = FakeJobs(self.clock), FakeMessageSender()
         self._slots, self._circuits = FakeLeases(), FakeCircuits()
@@ -97,59 +100,61 @@ class Day:
         self._workers = deque(self._container() for _ in range(WORKERS))
 
     def run(self) -> None:
-        """The whole day, and until nobody waits any more."""
+        """Simulate the day, and continue until no request is pending."""
         for second in range(0, DAY_S, SYNC_EACH_S):
-            self.turns.at(MIDNIGHT + second * 1000, self._chat)
+            self.scheduler.schedule(MIDNIGHT + second * 1000, self._chat)
         for second in range(JOB_AT_S, DAY_S, JOB_EACH_S):
             phase = self._phase(second)
             if phase is None or phase.has_jobs:
-                self.turns.at(MIDNIGHT + second * 1000, self._accept)
-        self.turns.run()
+                self.scheduler.schedule(MIDNIGHT + second * 1000, self._accept)
+        self.scheduler.run()
 
-    def called(self, name: str, begin_s: float, end_s: float) -> list[float]:
-        """When that one was called then."""
-        return [at for at, called in self.calls if called == name and begin_s <= at < end_s]
+    def call_times(self, name: str, begin_s: float, end_s: float) -> list[float]:
+        """Return the times of the calls to a provider in that interval."""
+        return [at for at, provider in self.calls if provider == name and begin_s <= at < end_s]
 
     def call(
         self, provider: Provider, _operation: str, _body: bytes, *, timeout_s: float, **_: Any
     ) -> ProviderResponse:
-        """router.ProviderProtocol."""
-        now, asking, rules = self.clock.now, self._pass.asking, self.rules[provider.name]
+        """router.ProviderClient."""
+        now, failover_pass, breaker = self.clock.now, self._pass.current, self.breakers[provider.name]
         outcome = self._outcome(provider.name)
-        self._judge(asking, provider)
-        counted = rules.begin(now)
+        self._check_call(failover_pass, provider)
+        call = breaker.begin(now)
         self.calls.append((self._second_of(now), provider.name))
-        asking.outcomes[provider.name] = outcome
-        if asking.job and (outcome == "400" or (outcome == "silent" and provider.queue == "hosted")):
-            self._final[asking.job] = outcome
-        self._under_way[provider.name] += 1
-        takes_s = timeout_s if outcome == "silent" else TAKES_S.get(outcome, 0)
-        if takes_s:
-            self.turns.pause(takes_s)
-        self._under_way[provider.name] -= 1
-        rules.end(counted, self.clock.now, outcome)
+        failover_pass.outcomes[provider.name] = outcome
+        if failover_pass.job and (outcome == "400" or (outcome == "silent" and provider.queue == "hosted")):
+            self._final[failover_pass.job] = outcome
+        self._in_flight[provider.name] += 1
+        duration_s = timeout_s if outcome == "silent" else TAKES_S.get(outcome, 0)
+        if duration_s:
+            self.scheduler.sleep(duration_s)
+        self._in_flight[provider.name] -= 1
+        breaker.end(call, self.clock.now, outcome)
         if outcome in ERRORS:
             raise ERRORS[outcome]()
-        return ANSWER
+        return RESPONSE
 
-    def _judge(self, asking: Pass, provider: Provider) -> None:
-        """Whether this call of a pass may be, after those before it."""
-        before, now = asking.outcomes, self.clock.now
-        assert provider.name not in before, "one pass called a provider twice"
-        assert "400" not in before.values(), "a refused request was sent on"
-        hosted = [one.name for one in self._providers if one.queue == "hosted"]
-        assert all(before.get(name) != "silent" for name in hosted), "a call that may have been billed was repeated"
-        assert asking.job not in self._final, f"a job was called again after {self._final[asking.job or '']}"
-        assert not {"good", "slow"} & set(before.values()), "somebody was asked after an answer"
-        if provider is self._second and self._first.name not in before:
-            is_full = self._under_way[self._first.name] == self._first.concurrency
-            assert is_full or self.rules[self._first.name].refuses(now), "the first was passed over though it was well"
+    def _check_call(self, failover_pass: FailoverPass, provider: Provider) -> None:
+        """Assert that the pass may make this call after its previous calls."""
+        previous, now = failover_pass.outcomes, self.clock.now
+        assert provider.name not in previous, "one pass called a provider twice"
+        assert "400" not in previous.values(), "a rejected request was sent to the next provider"
+        hosted = [candidate.name for candidate in self._providers if candidate.queue == "hosted"]
+        assert all(previous.get(name) != "silent" for name in hosted), "a call that may have been billed was repeated"
+        assert failover_pass.job not in self._final, (
+            f"a job was called again after {self._final[failover_pass.job or '']}"
+        )
+        assert not {"good", "slow"} & set(previous.values()), "a provider was called after a response"
+        if provider is self._second and self._first.name not in previous:
+            is_full = self._in_flight[self._first.name] == self._first.concurrency
+            assert is_full or self.breakers[self._first.name].is_open(now), "a healthy first provider was skipped"
 
     def _outcome(self, name: str) -> str:
         phase = self._phase(self._second_of(self.clock.now))
-        told = ("good",) if phase is None else phase.first if name == self._first.name else phase.second
+        outcomes = ("good",) if phase is None else phase.first if name == self._first.name else phase.second
         self._numbers[name, phase] += 1
-        return told[(self._numbers[name, phase] - 1) % len(told)]
+        return outcomes[(self._numbers[name, phase] - 1) % len(outcomes)]
 
     def _phase(self, second: float) -> Phase | None:
         return next((phase for phase in self._timetable if phase.begin_s <= second < phase.end_s), None)
@@ -163,22 +168,22 @@ class Day:
             clock=self.clock,
             jobs=self.jobs,
             messages=self._messages,
-            protocol=self,
-            replier=FakeWebhookClient(),
+            provider_client=self,
+            webhook_client=FakeWebhookClient(),
             keys=FakeKeyStore(),
-            slots=self._slots,
+            leases=self._slots,
             circuits=self._circuits,
         )
 
     def _chat(self) -> None:
-        """One caller who waits, served by whichever container has been idle for longest."""
+        """Send one synchronous request to the container that has been idle for longest."""
         container = self._chats.popleft() if self._chats else self._container()
-        began = self.clock.now
-        self._pass.asking = Pass(began)
-        question, found = ProviderCall("chat.completions", self._body(), ME.owner), container.router.candidates("m")
-        done = try_candidates(container.router, question, found, clock=self.clock, deadline_ms=began + SYNC_MS)
-        assert self.clock.now <= began + SYNC_MS
-        self.heard.append((self._second_of(began), done.error.status if done.error else 200))
+        begin_ms = self.clock.now
+        self._pass.current = FailoverPass(begin_ms)
+        call, candidates = ProviderCall("chat.completions", self._body(), ME.owner), container.router.candidates("m")
+        result = try_candidates(container.router, call, candidates, clock=self.clock, deadline_ms=begin_ms + SYNC_MS)
+        assert self.clock.now <= begin_ms + SYNC_MS
+        self.responses.append((self._second_of(begin_ms), result.error.status if result.error else 200))
         self._chats.append(container)
 
     def _accept(self) -> None:
@@ -186,13 +191,13 @@ class Day:
         self._deliver()
 
     def _body(self) -> bytes:
-        """Another request each time."""
+        """Return a new request each time."""
         return BODY.replace('"messages"', f'"seed":{next(self._seeds)},"messages"', 1).encode()
 
     def _deliver(self) -> None:
-        """Let the queue bring what has been sent, each message to a worker in turn."""
+        """Schedule the delivery of each sent message to the next worker."""
         for (_, job_id, delay_s), attempt in zip(self._messages.jobs, self._messages.attempts, strict=True):
-            self.turns.at(
+            self.scheduler.schedule(
                 self.clock.now + delay_s * 1000, lambda job_id=job_id, attempt=attempt: self._work(job_id, attempt)
             )
         self._messages.jobs.clear()
@@ -200,6 +205,6 @@ class Day:
 
     def _work(self, job_id: int, attempt: int) -> None:
         self._workers.rotate()
-        self._pass.asking = Pass(self.clock.now, job=str(job_id))
-        self._workers[0].work.run(job_id, remaining_ms=WORKER_MS, attempt=attempt)
+        self._pass.current = FailoverPass(self.clock.now, job=str(job_id))
+        self._workers[0].run_job.run(job_id, remaining_ms=WORKER_MS, attempt=attempt)
         self._deliver()

@@ -1,4 +1,4 @@
-"""In-memory ports for tests; they pass the same contract suite as the AWS adapters."""
+"""In-memory ports for tests. They pass the same contract tests as the AWS adapters."""
 
 import itertools
 import threading
@@ -11,26 +11,26 @@ from aiserver.clock import job_id
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, CreateResult, JobPage
 from aiserver.jobs.states import CallbackState, JobState
-from aiserver.jobs.transitions import AttributeValue, Condition, Transition, is_applied, resolve
+from aiserver.jobs.transitions import AttributeValue, Condition, Transition, is_applied, resolve_value
 from aiserver.providers.circuit import Circuit
 
 
 class FakeClock:
-    """Time stands still until a test moves it."""
+    """A clock that moves only when a test advances it."""
 
     def __init__(self, now_ms: int = 1_800_000_000_000) -> None:
         self.now = now_ms
         self.chance = 0.5
-        self._made = itertools.count(1)  # of many threads each gets its own
+        self._sequence = itertools.count(1)  # thread-safe: each thread gets another number
 
     def now_ms(self) -> int:
         return self.now
 
     def job_id(self) -> int:
-        return job_id(self.now, next(self._made) % 4096)
+        return job_id(self.now, next(self._sequence) % 4096)
 
     def token(self) -> str:
-        return f"{next(self._made):032x}"
+        return f"{next(self._sequence):032x}"
 
     def fraction(self) -> float:
         return self.chance
@@ -40,7 +40,7 @@ class FakeClock:
 
 
 class FakeJobs:
-    """jobs.ports.JobStore in a dict, interpreting the same table of transitions."""
+    """jobs.ports.JobStore in a dict, driven by the same table of transitions."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -49,10 +49,10 @@ class FakeJobs:
         self.refs: dict[tuple[str, str], tuple[int, int]] = {}
 
     def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> CreateResult:
-        named, ttl = self.refs.get((job.owner, job.ref_id), (0, 0))
-        there = self.get(named)
-        if there and ttl > now_ms // 1000 and not there.is_past_ttl(now_ms):
-            return CreateResult(_job(self.items[named]), created=False)
+        existing_id, ttl = self.refs.get((job.owner, job.ref_id), (0, 0))
+        existing = self.get(existing_id)
+        if existing and ttl > now_ms // 1000 and not existing.is_past_ttl(now_ms):
+            return CreateResult(_job(self.items[existing_id]), created=False)
         while job.id in self.items:
             job = replace(job, id=self._clock.job_id())
         job = replace(job, request_location="item")
@@ -68,34 +68,34 @@ class FakeJobs:
         return _job(self.items[job_id]) if job_id in self.items else None
 
     def find_by_ref_id(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
-        named, ttl = self.refs.get((owner, ref_id), (0, 0))
-        job = self.get(named) if ttl > now_ms // 1000 else None
+        job_id, ttl = self.refs.get((owner, ref_id), (0, 0))
+        job = self.get(job_id) if ttl > now_ms // 1000 else None
         return None if job is None or job.is_past_ttl(now_ms) else job
 
     def apply(self, transition: Transition, job_id: int, params: Mapping[str, AttributeValue]) -> Job | ConditionFailed:
         item = self.items.get(job_id)
         if item is None:
             return ConditionFailed(None)
-        if not all(_holds(when, item, params) for when in transition.conditions):
+        if not all(_is_met(condition, item, params) for condition in transition.conditions):
             job = _job(item)
             return job if is_applied(transition, item, params) else ConditionFailed(job)
-        changed = dict(item)
+        updated = dict(item)
         for name, value in transition.effects.items():
-            changed[name] = resolve(value, params)
-        for name, by in transition.adds.items():
-            changed[name] = changed.get(name, 0) + by
+            updated[name] = resolve_value(value, params)
+        for name, increment in transition.adds.items():
+            updated[name] = updated.get(name, 0) + increment
         for name in transition.removes:
-            changed.pop(name, None)
-        self.items[job_id] = {name: value for name, value in changed.items() if value is not None}
+            updated.pop(name, None)
+        self.items[job_id] = {name: value for name, value in updated.items() if value is not None}
         return _job(self.items[job_id])
 
     def complete(
         self, transition: Transition, job: Job, params: Mapping[str, AttributeValue], result: bytes
     ) -> ConditionFailed | None:
-        placed = {**params, "result_location": "item", "result_bytes": len(result)}
-        done = self.apply(transition, job.id, placed)
-        if isinstance(done, ConditionFailed):
-            return done
+        located = {**params, "result_location": "item", "result_bytes": len(result)}
+        outcome = self.apply(transition, job.id, located)
+        if isinstance(outcome, ConditionFailed):
+            return outcome
         self.bodies[job.id, "result"] = result
         return None
 
@@ -109,12 +109,12 @@ class FakeJobs:
         return None
 
     def due_jobs(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
-        found = [
+        due = [
             (item["due_at"], job_id)
             for job_id, item in self.items.items()
             if item.get("due_shard") == shard and item.get("due_at", now_ms + 1) <= now_ms
         ]
-        return iter([(job_id, due_at) for due_at, job_id in sorted(found)])
+        return iter([(job_id, due_at) for due_at, job_id in sorted(due)])
 
     def list_page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> JobPage:
         jobs = [_job(item) for _, item in sorted(self.items.items(), reverse=True)]
@@ -134,29 +134,30 @@ def _job(values: Mapping[str, Any]) -> Job:
     return Job(**{**values, **states})
 
 
-def _holds(when: Condition, item: Mapping[str, Any], params: Mapping[str, AttributeValue]) -> bool:
-    stored = item.get(when.attribute)
-    if when.op == "absent":
+def _is_met(condition: Condition, item: Mapping[str, Any], params: Mapping[str, AttributeValue]) -> bool:
+    stored = item.get(condition.attribute)
+    if condition.op == "absent":
         return stored is None
-    wanted: Any = resolve(when.value, params)
+    operand: Any = resolve_value(condition.value, params)
     if stored is None:
         return False
-    return {"=": stored == wanted, "<": stored < wanted, "<=": stored <= wanted, ">": stored > wanted}[when.op]
+    comparisons = {"=": stored == operand, "<": stored < operand, "<=": stored <= operand, ">": stored > operand}
+    return comparisons[condition.op]
 
 
 class FakeMessageSender:
-    """jobs.ports.Messages that remembers."""
+    """jobs.ports.MessageSender that records all messages."""
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, int, int]] = []
-        self.attempts: list[int] = []  # of each message in `jobs`
+        self.attempts: list[int] = []  # one per message in `jobs`
         self.callbacks: list[tuple[int, int]] = []
-        self.dues: list[int | None] = []  # of each message in `callbacks`
-        self.broken = False
+        self.dues: list[int | None] = []  # one per message in `callbacks`
+        self.is_down = False
 
     def send_job(self, queue: str, job_id: int, *, attempt: int, delay_s: int = 0) -> None:
-        if self.broken:
-            raise ConnectionError("SQS is away")
+        if self.is_down:
+            raise ConnectionError("SQS is unavailable")
         self.jobs.append((queue, job_id, delay_s))
         self.attempts.append(attempt)
 
@@ -166,7 +167,7 @@ class FakeMessageSender:
 
 
 class FakeLeases:
-    """jobs.ports.Slots in a dict, for many threads."""
+    """jobs.ports.LeaseStore in a dict, safe for threads."""
 
     def __init__(self) -> None:
         self.held: dict[str, dict[int, int]] = {}
@@ -175,11 +176,11 @@ class FakeLeases:
 
     def acquire(self, name: str, indexes: Sequence[int], *, now_ms: int, expires_ms: int) -> int | None:
         with self._lock:
-            taken = self.held.setdefault(name, {})
-            for slot in indexes:
-                if taken.get(slot, 0) < now_ms:
-                    taken[slot] = expires_ms
-                    return slot
+            leases = self.held.setdefault(name, {})
+            for index in indexes:
+                if leases.get(index, 0) < now_ms:
+                    leases[index] = expires_ms
+                    return index
         return None
 
     def release(self, name: str, index: int, *, expires_ms: int) -> None:
@@ -189,11 +190,11 @@ class FakeLeases:
 
     def count_held(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
         self.reads += 1
-        return {name: sum(until >= now_ms for until in self.held.get(name, {}).values()) for name in names}
+        return {name: sum(expires_ms >= now_ms for expires_ms in self.held.get(name, {}).values()) for name in names}
 
 
 class FakeCircuits:
-    """providers.circuit.Circuits in a dict, for many threads."""
+    """providers.circuit.CircuitStore in a dict, safe for threads."""
 
     def __init__(self) -> None:
         self.stored: dict[str, Circuit] = {}
@@ -213,7 +214,7 @@ class FakeCircuits:
 
 
 class FakeEventPublisher:
-    """jobs.ports.Events that remembers."""
+    """jobs.ports.EventPublisher that records all events."""
 
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes]] = []
@@ -223,7 +224,7 @@ class FakeEventPublisher:
 
 
 class FakeKeyStore:
-    """keys.KeyStore in a dict."""
+    """api_keys.KeyStore in a dict."""
 
     def __init__(self) -> None:
         self.stored: dict[str, ApiKey] = {}
@@ -254,5 +255,5 @@ class FakeKeyStore:
         return self.secrets.get(key_id) == new
 
     def move_webhook_secrets(self, key_id: str, *, back: bool = False) -> bool:
-        """It has no earlier layout to move them from."""
+        """Do nothing: the fake has no earlier layout to migrate."""
         return False

@@ -1,4 +1,4 @@
-"""How much memory Python's objects take while something runs."""
+"""Measure the peak memory of Python objects during a call."""
 
 import tracemalloc
 from collections.abc import Callable

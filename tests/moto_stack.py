@@ -1,4 +1,4 @@
-"""The template's tables, queues, bucket and bus as moto plays them in this process, and its handlers run on them."""
+"""The template's tables, queues, bucket and bus on moto in this process, and its handlers run on them."""
 
 import contextlib
 import functools
@@ -21,12 +21,12 @@ from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.providers.provider import Provider
-from local.template import REGION, REPOSITORY, resolved
+from local.template import REGION, REPOSITORY, resolve
 from tests import stack
 from tests.iam import recorder
 from tests.stack import FUNCTIONS, PARAMETERS
 
-STACK_NAME = "ai-prod"  # not the name our package happens to have
+STACK_NAME = "ai-prod"  # differs from the package name on purpose
 API_ID = "a1b2c3d4e5"
 NO_VALUE = "no value"
 PSEUDO = {
@@ -36,8 +36,8 @@ PSEUDO = {
     "AWS::NoValue": NO_VALUE,
 }
 WEBHOOK_SECRET = "whsec_bm90IGEgc2VjcmV0LCBvbmx5IGFuIGV4YW1wbGU="
-# What a test's table does without: it must be deletable, and moto takes the others by calls of their own.
-NOT_IN_MOTO = (
+# Omitted in tests: the table must be deletable, and moto sets the other properties by separate calls.
+UNSUPPORTED_PROPERTIES = (
     "DeletionProtectionEnabled",
     "PointInTimeRecoverySpecification",
     "TimeToLiveSpecification",
@@ -46,36 +46,36 @@ NOT_IN_MOTO = (
 REMAINING_MS = 29_000
 
 
-def whole(answer: Any) -> dict[str, Any]:
-    """An answer, or one that streams, read to its end and told as if it had not."""
-    if inspect.isgenerator(answer):
-        head = next(answer)
-        answer = {**head, "body": b"".join(answer).decode(), "isBase64Encoded": False}
-    return {**answer, "headers": httpx.Headers(answer["headers"])} if "headers" in answer else answer
+def buffer_response(response: Any) -> dict[str, Any]:
+    """Return a response; read a streaming one to its end and return it in the buffered form."""
+    if inspect.isgenerator(response):
+        head = next(response)
+        response = {**head, "body": b"".join(response).decode(), "isBase64Encoded": False}
+    return {**response, "headers": httpx.Headers(response["headers"])} if "headers" in response else response
 
 
 @contextlib.contextmanager
 def mock_aws() -> Generator[None]:
-    """moto, one call at a time. Its backends hold no locks: of two threads, both could pass one condition."""
+    """moto with serialized calls. Its backends have no locks: two threads could pass the same condition."""
     lock, process = threading.RLock(), BotocoreStubber.process_request
 
-    def process_alone(stubber: BotocoreStubber, request: Any) -> Any:
+    def process_serially(stubber: BotocoreStubber, request: Any) -> Any:
         with lock:
             return process(stubber, request)
 
-    with mock.patch.object(BotocoreStubber, "process_request", process_alone), moto.mock_aws():
+    with mock.patch.object(BotocoreStubber, "process_request", process_serially), moto.mock_aws():
         yield
 
 
 @functools.cache
 def client(service: str) -> Any:
-    """A client moto answers in every test: it intercepts whatever client was made after its import."""
+    """Return a cached client; moto intercepts every client created after its import."""
     session: Any = boto3.session.Session("testing", "testing", region_name=REGION)
     return session.client(service)
 
 
 class Context:
-    """What a handler asks of Lambda's context."""
+    """The part of Lambda's context that handlers read."""
 
     aws_request_id = "8f507cfc-xmpl-4697-b07a-ac58fc914c95"
 
@@ -84,7 +84,7 @@ class Context:
 
 
 def event(name: str) -> dict[str, Any]:
-    """The event of events/{name}.json."""
+    """Return the event of events/{name}.json."""
     return json.loads(_event_text(name))
 
 
@@ -94,15 +94,15 @@ def _event_text(name: str) -> str:
 
 
 def example_key() -> str:
-    """The text of the key in the event files."""
+    """Return the text of the API key in the event files."""
     return event("chat")["headers"]["Authorization"].removeprefix("Bearer ")
 
 
 class _Names(dict[str, str]):
-    """What the resources are called. A queue is made when its name is first asked for: few tests need all of them."""
+    """The physical names of the resources. A queue is created on first access: few tests need all queues."""
 
-    def __init__(self, make_queue: Callable[[str], str], others: Mapping[str, str]) -> None:
-        super().__init__(others)
+    def __init__(self, make_queue: Callable[[str], str], names: Mapping[str, str]) -> None:
+        super().__init__(names)
         self._make_queue = make_queue
 
     def __missing__(self, name: str) -> str:
@@ -114,17 +114,17 @@ class _Names(dict[str, str]):
 
 @dataclass
 class MotoStack:
-    """Use inside `mock_aws()`. `parameters` are the stack's; what is not given has its default."""
+    """Use inside `mock_aws()`. `parameters` override the defaults of the template."""
 
     parameters: dict[str, str] = field(default_factory=dict[str, str])
     names: dict[str, str] = field(default_factory=dict[str, str])
 
     def create(self) -> None:
-        """Make what the template declares."""
+        """Create the resources of the template."""
         self.names["Api"] = API_ID
         for table, properties in stack.of_type("AWS::DynamoDB::Table").items():
-            kept = {name: value for name, value in properties.items() if name not in NOT_IN_MOTO}
-            client("dynamodb").create_table(TableName=table, **kept)
+            supported = {name: value for name, value in properties.items() if name not in UNSUPPORTED_PROPERTIES}
+            client("dynamodb").create_table(TableName=table, **supported)
             self.names[table] = table
         for bucket in stack.of_type("AWS::S3::Bucket"):
             client("s3").create_bucket(Bucket=bucket.lower())
@@ -135,7 +135,7 @@ class MotoStack:
         self.names = _Names(self._queue, self.names)
 
     def create_queues(self) -> None:
-        """Make all queues now, so that a test which counts calls to AWS does not count these."""
+        """Create all queues now, so that tests that count AWS calls do not count their creation."""
         for queue in stack.of_type("AWS::SQS::Queue"):
             self.arn(queue)
 
@@ -145,8 +145,8 @@ class MotoStack:
             key: str(stack.number(value)) for key, value in properties.items() if key in ("VisibilityTimeout",)
         }
         if redrive := properties.get("RedrivePolicy"):
-            dead = self.arn(stack.the_one(redrive["deadLetterTargetArn"]))
-            attributes["RedrivePolicy"] = json.dumps({**redrive, "deadLetterTargetArn": dead})
+            dead_letter_arn = self.arn(stack.single_resource(redrive["deadLetterTargetArn"]))
+            attributes["RedrivePolicy"] = json.dumps({**redrive, "deadLetterTargetArn": dead_letter_arn})
         return client("sqs").create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
 
     def arn(self, queue: str) -> str:
@@ -155,48 +155,50 @@ class MotoStack:
         return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
     def environment(self, function: str) -> dict[str, str]:
-        """A function's variables as CloudFormation would resolve them."""
-        told = {name: self._resolved(value) for name, value in stack.variables(function).items()}
-        return {name: value for name, value in told.items() if value != NO_VALUE}
+        """Return a function's environment variables, resolved as CloudFormation does."""
+        variables = {name: self._resolve(value) for name, value in stack.variables(function).items()}
+        return {name: value for name, value in variables.items() if value != NO_VALUE}
 
-    def _resolved(self, value: Any) -> str:
+    def _resolve(self, value: Any) -> str:
         if not isinstance(value, dict):
             return str(value)
-        ((function, given),) = value.items()
+        ((function, argument),) = value.items()
         if function == "Ref":
-            return self._named(given)
+            return self._resolve_ref(argument)
         if function == "Fn::Sub":
-            return stack.SUBSTITUTED.sub(lambda found: self._named(found[1]), given)
+            return stack.SUBSTITUTION.sub(lambda match: self._resolve_ref(match[1]), argument)
         if function == "Fn::If":
-            return self._resolved(resolved(stack.TEMPLATE, value, self.parameters))
+            return self._resolve(resolve(stack.TEMPLATE, value, self.parameters))
         raise NotImplementedError(function)
 
-    def _named(self, name: str) -> str:
+    def _resolve_ref(self, name: str) -> str:
         if name in PARAMETERS:
             return self.parameters.get(name, str(PARAMETERS[name]["Default"]))
         return PSEUDO[name] if name in PSEUDO else self.names[name]
 
-    def invoke(self, function: str, given: Mapping[str, Any], **changed: str) -> dict[str, Any]:
-        """Run the handler of, say, `chat` in a fresh container of its environment, `changed` where told."""
+    def invoke(self, function: str, payload: Mapping[str, Any], **overrides: str) -> dict[str, Any]:
+        """Run a function's handler, such as `chat`, in a fresh container; `overrides` replace environment variables."""
         logical_id = f"{function.capitalize()}Function"
         bootstrap.reset()
-        for name in {name for one in FUNCTIONS for name in stack.variables(one)}:
+        for name in {name for function_id in FUNCTIONS for name in stack.variables(function_id)}:
             os.environ.pop(name, None)
-        os.environ.update({**self.environment(logical_id), **changed})
-        return self.invoke_again(function, given)
+        os.environ.update({**self.environment(logical_id), **overrides})
+        return self.invoke_again(function, payload)
 
-    def invoke_again(self, function: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Run a handler in the container that ran last: what was built stands, what was read is remembered."""
+    def invoke_again(self, function: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Run a handler in the container of the previous call, with its objects and caches."""
         logical_id = f"{function.capitalize()}Function"
         handler = stack.properties(logical_id)["Handler"].rpartition(".")[2]
         with recorder.running(logical_id):
-            return whole(getattr(stack.module(logical_id), handler)(json.loads(json.dumps(given)), Context()))
+            return buffer_response(
+                getattr(stack.module(logical_id), handler)(json.loads(json.dumps(payload)), Context())
+            )
 
     def config(self) -> DynamoConfig:
         return DynamoConfig(self.names["ConfigTable"], client("dynamodb"))
 
-    def providers(self, *providers: Provider) -> None:
-        """Make these the providers."""
+    def set_providers(self, *providers: Provider) -> None:
+        """Replace all configured providers."""
         config = self.config()
         for name, text in config.provider_texts().items():
             config.replace_provider(name, text, None)
@@ -204,7 +206,7 @@ class MotoStack:
             config.replace_provider(provider.name, None, provider)
 
     def put_key(self, text: str, name: str) -> ApiKey:
-        """Store a key's record, so that it opens."""
+        """Store the record of an API key, which makes it valid."""
         key = api_keys.key_record(text, name, now_ms=bootstrap.CLOCK.now_ms())
         self.config().put_key(key, WebhookSecrets(WEBHOOK_SECRET))
         return key
@@ -214,10 +216,10 @@ class MotoStack:
         return DynamoJobs(self.names["JobsTable"], self.names["BodiesBucket"], *clients, bootstrap.CLOCK.job_id)
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
-        """Take what is in a queue."""
-        return [json.loads(message["Body"]) for message in self.taken(queue)]
+        """Receive the bodies of the messages in a queue."""
+        return [json.loads(message["Body"]) for message in self.receive(queue)]
 
-    def taken(self, queue: str) -> list[dict[str, Any]]:
-        """Take what is in a queue, each message whole."""
-        all_of_it: Any = {"MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"]}
-        return client("sqs").receive_message(QueueUrl=self.names[queue], **all_of_it).get("Messages", [])
+    def receive(self, queue: str) -> list[dict[str, Any]]:
+        """Receive the messages in a queue, with attributes."""
+        options: Any = {"MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"]}
+        return client("sqs").receive_message(QueueUrl=self.names[queue], **options).get("Messages", [])

@@ -1,6 +1,6 @@
-"""Takes each condition out of the table of transitions in turn: some test must fail, or nothing holds that condition.
+"""Mutation test of the state machine: removes each transition condition in turn; a test must fail.
 
-`make mutate` runs it and prints a line for each; it exits 1 when a condition is not held. Not part of `make test`.
+`make mutate` runs it and prints one line per condition. It exits 1 when a mutant survives. Not part of `make test`.
 """
 
 import os
@@ -9,56 +9,57 @@ import sys
 
 from aiserver.jobs.transitions import TRANSITIONS, Transition
 
-# The quickest to tell comes first: what the table says, then what a job's life needs, then what happens in bad times.
+# Fastest suites first: the table of transitions, then the job life cycle, then crashes and races.
 SUITES = [
-    ["tests/contract", "-k", "fake or spelled"],
-    ["tests/unit/test_jobs.py", "tests/unit/test_reply.py"],
-    ["tests/crash/test_races.py", "tests/crash/test_crashes.py", "-k", "not cloud and not all_there"],
+    ["tests/contract", "-k", "fake or expected"],
+    ["tests/unit/test_jobs.py", "tests/unit/test_deliver_callback.py"],
+    ["tests/crash/test_races.py", "tests/crash/test_crashes.py", "-k", "not cloud and not cover_every_call"],
 ]
 TARGET = "MUTATION"
-HANGS_S = 120  # four times what the slowest suite takes as it is
-PASSED, FAILED, HANGS = "NOT HELD", "held", "held: it hangs"
-HELD = (FAILED, HANGS)
+TIMEOUT_S = 120  # four times the duration of the slowest suite
+SURVIVED, KILLED, TIMED_OUT = "SURVIVED", "killed", "killed: timeout"
+DETECTED = (KILLED, TIMED_OUT)
 
 
 def pytest_configure() -> None:
-    """As a pytest plugin: leave out the condition that the environment names."""
+    """As a pytest plugin: remove the condition that the environment variable MUTATION names."""
     name, _, index = os.environ[TARGET].partition(":")
-    whole = Transition.conditions.fget
-    assert whole is not None
+    all_conditions = Transition.conditions.fget
+    assert all_conditions is not None
 
-    def without(row: Transition) -> object:
-        return tuple(when for i, when in enumerate(whole(row)) if (row.name, str(i)) != (name, index))
+    def remaining_conditions(row: Transition) -> object:
+        return tuple(when for i, when in enumerate(all_conditions(row)) if (row.name, str(i)) != (name, index))
 
-    Transition.conditions = property(without)  # pyright: ignore[reportAttributeAccessIssue]
+    Transition.conditions = property(remaining_conditions)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def main() -> int:
-    if broken := [suite for suite in SUITES if run("none", suite) != PASSED]:
-        print(f"these do not pass as they are: {broken}")
+    if failing := [suite for suite in SUITES if run("none", suite) != SURVIVED]:
+        print(f"Tests fail without a mutation: {failing}")
         return 1
-    survived: list[str] = []
+    survivors: list[str] = []
     for row in TRANSITIONS:
         for index, when in enumerate(row.conditions):
-            ended = next((end for suite in SUITES if (end := run(f"{row.name}:{index}", suite)) != PASSED), PASSED)
-            told = f"{row.name} without {when.attribute} {when.op}"
-            print(f"{ended:18}{told}", flush=True)
-            if ended not in HELD:
-                survived.append(told)
-    print(f"{len(survived)} conditions that no test holds" if survived else "every condition is held by a test")
-    return 1 if survived else 0
+            results = (run(f"{row.name}:{index}", suite) for suite in SUITES)
+            verdict = next((result for result in results if result != SURVIVED), SURVIVED)
+            mutation = f"{row.name} without {when.attribute} {when.op}"
+            print(f"{verdict:18}{mutation}", flush=True)
+            if verdict not in DETECTED:
+                survivors.append(mutation)
+    print(f"{len(survivors)} mutants survived" if survivors else "Every mutant was killed.")
+    return 1 if survivors else 0
 
 
 def run(target: str, suite: list[str], plugin: str = "tests.mutate") -> str:
-    """How a suite ends before what the plugin makes of the target."""
+    """Run a suite with the mutation that the plugin derives from `target`, and return the verdict."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", plugin, "-p", "no:cacheprovider", *suite]
     try:
-        ran = subprocess.run(
-            command, env=os.environ | {TARGET: target}, capture_output=True, check=False, timeout=HANGS_S
+        completed = subprocess.run(
+            command, env=os.environ | {TARGET: target}, capture_output=True, check=False, timeout=TIMEOUT_S
         )
-    except subprocess.TimeoutExpired:  # the job goes round for ever: nobody could miss that
-        return HANGS
-    return {0: PASSED, 1: FAILED}.get(ran.returncode, f"pytest says {ran.returncode}")
+    except subprocess.TimeoutExpired:  # the mutant loops forever, which counts as detected
+        return TIMED_OUT
+    return {0: SURVIVED, 1: KILLED}.get(completed.returncode, f"pytest exit status {completed.returncode}")
 
 
 if __name__ == "__main__":

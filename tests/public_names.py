@@ -1,6 +1,6 @@
-"""The names that others depend on, taken from code and template: `python -m tests.public_names` records them.
+"""Public names of code and template: `python -m tests.public_names` records them in tests/vectors/names.json.
 
-A release may add names. One that is gone or renamed breaks callers, alarms, scripts, or replaces a table.
+A release may add names. A removed or renamed name breaks callers, alarms or scripts, or replaces a table.
 """
 
 import argparse
@@ -20,19 +20,21 @@ TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 
 
 def names() -> dict[str, list[str]]:
-    """Each kind of name, sorted."""
-    found = {
+    """Return the sorted names of each kind."""
+    names_by_kind = {
         "error codes": _error_codes(),
         "job states": (str(state) for state in JobState),
         "callback states": (str(state) for state in CallbackState),
         "template: parameters": stack.TEMPLATE.source["Parameters"],
         "template: logical ids and types": (
-            f"{name} {one['Type']}" for name, one in stack.TEMPLATE.source["Resources"].items()
+            f"{name} {resource['Type']}" for name, resource in stack.TEMPLATE.source["Resources"].items()
         ),
         "template: outputs": stack.TEMPLATE.source["Outputs"],
-        "template: log groups": (_text(one["LogGroupName"]) for one in stack.of_type("AWS::Logs::LogGroup").values()),
+        "template: log groups": (
+            _text(group["LogGroupName"]) for group in stack.of_type("AWS::Logs::LogGroup").values()
+        ),
         "template: metrics": (
-            f"{one['Namespace']} {one['MetricName']}" for one in stack.of_type("AWS::CloudWatch::Alarm").values()
+            f"{alarm['Namespace']} {alarm['MetricName']}" for alarm in stack.of_type("AWS::CloudWatch::Alarm").values()
         ),
         "template: handlers": (
             f"{stack.folder(function).name} {stack.properties(function)['Handler']}" for function in stack.FUNCTIONS
@@ -44,27 +46,27 @@ def names() -> dict[str, list[str]]:
         "make targets": TARGET.findall((REPOSITORY / "Makefile").read_text()),
         "event files": (path.name for path in (REPOSITORY / "events").glob("*.json")),
     }
-    return {kind: sorted(set(given)) for kind, given in found.items()}
+    return {kind: sorted(set(members)) for kind, members in names_by_kind.items()}
 
 
 def _error_codes() -> Iterator[str]:
-    waiting: list[type[errors.AiServerError]] = [errors.AiServerError]
-    while waiting:
-        error = waiting.pop()
-        waiting.extend(error.__subclasses__())
+    pending: list[type[errors.AiServerError]] = [errors.AiServerError]
+    while pending:
+        error = pending.pop()
+        pending.extend(error.__subclasses__())
         if error.__module__ == errors.__name__:
             yield f"{error.status} {error.error_code} {error.type} {error.code}"
 
 
-def _commands(parser: argparse.ArgumentParser, words: str) -> Iterator[str]:
-    """Every command with its options."""
+def _commands(parser: argparse.ArgumentParser, command: str) -> Iterator[str]:
+    """Yield every command with its options."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for name, inner in action.choices.items():
-                yield from _commands(inner, f"{words} {name}".strip())
+            for name, subparser in action.choices.items():
+                yield from _commands(subparser, f"{command} {name}".strip())
         else:
-            yield from (f"{words} {option}".strip() for option in action.option_strings or [action.dest])
-    yield words
+            yield from (f"{command} {option}".strip() for option in action.option_strings or [action.dest])
+    yield command
 
 
 def _text(value: str | dict[str, str]) -> str:

@@ -1,7 +1,7 @@
-"""What a version leaves in tables, bucket and queues in the middle of its work: `python -m tests.recorded_state`.
+"""State of tables, bucket and queues with jobs in every stage: `python -m tests.recorded_state` records it.
 
-It writes tests/vectors/state.json, which later versions must read, finish and deliver. Record it anew only when the
-stored form changes on purpose, and keep the older file beside it.
+It writes tests/vectors/state.json, which later versions must read, complete and deliver. Record it again only when
+the stored format changes on purpose, and keep the older file next to it.
 """
 
 import base64
@@ -30,11 +30,11 @@ from tests.crash.backends import BUCKET, OWNER, EmbeddedCloudBackend
 from tests.crash.simulation import Message, Simulation, provider_error
 
 FILE = Path(__file__).parent / "vectors" / "state.json"
-FIRST_TOKEN = 10_000  # of a world that goes on with a recorded one: no token is given twice
+FIRST_TOKEN = 10_000  # of a simulation that resumes a recorded state: no token is issued twice
 CONFIG = "recorded-config"
 KEY = ApiKey("k-full", "full", "5e8848", 1, 2, None, ("hooks.example.com", "*.example.org"))
 SECRETS = WebhookSecrets("whsec_bmV3", "whsec_b2xk", 4)
-EARLIER_KEY = {  # as version 0.1.0 stored one: its webhook secrets in its own item
+EARLIER_KEY = {  # stored by version 0.1.0: the webhook secret is in the key's item
     "pk": "KEY",
     "sk": "k-earlier",
     "id": "k-earlier",
@@ -56,13 +56,13 @@ CIRCUIT = Circuit(
 
 
 def record(endpoint_url: str) -> dict[str, Any]:
-    """Jobs in every state, with what belongs to them, made in the embedded cloud at that address."""
-    world = Simulation(partial(EmbeddedCloudBackend, endpoint_url))
-    jobs = _jobs(world)
-    now = world.clock.now
-    world.backend.circuits.replace("p", Circuit(), CIRCUIT)
-    world.backend.slots.acquire("provider#p", [0], now_ms=now, expires_ms=now + LEASE_MS)
-    world.backend.slots.acquire(f"callbacks#{OWNER}#r.io", [3], now_ms=now, expires_ms=now + CALLBACK_LEASE_MS)
+    """Create jobs in every state, with their bodies and messages, in the embedded cloud at `endpoint_url`."""
+    simulation = Simulation(partial(EmbeddedCloudBackend, endpoint_url))
+    jobs = _jobs(simulation)
+    now = simulation.clock.now
+    simulation.backend.circuits.replace("p", Circuit(), CIRCUIT)
+    simulation.backend.leases.acquire("provider#p", [0], now_ms=now, expires_ms=now + LEASE_MS)
+    simulation.backend.leases.acquire(f"callbacks#{OWNER}#r.io", [3], now_ms=now, expires_ms=now + CALLBACK_LEASE_MS)
     dynamodb = aws.client("dynamodb", endpoint_url)
     _make_config_table(dynamodb)
     config = DynamoConfig(CONFIG, dynamodb)
@@ -74,34 +74,34 @@ def record(endpoint_url: str) -> dict[str, Any]:
     return {
         "now": now,
         "jobs": jobs,
-        "paid": {str(job_id): calls for job_id, calls in world.paid.items()},
-        "messages": [vars(message) for message in world.bag],
+        "paid": {str(job_id): calls for job_id, calls in simulation.billed_calls.items()},
+        "messages": [vars(message) for message in simulation.messages],
         "tables": tables,
         "objects": _objects(aws.client("s3", endpoint_url), tables["jobs"]),
     }
 
 
-def restored(state: Mapping[str, Any], endpoint_url: str) -> Simulation:
-    """A world that goes on with a recorded state, in the embedded cloud at that address."""
-    world = Simulation(partial(EmbeddedCloudBackend, endpoint_url))
-    world.clock.now = state["now"]
-    world.clock._made = itertools.count(FIRST_TOKEN)
+def restore_state(state: Mapping[str, Any], endpoint_url: str) -> Simulation:
+    """Return a simulation that resumes a recorded state, in the embedded cloud at `endpoint_url`."""
+    simulation = Simulation(partial(EmbeddedCloudBackend, endpoint_url))
+    simulation.clock.now = state["now"]
+    simulation.clock._sequence = itertools.count(FIRST_TOKEN)
     dynamodb, s3 = aws.client("dynamodb", endpoint_url), aws.client("s3", endpoint_url)
     _make_config_table(dynamodb)
     tables = _tables(dynamodb)
     for kind, items in state["tables"].items():
         for item in items:
-            dynamodb.put_item(TableName=tables[kind], Item=_decoded(item))
+            dynamodb.put_item(TableName=tables[kind], Item=_decode(item))
     for key, body in state["objects"].items():
         s3.put_object(Bucket=BUCKET, Key=key, Body=body.encode())
-    world.bag = [Message(**message) for message in state["messages"]]
-    world.accepted = list(state["jobs"].values())
-    world.paid = {int(job_id): calls for job_id, calls in state["paid"].items()}
-    return world
+    simulation.messages = [Message(**message) for message in state["messages"]]
+    simulation.job_ids = list(state["jobs"].values())
+    simulation.billed_calls = {int(job_id): calls for job_id, calls in state["paid"].items()}
+    return simulation
 
 
 def _tables(dynamodb: Any) -> dict[str, str]:
-    """The names of the tables: the world numbers its own."""
+    """Return the table names by kind; the simulation numbers its jobs table."""
     (jobs,) = (name for name in dynamodb.list_tables()["TableNames"] if name.startswith("crash-"))
     return {"jobs": jobs, "config": CONFIG}
 
@@ -112,84 +112,84 @@ def _make_config_table(dynamodb: Any) -> None:
     dynamodb.create_table(**table_properties("ConfigTable") | {"TableName": CONFIG})
 
 
-def _jobs(world: Simulation) -> dict[str, int]:
-    """A job for each name, in the state that it tells."""
+def _jobs(simulation: Simulation) -> dict[str, int]:
+    """Create one job per name, in the state of that name."""
     jobs: dict[str, int] = {}
 
-    def accept(name: str, **more: Any) -> int:
-        world.alive(lambda: world.ask(name, **more))
-        jobs[name] = world.accepted[-1]
+    def accept(name: str, **options: Any) -> int:
+        simulation.run_process(lambda: simulation.submit(name, **options))
+        jobs[name] = simulation.job_ids[-1]
         return jobs[name]
 
     def work(job_id: int, *outcomes: ProviderError) -> None:
-        world.protocol.outcomes = list(outcomes)
-        world.bag = [message for message in world.bag if message.job_id != job_id]
-        world.alive(lambda: world.work(job_id))
+        simulation.provider_client.outcomes = list(outcomes)
+        simulation.messages = [message for message in simulation.messages if message.job_id != job_id]
+        simulation.run_process(lambda: simulation.run_worker(job_id))
 
-    def claim(job_id: int, *, called: bool) -> None:
-        now, fence = world.clock.now, {"attempt": 1, "lease_token": f"dead-{job_id}"}
-        world.bag = [message for message in world.bag if message.job_id != job_id]
-        world.backend.seen.apply(CLAIM, job_id, {"now": now, **fence, "lease_until": now + LEASE_MS})
-        if called:
-            marked = {"now": now, "call_queue": "hosted", "calls": 1, "maybe_billed": 0}
-            world.backend.seen.apply(MARK_CALL, job_id, fence | marked)
-            world.paid[job_id] = 1
+    def claim(job_id: int, *, has_call: bool) -> None:
+        now, fence = simulation.clock.now, {"attempt": 1, "lease_token": f"dead-{job_id}"}
+        simulation.messages = [message for message in simulation.messages if message.job_id != job_id]
+        simulation.backend.job_store.apply(CLAIM, job_id, {"now": now, **fence, "lease_until": now + LEASE_MS})
+        if has_call:
+            call = {"now": now, "call_queue": "hosted", "calls": 1, "maybe_billed": 0}
+            simulation.backend.job_store.apply(MARK_CALL, job_id, fence | call)
+            simulation.billed_calls[job_id] = 1
 
     accept("queued")
     accept("queued for a GPU", gpu=True)
     accept("queued, large", large=True)
     accept("queued, without a ReplyTo", reply_to=False)
-    work(accept("waits"), provider_error("slow down"))
-    claim(accept("claimed"), called=False)
-    claim(accept("called"), called=True)
-    claim(accept("cancel requested"), called=False)
-    world.alive(lambda: world.cancel(jobs["cancel requested"]))
+    work(accept("waits"), provider_error("rate limited"))
+    claim(accept("claimed"), has_call=False)
+    claim(accept("called"), has_call=True)
+    claim(accept("cancel requested"), has_call=False)
+    simulation.run_process(lambda: simulation.cancel(jobs["cancel requested"]))
     work(accept("callback pending"))
     work(accept("callback pending, large", large=True))
     work(accept("failed"), ProviderRejected(upstream=ProviderResponse(400, {}, b'{"error":{"message":"no"}}')))
-    for name, answer in (
+    for name, delivery in (
         ("callback waits", DeliveryResult(503, "status 503")),
         ("callback dead", DeliveryResult(410, "gone")),
     ):
         work(accept(name))
-        world.replier.outcomes = [answer]
-        world.alive(lambda name=name: world.reply(jobs[name]))
+        simulation.webhook_client.outcomes = [delivery]
+        simulation.run_process(lambda name=name: simulation.deliver(jobs[name]))
     work(accept("callback leased"))
-    leased = world.now_of(jobs["callback leased"])
-    world.bag = [message for message in world.bag if message.job_id != leased.id]
+    leased = simulation.load_job(jobs["callback leased"])
+    simulation.messages = [message for message in simulation.messages if message.job_id != leased.id]
     lease = {
         "callback_token": "dead-deliverer",
-        "callback_lease_until": world.clock.now + CALLBACK_LEASE_MS,
+        "callback_lease_until": simulation.clock.now + CALLBACK_LEASE_MS,
         "max_attempts": 10,
     }
-    world.backend.seen.apply(
-        CLAIM_DELIVERY, leased.id, {"now": world.clock.now, "completed_at": leased.completed_at, **lease}
+    simulation.backend.job_store.apply(
+        CLAIM_DELIVERY, leased.id, {"now": simulation.clock.now, "completed_at": leased.completed_at, **lease}
     )
     return jobs
 
 
 def _items(dynamodb: Any, table: str) -> list[dict[str, Any]]:
     pages = dynamodb.get_paginator("scan").paginate(TableName=table)
-    items = [_encoded(item) for page in pages for item in page["Items"]]
+    items = [_encode(item) for page in pages for item in page["Items"]]
     return sorted(items, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
 
 def _objects(s3: Any, items: list[dict[str, Any]]) -> dict[str, str]:
-    """Those that the items refer to."""
-    places = {item[name]["S"] for item in items for name in ("request_at", "result_at") if name in item}
-    keys = sorted(places - {ITEM})
+    """Return the S3 objects that the items refer to."""
+    locations = {item[name]["S"] for item in items for name in ("request_at", "result_at") if name in item}
+    keys = sorted(locations - {ITEM})
     return {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode() for key in keys}
 
 
-def _encoded(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Bytes as base64, which JSON can hold."""
+def _encode(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Encode bytes as base64 for JSON."""
     return {
         name: {"B": base64.b64encode(bytes(value["B"])).decode()} if "B" in value else value
         for name, value in item.items()
     }
 
 
-def _decoded(item: Mapping[str, Any]) -> dict[str, Any]:
+def _decode(item: Mapping[str, Any]) -> dict[str, Any]:
     return {name: {"B": base64.b64decode(value["B"])} if "B" in value else value for name, value in item.items()}
 
 

@@ -1,16 +1,16 @@
-"""The types of a chat's members as pydantic checks them: the reference for the check that builds nothing."""
+"""Field types of a chat request as pydantic models: the reference for the check that builds no objects."""
 
 from typing import Annotated, Any, Required
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, with_config
-from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from aiserver.limits import MAX_MESSAGES, MAX_NAME_CHARS
 
 _STRICT = ConfigDict(strict=True, extra="ignore")
 
 Text = Annotated[str, Field(min_length=1)]
-Model = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]  # kept with the job, which stays small
+Model = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]  # stored with the job, which must stay small
 
 
 @with_config(_STRICT)
@@ -28,7 +28,7 @@ class _StreamOptions(BaseModel):
 
 
 class ChatBody(BaseModel):
-    """The members whose types we check; ranges are the provider's to judge."""
+    """The fields whose types are checked; the provider validates ranges."""
 
     model_config = _STRICT
     model: Model
@@ -56,7 +56,7 @@ class ChatBody(BaseModel):
 
 
 def wrong_members(value: Any) -> set[str]:
-    """The names of the root's members that are missing, or of another type than they may be."""
+    """Return the names of top-level fields that are missing or have an invalid type."""
     try:
         ChatBody.model_validate(value)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""A scripted Runtime API on loopback, and a runtime client as a process that polls it: what both said is kept."""
+"""A scripted Runtime API on loopback, and a runtime client process that polls it. Requests and logs are recorded."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from typing import Any
 from local.template import REPOSITORY
 
 LAYER = REPOSITORY / "layers" / "aiserver"
-OURS = [sys.executable, "-u", "-m", "aiserver.lambda_runtime"]
+AISERVER_RUNTIME = [sys.executable, "-u", "-m", "aiserver.lambda_runtime"]
 AWSLAMBDARIC = [sys.executable, "-m", "awslambdaric", "handler.handler"]
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:toy"
 PATIENCE_S = 10
@@ -29,8 +29,8 @@ STOP_POLL_S = 0.01
 
 
 @dataclass
-class Heard:
-    """One request; of a stream its head, while its chunks still come."""
+class ReceivedRequest:
+    """One request; a streaming request is recorded before its chunks arrive."""
 
     method: str
     path: str
@@ -41,11 +41,11 @@ class Heard:
     chunks: "queue.SimpleQueue[bytes | None]" = field(default_factory=queue.SimpleQueue)
 
     def chunk(self) -> bytes | None:
-        """The next one; None at the proper end. Raises: queue.Empty, where none comes."""
+        """Return the next chunk, or None at the regular end. Raises: queue.Empty, when none arrives in time."""
         return self.chunks.get(timeout=PATIENCE_S)
 
     def hang_up(self) -> None:
-        """Close with a reset: a sender that waits for room would not hear of less."""
+        """Close with a TCP reset: a sender that waits for buffer space does not notice a plain close."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.shutdown(socket.SHUT_RDWR)
 
@@ -54,20 +54,20 @@ class Heard:
 
 
 class RuntimeApi:
-    """Answers `next` with what is offered, everything else with 202 or what `statuses` has for the last of its path."""
+    """Responds to `next` with the queued events; to other paths with 202, or with `statuses` by last path segment."""
 
     def __init__(self) -> None:
         self.statuses: dict[str, int] = {}
-        self._offers: queue.SimpleQueue[tuple[bytes, bool]] = queue.SimpleQueue()
-        self._heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
+        self._responses: queue.SimpleQueue[tuple[bytes, bool]] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[ReceivedRequest] = queue.SimpleQueue()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.address = f"127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(STOP_POLL_S,), daemon=True).start()
 
-    def offer(self, event: Any = None, request_id: str | None = "r-1", **headers: str | None) -> None:
-        """A call for the next poll; a header that is None is left out."""
-        told = {
+    def offer_event(self, event: Any = None, request_id: str | None = "r-1", **headers: str | None) -> None:
+        """Queue an invocation for the next poll; a header of None is omitted."""
+        fields = {
             "Lambda-Runtime-Aws-Request-Id": request_id,
             "Lambda-Runtime-Deadline-Ms": str(int((time.time() + 60) * 1000)),
             "Lambda-Runtime-Invoked-Function-Arn": ARN,
@@ -75,25 +75,25 @@ class RuntimeApi:
             "Content-Type": "application/json",
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in told.items() if value is not None)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
         body = json.dumps(event).encode()
-        answer = f"HTTP/1.1 200 OK\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
-        self._offers.put((answer, False))
+        response = f"HTTP/1.1 200 OK\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        self._responses.put((response, False))
 
-    def offer_last(self, answer: bytes) -> None:
-        """What the next poll is answered, as it stands, before the connection is closed."""
-        self._offers.put((answer, True))
+    def offer_raw_response(self, response: bytes) -> None:
+        """Queue raw response bytes for the next poll; the connection is closed after them."""
+        self._responses.put((response, True))
 
-    def hear(self) -> Heard:
-        """The next request, in the order in which they began. Raises: queue.Empty, where none comes."""
-        return self._heard.get(timeout=PATIENCE_S)
+    def next_request(self) -> ReceivedRequest:
+        """Return the next request, in order of arrival. Raises: queue.Empty, when none arrives in time."""
+        return self._requests.get(timeout=PATIENCE_S)
 
-    def is_silent(self) -> bool:
-        """Whether nothing was said that was not heard."""
-        return self._heard.empty()
+    def has_no_request(self) -> bool:
+        """Return whether no request is pending."""
+        return self._requests.empty()
 
     def close(self) -> None:
-        self.offer_last(b"")
+        self.offer_raw_response(b"")
         self._server.shutdown()
         self._server.server_close()
 
@@ -105,38 +105,38 @@ class RuntimeApi:
             disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
-                api._heard.put(Heard("GET", self.path, self.headers, self.connection))
-                answer, self.close_connection = api._offers.get()
-                self.wfile.write(answer)
+                api._requests.put(ReceivedRequest("GET", self.path, self.headers, self.connection))
+                response, self.close_connection = api._responses.get()
+                self.wfile.write(response)
 
             def do_POST(self) -> None:
-                heard = Heard("POST", self.path, self.headers, self.connection)
+                request = ReceivedRequest("POST", self.path, self.headers, self.connection)
                 if self.headers["transfer-encoding"] == "chunked":
                     self.close_connection = True
-                    api._heard.put(heard)
-                    self._take_chunks(heard)
+                    api._requests.put(request)
+                    self._read_chunks(request)
                 else:
-                    heard.body = self.rfile.read(int(self.headers["content-length"]))
-                    api._heard.put(heard)
+                    request.body = self.rfile.read(int(self.headers["content-length"]))
+                    api._requests.put(request)
                 status = api.statuses.get(self.path.rpartition("/")[2], 202)
                 self.wfile.write(b"HTTP/1.1 %d -\r\nContent-Length: 2\r\n\r\n{}" % status)
 
-            def _take_chunks(self, heard: Heard) -> None:
-                """By the letter of RFC 9112, 7.1: each line ends with CRLF, and nothing follows the last."""
+            def _read_chunks(self, request: ReceivedRequest) -> None:
+                """Read a chunked body by RFC 9112, 7.1: each line ends with CRLF, and nothing follows the last."""
                 while size := int(self._line(), 16):
                     chunk = self.rfile.read(size)
                     if len(chunk) < size or self._line():
-                        raise ConnectionError("a chunk lacks its end")
-                    heard.chunks.put(chunk)
+                        raise ConnectionError("chunk without its end")
+                    request.chunks.put(chunk)
                 while line := self._line():
                     name, _, value = line.partition(": ")
-                    heard.trailers[name] = value
-                heard.chunks.put(None)
+                    request.trailers[name] = value
+                request.chunks.put(None)
 
             def _line(self) -> str:
                 line = self.rfile.readline()
                 if not line.endswith(b"\r\n"):
-                    raise ConnectionError("a line lacks its end")
+                    raise ConnectionError("line without CRLF")
                 return line[:-2].decode("ascii")
 
             def handle(self) -> None:
@@ -151,7 +151,7 @@ class RuntimeApi:
 
 @dataclass(frozen=True)
 class Client:
-    """A runtime client that runs."""
+    """A running runtime client process."""
 
     api: RuntimeApi
     process: "subprocess.Popen[bytes]"
@@ -161,25 +161,27 @@ class Client:
     def log(self) -> str:
         return self.log_file.read_bytes().decode()
 
-    def ends(self) -> int:
-        """Its exit status. Raises: subprocess.TimeoutExpired, where it lives on."""
+    def wait_for_exit(self) -> int:
+        """Return the exit status. Raises: subprocess.TimeoutExpired, when the process does not exit in time."""
         return self.process.wait(PATIENCE_S)
 
-    def call(self, event: Any = None, **headers: Any) -> Heard:
-        """What it sends for one call, and then it polls again."""
-        assert str(self.api.hear()) == "GET /invocation/next"
-        self.api.offer(event, **headers)
-        return self.api.hear()
+    def call(self, event: Any = None, **headers: Any) -> ReceivedRequest:
+        """Send one invocation, and return the client's request with its response."""
+        assert str(self.api.next_request()) == "GET /invocation/next"
+        self.api.offer_event(event, **headers)
+        return self.api.next_request()
 
 
 @contextmanager
-def running(folder: Path, source: str, *, command: list[str] = OURS, **environment: str) -> Iterator[Client]:
-    """A client with the handler module `source`, in `folder`."""
+def running(
+    folder: Path, source: str, *, command: list[str] = AISERVER_RUNTIME, **environment: str
+) -> Iterator[Client]:
+    """Run a client with the handler module `source`, in `folder`."""
     api = RuntimeApi()
-    written = folder / f"{api.address}.py"
-    written.write_text(source, encoding="utf-8")
-    written.replace(folder / "handler.py")  # at once: another client may just read it
-    told = {
+    module = folder / f"{api.address}.py"
+    module.write_text(source, encoding="utf-8")
+    module.replace(folder / "handler.py")  # atomic: another client may be reading it
+    variables = {
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
         "PYTHONPATH": os.pathsep.join([str(folder), str(LAYER), os.environ["PYTHONPATH"]]),
@@ -197,7 +199,7 @@ def running(folder: Path, source: str, *, command: list[str] = OURS, **environme
     }
     log_file = folder / f"{api.address}.log"
     with log_file.open("wb") as log:
-        process = subprocess.Popen(command, env=told, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=variables, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         yield Client(api, process, log_file)
     finally:

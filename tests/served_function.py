@@ -1,4 +1,4 @@
-"""A streaming function behind a door: its main loop, the local Runtime API, and a gate at which its handler waits."""
+"""A streaming function behind the local gateway, with a socket at which its handler waits for the test."""
 
 import http.client
 import socket
@@ -15,8 +15,8 @@ from local.template import REPOSITORY, Route, gateway_responses, read_template
 LAYER = REPOSITORY / "layers" / "aiserver"
 RESPONSES = gateway_responses(read_template())
 PATIENCE_S = 20
-# A handler that streams: it waits where it calls `wait()`, and says when it is closed.
-TOLD = """
+# A streaming handler: it blocks in `wait()`, and sends b"closed" when it is closed.
+HANDLER_TEMPLATE = """
 import json, os, socket
 def handler(event, context):
     with socket.create_connection(("127.0.0.1", int(event["queryStringParameters"]["gate"]))) as gate:
@@ -31,47 +31,47 @@ def handler(event, context):
 HEAD = "yield {'statusCode': 201, 'headers': {'X-Pid': str(os.getpid()), 'Content-Length': '3'}}"
 
 
-class Served:
-    """A door before one streaming function, and the gate at which its handler waits."""
+class FunctionServer:
+    """A gateway in front of one streaming function, and the socket at which its handler waits."""
 
-    def __init__(self, pool: SandboxPool, door: Gateway, gate: socket.socket) -> None:
+    def __init__(self, pool: SandboxPool, gateway: Gateway, gate: socket.socket) -> None:
         self.pool = pool
-        self.port = door.port
+        self.port = gateway.port
         self._gate = gate
         self.target = f"/x?gate={gate.getsockname()[1]}"
 
-    def at_gate(self) -> socket.socket:
+    def accept_gate(self) -> socket.socket:
         connection = self._gate.accept()[0]
         connection.settimeout(PATIENCE_S)
         return connection
 
     @contextmanager
-    def asked(self, connection: http.client.HTTPConnection | None = None) -> Iterator[http.client.HTTPResponse]:
-        asking = connection or self.connected()
+    def get(self, connection: http.client.HTTPConnection | None = None) -> Iterator[http.client.HTTPResponse]:
+        client = connection or self.connect()
         try:
-            asking.request("GET", self.target)
-            yield asking.getresponse()
+            client.request("GET", self.target)
+            yield client.getresponse()
         finally:
             if connection is None:
-                asking.close()
+                client.close()
 
-    def connected(self) -> http.client.HTTPConnection:
+    def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
 
     def raw(self, request: str) -> socket.socket:
-        caller = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
-        caller.sendall(request.encode())
-        return caller
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+        client.sendall(request.encode())
+        return client
 
 
 @contextmanager
 def serving(
     folder: Path, *lines: str, module: str = "", limit_s: int = PATIENCE_S, route_s: float = PATIENCE_S
-) -> Iterator[Served]:
-    """Serve a handler whose body is given line by line, or whose module is given as a whole."""
-    (folder / "handler.py").write_text(module or TOLD % "\n            ".join(lines), encoding="utf-8")
-    wrapped = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bin/aiserver-runtime", "PYTHONPYCACHEPREFIX": ""}
-    toy = DeployedFunction("toy", "arn:toy", folder, "handler.handler", limit_s, 256, wrapped)
+) -> Iterator[FunctionServer]:
+    """Serve a handler with these body lines, or with the complete source `module`."""
+    (folder / "handler.py").write_text(module or HANDLER_TEMPLATE % "\n            ".join(lines), encoding="utf-8")
+    environment = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bin/aiserver-runtime", "PYTHONPYCACHEPREFIX": ""}
+    toy = DeployedFunction("toy", "arn:toy", folder, "handler.handler", limit_s, 256, environment)
     pool = SandboxPool(toy, "http://127.0.0.1:1", folder, [LAYER])
 
     def invoke(function: str, event: bytes, request_id: str, sink: Any) -> bytes:
@@ -81,7 +81,7 @@ def serving(
         running.callback(pool.close)
         gate = running.enter_context(socket.create_server(("127.0.0.1", 0)))
         gate.settimeout(PATIENCE_S)
-        door = Gateway(0)
-        running.callback(door.close)
-        door.open([Route("GET", "/x", "toy", route_s, streamed=True)], RESPONSES, invoke)
-        yield Served(pool, door, gate)
+        gateway = Gateway(0)
+        running.callback(gateway.close)
+        gateway.open([Route("GET", "/x", "toy", route_s, is_streamed=True)], RESPONSES, invoke)
+        yield FunctionServer(pool, gateway, gate)

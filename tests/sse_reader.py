@@ -1,4 +1,4 @@
-"""Reads server-sent events as a browser's EventSource does, by the standard's own rules.
+"""Read server-sent events as a browser's EventSource does, by the rules of the standard.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """What `onmessage` is given, and the time to wait that came with it."""
+    """An event as passed to `onmessage`, with its reconnection time in milliseconds."""
 
     id: str
     data: str
@@ -24,12 +24,12 @@ class Event:
 
 
 def read(stream: bytes) -> list[Event]:
-    """The events of a whole stream."""
+    """Return the events of a complete stream."""
     return list(messages(re.split("\r\n|\n|\r", stream.decode())))
 
 
 def messages(lines: Iterable[str]) -> Iterator[Event]:
-    """The events as their lines come; an event of another type is not for `onmessage`."""
+    """Yield the events of a stream of lines; skip event types that `onmessage` does not receive."""
     last_id, data, kind, retry = "", list[str](), "", None
     for line in lines:
         name, _, value = line.partition(":")

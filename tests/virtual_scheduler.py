@@ -1,4 +1,4 @@
-"""Deeds that take time, side by side on one clock: each has a thread, and only the one whose time has come runs."""
+"""Runs concurrent tasks on one virtual clock: each task has a thread, and only the one that is due runs."""
 
 import heapq
 import itertools
@@ -8,68 +8,68 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.fakes import FakeClock
 
-STUCK_S = 60  # of the wall's clock: a day takes seconds
-AT_ONCE = 500  # deeds under way, far more than any test has
-Deed = Callable[[], object]
+STUCK_S = 60  # wall-clock time: a simulated day takes seconds
+MAX_THREADS = 500  # concurrent tasks, far more than any test needs
+Task = Callable[[], object]
 
 
-class _Over(BaseException):
-    """Ends a deed when another has failed."""
+class _Aborted(BaseException):
+    """Ends a task after another task failed."""
 
 
-class Turns:
-    """What is to be done when. Of deeds at the same millisecond, the one that was asked for first comes first."""
+class VirtualScheduler:
+    """A queue of tasks by due time. Tasks due at the same millisecond run in the order of scheduling."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
-        self._next: list[tuple[int, int, Deed | threading.Semaphore]] = []
+        self._queue: list[tuple[int, int, Task | threading.Semaphore]] = []
         self._order = itertools.count()
-        self._pool = ThreadPoolExecutor(AT_ONCE)
-        self._has_ended = threading.Event()
-        self._failed: BaseException | None = None
+        self._pool = ThreadPoolExecutor(MAX_THREADS)
+        self._finished = threading.Event()
+        self._failure: BaseException | None = None
 
-    def at(self, when_ms: int, deed: Deed) -> None:
-        """Do it then, or now where that is past."""
-        heapq.heappush(self._next, (when_ms, next(self._order), deed))
+    def schedule(self, due_ms: int, task: Task) -> None:
+        """Run the task at `due_ms`, or immediately when that is past."""
+        heapq.heappush(self._queue, (due_ms, next(self._order), task))
 
-    def pause(self, seconds: float) -> None:
-        """In a deed: let the others go on until so much time has passed."""
+    def sleep(self, seconds: float) -> None:
+        """Suspend the current task for `seconds` of virtual time."""
         gate = threading.Semaphore(0)
-        heapq.heappush(self._next, (self._clock.now + round(seconds * 1000), next(self._order), gate))
-        self._start(self._hand_on())
-        if not gate.acquire(timeout=STUCK_S) or self._failed:
-            raise _Over
+        heapq.heappush(self._queue, (self._clock.now + round(seconds * 1000), next(self._order), gate))
+        self._start(self._advance())
+        if not gate.acquire(timeout=STUCK_S) or self._failure:
+            raise _Aborted
 
     def run(self) -> None:
-        """Until nothing is left to do. Raises: what the first deed that failed has raised."""
+        """Run until no task is left. Raises: the exception of the first failed task."""
         with self._pool:
-            self._start(self._hand_on())
-            has_ended = self._has_ended.wait(STUCK_S)
-        if self._failed:
-            raise self._failed
-        assert has_ended, "a deed is stuck"
+            self._start(self._advance())
+            is_finished = self._finished.wait(STUCK_S)
+        if self._failure:
+            raise self._failure
+        assert is_finished, "a task is stuck"
 
-    def _hand_on(self) -> Deed | None:
-        """Wake whoever is next; or the deed that is to begin, for whoever has a thread for it."""
-        if not self._next:
-            self._has_ended.set()
+    def _advance(self) -> Task | None:
+        """Advance the clock to the next entry; wake its thread, or return the task to start."""
+        if not self._queue:
+            self._finished.set()
             return None
-        when, _, todo = heapq.heappop(self._next)
-        self._clock.now = max(self._clock.now, when)
-        if not isinstance(todo, threading.Semaphore):
-            return todo
-        todo.release()
+        due_ms, _, entry = heapq.heappop(self._queue)
+        self._clock.now = max(self._clock.now, due_ms)
+        if not isinstance(entry, threading.Semaphore):
+            return entry
+        entry.release()
         return None
 
-    def _start(self, deed: Deed | None) -> None:
-        if deed:
-            self._pool.submit(self._do, deed)
+    def _start(self, task: Task | None) -> None:
+        if task:
+            self._pool.submit(self._run_tasks, task)
 
-    def _do(self, deed: Deed | None) -> None:
-        while deed:
+    def _run_tasks(self, task: Task | None) -> None:
+        while task:
             try:
-                if not self._failed:
-                    deed()
+                if not self._failure:
+                    task()
             except BaseException as error:
-                self._failed = self._failed or error
-            deed = self._hand_on()
+                self._failure = self._failure or error
+            task = self._advance()

@@ -1,4 +1,4 @@
-"""The books of a soak: what was seen happening to each job while it ran."""
+"""The audit log of a soak: the observed events of each job."""
 
 import threading
 from collections import Counter
@@ -9,21 +9,21 @@ from benchmarks.soak.faults import Operation, Point
 
 @dataclass
 class Attempt:
-    """One claim of a job and what became of it: `asked` is how the upstream met each call.
+    """One claim of a job. `marks` counts the marked calls, `calls` contains the outcome of each call at the upstream.
 
-    `pids` are the processes at the other end of its requests: one, or None where it had ended before we could look.
+    `pids` are the processes that sent its requests; None, when the process ended before it could be identified.
     """
 
     lease: str
     pids: set[int | None] = field(default_factory=set[int | None])
     marks: int = 0
-    asked: list[str] = field(default_factory=list[str])
-    finished: bool = False
+    calls: list[str] = field(default_factory=list[str])
+    has_outcome: bool = False
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A callback as its receiver got it, with the job's state in the table at that moment."""
+    """A received callback, with the job's state in the table at that time and the status returned."""
 
     state: str
     webhook_id: str
@@ -33,97 +33,97 @@ class Arrival:
 
 @dataclass
 class JobHistory:
-    """Everything seen of one job."""
+    """The observed events of one job."""
 
     number: int
     attempts: list[Attempt] = field(default_factory=list[Attempt])
-    answers: list[bytes] = field(default_factory=list[bytes])
+    responses: list[bytes] = field(default_factory=list[bytes])
     arrivals: list[Arrival] = field(default_factory=list[Arrival])
-    ended: int = 0
-    delivered: int = 0
+    end_writes: int = 0
+    delivery_writes: int = 0
 
     @property
-    def asked(self) -> list[str]:
-        return [how for attempt in self.attempts for how in attempt.asked]
+    def calls(self) -> list[str]:
+        return [outcome for attempt in self.attempts for outcome in attempt.calls]
 
     def attempt(self, lease: str) -> Attempt:
         """The attempt with this lease."""
         return next(attempt for attempt in self.attempts if attempt.lease == lease)
 
-    def calling(self) -> Attempt:
-        """The attempt that is about to call; a call nobody marked gets one of its own, which breaks an equation."""
+    def calling_attempt(self) -> Attempt:
+        """The attempt of the next call. A call without a mark creates an attempt, which violates an invariant."""
         for attempt in reversed(self.attempts):
-            if attempt.marks > len(attempt.asked):
+            if attempt.marks > len(attempt.calls):
                 return attempt
         self.attempts.append(Attempt(""))
         return self.attempts[-1]
 
 
 class AuditLog:
-    """Filled in by the proxy, the upstream and the receiver while the soak runs; safe between threads."""
+    """Written by the proxy, the upstream and the receiver during the soak; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._transactions: set[str] = set()
-        self.entries: dict[int, JobHistory] = {}
-        self.killed: set[int] = set()
-        self.fired: Counter[str] = Counter()
+        self.histories: dict[int, JobHistory] = {}
+        self.killed_pids: set[int] = set()
+        self.fault_counts: Counter[str] = Counter()
 
     def number(self, job_id: int) -> int | None:
-        """Which of the soak's jobs this is."""
-        book = self.entries.get(job_id)
-        return book.number if book else None
+        """The number of a job by its id."""
+        history = self.histories.get(job_id)
+        return history.number if history else None
 
-    def wrote(self, deed: Operation, pid: int | None) -> None:
-        """AWS has done this deed."""
+    def record_operation(self, operation: Operation, pid: int | None) -> None:
+        """Record an operation that AWS has confirmed."""
         with self._lock:
-            if deed.number is not None:
-                self.entries.setdefault(deed.job_id, JobHistory(deed.number))
+            if operation.number is not None:
+                self.histories.setdefault(operation.job_id, JobHistory(operation.number))
                 return
-            if deed.transaction in self._transactions:
+            if operation.transaction in self._transactions:
                 return
-            self._transactions |= {deed.transaction} - {""}
-            self._enter(self.entries[deed.job_id], deed, pid)
+            self._transactions |= {operation.transaction} - {""}
+            self._update_history(self.histories[operation.job_id], operation, pid)
 
-    def _enter(self, book: JobHistory, deed: Operation, pid: int | None) -> None:
-        book.ended += deed.ends
-        book.delivered += deed.point == Point.DELIVERED
-        if deed.point == Point.CLAIM:
-            book.attempts.append(Attempt(deed.lease))
-        if deed.point in (Point.CLAIM, Point.MARK, Point.OUTCOME):
-            attempt = book.attempt(deed.lease)
+    def _update_history(self, history: JobHistory, operation: Operation, pid: int | None) -> None:
+        history.end_writes += operation.ends
+        history.delivery_writes += operation.point == Point.DELIVERED
+        if operation.point == Point.CLAIM:
+            history.attempts.append(Attempt(operation.lease))
+        if operation.point in (Point.CLAIM, Point.MARK, Point.OUTCOME):
+            attempt = history.attempt(operation.lease)
             attempt.pids.add(pid)
-            attempt.marks += deed.point == Point.MARK
-            attempt.finished |= deed.point == Point.OUTCOME
+            attempt.marks += operation.point == Point.MARK
+            attempt.has_outcome |= operation.point == Point.OUTCOME
 
-    def asked(self, job_id: int, pid: int | None, how: str) -> None:
+    def record_call(self, job_id: int, pid: int | None, outcome: str) -> None:
         with self._lock:
-            attempt = self.entries[job_id].calling()
+            attempt = self.histories[job_id].calling_attempt()
             attempt.pids.add(pid)
-            attempt.asked.append(how)
+            attempt.calls.append(outcome)
 
-    def answered(self, job_id: int, body: bytes) -> None:
+    def record_response(self, job_id: int, body: bytes) -> None:
         with self._lock:
-            self.entries[job_id].answers.append(body)
+            self.histories[job_id].responses.append(body)
 
-    def arrived(self, job_id: int, arrival: Arrival) -> None:
+    def record_arrival(self, job_id: int, arrival: Arrival) -> None:
         with self._lock:
-            self.entries[job_id].arrivals.append(arrival)
+            self.histories[job_id].arrivals.append(arrival)
 
-    def kills(self, pid: int) -> None:
+    def record_kill(self, pid: int) -> None:
         with self._lock:
-            self.killed.add(pid)
+            self.killed_pids.add(pid)
 
-    def fires(self, what: str) -> None:
+    def record_fault(self, name: str) -> None:
         with self._lock:
-            self.fired[what] += 1
+            self.fault_counts[name] += 1
 
     @property
-    def ended(self) -> int:
+    def end_count(self) -> int:
         with self._lock:
-            return sum(book.ended > 0 for book in self.entries.values())
+            return sum(history.end_writes > 0 for history in self.histories.values())
 
     @property
-    def delivered(self) -> int:
+    def delivery_count(self) -> int:
         with self._lock:
-            return sum(book.delivered > 0 for book in self.entries.values())
+            return sum(history.delivery_writes > 0 for history in self.histories.values())

@@ -1,4 +1,4 @@
-"""What goes wrong in a soak: a plan by a seed, and how the instants it speaks of are told from requests to AWS."""
+"""Fault injection of a soak: a plan from a seed, and recognition of its fault points in AWS requests."""
 
 import json
 import random
@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-REF = "soak-"  # a RefId is this and the job's number
-UPSTREAM_FAILS = 0.05  # of its calls
-SDK_TRIES = 4  # aiserver.bootstrap: how often a function asks AWS before it gives up
+REF = "soak-"  # prefix of the RefId; followed by the job's number
+UPSTREAM_FAILURE_RATE = 0.05  # share of the calls
+SDK_TRIES = 4  # aiserver.bootstrap: attempts of a function at an AWS request
 
 
 class Point(StrEnum):
-    """An instant in a job's life."""
+    """A step of a job at which a fault can be injected."""
 
     ACCEPT = "accept"
     SEND = "job message"
     CLAIM = "claim"
     MARK = "mark"
-    ASK = "call"
+    CALL = "call"
     OUTCOME = "outcome"
     SEND_CALLBACK = "callback message"
     DELIVER = "callback claim"
@@ -30,100 +30,102 @@ class Point(StrEnum):
 
 
 class Fault(StrEnum):
+    """An injected fault; the values are keys in results/soak.json."""
+
     KILL_BEFORE = "process killed before it was done"
     KILL_AFTER = "process killed after it was done, before it heard so"
-    LOSE_ANSWER = "done, and the answer lost"
+    LOSE_RESPONSE = "done, and the answer lost"
     FAIL = "answered 500 once"
     REFUSE = "answered 500 until the sender gave up"
-    SWALLOW = "lost, though the sender was told it was sent"
-    TWICE = "sent twice"
+    LOSE_MESSAGE = "lost, though the sender was told it was sent"
+    DUPLICATE = "sent twice"
     RACE = "given to a second worker as well"
 
 
-# Shares of all jobs. At most one of these happens to a job, and one of the next to its callback. A kill costs
-# a cold start, so they are few; but each takes along the other calls of its process.
-Menu = tuple[tuple[Point, Fault, float], ...]
-JOB_FAULTS: Menu = (
-    (Point.ACCEPT, Fault.LOSE_ANSWER, 0.01),
+# Shares of all jobs. A job has at most one job fault and one callback fault. Kills are rare, because each costs a
+# cold start and also ends the other calls of its process.
+FaultRates = tuple[tuple[Point, Fault, float], ...]
+JOB_FAULTS: FaultRates = (
+    (Point.ACCEPT, Fault.LOSE_RESPONSE, 0.01),
     (Point.ACCEPT, Fault.FAIL, 0.01),
-    (Point.SEND, Fault.LOSE_ANSWER, 0.01),
+    (Point.SEND, Fault.LOSE_RESPONSE, 0.01),
     (Point.SEND, Fault.REFUSE, 0.01),
-    (Point.SEND, Fault.SWALLOW, 0.01),
-    (Point.SEND, Fault.TWICE, 0.03),
+    (Point.SEND, Fault.LOSE_MESSAGE, 0.01),
+    (Point.SEND, Fault.DUPLICATE, 0.03),
     (Point.SEND, Fault.RACE, 0.03),
     (Point.CLAIM, Fault.KILL_BEFORE, 0.005),
     (Point.CLAIM, Fault.KILL_AFTER, 0.005),
-    (Point.CLAIM, Fault.LOSE_ANSWER, 0.005),
+    (Point.CLAIM, Fault.LOSE_RESPONSE, 0.005),
     (Point.CLAIM, Fault.FAIL, 0.005),
     (Point.MARK, Fault.KILL_AFTER, 0.004),
-    (Point.MARK, Fault.LOSE_ANSWER, 0.005),
+    (Point.MARK, Fault.LOSE_RESPONSE, 0.005),
     (Point.MARK, Fault.FAIL, 0.005),
-    (Point.ASK, Fault.KILL_AFTER, 0.01),
+    (Point.CALL, Fault.KILL_AFTER, 0.01),
     (Point.OUTCOME, Fault.KILL_BEFORE, 0.006),
     (Point.OUTCOME, Fault.KILL_AFTER, 0.006),
-    (Point.OUTCOME, Fault.LOSE_ANSWER, 0.005),
+    (Point.OUTCOME, Fault.LOSE_RESPONSE, 0.005),
     (Point.OUTCOME, Fault.FAIL, 0.005),
 )
-CALLBACK_FAULTS: Menu = (
-    (Point.SEND_CALLBACK, Fault.SWALLOW, 0.02),
-    (Point.SEND_CALLBACK, Fault.TWICE, 0.03),
+CALLBACK_FAULTS: FaultRates = (
+    (Point.SEND_CALLBACK, Fault.LOSE_MESSAGE, 0.02),
+    (Point.SEND_CALLBACK, Fault.DUPLICATE, 0.03),
     (Point.DELIVER, Fault.KILL_AFTER, 0.006),
-    (Point.DELIVER, Fault.LOSE_ANSWER, 0.01),
+    (Point.DELIVER, Fault.LOSE_RESPONSE, 0.01),
     (Point.DELIVER, Fault.FAIL, 0.01),
     (Point.POST, Fault.FAIL, 0.03),
     (Point.DELIVERED, Fault.KILL_BEFORE, 0.006),
-    (Point.DELIVERED, Fault.LOSE_ANSWER, 0.01),
+    (Point.DELIVERED, Fault.LOSE_RESPONSE, 0.01),
     (Point.DELIVERED, Fault.FAIL, 0.01),
 )
 
 
 class Faults:
-    """The plan. What happens to a job follows from the seed and its number, whatever the order of things; and once.
+    """The fault plan. The seed and the job's number determine its faults, independent of order; each occurs once.
 
-    `number` finds the number of a job by its id; `tell` hears of each fault as it happens.
+    `number` returns a job's number by its id; `on_fault` is called with each injected fault.
     """
 
-    def __init__(self, seed: int, number: Callable[[int], int | None], tell: Callable[[str], None]) -> None:
+    def __init__(self, seed: int, number: Callable[[int], int | None], on_fault: Callable[[str], None]) -> None:
         self._seed = seed
         self._number = number
-        self._tell = tell
+        self._on_fault = on_fault
         self._lock = threading.Lock()
-        self._done: dict[tuple[int, Point], int] = {}
+        self._counts: dict[tuple[int, Point], int] = {}
 
-    def chance(self, *about: object) -> random.Random:
-        """Randomness that follows from the seed and `about`."""
-        return random.Random("/".join(map(str, (self._seed, *about))))
+    def rng(self, *seed_parts: object) -> random.Random:
+        """A random generator seeded with the plan's seed and `seed_parts`."""
+        return random.Random("/".join(map(str, (self._seed, *seed_parts))))
 
     def take(self, job_id: int, point: Point | None, number: int | None = None) -> Fault | None:
-        """What is to happen here and now."""
+        """The fault to inject now, or None. Counts the injection."""
         number = self._number(job_id) if number is None else number
-        if number is None or point is None or (what := self._planned(number, point)) is None:
+        if number is None or point is None or (fault := self._find_fault(number, point)) is None:
             return None
         with self._lock:
-            done = self._done.get((number, point), 0)
-            if done == (SDK_TRIES if what is Fault.REFUSE else 1):
+            count = self._counts.get((number, point), 0)
+            if count == (SDK_TRIES if fault is Fault.REFUSE else 1):
                 return None
-            self._done[number, point] = done + 1
-        if not done:
-            self._tell(f"{point}: {what}")
-        return what
+            self._counts[number, point] = count + 1
+        if not count:
+            self._on_fault(f"{point}: {fault}")
+        return fault
 
-    def _planned(self, number: int, point: Point) -> Fault | None:
-        for name, menu in (("job", JOB_FAULTS), ("its callback", CALLBACK_FAULTS)):
-            draw = self.chance(name, number).random()
-            for at, what, share in menu:
-                if 0 <= draw < share and at == point:
-                    return what
+    def _find_fault(self, number: int, point: Point) -> Fault | None:
+        for name, rates in (("job", JOB_FAULTS), ("its callback", CALLBACK_FAULTS)):
+            draw = self.rng(name, number).random()
+            for fault_point, fault, share in rates:
+                if 0 <= draw < share and fault_point == point:
+                    return fault
                 draw -= share
         return None
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What one request to AWS does to a job; `number` only where the job is accepted, `ends` where it ends it.
+    """The effect of one AWS request on a job. `number` is set on acceptance only; `ends` when it ends the job.
 
-    `lease` is the token of the attempt it belongs to. `transaction` is the token of one that is answered alike, and not
-    made again, when it is sent again.
+    `lease` is the lease token of its attempt. `transaction` is the idempotency token of a transaction: AWS does not
+    apply a repeated one again.
     """
 
     point: Point | None
@@ -135,7 +137,7 @@ class Operation:
 
 
 def parse_operation(target: str, body: bytes) -> Operation | None:
-    """What a request to AWS is about to do; None where that is nothing to a job. `target` is its x-amz-target."""
+    """The operation of an AWS request; None, when it does not concern a job. `target` is its x-amz-target header."""
     operation = target.rpartition(".")[2]
     if operation == "SendMessage":
         message = json.loads(body)
@@ -155,7 +157,7 @@ def parse_operation(target: str, body: bytes) -> Operation | None:
 
 
 def _parse_update(update: Mapping[str, Any]) -> Operation:
-    """Which row of the table of transitions this is: by what it counts or sets, and by the fence that it holds."""
+    """Identify the transition by the attributes that it increments or sets, and by its fence."""
     counts = re.search(r"ADD #(\w+)", update["UpdateExpression"])
     point = {"attempt": Point.CLAIM, "cb_attempt": Point.DELIVER}.get(counts[1]) if counts else None
     values = update["ExpressionAttributeValues"]

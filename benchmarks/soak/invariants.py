@@ -1,4 +1,4 @@
-"""The equations that hold between the table and the books, job by job, when a soak is over."""
+"""The invariants between the table and the audit log, checked per job after a soak."""
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass
@@ -7,55 +7,59 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.states import CallbackState, JobState
 from benchmarks.soak.audit_log import Attempt, JobHistory
 
-SOME = 5  # as many jobs are named where an equation breaks
-MAYBE_BILLED = {"answered", "cut", "killed"}  # what the upstream may have done work for
+MAX_JOBS_SHOWN = 5  # of the jobs that violate an invariant
+MAYBE_BILLED = {"answered", "cut", "killed"}  # call outcomes that a provider may bill
 
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """A job at the end: the table's word (`job`) and ours (`book`)."""
+    """A job after the soak: as stored in the table (`job`) and as observed (`history`)."""
 
     job: Job
-    book: JobHistory
-    killed: Set[int | None]
+    history: JobHistory
+    killed_pids: Set[int | None]
 
-    def _died(self, attempt: Attempt) -> bool:
-        return bool(attempt.pids & self.killed) or attempt.pids == {None}
-
-    @property
-    def unfinished(self) -> list[Attempt]:
-        """Attempts whose worker never wrote an outcome."""
-        return [attempt for attempt in self.book.attempts if not attempt.finished]
+    def _is_killed(self, attempt: Attempt) -> bool:
+        return bool(attempt.pids & self.killed_pids) or attempt.pids == {None}
 
     @property
-    def never_asked(self) -> int:
-        """Calls that were marked by a process that was killed before they reached the upstream."""
-        return sum(bool(attempt.marks) and not attempt.asked for attempt in self.unfinished if self._died(attempt))
+    def open_attempts(self) -> list[Attempt]:
+        """Attempts without a written outcome."""
+        return [attempt for attempt in self.history.attempts if not attempt.has_outcome]
 
     @property
-    def killed_calls(self) -> int:
-        """Calls of which only the killed process knew what came of them."""
-        return sum(bool(attempt.marks) for attempt in self.unfinished if self._died(attempt))
+    def calls_not_sent(self) -> int:
+        """Calls marked by a process that was killed before they reached the upstream."""
+        return sum(
+            bool(attempt.marks) and not attempt.calls for attempt in self.open_attempts if self._is_killed(attempt)
+        )
+
+    @property
+    def interrupted_calls(self) -> int:
+        """Calls with an outcome that was lost with the killed process."""
+        return sum(bool(attempt.marks) for attempt in self.open_attempts if self._is_killed(attempt))
 
     @property
     def cut_calls(self) -> int:
-        """Calls the upstream read and never answered, whose worker lived to write so."""
-        return sum(attempt.asked.count("cut") for attempt in self.book.attempts if attempt.finished)
+        """Calls read and then cut by the upstream, with an outcome written by the worker."""
+        return sum(attempt.calls.count("cut") for attempt in self.history.attempts if attempt.has_outcome)
 
     @property
-    def unexplained(self) -> int:
-        return sum(not self._died(attempt) for attempt in self.unfinished)
+    def abandoned_attempts(self) -> int:
+        """Attempts without an outcome, although no process was killed."""
+        return sum(not self._is_killed(attempt) for attempt in self.open_attempts)
 
     @property
-    def bought(self) -> int:
-        return sum(how in MAYBE_BILLED for how in self.book.asked)
+    def billable_calls(self) -> int:
+        return sum(outcome in MAYBE_BILLED for outcome in self.history.calls)
 
     @property
-    def two_bodies(self) -> int:
+    def conflicting_bodies(self) -> int:
+        """Additional bodies received with the same webhook-id."""
         bodies: dict[str, set[bytes]] = {}
-        for arrival in self.book.arrivals:
+        for arrival in self.history.arrivals:
             bodies.setdefault(arrival.webhook_id, set()).add(arrival.body)
-        return sum(len(found) - 1 for found in bodies.values())
+        return sum(len(variants) - 1 for variants in bodies.values())
 
     @property
     def is_failed(self) -> bool:
@@ -63,37 +67,41 @@ class FinishedJob:
 
     @property
     def foreign_bodies(self) -> int:
-        """Callbacks that carry something else than an answer this very job was given."""
+        """Callbacks with a body that is not a response to this job."""
         if self.is_failed:
-            return sum(b'"errorCode":"ProviderTimeout"' not in arrival.body for arrival in self.book.arrivals)
-        return sum(arrival.body not in self.book.answers for arrival in self.book.arrivals)
+            return sum(b'"errorCode":"ProviderTimeout"' not in arrival.body for arrival in self.history.arrivals)
+        return sum(arrival.body not in self.history.responses for arrival in self.history.arrivals)
 
 
-# What must be equal, job by job: in words, in the table or at the receiver, and in our books.
-EQUATIONS: tuple[tuple[str, Callable[[FinishedJob], int], Callable[[FinishedJob], int]], ...] = (
-    ("ended in the table = one for each job", lambda c: c.job.has_ended, lambda _: 1),
-    ("writes that ended a job = one for each job", lambda c: c.book.ended, lambda _: 1),
+# Description, value in the table or at the receiver, expected value from the audit log; equal for each job.
+INVARIANTS: tuple[tuple[str, Callable[[FinishedJob], int], Callable[[FinishedJob], int]], ...] = (
+    ("jobs with a final state = one per job", lambda c: c.job.has_ended, lambda _: 1),
+    ("writes that ended a job = one per job", lambda c: c.history.end_writes, lambda _: 1),
     (
-        "calls recorded = calls in the upstream's log + killed between mark and call",
+        "calls recorded = calls in the upstream's log + calls killed before they were sent",
         lambda c: c.job.calls,
-        lambda c: len(c.book.asked) + c.never_asked,
+        lambda c: len(c.history.calls) + c.calls_not_sent,
     ),
     (
-        "maybeBilled = kills during a call + answers the upstream cut off",
+        "maybeBilled = calls interrupted by a kill + responses cut by the upstream",
         lambda c: c.job.maybe_billed,
-        lambda c: c.killed_calls + c.cut_calls,
+        lambda c: c.interrupted_calls + c.cut_calls,
     ),
-    ("attempts recorded = claims written", lambda c: c.job.attempt, lambda c: len(c.book.attempts)),
-    ("attempts without an outcome, outside a killed process = 0", lambda c: c.unexplained, lambda _: 0),
+    ("attempts recorded = claims written", lambda c: c.job.attempt, lambda c: len(c.history.attempts)),
+    ("attempts without an outcome, outside killed processes = 0", lambda c: c.abandoned_attempts, lambda _: 0),
     (
         "jobs Failed with ProviderTimeout = hosted jobs with a call of unknown outcome",
         lambda c: c.is_failed and c.job.error_code == "ProviderTimeout",
-        lambda c: c.job.queue == "hosted" and c.killed_calls + c.cut_calls > 0,
+        lambda c: c.job.queue == "hosted" and c.interrupted_calls + c.cut_calls > 0,
     ),
-    ("jobs Failed otherwise = 0", lambda c: c.is_failed and c.job.error_code != "ProviderTimeout", lambda _: 0),
     (
-        "hosted calls that may be billed, beyond a job's first = 0",
-        lambda c: max(0, c.bought - 1) if c.job.queue == "hosted" else 0,
+        "jobs Failed with another error = 0",
+        lambda c: c.is_failed and c.job.error_code != "ProviderTimeout",
+        lambda _: 0,
+    ),
+    (
+        "additional hosted calls that may be billed, after a job's first = 0",
+        lambda c: max(0, c.billable_calls - 1) if c.job.queue == "hosted" else 0,
         lambda _: 0,
     ),
     (
@@ -102,23 +110,26 @@ EQUATIONS: tuple[tuple[str, Callable[[FinishedJob], int], Callable[[FinishedJob]
         lambda c: c.job.reply_to is not None,
     ),
     (
-        "jobs whose receiver said yes = jobs with a ReplyTo",
-        lambda c: any(arrival.status == 200 for arrival in c.book.arrivals),
+        "jobs with a callback accepted by the receiver = jobs with a ReplyTo",
+        lambda c: any(arrival.status == 200 for arrival in c.history.arrivals),
         lambda c: c.job.reply_to is not None,
     ),
     (
-        "callbacks that arrived before the job's end = 0",
-        lambda c: sum(arrival.state not in (JobState.COMPLETED, JobState.FAILED) for arrival in c.book.arrivals),
+        "callbacks received before the job's end = 0",
+        lambda c: sum(arrival.state not in (JobState.COMPLETED, JobState.FAILED) for arrival in c.history.arrivals),
         lambda _: 0,
     ),
-    ("webhook-ids with a second body = 0", lambda c: c.two_bodies, lambda _: 0),
-    ("callbacks with a body that is not the job's own = 0", lambda c: c.foreign_bodies, lambda _: 0),
+    ("webhook-ids with different bodies = 0", lambda c: c.conflicting_bodies, lambda _: 0),
+    ("callbacks with a body that does not match the job = 0", lambda c: c.foreign_bodies, lambda _: 0),
 )
 
 
 @dataclass(frozen=True)
 class Invariant:
-    """Two sums, and the jobs in which they differ."""
+    """Two sums that must be equal, and the ids of the jobs for which they differ.
+
+    The field names are keys in results/soak.json.
+    """
 
     words: str
     left: int
@@ -130,17 +141,17 @@ class Invariant:
         return self.left == self.right and not self.broken
 
     def __str__(self) -> str:
-        return f"{self.words}: {self.left} = {self.right}, broken in {self.broken[:SOME]}"
+        return f"{self.words}: {self.left} = {self.right}, violated by jobs {self.broken[:MAX_JOBS_SHOWN]}"
 
 
-def invariants(closed: list[FinishedJob]) -> list[Invariant]:
-    """Every equation over all jobs; it holds only if it holds in each."""
+def check_invariants(jobs: list[FinishedJob]) -> list[Invariant]:
+    """All invariants over all jobs; each must hold for every job."""
     return [
         Invariant(
-            words,
-            sum(int(left(c)) for c in closed),
-            sum(int(right(c)) for c in closed),
-            [c.job.id for c in closed if left(c) != right(c)],
+            description,
+            sum(int(left(job)) for job in jobs),
+            sum(int(right(job)) for job in jobs),
+            [job.job.id for job in jobs if left(job) != right(job)],
         )
-        for words, left, right in EQUATIONS
+        for description, left, right in INVARIANTS
     ]

@@ -1,6 +1,6 @@
-"""The two servers that a soak puts around the product: a proxy between functions and AWS, and an upstream.
+"""The two servers of a soak: a proxy between the functions and AWS, and an upstream.
 
-Both know which process is calling, do what the plan says, and tell the ledger what came about.
+Both identify the calling process, inject the planned faults and record the results in the audit log.
 """
 
 import hashlib
@@ -14,141 +14,141 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from benchmarks.soak.audit_log import AuditLog
-from benchmarks.soak.faults import UPSTREAM_FAILS, Fault, Faults, Point, parse_operation
-from benchmarks.soak.loopback import Answer, Handler, Loopback
+from benchmarks.soak.faults import UPSTREAM_FAILURE_RATE, Fault, Faults, Point, parse_operation
+from benchmarks.soak.loopback import Handler, Loopback, Response
 
-UPSTREAM_MAX_S = 0.05  # it answers after a random time up to this, so that there are calls to kill
-AWS_S = 30.0  # how long the embedded AWS may take to answer
-NOT_PASSED_ON = {"connection", "content-length", "transfer-encoding", "date", "server"}
+UPSTREAM_MAX_S = 0.05  # maximum of the random response time, so that there are calls to interrupt
+AWS_TIMEOUT_S = 30.0
+HOP_HEADERS = {"connection", "content-length", "transfer-encoding", "date", "server"}
 
 
 class Proxy:
-    """Between functions and AWS. `second_worker` is given a job's id to run it beside the first."""
+    """A proxy between functions and AWS. `second_worker` runs a job by its id in a second worker."""
 
-    def __init__(self, faults: Faults, ledger: AuditLog) -> None:
+    def __init__(self, faults: Faults, audit_log: AuditLog) -> None:
         self.second_worker: Callable[[int], object] = lambda _: None
         self._faults = faults
-        self._ledger = ledger
-        self._aws = ""
+        self._audit_log = audit_log
+        self._aws_host = ""
         self.server = Loopback(self._handler())
 
-    def between(self, aws: str) -> str:
-        """Stand before `aws`; the address to call instead."""
-        self._aws = urlsplit(aws).netloc
+    def forward_to(self, aws_url: str) -> str:
+        """Forward to `aws_url`. Returns the URL of the proxy."""
+        self._aws_host = urlsplit(aws_url).netloc
         return self.server.url
 
     def _handler(self) -> type[Handler]:
         proxy = self
 
-        class ToAws(Handler):
+        class AwsHandler(Handler):
             def setup(self) -> None:
                 super().setup()
-                self._on = http.client.HTTPConnection(proxy._aws, timeout=AWS_S)
+                self._connection = http.client.HTTPConnection(proxy._aws_host, timeout=AWS_TIMEOUT_S)
 
             def finish(self) -> None:
-                self._on.close()
+                self._connection.close()
                 super().finish()
 
-            def answer(self, body: bytes) -> Answer | None:
+            def respond(self, body: bytes) -> Response | None:
                 target = self.headers.get("x-amz-target", "")
-                return proxy._answer(target, body, self.pid, lambda: self._forward(body))
+                return proxy._respond(target, body, self.pid, lambda: self._forward(body))
 
-            def _forward(self, body: bytes) -> Answer:
-                headers = {k: v for k, v in self.headers.items() if k.lower() not in NOT_PASSED_ON}
-                self._on.request("POST", self.path, body, headers)
-                response = self._on.getresponse()
-                said = {k.lower(): v for k, v in response.getheaders() if k.lower() not in NOT_PASSED_ON}
-                return Answer(response.status, response.read(), said)
+            def _forward(self, body: bytes) -> Response:
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_HEADERS}
+                self._connection.request("POST", self.path, body, headers)
+                response = self._connection.getresponse()
+                response_headers = {k.lower(): v for k, v in response.getheaders() if k.lower() not in HOP_HEADERS}
+                return Response(response.status, response.read(), response_headers)
 
-        return ToAws
+        return AwsHandler
 
-    def _answer(self, target: str, body: bytes, pid: int | None, forward: Callable[[], Answer]) -> Answer | None:
-        done = parse_operation(target, body)
-        what = self._faults.take(done.job_id, done.point, done.number) if done else None
-        if what is Fault.KILL_BEFORE:
-            kill(pid, self._ledger)
+    def _respond(self, target: str, body: bytes, pid: int | None, forward: Callable[[], Response]) -> Response | None:
+        operation = parse_operation(target, body)
+        fault = self._faults.take(operation.job_id, operation.point, operation.number) if operation else None
+        if fault is Fault.KILL_BEFORE:
+            kill(pid, self._audit_log)
             return None
-        if what in (Fault.FAIL, Fault.REFUSE):
-            return Answer(500, b'{"__type":"InternalServerError","message":"soak"}')
-        if what is Fault.SWALLOW:
-            return _sent(json.loads(body)["MessageBody"])
-        answer = forward()
-        if done and answer.status == 200:
-            self._ledger.wrote(done, pid)
-        if what is Fault.TWICE:
+        if fault in (Fault.FAIL, Fault.REFUSE):
+            return Response(500, b'{"__type":"InternalServerError","message":"soak"}')
+        if fault is Fault.LOSE_MESSAGE:
+            return _send_response(json.loads(body)["MessageBody"])
+        response = forward()
+        if operation and response.status == 200:
+            self._audit_log.record_operation(operation, pid)
+        if fault is Fault.DUPLICATE:
             forward()
-        if what is Fault.RACE and done:
-            self.second_worker(done.job_id)
-        if what is Fault.KILL_AFTER:
-            kill(pid, self._ledger)
-        return None if what in (Fault.KILL_AFTER, Fault.LOSE_ANSWER) else answer
+        if fault is Fault.RACE and operation:
+            self.second_worker(operation.job_id)
+        if fault is Fault.KILL_AFTER:
+            kill(pid, self._audit_log)
+        return None if fault in (Fault.KILL_AFTER, Fault.LOSE_RESPONSE) else response
 
 
 class Upstream:
-    """A provider that speaks OpenAI's protocol, knows whose call it is, and fails as the seed says."""
+    """An OpenAI-compatible provider that identifies the job of each call and fails according to the seed."""
 
-    def __init__(self, faults: Faults, ledger: AuditLog) -> None:
+    def __init__(self, faults: Faults, audit_log: AuditLog) -> None:
         self._faults = faults
-        self._ledger = ledger
+        self._audit_log = audit_log
         self.server = Loopback(self._handler())
 
     def _handler(self) -> type[Handler]:
         upstream = self
 
-        class Calls(Handler):
-            def answer(self, body: bytes) -> Answer | None:
+        class CallHandler(Handler):
+            def respond(self, body: bytes) -> Response | None:
                 _, job_id, _ = self.headers["idempotency-key"].split("-")
-                return upstream._answer(int(job_id), self.pid)
+                return upstream._respond(int(job_id), self.pid)
 
-        return Calls
+        return CallHandler
 
-    def _answer(self, job_id: int, pid: int | None) -> Answer | None:
-        if pid is not None and self._faults.take(job_id, Point.ASK):
-            self._ledger.asked(job_id, pid, "killed")
-            kill(pid, self._ledger)
+    def _respond(self, job_id: int, pid: int | None) -> Response | None:
+        if pid is not None and self._faults.take(job_id, Point.CALL):
+            self._audit_log.record_call(job_id, pid, "killed")
+            kill(pid, self._audit_log)
             return None
-        call = len(self._ledger.entries[job_id].asked)
-        chance = self._faults.chance("call", self._ledger.number(job_id), call)
-        how = chance.choice(tuple(FAILURES)) if chance.random() < UPSTREAM_FAILS else "answered"
-        self._ledger.asked(job_id, pid, how)
-        time.sleep(chance.random() * UPSTREAM_MAX_S)
-        if how != "answered":
-            return FAILURES[how]
+        call = len(self._audit_log.histories[job_id].calls)
+        rng = self._faults.rng("call", self._audit_log.number(job_id), call)
+        outcome = rng.choice(tuple(FAILURES)) if rng.random() < UPSTREAM_FAILURE_RATE else "answered"
+        self._audit_log.record_call(job_id, pid, outcome)
+        time.sleep(rng.random() * UPSTREAM_MAX_S)
+        if outcome != "answered":
+            return FAILURES[outcome]
         body = _completion(f"chatcmpl-{job_id}-{call}")
-        self._ledger.answered(job_id, body)
-        return Answer(200, body)
+        self._audit_log.record_response(job_id, body)
+        return Response(200, body)
 
 
-_SAYS_NO = b'{"error":{"message":"not now","type":"server_error","code":null,"param":null}}'
-FAILURES: Mapping[str, Answer | None] = {
-    "429": Answer(429, _SAYS_NO, {"retry-after": "1"}),
-    "503": Answer(503, _SAYS_NO),
-    "500": Answer(500, _SAYS_NO),
-    "cut": None,  # after the request was read: whether it was billed, nobody can know
+_ERROR_BODY = b'{"error":{"message":"not now","type":"server_error","code":null,"param":null}}'
+FAILURES: Mapping[str, Response | None] = {
+    "429": Response(429, _ERROR_BODY, {"retry-after": "1"}),
+    "503": Response(503, _ERROR_BODY),
+    "500": Response(500, _ERROR_BODY),
+    "cut": None,  # after the request was read: it is unknown whether the call was billed
 }
 
 
-def _completion(name: str) -> bytes:
-    answer = {
-        "id": name,
+def _completion(id: str) -> bytes:
+    completion = {
+        "id": id,
         "object": "chat.completion",
         "created": 0,
         "model": "soak",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "soaked"}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }
-    return json.dumps(answer).encode()
+    return json.dumps(completion).encode()
 
 
-def _sent(message: str) -> Answer:
-    """What SQS says to a message that it has taken."""
-    told = {"MessageId": "lost", "MD5OfMessageBody": hashlib.md5(message.encode(), usedforsecurity=False).hexdigest()}
-    return Answer(200, json.dumps(told).encode())
+def _send_response(message: str) -> Response:
+    """The response of SQS to a sent message."""
+    fields = {"MessageId": "lost", "MD5OfMessageBody": hashlib.md5(message.encode(), usedforsecurity=False).hexdigest()}
+    return Response(200, json.dumps(fields).encode())
 
 
-def kill(pid: int | None, ledger: AuditLog) -> None:
-    """End the process now, and enter that; one that could not be found out lives on."""
+def kill(pid: int | None, audit_log: AuditLog) -> None:
+    """Kill the process and record it; no effect when the process is unknown."""
     if pid is not None:
-        ledger.kills(pid)
+        audit_log.record_kill(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Answers a chat completion, or another request to a model, while the caller waits."""
+"""Serves synchronous requests: chat completions, embeddings and responses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,27 +9,32 @@ from aiserver.wire import requests
 from aiserver.wire.requests import ModelRequest
 
 
-def answered(bind: Callable[[bytes], ModelRequest]) -> Callable[[Request], Response]:
-    """A route whose body is bound so, and goes to a provider."""
+def model_route(bind: Callable[[bytes], ModelRequest]) -> Callable[[Request], Response]:
+    """A route that parses its body by `bind` and sends it to a provider."""
 
-    def answer(request: Request) -> Response:
+    def complete(request: Request) -> Response:
         parts = bootstrap.chat()
         owner = parts.keys.authenticate(request.headers).id
-        asked = bind(request.body).with_provider(requests.options_from_headers(request.headers).provider)
-        done = parts.answer.run(asked, owner=owner, base_url=request.base_url, deadline_ms=request.deadline_ms)
-        told = {**done.headers, "x-provider": done.provider, "x-attempts": str(done.attempts)}
-        if done.is_replay:
-            told["x-replayed"] = "true"
-        return Response(done.body, done.status, told)
+        provider = requests.options_from_headers(request.headers).provider
+        completion = parts.complete.run(
+            bind(request.body).with_provider(provider),
+            owner=owner,
+            base_url=request.base_url,
+            deadline_ms=request.deadline_ms,
+        )
+        headers = {**completion.headers, "x-provider": completion.provider, "x-attempts": str(completion.attempts)}
+        if completion.is_replay:
+            headers["x-replayed"] = "true"
+        return Response(completion.body, completion.status, headers)
 
-    return answer
+    return complete
 
 
 ROUTES: http_api.Routes = {
-    ("POST", "/v1/chat/completions"): answered(requests.bind_chat),
-    ("POST", "/api/OpenAiChatCompletion"): answered(requests.bind_chat),
-    ("POST", "/v1/embeddings"): answered(requests.bind_embeddings),
-    ("POST", "/v1/responses"): answered(requests.bind_responses),
+    ("POST", "/v1/chat/completions"): model_route(requests.bind_chat),
+    ("POST", "/api/OpenAiChatCompletion"): model_route(requests.bind_chat),
+    ("POST", "/v1/embeddings"): model_route(requests.bind_embeddings),
+    ("POST", "/v1/responses"): model_route(requests.bind_responses),
 }
 
 

@@ -1,4 +1,4 @@
-"""Accepts jobs, cancels them, sends a callback again or a sample: what POST /api/{name} and the queue route do."""
+"""Serves POST /api/{name} and the queue route: accepts and cancels jobs, sends callbacks again, sends samples."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def queue_chat(request: Request) -> Response:
 
 
 def queue_chats(request: Request) -> Response:
-    """A batch: nothing is accepted unless all of it could be, but for a RefId that was used for another request."""
+    """Accepts a batch; nothing is stored unless every request is valid. Only a reused RefId (409) can fail midway."""
     caller = _caller(request)
     bound = [requests.bind_queue_chat(text) for text in requests.split_batch(request.body)]
     return Response(
@@ -48,21 +48,30 @@ def redeliver(request: Request) -> Response:
 
 
 def test_callback(request: Request) -> Response:
-    """A sample callback, now: what its receiver says is the answer."""
+    """Sends a sample callback now and returns its outcome."""
     key = bootstrap.queue().keys.authenticate(request.headers)
     sample = bootstrap.queue().sample.send(key, requests.bind_reply_to(request.body), CHAT_COMPLETION)
     status, error = sample.delivery.status, sample.delivery.error
-    told = {"webhookId": sample.message_id, "delivered": error is None, "status": status, "error": error}
-    return Response(render(told | {"durationMs": sample.took_ms}))
+    return Response(
+        render(
+            {
+                "webhookId": sample.message_id,
+                "delivered": error is None,
+                "status": status,
+                "error": error,
+                "durationMs": sample.took_ms,
+            }
+        )
+    )
 
 
 def by_name(request: Request) -> Response:
-    """POST /api/{name}; the name in any case, `[]` behind it for a batch."""
+    """POST /api/{name}; the name is case-insensitive, the suffix `[]` means a batch."""
     name = request.params["proxy"].lower()
     if name.removesuffix(BATCH) not in {*NAMES, "openaichatcompletion"} or name == "openaichatcompletion":
-        raise NotFound(f"There is no POST /api/{request.params['proxy']} here")
+        raise NotFound(f"No such route: POST /api/{request.params['proxy']}")
     if name.endswith(BATCH) and name not in NAMES:
-        raise InvalidRequest(f"{request.params['proxy'].removesuffix(BATCH)} cannot be sent in batches")
+        raise InvalidRequest(f"'{request.params['proxy'].removesuffix(BATCH)}' does not support batches")
     return NAMES[name](request)
 
 
@@ -95,8 +104,7 @@ def _job(request: Request) -> Job:
 
 
 def _state(job: Job) -> bytes:
-    told = {"id": job.id, "refId": job.ref_id, "jobState": job.state, "callback": views.callback_view(job)}
-    return render(told)
+    return render({"id": job.id, "refId": job.ref_id, "jobState": job.state, "callback": views.callback_view(job)})
 
 
 bootstrap.preload(bootstrap.queue)

@@ -1,4 +1,4 @@
-"""Makes one attempt to deliver a callback for each message."""
+"""Makes one delivery attempt per callback message."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,12 @@ from aiserver.jobs.states import CallbackState
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    reply = bootstrap.reply()  # before there are threads, each of which would build its own
+    deliver_callback = bootstrap.reply()  # built before the threads start, or each would build one
 
     def deliver(record: Mapping[str, Any]) -> None:
         job_id, due = batch.parse_message(record, "due")
-        if reply.deliver(job_id, due=due, remaining_ms=http_api.remaining_ms(context)) == CallbackState.DEAD:
+        remaining_ms = http_api.remaining_ms(context)
+        if deliver_callback.deliver(job_id, due=due, remaining_ms=remaining_ms) == CallbackState.DEAD:
             with single_metric(name="DeadCallbacks", unit=MetricUnit.Count, value=1):
                 pass
 

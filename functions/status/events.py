@@ -1,4 +1,4 @@
-"""Tells a job's owner each change of its state, event by event, until its end."""
+"""Streams the state changes of a job to its owner as server-sent events, until the job is terminal."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ def events(request: Request) -> Response:
     job = parts.status.job(owner, job_id=requests.parse_job_id(request.params["id"]), ref_id=None)
     last_event_id = request.headers.get("last-event-id")
     if watch_job.has_received_all(job, last_event_id):
-        # No event stream: so an EventSource does not come again. A 204 would say so, too, but an answer without a body
-        # is known to hang where routes stream (docs/decisions/0016).
+        # Not an event stream, so that an EventSource does not reconnect. A 204 would do the same, but responses without
+        # a body are known to hang where routes stream (docs/decisions/0016).
         return Response(views.status_view(job, None))
-    told = parts.watch.events(job, last_event_id=last_event_id, deadline_ms=request.deadline_ms)
-    return Response(told, headers=sse.HEADERS)
+    stream = parts.watch.events(job, last_event_id=last_event_id, deadline_ms=request.deadline_ms)
+    return Response(stream, headers=sse.HEADERS)
 
 
 ROUTES: http_api.Routes = {("GET", "/v1/jobs/{id}/events"): events}

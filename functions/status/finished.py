@@ -1,4 +1,4 @@
-"""Sees in the table's stream that a job has ended: triggers its ReplyTo and publishes the event."""
+"""Consumes the table's stream: queues the callback of each finished job and publishes its completion event."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +9,12 @@ from aiserver.jobs.job import Job
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    finished = bootstrap.finished()  # before there are threads, each of which would build its own
+    notifier = bootstrap.finished()  # built before the threads start, or each would build one
 
-    def tell(record: Mapping[str, Any]) -> None:
-        finished.on_job_finished(Job.from_item(unpack(record["dynamodb"]["NewImage"])))
+    def notify(record: Mapping[str, Any]) -> None:
+        notifier.on_job_finished(Job.from_item(unpack(record["dynamodb"]["NewImage"])))
 
-    return batch.process_records(event, tell, threads=8)
+    return batch.process_records(event, notify, threads=8)
 
 
 bootstrap.preload(bootstrap.finished)

@@ -1,4 +1,4 @@
-"""Tells the state of a job, waits for one, lists jobs and models, hands out results."""
+"""Serves job states, jobs, waits for jobs, results and models."""
 
 from typing import Any
 
@@ -48,14 +48,16 @@ def result(request: Request) -> Response:
     job = bootstrap.status().status.job(
         _owner(request), job_id=requests.parse_job_id(request.params["id"]), ref_id=None
     )
-    found = bootstrap.status().status.result(job)
-    return Response(b"", 302, {"location": found}) if isinstance(found, str) else Response(found)
+    body_or_link = bootstrap.status().status.result(job)
+    if isinstance(body_or_link, str):
+        return Response(b"", 302, {"location": body_or_link})
+    return Response(body_or_link)
 
 
 def models(request: Request) -> Response:
     _owner(request)
-    listed = [RawJson(_model(model)) for model in bootstrap.status().models.all()]
-    return Response(render({"object": "list", "data": listed}))
+    entries = [RawJson(_model(model)) for model in bootstrap.status().models.all()]
+    return Response(render({"object": "list", "data": entries}))
 
 
 def model(request: Request) -> Response:
@@ -68,10 +70,10 @@ def health(request: Request) -> Response:
 
 
 def by_name(request: Request) -> Response:
-    """GET /api/{name}; the name in any case."""
+    """GET /api/{name}; the name is case-insensitive."""
     name = request.params["proxy"]
     if name.lower() not in NAMES:
-        raise NotFound(f"There is no GET /api/{name} here")
+        raise NotFound(f"No such route: GET /api/{name}")
     return NAMES[name.lower()](request)
 
 
@@ -88,7 +90,7 @@ ROUTES: http_api.Routes = {
     ("GET", "/v1/models"): models,
     ("GET", "/v1/models/{proxy+}"): model,
     ("GET", "/health"): health,
-    ("POST", "/health"): health,  # a receiver to try callbacks with
+    ("POST", "/health"): health,  # a receiver for trial callbacks
     **{(method, "/{proxy+}"): http_api.no_such_route for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
 }
 
@@ -102,7 +104,7 @@ def _owner(request: Request) -> str:
 
 
 def _job(request: Request) -> Job:
-    """By `jobId`, `id` or `refId`: AI Server's requests differ in what they call it."""
+    """The job named by `jobId`, `id` or `refId`: AI Server's requests use different names."""
     owner = _owner(request)
     job_id = requests.query_integer(request.query, "jobId") or requests.query_integer(request.query, "id")
     return bootstrap.status().status.job(owner, job_id=job_id, ref_id=requests.query_value(request.query, "refId"))

@@ -1,4 +1,4 @@
-"""Every minute: turns whatever is overdue into progress or an end."""
+"""Runs every minute: retries or ends all overdue jobs and callbacks."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from aiserver import bootstrap, http_api
 
-STOP_MS = 5_000  # before the time limit: the next sweep is never more than a minute away
+STOP_MS = 5_000  # before the function's timeout: the next sweep starts within a minute
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Runs the queued jobs of a batch side by side, each settled on its own."""
+"""Runs the queued jobs of an SQS batch in parallel, with partial batch responses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from aiserver import batch, bootstrap, http_api
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    work = bootstrap.worker()  # before there are threads, each of which would build its own
+    run_job = bootstrap.worker()  # built before the threads start, or each would build one
 
     def run(record: Mapping[str, Any]) -> None:
         job_id, attempt = batch.parse_message(record, "attempt")
-        work.run(job_id, attempt=attempt, remaining_ms=http_api.remaining_ms(context))
+        run_job.run(job_id, attempt=attempt, remaining_ms=http_api.remaining_ms(context))
 
     return batch.process_records(event, run, threads=len(event["Records"]))
 

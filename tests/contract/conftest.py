@@ -1,4 +1,4 @@
-"""The stores of the contract suite: the in-memory fake, DynamoDB as moto plays it, and as MiniStack does."""
+"""The stores of the contract suite: the in-memory fake, and DynamoDB in moto and in MiniStack."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -17,10 +17,10 @@ from tests.fakes import FakeClock, FakeJobs, FakeKeyStore
 
 
 def table_properties(logical_id: str = "JobsTable") -> dict[str, Any]:
-    """A table as the template declares it."""
+    """Return the properties of a table in the template, without those that moto does not support."""
     properties = dict(read_template().transformed["Resources"][logical_id]["Properties"])
-    for later in moto_stack.NOT_IN_MOTO:
-        properties.pop(later, None)
+    for name in moto_stack.UNSUPPORTED_PROPERTIES:
+        properties.pop(name, None)
     return properties | {"TableName": logical_id.removesuffix("Table").lower()}
 
 
@@ -47,13 +47,13 @@ def jobs(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[JobStore]
 
 
 @cache
-def embedded(endpoint_url: str) -> tuple[Any, Any]:
+def ministack_clients(endpoint_url: str) -> tuple[Any, Any]:
     return aws.client("dynamodb", endpoint_url), aws.client("s3", endpoint_url)
 
 
 @pytest.fixture
 def ministack_jobs(ministack: str, clock: FakeClock) -> Iterator[JobStore]:
-    dynamodb, s3 = embedded(ministack)
+    dynamodb, s3 = ministack_clients(ministack)
     yield dynamo_jobs(dynamodb, s3, clock)
     dynamodb.delete_table(TableName="jobs")
 
@@ -71,7 +71,7 @@ def moto_config() -> Iterator[DynamoConfig]:
 
 @pytest.fixture
 def ministack_config(ministack: str) -> Iterator[DynamoConfig]:
-    dynamodb, _ = embedded(ministack)
+    dynamodb, _ = ministack_clients(ministack)
     yield dynamo_config(dynamodb)
     dynamodb.delete_table(TableName="config")
 

@@ -1,4 +1,4 @@
-"""Another's idea of Bedrock, MiniStack's, is asked as Bedrock is, and answers what a caller understands."""
+"""The Bedrock adapter against MiniStack, an independent implementation of Bedrock's API."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.fakes import FakeClock
 
 NOVA = "us.amazon.nova-2-lite-v1:0"
 PROFILE = f"arn:aws:bedrock:{aws.REGION}:000000000000:inference-profile/{NOVA}"
-HOW: dict[str, Any] = {"api_key": None, "model_is_configured": False}
+CALL_OPTIONS: dict[str, Any] = {"api_key": None, "model_is_configured": False}
 
 
 @pytest.fixture
@@ -35,40 +35,42 @@ def provider(ministack: str) -> Provider:
     return Provider.model_validate({"name": "b", "type": "bedrock", "base_url": ministack, "models": {"*": ""}})
 
 
-def asked(model: str, **more: Any) -> bytes:
+def chat_body(model: str, **options: Any) -> bytes:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it?"}]
-    return json.dumps({"model": model, "messages": messages, "max_tokens": 50, **more}).encode()
+    return json.dumps({"model": model, "messages": messages, "max_tokens": 50, **options}).encode()
 
 
 @pytest.mark.parametrize("model", [NOVA, PROFILE])
-def test_it_answers(model: str, bedrock: AdapterClient, provider: Provider) -> None:
-    how = {**HOW, "idempotency_key": None, "timeout_s": 10}
-    answer = bedrock.call(provider, "chat.completions", asked(model), **how)
-    told = ChatCompletion.model_validate_json(answer.body, strict=True)
-    assert told.choices[0].message.content is not None
-    assert f"mock nova {model}" in told.choices[0].message.content
-    assert (told.model, told.choices[0].finish_reason) == (model, "stop")
-    assert told.usage
-    assert json.loads(answer.usage or "") == told.usage.model_dump(exclude_none=True)
+def test_bedrock_completes_a_chat(model: str, bedrock: AdapterClient, provider: Provider) -> None:
+    options = {**CALL_OPTIONS, "idempotency_key": None, "timeout_s": 10}
+    response = bedrock.call(provider, "chat.completions", chat_body(model), **options)
+    completion = ChatCompletion.model_validate_json(response.body, strict=True)
+    assert completion.choices[0].message.content is not None
+    assert f"mock nova {model}" in completion.choices[0].message.content
+    assert (completion.model, completion.choices[0].finish_reason) == (model, "stop")
+    assert completion.usage
+    assert json.loads(response.usage or "") == completion.usage.model_dump(exclude_none=True)
 
 
-def test_it_streams(bedrock: AdapterClient, provider: Provider) -> None:
-    body = asked(NOVA, stream=True, stream_options={"include_usage": True})
+def test_bedrock_streams_a_chat(bedrock: AdapterClient, provider: Provider) -> None:
+    body = chat_body(NOVA, stream=True, stream_options={"include_usage": True})
     with closing(
-        bedrock.stream(provider, "chat.completions", body, head_timeout_s=10, total_timeout_s=10, **HOW)
+        bedrock.stream(provider, "chat.completions", body, head_timeout_s=10, total_timeout_s=10, **CALL_OPTIONS)
     ) as stream:
-        came = b"".join(piece or b"" for piece in stream)
-    *chunks, last = [sse.event_data(event) for event in sse.EventSplitter().split(came)]
-    told = [ChatCompletionChunk.model_validate_json(chunk, strict=True) for chunk in chunks]
-    said = "".join(chunk.choices[0].delta.content or "" for chunk in told if chunk.choices)
-    assert f"mock nova {NOVA}" in said
-    assert (told[-2].choices[0].finish_reason, last) == ("stop", sse.DONE)
-    assert told[-1].usage
-    assert told[-1].usage.total_tokens > 0
+        body_bytes = b"".join(chunk or b"" for chunk in stream)
+    *events, last_event = [sse.event_data(event) for event in sse.EventSplitter().split(body_bytes)]
+    chunks = [ChatCompletionChunk.model_validate_json(event, strict=True) for event in events]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert f"mock nova {NOVA}" in text
+    assert (chunks[-2].choices[0].finish_reason, last_event) == ("stop", sse.DONE)
+    assert chunks[-1].usage
+    assert chunks[-1].usage.total_tokens > 0
 
 
-def test_it_refuses(bedrock: AdapterClient, provider: Provider) -> None:
-    how = {**HOW, "idempotency_key": None, "timeout_s": 10}
-    with pytest.raises(ProviderRejected) as refused:
-        bedrock.call(provider, "chat.completions", asked("arn:aws:bedrock:eu-north-9:1:inference-profile/x"), **how)
-    assert (refused.value.status, refused.value.message[:19]) == (400, "Invalid modelId ARN")
+def test_bedrock_rejects_an_invalid_model_arn(bedrock: AdapterClient, provider: Provider) -> None:
+    options = {**CALL_OPTIONS, "idempotency_key": None, "timeout_s": 10}
+    with pytest.raises(ProviderRejected) as rejection:
+        bedrock.call(
+            provider, "chat.completions", chat_body("arn:aws:bedrock:eu-north-9:1:inference-profile/x"), **options
+        )
+    assert (rejection.value.status, rejection.value.message[:19]) == (400, "Invalid modelId ARN")

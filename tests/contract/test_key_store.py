@@ -1,4 +1,4 @@
-"""What every store of keys must do; run over the in-memory fake and over DynamoDB."""
+"""The contract of key stores: the in-memory fake, and DynamoDB in moto and in MiniStack."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ FULL = ApiKey("id", "full", "hash", 1, 2, 3, ("hooks.example.com", "*.example.or
 BARE = ApiKey("id", "bare", "hash", 1)
 SECRETS = WebhookSecrets("whsec_a")
 ROTATED = WebhookSecrets("whsec_b", "whsec_a", 4)
-# As 0.1.0 stores a key during a rotation: its webhook secrets are in its own item.
+# A key during a rotation as stored by 0.1.0: its webhook secrets are in the item of the key.
 EARLIER_ITEM = {
     "pk": {"S": "KEY"},
     "sk": {"S": "id"},
@@ -31,7 +31,7 @@ EARLIER_ITEM = {
 }
 
 
-def test_a_key_is_read_as_it_was_put(key_store: KeyStore) -> None:
+def test_key_is_read_as_stored(key_store: KeyStore) -> None:
     assert key_store.key("id") is None
     assert key_store.webhook_secrets("id") is None
     for key, secrets in ((FULL, ROTATED), (BARE, SECRETS)):
@@ -41,7 +41,7 @@ def test_a_key_is_read_as_it_was_put(key_store: KeyStore) -> None:
     assert sorted(key_store.keys(), key=lambda key: key.id) == [BARE, replace(FULL, id="other")]
 
 
-def test_a_key_is_replaced_if_it_is_still_what_was_read(key_store: KeyStore) -> None:
+def test_key_is_replaced_if_it_has_not_changed_since_it_was_read(key_store: KeyStore) -> None:
     key_store.put_key(BARE, SECRETS)
     for old, new in ((BARE, FULL), (FULL, BARE), (BARE, BARE)):
         assert key_store.replace_key(old, new)
@@ -49,7 +49,7 @@ def test_a_key_is_replaced_if_it_is_still_what_was_read(key_store: KeyStore) -> 
     assert key_store.webhook_secrets("id") == SECRETS
 
 
-def test_a_key_that_anybody_changed_in_any_way_is_not_replaced(key_store: KeyStore) -> None:
+def test_key_that_has_changed_is_not_replaced(key_store: KeyStore) -> None:
     wanted = replace(BARE, name="wanted")
     changes = {"name": "x", "secret_hash": "x", "created_at": 9, "expires_at": 9}
     changes |= {"revoked_at": 9, "callback_hosts": ("x.y",)}
@@ -61,12 +61,12 @@ def test_a_key_that_anybody_changed_in_any_way_is_not_replaced(key_store: KeySto
             assert key_store.key("id") == stored
 
 
-def test_a_key_that_is_gone_is_not_replaced(key_store: KeyStore) -> None:
+def test_deleted_key_is_not_replaced(key_store: KeyStore) -> None:
     assert not key_store.replace_key(BARE, FULL)
     assert key_store.key("id") is None
 
 
-def test_a_replacement_that_was_written_twice_has_been_made(key_store: KeyStore) -> None:
+def test_repeated_replacement_counts_as_made(key_store: KeyStore) -> None:
     key_store.put_key(BARE, SECRETS)
     for _ in range(2):
         assert key_store.replace_key(BARE, FULL)
@@ -83,7 +83,7 @@ def test_webhook_secrets_are_replaced_only_if_unchanged(key_store: KeyStore) -> 
     assert (key_store.key("id"), key_store.webhook_secrets("id")) == (BARE, SECRETS)
 
 
-def test_a_rotation_survives_being_stored(key_store: KeyStore) -> None:
+def test_rotation_is_stored_completely(key_store: KeyStore) -> None:
     _, key, secrets = api_keys.create_key("mine", now_ms=1, callback_hosts=["*.example.org"])
     key_store.put_key(key, secrets)
     assert key_store.replace_webhook_secrets(key.id, secrets, secrets.rotate(now_ms=2, overlap_ms=3))
@@ -93,7 +93,7 @@ def test_a_rotation_survives_being_stored(key_store: KeyStore) -> None:
     assert stored.active(5) == [stored.current]
 
 
-def test_a_key_of_an_earlier_version_is_read_and_replaced(moto_config: DynamoConfig) -> None:
+def test_key_of_an_earlier_version_is_read_and_replaced(moto_config: DynamoConfig) -> None:
     _put(EARLIER_ITEM)
     assert (moto_config.key("id"), moto_config.webhook_secrets("id")) == (BARE, ROTATED)
     assert moto_config.replace_key(BARE, FULL)
@@ -110,7 +110,7 @@ def test_webhook_secrets_of_an_earlier_version_are_moved_there_and_back(moto_con
         assert key == EARLIER_ITEM if back else not any("secret" in name and name != "secret_hash" for name in key)
 
 
-def test_webhook_secrets_that_change_while_they_are_moved_stay_whole(moto_config: DynamoConfig) -> None:
+def test_webhook_secrets_that_change_during_a_move_stay_complete(moto_config: DynamoConfig) -> None:
     _put(EARLIER_ITEM)
     moto_config._read_secrets = lambda kind, key_id: SECRETS
     with pytest.raises(ClientError, match="TransactionCanceledException"):
@@ -118,18 +118,16 @@ def test_webhook_secrets_that_change_while_they_are_moved_stay_whole(moto_config
     assert _items() == [EARLIER_ITEM]
 
 
-def test_webhook_secrets_are_found_while_they_are_moved(
-    moto_config: DynamoConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A reader that looks at one place, and then at the other, meets a migration in between."""
+def test_webhook_secrets_are_readable_during_a_move(moto_config: DynamoConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The migration runs between a reader's look-ups in both locations."""
     dynamodb = moto_stack.client("dynamodb")
     for reads_before in (1, 2):
         _put(EARLIER_ITEM)
         reads: list[str] = []
 
-        def get_item(*, reads_before: int = reads_before, reads: list[str] = reads, **given: Any) -> Any:
-            response = type(dynamodb).get_item(dynamodb, **given)
-            reads.append(given["Key"]["pk"]["S"])
+        def get_item(*, reads_before: int = reads_before, reads: list[str] = reads, **params: Any) -> Any:
+            response = type(dynamodb).get_item(dynamodb, **params)
+            reads.append(params["Key"]["pk"]["S"])
             if len(reads) == reads_before:
                 moto_config.move_webhook_secrets("id")
             return response
@@ -141,39 +139,39 @@ def test_webhook_secrets_are_found_while_they_are_moved(
 
 def test_rotation_moves_the_secrets_of_an_earlier_version(moto_config: DynamoConfig) -> None:
     _put(EARLIER_ITEM)
-    shown = _admin(moto_config).rotate_secret("id", overlap_hours=1)
-    assert (shown["previousWebhookSecret"], _items()[0].get("webhook_secret")) == ("whsec_b", None)
+    rotation = _admin(moto_config).rotate_secret("id", overlap_hours=1)
+    assert (rotation["previousWebhookSecret"], _items()[0].get("webhook_secret")) == ("whsec_b", None)
 
 
-def test_keys_are_migrated_and_back_however_often_it_is_run(moto_config: DynamoConfig) -> None:
+def test_key_migration_is_reversible_and_idempotent(moto_config: DynamoConfig) -> None:
     _put(EARLIER_ITEM)
     admin = _admin(moto_config)
     admin.create_key("new")
-    found = [
+    migrations = [
         (sum(admin.migrate_key(key, back=back)["migrated"] for key in moto_config.keys()), back)  # noqa: SIM118
         for back in (False, False, True, True, False)
     ]
-    assert found == [(1, False), (0, False), (2, True), (0, True), (2, False)]
+    assert migrations == [(1, False), (0, False), (2, True), (0, True), (2, False)]
 
 
-def test_a_migration_that_always_meets_other_changes_says_so(moto_config: DynamoConfig) -> None:
+def test_migration_with_persistent_conflicts_is_an_error(moto_config: DynamoConfig) -> None:
     _put(EARLIER_ITEM)
     moto_config._read_secrets = lambda kind, key_id: SECRETS
     with pytest.raises(AdminError, match="was not migrated"):
         _admin(moto_config).migrate_key(BARE)
 
 
-def test_a_key_that_a_transaction_is_writing_is_revoked_after_it(
+def test_revocation_retries_after_a_transaction_conflict(
     moto_config: DynamoConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _put(EARLIER_ITEM)
     dynamodb = moto_stack.client("dynamodb")
     conflicts = [dynamodb.exceptions.TransactionConflictException({"Error": {}}, "UpdateItem")] * 2
 
-    def update_item(**given: Any) -> Any:
+    def update_item(**params: Any) -> Any:
         if conflicts:
             raise conflicts.pop()
-        return type(dynamodb).update_item(dynamodb, **given)
+        return type(dynamodb).update_item(dynamodb, **params)
 
     monkeypatch.setattr(dynamodb, "update_item", update_item)
     _admin(moto_config).revoke_key("id")

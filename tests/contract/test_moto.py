@@ -1,4 +1,4 @@
-"""moto as the tests use it: its calls do not overlap, as if each were DynamoDB's own atomic write."""
+"""moto as the tests use it: its calls do not overlap, so that each is atomic like a DynamoDB write."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,20 +10,20 @@ from moto.dynamodb.models import DynamoDBBackend
 from tests import moto_stack
 from tests.contract.conftest import table_properties
 
-MEETING_S = 0.5  # for which a call waits within moto for another to come in
+OVERLAP_WAIT_S = 0.5  # how long a call within moto waits for another to overlap
 
 
-def test_calls_of_many_threads_to_moto_are_made_one_at_a_time() -> None:
-    meeting, met = threading.Barrier(2), threading.Event()
+def test_calls_of_many_threads_to_moto_are_serialized() -> None:
+    barrier, overlapped = threading.Barrier(2), threading.Event()
     get_item = DynamoDBBackend.get_item
 
-    def slow(backend: Any, *given: Any, **more: Any) -> Any:
+    def slow(backend: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            meeting.wait(MEETING_S)
-            met.set()
-        except threading.BrokenBarrierError:  # nobody came: as it should be
+            barrier.wait(OVERLAP_WAIT_S)
+            overlapped.set()
+        except threading.BrokenBarrierError:  # no overlap, as expected
             pass
-        return get_item(backend, *given, **more)
+        return get_item(backend, *args, **kwargs)
 
     def read(_: int) -> Any:
         key = {"pk": {"S": "a"}, "sk": {"S": "b"}}
@@ -33,4 +33,4 @@ def test_calls_of_many_threads_to_moto_are_made_one_at_a_time() -> None:
         moto_stack.client("dynamodb").create_table(**table_properties())
         with mock.patch.object(DynamoDBBackend, "get_item", slow), ThreadPoolExecutor(2) as pool:
             list(pool.map(read, range(2)))
-    assert not met.is_set()
+    assert not overlapped.is_set()

@@ -1,4 +1,4 @@
-"""The table of transitions, spelled out a second time: each row's conditions, each held on its own by every store."""
+"""The table of transitions, written a second time: every store enforces each condition of each row separately."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -44,65 +44,67 @@ CASES = [(name, index) for name, text in EXPECTED.items() for index in range(len
 
 
 def params(clock: FakeClock) -> dict[str, Any]:
-    """What the conditions compare with, and something harmless for whatever else a row sets."""
-    told: dict[str, Any] = {"now": clock.now, "attempt": 3, "lease_token": "t", "seen": 5, "owner": "me"}
-    told |= {"completed_at": 7, "callback_attempt": 2, "max_attempts": 10, "callback": "None", "callback_token": "d"}
+    """Return the values of the conditions, and harmless values for all other parameters."""
+    values: dict[str, Any] = {"now": clock.now, "attempt": 3, "lease_token": "t", "expected_due_at": 5, "owner": "me"}
+    values |= {"completed_at": 7, "callback_attempt": 2, "max_attempts": 10, "callback": "None", "callback_token": "d"}
     for row in TRANSITIONS:
-        for value in row.sets.values():
-            if isinstance(value, Param):
-                told.setdefault(value.name, 77 if value.name.endswith(("_at", "until", "ttl", "billed")) else "x")
-    return told
-
-
-def stored(text: str, clock: FakeClock, *, wrong: int | None = None) -> dict[str, Any]:
-    """Attributes that fulfil every condition of `text`, but for the one at index `wrong`."""
-    values: dict[str, Any] = {}
-    for index, condition in enumerate(text.split(", ")):
-        attribute, op, *rest = condition.split(" ")
-        wanted: Any = clock.now if rest == ["now"] else rest[0].strip("'") if rest else None
-        wanted = int(wanted) if isinstance(wanted, str) and wanted.isdigit() else wanted
-        fits = {"=": wanted, "<=": wanted, "absent": None}.get(op)
-        fits = wanted - 1 if op == "<" else wanted + 1 if op == ">" else fits
-        fails = clock.now if op == "absent" else wanted if op in "<>" else wanted + 1 if op == "<=" else None
-        if op == "=":
-            fails = (
-                wanted + 1
-                if isinstance(wanted, int)
-                else {"state": "Completed", "callback": "None"}.get(attribute, "?")
-            )
-        values[attribute] = fails if index == wrong else fits
+        for param in row.sets.values():
+            if isinstance(param, Param):
+                values.setdefault(param.name, 77 if param.name.endswith(("_at", "until", "ttl", "billed")) else "x")
     return values
 
 
-def placed(jobs: JobStore, clock: FakeClock, values: dict[str, Any]) -> Job:
+def attributes_for(text: str, clock: FakeClock, *, wrong: int | None = None) -> dict[str, Any]:
+    """Return attributes that meet every condition of `text` except the one at index `wrong`."""
+    values: dict[str, Any] = {}
+    for index, condition in enumerate(text.split(", ")):
+        attribute, op, *operands = condition.split(" ")
+        operand: Any = clock.now if operands == ["now"] else operands[0].strip("'") if operands else None
+        operand = int(operand) if isinstance(operand, str) and operand.isdigit() else operand
+        matching = {"=": operand, "<=": operand, "absent": None}.get(op)
+        matching = operand - 1 if op == "<" else operand + 1 if op == ">" else matching
+        failing = clock.now if op == "absent" else operand if op in "<>" else operand + 1 if op == "<=" else None
+        if op == "=":
+            failing = (
+                operand + 1
+                if isinstance(operand, int)
+                else {"state": "Completed", "callback": "None"}.get(attribute, "?")
+            )
+        values[attribute] = failing if index == wrong else matching
+    return values
+
+
+def create_job(jobs: JobStore, clock: FakeClock, values: dict[str, Any]) -> Job:
     base = job(clock, lease_until=0, not_before=0)
     return jobs.create(replace(base, **values), b"{}", now_ms=clock.now).job
 
 
-def made(jobs: JobStore, row: Transition, one: Job, told: dict[str, Any]) -> bool:
-    return not isinstance(jobs.apply(row, one.id, told), ConditionFailed)
+def is_applied(jobs: JobStore, row: Transition, job: Job, params: dict[str, Any]) -> bool:
+    return not isinstance(jobs.apply(row, job.id, params), ConditionFailed)
 
 
-def test_every_row_is_spelled_out_here() -> None:
+def test_every_row_has_expected_conditions() -> None:
     assert list(EXPECTED) == list(ROWS)
     for name, text in EXPECTED.items():
         assert len(ROWS[name].conditions) == len(text.split(", ")), name
 
 
-def test_a_transition_is_made_where_its_conditions_hold(jobs: JobStore, clock: FakeClock) -> None:
+def test_transition_is_applied_when_its_conditions_hold(jobs: JobStore, clock: FakeClock) -> None:
     for name, row in ROWS.items():
-        before = placed(jobs, clock, stored(EXPECTED[name], clock))
-        assert made(jobs, row, before, params(clock)), name
+        before = create_job(jobs, clock, attributes_for(EXPECTED[name], clock))
+        assert is_applied(jobs, row, before, params(clock)), name
         after = jobs.get(before.id)
         assert after is not None
         assert getattr(after, row.machine) == row.target, name
-        for attribute, by in row.adds.items():
-            assert getattr(after, attribute) == getattr(before, attribute) + by, name
+        for attribute, increment in row.adds.items():
+            assert getattr(after, attribute) == getattr(before, attribute) + increment, name
         assert all(getattr(after, attribute) == DEFAULTS[attribute] for attribute in row.removes), name
 
 
-def test_a_transition_is_refused_where_any_one_condition_fails(jobs: JobStore, clock: FakeClock) -> None:
+def test_transition_is_rejected_when_one_condition_fails(jobs: JobStore, clock: FakeClock) -> None:
     for name, index in CASES:
-        before = placed(jobs, clock, stored(EXPECTED[name], clock, wrong=index))
-        assert not made(jobs, ROWS[name], before, params(clock)), f"{name} without {EXPECTED[name].split(', ')[index]}"
+        before = create_job(jobs, clock, attributes_for(EXPECTED[name], clock, wrong=index))
+        assert not is_applied(jobs, ROWS[name], before, params(clock)), (
+            f"{name} without {EXPECTED[name].split(', ')[index]}"
+        )
         assert jobs.get(before.id) == before, name

@@ -1,1 +1,1 @@
-"""Processes die and messages go astray: the real handlers in a hostile world, over fakes and the embedded cloud."""
+"""The real handlers with dying processes and lost messages, over fakes and the embedded cloud."""

@@ -1,4 +1,4 @@
-"""Each test leaves the handlers without the parts its world has put into them; their logs would be too much."""
+"""After each test the handlers lose the dependencies that its simulation installed; their logs are off."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -20,7 +20,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(params=["fakes", "cloud"])
-def world(request: pytest.FixtureRequest) -> Simulation:
+def simulation(request: pytest.FixtureRequest) -> Simulation:
     if request.param == "fakes":
         return Simulation(FakeBackend)
     return Simulation(partial(EmbeddedCloudBackend, request.getfixturevalue("ministack")))

@@ -1,71 +1,71 @@
-"""What may become of a call to the outside: the process dies at it, it fails, or somebody else acts just before it."""
+"""Faults at a call to a dependency: the process dies, the call fails, or another process acts just before it."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 class ProcessDied(BaseException):
-    """The process is gone; no `except Exception` hears of it."""
+    """The process is gone; `except Exception` does not catch it."""
 
 
 class InvariantViolated(BaseException):
-    """A promise was broken; nothing that a handler catches may hide it."""
+    """An invariant does not hold; a handler cannot catch it."""
 
 
-def check_invariant(kept: bool, words: str) -> None:
-    """Raises: Broken."""
-    if not kept:
-        raise InvariantViolated(words)
+def check_invariant(holds: bool, message: str) -> None:
+    """Raises: InvariantViolated, when the invariant does not hold."""
+    if not holds:
+        raise InvariantViolated(message)
 
 
 class FaultPoints:
-    """Counts the calls a process makes, and has the one it was told of go wrong."""
+    """Counts the calls of a process and injects a fault at the configured one."""
 
     def __init__(self) -> None:
-        self.broken: set[str] = set()  # calls of these names fail, whoever makes them
+        self.broken: set[str] = set()  # calls of these names fail in every process
         self.begin()
 
     def begin(self, at: int | None = None, *, after: bool = False, dies: bool = True) -> None:
-        """A new process: at its call number `at`, before or after it was made, it dies or just hears of a failure."""
+        """Start a process: before or after its call number `at`, it dies or the call raises a TimeoutError."""
         self.calls = 0
-        self.names: list[str] = []  # of the calls
+        self.names: list[str] = []  # one per call
         self.at = at
         self.after = after
         self.dies = dies
         self.is_dead = False
-        self.meanwhile_at: int | None = None
-        self.meanwhile: Callable[[], object] = lambda: None
+        self.interruption_at: int | None = None
+        self.interruption: Callable[[], object] = lambda: None
 
-    def around(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """`call`, as a place where things go wrong."""
+    def wrap(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """Return `call` with a fault point around it."""
 
-        def guarded(*given: Any, **more: Any) -> Any:
-            if self.is_dead:  # another thread of the process was the one to die
+        def call_with_faults(*args: Any, **kwargs: Any) -> Any:
+            if self.is_dead:  # another thread of the process died first
                 raise ProcessDied
             self.calls += 1
             self.names.append(name)
             number = self.calls
-            if number == self.meanwhile_at:
-                self._let_another_act()
+            if number == self.interruption_at:
+                self._run_interruption()
             if name in self.broken:
                 raise TimeoutError(name)
             if number == self.at and not self.after:
-                self._go_wrong(name)
-            answer = call(*given, **more)
+                self._fail(name)
+            result = call(*args, **kwargs)
             if number == self.at and self.after:
-                self._go_wrong(name)
-            return answer
+                self._fail(name)
+            return result
 
-        return guarded
+        return call_with_faults
 
-    def _let_another_act(self) -> None:
-        ours = dict(vars(self))
-        meanwhile = self.meanwhile
+    def _run_interruption(self) -> None:
+        state = dict(vars(self))
+        interruption = self.interruption
         self.begin()
-        meanwhile()
-        vars(self).update(ours)
+        interruption()
+        vars(self).update(state)
 
-    def _go_wrong(self, name: str) -> None:
+    def _fail(self, name: str) -> None:
         if not self.dies:
             raise TimeoutError(name)
         self.is_dead = True
@@ -73,12 +73,12 @@ class FaultPoints:
 
 
 class FaultyProxy:
-    """Any port or AWS client, each call of it a place where things go wrong."""
+    """A port or AWS client with a fault point around each call."""
 
-    def __init__(self, inner: Any, crashes: FaultPoints) -> None:
-        self._inner = inner
-        self._crashes = crashes
+    def __init__(self, wrapped: Any, fault_points: FaultPoints) -> None:
+        self._wrapped = wrapped
+        self._fault_points = fault_points
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return self._crashes.around(found, name) if callable(found) else found
+        attribute = getattr(self._wrapped, name)
+        return self._fault_points.wrap(attribute, name) if callable(attribute) else attribute

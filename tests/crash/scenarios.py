@@ -1,4 +1,4 @@
-"""Where one job may stand, and what may be done about it: the ground of the races and of the deaths."""
+"""The situations of one job and the actions on it, for the tests of races and crashes."""
 
 from collections.abc import Callable
 
@@ -11,89 +11,93 @@ from tests.crash.fault_points import check_invariant
 from tests.crash.simulation import Simulation
 
 
-def first_job_id(world: Simulation) -> int:
-    return world.accepted[0]
+def first_job_id(simulation: Simulation) -> int:
+    return simulation.job_ids[0]
 
 
-def queued(world: Simulation, *, gpu: bool = False) -> None:
-    world.alive(lambda: world.ask("r", gpu=gpu))
-    world.bag.clear()
+def queue_job(simulation: Simulation, *, gpu: bool = False) -> None:
+    simulation.run_process(lambda: simulation.submit("r", gpu=gpu))
+    simulation.messages.clear()
 
 
-def overdue(world: Simulation) -> None:
-    queued(world)
-    world.clock.advance(61)
+def make_overdue(simulation: Simulation) -> None:
+    queue_job(simulation)
+    simulation.clock.advance(61)
 
 
-def past_its_deadline(world: Simulation) -> None:
-    queued(world)
-    world.clock.advance(86_401)
+def pass_deadline(simulation: Simulation) -> None:
+    queue_job(simulation)
+    simulation.clock.advance(86_401)
 
 
-def abandoned(world: Simulation, *, gpu: bool = False, called: bool, cancelled: bool = False) -> None:
-    """Its worker died, before or during the call, perhaps after a cancel was asked; its lease is over."""
-    queued(world, gpu=gpu)
+def abandon(simulation: Simulation, *, gpu: bool = False, called: bool, cancelled: bool = False) -> None:
+    """Its worker died before or during the call, perhaps after a cancel request; its lease has expired."""
+    queue_job(simulation, gpu=gpu)
     fence = {"attempt": 1, "lease_token": "dead"}
-    now = world.clock.now
-    world.backend.seen.apply(CLAIM, first_job_id(world), {"now": now, **fence, "lease_until": now + LEASE_MS})
+    now = simulation.clock.now
+    simulation.backend.job_store.apply(
+        CLAIM, first_job_id(simulation), {"now": now, **fence, "lease_until": now + LEASE_MS}
+    )
     if called:
-        marked = {"now": now, "call_queue": "gpu" if gpu else "hosted", "calls": 1, "maybe_billed": 0}
-        world.backend.seen.apply(MARK_CALL, first_job_id(world), fence | marked)
-        world.paid[first_job_id(world)] = 0 if gpu else 1
+        mark = {"now": now, "call_queue": "gpu" if gpu else "hosted", "calls": 1, "maybe_billed": 0}
+        simulation.backend.job_store.apply(MARK_CALL, first_job_id(simulation), fence | mark)
+        simulation.billed_calls[first_job_id(simulation)] = 0 if gpu else 1
     if cancelled:
-        world.alive(lambda: world.cancel(first_job_id(world)))
-    world.clock.advance(LEASE_MS / 1000 + 1)
+        simulation.run_process(lambda: simulation.cancel(first_job_id(simulation)))
+    simulation.clock.advance(LEASE_MS / 1000 + 1)
 
 
-def ended(world: Simulation) -> None:
-    queued(world)
-    world.alive(lambda: world.work(first_job_id(world)))
-    world.bag.clear()
-    world.clock.advance(61)
+def finish_job(simulation: Simulation) -> None:
+    queue_job(simulation)
+    simulation.run_process(lambda: simulation.run_worker(first_job_id(simulation)))
+    simulation.messages.clear()
+    simulation.clock.advance(61)
 
 
-def without_a_place(world: Simulation) -> None:
-    """Another's delivery has the one place, and holds it until its lease is over."""
-    ended(world)
-    now = world.clock.now
-    taken = world.backend.slots.acquire(f"callbacks#{OWNER}", [0], now_ms=now, expires_ms=now + CALLBACK_LEASE_MS)
-    check_invariant(taken == 0, "the one place was taken")
+def occupy_delivery_lease(simulation: Simulation) -> None:
+    """Another delivery holds the only concurrency lease until it expires."""
+    finish_job(simulation)
+    now = simulation.clock.now
+    index = simulation.backend.leases.acquire(f"callbacks#{OWNER}", [0], now_ms=now, expires_ms=now + CALLBACK_LEASE_MS)
+    check_invariant(index == 0, "the only lease was already held")
 
 
-def half_delivered(world: Simulation, *, last: bool = False) -> None:
-    """Its deliverer died, on the first attempt or on the last; its lease is over."""
-    ended(world)
+def start_delivery(simulation: Simulation, *, last: bool = False) -> None:
+    """Its delivery died on the first or the last attempt; its lease has expired."""
+    finish_job(simulation)
     for _ in range(len(CALLBACK_SCHEDULE_S) - 1 if last else 0):
-        world.replier.outcomes.append(DeliveryResult(500, "no"))
-        world.alive(lambda: world.reply(first_job_id(world)))
-        world.clock.now = world.now_of(first_job_id(world)).callback_next_at or 0
-    world.bag.clear()
-    done_at = world.now_of(first_job_id(world)).completed_at
-    lease = {"now": world.clock.now, "completed_at": done_at, "max_attempts": 10, "callback_token": "dead"}
-    until = world.clock.now + CALLBACK_LEASE_MS
-    world.backend.seen.apply(CLAIM_DELIVERY, first_job_id(world), lease | {"callback_lease_until": until})
-    world.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
+        simulation.webhook_client.outcomes.append(DeliveryResult(500, "no"))
+        simulation.run_process(lambda: simulation.deliver(first_job_id(simulation)))
+        simulation.clock.now = simulation.load_job(first_job_id(simulation)).callback_next_at or 0
+    simulation.messages.clear()
+    done_at = simulation.load_job(first_job_id(simulation)).completed_at
+    params = {"now": simulation.clock.now, "completed_at": done_at, "max_attempts": 10, "callback_token": "dead"}
+    lease_until = simulation.clock.now + CALLBACK_LEASE_MS
+    simulation.backend.job_store.apply(
+        CLAIM_DELIVERY, first_job_id(simulation), params | {"callback_lease_until": lease_until}
+    )
+    simulation.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
 
 
 SITUATIONS: dict[str, Callable[[Simulation], None]] = {
-    "queued": queued,
-    "queued for a gpu": lambda world: queued(world, gpu=True),
-    "overdue": overdue,
-    "past its deadline": past_its_deadline,
-    "abandoned before the call": lambda world: abandoned(world, called=False),
-    "abandoned during a hosted call": lambda world: abandoned(world, called=True),
-    "abandoned during a gpu call": lambda world: abandoned(world, gpu=True, called=True),
-    "abandoned and cancelled": lambda world: abandoned(world, called=False, cancelled=True),
-    "ended": ended,
-    "ended, and no place": without_a_place,
-    "half delivered": half_delivered,
-    "half delivered for the last time": lambda world: half_delivered(world, last=True),
+    "queued": queue_job,
+    "queued for a gpu": lambda simulation: queue_job(simulation, gpu=True),
+    "overdue": make_overdue,
+    "past its deadline": pass_deadline,
+    "abandoned before the call": lambda simulation: abandon(simulation, called=False),
+    "abandoned during a hosted call": lambda simulation: abandon(simulation, called=True),
+    "abandoned during a gpu call": lambda simulation: abandon(simulation, gpu=True, called=True),
+    "abandoned and cancelled": lambda simulation: abandon(simulation, called=False, cancelled=True),
+    "finished": finish_job,
+    "finished, and no lease available": occupy_delivery_lease,
+    "delivery started": start_delivery,
+    "last delivery started": lambda simulation: start_delivery(simulation, last=True),
 }
 
-DEEDS: dict[str, Callable[[Simulation], object]] = {
-    "work": lambda world: world.work(first_job_id(world)),
-    "sweep": lambda world: world.sweep(),
-    "reply": lambda world: world.reply(first_job_id(world)),
-    "cancel": lambda world: world.cancel(first_job_id(world)),
+ACTIONS: dict[str, Callable[[Simulation], object]] = {
+    "work": lambda simulation: simulation.run_worker(first_job_id(simulation)),
+    "sweep": lambda simulation: simulation.sweep(),
+    "reply": lambda simulation: simulation.deliver(first_job_id(simulation)),
+    "cancel": lambda simulation: simulation.cancel(first_job_id(simulation)),
 }
-MOST_CALLS = {"work": 8, "sweep": 12, "reply": 9, "cancel": 4}  # more than the deed makes for one job
+MAX_CALLS = {"work": 8, "sweep": 12, "reply": 9, "cancel": 4}  # more than the action makes for one job

@@ -12,78 +12,81 @@ from aiserver.providers.circuit import CONFIRM_MS, FAILURE_THRESHOLD, OPEN_MS, P
 from tests.crash.backends import OWNER, EmbeddedCloudBackend
 from tests.crash.simulation import Simulation, provider_error
 
-# The calls that a cold worker makes in each step; the test of them says when there are more.
+# The number of calls of a cold worker in each step; a test compares them with the actual calls.
 CALLS = {"opens": 8, "probe fails": 9, "probe succeeds": 8}
-DOWN, WELL = "away", None
+DOWN, HEALTHY = "unavailable", None
 
 
 @dataclass(frozen=True)
-class Death:
-    """At which call of which step a worker dies."""
+class CrashPoint:
+    """The call and the step at which a worker dies."""
 
     step: str
     at: int
     after: bool
 
 
-DEATHS = [
-    Death(step, at, after) for step, calls in CALLS.items() for at in range(1, calls + 1) for after in (False, True)
+CRASH_POINTS = [
+    CrashPoint(step, at, after)
+    for step, calls in CALLS.items()
+    for at in range(1, calls + 1)
+    for after in (False, True)
 ]
 
 
 @dataclass
 class Step:
-    """The calls that its worker made, by name, and whether the circuit is open after it."""
+    """The names of its worker's calls, and whether the circuit is open after it."""
 
     calls: list[str] = field(default_factory=list[str])
     is_open: bool = False
 
 
-def lead(world: Simulation, death: Death | None = None) -> dict[str, Step]:
-    """A provider fails until its circuit opens, fails its probe and passes the next."""
+def run_steps(simulation: Simulation, crash: CrashPoint | None = None) -> dict[str, Step]:
+    """Run a provider that fails until its circuit opens, then fails one probe and passes the next."""
     steps: dict[str, Step] = defaultdict(Step)
 
     def step(name: str, outcome: str | None) -> None:
-        world.protocol.outcomes = [provider_error(outcome)] if outcome else []
-        number = len(world.accepted)
-        world.alive(lambda: world.ask(f"job-{number}"))
+        simulation.provider_client.outcomes = [provider_error(outcome)] if outcome else []
+        number = len(simulation.job_ids)
+        simulation.run_process(lambda: simulation.submit(f"job-{number}"))
 
         def work() -> None:
             try:
-                world.work(world.accepted[number])
+                simulation.run_worker(simulation.job_ids[number])
             finally:
-                steps[name].calls = world.crashes.names
+                steps[name].calls = simulation.fault_points.names
 
-        dies = death is not None and death.step == name
-        world.alive(work, at=death.at if death and dies else None, after=bool(death and death.after))
-        world.protocol.outcomes = []
-        circuit = world.backend.circuits.read_all().get("hosted", Circuit())
+        crashes = crash is not None and crash.step == name
+        simulation.run_process(work, at=crash.at if crash and crashes else None, after=bool(crash and crash.after))
+        simulation.provider_client.outcomes = []
+        circuit = simulation.backend.circuits.read_all().get("hosted", Circuit())
         steps[name].is_open = circuit.retry_at(OWNER, "m") is not None
-        world.crashes.begin()
+        simulation.fault_points.begin()
 
     for _ in range(FAILURE_THRESHOLD - 1):
         step("fails", DOWN)
-        world.clock.advance(CONFIRM_MS / 1000 / 2)
+        simulation.clock.advance(CONFIRM_MS / 1000 / 2)
     step("opens", DOWN)
-    world.clock.advance(OPEN_MS / 1000)
+    simulation.clock.advance(OPEN_MS / 1000)
     step("probe fails", DOWN)
-    world.clock.advance((OPEN_MS + PROBE_TIMEOUT_MS) / 1000)  # a probe that died is over by then
-    step("probe succeeds", WELL)
+    simulation.clock.advance((OPEN_MS + PROBE_TIMEOUT_MS) / 1000)  # the probe of a dead worker has timed out by then
+    step("probe succeeds", HEALTHY)
     return steps
 
 
-def check(world: Simulation) -> None:
-    """All jobs have ended, and the provider answers the next one at once."""
-    world.settle()
-    world.clock.advance((OPEN_MS + PROBE_TIMEOUT_MS) / 1000)
-    world.alive(lambda: world.ask("next"))
-    world.alive(lambda: world.work(world.accepted[-1]))
-    assert world.now_of(world.accepted[-1]).state == JobState.COMPLETED
+def check_all_jobs_completed(simulation: Simulation) -> None:
+    """All jobs are in a terminal state, and the provider serves the next one at once."""
+    simulation.settle()
+    simulation.clock.advance((OPEN_MS + PROBE_TIMEOUT_MS) / 1000)
+    simulation.run_process(lambda: simulation.submit("next"))
+    simulation.run_process(lambda: simulation.run_worker(simulation.job_ids[-1]))
+    assert simulation.load_job(simulation.job_ids[-1]).state == JobState.COMPLETED
 
 
-def test_a_circuit_opens_is_probed_and_closes() -> None:
-    world = Simulation()
-    steps = lead(world)
+def test_circuit_opens_is_probed_and_closes() -> None:
+    simulation = Simulation()
+    steps = run_steps(simulation)
     assert {name: len(steps[name].calls) for name in CALLS} == CALLS
     assert {name: step.is_open for name, step in steps.items()} == {
         "fails": False,
@@ -91,25 +94,23 @@ def test_a_circuit_opens_is_probed_and_closes() -> None:
         "probe fails": True,
         "probe succeeds": False,
     }
-    check(world)
+    check_all_jobs_completed(simulation)
 
 
-@pytest.mark.parametrize("death", DEATHS, ids=str)
-def test_a_worker_may_die_at_any_call_while_a_circuit_changes(death: Death) -> None:
-    world = Simulation()
-    lead(world, death)
-    check(world)
+@pytest.mark.parametrize("crash", CRASH_POINTS, ids=str)
+def test_worker_may_die_at_any_call_while_a_circuit_changes(crash: CrashPoint) -> None:
+    simulation = Simulation()
+    run_steps(simulation, crash)
+    check_all_jobs_completed(simulation)
 
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", CALLS)
-def test_a_worker_may_die_at_the_write_of_a_circuit_on_the_embedded_cloud(
-    step: str, after: bool, ministack: str
-) -> None:
-    place: Callable[..., EmbeddedCloudBackend] = partial(EmbeddedCloudBackend, ministack)
-    calls = lead(Simulation(place))[step].calls
-    write = len(calls) - calls[::-1].index("put_item")  # the last: counted from one
-    world = Simulation(place)
-    died = lead(world, Death(step, write, after))[step]
-    assert died.calls == calls[:write]
-    check(world)
+def test_worker_may_die_at_a_circuit_write_in_the_embedded_cloud(step: str, after: bool, ministack: str) -> None:
+    backend: Callable[..., EmbeddedCloudBackend] = partial(EmbeddedCloudBackend, ministack)
+    calls = run_steps(Simulation(backend))[step].calls
+    write = len(calls) - calls[::-1].index("put_item")  # number of the last one, counted from one
+    simulation = Simulation(backend)
+    crashed_step = run_steps(simulation, CrashPoint(step, write, after))[step]
+    assert crashed_step.calls == calls[:write]
+    check_all_jobs_completed(simulation)

@@ -1,4 +1,4 @@
-"""A process may die before or after any call to the outside: each such point in turn, over fakes and over the cloud."""
+"""A process may die before or after any call to a dependency: each crash point, over fakes and over the cloud."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from functools import partial
 import pytest
 
 from aiserver.jobs.states import CallbackState, JobState
-from tests.crash.backends import EmbeddedCloudBackend, FakeBackend, OpenPlace
+from tests.crash.backends import BackendFactory, EmbeddedCloudBackend, FakeBackend
 from tests.crash.simulation import Simulation
-from tests.examples import naming, sample
+from tests.examples import note_case, sample
 
 STEPS = ("accept", "work", "finished", "reply", "sweep")
-# What each step calls when all goes well: a port of the fakes, or an API of AWS (an S3 object more for a large body).
+# Number of calls per step without faults: ports of the fakes or AWS APIs (one more S3 object for a large body).
 CALLS = {
     "fakes": {"accept": 2, "work": 6, "finished": 2, "reply": 7, "sweep": 12},
     "cloud": {"accept": 2, "work": 6, "finished": 2, "reply": 7, "sweep": 12},
@@ -21,59 +21,63 @@ CALLS = {
 
 
 @dataclass(frozen=True)
-class Death:
-    """At which call of which step a process dies."""
+class CrashPoint:
+    """The call and the step at which a process dies."""
 
     step: str
     at: int
     after: bool
 
 
-DEATHS = {
-    kind: [Death(step, at, after) for step in STEPS for at in range(1, calls[step] + 1) for after in (False, True)]
+CRASH_POINTS = {
+    kind: [CrashPoint(step, at, after) for step in STEPS for at in range(1, calls[step] + 1) for after in (False, True)]
     for kind, calls in CALLS.items()
 }
 
 
-def lead(world: Simulation, *, gpu: bool = False, large: bool = False, death: Death | None = None) -> dict[str, int]:
-    """One job from its acceptance to its callback, one step dying; then peace. How many calls each step made."""
-    counted: dict[str, int] = {}
+def run_steps(
+    simulation: Simulation, *, gpu: bool = False, large: bool = False, crash: CrashPoint | None = None
+) -> dict[str, int]:
+    """Run one job from submission to callback, with a crash in one step; return the number of calls of each step."""
+    call_counts: dict[str, int] = {}
 
-    def step(name: str, deed: Callable[[], object]) -> None:
-        def counting() -> None:
+    def step(name: str, action: Callable[[], object]) -> None:
+        def run_and_count() -> None:
             try:
-                deed()
+                action()
             finally:
-                counted[name] = world.crashes.calls
+                call_counts[name] = simulation.fault_points.calls
 
-        dies = death is not None and death.step == name
-        world.alive(counting, at=death.at if death and dies else None, after=bool(death and death.after))
+        crashes = crash is not None and crash.step == name
+        simulation.run_process(
+            run_and_count, at=crash.at if crash and crashes else None, after=bool(crash and crash.after)
+        )
 
-    ask = partial(world.ask, "r", gpu=gpu, large=large)
-    step("accept", ask)
-    if not world.accepted:  # the caller heard nothing, and asks again
-        world.alive(ask)
-    (job_id,) = world.accepted
-    if death and death.step == "sweep":
-        world.bag.clear()  # lost: the sweeper has something to do
-        world.clock.advance(61)
-        step("sweep", world.sweep)
-    if world.bag:
-        world.bag.pop(0)
-        step("work", lambda: world.work(job_id))
-    step("finished", lambda: world.stream(job_id))
-    if callbacks := [message for message in world.bag if message.kind == "callback"]:
-        world.bag.remove(callbacks[0])
-        step("reply", lambda: world.reply(job_id))
-    world.settle()
-    return counted
+    submit = partial(simulation.submit, "r", gpu=gpu, large=large)
+    step("accept", submit)
+    if not simulation.job_ids:  # the caller got no response and retries
+        simulation.run_process(submit)
+    (job_id,) = simulation.job_ids
+    if crash and crash.step == "sweep":
+        simulation.messages.clear()  # lost: the sweeper has work to do
+        simulation.clock.advance(61)
+        step("sweep", simulation.sweep)
+    if simulation.messages:
+        simulation.messages.pop(0)
+        step("work", lambda: simulation.run_worker(job_id))
+    step("finished", lambda: simulation.publish_stream_record(job_id))
+    if callbacks := [message for message in simulation.messages if message.kind == "callback"]:
+        simulation.messages.remove(callbacks[0])
+        step("reply", lambda: simulation.deliver(job_id))
+    simulation.settle()
+    return call_counts
 
 
-def check(world: Simulation, death: Death) -> None:
-    job = world.now_of(world.accepted[0])
-    if death.step != "work":
+def check_job(simulation: Simulation, crash: CrashPoint) -> None:
+    job = simulation.load_job(simulation.job_ids[0])
+    if crash.step != "work":
         assert job.state == JobState.COMPLETED
-        assert len(world.protocol.calls) == 1
+        assert len(simulation.provider_client.calls) == 1
     elif job.call_queue != "gpu" and job.state == JobState.FAILED:
         assert (job.error_code, job.maybe_billed) == ("ProviderTimeout", 1)
     else:
@@ -81,45 +85,47 @@ def check(world: Simulation, death: Death) -> None:
     assert job.callback == CallbackState.DELIVERED
 
 
-def test_the_crash_points_are_all_there(ministack: str) -> None:
-    places: dict[str, OpenPlace] = {
+def test_crash_points_cover_every_call(ministack: str) -> None:
+    backends: dict[str, BackendFactory] = {
         "fakes": FakeBackend,
         "cloud": partial(EmbeddedCloudBackend, ministack),
         "cloud, large bodies": partial(EmbeddedCloudBackend, ministack),
     }
-    for kind, place in places.items():
+    for kind, backend in backends.items():
         large = "large" in kind
-        counted = lead(Simulation(place), large=large)
-        counted["sweep"] = lead(Simulation(place), large=large, death=Death("sweep", 99, after=False))["sweep"]
-        assert counted == CALLS[kind], kind
-    assert sum(len(deaths) for deaths in DEATHS.values()) == 2 * (29 + 29 + 31)
+        call_counts = run_steps(Simulation(backend), large=large)
+        call_counts["sweep"] = run_steps(Simulation(backend), large=large, crash=CrashPoint("sweep", 99, after=False))[
+            "sweep"
+        ]
+        assert call_counts == CALLS[kind], kind
+    assert sum(len(crash_points) for crash_points in CRASH_POINTS.values()) == 2 * (29 + 29 + 31)
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-@pytest.mark.parametrize("death", DEATHS["fakes"])
-def test_a_process_may_die_at_any_call(death: Death, gpu: bool) -> None:
-    world = Simulation()
-    lead(world, gpu=gpu, death=death)
-    check(world, death)
+@pytest.mark.parametrize("crash", CRASH_POINTS["fakes"])
+def test_process_may_die_at_any_call(crash: CrashPoint, gpu: bool) -> None:
+    simulation = Simulation()
+    run_steps(simulation, gpu=gpu, crash=crash)
+    check_job(simulation, crash)
 
 
 @pytest.mark.parametrize(("step", "gpu", "large"), [*((step, False, True) for step in STEPS), ("work", True, False)])
-def test_a_process_may_die_at_any_call_to_the_embedded_cloud(step: str, gpu: bool, large: bool, ministack: str) -> None:
-    deaths = [death for death in DEATHS["cloud, large bodies" if large else "cloud"] if death.step == step]
-    for death in sample(deaths, f"{step} {gpu}", share=3):
-        with naming(death):
-            world = Simulation(partial(EmbeddedCloudBackend, ministack))
-            lead(world, gpu=gpu, large=large, death=death)
-            check(world, death)
+def test_process_may_die_at_any_call_to_the_embedded_cloud(step: str, gpu: bool, large: bool, ministack: str) -> None:
+    crash_points = [crash for crash in CRASH_POINTS["cloud, large bodies" if large else "cloud"] if crash.step == step]
+    for crash in sample(crash_points, f"{step} {gpu}", share=3):
+        with note_case(crash):
+            simulation = Simulation(partial(EmbeddedCloudBackend, ministack))
+            run_steps(simulation, gpu=gpu, large=large, crash=crash)
+            check_job(simulation, crash)
 
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("at", range(1, 51))
-def test_a_worker_may_die_at_any_call_of_a_batch_of_ten(at: int, after: bool) -> None:
-    world = Simulation()
+def test_worker_may_die_at_any_call_of_a_batch_of_ten(at: int, after: bool) -> None:
+    simulation = Simulation()
     for number in range(10):
-        world.alive(partial(world.ask, f"r{number}", gpu=number % 2 == 0))
-    world.bag.clear()
-    assert not world.alive(lambda: world.work(*world.accepted), at=at, after=after)
-    world.settle()
-    assert {world.now_of(job_id).callback for job_id in world.accepted} == {CallbackState.DELIVERED}
+        simulation.run_process(partial(simulation.submit, f"r{number}", gpu=number % 2 == 0))
+    simulation.messages.clear()
+    assert not simulation.run_process(lambda: simulation.run_worker(*simulation.job_ids), at=at, after=after)
+    simulation.settle()
+    assert {simulation.load_job(job_id).callback for job_id in simulation.job_ids} == {CallbackState.DELIVERED}

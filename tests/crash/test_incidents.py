@@ -1,4 +1,4 @@
-"""What can befall a job, incident by incident: each by its name, over the fakes and over the embedded cloud."""
+"""Incidents of jobs, one test each, over the fakes and over the embedded cloud."""
 
 import json
 from functools import partial
@@ -15,341 +15,352 @@ from tests.crash.scenarios import first_job_id
 from tests.crash.simulation import Simulation
 from tests.examples import examples
 
-# The calls a worker makes for one job; a process dies before or after one of them.
-CLAIM, READ, LOOK, MARK, ASK, FINISH = range(1, 7)
-WRITE = 1  # of accepting
+# The calls of a worker for one job; a process dies before or after one of them.
+CLAIM, READ, CHECK_CIRCUIT, MARK, CALL, FINISH = range(1, 7)
+WRITE = 1  # the calls of a submission
 SEND = 2
 DAY_S = 86_400
 
 
-def job(world: Simulation) -> Job:
-    return world.now_of(first_job_id(world))
+def job(simulation: Simulation) -> Job:
+    return simulation.load_job(first_job_id(simulation))
 
 
-def queued(world: Simulation, **more: Any) -> None:
-    world.alive(lambda: world.ask("r", **more))
+def submit_job(simulation: Simulation, **options: Any) -> None:
+    simulation.run_process(lambda: simulation.submit("r", **options))
 
 
-def work(world: Simulation, **fate: Any) -> bool:
-    """A worker gets the job's message."""
-    return world.alive(lambda: world.work(first_job_id(world)), **fate)
+def run_worker(simulation: Simulation, **fault: Any) -> bool:
+    """Run a worker for the job's message."""
+    return simulation.run_process(lambda: simulation.run_worker(first_job_id(simulation)), **fault)
 
 
-def swept(world: Simulation, seconds: float) -> Job:
-    """The job after so much time and a sweep."""
-    world.clock.advance(seconds)
-    world.alive(world.sweep)
-    return job(world)
+def sweep_after(simulation: Simulation, seconds: float) -> Job:
+    """Advance the clock, run the sweeper and return the job."""
+    simulation.clock.advance(seconds)
+    simulation.run_process(simulation.sweep)
+    return job(simulation)
 
 
-# --- accepting
+# --- submission
 
 
-def test_accept_crashes_after_the_write_and_the_job_runs_all_the_same(world: Simulation) -> None:
-    assert not world.alive(lambda: world.ask("r"), at=WRITE, after=True)
-    assert (world.accepted, world.bag) == ([], [])
-    queued(world)  # the caller asks again, and finds the job
-    assert len(world.backend.all_jobs()) == 1
-    world.settle()
-    assert (job(world).state, len(world.protocol.calls)) == (JobState.COMPLETED, 1)
+def test_job_runs_after_a_crash_that_follows_the_write(simulation: Simulation) -> None:
+    assert not simulation.run_process(lambda: simulation.submit("r"), at=WRITE, after=True)
+    assert (simulation.job_ids, simulation.messages) == ([], [])
+    submit_job(simulation)  # the caller retries and finds the job
+    assert len(simulation.backend.all_jobs()) == 1
+    simulation.settle()
+    assert (job(simulation).state, len(simulation.provider_client.calls)) == (JobState.COMPLETED, 1)
 
 
-def test_sqs_send_fails_and_the_job_is_accepted_and_sent_by_the_sweeper(world: Simulation) -> None:
-    queued(world, reply_to=False)
-    assert world.alive(lambda: world.ask("other"), at=SEND, dies=False)
-    assert len(world.accepted) == 2
-    world.bag.clear()
-    swept(world, 61)
-    assert {message.job_id for message in world.bag} == set(world.accepted)
+def test_job_is_accepted_and_sent_by_the_sweeper_when_the_sqs_send_fails(simulation: Simulation) -> None:
+    submit_job(simulation, reply_to=False)
+    assert simulation.run_process(lambda: simulation.submit("other"), at=SEND, dies=False)
+    assert len(simulation.job_ids) == 2
+    simulation.messages.clear()
+    sweep_after(simulation, 61)
+    assert {message.job_id for message in simulation.messages} == set(simulation.job_ids)
 
 
-def test_a_message_lost_after_accept_is_sent_again_within_one_to_two_minutes() -> None:
-    for second in range(60):  # of the sweeper's minute, at which the job is accepted
-        house = TestApp()
-        house.clock.advance(second)
-        accepted, at = house.accept(), house.clock.now
-        house.messages.jobs.clear()
-        house.clock.advance(60 - second)
-        while not house.messages.jobs:
-            house.sweep.sweep(remaining_ms=50_000)
-            house.clock.advance(60)
-        assert 60 <= (house.clock.now - 60_000 - at) / 1000 <= 120, second
-        assert house.now(accepted).resends == 1
+def test_lost_message_is_resent_within_one_to_two_minutes() -> None:
+    for second in range(60):  # second of the sweeper's minute at which the job is accepted
+        app = TestApp()
+        app.clock.advance(second)
+        job, accepted_at = app.accept(), app.clock.now
+        app.messages.jobs.clear()
+        app.clock.advance(60 - second)
+        while not app.messages.jobs:
+            app.sweep.sweep(remaining_ms=50_000)
+            app.clock.advance(60)
+        assert 60 <= (app.clock.now - 60_000 - accepted_at) / 1000 <= 120, second
+        assert app.reload(job).resends == 1
 
 
-def test_a_ref_id_with_the_same_body_is_the_same_job_with_another_body_a_conflict(world: Simulation) -> None:
-    queued(world)
-    queued(world)
-    assert len(world.accepted) == len(world.backend.all_jobs()) == 1
-    other = {"refId": "r", "request": {"model": "m", "messages": [{"role": "user", "content": "something else"}]}}
-    refused = world.post("QueueOpenAiChatCompletion", other)
-    assert (refused["statusCode"], json.loads(refused["body"])["error"]["code"]) == (409, "idempotency_conflict")
+def test_ref_id_with_another_body_is_a_conflict(simulation: Simulation) -> None:
+    submit_job(simulation)
+    submit_job(simulation)
+    assert len(simulation.job_ids) == len(simulation.backend.all_jobs()) == 1
+    conflicting_body = {
+        "refId": "r",
+        "request": {"model": "m", "messages": [{"role": "user", "content": "something else"}]},
+    }
+    response = simulation.post("QueueOpenAiChatCompletion", conflicting_body)
+    assert (response["statusCode"], json.loads(response["body"])["error"]["code"]) == (409, "idempotency_conflict")
 
 
 # --- messages
 
 
-def test_the_same_message_twice_at_once_is_one_call(world: Simulation) -> None:
-    queued(world)
-    for moment in (CLAIM, READ, LOOK, MARK, ASK, FINISH):
-        world.meanwhile(moment, lambda: world.work(first_job_id(world)))
-        work(world)
-    world.settle()
-    assert (job(world).attempt, job(world).calls, len(world.protocol.calls)) == (1, 1, 1)
+def test_concurrent_duplicate_messages_make_one_call(simulation: Simulation) -> None:
+    submit_job(simulation)
+    for moment in (CLAIM, READ, CHECK_CIRCUIT, MARK, CALL, FINISH):
+        simulation.interrupt_at(moment, lambda: simulation.run_worker(first_job_id(simulation)))
+        run_worker(simulation)
+    simulation.settle()
+    assert (job(simulation).attempt, job(simulation).calls, len(simulation.provider_client.calls)) == (1, 1, 1)
 
 
-def test_a_message_after_the_end_changes_nothing(world: Simulation) -> None:
-    queued(world)
-    work(world)
-    before = job(world)
-    assert work(world)
-    assert job(world) == before
-    assert len(world.protocol.calls) == 1
+def test_message_after_the_terminal_state_changes_nothing(simulation: Simulation) -> None:
+    submit_job(simulation)
+    run_worker(simulation)
+    before = job(simulation)
+    assert run_worker(simulation)
+    assert job(simulation) == before
+    assert len(simulation.provider_client.calls) == 1
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "null", '{"id":null}', '{"id":"x"}', '{"id":1e999}', '{"job":1}'])
-def test_a_malformed_message_body_is_reported_and_its_batch_goes_on(body: str, world: Simulation) -> None:
-    queued(world)
-    world.bag.clear()
-    told = world.work_records({"bad": body, "good": json.dumps({"id": first_job_id(world)})})
-    assert told == {"batchItemFailures": [{"itemIdentifier": "bad"}]}
-    assert job(world).state == JobState.COMPLETED
+def test_malformed_message_is_reported_and_its_batch_continues(body: str, simulation: Simulation) -> None:
+    submit_job(simulation)
+    simulation.messages.clear()
+    response = simulation.run_worker_batch({"bad": body, "good": json.dumps({"id": first_job_id(simulation)})})
+    assert response == {"batchItemFailures": [{"itemIdentifier": "bad"}]}
+    assert job(simulation).state == JobState.COMPLETED
 
 
-def test_a_message_that_names_no_job_is_done_with(world: Simulation) -> None:
-    assert world.work(4711) == {"batchItemFailures": []}
+def test_message_of_an_unknown_job_is_deleted(simulation: Simulation) -> None:
+    assert simulation.run_worker(4711) == {"batchItemFailures": []}
 
 
-# --- workers that die or come late
+# --- workers that die or are late
 
 
-def test_a_worker_killed_after_its_claim_costs_nothing(world: Simulation) -> None:
-    queued(world)
-    assert not work(world, at=CLAIM, after=True)
-    again = swept(world, LEASE_MS / 1000 + 1)
-    assert (again.state, again.calls, again.maybe_billed) == (JobState.QUEUED, 0, 0)
-    world.settle()
-    assert (job(world).state, job(world).attempt, job(world).maybe_billed) == (JobState.COMPLETED, 2, 0)
+def test_worker_killed_after_its_claim_is_not_billed(simulation: Simulation) -> None:
+    submit_job(simulation)
+    assert not run_worker(simulation, at=CLAIM, after=True)
+    requeued = sweep_after(simulation, LEASE_MS / 1000 + 1)
+    assert (requeued.state, requeued.calls, requeued.maybe_billed) == (JobState.QUEUED, 0, 0)
+    simulation.settle()
+    assert (job(simulation).state, job(simulation).attempt, job(simulation).maybe_billed) == (JobState.COMPLETED, 2, 0)
 
 
-@pytest.mark.parametrize("fate", [{"at": ASK, "after": True}, {"at": FINISH, "after": False}])
+@pytest.mark.parametrize("fault", [{"at": CALL, "after": True}, {"at": FINISH, "after": False}])
 @pytest.mark.parametrize("gpu", [False, True])
-def test_a_worker_killed_during_the_call_or_before_it_could_finish(gpu: bool, fate: Any, world: Simulation) -> None:
-    queued(world, gpu=gpu)
-    assert not work(world, **fate)
-    recovered = swept(world, LEASE_MS / 1000 + 1)
+def test_worker_killed_during_the_call_or_before_the_finish(gpu: bool, fault: Any, simulation: Simulation) -> None:
+    submit_job(simulation, gpu=gpu)
+    assert not run_worker(simulation, **fault)
+    recovered = sweep_after(simulation, LEASE_MS / 1000 + 1)
     assert recovered.maybe_billed == 1
-    world.settle()
-    if gpu:  # an unknown outcome costs nobody money: it is asked again
-        assert (job(world).state, job(world).calls) == (JobState.COMPLETED, 2)
+    simulation.settle()
+    if gpu:  # an unknown outcome costs no money: the call is repeated
+        assert (job(simulation).state, job(simulation).calls) == (JobState.COMPLETED, 2)
     else:
-        assert (job(world).state, job(world).error_code, job(world).calls) == (JobState.FAILED, "ProviderTimeout", 1)
+        assert (job(simulation).state, job(simulation).error_code, job(simulation).calls) == (
+            JobState.FAILED,
+            "ProviderTimeout",
+            1,
+        )
 
 
-def test_a_worker_killed_after_it_finished_but_before_it_acknowledged(world: Simulation) -> None:
-    queued(world)
-    world.receive(0, at=FINISH, after=True)
-    assert job(world).state == JobState.COMPLETED
-    assert [message.receives for message in world.bag if message.kind == "job"] == [1]
-    world.settle()
-    assert len(world.protocol.calls) == 1
+def test_worker_killed_after_the_finish_but_before_the_acknowledgement(simulation: Simulation) -> None:
+    submit_job(simulation)
+    simulation.receive(0, at=FINISH, after=True)
+    assert job(simulation).state == JobState.COMPLETED
+    assert [message.receives for message in simulation.messages if message.kind == "job"] == [1]
+    simulation.settle()
+    assert len(simulation.provider_client.calls) == 1
 
 
-@pytest.mark.parametrize("moment", [READ, LOOK, MARK, ASK, FINISH])
+@pytest.mark.parametrize("moment", [READ, CHECK_CIRCUIT, MARK, CALL, FINISH])
 @pytest.mark.parametrize("gpu", [False, True])
-def test_a_late_worker_changes_nothing(gpu: bool, moment: int, world: Simulation) -> None:
-    queued(world, gpu=gpu, reply_to=False)
+def test_late_worker_changes_nothing(gpu: bool, moment: int, simulation: Simulation) -> None:
+    submit_job(simulation, gpu=gpu, reply_to=False)
 
-    def its_lease_runs_out_and_another_takes_the_job() -> None:
-        world.clock.advance(LEASE_MS / 1000 + 1)
-        world.sweep()
-        world.work(first_job_id(world))
+    def expire_lease_and_run_another_worker() -> None:
+        simulation.clock.advance(LEASE_MS / 1000 + 1)
+        simulation.sweep()
+        simulation.run_worker(first_job_id(simulation))
         nonlocal before
-        before = job(world)
+        before = job(simulation)
 
-    before = job(world)
-    world.meanwhile(moment, its_lease_runs_out_and_another_takes_the_job)
-    work(world)
+    before = job(simulation)
+    simulation.interrupt_at(moment, expire_lease_and_run_another_worker)
+    run_worker(simulation)
     assert before.has_ended
-    assert job(world) == before
+    assert job(simulation) == before
 
 
-def test_a_finish_that_times_out_but_was_committed_counts_as_made(world: Simulation) -> None:
-    queued(world)
-    assert work(world, at=FINISH, after=True, dies=False)
-    assert (job(world).state, job(world).calls, job(world).maybe_billed) == (JobState.COMPLETED, 1, 0)
+def test_finish_that_times_out_after_its_commit_counts_as_made(simulation: Simulation) -> None:
+    submit_job(simulation)
+    assert run_worker(simulation, at=FINISH, after=True, dies=False)
+    assert (job(simulation).state, job(simulation).calls, job(simulation).maybe_billed) == (JobState.COMPLETED, 1, 0)
 
 
-def test_a_mark_that_times_out_lets_the_job_go_without_a_call(world: Simulation) -> None:
-    queued(world)
-    assert work(world, at=MARK, after=True, dies=False)
-    assert (job(world).state, job(world).wait_reason) == (JobState.QUEUED, "storage_unavailable")
-    assert world.protocol.calls == []
-    world.settle()
-    assert (job(world).state, len(world.protocol.calls)) == (JobState.COMPLETED, 1)
+def test_mark_that_times_out_requeues_the_job_without_a_call(simulation: Simulation) -> None:
+    submit_job(simulation)
+    assert run_worker(simulation, at=MARK, after=True, dies=False)
+    assert (job(simulation).state, job(simulation).wait_reason) == (JobState.QUEUED, "storage_unavailable")
+    assert simulation.provider_client.calls == []
+    simulation.settle()
+    assert (job(simulation).state, len(simulation.provider_client.calls)) == (JobState.COMPLETED, 1)
 
 
 # --- waiting
 
 
-def test_two_hours_of_429_cost_no_more_than_their_waits(world: Simulation) -> None:
-    queued(world, reply_to=False)
-    began = world.clock.now
-    while world.clock.now < began + 7_200_000:
-        world.protocol.outcomes = [ProviderRateLimited(retry_after_s=600)]
-        world.receive(0)
-        assert (job(world).state, job(world).wait_reason) == (JobState.QUEUED, "provider_rate_limited")
-        (message,) = world.bag  # the old one is acknowledged, and receives begin anew: none is used up
-        assert (message.visible_at, message.receives) == (job(world).not_before + 1000, 0)
-        world.clock.now = message.visible_at
-    assert job(world).attempt == 12
-    world.protocol.outcomes.clear()
-    world.settle()
-    assert (job(world).state, job(world).maybe_billed) == (JobState.COMPLETED, 0)
+def test_two_hours_of_429_cost_only_waiting_time(simulation: Simulation) -> None:
+    submit_job(simulation, reply_to=False)
+    start = simulation.clock.now
+    while simulation.clock.now < start + 7_200_000:
+        simulation.provider_client.outcomes = [ProviderRateLimited(retry_after_s=600)]
+        simulation.receive(0)
+        assert (job(simulation).state, job(simulation).wait_reason) == (JobState.QUEUED, "provider_rate_limited")
+        (message,) = simulation.messages  # the old message is acknowledged; the new one has no receives
+        assert (message.visible_at, message.receives) == (job(simulation).not_before + 1000, 0)
+        simulation.clock.now = message.visible_at
+    assert job(simulation).attempt == 12
+    simulation.provider_client.outcomes.clear()
+    simulation.settle()
+    assert (job(simulation).state, job(simulation).maybe_billed) == (JobState.COMPLETED, 0)
 
 
-def test_jobs_that_wait_for_an_hour_are_sent_again_a_few_times_each() -> None:
-    house = TestApp({"name": "gpu", "queue": "gpu", "models": {"m": ""}})
+def test_jobs_that_wait_for_an_hour_are_resent_a_few_times_each() -> None:
+    app = TestApp({"name": "gpu", "queue": "gpu", "models": {"m": ""}})
     accepted: list[Job] = []
     for _ in range(examples(10_000)):
-        accepted.append(house.accept())
-        house.clock.advance(0.001)
-    house.messages.jobs.clear()
+        accepted.append(app.accept())
+        app.clock.advance(0.001)
+    app.messages.jobs.clear()
     for _ in range(60):
-        house.clock.advance(60)
-        house.sweep.sweep(remaining_ms=50_000)
-    assert len(house.messages.jobs) == sum(house.now(job).resends for job in accepted)
-    assert {house.now(job).resends for job in accepted} <= {6, 7}
+        app.clock.advance(60)
+        app.sweep.sweep(remaining_ms=50_000)
+    assert len(app.messages.jobs) == sum(app.reload(job).resends for job in accepted)
+    assert {app.reload(job).resends for job in accepted} <= {6, 7}
 
 
 # --- cancelling
 
 
-@pytest.mark.parametrize("moment", [CLAIM, READ, LOOK, MARK, ASK, FINISH])
-def test_a_cancel_that_races_claim_and_finish_ends_the_job_once(moment: int, world: Simulation) -> None:
-    queued(world)
-    world.meanwhile(moment, lambda: world.cancel(first_job_id(world)))
-    work(world)
-    assert job(world).state == JobState.CANCELLED
-    assert len(world.protocol.calls) == (1 if moment > MARK else 0)
-    world.settle()
-    assert job(world).callback == CallbackState.DELIVERED
+@pytest.mark.parametrize("moment", [CLAIM, READ, CHECK_CIRCUIT, MARK, CALL, FINISH])
+def test_cancel_that_races_claim_and_finish_ends_the_job_once(moment: int, simulation: Simulation) -> None:
+    submit_job(simulation)
+    simulation.interrupt_at(moment, lambda: simulation.cancel(first_job_id(simulation)))
+    run_worker(simulation)
+    assert job(simulation).state == JobState.CANCELLED
+    assert len(simulation.provider_client.calls) == (1 if moment > MARK else 0)
+    simulation.settle()
+    assert job(simulation).callback == CallbackState.DELIVERED
 
 
-def test_a_cancel_after_the_finish_is_a_conflict(world: Simulation) -> None:
-    queued(world)
-    work(world)
-    assert world.post("CancelJob", {"refId": "r"})["statusCode"] == 409
-    assert job(world).state == JobState.COMPLETED
+def test_cancel_after_the_finish_is_a_conflict(simulation: Simulation) -> None:
+    submit_job(simulation)
+    run_worker(simulation)
+    assert simulation.post("CancelJob", {"refId": "r"})["statusCode"] == 409
+    assert job(simulation).state == JobState.COMPLETED
 
 
 # --- sweepers and clocks
 
 
-def test_two_sweepers_at_once_send_each_message_once(world: Simulation) -> None:
+def test_concurrent_sweepers_send_each_message_once(simulation: Simulation) -> None:
     for number in range(3):
-        world.alive(partial(world.ask, f"r{number}"))
+        simulation.run_process(partial(simulation.submit, f"r{number}"))
     for moment in range(1, 21):
-        world.clock.advance(1000)
-        world.bag.clear()
-        world.meanwhile(moment, world.sweep)
-        world.alive(world.sweep)
-        assert sorted(message.job_id for message in world.bag) == sorted(world.accepted), moment
+        simulation.clock.advance(1000)
+        simulation.messages.clear()
+        simulation.interrupt_at(moment, simulation.sweep)
+        simulation.run_process(simulation.sweep)
+        assert sorted(message.job_id for message in simulation.messages) == sorted(simulation.job_ids), moment
 
 
-def test_a_sweeper_away_for_an_hour_finds_everything_when_it_is_back(world: Simulation) -> None:
+def test_sweeper_that_was_down_for_an_hour_recovers_every_job(simulation: Simulation) -> None:
     for number in range(4):
-        world.alive(partial(world.ask, f"r{number}"))
-    lost, abandoned, ended, expiring = world.accepted
-    world.alive(lambda: world.work(abandoned), at=CLAIM, after=True)
-    world.alive(lambda: world.work(ended))
-    world.bag.clear()
-    world.clock.advance(3600)
-    world.alive(world.sweep)
-    assert sorted(message.job_id for message in world.bag) == sorted([lost, abandoned, ended, expiring])
-    world.settle()
-    assert {world.now_of(job_id).state for job_id in world.accepted} == {JobState.COMPLETED}
+        simulation.run_process(partial(simulation.submit, f"r{number}"))
+    lost, abandoned, completed, expiring = simulation.job_ids
+    simulation.run_process(lambda: simulation.run_worker(abandoned), at=CLAIM, after=True)
+    simulation.run_process(lambda: simulation.run_worker(completed))
+    simulation.messages.clear()
+    simulation.clock.advance(3600)
+    simulation.run_process(simulation.sweep)
+    assert sorted(message.job_id for message in simulation.messages) == sorted([lost, abandoned, completed, expiring])
+    simulation.settle()
+    assert {simulation.load_job(job_id).state for job_id in simulation.job_ids} == {JobState.COMPLETED}
 
 
 @pytest.mark.parametrize("worker_s", [-60, 60])
 @pytest.mark.parametrize("sweeper_s", [-60, 60])
-def test_clocks_that_are_a_minute_off_take_no_job_from_a_worker_that_lives(
-    worker_s: int, sweeper_s: int, world: Simulation
+def test_clock_skew_of_a_minute_takes_no_job_from_a_live_worker(
+    worker_s: int, sweeper_s: int, simulation: Simulation
 ) -> None:
-    queued(world)
+    submit_job(simulation)
 
-    def almost_all_its_time_goes_by_and_a_sweeper_looks() -> None:
-        world.clock.advance(WORKER_MS / 1000 - 10 - worker_s + sweeper_s)
-        world.sweep()
-        world.clock.advance(worker_s - sweeper_s)
+    def sweep_shortly_before_the_timeout() -> None:
+        simulation.clock.advance(WORKER_MS / 1000 - 10 - worker_s + sweeper_s)
+        simulation.sweep()
+        simulation.clock.advance(worker_s - sweeper_s)
 
-    world.meanwhile(FINISH, almost_all_its_time_goes_by_and_a_sweeper_looks)
-    work(world, skew_s=worker_s)
-    assert (job(world).state, job(world).attempt, job(world).maybe_billed) == (JobState.COMPLETED, 1, 0)
+    simulation.interrupt_at(FINISH, sweep_shortly_before_the_timeout)
+    run_worker(simulation, skew_s=worker_s)
+    assert (job(simulation).state, job(simulation).attempt, job(simulation).maybe_billed) == (JobState.COMPLETED, 1, 0)
 
 
 @pytest.mark.parametrize(("first_s", "second_s"), [(-60, 60), (60, -60)])
-def test_clocks_that_are_a_minute_off_make_a_wait_no_loss(first_s: int, second_s: int, world: Simulation) -> None:
-    world.alive(lambda: world.ask("r"), skew_s=first_s)
-    world.protocol.outcomes = [ProviderRateLimited(retry_after_s=90)]
-    world.receive(0, skew_s=second_s)
-    while job(world).state == JobState.QUEUED:
-        world.clock.now = min(message.visible_at for message in world.bag)
-        world.receive(0, skew_s=first_s)
-    assert (job(world).state, len(world.protocol.calls)) == (JobState.COMPLETED, 2)
+def test_clock_skew_of_a_minute_loses_no_waiting_job(first_s: int, second_s: int, simulation: Simulation) -> None:
+    simulation.run_process(lambda: simulation.submit("r"), skew_s=first_s)
+    simulation.provider_client.outcomes = [ProviderRateLimited(retry_after_s=90)]
+    simulation.receive(0, skew_s=second_s)
+    while job(simulation).state == JobState.QUEUED:
+        simulation.clock.now = min(message.visible_at for message in simulation.messages)
+        simulation.receive(0, skew_s=first_s)
+    assert (job(simulation).state, len(simulation.provider_client.calls)) == (JobState.COMPLETED, 2)
 
 
 # --- storage
 
 
-def test_s3_that_refuses_a_request_accepts_nothing(ministack: str) -> None:
-    world = Simulation(partial(EmbeddedCloudBackend, ministack))
-    world.crashes.broken = {"put_object"}
-    queued(world, large=True)
-    assert (world.accepted, world.backend.all_jobs(), world.bag) == ([], [], [])
-    world.crashes.broken.clear()
-    queued(world, large=True)
-    world.settle()
-    assert job(world).state == JobState.COMPLETED
+def test_failed_s3_write_of_a_request_accepts_no_job(ministack: str) -> None:
+    simulation = Simulation(partial(EmbeddedCloudBackend, ministack))
+    simulation.fault_points.broken = {"put_object"}
+    submit_job(simulation, large=True)
+    assert (simulation.job_ids, simulation.backend.all_jobs(), simulation.messages) == ([], [], [])
+    simulation.fault_points.broken.clear()
+    submit_job(simulation, large=True)
+    simulation.settle()
+    assert job(simulation).state == JobState.COMPLETED
 
 
-def test_s3_that_refuses_to_give_a_request_makes_the_job_wait(ministack: str) -> None:
-    world = Simulation(partial(EmbeddedCloudBackend, ministack))
-    queued(world, large=True)
-    world.crashes.broken = {"get_object"}
-    world.receive(0)
-    assert (job(world).state, job(world).wait_reason) == (JobState.QUEUED, "storage_unavailable")
-    world.crashes.broken.clear()
-    world.settle()
-    assert (job(world).state, len(world.protocol.calls)) == (JobState.COMPLETED, 1)
+def test_failed_s3_read_of_a_request_makes_the_job_wait(ministack: str) -> None:
+    simulation = Simulation(partial(EmbeddedCloudBackend, ministack))
+    submit_job(simulation, large=True)
+    simulation.fault_points.broken = {"get_object"}
+    simulation.receive(0)
+    assert (job(simulation).state, job(simulation).wait_reason) == (JobState.QUEUED, "storage_unavailable")
+    simulation.fault_points.broken.clear()
+    simulation.settle()
+    assert (job(simulation).state, len(simulation.provider_client.calls)) == (JobState.COMPLETED, 1)
 
 
-def test_s3_that_refuses_a_result_for_a_moment_loses_no_answer(ministack: str) -> None:
-    world = Simulation(partial(EmbeddedCloudBackend, ministack))
-    queued(world, large=True)
-    assert work(world, at=FINISH, dies=False)
-    assert (job(world).state, job(world).calls, job(world).maybe_billed) == (JobState.COMPLETED, 1, 0)
+def test_transient_s3_failure_loses_no_result(ministack: str) -> None:
+    simulation = Simulation(partial(EmbeddedCloudBackend, ministack))
+    submit_job(simulation, large=True)
+    assert run_worker(simulation, at=FINISH, dies=False)
+    assert (job(simulation).state, job(simulation).calls, job(simulation).maybe_billed) == (JobState.COMPLETED, 1, 0)
 
 
-def test_s3_that_refuses_a_result_for_long_ends_in_an_unknown_outcome_that_is_not_repeated(ministack: str) -> None:
-    world = Simulation(partial(EmbeddedCloudBackend, ministack))
-    queued(world, large=True)
-    world.crashes.broken = {"put_object"}
-    assert not work(world)
-    world.crashes.broken.clear()
-    failed = swept(world, LEASE_MS / 1000 + 1)
+def test_lasting_s3_failure_means_unknown_outcome_without_a_second_call(ministack: str) -> None:
+    simulation = Simulation(partial(EmbeddedCloudBackend, ministack))
+    submit_job(simulation, large=True)
+    simulation.fault_points.broken = {"put_object"}
+    assert not run_worker(simulation)
+    simulation.fault_points.broken.clear()
+    failed = sweep_after(simulation, LEASE_MS / 1000 + 1)
     assert (failed.state, failed.error_code, failed.maybe_billed) == (JobState.FAILED, "ProviderTimeout", 1)
-    world.settle()
+    simulation.settle()
 
 
-def test_a_job_past_its_time_to_live_is_not_read_though_it_is_not_yet_deleted(world: Simulation) -> None:
-    queued(world, reply_to=False)
-    work(world)
-    world.clock.advance(7 * DAY_S - 1)
-    assert world.post("CancelJob", {"refId": "r"})["statusCode"] == 409
-    world.clock.advance(1)
-    for named in ({"refId": "r"}, {"id": first_job_id(world)}):
-        assert world.post("CancelJob", named)["statusCode"] == 404
-    assert world.parts.status.list_jobs(job(world).owner, tag=None, state=None, take=9, cursor=None).jobs == []
-    queued(world)  # its RefId is free again
-    assert len(world.accepted) == 2
+def test_job_past_its_time_to_live_is_not_read(simulation: Simulation) -> None:
+    """DynamoDB may delete an item hours after its time to live."""
+    submit_job(simulation, reply_to=False)
+    run_worker(simulation)
+    simulation.clock.advance(7 * DAY_S - 1)
+    assert simulation.post("CancelJob", {"refId": "r"})["statusCode"] == 409
+    simulation.clock.advance(1)
+    for reference in ({"refId": "r"}, {"id": first_job_id(simulation)}):
+        assert simulation.post("CancelJob", reference)["statusCode"] == 404
+    assert (
+        simulation.use_cases.status.list_jobs(job(simulation).owner, tag=None, state=None, take=9, cursor=None).jobs
+        == []
+    )
+    submit_job(simulation)  # its RefId is free again
+    assert len(simulation.job_ids) == 2

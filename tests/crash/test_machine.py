@@ -1,4 +1,4 @@
-"""Anything may happen, in any order, to the real handlers; the world itself watches what must not."""
+"""Random events in random order against the real handlers; the simulation checks the invariants."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,13 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from aiserver.jobs.job import Job
 from aiserver.webhooks.client import DeliveryResult
 from tests.app import LEASE_MS
-from tests.crash.backends import EmbeddedCloudBackend, FakeBackend, OpenPlace
+from tests.crash.backends import BackendFactory, EmbeddedCloudBackend, FakeBackend
 from tests.crash.simulation import Simulation, provider_error
 from tests.examples import examples
 
-ANY = st.integers(0, 50)
-# At one of its calls a process may die, or hear of a failure, though the call was made; its clock may be a minute off.
-FATE = st.fixed_dictionaries(
+INDEX = st.integers(0, 50)
+# A process may die at one of its calls, or get an error before or after the call; its clock may be a minute off.
+FAULT = st.fixed_dictionaries(
     {
         "at": st.none() | st.integers(1, 8),
         "after": st.booleans(),
@@ -27,97 +27,98 @@ FATE = st.fixed_dictionaries(
 )
 
 
-class HostileWorld(RuleBasedStateMachine):
-    def __init__(self, place: OpenPlace) -> None:
+class SimulationMachine(RuleBasedStateMachine):
+    def __init__(self, create_backend: BackendFactory) -> None:
         super().__init__()
-        self.world = Simulation(place)
-        self.asked = 0
+        self.simulation = Simulation(create_backend)
+        self.submissions = 0
 
     def job(self, index: int) -> Job:
-        jobs = self.world.backend.all_jobs()
+        jobs = self.simulation.backend.all_jobs()
         return jobs[index % len(jobs)]
 
-    @rule(gpu=st.booleans(), reply_to=st.booleans(), large=st.booleans(), again=st.booleans(), fate=FATE)
-    def ask(self, gpu: bool, reply_to: bool, large: bool, again: bool, fate: dict[str, Any]) -> None:
-        self.asked += 0 if again and self.asked else 1
-        name = f"{'g' if gpu else 'h'}{'L' if large else 's'}{self.asked}"
-        self.world.alive(partial(self.world.ask, name, gpu=gpu, reply_to=reply_to, large=large), **fate)
+    @rule(gpu=st.booleans(), reply_to=st.booleans(), large=st.booleans(), duplicate=st.booleans(), fault=FAULT)
+    def submit(self, gpu: bool, reply_to: bool, large: bool, duplicate: bool, fault: dict[str, Any]) -> None:
+        self.submissions += 0 if duplicate and self.submissions else 1
+        name = f"{'g' if gpu else 'h'}{'L' if large else 's'}{self.submissions}"
+        submit = partial(self.simulation.submit, name, gpu=gpu, reply_to=reply_to, large=large)
+        self.simulation.run_process(submit, **fault)
 
-    @rule(kind=st.sampled_from(["away", "slow down", "silence", "broken"]))
-    def the_provider_has_a_bad_moment(self, kind: str) -> None:
-        self.world.protocol.outcomes.append(provider_error(kind))
+    @rule(kind=st.sampled_from(["unavailable", "rate limited", "timeout", "error"]))
+    def fail_next_provider_call(self, kind: str) -> None:
+        self.simulation.provider_client.outcomes.append(provider_error(kind))
 
     @rule(status=st.sampled_from([500, 410, 302, None]))
-    def the_receiver_has_a_bad_moment(self, status: int | None) -> None:
-        self.world.replier.outcomes.append(DeliveryResult(status, "no"))
+    def fail_next_delivery(self, status: int | None) -> None:
+        self.simulation.webhook_client.outcomes.append(DeliveryResult(status, "no"))
 
-    @precondition(lambda self: self.world.bag)
-    @rule(index=ANY, fate=FATE)
-    def a_message_is_handled_in_any_order(self, index: int, fate: dict[str, Any]) -> None:
-        self.world.receive(index, **fate)
+    @precondition(lambda self: self.simulation.messages)
+    @rule(index=INDEX, fault=FAULT)
+    def handle_any_message(self, index: int, fault: dict[str, Any]) -> None:
+        self.simulation.receive(index, **fault)
 
-    @precondition(lambda self: self.world.bag)
-    @rule(index=ANY)
-    def a_message_is_doubled(self, index: int) -> None:
-        self.world.bag.append(self.world.bag[index % len(self.world.bag)])
+    @precondition(lambda self: self.simulation.messages)
+    @rule(index=INDEX)
+    def duplicate_a_message(self, index: int) -> None:
+        self.simulation.messages.append(self.simulation.messages[index % len(self.simulation.messages)])
 
-    @precondition(lambda self: self.world.bag)
-    @rule(index=ANY)
-    def a_message_is_lost(self, index: int) -> None:
-        self.world.bag.pop(index % len(self.world.bag))
+    @precondition(lambda self: self.simulation.messages)
+    @rule(index=INDEX)
+    def lose_a_message(self, index: int) -> None:
+        self.simulation.messages.pop(index % len(self.simulation.messages))
 
-    @precondition(lambda self: self.world.accepted)
-    @rule(index=ANY, other=ANY, at=st.integers(1, 6), late=st.booleans())
-    def two_workers_meet(self, index: int, other: int, at: int, late: bool) -> None:
-        """One is interrupted by another; perhaps for so long that it comes back after its lease was swept."""
-        ours, theirs = self.job(index), self.job(other)
+    @precondition(lambda self: self.simulation.job_ids)
+    @rule(index=INDEX, second_index=INDEX, at=st.integers(1, 6), late=st.booleans())
+    def interrupt_a_worker_by_another(self, index: int, second_index: int, at: int, late: bool) -> None:
+        """If `late`, the first worker continues only after the sweeper has recovered its expired lease."""
+        first, second = self.job(index), self.job(second_index)
 
-        def meanwhile() -> None:
+        def run_second_worker() -> None:
             if late:
-                self.world.clock.advance(LEASE_MS / 1000 + 1)
-                self.world.sweep()
-            self.world.work(theirs.id)
+                self.simulation.clock.advance(LEASE_MS / 1000 + 1)
+                self.simulation.sweep()
+            self.simulation.run_worker(second.id)
 
-        self.world.meanwhile(at, meanwhile)
-        self.world.alive(lambda: self.world.work(ours.id))
+        self.simulation.interrupt_at(at, run_second_worker)
+        self.simulation.run_process(lambda: self.simulation.run_worker(first.id))
 
-    @precondition(lambda self: self.world.accepted)
-    @rule(index=ANY, fate=FATE)
-    def the_stream_tells(self, index: int, fate: dict[str, Any]) -> None:
+    @precondition(lambda self: self.simulation.job_ids)
+    @rule(index=INDEX, fault=FAULT)
+    def publish_stream_record(self, index: int, fault: dict[str, Any]) -> None:
         job = self.job(index)
-        self.world.alive(lambda: self.world.stream(job.id), **fate)
+        self.simulation.run_process(lambda: self.simulation.publish_stream_record(job.id), **fault)
 
-    @precondition(lambda self: self.world.accepted)
-    @rule(index=ANY, fate=FATE)
-    def an_owner_cancels(self, index: int, fate: dict[str, Any]) -> None:
+    @precondition(lambda self: self.simulation.job_ids)
+    @rule(index=INDEX, fault=FAULT)
+    def cancel_a_job(self, index: int, fault: dict[str, Any]) -> None:
         job = self.job(index)
-        self.world.alive(lambda: self.world.cancel(job.id), **fate)
+        self.simulation.run_process(lambda: self.simulation.cancel(job.id), **fault)
 
     @rule(seconds=st.sampled_from([1, 30, 61, 600, 1021, 3600, 90_000]))
-    def time_passes(self, seconds: int) -> None:
-        self.world.clock.advance(seconds)
+    def advance_clock(self, seconds: int) -> None:
+        self.simulation.clock.advance(seconds)
 
-    @rule(fate=FATE)
-    def the_sweeper_runs(self, fate: dict[str, Any]) -> None:
-        self.world.alive(self.world.sweep, **fate)
+    @rule(fault=FAULT)
+    def run_sweeper(self, fault: dict[str, Any]) -> None:
+        self.simulation.run_process(self.simulation.sweep, **fault)
 
     @rule(at=st.integers(1, 12))
-    def two_sweepers_meet(self, at: int) -> None:
-        self.world.meanwhile(at, self.world.sweep)
-        self.world.alive(self.world.sweep)
+    def interrupt_a_sweeper_by_another(self, at: int) -> None:
+        self.simulation.interrupt_at(at, self.simulation.sweep)
+        self.simulation.run_process(self.simulation.sweep)
 
     def teardown(self) -> None:
-        self.world.settle()
+        self.simulation.settle()
 
 
-def play(place: OpenPlace, *, runs: int, steps: int) -> None:
-    machine: Callable[[], RuleBasedStateMachine] = partial(HostileWorld, place)
+def run_machine(create_backend: BackendFactory, *, runs: int, steps: int) -> None:
+    machine: Callable[[], RuleBasedStateMachine] = partial(SimulationMachine, create_backend)
     run_state_machine_as_test(machine, settings=settings(max_examples=runs, stateful_step_count=steps))
 
 
-def test_whatever_happens_over_fakes_the_promises_hold() -> None:
-    play(FakeBackend, runs=examples(250, at_least=60), steps=30)
+def test_invariants_hold_over_fakes() -> None:
+    run_machine(FakeBackend, runs=examples(250, at_least=60), steps=30)
 
 
-def test_whatever_happens_over_the_embedded_cloud_the_promises_hold(ministack: str) -> None:
-    play(partial(EmbeddedCloudBackend, ministack), runs=examples(20), steps=25)
+def test_invariants_hold_over_the_embedded_cloud(ministack: str) -> None:
+    run_machine(partial(EmbeddedCloudBackend, ministack), runs=examples(20), steps=25)

@@ -1,4 +1,4 @@
-"""Two who act at once, and one who dies or hears of a failure: in every situation of a job, at each call they make."""
+"""Two concurrent processes, and one that dies or gets an error: in every situation of a job, at each of their calls."""
 
 import itertools
 
@@ -6,42 +6,46 @@ import pytest
 
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.webhooks.client import DeliveryResult
-from tests.crash.scenarios import DEEDS, MOST_CALLS, SITUATIONS, first_job_id
+from tests.crash.scenarios import ACTIONS, MAX_CALLS, SITUATIONS, first_job_id
 from tests.crash.simulation import Simulation, provider_error
-from tests.examples import naming, sample
+from tests.examples import note_case, sample
 
 
-def world_in(situation: str, outcome: str | None) -> Simulation:
-    world = Simulation()
-    SITUATIONS[situation](world)
+def simulation_in(situation: str, outcome: str | None) -> Simulation:
+    simulation = Simulation()
+    SITUATIONS[situation](simulation)
     if outcome:
-        world.protocol.outcomes.append(provider_error(outcome))
-        world.replier.outcomes.append(DeliveryResult(500, outcome))
-    return world
+        simulation.provider_client.outcomes.append(provider_error(outcome))
+        simulation.webhook_client.outcomes.append(DeliveryResult(500, outcome))
+    return simulation
 
 
-@pytest.mark.parametrize("outcome", [None, "slow down", "silence", "broken"])
+@pytest.mark.parametrize("outcome", [None, "rate limited", "timeout", "error"])
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_whoever_acts_at_once_nothing_is_lost_doubled_or_stuck(situation: str, outcome: str | None) -> None:
-    pairs = itertools.product(DEEDS, DEEDS)
-    cases = [(first, second, moment) for first, second in pairs for moment in range(1, MOST_CALLS[first] + 1)]
-    for first, second, moment in sample(cases, f"{situation} {outcome}"):
-        with naming(first, second, moment):
-            world = world_in(situation, outcome)
-            world.meanwhile(moment, lambda world=world, second=second: DEEDS[second](world))
-            world.alive(lambda world=world, first=first: DEEDS[first](world))
-            world.settle()
-            assert world.now_of(first_job_id(world)).callback_attempt <= len(CALLBACK_SCHEDULE_S)
-            assert len(world.replier.posts) <= len(CALLBACK_SCHEDULE_S)
+def test_concurrent_processes_lose_duplicate_or_block_nothing(situation: str, outcome: str | None) -> None:
+    pairs = itertools.product(ACTIONS, ACTIONS)
+    cases = [(first, second, call_number) for first, second in pairs for call_number in range(1, MAX_CALLS[first] + 1)]
+    for first, second, call_number in sample(cases, f"{situation} {outcome}"):
+        with note_case(first, second, call_number):
+            simulation = simulation_in(situation, outcome)
+            simulation.interrupt_at(
+                call_number, lambda simulation=simulation, second=second: ACTIONS[second](simulation)
+            )
+            simulation.run_process(lambda simulation=simulation, first=first: ACTIONS[first](simulation))
+            simulation.settle()
+            assert simulation.load_job(first_job_id(simulation)).callback_attempt <= len(CALLBACK_SCHEDULE_S)
+            assert len(simulation.webhook_client.posts) <= len(CALLBACK_SCHEDULE_S)
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_whoever_dies_or_hears_of_a_failure_nothing_is_lost_doubled_or_stuck(situation: str) -> None:
+def test_process_failures_lose_duplicate_or_block_nothing(situation: str) -> None:
     booleans = (False, True)
-    kinds = itertools.product(DEEDS, (None, "slow down", "silence"), booleans, booleans)
-    cases = [(*kind, at) for kind in kinds for at in range(1, MOST_CALLS[kind[0]] + 1)]
-    for deed, outcome, after, dies, at in sample(cases, situation):
-        with naming(deed, outcome, after, dies, at):
-            world = world_in(situation, outcome)
-            world.alive(lambda world=world, deed=deed: DEEDS[deed](world), at=at, after=after, dies=dies)
-            world.settle()
+    kinds = itertools.product(ACTIONS, (None, "rate limited", "timeout"), booleans, booleans)
+    cases = [(*kind, at) for kind in kinds for at in range(1, MAX_CALLS[kind[0]] + 1)]
+    for action, outcome, after, dies, at in sample(cases, situation):
+        with note_case(action, outcome, after, dies, at):
+            simulation = simulation_in(situation, outcome)
+            simulation.run_process(
+                lambda simulation=simulation, action=action: ACTIONS[action](simulation), at=at, after=after, dies=dies
+            )
+            simulation.settle()

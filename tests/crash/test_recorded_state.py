@@ -1,4 +1,4 @@
-"""What an earlier version stored is read, finished and delivered; what this one stores, an earlier one can read.
+"""State of an earlier version is read, finished and delivered; an earlier version can read the state of this one.
 
 The state is recorded once, by `python -m tests.recorded_state`, and kept while the code changes.
 """
@@ -17,8 +17,8 @@ from tests.crash.backends import OWNER
 from tests.crash.simulation import Simulation
 
 STATE = json.loads(recorded_state.FILE.read_text())
-# How each recorded job ends.
-ENDS = {
+# The final job state and callback state of each recorded job.
+FINAL_STATES = {
     "queued": (JobState.COMPLETED, CallbackState.DELIVERED),
     "queued for a GPU": (JobState.COMPLETED, CallbackState.DELIVERED),
     "queued, large": (JobState.COMPLETED, CallbackState.DELIVERED),
@@ -37,36 +37,39 @@ ENDS = {
 
 
 @pytest.fixture
-def world(ministack: str) -> Simulation:
-    return recorded_state.restored(STATE, ministack)
+def simulation(ministack: str) -> Simulation:
+    return recorded_state.restore_state(STATE, ministack)
 
 
 @pytest.mark.parametrize("with_messages", [True, False])
-def test_every_recorded_job_is_finished_and_its_callback_delivered(world: Simulation, with_messages: bool) -> None:
+def test_recorded_jobs_are_finished_and_their_callbacks_delivered(simulation: Simulation, with_messages: bool) -> None:
     if not with_messages:
-        world.bag.clear()
-    world.settle()
-    ends = {name: (world.now_of(job_id).state, world.now_of(job_id).callback) for name, job_id in STATE["jobs"].items()}
-    assert ends == ENDS
+        simulation.messages.clear()
+    simulation.settle()
+    final_states = {
+        name: (simulation.load_job(job_id).state, simulation.load_job(job_id).callback)
+        for name, job_id in STATE["jobs"].items()
+    }
+    assert final_states == FINAL_STATES
 
 
-def test_recorded_bodies_are_read_whole(world: Simulation) -> None:
+def test_recorded_bodies_are_read_completely(simulation: Simulation) -> None:
     for name, is_large in (("callback pending", False), ("callback pending, large", True)):
-        job = world.now_of(STATE["jobs"][name])
-        request, result = world.backend.seen.read_request(job), world.backend.seen.read_result(job)
+        job = simulation.load_job(STATE["jobs"][name])
+        request, result = simulation.backend.job_store.read_request(job), simulation.backend.job_store.read_result(job)
         assert json.loads(request or b"")["model"] == "m"
         assert (len(request or b"") > 32 * 1024) is (len(result or b"") > 32 * 1024) is is_large
 
 
-def test_recorded_ref_ids_lead_to_their_jobs(world: Simulation) -> None:
+def test_recorded_ref_ids_find_their_jobs(simulation: Simulation) -> None:
     for name, job_id in STATE["jobs"].items():
-        found = world.backend.seen.find_by_ref_id(OWNER, name, now_ms=world.clock.now)
-        assert found
-        assert found.id == job_id
+        job = simulation.backend.job_store.find_by_ref_id(OWNER, name, now_ms=simulation.clock.now)
+        assert job
+        assert job.id == job_id
 
 
-@pytest.mark.usefixtures("world")
-def test_recorded_keys_providers_and_lists_of_models_are_read(ministack: str) -> None:
+@pytest.mark.usefixtures("simulation")
+def test_recorded_keys_providers_and_model_listings_are_read(ministack: str) -> None:
     config = DynamoConfig(recorded_state.CONFIG, aws.client("dynamodb", ministack))
     earlier = ApiKey("k-earlier", "earlier", "5e8848", 1)
     assert sorted(config.keys(), key=lambda key: key.id) == [earlier, recorded_state.KEY]
@@ -76,23 +79,25 @@ def test_recorded_keys_providers_and_lists_of_models_are_read(ministack: str) ->
     assert config.model_listings() == {"p": recorded_state.LISTING}
 
 
-def test_recorded_circuits_and_leases_are_read(world: Simulation) -> None:
-    assert world.backend.circuits.read_all()["p"] == recorded_state.CIRCUIT
+def test_recorded_circuits_and_leases_are_read(simulation: Simulation) -> None:
+    assert simulation.backend.circuits.read_all()["p"] == recorded_state.CIRCUIT
     names = ["provider#p", f"callbacks#{OWNER}#r.io"]
-    assert world.backend.slots.count_held(names, now_ms=world.clock.now) == dict.fromkeys(names, 1)
+    assert simulation.backend.leases.count_held(names, now_ms=simulation.clock.now) == dict.fromkeys(names, 1)
 
 
-def test_the_stored_form_is_the_recorded_one(ministack: str) -> None:
+def test_stored_format_equals_the_recorded_one(ministack: str) -> None:
     """Attributes, types and keys of all items, names of objects and bodies of messages: earlier versions read them."""
-    assert _form(recorded_state.record(ministack)) == _form(STATE)
+    assert _format(recorded_state.record(ministack)) == _format(STATE)
 
 
-def _form(state: dict) -> dict[str, object]:
+def _format(state: dict) -> dict[str, object]:
     items = [item for table in state["tables"].values() for item in table]
     return {
         "items": sorted({_key(item["pk"]["S"]) + " " + _attributes(item) for item in items}),
         "objects": sorted({_key(name) for name in state["objects"]}),
-        "messages": sorted({f"{one['kind']} {sorted(json.loads(one['body']))}" for one in state["messages"]}),
+        "messages": sorted(
+            {f"{message['kind']} {sorted(json.loads(message['body']))}" for message in state["messages"]}
+        ),
     }
 
 
@@ -101,5 +106,5 @@ def _attributes(item: dict) -> str:
 
 
 def _key(name: str) -> str:
-    """A partition's or an object's, without ids and tokens."""
+    """The key of a partition or an object without ids and tokens."""
     return re.sub(r"(?<=-)[0-9a-f]{16,}|\d{6,}", "*", name)

@@ -1,4 +1,4 @@
-"""The world's watch sees what it is there to see: a promise broken inside a handler fails the test."""
+"""The simulation detects invariant violations: one inside a handler fails the test."""
 
 import pytest
 
@@ -6,27 +6,27 @@ from tests.crash.fault_points import InvariantViolated
 from tests.crash.simulation import Simulation
 
 
-def test_a_second_paid_call_is_seen() -> None:
-    world = Simulation()
-    world.alive(lambda: world.ask("r"))
-    world.paid[world.accepted[0]] = 1
+def test_second_billed_call_is_detected() -> None:
+    simulation = Simulation()
+    simulation.run_process(lambda: simulation.submit("r"))
+    simulation.billed_calls[simulation.job_ids[0]] = 1
     with pytest.raises(InvariantViolated, match="I3"):
-        world.settle()
+        simulation.settle()
 
 
-def test_a_callback_before_the_end_is_seen() -> None:
-    world = Simulation()
-    world.alive(lambda: world.ask("r"))
-    headers = {"webhook-id": f"msg_{world.accepted[0]}_0"}
+def test_callback_before_the_terminal_state_is_detected() -> None:
+    simulation = Simulation()
+    simulation.run_process(lambda: simulation.submit("r"))
+    headers = {"webhook-id": f"msg_{simulation.job_ids[0]}_0"}
     with pytest.raises(InvariantViolated, match="I6"):
-        world.alive(lambda: world.post_callback("https://r.io/", b"{}", headers))
+        simulation.run_process(lambda: simulation.post_callback("https://r.io/", b"{}", headers))
 
 
-def test_an_end_that_is_written_twice_is_seen() -> None:
-    world = Simulation()
-    world.alive(lambda: world.ask("r", reply_to=False))
-    world.alive(lambda: world.work(world.accepted[0]))
-    item = world.backend.seen.items[world.accepted[0]]  # pyright: ignore
+def test_second_terminal_state_is_detected() -> None:
+    simulation = Simulation()
+    simulation.run_process(lambda: simulation.submit("r", reply_to=False))
+    simulation.run_process(lambda: simulation.run_worker(simulation.job_ids[0]))
+    item = simulation.backend.job_store.items[simulation.job_ids[0]]  # pyright: ignore
     item["completed_at"] += 1
     with pytest.raises(InvariantViolated, match="I1"):
-        world.alive(lambda: None)
+        simulation.run_process(lambda: None)

@@ -1,4 +1,4 @@
-"""`make dev` as scripts start it: a process that is waited for until it is ready, and ended by a signal."""
+"""`make dev` as scripts start it: wait until the process is ready, and stop it by a signal."""
 
 import json
 import os
@@ -24,13 +24,13 @@ providers:
     api_key_var: MY_KEY
     models: {{"llama3:8b": vendor/llama}}
 """
-END_S = 60
+STOP_TIMEOUT_S = 60
 SIGINT_IGNORED = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")  # as a shell without job control starts "command &"
 
 
 @dataclass
-class Dev:
-    """A running `make dev` with its card."""
+class DevServer:
+    """A running `make dev`, its output and its card file."""
 
     process: subprocess.Popen[str]
     lines: list[str]
@@ -50,7 +50,7 @@ class Dev:
 
     def http(self, key: str | None = None) -> httpx.Client:
         headers = {"authorization": f"Bearer {key or self.card['api_key']}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=END_S, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=STOP_TIMEOUT_S, trust_env=False)
 
     def queue(self, ref_id: str, content: str = "hi") -> httpx.Response:
         request = {**CHAT, "messages": [{"role": "user", "content": content}]}
@@ -62,7 +62,7 @@ class Dev:
 def start(
     *wrapper: str, stdin: Any = None, stderr: Any = None, start_new_session: bool = False, **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Killed, where it still runs, when the block ends: a test that fails does not wait for it."""
+    """Start `make dev`; kill the process at the end of the block, so that a failed test does not wait for it."""
     with subprocess.Popen(
         [*wrapper, sys.executable, "-m", "local.dev"],
         cwd=REPOSITORY,
@@ -79,45 +79,45 @@ def start(
             process.kill()
 
 
-def ready(process: subprocess.Popen[str]) -> Dev:
+def wait_until_ready(process: subprocess.Popen[str]) -> DevServer:
     assert process.stdout is not None
     lines: list[str] = []
     for line in process.stdout:
         lines.append(line.strip())
         if line.startswith("READY"):
-            return Dev(process, lines)
-    raise AssertionError(f"dev ended with status {process.wait()}")
+            return DevServer(process, lines)
+    raise AssertionError(f"dev exited with status {process.wait()}")
 
 
 @contextmanager
-def dev(*wrapper: str, stderr: Any = None, **environment: str) -> Iterator[Dev]:
-    """Ended by Ctrl-C when the block ends."""
+def run_dev(*wrapper: str, stderr: Any = None, **environment: str) -> Iterator[DevServer]:
+    """Run `make dev`; stop it by Ctrl-C at the end of the block."""
     with start(*wrapper, stderr=stderr, **environment) as process:
-        yield ready(process)
+        yield wait_until_ready(process)
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(END_S) == 0
+            assert process.wait(STOP_TIMEOUT_S) == 0
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)  # writes what each thread waits for
+            process.send_signal(signal.SIGABRT)  # writes the stack of each thread
             _, stderr = process.communicate()
-            raise AssertionError(f"dev did not end within {END_S} s of SIGINT: {stderr}") from None
+            raise AssertionError(f"dev did not stop within {STOP_TIMEOUT_S} s of SIGINT: {stderr}") from None
 
 
-def processes(running: Dev) -> list[int]:
-    """Handles of the processes it has started, and those they have: a handle cannot come to mean another process."""
-    opened = [os.pidfd_open(pid) for pid in _descendants(running.process.pid)]
-    assert opened
-    return opened
+def open_descendants(server: DevServer) -> list[int]:
+    """Return pidfds of all descendant processes; a pidfd, unlike a pid, is never reused."""
+    handles = [os.pidfd_open(pid) for pid in _descendants(server.process.pid)]
+    assert handles
+    return handles
 
 
-def have_ended(handles: list[int]) -> bool:
-    """Whether these processes have ended, or do within moments of being killed."""
+def have_exited(handles: list[int]) -> bool:
+    """Return whether all these processes exit within ten seconds."""
     return all(select.select([handle], [], [], 10)[0] for handle in handles)
 
 
 def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):
-            found += [child, *_descendants(child)]
-    return found
+            pids += [child, *_descendants(child)]
+    return pids

@@ -1,4 +1,4 @@
-"""The product, started as users start it, with a scripted upstream that is a real HTTP server."""
+"""The gateway, running_product as users start it, with a scripted upstream provider that is a real HTTP server."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from local.choose_upstream import scripted_upstream
+from local.choose_upstream import build_scripted_upstream
 from local.cloud import Cloud
 from local.receiver import Receiver, receiver
 from local.scripted import ScriptedProvider
@@ -14,7 +14,7 @@ from local.scripted import ScriptedProvider
 
 @dataclass
 class Product:
-    """A running product and the upstream behind it."""
+    """A running gateway and its upstream provider."""
 
     cloud: Cloud
     upstream: ScriptedProvider
@@ -26,30 +26,30 @@ class Product:
 
     @property
     def key(self) -> str:
-        return self.cloud.seeded.api_key
+        return self.cloud.keys.api_key
 
-    def ended(self, ref_id: str) -> dict[str, object]:
-        """The job record once the job has ended, by the product's own waiting route."""
-        answer = self.http.get("/api/WaitForOpenAiChat", params={"refId": ref_id})
-        assert answer.status_code == 200, answer.text
-        return answer.json()["result"]
+    def wait_for_job(self, ref_id: str) -> dict[str, object]:
+        """Return the job once it is in a terminal state, through the gateway's wait route."""
+        response = self.http.get("/api/WaitForOpenAiChat", params={"refId": ref_id})
+        assert response.status_code == 200, response.text
+        return response.json()["result"]
 
 
 @pytest.fixture(scope="session")
-def started() -> Iterator[Product]:
-    with ScriptedProvider() as upstream, Cloud(scripted_upstream(upstream)) as cloud:
-        headers = {"authorization": f"Bearer {cloud.seeded.api_key}"}
+def running_product() -> Iterator[Product]:
+    with ScriptedProvider() as upstream, Cloud(build_scripted_upstream(upstream)) as cloud:
+        headers = {"authorization": f"Bearer {cloud.keys.api_key}"}
         with httpx.Client(base_url=cloud.base_url, headers=headers, timeout=60, trust_env=False) as http:
             yield Product(cloud, upstream, http)
 
 
 @pytest.fixture
-def product(started: Product) -> Product:
-    started.upstream.requests.clear()
-    return started
+def product(running_product: Product) -> Product:
+    running_product.upstream.requests.clear()
+    return running_product
 
 
 @pytest.fixture
 def hook() -> Iterator[Receiver]:
-    with receiver() as listening:
-        yield listening
+    with receiver() as webhook_receiver:
+        yield webhook_receiver

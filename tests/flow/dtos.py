@@ -1,7 +1,7 @@
 # ruff: noqa: UP045
-"""AI Server's request DTOs as its typed Python clients have them: what `x py` generates, cut to the parts used here.
+"""AI Server's request DTOs as its typed Python clients use them: the output of `x py`, reduced to the fields used here.
 
-They say Optional: the client (0.1.15) cannot read `X | None`.
+The types are Optional because the client (0.1.15) does not support `X | None`.
 """
 
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from typing import Any, Optional
 from dataclasses_json import LetterCase, Undefined, dataclass_json
 from servicestack import IGet, IPost, IReturn, ResponseStatus
 
-typed = dataclass_json(letter_case=LetterCase.CAMEL, undefined=Undefined.EXCLUDE)
+dataclass_dto = dataclass_json(letter_case=LetterCase.CAMEL, undefined=Undefined.EXCLUDE)
 
 
-@typed
+@dataclass_dto
 @dataclass
 class OpenAiMessage:
     content: Optional[str] = None
     role: Optional[str] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class OpenAiResponseFormat:
     type: Optional[str] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class Choice:
     index: int = 0
@@ -34,7 +34,7 @@ class Choice:
     message: Optional[OpenAiMessage] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class OpenAiUsage:
     completion_tokens: int = 0
@@ -42,7 +42,7 @@ class OpenAiUsage:
     total_tokens: int = 0
 
 
-@typed
+@dataclass_dto
 @dataclass
 class OpenAiChatResponse:
     id: Optional[str] = None
@@ -52,7 +52,7 @@ class OpenAiChatResponse:
     response_status: Optional[ResponseStatus] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class OpenAiChat:
     messages: list[OpenAiMessage] = field(default_factory=list)
@@ -63,7 +63,7 @@ class OpenAiChat:
     response_format: Optional[OpenAiResponseFormat] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class OpenAiChatCompletion(OpenAiChat, IReturn[OpenAiChatResponse], IPost):
     ref_id: Optional[str] = None
@@ -71,7 +71,7 @@ class OpenAiChatCompletion(OpenAiChat, IReturn[OpenAiChatResponse], IPost):
     tag: Optional[str] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class QueueOpenAiChatResponse:
     id: int = 0
@@ -80,7 +80,7 @@ class QueueOpenAiChatResponse:
     response_status: Optional[ResponseStatus] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class QueueOpenAiChatCompletion(IReturn[QueueOpenAiChatResponse], IPost):
     ref_id: Optional[str] = None
@@ -90,7 +90,7 @@ class QueueOpenAiChatCompletion(IReturn[QueueOpenAiChatResponse], IPost):
     request: Optional[OpenAiChat] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class GetOpenAiChatStatusResponse:
     job_id: int = 0
@@ -102,14 +102,14 @@ class GetOpenAiChatStatusResponse:
     response_status: Optional[ResponseStatus] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class GetOpenAiChatStatus(IReturn[GetOpenAiChatStatusResponse], IGet):
     job_id: int = 0
     ref_id: Optional[str] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class BackgroundJob:
     id: int = 0
@@ -119,36 +119,36 @@ class BackgroundJob:
     response_body: Optional[str] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class WaitForOpenAiChatResponse:
     result: Optional[BackgroundJob] = None
     response_status: Optional[ResponseStatus] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class WaitForOpenAiChat(IReturn[WaitForOpenAiChatResponse], IGet):
     id: int = 0
     ref_id: Optional[str] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class ActiveAiModelsResponse:
     results: list[str] = field(default_factory=list)
     response_status: Optional[ResponseStatus] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
 class ActiveAiModels(IReturn[ActiveAiModelsResponse], IGet):
     provider: Optional[str] = None
 
 
-@typed
+@dataclass_dto
 @dataclass
-class Everything(OpenAiChat, IReturn[OpenAiChatResponse], IPost):
-    """A DTO of a newer client, with a member we have never heard of."""
+class ChatWithUnknownMember(OpenAiChat, IReturn[OpenAiChatResponse], IPost):
+    """A DTO of a newer client, with a member that the gateway does not know."""
 
     brand_new: Optional[dict[str, Any]] = None

@@ -1,4 +1,4 @@
-"""The commands people and scripts rely on, as they run them: dev, demo, invoke and the admin tool."""
+"""The commands of people and scripts: dev, demo, invoke and the admin tool."""
 
 import contextlib
 import io
@@ -39,21 +39,21 @@ def run(*arguments: str, stdin: int | None = None, **environment: str) -> subpro
 
 
 def admin(product: Product, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The admin tool on these arguments, in this process: what a process of its own adds is tested once."""
+    """Run the admin tool in this process; one test covers the separate process."""
     output, errors = io.StringIO(), io.StringIO()
     with (
         mock.patch.dict(os.environ, _account(product) | environment),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
-        open(os.devnull) as nothing,
-        mock.patch.object(sys, "stdin", nothing),
+        open(os.devnull) as empty_stdin,
+        mock.patch.object(sys, "stdin", empty_stdin),
     ):
         status = admin_main(arguments)
     return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
 
 
 def admin_process(product: Product, *arguments: str, stdin: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The same as people start it."""
+    """Run the admin tool in a separate process."""
     return run("aiserver.admin", *arguments, stdin=stdin, **_account(product))
 
 
@@ -66,124 +66,124 @@ def _account(product: Product) -> dict[str, str]:
     }
 
 
-def at_a_terminal(product: Product, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command as a person runs it, who answers so when asked."""
-    ours, theirs = pty.openpty()
+def run_at_terminal(product: Product, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the admin tool at a terminal and type `answer`."""
+    controller, terminal = pty.openpty()
     try:
-        os.write(ours, f"{answer}\n".encode())
-        return admin_process(product, *arguments, stdin=theirs)
+        os.write(controller, f"{answer}\n".encode())
+        return admin_process(product, *arguments, stdin=terminal)
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(controller)
+        os.close(terminal)
 
 
-def test_invoke_shows_what_a_function_answers_though_it_streams() -> None:
-    shown = run("local.invoke", "chat")
-    assert shown.returncode == 0, shown.stderr
-    answer = json.loads(shown.stdout)
-    assert answer["statusCode"] == 200
-    assert json.loads(answer["body"])["object"] == "chat.completion"
+def test_invoke_prints_the_response_of_a_streaming_function() -> None:
+    completed = run("local.invoke", "chat")
+    assert completed.returncode == 0, completed.stderr
+    response = json.loads(completed.stdout)
+    assert response["statusCode"] == 200
+    assert json.loads(response["body"])["object"] == "chat.completion"
 
 
-def test_a_taken_port_gets_a_clear_message_and_nothing_is_started() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_port_in_use_is_a_clear_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         failed = run("local.dev", PORT=str(port))
     assert failed.returncode == 1
-    assert failed.stderr.strip() == f"dev: port {port} is taken; choose another, as in: PORT={port + 1} make dev"
+    assert failed.stderr.strip() == f"dev: Port {port} is in use; choose another, for example PORT={port + 1} make dev"
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "message"),
     [
         ("providers: [{name: a}]", "base_url"),
         ("nothing: 1", "'providers'"),
         ("providers: [{name: a, base_url: http://x, api_key_var: UNSET_KEY, models: {m: }}]", "UNSET_KEY is not set"),
-        ("a: [", "not YAML"),
+        ("a: [", "not valid YAML"),
     ],
 )
-def test_providers_that_are_configured_wrongly_are_told_in_a_line(
-    text: str, why: str, product: Product, tmp_path: Path
+def test_invalid_provider_configuration_is_an_error_of_one_line(
+    text: str, message: str, product: Product, tmp_path: Path
 ) -> None:
     file = tmp_path / "providers.yaml"
     file.write_text(text)
     failed = admin(product, "providers", "apply", str(file))
     assert (failed.returncode, failed.stdout) == (1, "")
-    assert why in failed.stderr
+    assert message in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
-def test_the_admin_tool_makes_lists_and_revokes_keys(product: Product) -> None:
-    made = json.loads(admin_process(product, "keys", "create", "by-hand", "--expires-days", "1").stdout)
-    headers = {"authorization": f"Bearer {made['key']}"}
+def test_admin_tool_creates_lists_and_revokes_keys(product: Product) -> None:
+    key = json.loads(admin_process(product, "keys", "create", "by-hand", "--expires-days", "1").stdout)
+    headers = {"authorization": f"Bearer {key['key']}"}
     assert httpx.get(f"{product.url}/v1/models", headers=headers).status_code == 200
-    listed = admin(product, "keys", "list").stdout
-    assert made["id"] in listed
-    assert made["key"] not in listed
-    revoked = json.loads(admin(product, "keys", "revoke", made["id"]).stdout)
-    assert revoked["revoked"].endswith("Z")
+    listing = admin(product, "keys", "list").stdout
+    assert key["id"] in listing
+    assert key["key"] not in listing
+    revoked_key = json.loads(admin(product, "keys", "revoke", key["id"]).stdout)
+    assert revoked_key["revoked"].endswith("Z")
     assert admin(product, "keys", "revoke", "nobody").returncode == 1
 
 
-def test_the_admin_tool_migrates_keys_and_back(product: Product) -> None:
+def test_admin_tool_migrates_keys_and_back(product: Product) -> None:
     created = json.loads(admin(product, "keys", "create", "migrated").stdout)
     keys = len(admin(product, "keys", "list").stdout.splitlines())
-    for arguments, moved in (([], 0), (["--back"], keys), ([], keys)):
+    for arguments, migrated in (([], 0), (["--back"], keys), ([], keys)):
         lines = list(map(json.loads, admin(product, "keys", "migrate", *arguments).stdout.splitlines()))
-        assert [len(lines), sum(line["migrated"] for line in lines)] == [keys, moved]
+        assert [len(lines), sum(line["migrated"] for line in lines)] == [keys, migrated]
         assert (
             json.loads(admin(product, "keys", "secret", created["id"]).stdout)["webhookSecret"]
             == created["webhookSecret"]
         )
 
 
-def test_the_admin_tool_rotates_a_key_s_secret_until_it_is_revoked(product: Product) -> None:
-    made = json.loads(admin(product, "keys", "create", "rotated").stdout)
-    rotated = json.loads(admin(product, "keys", "rotate-secret", made["id"]).stdout)
-    assert rotated["previousWebhookSecret"] == made["webhookSecret"]
+def test_admin_tool_rotates_the_secret_of_a_key_until_it_is_revoked(product: Product) -> None:
+    key = json.loads(admin(product, "keys", "create", "rotated").stdout)
+    rotated = json.loads(admin(product, "keys", "rotate-secret", key["id"]).stdout)
+    assert rotated["previousWebhookSecret"] == key["webhookSecret"]
     assert datetime.fromisoformat(rotated["previousSignsUntil"]) - datetime.now(UTC) > timedelta(hours=23)
-    assert json.loads(admin(product, "keys", "secret", made["id"]).stdout) == rotated
-    again = admin(product, "keys", "rotate-secret", made["id"], "--overlap-hours", "2")
-    assert (again.returncode, again.stdout) == (1, "")
-    assert re.fullmatch(r"aiserver: key \w+ is being rotated: [^\n]+ with --overlap-hours 0\n", again.stderr)
-    alone = json.loads(admin(product, "keys", "rotate-secret", made["id"], "--overlap-hours", "0").stdout)
-    assert alone["previousWebhookSecret"] is alone["previousSignsUntil"] is None
-    secrets = {made["webhookSecret"], rotated["webhookSecret"], alone["webhookSecret"]}
+    assert json.loads(admin(product, "keys", "secret", key["id"]).stdout) == rotated
+    second_rotation = admin(product, "keys", "rotate-secret", key["id"], "--overlap-hours", "2")
+    assert (second_rotation.returncode, second_rotation.stdout) == (1, "")
+    assert re.fullmatch(r"aiserver: key \w+ is being rotated: [^\n]+ with --overlap-hours 0\n", second_rotation.stderr)
+    without_overlap = json.loads(admin(product, "keys", "rotate-secret", key["id"], "--overlap-hours", "0").stdout)
+    assert without_overlap["previousWebhookSecret"] is without_overlap["previousSignsUntil"] is None
+    secrets = {key["webhookSecret"], rotated["webhookSecret"], without_overlap["webhookSecret"]}
     assert len(secrets) == 3
-    assert json.loads(admin(product, "keys", "secret", made["id"]).stdout) == alone
-    admin(product, "keys", "revoke", made["id"])
-    revoked = admin(product, "keys", "rotate-secret", made["id"])
-    assert (revoked.returncode, revoked.stderr) == (
+    assert json.loads(admin(product, "keys", "secret", key["id"]).stdout) == without_overlap
+    admin(product, "keys", "revoke", key["id"])
+    rotation_of_revoked_key = admin(product, "keys", "rotate-secret", key["id"])
+    assert (rotation_of_revoked_key.returncode, rotation_of_revoked_key.stderr) == (
         1,
-        f"aiserver: key {made['id']} is revoked: make a new key instead\n",
+        f"aiserver: key {key['id']} is revoked; create a new key instead\n",
     )
-    listed = admin(product, "keys", "list").stdout
-    assert made["id"] in listed
-    assert not [secret for secret in secrets if secret in listed]
+    listing = admin(product, "keys", "list").stdout
+    assert key["id"] in listing
+    assert not [secret for secret in secrets if secret in listing]
 
 
-def test_the_admin_tool_lists_the_hosts_that_reply_to_may_name(product: Product) -> None:
-    given = ("Hooks.example.com", "*.bücher.example", "a.example.org")
-    hosts = [word for host in given for word in ("--callback-host", host)]
-    made = json.loads(admin(product, "keys", "create", "allow-list", *hosts).stdout)
+def test_admin_tool_lists_the_callback_hosts_of_a_key(product: Product) -> None:
+    allowed_hosts = ("Hooks.example.com", "*.bücher.example", "a.example.org")
+    options = [word for host in allowed_hosts for word in ("--callback-host", host)]
+    created = json.loads(admin(product, "keys", "create", "allow-list", *options).stdout)
 
-    def listed() -> list[str]:
+    def callback_hosts() -> list[str]:
         keys = [json.loads(line) for line in admin(product, "keys", "list").stdout.splitlines()]
-        return next(key["callbackHosts"] for key in keys if key["id"] == made["id"])
+        return next(key["callbackHosts"] for key in keys if key["id"] == created["id"])
 
-    assert listed() == ["hooks.example.com", "*.xn--bcher-kva.example", "a.example.org"]
-    wrong = admin(product, "keys", "callback-hosts", made["id"], "b.example.com", "https://b.example.com/hook")
-    assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert wrong.stderr.startswith("aiserver: 'https://b.example.com/hook' is no callback host; write ")
-    assert len(listed()) == 3
-    replaced = json.loads(admin(product, "keys", "callback-hosts", made["id"], "b.example.com").stdout)
-    assert replaced == {"id": made["id"], "name": "allow-list", "callbackHosts": ["b.example.com"]}
-    assert listed() == ["b.example.com"]
-    assert json.loads(admin(product, "keys", "callback-hosts", made["id"]).stdout)["callbackHosts"] == []
-    assert listed() == []
+    assert callback_hosts() == ["hooks.example.com", "*.xn--bcher-kva.example", "a.example.org"]
+    rejected = admin(product, "keys", "callback-hosts", created["id"], "b.example.com", "https://b.example.com/hook")
+    assert (rejected.returncode, rejected.stdout) == (1, "")
+    assert rejected.stderr.startswith("aiserver: 'https://b.example.com/hook' is not a valid callback host; write ")
+    assert len(callback_hosts()) == 3
+    replaced = json.loads(admin(product, "keys", "callback-hosts", created["id"], "b.example.com").stdout)
+    assert replaced == {"id": created["id"], "name": "allow-list", "callbackHosts": ["b.example.com"]}
+    assert callback_hosts() == ["b.example.com"]
+    assert json.loads(admin(product, "keys", "callback-hosts", created["id"]).stdout)["callbackHosts"] == []
+    assert callback_hosts() == []
 
 
-def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Product, tmp_path: Path) -> None:
+def test_provider_api_key_is_stored_as_a_secure_string_and_not_shown(product: Product, tmp_path: Path) -> None:
     before = admin(product, "providers", "list").stdout
     file = tmp_path / "providers.yaml"
     file.write_text(PROVIDERS.format(base_url=product.upstream.base_url))
@@ -197,60 +197,60 @@ def test_a_provider_s_key_is_kept_as_a_secure_string_and_never_shown(product: Pr
         )
         assert "sk-secret" not in applied.stdout + admin(product, "providers", "list").stdout
     finally:
-        again = tmp_path / "before.yaml"
-        again.write_text(json.dumps({"providers": [json.loads(line) for line in before.splitlines()]}))
-        unasked = admin(product, "providers", "apply", str(again))
-        assert (unasked.returncode, unasked.stdout) == (1, "")
-        assert unasked.stderr.endswith(
-            "- mine\naiserver: nothing was changed: say --yes to apply this without being asked\n"
+        restore_file = tmp_path / "before.yaml"
+        restore_file.write_text(json.dumps({"providers": [json.loads(line) for line in before.splitlines()]}))
+        unconfirmed = admin(product, "providers", "apply", str(restore_file))
+        assert (unconfirmed.returncode, unconfirmed.stdout) == (1, "")
+        assert unconfirmed.stderr.endswith(
+            "- mine\naiserver: nothing was changed; add --yes to apply without confirmation\n"
         )
-        assert admin(product, "providers", "apply", str(again), "--dry-run").stdout == ""
-        assert admin(product, "providers", "apply", str(again), "--yes").stdout == before
-        assert admin(product, "providers", "apply", str(again)).stdout == before  # nothing to ask about
-        shown = json.loads(admin(product, "providers", "show", "scripted").stdout)
-        assert (shown["name"], shown["circuit"]) == ("scripted", "closed")
+        assert admin(product, "providers", "apply", str(restore_file), "--dry-run").stdout == ""
+        assert admin(product, "providers", "apply", str(restore_file), "--yes").stdout == before
+        assert admin(product, "providers", "apply", str(restore_file)).stdout == before  # no change to confirm
+        status = json.loads(admin(product, "providers", "show", "scripted").stdout)
+        assert (status["name"], status["circuit"]) == ("scripted", "closed")
 
 
-def test_an_operator_at_a_terminal_is_asked_before_providers_are_changed(product: Product, tmp_path: Path) -> None:
+def test_admin_tool_asks_for_confirmation_at_a_terminal(product: Product, tmp_path: Path) -> None:
     before = admin(product, "providers", "list").stdout
-    listed = [json.loads(line) for line in before.splitlines()]
-    file, again = tmp_path / "providers.yaml", tmp_path / "before.yaml"
-    file.write_text(json.dumps({"providers": [{**listed[0], "priority": 3}, *listed[1:]]}))
-    again.write_text(json.dumps({"providers": listed}))
+    providers = [json.loads(line) for line in before.splitlines()]
+    file, restore_file = tmp_path / "providers.yaml", tmp_path / "before.yaml"
+    file.write_text(json.dumps({"providers": [{**providers[0], "priority": 3}, *providers[1:]]}))
+    restore_file.write_text(json.dumps({"providers": providers}))
     try:
         for answer in ("", "what?"):
-            refused = at_a_terminal(product, answer, "providers", "apply", str(file))
-            assert (refused.returncode, refused.stdout) == (1, "")
-            assert refused.stderr == ("~ scripted  priority: 0 -> 3\nApply this? [y/N] aiserver: nothing was changed\n")
+            unconfirmed = run_at_terminal(product, answer, "providers", "apply", str(file))
+            assert (unconfirmed.returncode, unconfirmed.stdout) == (1, "")
+            assert unconfirmed.stderr == (
+                "~ scripted  priority: 0 -> 3\nApply these changes? [y/N] aiserver: nothing was changed\n"
+            )
         assert admin(product, "providers", "list").stdout == before
-        applied = at_a_terminal(product, "y", "providers", "apply", str(file))
+        applied = run_at_terminal(product, "y", "providers", "apply", str(file))
         assert json.loads(applied.stdout.splitlines()[0])["priority"] == 3
     finally:
-        admin(product, "providers", "apply", str(again), "--yes")
+        admin(product, "providers", "apply", str(restore_file), "--yes")
     assert admin(product, "providers", "list").stdout == before
 
 
-def test_every_provider_is_checked_and_one_that_is_wrong_keeps_no_other_from_it(
-    product: Product, tmp_path: Path
-) -> None:
+def test_provider_check_continues_after_an_invalid_provider(product: Product, tmp_path: Path) -> None:
     before = admin(product, "providers", "list").stdout
-    listed = [json.loads(line) for line in before.splitlines()]
-    wrong = {**listed[0], "name": "a-wrong-one", "models": {"unheard-of": ""}}
-    file, again = tmp_path / "providers.yaml", tmp_path / "before.yaml"
-    file.write_text(json.dumps({"providers": [wrong, *listed]}))
-    again.write_text(json.dumps({"providers": listed}))
+    providers = [json.loads(line) for line in before.splitlines()]
+    invalid_provider = {**providers[0], "name": "a-wrong-one", "models": {"unheard-of": ""}}
+    file, restore_file = tmp_path / "providers.yaml", tmp_path / "before.yaml"
+    file.write_text(json.dumps({"providers": [invalid_provider, *providers]}))
+    restore_file.write_text(json.dumps({"providers": providers}))
     try:
         admin(product, "providers", "apply", str(file), "--yes")
         checked = admin_process(product, "providers", "check")
         assert [json.loads(line)["name"] for line in checked.stdout.splitlines()] == ["scripted", "scripted-gpu"]
-        assert (checked.returncode, "a-wrong-one answers, but does not list unheard-of" in checked.stderr) == (1, True)
+        assert (checked.returncode, "a-wrong-one: does not list unheard-of" in checked.stderr) == (1, True)
         assert admin_process(product, "providers", "check", "scripted").returncode == 0
     finally:
-        admin(product, "providers", "apply", str(again), "--yes")
+        admin(product, "providers", "apply", str(restore_file), "--yes")
     assert admin(product, "providers", "list").stdout == before
 
 
-def test_a_provider_is_disabled_and_enabled_by_name(product: Product) -> None:
+def test_provider_is_disabled_and_enabled_by_name(product: Product) -> None:
     before = admin(product, "providers", "list").stdout
     try:
         disabled = json.loads(admin(product, "providers", "disable", "scripted-gpu").stdout)
@@ -262,106 +262,112 @@ def test_a_provider_is_disabled_and_enabled_by_name(product: Product) -> None:
     unknown = admin(product, "providers", "disable", "nobody")
     assert (unknown.returncode, unknown.stderr) == (
         1,
-        "aiserver: There is no provider nobody; `providers list` shows them\n",
+        "aiserver: provider nobody does not exist; see `providers list`\n",
     )
 
 
-def test_a_failed_job_is_redriven_by_its_operator(product: Product) -> None:
-    product.upstream.answer_with(400, b'{"error":{"message":"not today"}}')
+def test_operator_redrives_a_failed_job(product: Product) -> None:
+    product.upstream.respond_with(400, b'{"error":{"message":"not today"}}')
     queued = product.http.post("/api/QueueOpenAiChatCompletion", json={"refId": "redriven", "request": CHAT}).json()
-    assert product.ended("redriven")["state"] == "Failed"
+    assert product.wait_for_job("redriven")["state"] == "Failed"
     redriven = admin(product, "jobs", "redrive", str(queued["id"]))
     assert json.loads(redriven.stdout)["state"] == "Queued", redriven.stderr
-    assert product.ended("redriven")["state"] == "Completed"
-    product.upstream.answer_with(400, b'{"error":{"message":"not today"}}')
-    other = product.http.post("/api/QueueOpenAiChatCompletion", json={"refId": "redriven-2", "request": CHAT}).json()
-    assert product.ended("redriven-2")["state"] == "Failed"
-    again = admin(product, "jobs", "redrive", str(queued["id"]), "4711", str(other["id"]))
-    assert json.loads(again.stdout)["id"] == other["id"]  # those that cannot be keep no other from it
-    assert again.returncode == 1
-    assert again.stderr.splitlines() == [
-        f"aiserver: job {queued['id']} is Completed; only a Failed one can be redriven",
-        "aiserver: job 4711 is unknown, or past its time to live",
+    assert product.wait_for_job("redriven")["state"] == "Completed"
+    product.upstream.respond_with(400, b'{"error":{"message":"not today"}}')
+    second_job = product.http.post(
+        "/api/QueueOpenAiChatCompletion", json={"refId": "redriven-2", "request": CHAT}
+    ).json()
+    assert product.wait_for_job("redriven-2")["state"] == "Failed"
+    second_redrive = admin(product, "jobs", "redrive", str(queued["id"]), "4711", str(second_job["id"]))
+    assert (
+        json.loads(second_redrive.stdout)["id"] == second_job["id"]
+    )  # jobs that cannot be redriven do not stop the others
+    assert second_redrive.returncode == 1
+    assert second_redrive.stderr.splitlines() == [
+        f"aiserver: job {queued['id']} is Completed; only a Failed job can be redriven",
+        "aiserver: job 4711 does not exist or has expired",
     ]
-    assert product.ended("redriven-2")["state"] == "Completed"
+    assert product.wait_for_job("redriven-2")["state"] == "Completed"
 
 
-def test_dead_callbacks_are_found_and_sent_again_by_their_operator(product: Product) -> None:
-    answers = iter([410, 410, 200, 200])
-    with receiver(lambda _: next(answers)) as hook:
+def test_operator_lists_and_redelivers_dead_callbacks(product: Product) -> None:
+    statuses = iter([410, 410, 200, 200])
+    with receiver(lambda _: next(statuses)) as hook:
         for name in ("dead-1", "dead-2"):
-            ask = {"refId": name, "replyTo": hook.url, "request": CHAT}
-            product.http.post("/api/QueueOpenAiChatCompletion", json=ask)
-            product.ended(name)
-        first = {hook.next(10).headers["webhook-id"] for _ in range(2)}
-        port = ["--host", "127.0.0.1"]
-        for _ in range(20):  # the receiver has answered before the table hears of it
-            if len(listed := dead_callbacks(product, *port)) == 2:
+            body = {"refId": name, "replyTo": hook.url, "request": CHAT}
+            product.http.post("/api/QueueOpenAiChatCompletion", json=body)
+            product.wait_for_job(name)
+        first_ids = {hook.next(10).headers["webhook-id"] for _ in range(2)}
+        host_option = ["--host", "127.0.0.1"]
+        for _ in range(20):  # the receiver responds before the callback state is written
+            if len(callbacks := dead_callbacks(product, *host_option)) == 2:
                 break
-        assert {one["refId"] for one in listed} == {"dead-1", "dead-2"}
-        assert {one["lastStatus"] for one in listed} == {410}
-        again = admin(product, "callbacks", "redeliver", "--dead", *port)
-        assert len(again.stdout.splitlines()) == 2, again.stderr
-        second = {hook.next(10).headers["webhook-id"] for _ in range(2)}
-    assert {one.rpartition("_")[0] for one in first} == {one.rpartition("_")[0] for one in second}
-    assert {one.rpartition("_")[2] for one in second} == {"1"}
-    both = admin(product, "callbacks", "redeliver", "--dead", "4711")
-    assert (both.returncode, both.stdout) == (1, "")
-    assert both.stderr.startswith("aiserver: callbacks redeliver takes ids of jobs, or --dead")
+        assert {callback["refId"] for callback in callbacks} == {"dead-1", "dead-2"}
+        assert {callback["lastStatus"] for callback in callbacks} == {410}
+        redelivery = admin(product, "callbacks", "redeliver", "--dead", *host_option)
+        assert len(redelivery.stdout.splitlines()) == 2, redelivery.stderr
+        second_ids = {hook.next(10).headers["webhook-id"] for _ in range(2)}
+    assert {webhook_id.rpartition("_")[0] for webhook_id in first_ids} == {
+        webhook_id.rpartition("_")[0] for webhook_id in second_ids
+    }
+    assert {webhook_id.rpartition("_")[2] for webhook_id in second_ids} == {"1"}
+    rejected = admin(product, "callbacks", "redeliver", "--dead", "4711")
+    assert (rejected.returncode, rejected.stdout) == (1, "")
+    assert rejected.stderr.startswith("aiserver: callbacks redeliver requires job ids, or --dead")
 
 
-def dead_callbacks(product: Product, *which: str) -> list[dict[str, object]]:
-    return [json.loads(line) for line in admin(product, "callbacks", "list", *which).stdout.splitlines()]
+def dead_callbacks(product: Product, *options: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in admin(product, "callbacks", "list", *options).stdout.splitlines()]
 
 
-def test_a_stack_that_is_not_there_is_told_in_a_line(product: Product) -> None:
+def test_missing_stack_is_an_error_of_one_line(product: Product) -> None:
     failed = admin_process(product, "--stack", "nowhere", "keys", "list")
     assert failed.returncode == 1
-    assert failed.stderr.startswith("aiserver: stack nowhere cannot be read")
+    assert failed.stderr.startswith("aiserver: cannot read stack nowhere")
     assert "Traceback" not in failed.stderr
 
 
-def test_a_deployment_is_probed_from_outside_and_what_differs_is_shown(product: Product) -> None:
-    product.upstream.piece_s = 0.01
+def test_verify_deploy_probes_a_deployment_and_reports_differences(product: Product) -> None:
+    product.upstream.chunk_delay_s = 0.01
     try:
-        probed = run("local.verify_deploy", URL=product.url + "/", KEY=product.key)
-        asked = sorted(json.loads(sent.body)["max_tokens"] for sent in product.upstream.requests)
+        verification = run("local.verify_deploy", URL=product.url + "/", KEY=product.key)
+        token_limits = sorted(json.loads(request.body)["max_tokens"] for request in product.upstream.requests)
 
-        product.upstream.answer_with(200, b"<html>")
+        product.upstream.respond_with(200, b"<html>")
         failed = run("local.verify_deploy", URL=product.url, KEY=product.key, MODEL="llama3:8b", SLOW_MODEL="llama3:8b")
     finally:
-        product.upstream.piece_s = 0
-    assert probed.returncode == 0, probed.stdout
+        product.upstream.chunk_delay_s = 0
+    assert verification.returncode == 0, verification.stdout
     count = len(PROBES)
-    assert f"{count - 1} of {count} as expected, 1 not checked, model gpt-4-turbo" in probed.stdout
-    assert re.search(r"\n--    a long answer, not streamed .+ not checked: set SLOW_MODEL", probed.stdout)
-    assert re.search(r"\nok    a streamed chat  .+ 20 events, \d+ reads, first after", probed.stdout)
-    assert asked == [5] * 4 + [80]
+    assert f"{count - 1} of {count} as expected, 1 not checked, model gpt-4-turbo" in verification.stdout
+    assert re.search(r"\n--    long response, not streamed .+ not checked: set SLOW_MODEL", verification.stdout)
+    assert re.search(r"\nok    streamed chat  .+ 20 events, \d+ reads, first after", verification.stdout)
+    assert token_limits == [5] * 4 + [80]
 
     assert failed.returncode == 1
     (row,) = [line for line in failed.stdout.splitlines() if line.startswith("FAIL")]
-    assert re.match(r"FAIL  a sync chat +200, choices +502 application/json", row)
-    assert re.search(r"\n--    a long answer, not streamed .+ it took \d\.\d s only", failed.stdout)
+    assert re.match(r"FAIL  synchronous chat +200, choices +502 application/json", row)
+    assert re.search(r"\n--    long response, not streamed .+ finished after \d\.\d s; set SLOW_MODEL", failed.stdout)
     assert f"{count - 2} of {count}" in failed.stdout
-    assert product.key not in probed.stdout + failed.stdout
+    assert product.key not in verification.stdout + failed.stdout
 
 
-def test_a_deployment_without_a_model_to_ask_or_a_key_is_told_in_a_line(product: Product) -> None:
-    nobody = run("local.verify_deploy", URL=product.url, KEY="ak-nobody")
-    assert (nobody.returncode, nobody.stdout.count("\n")) == (1, 1)
+def test_verify_deploy_without_a_model_or_a_key_is_an_error_of_one_line(product: Product) -> None:
+    rejected = run("local.verify_deploy", URL=product.url, KEY="ak-nobody")
+    assert (rejected.returncode, rejected.stdout.count("\n")) == (1, 1)
     assert run("local.verify_deploy", URL=product.url).returncode == 2
 
 
-def test_the_demo_shows_every_step_and_ends_well() -> None:
-    shown = run("local.demo")
-    assert shown.returncode == 0, shown.stderr
-    for told in (
+def test_demo_shows_every_step() -> None:
+    completed = run("local.demo")
+    assert completed.returncode == 0, completed.stderr
+    for text in (
         "SCRIPTED",
-        "1. Ask now",
-        "2. The same, streamed",
-        "3. Ask later",
+        "1. Synchronous request",
+        "2. Streaming",
+        "3. Queued job",
         "signature valid",
         "jobState Completed",
         "404 NotFound",
     ):
-        assert told in shown.stdout
+        assert text in completed.stdout

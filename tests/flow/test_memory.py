@@ -1,4 +1,4 @@
-"""What a request of 5 MB costs the function that takes it: memory above idle, whatever its shape and its way in."""
+"""Memory above idle of the function that handles a request of 5 MB, by the shape of its body and its route."""
 
 import json
 import os
@@ -21,14 +21,14 @@ pytestmark = pytest.mark.skipif(
 
 SIZE = MAX_BODY_BYTES - 4096
 MESSAGE_BYTES = SIZE // 10_000 - 40
-ANSWERED_MB, ODD_MB, REFUSED_MB = 60, 150, 60
+ACCEPTED_MB, MANY_VALUES_MB, REJECTED_MB = 60, 150, 60
 TOOL = '{"type":"function","function":{"name":"f%d","parameters":{"type":"object","description":"' + "x" * 900 + '"}}}'
 VENDOR = "anthropic"
 Shape = Callable[[str], str]
 
 
-def body(content: str, model: str, more: str = "") -> str:
-    return '{"model":"%s","messages":[{"role":"user","content":%s}]%s}' % (model, content, more)
+def body(content: str, model: str, extra_members: str = "") -> str:
+    return '{"model":"%s","messages":[{"role":"user","content":%s}]%s}' % (model, content, extra_members)
 
 
 def text(model: str) -> str:
@@ -45,8 +45,8 @@ def image(model: str) -> str:
 
 
 def messages(model: str) -> str:
-    each = ['{"role":"%s","content":"%s"}' % (role, "x" * MESSAGE_BYTES) for role in ("user", "assistant")]
-    return '{"model":"%s","messages":[%s]}' % (model, ",".join(each * 5_000))
+    pair = ['{"role":"%s","content":"%s"}' % (role, "x" * MESSAGE_BYTES) for role in ("user", "assistant")]
+    return '{"model":"%s","messages":[%s]}' % (model, ",".join(pair * 5_000))
 
 
 def tools(model: str) -> str:
@@ -79,23 +79,23 @@ class Product:
     http: httpx.Client
 
     def cost_mb(self, function: str, path: str, content: str) -> tuple[int, int]:
-        """The status of a response, and the most memory that the function held above what it holds when idle."""
+        """Return the status of the response and the peak memory of the function above its idle memory, in MB."""
         for pid in self.cloud.pids(function):
             os.kill(pid, signal.SIGKILL)
-        while self.cloud.pids(function):  # bounded by the time limit of a test
+        while self.cloud.pids(function):  # bounded by the timeout of the test
             os.sched_yield()
         self.http.post(path, content=body('"hi"', "nobody-has-it"))
         (pid,) = self.cloud.pids(function)
         process = Path(f"/proc/{pid}")
-        (process / "clear_refs").write_text("5")  # proc(5): the peak begins anew
+        (process / "clear_refs").write_text("5")  # proc(5): resets the peak
         idle = memory_mb(process, "VmRSS")
         status = self.http.post(path, content=content.encode()).status_code
         return status, memory_mb(process, "VmHWM") - idle
 
 
-def memory_mb(process: Path, line: str) -> int:
-    found = next(one for one in (process / "status").read_text().splitlines() if one.startswith(line + ":"))
-    return int(found.split()[1]) * 1024 // MB
+def memory_mb(process: Path, field: str) -> int:
+    status_line = next(text for text in (process / "status").read_text().splitlines() if text.startswith(field + ":"))
+    return int(status_line.split()[1]) * 1024 // MB
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def product() -> Iterator[Product]:
             | {"api_key_var": "VENDOR_KEY"},
         ]
         with Cloud(Upstream(json.dumps({"providers": providers}), {"VENDOR_KEY": "k" * 20}, "")) as cloud:
-            key = {"authorization": f"Bearer {cloud.seeded.api_key}"}
+            key = {"authorization": f"Bearer {cloud.keys.api_key}"}
             with httpx.Client(base_url=cloud.base_url, headers=key, timeout=60, trust_env=False) as http:
                 yield Product(cloud, http)
 
@@ -121,44 +121,44 @@ PATHS = {"chat.completions": "/v1/chat/completions", "embeddings": "/v1/embeddin
 CHAT, QUEUE = ("chat", PATHS["chat.completions"]), ("queue", "/v1/queue/chat/completions")
 
 
-@pytest.mark.parametrize("way", [CHAT, QUEUE], ids=["chat", "queue"])
+@pytest.mark.parametrize("route", [CHAT, QUEUE], ids=["chat", "queue"])
 @pytest.mark.parametrize("shape", [text, emoji, image, messages, tools])
-def test_common_large_request_costs_bounded_memory(product: Product, way: tuple[str, str], shape: Shape) -> None:
-    status, cost = product.cost_mb(*way, shape("m"))
+def test_common_large_request_costs_bounded_memory(product: Product, route: tuple[str, str], shape: Shape) -> None:
+    status, cost = product.cost_mb(*route, shape("m"))
     assert status in (200, 202)
-    assert cost <= ANSWERED_MB
+    assert cost <= ACCEPTED_MB
 
 
 @pytest.mark.parametrize("shape", [parts, objects])
 def test_large_request_of_small_values_costs_bounded_memory(product: Product, shape: Shape) -> None:
     status, cost = product.cost_mb(*CHAT, shape("m"))
-    assert (status, cost <= ODD_MB) == (200, True)
+    assert (status, cost <= MANY_VALUES_MB) == (200, True)
 
 
 @pytest.mark.parametrize("shape", [emoji, messages, tools])
 def test_translation_of_a_large_request_costs_bounded_memory(product: Product, shape: Shape) -> None:
-    assert product.cost_mb(*CHAT, shape(VENDOR))[1] <= ANSWERED_MB
+    assert product.cost_mb(*CHAT, shape(VENDOR))[1] <= ACCEPTED_MB
 
 
 def test_translation_of_many_parts_costs_bounded_memory(product: Product) -> None:
-    assert product.cost_mb(*CHAT, parts(VENDOR))[1] <= ODD_MB
+    assert product.cost_mb(*CHAT, parts(VENDOR))[1] <= MANY_VALUES_MB
 
 
-@pytest.mark.parametrize("way", [CHAT, QUEUE, ("queue", "/api/QueueOpenAiChatCompletion")])
+@pytest.mark.parametrize("route", [CHAT, QUEUE, ("queue", "/api/QueueOpenAiChatCompletion")])
 @pytest.mark.parametrize("shape", [too_many, wrong_parts, deep])
-def test_refused_large_request_costs_bounded_memory(product: Product, way: tuple[str, str], shape: Shape) -> None:
+def test_rejected_large_request_costs_bounded_memory(product: Product, route: tuple[str, str], shape: Shape) -> None:
     content = shape("m")
-    status, cost = product.cost_mb(*way, '{"request":%s}' % content if way[1].startswith("/api") else content)
-    assert (status, cost <= REFUSED_MB) == (400, True)
+    status, cost = product.cost_mb(*route, '{"request":%s}' % content if route[1].startswith("/api") else content)
+    assert (status, cost <= REJECTED_MB) == (400, True)
 
 
 @pytest.mark.parametrize("path", [PATHS["embeddings"], PATHS["responses"]])
 def test_large_input_of_other_operations_costs_bounded_memory(product: Product, path: str) -> None:
     status, cost = product.cost_mb("chat", path, '{"model":"m","input":[%s]}' % ",".join(['"x"'] * (MAX_VALUES - 10)))
-    assert (status, cost <= ODD_MB) == (200, True)
+    assert (status, cost <= MANY_VALUES_MB) == (200, True)
 
 
 def test_batch_of_too_many_requests_costs_bounded_memory(product: Product) -> None:
     batch = "[%s]" % ",".join(['{"request":{"model":"m"}}'] * 60_000)
     status, cost = product.cost_mb("queue", "/api/QueueOpenAiChatCompletion[]", batch)
-    assert (status, cost <= REFUSED_MB) == (400, True)
+    assert (status, cost <= REJECTED_MB) == (400, True)

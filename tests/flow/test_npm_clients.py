@@ -1,4 +1,4 @@
-"""The npm clients (@servicestack/client, openai), as their users have them. Needs Node 18 or newer."""
+"""The npm clients (@servicestack/client, openai), as their users install them. Needs Node 18 or newer."""
 
 import json
 import shutil
@@ -17,16 +17,16 @@ needs_node = pytest.mark.skipif(
 
 
 @needs_node
-def test_the_npm_clients_run_the_main_job(product: Product) -> None:
+def test_npm_clients_run_chats_and_jobs(product: Product) -> None:
     command = ["node", "clients.mjs", product.url, product.key, product.upstream.base_url]
-    ran = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
-    for one in (told["sync"], told["api"], told["status"]["result"]):
-        assert "scripted answer" in one["choices"][0]["message"]["content"]
-    assert told["queued"]["refId"] == "npm-1"
-    assert told["queued"]["id"] == told["waited"]["result"]["id"] == told["status"]["jobId"]
-    assert told["waited"]["result"]["state"] == told["status"]["jobState"] == "Completed"
-    assert told["error"]["errorCode"] == "NotFound"
-    assert told["ours"] == told["elsewhere"] == told["typedOurs"] == told["typedElsewhere"]
-    assert {json.loads(sent.body)["max_tokens"] for sent in product.upstream.requests} == {50}
+    completed = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=60, check=False)
+    assert completed.returncode == 0, completed.stderr
+    output = json.loads(completed.stdout)
+    for chat in (output["sync"], output["api"], output["status"]["result"]):
+        assert "scripted response" in chat["choices"][0]["message"]["content"]
+    assert output["queued"]["refId"] == "npm-1"
+    assert output["queued"]["id"] == output["waited"]["result"]["id"] == output["status"]["jobId"]
+    assert output["waited"]["result"]["state"] == output["status"]["jobState"] == "Completed"
+    assert output["error"]["errorCode"] == "NotFound"
+    assert output["ours"] == output["elsewhere"] == output["typedOurs"] == output["typedElsewhere"]
+    assert {json.loads(request.body)["max_tokens"] for request in product.upstream.requests} == {50}

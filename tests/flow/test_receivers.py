@@ -1,4 +1,4 @@
-"""The receivers of docs/callbacks.md run as they stand there, and what they are sent is signed as the product signs."""
+"""The receivers of docs/callbacks.md run unchanged and accept the signatures of the gateway."""
 
 import os
 import re
@@ -28,34 +28,36 @@ BODY = '{"id": "chatcmpl-1", "object": "chat.completion", "choices": ["ü"]}'.en
 ID = "msg_4711_0"
 START_S = 30
 SECRET, PREVIOUS_SECRET = api_keys.new_webhook_secrets().rotate(now_ms=1, overlap_ms=1).active(1)
-ANOTHERS_SECRET = api_keys.new_webhook_secrets().current
+FOREIGN_SECRET = api_keys.new_webhook_secrets().current
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="the JavaScript receiver needs Node 18 or newer")
-# Both with a comparison in constant time that finds nothing equal.
-UNEQUAL_PYTHON = "import hmac, runpy; hmac.compare_digest = lambda a, b: False; runpy.run_path('receiver.py')"
-UNEQUAL_NODE = "require('node:crypto').timingSafeEqual = () => false; require('node:module').syncBuiltinESMExports();"
+# The receivers with a constant-time comparison that always returns false.
+NEVER_EQUAL_PYTHON = "import hmac, runpy; hmac.compare_digest = lambda a, b: False; runpy.run_path('receiver.py')"
+NEVER_EQUAL_NODE = (
+    "require('node:crypto').timingSafeEqual = () => false; require('node:module').syncBuiltinESMExports();"
+)
 
 
-def example(holding: str) -> str:
-    """The one fenced block of the page that holds this text."""
-    (found,) = (block for block in re.findall(r"^```\w+\n(.*?)^```$", PAGE, re.M | re.S) if holding in block)
-    return found
+def example(text_in_block: str) -> str:
+    """Return the only fenced block of the page that contains this text."""
+    (code,) = (block for block in re.findall(r"^```\w+\n(.*?)^```$", PAGE, re.M | re.S) if text_in_block in block)
+    return code
 
 
 @dataclass
 class Receiver:
-    """One of the page's receivers: its file, what runs it, and the same with nothing equal to anything."""
+    """A receiver of the page: its file, code and command, and the command with a comparison that is never equal."""
 
     file: str
     text: str
     command: list[str]
-    unequal_command: list[str]
+    never_equal_command: list[str]
 
 
 PYTHON = Receiver(
     "receiver.py",
     example("from http.server import"),
     [sys.executable, "receiver.py"],
-    [sys.executable, "-c", UNEQUAL_PYTHON],
+    [sys.executable, "-c", NEVER_EQUAL_PYTHON],
 )
 JAVASCRIPT = Receiver(
     "receiver.mjs",
@@ -68,13 +70,13 @@ JAVASCRIPT = Receiver(
 @pytest.fixture(params=[pytest.param(PYTHON, id="python"), pytest.param(JAVASCRIPT, id="javascript", marks=needs_node)])
 def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Receiver:
     (tmp_path / request.param.file).write_text(request.param.text, encoding="utf-8")
-    (tmp_path / "unequal.cjs").write_text(UNEQUAL_NODE)
+    (tmp_path / "unequal.cjs").write_text(NEVER_EQUAL_NODE)
     return request.param
 
 
 @dataclass
-class Running:
-    """A receiver that listens. `handled` is what it printed after that, known when it has ended."""
+class RunningReceiver:
+    """A listening receiver. `handled` are the lines it printed, available after it has exited."""
 
     port: int
     handled: list[str]
@@ -92,94 +94,100 @@ def start(command: list[str], folder: Path, secret: str) -> subprocess.Popen[str
 
 
 @contextmanager
-def running(command: list[str], folder: Path, secret: str = SECRET) -> Iterator[Running]:
+def running(command: list[str], folder: Path, secret: str = SECRET) -> Iterator[RunningReceiver]:
     with start(command, folder, secret) as process:
         try:
             assert process.stdout is not None
-            assert select.select([process.stdout], [], [], START_S)[0], "it does not say that it listens"
+            assert select.select([process.stdout], [], [], START_S)[0], "the receiver does not print that it listens"
             line = process.stdout.readline()
-            found = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+)/\n", line)
-            assert found, line
-            started = Running(int(found[1]), [])
-            yield started
+            match = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+)/\n", line)
+            assert match, line
+            running_receiver = RunningReceiver(int(match[1]), [])
+            yield running_receiver
         finally:
             process.kill()
-        started.handled += process.stdout.read().splitlines()
+        running_receiver.handled += process.stdout.read().splitlines()
 
 
-def signed(*secrets: str, body: bytes = BODY, age_s: int = 0, message_id: str = ID) -> dict[str, str]:
-    """The headers of a callback, `age_s` after it was sent."""
-    about = {"x-job-id": message_id.split("_")[1], "x-job-state": "Completed"}
-    return about | signature_headers(secrets or [SECRET], message_id, int(time.time()) - age_s, body)
+def signed_headers(*secrets: str, body: bytes = BODY, age_s: int = 0, message_id: str = ID) -> dict[str, str]:
+    """Return the headers of a callback sent `age_s` seconds ago."""
+    job_headers = {"x-job-id": message_id.split("_")[1], "x-job-state": "Completed"}
+    return job_headers | signature_headers(secrets or [SECRET], message_id, int(time.time()) - age_s, body)
 
 
-def without(name: str) -> dict[str, str]:
-    return {key: value for key, value in signed().items() if key != name}
+def headers_without(name: str) -> dict[str, str]:
+    return {key: value for key, value in signed_headers().items() if key != name}
 
 
-def test_a_callback_is_handled_once_though_it_arrives_twice(receiver: Receiver, tmp_path: Path) -> None:
-    with running(receiver.command, tmp_path) as it:
-        assert it.post(signed()) in range(200, 300)
-        assert it.post(signed(age_s=240) | {"x-attempt": "2"}) in range(200, 300)
-        assert it.post(signed(message_id="msg_4712_0") | {"x-job-state": "Failed"}) in range(200, 300)
-        assert it.post(signed(message_id="msg_4711_1")) in range(200, 300)
-        assert it.post(signed()) in range(200, 300)
-    assert it.handled == ["job 4711 Completed", "job 4712 Failed", "job 4711 Completed"]
+def test_duplicate_callback_is_handled_once(receiver: Receiver, tmp_path: Path) -> None:
+    with running(receiver.command, tmp_path) as server:
+        assert server.post(signed_headers()) in range(200, 300)
+        assert server.post(signed_headers(age_s=240) | {"x-attempt": "2"}) in range(200, 300)
+        assert server.post(signed_headers(message_id="msg_4712_0") | {"x-job-state": "Failed"}) in range(200, 300)
+        assert server.post(signed_headers(message_id="msg_4711_1")) in range(200, 300)
+        assert server.post(signed_headers()) in range(200, 300)
+    assert server.handled == ["job 4711 Completed", "job 4712 Failed", "job 4711 Completed"]
 
 
-def test_what_is_not_signed_is_answered_4xx_and_not_handled(receiver: Receiver, tmp_path: Path) -> None:
-    signature = signed()["webhook-signature"].removeprefix("v1,")
-    wrong = {
-        "another's signature": (signed(ANOTHERS_SECRET), BODY),
-        "a changed body": (signed(), BODY.replace(b"1", b"2")),
-        "no body": (signed(), b""),
-        "another id": (signed() | {"webhook-id": "msg_4712_0"}, BODY),
-        "another time": (signed() | {"webhook-timestamp": str(int(time.time()) + 1)}, BODY),
-        "an old one": (signed(age_s=301), BODY),
-        "one of the future": (signed(age_s=-330), BODY),
-        "another version": (signed() | {"webhook-signature": f"v2,{signature}"}, BODY),
-        **{f"no {name}": (without(name), BODY) for name in signed() if name.startswith("webhook-")},
-        **{f"signature {text!r}": (signed() | {"webhook-signature": text}, BODY) for text in ("", "v1", "v1,", "v1,!")},
-        "letters no base64 has": (signed() | {"webhook-signature": "v1,é".encode()}, BODY),
-        **{f"time {text!r}": (signed() | {"webhook-timestamp": text}, BODY) for text in ("", "now", "NaN", "Infinity")},
+def test_invalid_signature_is_a_4xx_and_not_handled(receiver: Receiver, tmp_path: Path) -> None:
+    signature = signed_headers()["webhook-signature"].removeprefix("v1,")
+    invalid_requests = {
+        "foreign signature": (signed_headers(FOREIGN_SECRET), BODY),
+        "changed body": (signed_headers(), BODY.replace(b"1", b"2")),
+        "no body": (signed_headers(), b""),
+        "another id": (signed_headers() | {"webhook-id": "msg_4712_0"}, BODY),
+        "another time": (signed_headers() | {"webhook-timestamp": str(int(time.time()) + 1)}, BODY),
+        "too old": (signed_headers(age_s=301), BODY),
+        "in the future": (signed_headers(age_s=-330), BODY),
+        "another version": (signed_headers() | {"webhook-signature": f"v2,{signature}"}, BODY),
+        **{f"no {name}": (headers_without(name), BODY) for name in signed_headers() if name.startswith("webhook-")},
+        **{
+            f"signature {text!r}": (signed_headers() | {"webhook-signature": text}, BODY)
+            for text in ("", "v1", "v1,", "v1,!")
+        },
+        "invalid base64": (signed_headers() | {"webhook-signature": "v1,é".encode()}, BODY),
+        **{
+            f"time {text!r}": (signed_headers() | {"webhook-timestamp": text}, BODY)
+            for text in ("", "now", "NaN", "Infinity")
+        },
     }
-    with running(receiver.command, tmp_path) as it:
-        answered = {name: it.post(headers, body) for name, (headers, body) in wrong.items()}
-        assert it.post(signed(message_id="msg_4799_0")) in range(200, 300)
-    assert [name for name, status in answered.items() if status not in range(400, 500) or status == 410] == []
-    assert it.handled == ["job 4799 Completed"]
+    with running(receiver.command, tmp_path) as server:
+        statuses = {name: server.post(headers, body) for name, (headers, body) in invalid_requests.items()}
+        assert server.post(signed_headers(message_id="msg_4799_0")) in range(200, 300)
+    assert [name for name, status in statuses.items() if status not in range(400, 500) or status == 410] == []
+    assert server.handled == ["job 4799 Completed"]
 
 
-def test_a_body_of_any_size_and_a_caller_that_breaks_off_do_no_harm(receiver: Receiver, tmp_path: Path) -> None:
+def test_oversized_bodies_and_aborted_requests_do_no_harm(receiver: Receiver, tmp_path: Path) -> None:
     head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
     large = b'"%b"' % (b"x" * 256 * 1024)
-    with running(receiver.command, tmp_path) as it:
+    with running(receiver.command, tmp_path) as server:
         for length in (-1, 1024 * 1024 + 1, 10**12):
-            with it.connect() as connection:
+            with server.connect() as connection:
                 connection.sendall(head % length)
                 assert re.match(rb"HTTP/1\.[01] 4(?!10)\d\d ", connection.recv(65_536)), length
-        with it.connect() as connection:
+        with server.connect() as connection:
             connection.sendall(head % 1000 + b"half")
-        assert it.post(signed(body=large), large) in range(200, 300)
-    assert it.handled == ["job 4711 Completed"]
+        assert server.post(signed_headers(body=large), large) in range(200, 300)
+    assert server.handled == ["job 4711 Completed"]
 
 
-def test_during_a_rotation_a_receiver_that_knows_either_secret_accepts(receiver: Receiver, tmp_path: Path) -> None:
-    for known in (SECRET, PREVIOUS_SECRET):
-        with running(receiver.command, tmp_path, known) as it:
-            assert it.post(signed(SECRET, PREVIOUS_SECRET)) in range(200, 300)
-            assert it.post(signed(ANOTHERS_SECRET, ANOTHERS_SECRET)) in range(400, 500)
-        assert it.handled == ["job 4711 Completed"]
+def test_receiver_with_either_secret_accepts_during_a_rotation(receiver: Receiver, tmp_path: Path) -> None:
+    for receiver_secret in (SECRET, PREVIOUS_SECRET):
+        with running(receiver.command, tmp_path, receiver_secret) as server:
+            assert server.post(signed_headers(SECRET, PREVIOUS_SECRET)) in range(200, 300)
+            assert server.post(signed_headers(FOREIGN_SECRET, FOREIGN_SECRET)) in range(400, 500)
+        assert server.handled == ["job 4711 Completed"]
 
 
-def test_a_signature_fits_only_by_the_comparison_in_constant_time(receiver: Receiver, tmp_path: Path) -> None:
-    with running(receiver.unequal_command, tmp_path) as it:
-        assert it.post(signed()) in range(400, 500)
-    assert it.handled == []
+def test_receiver_compares_signatures_in_constant_time(receiver: Receiver, tmp_path: Path) -> None:
+    with running(receiver.never_equal_command, tmp_path) as server:
+        assert server.post(signed_headers()) in range(400, 500)
+    assert server.handled == []
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_"])
-def test_a_receiver_does_not_start_with_an_empty_secret(secret: str, receiver: Receiver, tmp_path: Path) -> None:
+def test_receiver_does_not_start_with_an_empty_secret(secret: str, receiver: Receiver, tmp_path: Path) -> None:
     with start(receiver.command, tmp_path, secret) as process:
         try:
             assert process.wait(START_S) != 0
@@ -188,22 +196,26 @@ def test_a_receiver_does_not_start_with_an_empty_secret(secret: str, receiver: R
 
 
 @pytest.mark.parametrize(
-    ("holding", "refusal"),
+    ("text_in_block", "error_type"),
     [("Webhook(secret)", WebhookVerificationError), ("webhooks.verify_signature", InvalidWebhookSignatureError)],
     ids=["standardwebhooks", "openai"],
 )
-@pytest.mark.parametrize("known", [SECRET, PREVIOUS_SECRET], ids=["new", "previous"])
-def test_the_libraries_of_the_page_accept_what_the_product_signs(
-    holding: str, refusal: type[Exception], known: str
+@pytest.mark.parametrize("receiver_secret", [SECRET, PREVIOUS_SECRET], ids=["new", "previous"])
+def test_libraries_of_the_page_accept_the_gateway_s_signatures(
+    text_in_block: str, error_type: type[Exception], receiver_secret: str
 ) -> None:
     def check(headers: dict[str, str], body: bytes = BODY) -> None:
-        exec(example(holding), {"secret": known, "headers": headers, "body": body})  # noqa: S102  the page's own text
+        exec(example(text_in_block), {"secret": receiver_secret, "headers": headers, "body": body})  # noqa: S102  code of the page
 
-    check(signed(known))
-    check(signed(SECRET, PREVIOUS_SECRET))
-    check(signed(known, age_s=290))
-    for headers in (signed(ANOTHERS_SECRET), signed(known, age_s=301), signed(known, age_s=-330)):
-        with pytest.raises(refusal):
+    check(signed_headers(receiver_secret))
+    check(signed_headers(SECRET, PREVIOUS_SECRET))
+    check(signed_headers(receiver_secret, age_s=290))
+    for headers in (
+        signed_headers(FOREIGN_SECRET),
+        signed_headers(receiver_secret, age_s=301),
+        signed_headers(receiver_secret, age_s=-330),
+    ):
+        with pytest.raises(error_type):
             check(headers)
-    with pytest.raises(refusal):
-        check(signed(known), BODY + b" ")
+    with pytest.raises(error_type):
+        check(signed_headers(receiver_secret), BODY + b" ")

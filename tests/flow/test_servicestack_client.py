@@ -1,4 +1,4 @@
-"""AI Server's typed Python client (PyPI servicestack), as its users have it."""
+"""AI Server's typed Python client (PyPI servicestack), as its users install it."""
 
 import json
 import urllib.parse
@@ -11,7 +11,7 @@ from local.receiver import Receiver
 from tests.flow.conftest import Product
 from tests.flow.dtos import (
     ActiveAiModels,
-    Everything,
+    ChatWithUnknownMember,
     GetOpenAiChatStatus,
     OpenAiChat,
     OpenAiChatCompletion,
@@ -35,13 +35,13 @@ def client(url: str, key: str) -> Any:
     return service
 
 
-def test_a_sync_chat_is_answered_and_reaches_the_provider_in_its_own_words(product: Product) -> None:
+def test_sync_chat_reaches_the_provider_in_its_request_format(product: Product) -> None:
     request = OpenAiChatCompletion(model="llama3:8b", messages=messages(), max_tokens=50, temperature=0.5, tag="t")
-    answer = client(product.url, product.key).send(request)
-    assert "scripted answer" in answer.choices[0].message.content
-    assert answer.usage.total_tokens > 0
-    (sent,) = product.upstream.requests
-    assert json.loads(sent.body) == {
+    response = client(product.url, product.key).send(request)
+    assert "scripted response" in response.choices[0].message.content
+    assert response.usage.total_tokens > 0
+    (upstream_request,) = product.upstream.requests
+    assert json.loads(upstream_request.body) == {
         "messages": [
             {"content": "You are a helpful AI assistant.", "role": "system"},
             {"content": "How do LLMs work?", "role": "user"},
@@ -52,28 +52,26 @@ def test_a_sync_chat_is_answered_and_reaches_the_provider_in_its_own_words(produ
     }
 
 
-def test_a_queued_chat_leads_by_its_status_url_to_the_result_and_is_posted_to_reply_to(
-    product: Product, hook: Receiver
-) -> None:
+def test_queued_chat_has_a_status_url_a_result_and_a_callback(product: Product, hook: Receiver) -> None:
     service = client(product.url, product.key)
     request = OpenAiChat(model="gpt-4-turbo", messages=messages(), max_tokens=50)
     queued = service.send(QueueOpenAiChatCompletion(request=request, reply_to=hook.url, tag="été/1", ref_id="a b&c"))
     assert queued.ref_id == "a b&c"
     assert 0 < queued.id < 2**53
     callback = hook.next(30)
-    assert callback.is_signed_by(product.cloud.seeded.webhook_secret)
+    assert callback.is_signed_by(product.cloud.keys.webhook_secret)
     assert callback.headers["x-job-id"] == str(queued.id)
     assert urllib.parse.unquote(callback.headers["x-tag"]) == "été/1"
     status = service.get(GetOpenAiChatStatus(job_id=queued.id))
     assert (status.job_id, status.ref_id, status.job_state) == (queued.id, "a b&c", "Completed")
     assert status.result.choices[0].message.content == status.chat_response.choices[0].message.content
-    told = json.loads(callback.body)
-    assert told["choices"][0]["message"]["content"] == status.result.choices[0].message.content
-    followed = service.get_url(queued.status_url, response_as=type(status))
-    assert followed.result.id == status.result.id == told["id"]
+    result = json.loads(callback.body)
+    assert result["choices"][0]["message"]["content"] == status.result.choices[0].message.content
+    status_by_url = service.get_url(queued.status_url, response_as=type(status))
+    assert status_by_url.result.id == status.result.id == result["id"]
 
 
-def test_waiting_ends_when_the_job_has(product: Product) -> None:
+def test_wait_returns_when_the_job_has_ended(product: Product) -> None:
     service = client(product.url, product.key)
     request = OpenAiChat(model="gpu-llama", messages=messages())
     queued = service.send(QueueOpenAiChatCompletion(request=request))
@@ -83,21 +81,21 @@ def test_waiting_ends_when_the_job_has(product: Product) -> None:
     assert json.loads(job.response_body)["object"] == "chat.completion"
 
 
-def test_a_batch_is_queued_in_one_call(product: Product) -> None:
+def test_batch_is_queued_in_one_call(product: Product) -> None:
     request = OpenAiChat(model="gpt-4-turbo", messages=messages())
     queued = client(product.url, product.key).send_all(
         [QueueOpenAiChatCompletion(request=request, ref_id=f"batch-{i}") for i in range(3)]
     )
-    assert [one.ref_id for one in queued] == ["batch-0", "batch-1", "batch-2"]
-    assert len({one.id for one in queued}) == 3
-    assert {product.ended(one.ref_id)["state"] for one in queued} == {"Completed"}
+    assert [accepted.ref_id for accepted in queued] == ["batch-0", "batch-1", "batch-2"]
+    assert len({accepted.id for accepted in queued}) == 3
+    assert {product.wait_for_job(accepted.ref_id)["state"] for accepted in queued} == {"Completed"}
 
 
-def test_errors_reach_the_typed_client_as_its_own_exception(product: Product) -> None:
-    with pytest.raises(WebServiceException) as refused:
+def test_errors_are_exceptions_of_the_typed_client(product: Product) -> None:
+    with pytest.raises(WebServiceException) as unknown_model:
         client(product.url, product.key).send(OpenAiChatCompletion(model="nobody", messages=messages()))
-    assert refused.value.status_code == 404
-    assert refused.value.response_status.error_code == "NotFound"
+    assert unknown_model.value.status_code == 404
+    assert unknown_model.value.response_status.error_code == "NotFound"
     with pytest.raises(WebServiceException) as unauthorized:
         client(product.url, "ak-junk").send(OpenAiChatCompletion(model="llama3:8b", messages=messages()))
     assert unauthorized.value.status_code == 401
@@ -107,7 +105,7 @@ def test_errors_reach_the_typed_client_as_its_own_exception(product: Product) ->
 
 
 def test_members_of_newer_clients_reach_the_provider(product: Product) -> None:
-    request = Everything(model="llama3:8b", messages=messages(), brand_new={"someKey": 1.0})
+    request = ChatWithUnknownMember(model="llama3:8b", messages=messages(), brand_new={"someKey": 1.0})
     client(product.url, product.key).post_url("/api/OpenAiChatCompletion", body=request)
     assert json.loads(product.upstream.requests[-1].body)["brandNew"] == {"someKey": 1.0}
 
@@ -116,13 +114,13 @@ def test_active_models_are_listed(product: Product) -> None:
     assert "llama3:8b" in client(product.url, product.key).get(ActiveAiModels()).results
 
 
-def test_the_same_typed_request_goes_elsewhere_by_url_and_key_alone(product: Product) -> None:
-    """AI Server's DTO is OpenAI's request: at OpenAI's own path it works against OpenAI, too."""
+def test_typed_client_needs_only_another_url_and_key(product: Product) -> None:
+    """AI Server's DTO is OpenAI's request: at OpenAI's path it also works against OpenAI."""
 
-    def ask(url: str, key: str) -> str:
+    def complete(url: str, key: str) -> str:
         request = OpenAiChatCompletion(model="llama3:8b", messages=messages())
-        answer = client(url, key).post_url("/v1/chat/completions", body=request, response_as=OpenAiChatResponse)
-        return answer.choices[0].message.content
+        response = client(url, key).post_url("/v1/chat/completions", body=request, response_as=OpenAiChatResponse)
+        return response.choices[0].message.content
 
-    elsewhere = product.upstream.base_url.removesuffix("/v1")
-    assert ask(product.url, product.key) == ask(elsewhere, "the provider's own key")
+    provider_url = product.upstream.base_url.removesuffix("/v1")
+    assert complete(product.url, product.key) == complete(provider_url, "the provider's own key")

@@ -1,5 +1,5 @@
-"""The product's AWS calls, judged by the IAM policies of the function that makes them.
+"""The gateway's AWS calls, evaluated against the IAM policies of the function that makes them.
 
-`recorder` notes each boto3 call that a handler makes in this process, `requests` says what IAM is asked for it,
-`policies` what template.yaml allows, and `simulator` decides, with @cloud-copilot/iam-simulate.
+`recorder` records each boto3 call that a handler makes in this process, `requests` maps it to IAM requests,
+`policies` holds what template.yaml allows, and `simulator` decides, with @cloud-copilot/iam-simulate.
 """

@@ -1,4 +1,4 @@
-"""The policies of template.yaml as IAM has them after a deployment: every intrinsic function resolved."""
+"""The policies of template.yaml as they are in IAM after a deployment: every intrinsic function is resolved."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -25,15 +25,15 @@ _ARNS = {
 
 
 def arn(logical_id: str) -> str:
-    """The ARN of a resource, which is named by its logical id (buckets and objects: in lower case)."""
+    """Return the ARN of a resource; its name is its logical id (buckets and objects: in lower case)."""
     kind = stack.RESOURCES[logical_id]["Type"]
     return _ARNS[kind] % (logical_id.lower() if kind == "AWS::S3::Bucket" else logical_id)
 
 
 @cache
 def policies_of(function: str) -> tuple[dict[str, Any], ...]:
-    """The policy documents of a function's role; conditional ones with the models of `BEDROCK_MODEL`."""
-    role = stack.the_one(stack.properties(function)["Role"])
+    """Return the policy documents of a function's role; conditional ones allow `BEDROCK_MODEL`."""
+    role = stack.single_resource(stack.properties(function)["Role"])
     documents = [policy["PolicyDocument"] for policy in stack.properties(role)["Policies"]]
     attached = [
         policy["PolicyDocument"]
@@ -54,18 +54,18 @@ def _resolve(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     match list(value.items()):
-        case [("Fn::GetAtt", given)]:
-            name, attribute = given.split(".", 1) if isinstance(given, str) else given
+        case [("Fn::GetAtt", argument)]:
+            name, attribute = argument.split(".", 1) if isinstance(argument, str) else argument
             return _attribute(name, attribute)
         case [("Fn::Sub", text)]:
-            return stack.SUBSTITUTED.sub(lambda found: _named(found[1]), text)
+            return stack.SUBSTITUTION.sub(lambda match: _substitute(match[1]), text)
         case [("Ref", "BedrockModels")]:
             return [f"arn:aws:bedrock:{REGION}::foundation-model/{BEDROCK_MODEL}"]
         case _:
             return {key: _resolve(inner) for key, inner in value.items()}
 
 
-def _named(name: str) -> str:
+def _substitute(name: str) -> str:
     logical_id, _, attribute = name.partition(".")
     return PSEUDO[name] if name in PSEUDO else _attribute(logical_id, attribute)
 

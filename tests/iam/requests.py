@@ -1,8 +1,8 @@
-"""What IAM is asked for an AWS call: actions, resources, and the values that conditions look at.
+"""The IAM requests of an AWS call: actions, resources, and the values of condition keys.
 
 Source: the Service Authorization Reference's pages on DynamoDB, S3, SQS, SSM and EventBridge, and DynamoDB's on
-"specifying conditions" (LeadingKeys are partition keys, Attributes all top-level attributes that a request names) and
-"transactions" (each part needs its own action's permission).
+"specifying conditions" (LeadingKeys are partition keys, Attributes all top-level attributes in a request) and
+"transactions" (each part needs the permission of its action).
 """
 
 import re
@@ -24,7 +24,7 @@ INDEX_KEYS = {
     index["IndexName"]: index["KeySchema"][0]["AttributeName"]
     for index in stack.properties("JobsTable")["GlobalSecondaryIndexes"]
 }
-# A name outside of strings in an expression that is no attribute's.
+# Words of an expression that are not attribute names.
 RESERVED = {"AND", "OR", "NOT", "IN", "BETWEEN", "SET", "REMOVE", "ADD", "DELETE"}
 _IDENTIFIER = re.compile(r"(?<![:#\w])[A-Za-z_]\w*\b(?!\s*\()")
 _PLACEHOLDER = re.compile(r"#\w+")
@@ -35,7 +35,7 @@ _EXPRESSIONS = (
     "UpdateExpression",
     "ProjectionExpression",
 )
-# Names that tests give to the template's resources.
+# Names of the template's resources in tests.
 _TEST_NAMES = {
     "crash-job": "HostedQueue",
     "crash-callback": "CallbackQueue",
@@ -49,7 +49,7 @@ _CRASH_TABLE = re.compile(r"crash-\d+")
 
 @dataclass(frozen=True)
 class IamRequest:
-    """One question to IAM. `context` holds condition keys with their values."""
+    """One IAM request. `context` contains condition keys with their values."""
 
     action: str
     resource: str
@@ -57,7 +57,7 @@ class IamRequest:
 
 
 def requests_of(service: str, operation: str, params: Mapping[str, Any]) -> list[IamRequest]:
-    """What IAM is asked for a boto3 call. Raises: KeyError, for a service or operation that no function uses."""
+    """Return the IAM requests of a boto3 call. Raises: KeyError, for a service or operation that no function uses."""
     return list(_SERVICES[service](operation, params))
 
 
@@ -68,14 +68,14 @@ def _dynamodb(operation: str, params: Mapping[str, Any]) -> Iterator[IamRequest]
                 ((kind, part),) = write.items()
                 yield from _dynamodb(TRANSACTION_ACTIONS[kind], part)
         case "BatchGetItem":
-            for table, wanted in params["RequestItems"].items():
-                yield _item_request(operation, table, wanted["Keys"], wanted)
+            for table, table_request in params["RequestItems"].items():
+                yield _item_request(operation, table, table_request["Keys"], table_request)
         case "Query":
             yield _query(params)
         case "PutItem" | "GetItem" | "UpdateItem" | "DeleteItem" | "ConditionCheckItem":
             key = params.get("Key") or params["Item"]
             yield _item_request(operation, params["TableName"], [key], params)
-        case _:  # Scan, DescribeTable, …: IAM is given no keys
+        case _:  # Scan, DescribeTable, …: the request has no keys
             yield IamRequest(f"dynamodb:{operation}", arn(_logical(params["TableName"])))
 
 
@@ -96,13 +96,13 @@ def _item_request(operation: str, table: str, keys: list[Mapping[str, Any]], par
 
 
 def _attributes(params: Mapping[str, Any]) -> set[str]:
-    """The top-level attributes that a request's expressions name."""
+    """Return the top-level attributes in the expressions of a request."""
     names = params.get("ExpressionAttributeNames", {})
-    found: set[str] = set()
+    attributes: set[str] = set()
     for expression in (params.get(name, "") for name in _EXPRESSIONS):
-        found |= {names[placeholder] for placeholder in _PLACEHOLDER.findall(expression)}
-        found |= set(_IDENTIFIER.findall(expression)) - RESERVED
-    return found
+        attributes |= {names[placeholder] for placeholder in _PLACEHOLDER.findall(expression)}
+        attributes |= set(_IDENTIFIER.findall(expression)) - RESERVED
+    return attributes
 
 
 def _context(leading: list[str], attributes: set[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -115,12 +115,12 @@ def _s3(operation: str, params: Mapping[str, Any]) -> Iterator[IamRequest]:
     bucket = arn(_logical(params["Bucket"]))
     resource = f"{bucket}/{_without_numbers(params['Key'])}" if "Key" in params else bucket
     yield IamRequest(f"s3:{action}", resource, over_tls())
-    if action == "GetObject" and "ResponseContentType" not in params:  # else S3 answers 403 for a missing object
+    if action == "GetObject" and "ResponseContentType" not in params:  # otherwise S3 returns 403 for a missing object
         yield IamRequest("s3:ListBucket", bucket, over_tls())
 
 
 def over_tls(*, is_tls: bool = True, via_service: bool = False) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The context of a request that comes over TLS, and by another AWS service in the role's name or not."""
+    """Return the context of a request, over TLS or not, and by an AWS service on behalf of the role or not."""
     values = {"aws:SecureTransport": is_tls, "aws:ViaAWSService": via_service}
     return tuple((name, (str(value).lower(),)) for name, value in values.items())
 
@@ -149,12 +149,12 @@ _SERVICES: dict[str, Callable[[str, Mapping[str, Any]], Iterator[IamRequest]]] =
 
 
 def _logical(name: str) -> str:
-    """The logical id of a resource that has this name in a test."""
+    """Return the logical id of a resource with this name in a test."""
     if _CRASH_TABLE.fullmatch(name):
         return "JobsTable"
     return _TEST_NAMES.get(name, name)
 
 
 def _without_numbers(text: str) -> str:
-    """A key with its job ids and tokens made equal, so that it is judged once."""
+    """Return a key with normalized job ids and tokens, so that it is evaluated once."""
     return re.sub(r"(?<=[#/-])[0-9a-f]+\b", "1", text)

@@ -1,4 +1,4 @@
-"""Decides IAM requests by @cloud-copilot/iam-simulate, in a Node.js process of its own."""
+"""Decides IAM requests by @cloud-copilot/iam-simulate, in a separate Node.js process."""
 
 import atexit
 import json
@@ -17,7 +17,7 @@ IS_INSTALLED = (FOLDER / "node_modules" / ".installed").exists()
 
 @cache
 def is_allowed(function: str, request: IamRequest) -> bool:
-    """Whether the function's role allows the request. Raises: ValueError, for a request that IAM does not know."""
+    """Return whether the function's role allows the request. Raises: ValueError, for a request unknown to IAM."""
     simulation: dict[str, Any] = {
         "request": {
             "principal": f"arn:aws:iam::{ACCOUNT}:role/{function}",
@@ -37,13 +37,13 @@ def is_allowed(function: str, request: IamRequest) -> bool:
     assert process.stdout
     process.stdin.write(json.dumps(simulation) + "\n")
     process.stdin.flush()
-    answer = json.loads(process.stdout.readline())
-    if "errors" in answer:
-        raise ValueError(f"{function}, {request}: {answer['errors']}")
-    return answer["result"] == "Allowed"
+    response = json.loads(process.stdout.readline())
+    if "errors" in response:
+        raise ValueError(f"{function}, {request}: {response['errors']}")
+    return response["result"] == "Allowed"
 
 
-def denied(function: str, requests: Iterable[IamRequest]) -> list[IamRequest]:
+def requests_denied(function: str, requests: Iterable[IamRequest]) -> list[IamRequest]:
     return [request for request in requests if not is_allowed(function, request)]
 
 
@@ -56,5 +56,5 @@ def _process() -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         ["node", str(FOLDER / "simulate.mjs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    atexit.register(process.communicate)  # it ends when its input does
+    atexit.register(process.communicate)  # it exits at the end of its input
     return process

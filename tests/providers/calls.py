@@ -1,4 +1,4 @@
-"""One call to one provider of OpenAI's protocol, as the router makes it."""
+"""Calls to one provider of OpenAI's protocol, as the router makes them."""
 
 from aiserver.errors import ProviderResponse
 from aiserver.providers.http import create_client
@@ -6,33 +6,33 @@ from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from tests.fakes import FakeClock
 
-QUESTION = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+REQUEST_BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 
 
-def provider(base_url: str, **more: object) -> Provider:
-    return Provider.model_validate({"name": "p", "base_url": base_url, "models": {"m": ""}} | more)
+def provider(base_url: str, **options: object) -> Provider:
+    return Provider.model_validate({"name": "p", "base_url": base_url, "models": {"m": ""}} | options)
 
 
-def ask(
-    asked: Provider,
+def call_provider(
+    target: Provider,
     operation: str = "chat.completions",
     *,
     api_key: str | None = "k",
     model_is_configured: bool = True,
-    deadline_s: float = 5,
+    timeout_s: float = 5,
 ) -> ProviderResponse:
     with create_client() as http:
         return OpenAiClient(http, FakeClock()).call(
-            asked,
+            target,
             operation,
-            QUESTION,
+            REQUEST_BODY,
             api_key=api_key,
             idempotency_key="i",
             model_is_configured=model_is_configured,
-            timeout_s=deadline_s,
+            timeout_s=timeout_s,
         )
 
 
-def models(asked: Provider, *, api_key: str | None = "k", deadline_s: float = 5) -> list[str]:
+def list_models(target: Provider, *, api_key: str | None = "k", timeout_s: float = 5) -> list[str]:
     with create_client() as http:
-        return OpenAiClient(http, FakeClock()).list_models(asked, api_key=api_key, timeout_s=deadline_s)
+        return OpenAiClient(http, FakeClock()).list_models(target, api_key=api_key, timeout_s=timeout_s)

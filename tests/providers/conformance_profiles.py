@@ -1,7 +1,7 @@
-"""How each provider is spoken to and answers: what the conformance suite must be given, and the catalogue's rows so.
+"""Protocol profiles of all providers for the conformance suite, built from the catalogue's presets.
 
-A provider of another protocol brings a `Manner` of its own: the suite asserts what the product promises its callers,
-and asks the manner how that is said at the provider's end.
+A provider of another protocol needs a `ConformanceProfile`: the suite asserts what the product promises its callers,
+and the profile encodes that in the provider's protocol.
 """
 
 import json
@@ -23,21 +23,21 @@ from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
 from aiserver.router import ProviderClient
 from tests.fakes import FakeClock
-from tests.providers.fake_provider import Said
+from tests.providers.fake_provider import FakeResponse
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS
-from tests.vendors.semantics import Answer
+from tests.vendors.semantics import Response
 
 KEY = "sk-of-the-gateway-itself"
 TOKEN = "0" * 32
-BORN = ResponseContext(FakeClock().now_ms() // 1000, lambda: "call_born", id=f"chatcmpl-{TOKEN}", model="m")
+CONTEXT = ResponseContext(FakeClock().now_ms() // 1000, lambda: "call_born", id=f"chatcmpl-{TOKEN}", model="m")
 USAGE = '{"prompt_tokens": 7, "odd": 1.50}'
-QUESTIONS = {
+REQUEST_BODIES = {
     "chat.completions": b'{ "messages":[{"role":"user","content":"\\u00fc"}],\n"model":"m","x":[2.50,1E400,-0] }',
     "embeddings": b'{"input": ["a", "b"], "model": "m", "dimensions": 2.50e1}',
     "responses": b'{"model":"m","input":"hi","store":false,"y":{"Z":null}}',
 }
-ANSWERS = {
+RESPONSE_BODIES = {
     "chat.completions": b'{"choices": [{"index":0, "z":1e3}], "usage": %s,"new":"\\ud83d\\ude00"}',
     "embeddings": b'{"object":"list","data":[{"embedding":[0.10,-0]}],"usage":%s}',
     "responses": b'{"id":"r","error":null,"output":[],"usage":%s}',
@@ -51,35 +51,38 @@ STREAM = (
 )
 
 
-class Caller(ProviderClient, Protocol):
-    """What a protocol's class can do."""
+class Client(ProviderClient, Protocol):
+    """The methods of a protocol's client."""
 
     def list_models(self, provider: Provider, *, api_key: str | None, timeout_s: float) -> list[str]: ...
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One question and its answer at both ends: what the product is given and answers, what the server sees and says.
+    """One request and response on both sides of the product.
 
-    `path` is the server's, from its root.
+    The caller sends `request_body` and gets `response_body`. The provider's server receives `upstream_body` at `path`,
+    from its root, and sends `upstream_response`.
     """
 
     operation: str
-    asked: bytes
+    request_body: bytes
     path: str
-    seen: bytes
-    said: bytes
-    answered: bytes
+    upstream_body: bytes
+    upstream_response: bytes
+    response_body: bytes
     usage: str
 
 
-class Manner(Protocol):
-    """One provider as the suite sees it.
+class ConformanceProfile(Protocol):
+    """One provider's protocol for the suite.
 
-    `ours` are refusals of our key or account, beyond statuses 401 to 403. `error` is how it says a message with a
-    status, `told` what a caller then reads beside responseStatus. `listing` is None where it lists no models.
+    `account_errors` are rejections of the gateway's key or account other than statuses 401 to 403. `error_response` is
+    the provider's response for a status and message, `client_error` what the caller gets of it beside responseStatus.
+    `listing` is None when the provider does not list models.
 
-    `stream` is a chat as it streams it, and as our caller gets it; `stream_type` is the media type it has there.
+    `stream` is a streamed chat as sent by the provider and as received by the caller; `stream_type` is the provider's
+    media type of it.
     """
 
     name: str
@@ -95,16 +98,16 @@ class Manner(Protocol):
     @property
     def models(self) -> list[str]: ...
     @property
-    def ours(self) -> Iterable[Said]: ...
+    def account_errors(self) -> Iterable[FakeResponse]: ...
     @property
     def stream(self) -> tuple[bytes, bytes]: ...
     @property
     def stream_type(self) -> str: ...
 
     def provider(self, origin: str) -> Provider: ...
-    def caller(self, http: httpx.Client) -> Caller: ...
-    def error(self, status: int, message: str) -> Said: ...
-    def told(self, status: int, message: str) -> dict[str, Any]: ...
+    def client(self, http: httpx.Client) -> Client: ...
+    def error_response(self, status: int, message: str) -> FakeResponse: ...
+    def client_error(self, status: int, message: str) -> dict[str, Any]: ...
 
 
 ErrorShape = Callable[[int, str], object]
@@ -114,7 +117,7 @@ def openai_error(status: int, message: str) -> object:
     return {"error": {"message": message, "type": "t", "code": None, "param": "p"}, "extra": 2.5}
 
 
-# Where an error does not look like OpenAI's: see the quirks of providers/catalogue.py.
+# Error bodies that differ from OpenAI's: see the quirks of providers/catalogue.py.
 ERRORS: dict[str, ErrorShape] = {
     "gemini": lambda status, message: [{"error": {"code": status, "message": message, "status": "S"}}],
     "mistral": lambda _, message: {"object": "error", "message": {"detail": [{"msg": message}]}, "code": None},
@@ -126,27 +129,27 @@ LISTINGS: dict[str, Callable[[list[dict[str, str]]], object]] = {"together": lam
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the catalogue, as a `Manner`."""
+class PresetProfile:
+    """The profile of a preset with OpenAI's protocol."""
 
     name: str
-    row: Preset
+    preset: Preset
 
     @property
     def _path(self) -> str:
-        return urlsplit(self.row.base_url.replace("{port}", "1")).path
+        return urlsplit(self.preset.base_url.replace("{port}", "1")).path
 
     @property
     def exchanges(self) -> list[Exchange]:
-        return [self._exchange(operation) for operation in self.row.operations]
+        return [self._exchange(operation) for operation in self.preset.operations]
 
     def _exchange(self, operation: str) -> Exchange:
-        asked, said = QUESTIONS[operation], ANSWERS[operation] % USAGE.encode()
-        return Exchange(operation, asked, self._path + PATHS[operation], asked, said, said, USAGE)
+        request, response = REQUEST_BODIES[operation], RESPONSE_BODIES[operation] % USAGE.encode()
+        return Exchange(operation, request, self._path + PATHS[operation], request, response, response, USAGE)
 
     @property
     def credential(self) -> tuple[str, str]:
-        header = self.row.auth_header
+        header = self.preset.auth_header
         return header, f"Bearer {KEY}" if header == "authorization" else KEY
 
     @property
@@ -155,18 +158,18 @@ class Row:
 
     @property
     def listing(self) -> bytes | None:
-        listed = [{"id": self.row.id_prefix + name, "object": "model"} for name in ("b/2", "a:1")]
-        shape = LISTINGS.get(self.name, lambda models: {"object": "list", "data": models})
-        return json.dumps(shape(listed)).encode() if self.row.lists_models else None
+        models = [{"id": self.preset.id_prefix + name, "object": "model"} for name in ("b/2", "a:1")]
+        encode = LISTINGS.get(self.name, lambda models: {"object": "list", "data": models})
+        return json.dumps(encode(models)).encode() if self.preset.lists_models else None
 
     @property
     def models(self) -> list[str]:
         return ["a:1", "b/2"]
 
     @property
-    def ours(self) -> Iterable[Said]:
-        for refusal in self.row.credential_errors:
-            yield self.error(refusal.status, f"{refusal.message_prefix}: {KEY[:5]}***")
+    def account_errors(self) -> Iterable[FakeResponse]:
+        for refusal in self.preset.credential_errors:
+            yield self.error_response(refusal.status, f"{refusal.message_prefix}: {KEY[:5]}***")
 
     @property
     def stream(self) -> tuple[bytes, bytes]:
@@ -180,53 +183,52 @@ class Row:
         base_url = origin + self._path
         return Provider.model_validate({"name": "p", "preset": self.name, "base_url": base_url, "models": {"m": ""}})
 
-    def caller(self, http: httpx.Client) -> Caller:
+    def client(self, http: httpx.Client) -> Client:
         return OpenAiClient(http, FakeClock())
 
-    def error(self, status: int, message: str) -> Said:
-        return Said(status, json.dumps(ERRORS.get(self.name, openai_error)(status, message)).encode())
+    def error_response(self, status: int, message: str) -> FakeResponse:
+        return FakeResponse(status, json.dumps(ERRORS.get(self.name, openai_error)(status, message)).encode())
 
-    def told(self, status: int, message: str) -> dict[str, Any]:
-        """Its own object with all its members; where that has no error object, one is made of the message it has."""
-        said = json.loads(self.error(status, message).body)
-        own: dict[str, Any] = said[0] if isinstance(said, list) else said
-        if isinstance(own.get("error"), dict):
-            return own
-        made = {"message": message, "type": "invalid_request_error", "code": "invalid_request"}
-        return {**own, "error": made}
+    def client_error(self, status: int, message: str) -> dict[str, Any]:
+        """The provider's error with all its members, and an added error object when it contains none."""
+        body = json.loads(self.error_response(status, message).body)
+        error: dict[str, Any] = body[0] if isinstance(body, list) else body
+        if isinstance(error.get("error"), dict):
+            return error
+        return {**error, "error": {"message": message, "type": "invalid_request_error", "code": "invalid_request"}}
 
 
-class StillClock(FakeClock):
-    """What it makes is always the same: an answer's id is known before."""
+class ConstantTokenClock(FakeClock):
+    """A clock with a constant token, so that response ids are predictable."""
 
     def token(self) -> str:
         return TOKEN
 
 
 @dataclass(frozen=True)
-class Translated:
-    """A row of the catalogue whose vendor is translated, as a `Manner`."""
+class AdapterProfile:
+    """The profile of a preset with an adapter."""
 
     name: str
-    row: Preset
+    preset: Preset
     dialect: Dialect
 
     @property
     def exchanges(self) -> list[Exchange]:
-        said = self.dialect.message(Answer("Hello"))
-        told = self.dialect.vendor.map_response(said, BORN)
-        asked, seen = self._asked
-        path, body, usage = self._path + seen.path, seen.body or b"", told.usage or ""
-        return [Exchange("chat.completions", asked, path, body, said, told.body, usage)]
+        upstream_response = self.dialect.encode_response(Response("Hello"))
+        response = self.dialect.adapter.map_response(upstream_response, CONTEXT)
+        body, request = self._request
+        path, upstream_body, usage = self._path + request.path, request.body or b"", response.usage or ""
+        return [Exchange("chat.completions", body, path, upstream_body, upstream_response, response.body, usage)]
 
     @property
-    def _asked(self) -> tuple[bytes, ProviderRequest]:
-        asked = b'{"messages":[{"role":"user","content":"\\u00fc"}],"model":"m","temperature":2.50e-1}'
-        return asked, self.dialect.vendor.build_request(Chat(asked, self.dialect.vendor.capabilities))
+    def _request(self) -> tuple[bytes, ProviderRequest]:
+        body = b'{"messages":[{"role":"user","content":"\\u00fc"}],"model":"m","temperature":2.50e-1}'
+        return body, self.dialect.adapter.build_request(Chat(body, self.dialect.adapter.capabilities))
 
     @property
     def _path(self) -> str:
-        return urlsplit(self.row.base_url).path
+        return urlsplit(self.preset.base_url).path
 
     @property
     def credential(self) -> tuple[str, str]:
@@ -234,29 +236,31 @@ class Translated:
 
     @property
     def list_path(self) -> str:
-        return self._path + self.dialect.vendor.model_pages.build_request(None).path if self.row.lists_models else ""
+        return (
+            self._path + self.dialect.adapter.model_pages.build_request(None).path if self.preset.lists_models else ""
+        )
 
     @property
     def listing(self) -> bytes | None:
-        return self.dialect.listing(["b/2", "a:1"]) if self.row.lists_models else None
+        return self.dialect.listing(["b/2", "a:1"]) if self.preset.lists_models else None
 
     @property
     def models(self) -> list[str]:
         return ["a:1", "b/2"]
 
     @property
-    def ours(self) -> Iterable[Said]:
-        for refusal in self.row.credential_errors:
-            yield self.error(refusal.status, f"{refusal.message_prefix}: {KEY[:5]}***")
+    def account_errors(self) -> Iterable[FakeResponse]:
+        for refusal in self.preset.credential_errors:
+            yield self.error_response(refusal.status, f"{refusal.message_prefix}: {KEY[:5]}***")
 
     @property
     def stream(self) -> tuple[bytes, bytes]:
-        asked = Chat(self._asked[0], self.dialect.vendor.capabilities)
-        translation = self.dialect.vendor.create_event_mapper(asked, BORN)
-        said = self.dialect.events(Answer("Hello, you"))
-        told = b"".join(translation.on_event(event) for event in said)
-        whole = told if translation.is_done else told + translation.on_end()
-        return b"".join(self.dialect.framed(event) for event in said), whole
+        chat = Chat(self._request[0], self.dialect.adapter.capabilities)
+        mapper = self.dialect.adapter.create_event_mapper(chat, CONTEXT)
+        events = self.dialect.encode_events(Response("Hello, you"))
+        output = b"".join(mapper.on_event(event) for event in events)
+        output += b"" if mapper.is_done else mapper.on_end()
+        return b"".join(self.dialect.encode_frame(event) for event in events), output
 
     @property
     def stream_type(self) -> str:
@@ -266,22 +270,21 @@ class Translated:
         base_url = origin + self._path
         return Provider.model_validate({"name": "p", "preset": self.name, "base_url": base_url, "models": {"m": ""}})
 
-    def caller(self, http: httpx.Client) -> Caller:
-        return AdapterRegistry(lambda: http, StillClock(), BedrockWire)[self.row.type]
+    def client(self, http: httpx.Client) -> Client:
+        return AdapterRegistry(lambda: http, ConstantTokenClock(), BedrockWire)[self.preset.type]
 
-    def error(self, status: int, message: str) -> Said:
-        said = self.dialect.error(status, message)
-        return Said(status, said.body)
+    def error_response(self, status: int, message: str) -> FakeResponse:
+        return FakeResponse(status, self.dialect.error_response(status, message).body)
 
-    def told(self, status: int, message: str) -> dict[str, Any]:
-        said = ProviderResponse(status, {}, self.error(status, message).body)
-        told = json.loads(self.dialect.vendor.map_error(said).body)
-        assert told["error"]["message"] == message
-        return told
+    def client_error(self, status: int, message: str) -> dict[str, Any]:
+        response = ProviderResponse(status, {}, self.error_response(status, message).body)
+        error = json.loads(self.dialect.adapter.map_error(response).body)
+        assert error["error"]["message"] == message
+        return error
 
 
 BY_TYPE = {dialect.type: dialect for dialect in DIALECTS}
-MANNERS: list[Manner] = [
-    Row(name, row) if row.type == "openai" else Translated(name, row, BY_TYPE[row.type])
-    for name, row in CATALOGUE.items()
+PROFILES: list[ConformanceProfile] = [
+    PresetProfile(name, preset) if preset.type == "openai" else AdapterProfile(name, preset, BY_TYPE[preset.type])
+    for name, preset in CATALOGUE.items()
 ]

@@ -1,4 +1,4 @@
-"""A scripted provider for the tests of a file."""
+"""A scripted provider, shared by the tests of a module."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,13 @@ from local.scripted import ScriptedProvider
 
 
 @pytest.fixture(scope="module")
-def scripted() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        yield running
+def scripted_provider() -> Iterator[ScriptedProvider]:
+    with ScriptedProvider() as provider:
+        yield provider
 
 
 @pytest.fixture
-def upstream(scripted: ScriptedProvider) -> ScriptedProvider:
-    """As if nobody had asked it yet."""
-    scripted.requests.clear()
-    return scripted
+def upstream(scripted_provider: ScriptedProvider) -> ScriptedProvider:
+    """The scripted provider without recorded requests."""
+    scripted_provider.requests.clear()
+    return scripted_provider

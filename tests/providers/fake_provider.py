@@ -1,4 +1,4 @@
-"""A server that stands where a provider's stands: at its path, behind its key, and with its answers, byte for byte."""
+"""A fake provider on loopback: it checks path and key, and sends scripted responses byte for byte."""
 
 import threading
 from collections import deque
@@ -9,13 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from local.scripted import RecordedRequest
 
-POLL_S = 0.01  # until it sees that it should stop
-NOWHERE = b"<html>no such page</html>"
+POLL_S = 0.01  # interval at which the server checks for shutdown
+NOT_FOUND_PAGE = b"<html>no such page</html>"
 
 
 @dataclass(frozen=True)
-class Said:
-    """One answer."""
+class FakeResponse:
+    """One scripted response."""
 
     status: int
     body: bytes
@@ -23,54 +23,58 @@ class Said:
 
 
 @dataclass
-class StandIn:
-    """Answers what was queued, in order, to whoever knows the path and shows the credential; refuses everybody else."""
+class FakeProvider:
+    """A running fake provider: `responses` are sent in order to requests with a known path and the credential."""
 
     origin: str
-    answers: deque[Said] = field(default_factory=deque[Said])
+    responses: deque[FakeResponse] = field(default_factory=deque[FakeResponse])
     requests: list[RecordedRequest] = field(default_factory=list[RecordedRequest])
 
 
 @contextmanager
-def stand_in(paths: set[str], credential: tuple[str, str], refused: Said) -> Generator[StandIn]:
+def run_fake_provider(
+    paths: set[str], credential: tuple[str, str], unauthorized: FakeResponse
+) -> Generator[FakeProvider]:
+    """Serve until the block ends: 404 at other paths, `unauthorized` without the credential header."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            self._answer()
+            self._respond()
 
         def do_POST(self) -> None:
-            self._answer()
+            self._respond()
 
-        def _answer(self) -> None:
+        def _respond(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            standing.requests.append(RecordedRequest(self.command, self.path, headers, body, self.client_address[1]))
+            provider.requests.append(RecordedRequest(self.command, self.path, headers, body, self.client_address[1]))
             if self.path not in paths:
-                self._say(Said(404, NOWHERE, {"content-type": "text/html"}))
+                self._send(FakeResponse(404, NOT_FOUND_PAGE, {"content-type": "text/html"}))
             elif headers.get(credential[0]) != credential[1]:
-                self._say(refused)
+                self._send(unauthorized)
             else:
-                self._say(standing.answers.popleft())
+                self._send(provider.responses.popleft())
 
-        def _say(self, said: Said) -> None:
-            self.send_response(said.status)
-            for name, value in {**said.headers, "content-length": str(len(said.body))}.items():
+        def _send(self, response: FakeResponse) -> None:
+            self.send_response(response.status)
+            for name, value in {**response.headers, "content-length": str(len(response.body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(said.body)
+            self.wfile.write(response.body)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    standing = StandIn(f"http://127.0.0.1:{server.server_port}")
+    provider = FakeProvider(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True)
     thread.start()
     try:
-        yield standing
+        yield provider
     finally:
         server.shutdown()
         server.server_close()

@@ -1,4 +1,4 @@
-"""One streamed call to one provider, as the router makes it, and what servers say in a stream."""
+"""Streamed calls to one provider, as the router makes them, and streams that servers send."""
 
 import json
 from collections.abc import Generator, Iterable
@@ -15,73 +15,73 @@ from tests.fakes import FakeClock
 from tests.hostile_servers import Behaviour
 from tests.providers.calls import provider
 
-QUESTION = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}'
+REQUEST_BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}'
 HEAD = hostile_servers.head(200, "content-type: text/event-stream", "transfer-encoding: chunked")
 DONE = b"data: [DONE]\n\n"
-END = b"0\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
 
 
-def chunk(content: str | None = None, finish: str | None = None, **more: object) -> bytes:
-    """One event of a chat."""
+def chunk(content: str | None = None, finish: str | None = None, **members: object) -> bytes:
+    """One event of a streamed chat completion."""
     delta = {} if content is None else {"content": content}
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    told = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice], **more}
-    return f"data: {json.dumps(told, ensure_ascii=False)}\n\n".encode()
+    event = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice], **members}
+    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
 
 
-def framed(*pieces: bytes) -> bytes:
-    """As HTTP/1.1 sends pieces."""
-    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
+def http_chunks(*parts: bytes) -> bytes:
+    """Encode each part as an HTTP/1.1 chunk."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts if part)
 
 
-def streams(*pieces: bytes, end: bytes = END) -> Behaviour:
-    """An orderly stream, or one that ends otherwise."""
-    return hostile_servers.says(HEAD, framed(*pieces) + end)
+def serve_stream(*parts: bytes, end: bytes = LAST_CHUNK) -> Behaviour:
+    """A server that sends these parts and a proper end, or `end` instead."""
+    return hostile_servers.send_raw(HEAD, http_chunks(*parts) + end)
 
 
 @contextmanager
-def opened(
-    asked: Provider,
+def open_stream(
+    target: Provider,
     operation: str = "chat.completions",
     *,
-    body: bytes = QUESTION,
+    body: bytes = REQUEST_BODY,
     model_is_configured: bool = True,
-    begin_s: float = 5,
-    total_s: float = 20,
+    head_timeout_s: float = 5,
+    total_timeout_s: float = 20,
     clock: Clock | None = None,
 ) -> Generator[ProviderStream]:
     with create_client() as http:
         stream = OpenAiClient(http, clock or FakeClock()).stream(
-            asked,
+            target,
             operation,
             body,
             api_key="k",
             model_is_configured=model_is_configured,
-            head_timeout_s=begin_s,
-            total_timeout_s=total_s,
+            head_timeout_s=head_timeout_s,
+            total_timeout_s=total_timeout_s,
         )
         with closing(stream):
             yield stream
 
 
-def heard(stream: Iterable[bytes | None]) -> tuple[bytes, ProviderError | None]:
-    """All that comes of it, and the error it ends with."""
-    came: list[bytes] = []
+def read_stream(stream: Iterable[bytes | None]) -> tuple[bytes, ProviderError | None]:
+    """Return the bytes received and the error that ends the stream."""
+    received: list[bytes] = []
     try:
-        came.extend(piece or b"" for piece in stream)
+        received.extend(part or b"" for part in stream)
     except ProviderError as error:
-        return b"".join(came), error
-    return b"".join(came), None
+        return b"".join(received), error
+    return b"".join(received), None
 
 
-def said(
+def stream_from(
     *behaviours: Behaviour, operation: str = "chat.completions", preset: str = ""
 ) -> tuple[bytes, ProviderError | None]:
-    """What comes of a stream from a server that behaves so; an error may come in its place."""
+    """Return bytes and error of a stream from a server with these behaviours. The call itself may fail instead."""
     with hostile_servers.receiver(*behaviours) as server:
-        asked = provider(f"http://127.0.0.1:{server.port}/v1", preset=preset)
+        target = provider(f"http://127.0.0.1:{server.port}/v1", preset=preset)
         try:
-            with opened(asked, operation) as stream:
-                return heard(stream)
+            with open_stream(target, operation) as stream:
+                return read_stream(stream)
         except ProviderError as error:
             return b"", error

@@ -1,4 +1,4 @@
-"""What a provider has by its preset, and that each row of the catalogue is whole."""
+"""Provider presets: defaults, overrides, sources, and usage in streams."""
 
 import json
 import re
@@ -14,89 +14,97 @@ from aiserver.providers.provider import Provider
 from local.scripted import ScriptedProvider
 from tests.fakes import FakeClock
 
-QUESTION = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true%s}'
-ASKS = b',"stream_options":{"include_usage":true}'
+REQUEST_BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true%s}'
+USAGE_OPTION = b',"stream_options":{"include_usage":true}'
 
 
-def provider(**more: object) -> Provider:
-    return Provider.model_validate({"name": "p", "models": {"m": ""}} | more)
+def provider(**fields: object) -> Provider:
+    return Provider.model_validate({"name": "p", "models": {"m": ""}} | fields)
 
 
-def written_out(base_url: str) -> str:
-    """The base URL as an operator of the row writes it."""
+def example_base_url(base_url: str) -> str:
+    """The base URL with placeholders filled in."""
     return re.sub(r"{\w+}", "8000", base_url)
 
 
 @pytest.mark.parametrize("preset", CATALOGUE)
-def test_a_preset_says_what_its_operator_does_not(preset: str) -> None:
-    row = CATALOGUE[preset]
-    given = {"base_url": written_out(row.base_url)} if "{" in row.base_url else {}
-    made = provider(preset=preset, **given)
-    assert made.base_url == written_out(row.base_url)
-    assert (made.queue, made.auth_header, made.operations) == (row.queue, row.auth_header, row.operations)
-    assert made.catalogue_preset is row
+def test_preset_supplies_omitted_provider_fields(preset: str) -> None:
+    catalogue_preset = CATALOGUE[preset]
+    fields = {"base_url": example_base_url(catalogue_preset.base_url)} if "{" in catalogue_preset.base_url else {}
+    configured = provider(preset=preset, **fields)
+    assert configured.base_url == example_base_url(catalogue_preset.base_url)
+    assert (configured.queue, configured.auth_header, configured.operations) == (
+        catalogue_preset.queue,
+        catalogue_preset.auth_header,
+        catalogue_preset.operations,
+    )
+    assert configured.catalogue_preset is catalogue_preset
 
 
-@pytest.mark.parametrize("preset", [name for name, row in CATALOGUE.items() if "{" in row.base_url])
-def test_a_part_of_the_base_url_that_only_the_operator_knows_is_asked_for(preset: str) -> None:
-    with pytest.raises(ValidationError, match="needs a base_url, as in"):
+@pytest.mark.parametrize("preset", [name for name, entry in CATALOGUE.items() if "{" in entry.base_url])
+def test_preset_with_placeholders_requires_a_base_url(preset: str) -> None:
+    with pytest.raises(ValidationError, match="requires 'base_url', for example"):
         provider(preset=preset)
 
 
-def test_what_the_operator_says_stands_before_the_preset() -> None:
-    said = {"base_url": "http://x/v1", "queue": "hosted", "auth_header": "x-key", "operations": ["embeddings"]}
-    made = provider(preset="ollama", **said)
-    assert made.model_dump(include=set(said), mode="json") == said
+def test_provider_fields_override_the_preset() -> None:
+    fields = {"base_url": "http://x/v1", "queue": "hosted", "auth_header": "x-key", "operations": ["embeddings"]}
+    configured = provider(preset="ollama", **fields)
+    assert configured.model_dump(include=set(fields), mode="json") == fields
 
 
-def test_a_preset_that_nobody_knows_means_nothing() -> None:
-    made = provider(preset="of-next-year", base_url="http://x/v1")
-    assert made == provider(preset="of-next-year", base_url="http://x/v1", **GENERIC.defaults)
-    assert made.catalogue_preset is GENERIC
+def test_unknown_preset_has_generic_defaults() -> None:
+    configured = provider(preset="of-next-year", base_url="http://x/v1")
+    assert configured == provider(preset="of-next-year", base_url="http://x/v1", **GENERIC.defaults)
+    assert configured.catalogue_preset is GENERIC
 
 
-def test_every_fact_of_the_catalogue_names_its_source() -> None:
-    rows = CATALOGUE.values()
-    sources = [row.source for row in rows] + [
-        fact.source for row in rows for fact in (*row.credential_errors, *row.quirks)
+def test_every_preset_fact_has_a_source_url() -> None:
+    presets = CATALOGUE.values()
+    sources = [preset.source for preset in presets] + [
+        fact.source for preset in presets for fact in (*preset.credential_errors, *preset.quirks)
     ]
-    sources += [row.stream_usage for row in rows if row.stream_usage]
+    sources += [preset.stream_usage for preset in presets if preset.stream_usage]
     assert all(re.fullmatch(r"https://[\w.-]+/\S*", source) for source in sources)
 
 
-def streamed(asked: Provider, body: bytes) -> tuple[bytes, str | None]:
-    """What a caller gets of a streamed chat, and what is known of its usage."""
+def stream_chat(target: Provider, body: bytes) -> tuple[bytes, str | None]:
+    """Return the bytes of a streamed chat and its usage."""
     with create_client() as http:
         stream = OpenAiClient(http, FakeClock()).stream(
-            asked, "chat.completions", body, api_key=None, model_is_configured=True, head_timeout_s=5, total_timeout_s=5
+            target,
+            "chat.completions",
+            body,
+            api_key=None,
+            model_is_configured=True,
+            head_timeout_s=5,
+            total_timeout_s=5,
         )
         with closing(stream):
-            return b"".join(piece or b"" for piece in stream), stream.mapper.usage
+            return b"".join(chunk or b"" for chunk in stream), stream.mapper.usage
 
 
-@pytest.mark.parametrize("preset", ["", *(name for name, row in CATALOGUE.items() if row.type == "openai")])
-def test_a_stream_is_asked_for_its_usage_only_where_the_preset_says_that_it_may_be(
-    preset: str, upstream: ScriptedProvider
-) -> None:
-    made = provider(preset=preset, base_url=upstream.base_url)
-    shown, usage = streamed(made, QUESTION % b"")
-    (asked,) = upstream.requests
-    if made.catalogue_preset.stream_usage:
-        assert json.loads(asked.body)["stream_options"] == {"include_usage": True}
+@pytest.mark.parametrize("preset", ["", *(name for name, entry in CATALOGUE.items() if entry.type == "openai")])
+def test_stream_usage_is_requested_only_if_the_preset_supports_it(preset: str, upstream: ScriptedProvider) -> None:
+    configured = provider(preset=preset, base_url=upstream.base_url)
+    body, usage = stream_chat(configured, REQUEST_BODY % b"")
+    (request,) = upstream.requests
+    if configured.catalogue_preset.stream_usage:
+        assert json.loads(request.body)["stream_options"] == {"include_usage": True}
         assert json.loads(usage or "{}")["total_tokens"] > 0
     else:
-        assert (asked.body, usage) == (QUESTION % b"", None)
-    assert b'"usage"' not in shown
+        assert (request.body, usage) == (REQUEST_BODY % b"", None)
+    assert b'"usage"' not in body
 
 
 @pytest.mark.parametrize("preset", ["", "vllm", "mistral"])
-def test_a_caller_who_asks_for_the_usage_of_a_stream_is_shown_it(preset: str, upstream: ScriptedProvider) -> None:
-    shown, usage = streamed(provider(preset=preset, base_url=upstream.base_url), QUESTION % ASKS)
-    (asked,) = upstream.requests
-    assert asked.body == QUESTION % ASKS
+def test_stream_usage_requested_by_the_caller_is_returned(preset: str, upstream: ScriptedProvider) -> None:
+    body, usage = stream_chat(provider(preset=preset, base_url=upstream.base_url), REQUEST_BODY % USAGE_OPTION)
+    (request,) = upstream.requests
+    assert request.body == REQUEST_BODY % USAGE_OPTION
     assert json.loads(usage or "{}")["total_tokens"] > 0
-    assert b'"choices": [], "usage": {' in shown
+    assert b'"choices": [], "usage": {' in body
 
 
-def test_a_server_that_refuses_to_be_asked_or_tells_unasked_is_not_asked() -> None:
+def test_stream_usage_is_not_requested_where_unsupported_or_implicit() -> None:
     assert not any(CATALOGUE[name].stream_usage for name in ("mistral", "azure", "gemini", "fireworks", "openrouter"))

@@ -1,6 +1,6 @@
-"""What every provider does for its callers, whatever it speaks: each manner over real HTTP on loopback.
+"""Conformance of every provider over HTTP on loopback, whatever its protocol.
 
-Nothing here knows a protocol: how a promise is said at the provider's end is the manner's affair.
+The tests are independent of protocols: each profile encodes requests and responses in its provider's protocol.
 """
 
 import json
@@ -24,167 +24,179 @@ from aiserver.errors import (
 from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
 from aiserver.wire import errors as wire_errors
-from tests.providers.conformance_profiles import KEY, MANNERS, Caller, Exchange, Manner
-from tests.providers.fake_provider import Said, StandIn, stand_in
-from tests.providers.streaming import heard
+from tests.providers.conformance_profiles import KEY, PROFILES, Client, ConformanceProfile, Exchange
+from tests.providers.fake_provider import FakeProvider, FakeResponse, run_fake_provider
+from tests.providers.streaming import read_stream
 
-DEADLINE_S = 30
-WORDS = "the words of the provider"
+TIMEOUT_S = 30
+MESSAGE = "the words of the provider"
 
 
 @dataclass
 class Subject:
-    """A provider, its caller and the server that stands for it."""
+    """A provider, its client and the fake server."""
 
-    manner: Manner
-    server: StandIn
+    profile: ConformanceProfile
+    server: FakeProvider
     provider: Provider
-    caller: Caller
+    client: Client
 
-    def ask(
+    def call(
         self, exchange: Exchange, *, api_key: str | None = KEY, model_is_configured: bool = True
     ) -> ProviderResponse:
-        return self.caller.call(
+        return self.client.call(
             self.provider,
             exchange.operation,
-            exchange.asked,
+            exchange.request_body,
             api_key=api_key,
             idempotency_key=None,
             model_is_configured=model_is_configured,
-            timeout_s=DEADLINE_S,
+            timeout_s=TIMEOUT_S,
         )
 
-    def streamed(self, said: Said) -> tuple[bytes, ProviderError | None]:
-        """What comes of a stream when the server says that, and the error that ends it."""
-        self.server.answers.append(said)
-        stream = self.caller.stream(
+    def stream(self, response: FakeResponse) -> tuple[bytes, ProviderError | None]:
+        """Return bytes and error of a stream when the server sends this response."""
+        self.server.responses.append(response)
+        stream = self.client.stream(
             self.provider,
             "chat.completions",
-            self.manner.exchanges[0].asked,
+            self.profile.exchanges[0].request_body,
             api_key=KEY,
             model_is_configured=True,
-            head_timeout_s=DEADLINE_S,
-            total_timeout_s=DEADLINE_S,
+            head_timeout_s=TIMEOUT_S,
+            total_timeout_s=TIMEOUT_S,
         )
         with closing(stream):
-            return heard(stream)
+            return read_stream(stream)
 
-    def refused(self, said: Said, **how: Any) -> ProviderError:
-        """What it means when the server says that."""
-        self.server.answers.append(said)
-        with pytest.raises(ProviderError) as failed:
-            self.ask(self.manner.exchanges[0], **how)
-        return failed.value
+    def expect_error(self, response: FakeResponse, **options: Any) -> ProviderError:
+        """Return the error of a call when the server sends this response."""
+        self.server.responses.append(response)
+        with pytest.raises(ProviderError) as failure:
+            self.call(self.profile.exchanges[0], **options)
+        return failure.value
 
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
-    with create_client() as shared:
-        yield shared
+    with create_client() as client:
+        yield client
 
 
-def name(manner: Manner) -> str:
-    return manner.name
+def profile_name(profile: ConformanceProfile) -> str:
+    return profile.name
 
 
-@pytest.fixture(scope="module", params=MANNERS, ids=name)
+@pytest.fixture(scope="module", params=PROFILES, ids=profile_name)
 def subject(request: pytest.FixtureRequest, http: httpx.Client) -> Iterator[Subject]:
-    manner: Manner = request.param
-    paths = {exchange.path for exchange in manner.exchanges} | {manner.list_path}
-    with stand_in(paths, manner.credential, manner.error(401, f"No such key: {KEY[:5]}***")) as server:
-        yield Subject(manner, server, manner.provider(server.origin), manner.caller(http))
+    profile: ConformanceProfile = request.param
+    paths = {exchange.path for exchange in profile.exchanges} | {profile.list_path}
+    with run_fake_provider(
+        paths, profile.credential, profile.error_response(401, f"No such key: {KEY[:5]}***")
+    ) as server:
+        yield Subject(profile, server, profile.provider(server.origin), profile.client(http))
 
 
-def test_it_is_asked_for_what_its_provider_is_configured_for(subject: Subject) -> None:
-    assert [exchange.operation for exchange in subject.manner.exchanges] == list(subject.provider.operations)
+def test_operations_are_those_of_the_provider(subject: Subject) -> None:
+    assert [exchange.operation for exchange in subject.profile.exchanges] == list(subject.provider.operations)
 
 
-def test_each_question_arrives_at_its_place_with_the_key_and_its_answer_comes_back_whole(subject: Subject) -> None:
-    header, credential = subject.manner.credential
-    for exchange in subject.manner.exchanges:
-        subject.server.answers.append(
-            Said(200, exchange.said, {"content-type": "application/json", "x-request-id": "r"})
+def test_request_is_sent_with_the_key_and_its_response_returned(subject: Subject) -> None:
+    """The usage and the relayed headers are returned with it."""
+    header, credential = subject.profile.credential
+    for exchange in subject.profile.exchanges:
+        subject.server.responses.append(
+            FakeResponse(200, exchange.upstream_response, {"content-type": "application/json", "x-request-id": "r"})
         )
-        answer = subject.ask(exchange)
-        sent = subject.server.requests[-1]
-        assert (sent.method, sent.path, sent.body) == ("POST", exchange.path, exchange.seen)
-        assert sent.headers["content-type"] == "application/json"
-        assert {name: value for name, value in sent.headers.items() if KEY in value} == {header: credential}
-        assert (answer.status, answer.body, answer.usage) == (200, exchange.answered, exchange.usage)
-        assert answer.headers == {"content-type": "application/json", "x-request-id": "r"}
+        response = subject.call(exchange)
+        request = subject.server.requests[-1]
+        assert (request.method, request.path, request.body) == ("POST", exchange.path, exchange.upstream_body)
+        assert request.headers["content-type"] == "application/json"
+        assert {name: value for name, value in request.headers.items() if KEY in value} == {header: credential}
+        assert (response.status, response.body, response.usage) == (200, exchange.response_body, exchange.usage)
+        assert response.headers == {"content-type": "application/json", "x-request-id": "r"}
 
 
-@pytest.mark.parametrize("subject", [m for m in MANNERS if m.listing is not None], indirect=True, ids=name)
-def test_it_lists_its_models_as_a_request_names_them(subject: Subject) -> None:
-    subject.server.answers.append(Said(200, subject.manner.listing or b""))
-    assert subject.caller.list_models(subject.provider, api_key=KEY, timeout_s=DEADLINE_S) == subject.manner.models
-    sent = subject.server.requests[-1]
-    assert (sent.method, sent.path, sent.body) == ("GET", subject.manner.list_path, b"")
+@pytest.mark.parametrize(
+    "subject", [profile for profile in PROFILES if profile.listing is not None], indirect=True, ids=profile_name
+)
+def test_list_models_returns_model_names_as_used_in_requests(subject: Subject) -> None:
+    subject.server.responses.append(FakeResponse(200, subject.profile.listing or b""))
+    assert subject.client.list_models(subject.provider, api_key=KEY, timeout_s=TIMEOUT_S) == subject.profile.models
+    request = subject.server.requests[-1]
+    assert (request.method, request.path, request.body) == ("GET", subject.profile.list_path, b"")
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_a_request_that_it_refuses_is_its_caller_s_affair_in_its_own_words(status: int, subject: Subject) -> None:
-    error = subject.refused(subject.manner.error(status, WORDS), model_is_configured=False)
+def test_rejected_request_is_a_client_error_with_the_provider_message(status: int, subject: Subject) -> None:
+    error = subject.expect_error(subject.profile.error_response(status, MESSAGE), model_is_configured=False)
     assert (type(error), error.status, error.retryable) == (ProviderRejected, status, False)
-    told = json.loads(wire_errors.render_error(error))
-    assert told.pop("responseStatus")["message"] == told["error"]["message"]
-    assert told == subject.manner.told(status, WORDS)
+    rendered = json.loads(wire_errors.render_error(error))
+    assert rendered.pop("responseStatus")["message"] == rendered["error"]["message"]
+    assert rendered == subject.profile.client_error(status, MESSAGE)
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_its_trouble_with_our_key_or_account_is_told_to_no_caller(status: int, subject: Subject) -> None:
-    _is_hidden(subject.refused(subject.manner.error(status, WORDS)))
+def test_key_or_account_error_is_hidden_from_the_caller(status: int, subject: Subject) -> None:
+    _assert_hidden(subject.expect_error(subject.profile.error_response(status, MESSAGE)))
 
 
-def test_a_key_that_it_does_not_know_is_our_trouble(subject: Subject) -> None:
+def test_unknown_key_is_hidden_from_the_caller(subject: Subject) -> None:
     with pytest.raises(ProviderAuth) as failed:
-        subject.ask(subject.manner.exchanges[0], api_key="another")
-    _is_hidden(failed.value)
+        subject.call(subject.profile.exchanges[0], api_key="another")
+    _assert_hidden(failed.value)
 
 
-@pytest.mark.parametrize("subject", [m for m in MANNERS if list(m.ours)], indirect=True, ids=name)
-def test_trouble_with_our_key_that_it_calls_the_request_s_is_ours_all_the_same(subject: Subject) -> None:
-    for said in subject.manner.ours:
-        _is_hidden(subject.refused(said))
+@pytest.mark.parametrize(
+    "subject", [profile for profile in PROFILES if list(profile.account_errors)], indirect=True, ids=profile_name
+)
+def test_key_error_with_a_client_status_is_hidden_from_the_caller(subject: Subject) -> None:
+    for response in subject.profile.account_errors:
+        _assert_hidden(subject.expect_error(response))
 
 
-def test_a_model_that_we_have_configured_and_it_does_not_have_is_our_trouble(subject: Subject) -> None:
-    _is_hidden(subject.refused(subject.manner.error(404, WORDS), model_is_configured=True))
+def test_missing_configured_model_is_hidden_from_the_caller(subject: Subject) -> None:
+    _assert_hidden(subject.expect_error(subject.profile.error_response(404, MESSAGE), model_is_configured=True))
 
 
-def _is_hidden(error: ProviderError) -> None:
-    told = wire_errors.render_error(error)
+def _assert_hidden(error: ProviderError) -> None:
+    rendered = wire_errors.render_error(error)
     assert (type(error), error.status, error.retryable, error.may_be_billed) == (ProviderAuth, 502, True, False)
-    assert WORDS.encode() not in told
-    assert KEY[:5].encode() not in told
+    assert MESSAGE.encode() not in rendered
+    assert KEY[:5].encode() not in rendered
 
 
-def test_a_wait_that_it_asks_for_is_told_on(subject: Subject) -> None:
-    said = subject.manner.error(429, WORDS)
+def test_rate_limit_error_keeps_retry_after(subject: Subject) -> None:
+    response = subject.profile.error_response(429, MESSAGE)
     headers = {"content-type": "application/json", "retry-after": "7", "x-ratelimit-remaining-requests": "0"}
-    error = subject.refused(Said(429, said.body, headers))
+    error = subject.expect_error(FakeResponse(429, response.body, headers))
     assert (type(error), error.status, error.retry_after_s) == (ProviderRateLimited, 429, 7)
     expected = {name: headers[name] for name in headers if name != "content-type"}
     assert wire_errors.error_headers(error).items() >= expected.items()
 
 
-@pytest.mark.parametrize(("status", "kind"), [(500, ProviderError), (502, ProviderError), (503, ProviderUnavailable)])
-def test_a_failure_of_its_own_may_be_asked_elsewhere(status: int, kind: type[ProviderError], subject: Subject) -> None:
-    error = subject.refused(subject.manner.error(status, WORDS))
-    assert (type(error), error.status, error.retryable, error.may_be_billed) == (kind, status, True, False)
-    assert json.dumps(WORDS).encode() in wire_errors.render_error(error)
+@pytest.mark.parametrize(
+    ("status", "error_class"), [(500, ProviderError), (502, ProviderError), (503, ProviderUnavailable)]
+)
+def test_server_error_is_retryable_with_its_message(
+    status: int, error_class: type[ProviderError], subject: Subject
+) -> None:
+    error = subject.expect_error(subject.profile.error_response(status, MESSAGE))
+    assert (type(error), error.status, error.retryable, error.may_be_billed) == (error_class, status, True, False)
+    assert json.dumps(MESSAGE).encode() in wire_errors.render_error(error)
 
 
-def test_a_stream_comes_in_openai_s_events_and_one_that_is_cut_is_told(subject: Subject) -> None:
-    said, told = subject.manner.stream
-    streams = {"content-type": subject.manner.stream_type}
-    assert subject.streamed(Said(200, said, streams)) == (told, None)
-    came, error = subject.streamed(Said(200, said[: len(said) * 3 // 5], streams))  # before it says why it ended
-    assert came
-    assert told.startswith(came)
+def test_stream_is_translated_and_a_truncated_one_is_a_timeout(subject: Subject) -> None:
+    upstream, expected = subject.profile.stream
+    headers = {"content-type": subject.profile.stream_type}
+    assert subject.stream(FakeResponse(200, upstream, headers)) == (expected, None)
+    truncated = upstream[: len(upstream) * 3 // 5]  # cut before the finish reason
+    received, error = subject.stream(FakeResponse(200, truncated, headers))
+    assert received
+    assert expected.startswith(received)
     assert type(error) is ProviderTimeout
 
 
-def test_a_stream_that_is_refused_has_the_status_of_any_other_call(subject: Subject) -> None:
+def test_rejected_stream_has_the_status_of_a_call(subject: Subject) -> None:
     with pytest.raises(ProviderRateLimited):
-        subject.streamed(subject.manner.error(429, WORDS))
+        subject.stream(subject.profile.error_response(429, MESSAGE))

@@ -1,4 +1,4 @@
-"""Compressed responses of a provider: one coding, decompressed in bounded steps, with every limit kept on the way."""
+"""Decompression of provider responses: one content coding, bounded steps, and all size limits."""
 
 import gzip
 import itertools
@@ -17,8 +17,8 @@ from aiserver.providers import decompression
 from aiserver.providers.decompression import STEP_BYTES, ContentCodingError, decompress
 from local.scripted import ScriptedProvider
 from tests import hostile_servers
-from tests.providers.calls import ask, models, provider
-from tests.providers.streaming import DONE, chunk, framed, opened, said
+from tests.providers.calls import call_provider, list_models, provider
+from tests.providers.streaming import DONE, chunk, http_chunks, open_stream, stream_from
 
 ANSWER = b'{"choices":[{"index":0,"message":{"content":"hi"}}]}'
 EVENTS = chunk("hi") + chunk(finish="stop") + DONE
@@ -26,24 +26,24 @@ JSON = "content-type: application/json"
 SSE = "content-type: text/event-stream"
 
 
-def deflated(body: bytes, window_bits: int) -> bytes:
+def deflate(body: bytes, window_bits: int) -> bytes:
     packer = zlib.compressobj(wbits=window_bits)
     return packer.compress(body) + packer.flush()
 
 
-def bomb(start: bytes, size: int) -> bytes:
-    """A gzip body of that size, a thousandth of it long."""
+def gzip_bomb(start: bytes, size: int) -> bytes:
+    """A gzip body that expands to that size, about a thousand times its length."""
     packer = zlib.compressobj(9, wbits=31)
-    pieces = [packer.compress(start)]
-    pieces += [packer.compress(bytes(STEP_BYTES)) for _ in range(size // STEP_BYTES + 1)]
-    return b"".join(pieces) + packer.flush()
+    chunks = [packer.compress(start)]
+    chunks += [packer.compress(bytes(STEP_BYTES)) for _ in range(size // STEP_BYTES + 1)]
+    return b"".join(chunks) + packer.flush()
 
 
-CODED = {
+CODINGS = {
     "gzip": ("gzip", gzip.compress),
     "x-gzip": ("X-GZIP", gzip.compress),
     "zlib": ("deflate", zlib.compress),
-    "raw deflate": ("deflate", lambda body: deflated(body, -15)),
+    "raw deflate": ("deflate", lambda body: deflate(body, -15)),
     "identity": ("identity", bytes),
     "identity beside gzip": ("identity, gzip", gzip.compress),
     "nothing": ("", bytes),
@@ -52,33 +52,36 @@ CODED = {
 }
 
 
-@pytest.mark.parametrize(("coding", "pack"), CODED.values(), ids=CODED.keys())
+@pytest.mark.parametrize(("coding", "pack"), CODINGS.values(), ids=CODINGS.keys())
 def test_one_content_coding_is_decoded(coding: str, pack: type[bytes]) -> None:
-    body = framed(*[bytes([byte]) for byte in pack(ANSWER)]) + b"0\r\n\r\n"
+    body = http_chunks(*[bytes([byte]) for byte in pack(ANSWER)]) + b"0\r\n\r\n"
     head = hostile_servers.head(200, JSON, f"content-encoding: {coding}", "transfer-encoding: chunked")
-    with hostile_servers.receiver(hostile_servers.says(head + body)) as server:
-        assert ask(provider(f"http://127.0.0.1:{server.port}/v1")).body == ANSWER
+    with hostile_servers.receiver(hostile_servers.send_raw(head + body)) as server:
+        assert call_provider(provider(f"http://127.0.0.1:{server.port}/v1")).body == ANSWER
 
 
-@pytest.mark.parametrize(("coding", "pack"), CODED.values(), ids=CODED.keys())
-def test_a_stream_that_is_compressed_all_the_same_is_decoded(coding: str, pack: type[bytes]) -> None:
+@pytest.mark.parametrize(("coding", "pack"), CODINGS.values(), ids=CODINGS.keys())
+def test_compressed_stream_is_decoded(coding: str, pack: type[bytes]) -> None:
     head = hostile_servers.head(200, SSE, f"content-encoding: {coding}", "transfer-encoding: chunked")
     body = pack(EVENTS)
-    assert said(hostile_servers.says(head + framed(body[:20], body[20:]) + b"0\r\n\r\n")) == (EVENTS, None)
+    assert stream_from(hostile_servers.send_raw(head + http_chunks(body[:20], body[20:]) + b"0\r\n\r\n")) == (
+        EVENTS,
+        None,
+    )
 
 
 def test_compressed_events_arrive_before_the_stream_ends() -> None:
     packer = zlib.compressobj(wbits=31)
-    piece = packer.compress(chunk("hi")) + packer.flush(zlib.Z_SYNC_FLUSH)
+    compressed = packer.compress(chunk("hi")) + packer.flush(zlib.Z_SYNC_FLUSH)
     head = hostile_servers.head(200, SSE, "content-encoding: gzip", "transfer-encoding: chunked")
     with (
-        hostile_servers.receiver(hostile_servers.then_hangs(head + framed(piece))) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
+        hostile_servers.receiver(hostile_servers.send_then_hang(head + http_chunks(compressed))) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
         assert next(iter(stream)) == chunk("hi")
 
 
-REFUSED = [
+UNSUPPORTED = [
     ["content-encoding: gzip, gzip"],
     ["content-encoding: gzip", "content-encoding: gzip"],
     ["content-encoding: deflate,gzip"],
@@ -88,109 +91,109 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("lines", REFUSED)
-def test_two_codings_or_an_unknown_one_are_a_502_that_names_it(lines: list[str]) -> None:
+@pytest.mark.parametrize("lines", UNSUPPORTED)
+def test_two_or_unknown_codings_are_a_502_that_names_them(lines: list[str]) -> None:
     body = gzip.compress(gzip.compress(ANSWER))
     with (
-        hostile_servers.receiver(hostile_servers.answers(200, JSON, *lines, body=body)) as server,
-        pytest.raises(ProviderError, match=r"content-encoding .* is not supported") as failed,
+        hostile_servers.receiver(hostile_servers.respond(200, JSON, *lines, body=body)) as server,
+        pytest.raises(ProviderError, match=r"content-encoding .* is not supported") as failure,
     ):
-        ask(provider(f"http://127.0.0.1:{server.port}/v1"))
-    assert (failed.value.status, failed.value.may_be_billed, len(failed.value.message) < 200) == (502, True, True)
+        call_provider(provider(f"http://127.0.0.1:{server.port}/v1"))
+    assert (failure.value.status, failure.value.may_be_billed, len(failure.value.message) < 200) == (502, True, True)
 
 
-@pytest.mark.parametrize("lines", REFUSED)
-def test_a_stream_of_two_codings_is_a_502(lines: list[str]) -> None:
-    came, error = said(hostile_servers.answers(200, SSE, *lines, body=gzip.compress(gzip.compress(EVENTS))))
-    assert (came, error and error.status) == (b"", 502)
+@pytest.mark.parametrize("lines", UNSUPPORTED)
+def test_stream_with_two_codings_is_a_502(lines: list[str]) -> None:
+    received, error = stream_from(hostile_servers.respond(200, SSE, *lines, body=gzip.compress(gzip.compress(EVENTS))))
+    assert (received, error and error.status) == (b"", 502)
 
 
-def test_an_error_in_an_unknown_coding_keeps_its_status() -> None:
+def test_error_with_an_unknown_coding_keeps_its_status() -> None:
     with (
         hostile_servers.receiver(
-            hostile_servers.answers(429, JSON, "content-encoding: br", body=b"\x0b\x02")
+            hostile_servers.respond(429, JSON, "content-encoding: br", body=b"\x0b\x02")
         ) as server,
         pytest.raises(ProviderRateLimited),
     ):
-        ask(provider(f"http://127.0.0.1:{server.port}/v1"))
+        call_provider(provider(f"http://127.0.0.1:{server.port}/v1"))
 
 
-def test_a_truncated_gzip_body_is_a_cut_answer(upstream: ScriptedProvider) -> None:
-    upstream.answer_with(200, gzip.compress(ANSWER)[:30], {"content-encoding": "gzip"})
+def test_truncated_gzip_body_is_a_timeout_error(upstream: ScriptedProvider) -> None:
+    upstream.respond_with(200, gzip.compress(ANSWER)[:30], {"content-encoding": "gzip"})
     with pytest.raises(ProviderTimeout):
-        ask(provider(upstream.base_url))
+        call_provider(provider(upstream.base_url))
 
 
-def test_a_whole_answer_whose_gzip_trailer_is_cut_is_complete(upstream: ScriptedProvider) -> None:
-    upstream.answer_with(200, gzip.compress(ANSWER)[:-8], {"content-encoding": "gzip"})
-    assert ask(provider(upstream.base_url)).body == ANSWER
+def test_complete_response_without_gzip_trailer_is_accepted(upstream: ScriptedProvider) -> None:
+    upstream.respond_with(200, gzip.compress(ANSWER)[:-8], {"content-encoding": "gzip"})
+    assert call_provider(provider(upstream.base_url)).body == ANSWER
 
 
 @pytest.fixture
-def produced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of all pieces that a decompressor has made."""
+def decompressed_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of all chunks that the decompressor returned."""
     sizes: list[int] = []
 
-    def counted(chunks: Iterable[bytes], coding: str) -> Iterator[bytes]:
-        for piece in decompress(chunks, coding):
-            sizes.append(len(piece))
-            yield piece
+    def count_sizes(chunks: Iterable[bytes], coding: str) -> Iterator[bytes]:
+        for output in decompress(chunks, coding):
+            sizes.append(len(output))
+            yield output
 
-    monkeypatch.setattr(decompression, "decompress", counted)
+    monkeypatch.setattr(decompression, "decompress", count_sizes)
     return sizes
 
 
 @pytest.mark.parametrize(("status", "limit"), [(200, MAX_ANSWER_BYTES), (400, MAX_ERROR_BYTES), (500, MAX_ERROR_BYTES)])
-def test_a_gzip_bomb_is_expanded_to_the_limit_and_no_further(
-    status: int, limit: int, produced: list[int], upstream: ScriptedProvider
+def test_gzip_bomb_is_expanded_only_to_the_limit(
+    status: int, limit: int, decompressed_sizes: list[int], upstream: ScriptedProvider
 ) -> None:
-    upstream.answer_with(status, bomb(b'{"choices":[{"x":"', 2 * limit), {"content-encoding": "gzip"})
+    upstream.respond_with(status, gzip_bomb(b'{"choices":[{"x":"', 2 * limit), {"content-encoding": "gzip"})
     with pytest.raises(ProviderError):
-        ask(provider(upstream.base_url))
-    assert (sum(produced) <= limit + STEP_BYTES, max(produced) <= STEP_BYTES) == (True, True)
+        call_provider(provider(upstream.base_url))
+    assert (sum(decompressed_sizes) <= limit + STEP_BYTES, max(decompressed_sizes) <= STEP_BYTES) == (True, True)
 
 
-def test_a_gzip_bomb_in_place_of_a_list_of_models_is_not_expanded(
-    produced: list[int], upstream: ScriptedProvider
+def test_gzip_bomb_as_model_list_is_expanded_only_to_the_limit(
+    decompressed_sizes: list[int], upstream: ScriptedProvider
 ) -> None:
-    upstream.answer_with(200, bomb(b'{"data":[', 2 * MAX_LIST_BYTES), {"content-encoding": "gzip"})
+    upstream.respond_with(200, gzip_bomb(b'{"data":[', 2 * MAX_LIST_BYTES), {"content-encoding": "gzip"})
     with pytest.raises(ProviderError, match="too large"):
-        models(provider(upstream.base_url))
-    assert sum(produced) <= MAX_LIST_BYTES + STEP_BYTES
+        list_models(provider(upstream.base_url))
+    assert sum(decompressed_sizes) <= MAX_LIST_BYTES + STEP_BYTES
 
 
-def test_a_gzip_bomb_in_a_stream_is_expanded_to_the_limit_of_an_event(produced: list[int]) -> None:
-    body = bomb(b"data: ", 4 * MAX_EVENT_BYTES)
-    came, error = said(hostile_servers.answers(200, SSE, "content-encoding: gzip", body=body))
-    assert (came, error and error.status) == (b"", 502)
-    assert sum(produced) <= MAX_EVENT_BYTES + 64 * STEP_BYTES  # and what was read ahead
+def test_gzip_bomb_as_stream_is_expanded_only_to_the_event_limit(decompressed_sizes: list[int]) -> None:
+    body = gzip_bomb(b"data: ", 4 * MAX_EVENT_BYTES)
+    received, error = stream_from(hostile_servers.respond(200, SSE, "content-encoding: gzip", body=body))
+    assert (received, error and error.status) == (b"", 502)
+    assert sum(decompressed_sizes) <= MAX_EVENT_BYTES + 64 * STEP_BYTES  # plus the chunks read ahead
 
 
-def test_a_chunk_of_a_thousandfold_is_expanded_only_as_it_is_read() -> None:
-    body = bomb(b"", 16 * 1024 * 1024)
+def test_highly_compressed_chunk_is_expanded_only_as_it_is_read() -> None:
+    body = gzip_bomb(b"", 16 * 1024 * 1024)
     assert len(body) < 32 * 1024
-    pieces = decompress([body], "gzip")
-    assert [len(next(pieces)) for _ in range(3)] == [STEP_BYTES] * 3
+    chunks = decompress([body], "gzip")
+    assert [len(next(chunks)) for _ in range(3)] == [STEP_BYTES] * 3
 
 
 @given(st.binary(max_size=5000), st.lists(st.integers(0, 6000), max_size=5), st.sampled_from([15, -15, 31]))
-def test_what_is_decompressed_is_what_was_compressed(body: bytes, cuts: list[int], window_bits: int) -> None:
-    packed = deflated(body, window_bits)
-    at = [0, *sorted(min(cut, len(packed)) for cut in cuts), len(packed)]
-    chunks = [packed[start:end] for start, end in itertools.pairwise(at)]
+def test_decompression_inverts_compression(body: bytes, cuts: list[int], window_bits: int) -> None:
+    compressed = deflate(body, window_bits)
+    offsets = [0, *sorted(min(cut, len(compressed)) for cut in cuts), len(compressed)]
+    chunks = [compressed[start:end] for start, end in itertools.pairwise(offsets)]
     assert b"".join(decompress(chunks, "gzip" if window_bits == 31 else "deflate")) == body
 
 
 @given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate"]))
-def test_any_bytes_are_decompressed_or_refused(body: bytes, coding: str) -> None:
+def test_arbitrary_bytes_are_decompressed_or_rejected(body: bytes, coding: str) -> None:
     try:
-        for piece in decompress([body], coding):
-            assert len(piece) <= STEP_BYTES
+        for chunk in decompress([body], coding):
+            assert len(chunk) <= STEP_BYTES
     except (ContentCodingError, httpcore.RemoteProtocolError):
         pass
 
 
-def test_a_provider_is_asked_for_codings_that_are_supported(upstream: ScriptedProvider) -> None:
-    ask(provider(upstream.base_url))
+def test_accept_encoding_contains_the_supported_codings(upstream: ScriptedProvider) -> None:
+    call_provider(provider(upstream.base_url))
     assert upstream.requests[-1].headers["accept-encoding"] == "gzip, deflate"
     assert json.loads(upstream.requests[-1].body)

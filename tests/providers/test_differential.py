@@ -1,6 +1,6 @@
-"""The product in the middle is not to be noticed: the same bytes at the provider and back at the caller as without it.
+"""The gateway is transparent: provider and caller get the same bytes as without it.
 
-Each case is done twice over real HTTP: straight to the server, and through the chat function to the same server.
+Each case runs twice over HTTP: directly to the server, and through the chat function to the same server.
 """
 
 import json
@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from local.scripted import ScriptedProvider
 from tests import json_reference
-from tests.aws_call_recorder import Observed, asked, observed
+from tests.aws_call_recorder import RecordingStack, chat_event, recording_stack
 from tests.examples import examples
 
-CASES = settings(max_examples=examples(60, at_least=20))  # no byte is changed is what users are promised
+PROPERTY_SETTINGS = settings(max_examples=examples(60, at_least=20))  # "no byte is changed" is a promise to users
 MODEL = "llama3:8b"
-QUESTION = '{"model":"%s","messages":[{"role":"user","content":"hi"}]}' % MODEL
-RELAYED = ("x-request-id", "retry-after", "x-ratelimit-remaining-requests", "x-ratelimit-reset-tokens")
+REQUEST_BODY = '{"model":"%s","messages":[{"role":"user","content":"hi"}]}' % MODEL
+RELAYED_HEADERS = ("x-request-id", "retry-after", "x-ratelimit-remaining-requests", "x-ratelimit-reset-tokens")
 
 SPACE = st.sampled_from(["", " ", "\n", "\t\r\n "])
 NUMBERS = ["2.50", "1E400", "-0", "-0.0", "1e-7", "0.10", "12345678901234567890123", "1.0E+2"]
@@ -30,36 +30,36 @@ SCALARS = (
     | st.integers().map(str)
     | st.text(max_size=8).flatmap(lambda text: st.booleans().map(lambda raw: json.dumps(text, ensure_ascii=raw)))
 )
-NAMES = st.text(max_size=6).map("x ".__add__)  # of no member that anybody knows
+NAMES = st.text(max_size=6).map("x ".__add__)  # names of unknown members
 
 
 @st.composite
-def objects(draw: st.DrawFn, inner: st.SearchStrategy[str], *first: str) -> str:
-    """The text of an object: the members given, and others around them."""
+def objects(draw: st.DrawFn, inner: st.SearchStrategy[str], *required: str) -> str:
+    """The text of an object with the required members among others."""
     names = draw(st.lists(NAMES, max_size=3, unique=True))
     members = [
         f"{json.dumps(name, ensure_ascii=draw(st.booleans()))}{draw(SPACE)}:{draw(SPACE)}{draw(inner)}"
         for name in names
     ]
-    mixed = draw(st.permutations([*members, *first]))
-    return "{%s}" % ",".join(f"{draw(SPACE)}{member}{draw(SPACE)}" for member in mixed)
+    shuffled = draw(st.permutations([*members, *required]))
+    return "{%s}" % ",".join(f"{draw(SPACE)}{member}{draw(SPACE)}" for member in shuffled)
 
 
 @st.composite
 def arrays(draw: st.DrawFn, inner: st.SearchStrategy[str]) -> str:
-    return "[%s]" % ",".join(f"{draw(SPACE)}{one}{draw(SPACE)}" for one in draw(st.lists(inner, max_size=3)))
+    return "[%s]" % ",".join(f"{draw(SPACE)}{element}{draw(SPACE)}" for element in draw(st.lists(inner, max_size=3)))
 
 
-def spaced(texts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return st.tuples(SPACE, texts, SPACE).map("".join)
+def with_space(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.tuples(SPACE, values, SPACE).map("".join)
 
 
 VALUES = st.recursive(SCALARS, lambda inner: objects(inner) | arrays(inner), max_leaves=8)
-REQUESTS = spaced(
+REQUESTS = with_space(
     objects(VALUES, f'"model" : "{MODEL}"', '"messages":[ {"role":"user", "content":"\\u00fc", "x y":2.50} ]')
 )
-ANSWERS = spaced(objects(VALUES, '"choices": [ {"index":0, "x":1E400} ]', '"usage":{"total_tokens":1.0}'))
-ERRORS = spaced(
+RESPONSES = with_space(objects(VALUES, '"choices": [ {"index":0, "x":1E400} ]', '"usage":{"total_tokens":1.0}'))
+ERRORS = with_space(
     objects(VALUES, '"error" : { "message":"\\u00fc", "code":null, "x":-0.0 }') | objects(VALUES, '"detail":"no"')
 )
 HEADERS = st.fixed_dictionaries(
@@ -74,10 +74,10 @@ HEADERS = st.fixed_dictionaries(
 
 
 @pytest.fixture(scope="module")
-def product(scripted: ScriptedProvider) -> Iterator[Observed]:
-    with observed(scripted) as seen:
-        seen.stack.invoke("chat", asked(QUESTION.encode()))
-        yield seen
+def product(scripted_provider: ScriptedProvider) -> Iterator[RecordingStack]:
+    with recording_stack(scripted_provider) as recorded:
+        recorded.stack.invoke("chat", chat_event(REQUEST_BODY.encode()))
+        yield recorded
 
 
 @pytest.fixture(scope="module")
@@ -86,67 +86,77 @@ def direct() -> Iterator[httpx.Client]:
         yield http
 
 
-class Both:
-    """One question asked both ways of a server that gives the same answer to each: what it saw, and what came back."""
+class Comparison:
+    """One request sent directly and through the gateway to a server with the same response: requests and responses."""
 
     def __init__(
-        self, product: Observed, direct: httpx.Client, question: str, status: int, body: str, headers: dict[str, str]
+        self,
+        product: RecordingStack,
+        direct: httpx.Client,
+        request_body: str,
+        status: int,
+        body: str,
+        headers: dict[str, str],
     ) -> None:
         server = product.upstream
         server.requests.clear()
         for _ in range(2):
-            server.answer_with(status, body.encode(), headers)
-        self.straight = direct.post(f"{server.base_url}/chat/completions", content=question.encode())
-        self.through: dict[str, Any] = product.stack.invoke_again("chat", asked(question.encode()))
-        self.seen_straight, self.seen_through = (request.body for request in server.requests)
+            server.respond_with(status, body.encode(), headers)
+        self.direct = direct.post(f"{server.base_url}/chat/completions", content=request_body.encode())
+        self.gateway: dict[str, Any] = product.stack.invoke_again("chat", chat_event(request_body.encode()))
+        self.direct_request, self.gateway_request = (request.body for request in server.requests)
 
-    def relayed(self) -> tuple[dict[str, str], dict[str, str]]:
-        """The headers a client reads, of both; ours has an id of its own where the server sent none."""
-        straight = {name: self.straight.headers[name] for name in RELAYED if name in self.straight.headers}
-        return straight, {name: self.through["headers"].get(name) for name in straight}
-
-
-@CASES
-@given(question=REQUESTS)
-def test_a_question_reaches_the_provider_byte_for_byte(product: Observed, direct: httpx.Client, question: str) -> None:
-    both = Both(product, direct, question, 200, '{"choices":[{}]}', {"content-type": "application/json"})
-    assert both.seen_through == both.seen_straight == question.encode()
+    def relayed_headers(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The headers that clients read, of both. The gateway adds an id of its own when the server sent none."""
+        direct_headers = {name: self.direct.headers[name] for name in RELAYED_HEADERS if name in self.direct.headers}
+        return direct_headers, {name: self.gateway["headers"].get(name) for name in direct_headers}
 
 
-@CASES
-@given(body=ANSWERS, headers=HEADERS)
-def test_an_answer_reaches_the_caller_byte_for_byte_with_the_headers_that_clients_read(
-    product: Observed, direct: httpx.Client, body: str, headers: dict[str, str]
+@PROPERTY_SETTINGS
+@given(request_body=REQUESTS)
+def test_request_reaches_the_provider_byte_for_byte(
+    product: RecordingStack, direct: httpx.Client, request_body: str
 ) -> None:
-    both = Both(product, direct, QUESTION, 200, body, headers)
-    assert both.through["statusCode"] == both.straight.status_code == 200
-    assert both.through["body"].encode() == both.straight.content == body.encode()
-    assert both.through["headers"]["content-type"] == both.straight.headers["content-type"]
-    straight, through = both.relayed()
-    assert through == straight
+    comparison = Comparison(
+        product, direct, request_body, 200, '{"choices":[{}]}', {"content-type": "application/json"}
+    )
+    assert comparison.gateway_request == comparison.direct_request == request_body.encode()
 
 
-# Not 401 to 404, which are the gateway's own trouble and so not shown.
-@CASES
+@PROPERTY_SETTINGS
+@given(body=RESPONSES, headers=HEADERS)
+def test_response_reaches_the_caller_byte_for_byte(
+    product: RecordingStack, direct: httpx.Client, body: str, headers: dict[str, str]
+) -> None:
+    """Headers that clients read are the same as well."""
+    comparison = Comparison(product, direct, REQUEST_BODY, 200, body, headers)
+    assert comparison.gateway["statusCode"] == comparison.direct.status_code == 200
+    assert comparison.gateway["body"].encode() == comparison.direct.content == body.encode()
+    assert comparison.gateway["headers"]["content-type"] == comparison.direct.headers["content-type"]
+    direct_headers, gateway_headers = comparison.relayed_headers()
+    assert gateway_headers == direct_headers
+
+
+# Not 401 to 404: these are errors of the gateway's account and hidden from callers.
+@PROPERTY_SETTINGS
 @given(status=st.sampled_from([400, 409, 413, 422, 429, 500, 502, 503]), body=ERRORS, headers=HEADERS)
-def test_an_error_keeps_its_status_its_headers_and_every_member_as_it_was_written(
-    product: Observed, direct: httpx.Client, status: int, body: str, headers: dict[str, str]
+def test_error_keeps_its_status_headers_and_members(
+    product: RecordingStack, direct: httpx.Client, status: int, body: str, headers: dict[str, str]
 ) -> None:
-    Both(
-        product, direct, QUESTION, 200, '{"choices":[{}]}', {"content-type": "application/json"}
-    )  # its circuit is closed
-    both = Both(product, direct, QUESTION, status, body, headers)
-    assert both.through["statusCode"] == both.straight.status_code == status
-    straight, through = both.relayed()
-    assert through == straight
-    told, own = members(both.through["body"]), members(both.straight.text)
-    made = {"responseStatus"} if "error" in own else {"responseStatus", "error"}
-    assert {name: value for name, value in told.items() if name not in made} == own
-    assert told.keys() - own.keys() == made
+    # A success first, so that the circuit is closed.
+    Comparison(product, direct, REQUEST_BODY, 200, '{"choices":[{}]}', {"content-type": "application/json"})
+    comparison = Comparison(product, direct, REQUEST_BODY, status, body, headers)
+    assert comparison.gateway["statusCode"] == comparison.direct.status_code == status
+    direct_headers, gateway_headers = comparison.relayed_headers()
+    assert gateway_headers == direct_headers
+    gateway_members, upstream_members = members(comparison.gateway["body"]), members(comparison.direct.text)
+    added_members = {"responseStatus"} if "error" in upstream_members else {"responseStatus", "error"}
+    assert {name: value for name, value in gateway_members.items() if name not in added_members} == upstream_members
+    assert gateway_members.keys() - upstream_members.keys() == added_members
 
 
 def members(text: str) -> dict[str, str]:
-    """Each member of an object's text, as it is written."""
-    found = json_reference.members(text.encode())
-    assert found is not None
-    return {name: value.decode() for name, value in found.items()}
+    """The raw text of each member of an object."""
+    raw_members = json_reference.members(text.encode())
+    assert raw_members is not None
+    return {name: value.decode() for name, value in raw_members.items()}

@@ -1,4 +1,4 @@
-"""Why a provider refused a request, in whatever shape it says so; and never with its own key in it."""
+"""Error messages of providers in any format, with the provider's API key masked."""
 
 import base64
 import html
@@ -16,39 +16,39 @@ from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
 from tests import hostile_servers
 from tests.fakes import FakeClock
-from tests.providers.calls import ask, provider
-from tests.providers.fake_provider import Said
-from tests.providers.streaming import DONE, QUESTION, chunk, heard, streams
+from tests.providers.calls import call_provider, provider
+from tests.providers.fake_provider import FakeResponse
+from tests.providers.streaming import DONE, REQUEST_BODY, chunk, read_stream, serve_stream
 from tests.vendors.dialect import Dialect
-from tests.vendors.dialects import DIALECTS, name
-from tests.vendors.test_nonsense import BORN, judge
+from tests.vendors.dialects import DIALECTS, dialect_type
+from tests.vendors.test_nonsense import CONTEXT, response_mapper
 
-WORDS = "the context is too long"
+MESSAGE = "the context is too long"
 SHAPES = {
-    "openai": {"error": {"message": WORDS}},
-    "error as a string": {"error": WORDS},
-    "error as a list": {"error": [WORDS]},
-    "error without a message": {"error": {"code": "x", "detail": WORDS}},
-    "message as an object": {"error": {"message": {"text": None, "reason": WORDS}, "type": "t"}},
-    "message as a list": {"error": {"message": [WORDS]}},
-    "fastapi": {"detail": [{"type": "missing", "loc": ["body", "messages", 0], "msg": WORDS, "input": {"a": 1}}]},
-    "detail": {"detail": WORDS},
-    "mistral": {"object": "error", "message": {"detail": [{"loc": ["body"], "msg": WORDS}]}},
-    "cloudflare": {"success": False, "errors": [{"code": 7003, "message": WORDS}], "messages": []},
-    "error_msg": {"error_code": 336, "error_msg": WORDS},
-    "aws": {"__type": "ValidationException", "Message": WORDS},
-    "minimax": {"base_resp": {"status_code": 1004, "status_msg": WORDS}},
-    "problem": {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": WORDS},
-    "title": {"title": WORDS},
-    "array": [{"error": {"message": WORDS}}],
-    "array of two": [{"message": WORDS}, {}],
-    "string": WORDS,
+    "openai": {"error": {"message": MESSAGE}},
+    "error as a string": {"error": MESSAGE},
+    "error as a list": {"error": [MESSAGE]},
+    "error without a message": {"error": {"code": "x", "detail": MESSAGE}},
+    "message as an object": {"error": {"message": {"text": None, "reason": MESSAGE}, "type": "t"}},
+    "message as a list": {"error": {"message": [MESSAGE]}},
+    "fastapi": {"detail": [{"type": "missing", "loc": ["body", "messages", 0], "msg": MESSAGE, "input": {"a": 1}}]},
+    "detail": {"detail": MESSAGE},
+    "mistral": {"object": "error", "message": {"detail": [{"loc": ["body"], "msg": MESSAGE}]}},
+    "cloudflare": {"success": False, "errors": [{"code": 7003, "message": MESSAGE}], "messages": []},
+    "error_msg": {"error_code": 336, "error_msg": MESSAGE},
+    "aws": {"__type": "ValidationException", "Message": MESSAGE},
+    "minimax": {"base_resp": {"status_code": 1004, "status_msg": MESSAGE}},
+    "problem": {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": MESSAGE},
+    "title": {"title": MESSAGE},
+    "array": [{"error": {"message": MESSAGE}}],
+    "array of two": [{"message": MESSAGE}, {}],
+    "string": MESSAGE,
 }
 TEXTS = {
-    "text": WORDS,
-    "html": f"<html><head><style>b {{ a: b }}</style><title>x</title></head><body><b>{WORDS}</b></body></html>",
-    "xml": f'<?xml version="1.0"?><Error><Code>Bad</Code><Message>{WORDS}</Message></Error>',
-    "script without end": f"{WORDS}<script>" + "<script>" * 9000,
+    "text": MESSAGE,
+    "html": f"<html><head><style>b {{ a: b }}</style><title>x</title></head><body><b>{MESSAGE}</b></body></html>",
+    "xml": f'<?xml version="1.0"?><Error><Code>Bad</Code><Message>{MESSAGE}</Message></Error>',
+    "script without end": f"{MESSAGE}<script>" + "<script>" * 9000,
 }
 BODIES = {kind: json.dumps(shape).encode() for kind, shape in SHAPES.items()} | {
     kind: text.encode() for kind, text in TEXTS.items()
@@ -57,44 +57,44 @@ BODIES = {kind: json.dumps(shape).encode() for kind, shape in SHAPES.items()} | 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-def test_the_reason_of_a_refusal_is_the_error_message(body: bytes, status: int, upstream: ScriptedProvider) -> None:
-    upstream.answer_with(status, body)
-    with pytest.raises(ProviderRejected) as refused:
-        ask(provider(upstream.base_url))
-    told = json.loads(wire_errors.render_error(refused.value))
-    assert WORDS in refused.value.message  # kept with a job
-    assert WORDS in told["error"]["message"]
-    assert WORDS in told["responseStatus"]["message"]
-    assert "<" not in refused.value.message
+def test_message_of_a_rejection_is_the_error_message(body: bytes, status: int, upstream: ScriptedProvider) -> None:
+    upstream.respond_with(status, body)
+    with pytest.raises(ProviderRejected) as rejection:
+        call_provider(provider(upstream.base_url))
+    rendered = json.loads(wire_errors.render_error(rejection.value))
+    assert MESSAGE in rejection.value.message  # stored with a job
+    assert MESSAGE in rendered["error"]["message"]
+    assert MESSAGE in rendered["responseStatus"]["message"]
+    assert "<" not in rejection.value.message
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-@pytest.mark.parametrize("dialect", DIALECTS, ids=name)
-def test_the_reason_of_a_vendor_s_refusal_in_another_shape_is_told(dialect: Dialect, body: bytes) -> None:
-    error = judge(dialect).map_error(ProviderResponse(400, {}, body))
-    told = json.loads(wire_errors.render_error(error))
-    assert WORDS in error.message
-    assert WORDS in told["error"]["message"]
+@pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
+def test_message_of_a_vendor_s_rejection_in_other_formats_is_kept(dialect: Dialect, body: bytes) -> None:
+    error = response_mapper(dialect).map_error(ProviderResponse(400, {}, body))
+    rendered = json.loads(wire_errors.render_error(error))
+    assert MESSAGE in error.message
+    assert MESSAGE in rendered["error"]["message"]
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-@pytest.mark.parametrize("dialect", DIALECTS, ids=name)
-def test_a_vendor_s_200_without_an_answer_is_an_error_with_its_reason(dialect: Dialect, body: bytes) -> None:
+@pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
+def test_vendor_s_200_without_content_is_an_error_with_its_message(dialect: Dialect, body: bytes) -> None:
     with pytest.raises(ProviderError) as failed:
-        judge(dialect).map_response(ProviderResponse(200, {}, body), BORN)
+        response_mapper(dialect).map_response(ProviderResponse(200, {}, body), CONTEXT)
     assert failed.value.status in (500, 502)
     assert failed.value.may_be_billed
-    assert WORDS in failed.value.message
+    assert MESSAGE in failed.value.message
 
 
-def test_an_own_error_object_keeps_its_members_beside_the_message(upstream: ScriptedProvider) -> None:
-    upstream.answer_with(422, b'{"error":{"message":{"detail":"no"},"code":7,"x":2.50},"more":1E400}')
-    with pytest.raises(ProviderRejected) as refused:
-        ask(provider(upstream.base_url))
-    told = wire_errors.render_error(refused.value)
-    assert b'"x":2.50' in told
-    assert b"1E400" in told
-    assert json.loads(told)["error"] == {"message": "no", "code": 7, "x": 2.5}
+def test_error_object_keeps_its_members_beside_the_message(upstream: ScriptedProvider) -> None:
+    upstream.respond_with(422, b'{"error":{"message":{"detail":"no"},"code":7,"x":2.50},"more":1E400}')
+    with pytest.raises(ProviderRejected) as rejection:
+        call_provider(provider(upstream.base_url))
+    rendered = wire_errors.render_error(rejection.value)
+    assert b'"x":2.50' in rendered
+    assert b"1E400" in rendered
+    assert json.loads(rendered)["error"] == {"message": "no", "code": 7, "x": 2.5}
 
 
 @pytest.mark.parametrize(
@@ -107,25 +107,25 @@ def test_an_own_error_object_keeps_its_members_beside_the_message(upstream: Scri
         b"<b>" + b"m " * 100_000,
     ],
 )
-def test_a_reason_is_cut_where_it_is_too_long(body: bytes, upstream: ScriptedProvider) -> None:
-    upstream.answer_with(400, body)
-    with pytest.raises(ProviderRejected) as refused:
-        ask(provider(upstream.base_url))
-    assert refused.value.message.startswith(("m", "Provider p answered status 400: m"))
-    assert len(refused.value.message) <= MAX_REASON_CHARS + 40
+def test_error_message_is_truncated_at_the_limit(body: bytes, upstream: ScriptedProvider) -> None:
+    upstream.respond_with(400, body)
+    with pytest.raises(ProviderRejected) as rejection:
+        call_provider(provider(upstream.base_url))
+    assert rejection.value.message.startswith(("m", "Provider p: status 400: m"))
+    assert len(rejection.value.message) <= MAX_REASON_CHARS + 40
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b"null", b'{"detail":[]}', b'{"message":7}', b'{"a":%b}' % (b"9" * 9000)]
 )
-def test_a_body_without_a_reason_gives_none(body: bytes) -> None:
+def test_body_without_a_message_yields_an_empty_message(body: bytes) -> None:
     assert extract_message(body) == ""
 
 
-# --- the provider's own key ---
+# --- the provider's API key ---
 
 KEY = 'sk-live-0123/45"67+89'
-FORMS = {
+KEY_FORMS = {
     "bare": KEY,
     "bearer": f"Bearer {KEY}",
     "in a url": quote(KEY, safe=""),
@@ -133,15 +133,15 @@ FORMS = {
 }
 
 
-def refused_by(said: Said, upstream: ScriptedProvider, key: str = KEY) -> ProviderError:
-    upstream.answer_with(said.status, said.body, dict(said.headers))
+def error_from(response: FakeResponse, upstream: ScriptedProvider, key: str = KEY) -> ProviderError:
+    upstream.respond_with(response.status, response.body, dict(response.headers))
     with pytest.raises(ProviderError) as failed:
-        ask(provider(upstream.base_url), api_key=key)
+        call_provider(provider(upstream.base_url), api_key=key)
     return failed.value
 
 
-def shown(error: ProviderError) -> str:
-    """All of an error that leaves the gateway."""
+def visible_text(error: ProviderError) -> str:
+    """Everything of an error that leaves the gateway."""
     return json.dumps(
         [
             wire_errors.render_error(error).decode(),
@@ -152,19 +152,19 @@ def shown(error: ProviderError) -> str:
     )
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("form", KEY_FORMS.values(), ids=KEY_FORMS.keys())
 @pytest.mark.parametrize("status", [200, 400, 422, 429, 500, 503, 504])
-def test_a_key_that_an_error_repeats_is_masked(status: int, form: str, upstream: ScriptedProvider) -> None:
-    body = json.dumps({"error": {"message": f"{WORDS}: {form}"}, "headers": [form]}).encode()
-    error = refused_by(Said(status, body, {"x-request-id": form, "x-ratelimit-key": form}), upstream)
-    assert WORDS in error.message
+def test_api_key_repeated_in_an_error_is_masked(status: int, form: str, upstream: ScriptedProvider) -> None:
+    body = json.dumps({"error": {"message": f"{MESSAGE}: {form}"}, "headers": [form]}).encode()
+    error = error_from(FakeResponse(status, body, {"x-request-id": form, "x-ratelimit-key": form}), upstream)
+    assert MESSAGE in error.message
     assert "[key]" in error.message
-    for secret in (*FORMS.values(), json.dumps(form)[1:-1], json.dumps(json.dumps(form)[1:-1])[1:-1]):
-        assert secret not in shown(error)
+    for secret in (*KEY_FORMS.values(), json.dumps(form)[1:-1], json.dumps(json.dumps(form)[1:-1])[1:-1]):
+        assert secret not in visible_text(error)
 
 
-def error_with(key: str) -> str:
-    return f'{{"error":{{"message":"{WORDS}: {key}"}}}}'
+def error_body(key: str) -> str:
+    return f'{{"error":{{"message":"{MESSAGE}: {key}"}}}}'
 
 
 SPELLINGS = {
@@ -174,48 +174,48 @@ SPELLINGS = {
     "xml, each as a hexadecimal entity": f"<Message>{''.join(f'&#x{ord(char):X};' for char in KEY)}</Message>",
     "an array": json.dumps([KEY]),
     "detail": json.dumps({"detail": KEY}),
-    "json, each escaped": error_with("".join(f"\\u{ord(char):04x}" for char in KEY)),
-    "json, one escaped": error_with(json.dumps(KEY)[1:-1].replace("+", "\\u002B")),
-    "json within json": error_with("".join(f"\\\\u{ord(char):04X}" for char in KEY)),
-    "url, lower-case": error_with(quote(KEY, safe="").replace("%2F", "%2f").replace("%2B", "%2b")),
-    "url, the slash as it is": error_with(quote(KEY)),
-    "url, each": error_with("".join(f"%{ord(char):02X}" for char in KEY)),
-    "url, twice": error_with(quote(quote(KEY, safe=""), safe="")),
-    "base64 of a header": error_with(base64.b64encode(f"Bearer {KEY}".encode()).decode()),
-    "base64 of basic credentials": error_with(base64.b64encode(f"x:{KEY}!".encode()).decode()),
+    "json, each escaped": error_body("".join(f"\\u{ord(char):04x}" for char in KEY)),
+    "json, one escaped": error_body(json.dumps(KEY)[1:-1].replace("+", "\\u002B")),
+    "json within json": error_body("".join(f"\\\\u{ord(char):04X}" for char in KEY)),
+    "url, lower-case": error_body(quote(KEY, safe="").replace("%2F", "%2f").replace("%2B", "%2b")),
+    "url, the slash as it is": error_body(quote(KEY)),
+    "url, each": error_body("".join(f"%{ord(char):02X}" for char in KEY)),
+    "url, twice": error_body(quote(quote(KEY, safe=""), safe="")),
+    "base64 of a header": error_body(base64.b64encode(f"Bearer {KEY}".encode()).decode()),
+    "base64 of basic credentials": error_body(base64.b64encode(f"x:{KEY}!".encode()).decode()),
 }
-LEAKS = ("0123", *(base64.b64encode(bytes(before) + KEY.encode()).decode()[4:-4] for before in range(3)))
+KEY_FRAGMENTS = ("0123", *(base64.b64encode(bytes(before) + KEY.encode()).decode()[4:-4] for before in range(3)))
 
 
 @pytest.mark.parametrize("body", SPELLINGS.values(), ids=SPELLINGS.keys())
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 @pytest.mark.parametrize("status", [200, 400])
-def test_a_key_in_any_spelling_in_an_error_is_masked(
+def test_api_key_in_any_spelling_in_an_error_is_masked(
     status: int, encoding: str, body: str, upstream: ScriptedProvider
 ) -> None:
-    text = shown(refused_by(Said(status, body.encode(encoding), {}), upstream))
-    for reading in (text, unquote(unquote(text)), html.unescape(text), text.encode().decode("unicode_escape")):
-        assert not [leak for leak in LEAKS if leak in reading]
+    text = visible_text(error_from(FakeResponse(status, body.encode(encoding), {}), upstream))
+    for variant in (text, unquote(unquote(text)), html.unescape(text), text.encode().decode("unicode_escape")):
+        assert not [fragment for fragment in KEY_FRAGMENTS if fragment in variant]
 
 
-def test_a_key_in_an_answer_or_its_headers_is_masked(upstream: ScriptedProvider) -> None:
-    upstream.answer_with(
+def test_api_key_in_a_response_or_its_headers_is_masked(upstream: ScriptedProvider) -> None:
+    upstream.respond_with(
         200, b'{"choices":[{}],"debug":"abcd-1234-efgh-5678"}', {"x-request-id": "r-abcd-1234-efgh-5678"}
     )
-    answer = ask(provider(upstream.base_url), api_key="abcd-1234-efgh-5678")
-    assert answer.body == b'{"choices":[{}],"debug":"[key]"}'
-    assert answer.headers["x-request-id"] == "r-[key]"
+    response = call_provider(provider(upstream.base_url), api_key="abcd-1234-efgh-5678")
+    assert response.body == b'{"choices":[{}],"debug":"[key]"}'
+    assert response.headers["x-request-id"] == "r-[key]"
 
 
 @pytest.mark.parametrize("key", ["lm-studio", "password", "17345678"])
-def test_a_key_that_could_be_a_word_masks_nothing_in_an_answer(key: str, upstream: ScriptedProvider) -> None:
+def test_api_key_that_may_be_a_word_masks_nothing_in_a_response(key: str, upstream: ScriptedProvider) -> None:
     body = b'{"choices":[{"message":{"content":"open %b"}}],"created":1734567890}' % key.encode()
-    upstream.answer_with(200, body)
-    assert ask(provider(upstream.base_url), api_key=key).body == body
+    upstream.respond_with(200, body)
+    assert call_provider(provider(upstream.base_url), api_key=key).body == body
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b'{"error":{"message":"prompt is too long"', "prompt is too long"),
         (b'{"error":{"message":"too long"}} trailing', "too long"),
@@ -232,25 +232,25 @@ def test_a_key_that_could_be_a_word_masks_nothing_in_an_answer(key: str, upstrea
         (b'{"loc":[],"msg":"no"}', "no"),
     ],
 )
-def test_a_reason_is_found_in_more_shapes(body: bytes, words: str) -> None:
-    assert words in extract_message(body)
+def test_error_message_is_extracted_from_more_formats(body: bytes, message: str) -> None:
+    assert message in extract_message(body)
 
 
 @pytest.mark.parametrize("key", [None, "", "k", "choices"])
-def test_a_short_key_masks_nothing(key: str | None, upstream: ScriptedProvider) -> None:
+def test_short_api_key_masks_nothing(key: str | None, upstream: ScriptedProvider) -> None:
     body = b'{"choices":[{"k":"choices"}]}'
-    upstream.answer_with(200, body)
-    assert ask(provider(upstream.base_url), api_key=key).body == body
+    upstream.respond_with(200, body)
+    assert call_provider(provider(upstream.base_url), api_key=key).body == body
 
 
-def streamed_with(behaviour: hostile_servers.Behaviour, key: str) -> tuple[bytes, ProviderError | None]:
+def stream_with_key(behaviour: hostile_servers.Behaviour, key: str) -> tuple[bytes, ProviderError | None]:
     with hostile_servers.receiver(behaviour) as server, create_client() as http:
-        asked = provider(f"http://127.0.0.1:{server.port}/v1")
+        target = provider(f"http://127.0.0.1:{server.port}/v1")
         try:
             stream = OpenAiClient(http, FakeClock()).stream(
-                asked,
+                target,
                 "chat.completions",
-                QUESTION,
+                REQUEST_BODY,
                 api_key=key,
                 model_is_configured=True,
                 head_timeout_s=5,
@@ -258,25 +258,27 @@ def streamed_with(behaviour: hostile_servers.Behaviour, key: str) -> tuple[bytes
             )
         except ProviderError as error:
             return b"", error
-        came = heard(stream)
+        result = read_stream(stream)
         stream.close()
-        return came
+        return result
 
 
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("cut", [0, 9, 40])
-def test_a_key_in_an_error_within_a_stream_is_masked_however_it_is_split(cut: int, is_first: bool) -> None:
-    event = b"data: " + json.dumps({"error": {"message": f"{WORDS} {KEY}"}}).encode() + b"\n\n"
-    before = b"" if is_first else chunk("hi")
-    came, error = streamed_with(streams(before, event[:cut], event[cut:]), KEY)
-    assert came == before
+def test_api_key_in_a_stream_error_is_masked_however_it_is_split(cut: int, is_first: bool) -> None:
+    event = b"data: " + json.dumps({"error": {"message": f"{MESSAGE} {KEY}"}}).encode() + b"\n\n"
+    first_event = b"" if is_first else chunk("hi")
+    received, error = stream_with_key(serve_stream(first_event, event[:cut], event[cut:]), KEY)
+    assert received == first_event
     assert error is not None
-    assert WORDS in error.message
-    assert "0123" not in shown(error)
+    assert MESSAGE in error.message
+    assert "0123" not in visible_text(error)
 
 
-def test_a_key_in_an_event_that_passes_is_masked() -> None:
+def test_api_key_in_a_relayed_event_is_masked() -> None:
     event = chunk("hi", debug="abcd-1234-efgh-5678")
-    came, error = streamed_with(streams(event[:-20], event[-20:], chunk(finish="stop"), DONE), "abcd-1234-efgh-5678")
+    received, error = stream_with_key(
+        serve_stream(event[:-20], event[-20:], chunk(finish="stop"), DONE), "abcd-1234-efgh-5678"
+    )
     assert error is None
-    assert came == event.replace(b"abcd-1234-efgh-5678", b"[key]") + chunk(finish="stop") + DONE
+    assert received == event.replace(b"abcd-1234-efgh-5678", b"[key]") + chunk(finish="stop") + DONE

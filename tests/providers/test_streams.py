@@ -1,4 +1,4 @@
-"""What a provider streams, and how it ends: byte for byte, whole events at a time, a cut never taken for an end."""
+"""Provider streams: relayed byte for byte in complete events, and a truncated stream is never taken as complete."""
 
 import itertools
 import json
@@ -29,11 +29,21 @@ from tests import hostile_servers
 from tests.examples import examples
 from tests.fakes import FakeClock
 from tests.providers.calls import provider
-from tests.providers.streaming import DONE, HEAD, QUESTION, chunk, framed, heard, opened, said, streams
+from tests.providers.streaming import (
+    DONE,
+    HEAD,
+    REQUEST_BODY,
+    chunk,
+    http_chunks,
+    open_stream,
+    read_stream,
+    serve_stream,
+    stream_from,
+)
 
-TEXT = [chunk("Grüße "), chunk("語"), chunk("😀"), chunk(finish="stop")]
-WHOLE = b"".join(TEXT) + DONE
-ODD = (
+CONTENT_EVENTS = [chunk("Grüße "), chunk("語"), chunk("😀"), chunk(finish="stop")]
+COMPLETE = b"".join(CONTENT_EVENTS) + DONE
+UNUSUAL = (
     b": a comment\r\n\r\n"
     b'event: chunk\r\nid: 7\r\ndata: {"choices":[{"delta":\r\ndata: {"content":"a"}}]}\r\n\r\n'
     b'data:{"choices":[{"delta":{"content":"b"},"finish_reason":"stop"}]}\n\n'
@@ -41,80 +51,92 @@ ODD = (
 )
 
 
-def fed(pieces: list[bytes]) -> ProviderStream:
-    """A stream of pieces that come one by one, without a network."""
+def stream_of(chunks: list[bytes]) -> ProviderStream:
+    """A stream of chunks, without a network."""
     events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
-    return ProviderStream("p", {}, ([piece] for piece in pieces), events)
+    return ProviderStream("p", {}, ([chunk] for chunk in chunks), events)
 
 
-# --- what passes ---
+# --- relayed events ---
 
 
-@pytest.mark.parametrize("body", [WHOLE, ODD, WHOLE.replace(b"\n", b"\r\n"), WHOLE.replace(b"\n", b"\r")])
-def test_every_event_passes_byte_for_byte(body: bytes) -> None:
-    assert said(streams(body)) == (body, None)
+@pytest.mark.parametrize("body", [COMPLETE, UNUSUAL, COMPLETE.replace(b"\n", b"\r\n"), COMPLETE.replace(b"\n", b"\r")])
+def test_every_event_is_relayed_byte_for_byte(body: bytes) -> None:
+    assert stream_from(serve_stream(body)) == (body, None)
 
 
-def test_an_answer_passes_byte_for_byte_wherever_it_is_cut_into_pieces() -> None:
-    for body in (WHOLE, ODD):
-        for at in range(len(body) + 1):
-            came = list(fed([body[:at], body[at:]]))
-            assert b"".join(came) == body, at
+def test_stream_is_relayed_byte_for_byte_wherever_it_is_split() -> None:
+    for body in (COMPLETE, UNUSUAL):
+        for cut in range(len(body) + 1):
+            chunks = list(stream_of([body[:cut], body[cut:]]))
+            assert b"".join(chunks) == body, cut
 
 
-@given(st.lists(st.integers(0, len(WHOLE)), max_size=6), st.integers(0, len(WHOLE) - 1))
+@given(st.lists(st.integers(0, len(COMPLETE)), max_size=6), st.integers(0, len(COMPLETE) - 1))
 @settings(max_examples=examples(200))
-def test_a_cut_is_told_wherever_it_is_and_nothing_of_the_event_it_cuts_has_come(cuts: list[int], end: int) -> None:
-    at = sorted({0, *(cut for cut in cuts if cut < end), end})
-    pieces = [WHOLE[a:b] for a, b in itertools.pairwise(at)]
-    came, error = heard(fed(pieces))
-    whole_events = WHOLE[: WHOLE.rfind(b"\n\n", 0, end) + 2] if b"\n\n" in WHOLE[:end] else b""
-    if WHOLE[:end].rstrip(b"\n").endswith(b"[DONE]") and end >= len(WHOLE) - 2:  # all but line ends has come
-        assert (came.rstrip(b"\n"), error) == (WHOLE.rstrip(b"\n"), None)
-    elif end >= len(WHOLE) - len(DONE) - 2:  # the answer is whole, though nobody says so
-        assert (came, error) == (b"".join(TEXT), None)
+def test_truncated_stream_is_an_error_after_complete_events_only(cuts: list[int], end: int) -> None:
+    offsets = sorted({0, *(cut for cut in cuts if cut < end), end})
+    chunks = [COMPLETE[start:stop] for start, stop in itertools.pairwise(offsets)]
+    received, error = read_stream(stream_of(chunks))
+    whole_events = COMPLETE[: COMPLETE.rfind(b"\n\n", 0, end) + 2] if b"\n\n" in COMPLETE[:end] else b""
+    lacks_only_line_ends = COMPLETE[:end].rstrip(b"\n").endswith(b"[DONE]") and end >= len(COMPLETE) - 2
+    if lacks_only_line_ends:
+        assert (received.rstrip(b"\n"), error) == (COMPLETE.rstrip(b"\n"), None)
+    elif end >= len(COMPLETE) - len(DONE) - 2:  # complete, although [DONE] is missing
+        assert (received, error) == (b"".join(CONTENT_EVENTS), None)
     else:
-        assert came == whole_events
+        assert received == whole_events
         assert isinstance(error, ProviderTimeout)
         assert error.may_be_billed
 
 
-@pytest.mark.parametrize("at", [1, len(TEXT[0]) - 1, len(TEXT[0]), len(TEXT[0]) + 90, len(b"".join(TEXT[:3]))])
-def test_a_connection_that_is_cut_before_the_answer_is_complete_is_told(at: int) -> None:
-    came, error = said(streams(WHOLE[:at], end=b""))
-    assert came == WHOLE[: WHOLE.rfind(b"\n\n", 0, at) + 2 if b"\n\n" in WHOLE[:at] else 0]
+@pytest.mark.parametrize(
+    "at",
+    [
+        1,
+        len(CONTENT_EVENTS[0]) - 1,
+        len(CONTENT_EVENTS[0]),
+        len(CONTENT_EVENTS[0]) + 90,
+        len(b"".join(CONTENT_EVENTS[:3])),
+    ],
+)
+def test_connection_closed_before_the_end_is_a_timeout_error(at: int) -> None:
+    received, error = stream_from(serve_stream(COMPLETE[:at], end=b""))
+    assert received == COMPLETE[: COMPLETE.rfind(b"\n\n", 0, at) + 2 if b"\n\n" in COMPLETE[:at] else 0]
     assert type(error) is ProviderTimeout
 
 
-def test_a_connection_that_is_cut_after_the_end_was_told_has_ended_well() -> None:
-    assert said(streams(WHOLE, end=b"")) == (WHOLE, None)
+def test_connection_closed_after_done_is_a_success() -> None:
+    assert stream_from(serve_stream(COMPLETE, end=b"")) == (COMPLETE, None)
 
 
-def test_what_comes_after_the_end_was_told_is_no_part_of_it() -> None:
-    assert said(streams(WHOLE, chunk("more"))) == (WHOLE, None)
+def test_data_after_done_is_ignored() -> None:
+    assert stream_from(serve_stream(COMPLETE, chunk("more"))) == (COMPLETE, None)
 
 
-def test_a_megabyte_in_one_event_passes() -> None:
+def test_one_megabyte_event_is_relayed() -> None:
     large = chunk("x" * 1024 * 1024)
-    assert said(streams(large[:1000], large[1000:], chunk(finish="stop"), DONE))[0].startswith(large)
+    assert stream_from(serve_stream(large[:1000], large[1000:], chunk(finish="stop"), DONE))[0].startswith(large)
 
 
-def test_an_event_may_be_as_large_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", 100)
-    assert type(heard(fed([b"data: " + b"x" * 94]))[1]) is ProviderTimeout
-    assert type(heard(fed([b"data: " + b"x" * 95]))[1]) is ProviderError
+    assert type(read_stream(stream_of([b"data: " + b"x" * 94]))[1]) is ProviderTimeout
+    assert type(read_stream(stream_of([b"data: " + b"x" * 95]))[1]) is ProviderError
 
 
-def test_what_looks_like_json_after_an_event_is_one_that_broke_off() -> None:
-    came, error = said(streams(TEXT[0], b'{"choices":'))
-    assert came == TEXT[0]
+def test_partial_json_after_an_event_is_a_timeout_error() -> None:
+    received, error = stream_from(serve_stream(CONTENT_EVENTS[0], b'{"choices":'))
+    assert received == CONTENT_EVENTS[0]
     assert type(error) is ProviderTimeout
 
 
-def test_an_event_without_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_event_is_not_buffered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", 100_000)
-    came, error = said(hostile_servers.floods(HEAD + framed(TEXT[0]), framed(b"data: " + b"x" * 1000)))
-    assert came == TEXT[0]
+    received, error = stream_from(
+        hostile_servers.flood(HEAD + http_chunks(CONTENT_EVENTS[0]), http_chunks(b"data: " + b"x" * 1000))
+    )
+    assert received == CONTENT_EVENTS[0]
     assert error is not None
     assert "too large" in error.message
 
@@ -122,42 +144,44 @@ def test_an_event_without_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "type_", ["content-type: text/event-stream; charset=utf-8", "content-type: text/plain", "x: y"]
 )
-def test_a_stream_is_one_whatever_it_is_called_but_json(type_: str) -> None:
-    body = framed(WHOLE) + b"0\r\n\r\n"
-    assert said(hostile_servers.says(hostile_servers.head(200, type_, "transfer-encoding: chunked") + body)) == (
-        WHOLE,
+def test_stream_is_accepted_with_other_content_types(type_: str) -> None:
+    body = http_chunks(COMPLETE) + b"0\r\n\r\n"
+    assert stream_from(
+        hostile_servers.send_raw(hostile_servers.head(200, type_, "transfer-encoding: chunked") + body)
+    ) == (
+        COMPLETE,
         None,
     )
 
 
-def test_a_connection_whose_stream_has_ended_serves_the_next() -> None:
-    again: list[int] = []
+def test_connection_is_reused_after_a_complete_stream() -> None:
+    served_requests: list[int] = []
 
-    def twice(connection: hostile_servers.Connection) -> None:
+    def serve_twice(connection: hostile_servers.Connection) -> None:
         for _ in range(2):
             connection.take_request()
-            connection.socket.sendall(HEAD + framed(WHOLE) + b"0\r\n\r\n")
-            again.append(1)
+            connection.socket.sendall(HEAD + http_chunks(COMPLETE) + b"0\r\n\r\n")
+            served_requests.append(1)
 
-    with hostile_servers.receiver(twice) as server:
-        asked = provider(f"http://127.0.0.1:{server.port}/v1")
+    with hostile_servers.receiver(serve_twice) as server:
+        target = provider(f"http://127.0.0.1:{server.port}/v1")
         with create_client() as http:
             for _ in range(2):
                 stream = OpenAiClient(http, FakeClock()).stream(
-                    asked,
+                    target,
                     "chat.completions",
-                    QUESTION,
+                    REQUEST_BODY,
                     api_key="k",
                     model_is_configured=True,
                     head_timeout_s=5,
                     total_timeout_s=5,
                 )
-                assert heard(stream) == (WHOLE, None)
+                assert read_stream(stream) == (COMPLETE, None)
                 stream.close()
         assert server.connections == 1
 
 
-# --- before the first event: what any answer means ---
+# --- errors before the first event ---
 
 
 def error_event(**error: object) -> bytes:
@@ -165,165 +189,185 @@ def error_event(**error: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "means", "status"),
+    ("behaviour", "error_class", "status"),
     [
         (
-            hostile_servers.answers(429, "content-type: application/json", body=b'{"error":{"message":"slow"}}'),
+            hostile_servers.respond(429, "content-type: application/json", body=b'{"error":{"message":"slow"}}'),
             ProviderRateLimited,
             429,
         ),
         (
-            hostile_servers.answers(401, "content-type: application/json", body=b'{"error":{"message":"sk-1"}}'),
+            hostile_servers.respond(401, "content-type: application/json", body=b'{"error":{"message":"sk-1"}}'),
             ProviderAuth,
             502,
         ),
-        (hostile_servers.answers(503, "content-type: text/html", body=b"<html>"), ProviderUnavailable, 503),
+        (hostile_servers.respond(503, "content-type: text/html", body=b"<html>"), ProviderUnavailable, 503),
         (
-            hostile_servers.answers(400, "content-type: application/json", body=b'{"error":{"message":"bad"}}'),
+            hostile_servers.respond(400, "content-type: application/json", body=b'{"error":{"message":"bad"}}'),
             ProviderRejected,
             400,
         ),
-        (hostile_servers.answers(200, "content-type: application/json", body=b'{"choices":[{}]}'), ProviderError, 502),
+        (hostile_servers.respond(200, "content-type: application/json", body=b'{"choices":[{}]}'), ProviderError, 502),
         (
-            hostile_servers.answers(200, "content-type: application/json", body=b'{"error":{"message":"late"}}'),
+            hostile_servers.respond(200, "content-type: application/json", body=b'{"error":{"message":"late"}}'),
             ProviderError,
             502,
         ),
-        (streams(error_event()), ProviderError, 502),
-        (streams(error_event(code=429)), ProviderRateLimited, 429),
-        (streams(error_event(code=400)), ProviderRejected, 400),
-        (streams(error_event(code=401)), ProviderAuth, 502),
-        (streams(error_event(code=503)), ProviderUnavailable, 503),
-        (streams(error_event(code="insufficient_quota")), ProviderAuth, 502),
-        (streams(error_event(code="429")), ProviderRateLimited, 429),
-        (streams(error_event(code="invalid_api_key")), ProviderAuth, 502),
-        (streams(error_event(type="authentication_error")), ProviderAuth, 502),
-        (streams(error_event(type="invalid_request_error", code="context_length_exceeded")), ProviderRejected, 400),
-        (streams(b'data: {"error":"Input validation error","error_type":"validation"}\n\n'), ProviderRejected, 400),
-        (streams(b'event: error\ndata: {"error": "as a string"}\n\n'), ProviderError, 502),
-        (streams(b'event: error\ndata: {"message": "no"}\n\n'), ProviderError, 502),
-        (streams(b"event: error\ndata: words\n\n"), ProviderError, 502),
-        (streams(b"\xef\xbb\xbfevent: error\ndata: words\n\n"), ProviderError, 502),
-        (streams(b"event: error\n\n"), ProviderTimeout, 504),
-        (streams(error_event(code="05001")), ProviderError, 502),
-        (streams(error_event(code="0404")), ProviderError, 502),
-        (streams(b'error: {"code":400,"message":"too long","type":"x"}\n\n' + DONE), ProviderRejected, 400),
-        (streams(b'data: [{"error":{"code":400,"message":"no"}}]\n\n'), ProviderRejected, 400),
-        (streams(b'data: {"object":"error","message":"no","code":400}\n\n'), ProviderRejected, 400),
-        (streams(b'data: {"error":{"message":"\xff","code":400}}\n\n'), ProviderError, 502),
-        (streams(b"\xef\xbb\xbf" + error_event(code=429)), ProviderRateLimited, 429),
-        (streams(b'{"error":{"message":"slow","code":429}}'), ProviderRateLimited, 429),
-        (streams(b'{"error":{"message":"slow","code":429}}\n\n'), ProviderRateLimited, 429),
-        (streams(b'{"error":{"message":"slow",\n\n', b'"code":429}}\n\n'), ProviderRateLimited, 429),
-        (streams(b'{"choices":[{"message":{"content":"whole"}}]}'), ProviderError, 502),
-        (streams(), ProviderTimeout, 504),
-        (streams(end=b""), ProviderTimeout, 504),
-        (streams(b'data: {"choi', end=b""), ProviderTimeout, 504),
-        (hostile_servers.says(), ProviderTimeout, 504),
+        (serve_stream(error_event()), ProviderError, 502),
+        (serve_stream(error_event(code=429)), ProviderRateLimited, 429),
+        (serve_stream(error_event(code=400)), ProviderRejected, 400),
+        (serve_stream(error_event(code=401)), ProviderAuth, 502),
+        (serve_stream(error_event(code=503)), ProviderUnavailable, 503),
+        (serve_stream(error_event(code="insufficient_quota")), ProviderAuth, 502),
+        (serve_stream(error_event(code="429")), ProviderRateLimited, 429),
+        (serve_stream(error_event(code="invalid_api_key")), ProviderAuth, 502),
+        (serve_stream(error_event(type="authentication_error")), ProviderAuth, 502),
+        (
+            serve_stream(error_event(type="invalid_request_error", code="context_length_exceeded")),
+            ProviderRejected,
+            400,
+        ),
+        (
+            serve_stream(b'data: {"error":"Input validation error","error_type":"validation"}\n\n'),
+            ProviderRejected,
+            400,
+        ),
+        (serve_stream(b'event: error\ndata: {"error": "as a string"}\n\n'), ProviderError, 502),
+        (serve_stream(b'event: error\ndata: {"message": "no"}\n\n'), ProviderError, 502),
+        (serve_stream(b"event: error\ndata: words\n\n"), ProviderError, 502),
+        (serve_stream(b"\xef\xbb\xbfevent: error\ndata: words\n\n"), ProviderError, 502),
+        (serve_stream(b"event: error\n\n"), ProviderTimeout, 504),
+        (serve_stream(error_event(code="05001")), ProviderError, 502),
+        (serve_stream(error_event(code="0404")), ProviderError, 502),
+        (serve_stream(b'error: {"code":400,"message":"too long","type":"x"}\n\n' + DONE), ProviderRejected, 400),
+        (serve_stream(b'data: [{"error":{"code":400,"message":"no"}}]\n\n'), ProviderRejected, 400),
+        (serve_stream(b'data: {"object":"error","message":"no","code":400}\n\n'), ProviderRejected, 400),
+        (serve_stream(b'data: {"error":{"message":"\xff","code":400}}\n\n'), ProviderError, 502),
+        (serve_stream(b"\xef\xbb\xbf" + error_event(code=429)), ProviderRateLimited, 429),
+        (serve_stream(b'{"error":{"message":"slow","code":429}}'), ProviderRateLimited, 429),
+        (serve_stream(b'{"error":{"message":"slow","code":429}}\n\n'), ProviderRateLimited, 429),
+        (serve_stream(b'{"error":{"message":"slow",\n\n', b'"code":429}}\n\n'), ProviderRateLimited, 429),
+        (serve_stream(b'{"choices":[{"message":{"content":"whole"}}]}'), ProviderError, 502),
+        (serve_stream(), ProviderTimeout, 504),
+        (serve_stream(end=b""), ProviderTimeout, 504),
+        (serve_stream(b'data: {"choi', end=b""), ProviderTimeout, 504),
+        (hostile_servers.send_raw(), ProviderTimeout, 504),
     ],
 )
-def test_before_the_first_event_a_failure_has_its_true_status(
-    behaviour: hostile_servers.Behaviour, means: type[ProviderError], status: int
+def test_error_before_the_first_event_has_its_status(
+    behaviour: hostile_servers.Behaviour, error_class: type[ProviderError], status: int
 ) -> None:
-    came, error = said(behaviour)
-    assert (came, type(error)) == (b"", means)
+    received, error = stream_from(behaviour)
+    assert (received, type(error)) == (b"", error_class)
     assert error is not None
     assert error.status == status
 
 
-def test_an_error_in_place_of_the_first_event_costs_nothing_so_that_another_may_be_asked() -> None:
-    _, error = said(streams(error_event(code=503)))
+def test_error_before_the_first_event_is_retryable_and_not_billed() -> None:
+    _, error = stream_from(serve_stream(error_event(code=503)))
     assert error is not None
     assert not error.may_be_billed
     assert error.retryable
 
 
-def test_what_a_refused_key_is_told_reaches_no_caller() -> None:
+def test_key_error_message_is_hidden_from_the_caller() -> None:
     for error in (error_event(code="invalid_api_key"), error_event(code="401"), error_event(type="permission_error")):
-        came, failed = said(streams(TEXT[0], error.replace(b'"no"', b'"Incorrect API key: sk-ab***yz"')))
-        assert came == TEXT[0]
-        assert failed is not None
-        assert b"sk-ab" not in wire_errors.render_error_event(failed)
+        received, stream_error = stream_from(
+            serve_stream(CONTENT_EVENTS[0], error.replace(b'"no"', b'"Incorrect API key: sk-ab***yz"'))
+        )
+        assert received == CONTENT_EVENTS[0]
+        assert stream_error is not None
+        assert b"sk-ab" not in wire_errors.render_error_event(stream_error)
 
 
-# --- after it ---
+# --- errors after the first event ---
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         ({"code": 500, "type": "server_error"}, {"message": "no", "code": 500, "type": "server_error"}),
         ({"code": None}, {"message": "no", "code": None}),
-        ({"code": 401}, {"message": "The provider refused the gateway's own account or configuration"}),
+        ({"code": 401}, {"message": "The provider rejected the gateway's API key, account or configuration"}),
     ],
 )
-def test_an_error_within_a_stream_ends_it_in_the_provider_s_words_unless_they_are_about_our_key(
-    error: dict[str, object], told: dict[str, object]
+def test_error_within_a_stream_keeps_the_provider_message(
+    error: dict[str, object], expected: dict[str, object]
 ) -> None:
-    came, failed = said(streams(TEXT[0], error_event(**error), TEXT[1]))
-    assert came == TEXT[0]
+    """Errors about the gateway's key or account have a neutral message."""
+    received, failed = stream_from(serve_stream(CONTENT_EVENTS[0], error_event(**error), CONTENT_EVENTS[1]))
+    assert received == CONTENT_EVENTS[0]
     assert failed is not None
     assert failed.may_be_billed
     event = wire_errors.render_error_event(failed)
     assert event.startswith(b'data: {"error":{')
     assert event.endswith(b"}\n\n")
-    said_error = json.loads(event[6:])
-    assert set(said_error) == {"error", "responseStatus"}
-    assert said_error["error"].items() >= told.items()
+    rendered = json.loads(event[6:])
+    assert set(rendered) == {"error", "responseStatus"}
+    assert rendered["error"].items() >= expected.items()
 
 
-@pytest.mark.parametrize("nothing", ["null", "{}", "false", '""'])
-def test_a_member_that_says_there_is_no_error_is_none(nothing: str) -> None:
-    event = TEXT[0].replace(b'{"id"', b'{"error": %s, "id"' % nothing.encode())
-    assert said(streams(event, *TEXT[1:], DONE)) == (event + b"".join(TEXT[1:]) + DONE, None)
+@pytest.mark.parametrize("empty", ["null", "{}", "false", '""'])
+def test_empty_error_member_is_ignored(empty: str) -> None:
+    event = CONTENT_EVENTS[0].replace(b'{"id"', b'{"error": %s, "id"' % empty.encode())
+    assert stream_from(serve_stream(event, *CONTENT_EVENTS[1:], DONE)) == (
+        event + b"".join(CONTENT_EVENTS[1:]) + DONE,
+        None,
+    )
 
 
-def test_words_about_an_error_are_no_error() -> None:
+def test_error_like_text_in_content_is_not_an_error() -> None:
     event = chunk('they said {"error": {"message": "x"}} and "finish_reason": "stop", "usage": {"a": 1}')
-    came, error = said(streams(event))
-    assert came == event
+    received, error = stream_from(serve_stream(event))
+    assert received == event
     assert type(error) is ProviderTimeout
 
 
-def test_an_error_in_json_instead_of_events_is_not_billed() -> None:
-    _, error = said(streams(b'{"error":{"message":"slow","code":503}}\n\n'))
+def test_json_error_instead_of_events_is_not_billed() -> None:
+    _, error = stream_from(serve_stream(b'{"error":{"message":"slow","code":503}}\n\n'))
     assert error is not None
     assert not error.may_be_billed
 
 
-def of_two(index: object, content: str = "", finish: str | None = None, **more: object) -> bytes:
+def choice_event(index: object, content: str = "", finish: str | None = None, **members: object) -> bytes:
     choice = {"index": index, "delta": {"content": content}, "finish_reason": finish}
-    return b"data: " + json.dumps({"choices": [choice], **more}).encode() + b"\n\n"
+    return b"data: " + json.dumps({"choices": [choice], **members}).encode() + b"\n\n"
 
 
-OF_NO_TYPE = chunk().replace(b'"choices": [', b'"choices": null, "x": [')
+NULL_CHOICES_EVENT = chunk().replace(b'"choices": [', b'"choices": null, "x": [')
 
 
 @pytest.mark.parametrize(
-    ("events", "is_whole"),
+    ("events", "is_complete"),
     [
-        ([of_two(0, "a"), of_two(1, "b"), of_two(0, finish="stop")], False),
-        ([of_two(0, "a"), of_two(0, finish="stop"), of_two(1, "b")], False),
-        ([of_two(0, "a"), of_two(1, "b"), of_two(0, finish="stop"), of_two(1, finish="length")], True),
-        ([of_two(0, "a", finish="")], False),
-        ([of_two(0, "a", finish=""), of_two(0, finish="stop")], True),
-        ([of_two(0, "a", finish="stop"), of_two(0)], True),
-        ([of_two("0", "a"), of_two("0", finish="stop")], True),
-        ([of_two(None, "a"), of_two(None, finish="stop")], True),
-        ([of_two(0, "a"), of_two(0, finish="stop", object=1)], True),
-        ([OF_NO_TYPE, of_two(0, "a"), OF_NO_TYPE], False),
-        ([OF_NO_TYPE, of_two(0, "a", finish="stop"), OF_NO_TYPE], True),
-        ([of_two(0, "\ud83d"), of_two(0, "\udc00", finish="stop")], True),
-        ([of_two(0, "a", logprob=float("nan"))], False),
-        ([of_two(0, "a", finish="stop", logprob=float("nan"))], True),
+        ([choice_event(0, "a"), choice_event(1, "b"), choice_event(0, finish="stop")], False),
+        ([choice_event(0, "a"), choice_event(0, finish="stop"), choice_event(1, "b")], False),
+        (
+            [
+                choice_event(0, "a"),
+                choice_event(1, "b"),
+                choice_event(0, finish="stop"),
+                choice_event(1, finish="length"),
+            ],
+            True,
+        ),
+        ([choice_event(0, "a", finish="")], False),
+        ([choice_event(0, "a", finish=""), choice_event(0, finish="stop")], True),
+        ([choice_event(0, "a", finish="stop"), choice_event(0)], True),
+        ([choice_event("0", "a"), choice_event("0", finish="stop")], True),
+        ([choice_event(None, "a"), choice_event(None, finish="stop")], True),
+        ([choice_event(0, "a"), choice_event(0, finish="stop", object=1)], True),
+        ([NULL_CHOICES_EVENT, choice_event(0, "a"), NULL_CHOICES_EVENT], False),
+        ([NULL_CHOICES_EVENT, choice_event(0, "a", finish="stop"), NULL_CHOICES_EVENT], True),
+        ([choice_event(0, "\ud83d"), choice_event(0, "\udc00", finish="stop")], True),
+        ([choice_event(0, "a", logprob=float("nan"))], False),
+        ([choice_event(0, "a", finish="stop", logprob=float("nan"))], True),
     ],
 )
-def test_an_answer_without_its_last_word_is_whole_once_each_of_its_choices_has_finished(
-    events: list[bytes], is_whole: bool
-) -> None:
-    came, error = said(streams(*events))
-    assert came == b"".join(events)
-    assert (error is None) == is_whole
+def test_stream_without_done_is_complete_when_all_choices_are_finished(events: list[bytes], is_complete: bool) -> None:
+    received, error = stream_from(serve_stream(*events))
+    assert received == b"".join(events)
+    assert (error is None) == is_complete
 
 
 # --- usage ---
@@ -332,58 +376,62 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
 USAGE_EVENT = chunk(choices=[], usage=USAGE)
 
 
-def test_usage_is_kept_where_it_is_told_and_passes_where_it_was_not_asked_for_by_us() -> None:
+def test_usage_is_recorded_and_relayed_if_not_requested_by_the_gateway() -> None:
     with (
-        hostile_servers.receiver(streams(*TEXT, USAGE_EVENT, DONE)) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
+        hostile_servers.receiver(serve_stream(*CONTENT_EVENTS, USAGE_EVENT, DONE)) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
-        assert heard(stream) == (b"".join(TEXT) + USAGE_EVENT + DONE, None)
+        assert read_stream(stream) == (b"".join(CONTENT_EVENTS) + USAGE_EVENT + DONE, None)
         assert json.loads(stream.mapper.usage or "") == USAGE
-    assert server.requests[0].endswith(QUESTION.decode())
+    assert server.requests[0].endswith(REQUEST_BODY.decode())
 
 
-def test_usage_that_comes_with_the_last_word_is_kept_and_passes() -> None:
-    last = chunk(finish="stop", usage=USAGE)
+def test_usage_in_the_last_event_is_recorded_and_relayed() -> None:
+    last_event = chunk(finish="stop", usage=USAGE)
     with (
-        hostile_servers.receiver(streams(TEXT[0], last, DONE)) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm")) as stream,
+        hostile_servers.receiver(serve_stream(CONTENT_EVENTS[0], last_event, DONE)) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm")) as stream,
     ):
-        assert heard(stream) == (TEXT[0] + last + DONE, None)
+        assert read_stream(stream) == (CONTENT_EVENTS[0] + last_event + DONE, None)
         assert json.loads(stream.mapper.usage or "") == USAGE
 
 
 @pytest.mark.parametrize(
-    ("sent", "asked", "shown"),
+    ("request_body", "expected_options", "is_relayed"),
     [
-        (QUESTION, {"include_usage": True}, False),
-        (QUESTION[:-1] + b',"stream_options":{"include_usage":true}}', {"include_usage": True}, True),
-        (QUESTION[:-1] + b',"stream_options":{"include_usage": false,"x":1}}', {"include_usage": True, "x": 1}, False),
-        (QUESTION[:-1] + b',"stream_options":null}', {"include_usage": True}, False),
+        (REQUEST_BODY, {"include_usage": True}, False),
+        (REQUEST_BODY[:-1] + b',"stream_options":{"include_usage":true}}', {"include_usage": True}, True),
+        (
+            REQUEST_BODY[:-1] + b',"stream_options":{"include_usage": false,"x":1}}',
+            {"include_usage": True, "x": 1},
+            False,
+        ),
+        (REQUEST_BODY[:-1] + b',"stream_options":null}', {"include_usage": True}, False),
     ],
 )
-def test_usage_is_asked_of_a_server_that_takes_it_and_shown_to_a_caller_who_asked(
-    sent: bytes, asked: dict[str, object], shown: bool
+def test_usage_is_requested_from_the_server_and_relayed_on_request(
+    request_body: bytes, expected_options: dict[str, object], is_relayed: bool
 ) -> None:
-    first = chunk(choices=[], prompt_filter_results=[])  # of Azure: no choices, and no usage
+    first_event = chunk(choices=[], prompt_filter_results=[])  # Azure's first event: no choices, no usage
     with (
-        hostile_servers.receiver(streams(first, *TEXT, USAGE_EVENT, DONE)) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm"), body=sent) as stream,
+        hostile_servers.receiver(serve_stream(first_event, *CONTENT_EVENTS, USAGE_EVENT, DONE)) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm"), body=request_body) as stream,
     ):
-        came, error = heard(stream)
+        received, error = read_stream(stream)
         assert error is None
-        assert came == first + b"".join(TEXT) + (USAGE_EVENT if shown else b"") + DONE
+        assert received == first_event + b"".join(CONTENT_EVENTS) + (USAGE_EVENT if is_relayed else b"") + DONE
         assert json.loads(stream.mapper.usage or "") == USAGE
-    body = json.loads(server.requests[0].partition("\r\n\r\n")[2])
-    assert body.pop("stream_options") == asked
-    assert body == {k: v for k, v in json.loads(sent).items() if k != "stream_options"}
+    upstream_body = json.loads(server.requests[0].partition("\r\n\r\n")[2])
+    assert upstream_body.pop("stream_options") == expected_options
+    assert upstream_body == {k: v for k, v in json.loads(request_body).items() if k != "stream_options"}
 
 
-def test_what_is_known_of_an_answer_that_breaks_off_is_how_many_pieces_came() -> None:
+def test_truncated_stream_reports_its_number_of_content_events() -> None:
     with (
-        hostile_servers.receiver(streams(chunk(""), *TEXT[:3], end=b"")) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
+        hostile_servers.receiver(serve_stream(chunk(""), *CONTENT_EVENTS[:3], end=b"")) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
-        heard(stream)
+        read_stream(stream)
         assert (stream.mapper.usage, stream.mapper.content_events) == (None, 3)
 
 
@@ -391,82 +439,82 @@ def test_what_is_known_of_an_answer_that_breaks_off_is_how_many_pieces_came() ->
 
 
 def responses(*types: str) -> list[bytes]:
-    told = {"id": "r", "usage": {"input_tokens": 1, "output_tokens": 2}}
+    response = {"id": "r", "usage": {"input_tokens": 1, "output_tokens": 2}}
     events = [
-        {"type": type_, "delta": "hi"} if "delta" in type_ else {"type": type_, "response": told} for type_ in types
+        {"type": type_, "delta": "hi"} if "delta" in type_ else {"type": type_, "response": response} for type_ in types
     ]
     return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events]
 
 
 @pytest.mark.parametrize("last", ["response.completed", "response.incomplete", "response.failed"])
-def test_a_response_ends_with_its_own_last_event(last: str) -> None:
+def test_responses_stream_ends_with_its_last_event(last: str) -> None:
     events = responses("response.created", "response.output_text.delta", last)
     with (
-        hostile_servers.receiver(streams(*events)) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1", preset="openai"), "responses") as stream,
+        hostile_servers.receiver(serve_stream(*events)) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1", preset="openai"), "responses") as stream,
     ):
-        assert heard(stream) == (b"".join(events), None)
+        assert read_stream(stream) == (b"".join(events), None)
         assert json.loads(stream.mapper.usage or "") == {"input_tokens": 1, "output_tokens": 2}
         assert stream.mapper.content_events == 1
     assert "stream_options" not in server.requests[0]
 
 
-def test_a_response_ends_whatever_its_text_escapes() -> None:
+def test_responses_stream_ends_despite_lone_surrogates_in_its_text() -> None:
     (end,) = responses("response.completed")
     end = end.replace(b'"id": "r"', b'"id": "r", "text": "\\ud83d"')
-    assert said(streams(end), operation="responses") == (end, None)
+    assert stream_from(serve_stream(end), operation="responses") == (end, None)
 
 
-def test_an_error_of_a_response_has_its_status_before_it_has_begun_and_ends_it_after() -> None:
+def test_responses_stream_error_has_its_status_before_and_after_output() -> None:
     error = b'event: error\ndata: {"type":"error","code":"rate_limit_exceeded","message":"slow","param":null}\n\n'
-    came, failed = said(streams(error), operation="responses")
-    assert (came, type(failed)) == (b"", ProviderRateLimited)
-    begun = responses("response.created", "response.output_text.delta")
-    came, failed = said(streams(*begun, error), operation="responses")
-    assert came == b"".join(begun)
+    received, failed = stream_from(serve_stream(error), operation="responses")
+    assert (received, type(failed)) == (b"", ProviderRateLimited)
+    events = responses("response.created", "response.output_text.delta")
+    received, failed = stream_from(serve_stream(*events, error), operation="responses")
+    assert received == b"".join(events)
     assert failed is not None
     assert json.loads(wire_errors.render_error_event(failed)[6:])["error"]["message"] == "slow"
 
 
-def test_a_response_that_just_ends_has_broken_off() -> None:
+def test_responses_stream_without_last_event_is_a_timeout_error() -> None:
     events = responses("response.created", "response.output_text.delta")
-    came, error = said(streams(*events), operation="responses")
-    assert came == b"".join(events)
+    received, error = stream_from(serve_stream(*events), operation="responses")
+    assert received == b"".join(events)
     assert type(error) is ProviderTimeout
 
 
-# --- time ---
+# --- timeouts ---
 
 
-def test_a_stream_that_has_begun_but_says_nothing_is_handed_on_when_patience_ends() -> None:
+def test_silent_stream_is_handed_over_after_the_first_event_timeout() -> None:
     class Hasty(FakeClock):
         def now_ms(self) -> int:
             self.now += FIRST_EVENT_TIMEOUT_MS
             return self.now
 
     with (
-        hostile_servers.receiver(hostile_servers.then_hangs(HEAD)) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=600, clock=Hasty()) as stream,
+        hostile_servers.receiver(hostile_servers.send_then_hang(HEAD)) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), total_timeout_s=600, clock=Hasty()) as stream,
     ):
         assert next(iter(stream)) is None
         assert not stream.has_first_event
 
 
 @pytest.mark.parametrize(("timeout_s", "total_s"), [(0.2, 20), (600, 0.2)])
-def test_who_has_less_patience_than_usual_does_not_wait_longer_for_the_first_event(
-    timeout_s: float, total_s: float
-) -> None:
+def test_shorter_timeouts_limit_the_wait_for_the_first_event(timeout_s: float, total_s: float) -> None:
     with (
-        hostile_servers.receiver(hostile_servers.then_hangs(HEAD + framed(b": wait\n\n"))) as server,
-        pytest.raises(ProviderTimeout, match="did not answer in time"),
-        opened(
-            provider(f"http://127.0.0.1:{server.port}/v1", timeout_s=timeout_s), total_s=total_s, clock=SystemClock()
+        hostile_servers.receiver(hostile_servers.send_then_hang(HEAD + http_chunks(b": wait\n\n"))) as server,
+        pytest.raises(ProviderTimeout, match="no response within the time limit"),
+        open_stream(
+            provider(f"http://127.0.0.1:{server.port}/v1", timeout_s=timeout_s),
+            total_timeout_s=total_s,
+            clock=SystemClock(),
         ),
     ):
         pass
 
 
-def test_the_first_event_is_waited_for_as_long_as_was_said_and_no_longer() -> None:
+def test_first_event_timeout_limits_the_wait() -> None:
     class Ticking(FakeClock):
         def now_ms(self) -> int:
             self.now += FIRST_EVENT_TIMEOUT_MS // 3
@@ -479,73 +527,78 @@ def test_the_first_event_is_waited_for_as_long_as_was_said_and_no_longer() -> No
     assert next(waits) == 2
 
 
-def test_who_waits_no_longer_than_usual_hears_that_nothing_came() -> None:
+def test_first_event_timeout_without_remaining_time_is_an_error() -> None:
     class Hasty(FakeClock):
         def now_ms(self) -> int:
             self.now += FIRST_EVENT_TIMEOUT_MS
             return self.now
 
     events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
-    with pytest.raises(ProviderTimeout, match="did not answer in time"):
+    with pytest.raises(ProviderTimeout, match="no response within the time limit"):
         ProviderStream("p", {}, ([] for _ in range(9)), events).await_first_event(Hasty(), FIRST_EVENT_TIMEOUT_MS)
 
 
-def test_a_head_that_came_late_leaves_less_time_for_the_first_event() -> None:
+def test_late_head_reduces_the_wait_for_the_first_event() -> None:
     class Later(FakeClock):
         def now_ms(self) -> int:
             self.now += 8_000
             return self.now
 
     with (
-        hostile_servers.receiver(hostile_servers.then_hangs(HEAD)) as server,
-        pytest.raises(ProviderTimeout, match="did not answer in time"),
-        opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=20, clock=Later()),
+        hostile_servers.receiver(hostile_servers.send_then_hang(HEAD)) as server,
+        pytest.raises(ProviderTimeout, match="no response within the time limit"),
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), total_timeout_s=20, clock=Later()),
     ):
         pass
 
 
-def test_whoever_passes_on_a_stream_that_never_ends_sees_its_time_run_out_before_the_stream_does() -> None:
+def test_endless_stream_ends_at_the_deadline_of_the_response() -> None:
     clock = SystemClock()
-    left: list[object] = []
+    exit_types: list[object] = []
     with (
-        hostile_servers.receiver(hostile_servers.floods(HEAD, framed(TEXT[0]))) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=0.2, clock=clock) as stream,
+        hostile_servers.receiver(hostile_servers.flood(HEAD, http_chunks(CONTENT_EVENTS[0]))) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), total_timeout_s=0.2, clock=clock) as stream,
     ):
-        held = ExitStack()
-        held.push(lambda kind, *_: left.append(kind))
-        begun = OpenStream(stream, held, idle_timeout_s=20, on_first_event=lambda: None)
-        *_, last = stream_response("p", begun, clock, deadline_ms=clock.now_ms() + 200, on_end=lambda _: None)
-    assert b"no time left" in last
-    assert left == [None]
+        resources = ExitStack()
+        resources.push(lambda kind, *_: exit_types.append(kind))
+        open_response = OpenStream(stream, resources, idle_timeout_s=20, on_first_event=lambda: None)
+        *_, last_chunk = stream_response(
+            "p", open_response, clock, deadline_ms=clock.now_ms() + 200, on_end=lambda _: None
+        )
+    assert b"The deadline passed" in last_chunk
+    assert exit_types == [None]
 
 
-def test_a_stream_that_does_not_end_in_time_is_ended() -> None:
+def test_stream_that_hangs_is_a_timeout_error() -> None:
     with (
-        hostile_servers.receiver(hostile_servers.then_hangs(HEAD + framed(TEXT[0]))) as server,
-        opened(provider(f"http://127.0.0.1:{server.port}/v1"), total_s=0.2) as stream,
+        hostile_servers.receiver(hostile_servers.send_then_hang(HEAD + http_chunks(CONTENT_EVENTS[0]))) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), total_timeout_s=0.2) as stream,
     ):
-        came, error = heard(stream)
-    assert came == TEXT[0]
+        received, error = read_stream(stream)
+    assert received == CONTENT_EVENTS[0]
     assert type(error) is ProviderTimeout
 
 
-def test_a_head_that_does_not_come_in_time_is_not_waited_for() -> None:
+def test_missing_response_head_is_a_timeout_error() -> None:
     with (
-        hostile_servers.receiver(hostile_servers.hangs) as server,
+        hostile_servers.receiver(hostile_servers.hang) as server,
         pytest.raises(ProviderTimeout),
-        opened(provider(f"http://127.0.0.1:{server.port}/v1"), begin_s=0.2),
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), head_timeout_s=0.2),
     ):
         pass
 
 
-def test_whoever_closes_a_stream_ends_the_provider_s_call() -> None:
-    left: list[bool] = []
+def test_closing_a_stream_closes_the_provider_connection() -> None:
+    closed: list[bool] = []
 
-    def waits(connection: hostile_servers.Connection) -> None:
+    def wait_for_close(connection: hostile_servers.Connection) -> None:
         connection.take_request()
-        connection.socket.sendall(HEAD + framed(TEXT[0]))
-        left.append(connection.socket.recv(1) == b"")
+        connection.socket.sendall(HEAD + http_chunks(CONTENT_EVENTS[0]))
+        closed.append(connection.socket.recv(1) == b"")
 
-    with hostile_servers.receiver(waits) as server, opened(provider(f"http://127.0.0.1:{server.port}/v1")) as stream:
-        assert next(iter(stream)) == TEXT[0]
-    assert left == [True]
+    with (
+        hostile_servers.receiver(wait_for_close) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
+    ):
+        assert next(iter(stream)) == CONTENT_EVENTS[0]
+    assert closed == [True]

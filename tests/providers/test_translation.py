@@ -1,17 +1,17 @@
-"""Another vendor's events become OpenAI's, one by one as they come: the seam, with a toy on the other side."""
+"""Translation of a vendor's events to OpenAI's, with a toy vendor."""
 
 import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.providers.stream import ProviderStream
-from tests.providers.streaming import DONE, heard
+from tests.providers.streaming import DONE, read_stream
 from tests.providers.toy import Toy
 
-SAID = b"WORD Hello\n\nWORD world\n\nUSED 3 5\n\nBYE\n\n"
+STREAM = b"WORD Hello\n\nWORD world\n\nUSED 3 5\n\nBYE\n\n"
 
 
-def toy(*pieces: bytes, shows_usage: bool = False) -> ProviderStream:
-    return ProviderStream("toy", {}, ([piece] for piece in pieces), Toy(shows_usage=shows_usage))
+def toy(*chunks: bytes, shows_usage: bool = False) -> ProviderStream:
+    return ProviderStream("toy", {}, ([chunk] for chunk in chunks), Toy(shows_usage=shows_usage))
 
 
 def content(word: str) -> bytes:
@@ -23,24 +23,24 @@ USAGE = b'data: {"choices":[],"usage":{"prompt_tokens": 3, "completion_tokens": 
 
 
 @pytest.mark.parametrize("shows_usage", [False, True])
-def test_each_event_is_told_in_openai_s_words_wherever_the_stream_is_cut_into_pieces(shows_usage: bool) -> None:
+def test_events_are_translated_wherever_the_stream_is_split(shows_usage: bool) -> None:
     expected = content("Hello") + content("world") + STOP + (USAGE if shows_usage else b"") + DONE
-    for at in range(len(SAID)):
-        stream = toy(SAID[:at], SAID[at:], shows_usage=shows_usage)
-        assert heard(stream) == (expected, None)
+    for cut in range(len(STREAM)):
+        stream = toy(STREAM[:cut], STREAM[cut:], shows_usage=shows_usage)
+        assert read_stream(stream) == (expected, None)
         assert stream.mapper.usage == '{"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}'
 
 
-def test_an_event_is_told_as_soon_as_it_has_come() -> None:
-    pieces = iter(toy(b"WORD Hello\n\nWORD wo", b"rld\n\n", b"BYE\n\n"))
-    assert next(pieces) == content("Hello")
-    assert next(pieces) == content("world")
+def test_event_is_translated_as_soon_as_it_is_complete() -> None:
+    chunks = iter(toy(b"WORD Hello\n\nWORD wo", b"rld\n\n", b"BYE\n\n"))
+    assert next(chunks) == content("Hello")
+    assert next(chunks) == content("world")
 
 
-def test_a_toy_that_breaks_off_or_fails_is_told_as_any_other() -> None:
-    assert heard(toy(b"WORD Hello\n\nWOR"))[0] == content("Hello")
-    assert type(heard(toy(b"WORD Hello\n\nWOR"))[1]) is ProviderTimeout
-    came, error = heard(toy(b"WORD Hello\n\nFAIL out of toys\n\n"))
-    assert came == content("Hello")
+def test_truncated_or_failing_toy_stream_is_a_provider_error() -> None:
+    assert read_stream(toy(b"WORD Hello\n\nWOR"))[0] == content("Hello")
+    assert type(read_stream(toy(b"WORD Hello\n\nWOR"))[1]) is ProviderTimeout
+    received, error = read_stream(toy(b"WORD Hello\n\nFAIL out of toys\n\n"))
+    assert received == content("Hello")
     assert type(error) is ProviderError
     assert error.message == "out of toys"

@@ -1,6 +1,6 @@
-"""A vendor that streams in its own words: `WORD hello`, `USED 3 5`, `BYE`, `FAIL why`, each and a blank line.
+"""A toy vendor whose stream events are `WORD hello`, `USED 3 5`, `BYE` and `FAIL why`, each followed by a blank line.
 
-What such a vendor needs to be streamed is here, and is all it needs: a stream.Translation.
+An EventMapper is all that such a vendor needs to stream.
 """
 
 import json
@@ -10,7 +10,7 @@ from aiserver.wire import sse
 
 
 class Toy:
-    """stream.Translation of the toy's events; the caller hears its usage only where he asked for it."""
+    """stream.EventMapper of the toy's events; the usage is sent to the caller only when requested."""
 
     def __init__(self, *, shows_usage: bool) -> None:
         self.usage: str | None = None
@@ -20,22 +20,24 @@ class Toy:
         self._shows_usage = shows_usage
 
     def on_event(self, event: bytes) -> bytes:
-        kind, _, said = event.decode().strip().partition(" ")
+        kind, _, payload = event.decode().strip().partition(" ")
         match kind:
             case "WORD":
                 self.content_events += 1
-                return _chunk({"content": said})
+                return _chunk({"content": payload})
             case "USED":
-                prompt, completion = map(int, said.split())
-                used = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-                self.usage = json.dumps(used)
+                prompt, completion = map(int, payload.split())
+                usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+                self.usage = json.dumps(usage)
                 return b""
             case "BYE":
                 self.is_complete = self.is_done = True
-                used = sse.format_event(f'{{"choices":[],"usage":{self.usage}}}'.encode()) if self._shows_usage else b""
-                return _chunk({}, "stop") + used + b"data: [DONE]\n\n"
+                usage = (
+                    sse.format_event(f'{{"choices":[],"usage":{self.usage}}}'.encode()) if self._shows_usage else b""
+                )
+                return _chunk({}, "stop") + usage + b"data: [DONE]\n\n"
             case _:
-                raise ProviderError(said, may_be_billed=self.content_events > 0)
+                raise ProviderError(payload, may_be_billed=self.content_events > 0)
 
     def on_end(self) -> bytes:
         return b""

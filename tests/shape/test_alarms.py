@@ -1,4 +1,4 @@
-"""What no linter sees of alarms: that none is missing, that each watches what there is, and what they cost."""
+"""Alarms, beyond linters: none is missing, each watches an existing metric, and the docs state their cost."""
 
 import re
 
@@ -12,27 +12,27 @@ ALARMS = stack.of_type("AWS::CloudWatch::Alarm")
 FREE_ALARMS = 10  # CloudWatch's always-free tier, https://aws.amazon.com/cloudwatch/pricing/
 OVERDUE, DEAD_CALLBACKS = ALARMS["OverdueJobsAlarm"], ALARMS["DeadCallbacksAlarm"]
 OPEN_CIRCUITS = ALARMS["OpenCircuitsAlarm"]
-OF_OUR_OWN_METRICS = (OVERDUE, DEAD_CALLBACKS, OPEN_CIRCUITS)
+ON_GATEWAY_METRICS = (OVERDUE, DEAD_CALLBACKS, OPEN_CIRCUITS)
 DEAD_LETTERS = {
-    stack.the_one(alarm["Dimensions"]): alarm for alarm in ALARMS.values() if alarm not in OF_OUR_OWN_METRICS
+    stack.single_resource(alarm["Dimensions"]): alarm for alarm in ALARMS.values() if alarm not in ON_GATEWAY_METRICS
 }
 
 
 def dead_letter_queues() -> set[str]:
-    """Where anything in the template puts what failed."""
+    """Return every dead letter queue and failure destination of the template."""
     queues = stack.of_type("AWS::SQS::Queue").values()
-    dead = {stack.the_one(queue["RedrivePolicy"]) for queue in queues if "RedrivePolicy" in queue}
+    dead = {stack.single_resource(queue["RedrivePolicy"]) for queue in queues if "RedrivePolicy" in queue}
     sources = stack.of_type("AWS::Lambda::EventSourceMapping").values()
     return dead | {name for source in sources for name in stack.resources_in(source.get("DestinationConfig", {}))}
 
 
-def test_each_dead_letter_queue_has_an_alarm_of_its_own() -> None:
+def test_each_dead_letter_queue_has_an_alarm() -> None:
     assert set(DEAD_LETTERS) == dead_letter_queues()
-    assert len(ALARMS) == len(DEAD_LETTERS) + len(OF_OUR_OWN_METRICS)
+    assert len(ALARMS) == len(DEAD_LETTERS) + len(ON_GATEWAY_METRICS)
 
 
 @pytest.mark.parametrize("queue", DEAD_LETTERS)
-def test_a_single_dead_letter_raises_its_alarm_and_an_empty_queue_does_not(queue: str) -> None:
+def test_one_dead_letter_raises_its_alarm_and_an_empty_queue_does_not(queue: str) -> None:
     alarm = DEAD_LETTERS[queue]
     assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}]
     assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/SQS", "ApproximateNumberOfMessagesVisible")
@@ -52,7 +52,7 @@ def test_ten_minutes_without_a_sweep_raise_an_alarm() -> None:
     assert {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]} in OVERDUE["Dimensions"]
 
 
-def test_a_circuit_that_is_open_for_ten_minutes_raises_an_alarm() -> None:
+def test_circuit_that_is_open_for_ten_minutes_raises_an_alarm() -> None:
     assert (OPEN_CIRCUITS["MetricName"], OPEN_CIRCUITS["Statistic"], OPEN_CIRCUITS["Threshold"]) == (
         "OpenCircuits",
         "Maximum",
@@ -65,7 +65,8 @@ def test_a_circuit_that_is_open_for_ten_minutes_raises_an_alarm() -> None:
     assert {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]} in OPEN_CIRCUITS["Dimensions"]
 
 
-def test_a_single_dead_callback_raises_an_alarm_whoever_has_given_it_up() -> None:
+def test_one_dead_callback_raises_an_alarm() -> None:
+    """Both functions that give up callbacks publish the metric."""
     assert (DEAD_CALLBACKS["MetricName"], DEAD_CALLBACKS["Statistic"], DEAD_CALLBACKS["Threshold"]) == (
         "DeadCallbacks",
         "Sum",
@@ -79,13 +80,13 @@ def test_a_single_dead_callback_raises_an_alarm_whoever_has_given_it_up() -> Non
 
 
 @pytest.mark.parametrize("alarm", ALARMS)
-def test_an_alarm_says_what_it_means_and_tells_the_topic_where_there_is_one(alarm: str) -> None:
+def test_alarm_has_a_description_and_notifies_the_configured_topic(alarm: str) -> None:
     assert ALARMS[alarm]["AlarmDescription"]
-    told = {"Fn::If": ["AlarmsAreTold", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
-    assert ALARMS[alarm]["AlarmActions"] == told
+    actions = {"Fn::If": ["AlarmsAreTold", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
+    assert ALARMS[alarm]["AlarmActions"] == actions
 
 
-def test_the_alarms_cost_what_the_docs_say() -> None:
+def test_alarms_cost_what_the_docs_state() -> None:
     assert len(ALARMS) <= FREE_ALARMS
-    (told,) = re.findall(r"CloudWatch, (\d+) alarms .* \$0\.10 \| ([\d.]+) \|", OPERATE.read_text())
-    assert told == (str(len(ALARMS)), f"{len(ALARMS) * 0.10:.2f}")
+    (cost,) = re.findall(r"CloudWatch, (\d+) alarms .* \$0\.10 \| ([\d.]+) \|", OPERATE.read_text())
+    assert cost == (str(len(ALARMS)), f"{len(ALARMS) * 0.10:.2f}")

@@ -1,6 +1,6 @@
 """What an attacker who controls a function can and cannot do with its role.
 
-The other half, that a role allows all its function does, is checked in every test that runs a handler: tests/conftest.
+That a role allows everything its function does is checked in every test that runs a handler: tests/conftest.
 """
 
 import os
@@ -14,11 +14,11 @@ from local.template import REGION
 from tests.iam import recorder
 from tests.iam.policies import ACCOUNT, BEDROCK_MODEL, arn
 from tests.iam.requests import IamRequest, over_tls, requests_of
-from tests.iam.simulator import IS_INSTALLED, denied
+from tests.iam.simulator import IS_INSTALLED, requests_denied
 from tests.moto_stack import MotoStack, event, example_key, mock_aws
 from tests.stack import FUNCTIONS
 
-pytestmark = pytest.mark.skipif(not IS_INSTALLED, reason="IAM is simulated by Node.js 18 or newer, which is missing")
+pytestmark = pytest.mark.skipif(not IS_INSTALLED, reason="the IAM simulation needs Node.js 18 or newer")
 
 ANY_PROVIDER_KEY = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/ai-prod/providers/openai/api.openai.com/api-key"
 CALLS_PROVIDERS = ("ChatFunction", "WorkerFunction")
@@ -35,8 +35,8 @@ def item(operation: str, table: str, partition: str, **params: Any) -> list[IamR
     key = {"pk": {"S": partition}, "sk": {"S": "x"}}
     if operation == "BatchGetItem":
         return requests_of("dynamodb", operation, {"RequestItems": {table: {"Keys": [key]}}})
-    where = {"Item": key} if operation == "PutItem" else {"Key": key}
-    return requests_of("dynamodb", operation, {"TableName": table, **where, **params})
+    key_params = {"Item": key} if operation == "PutItem" else {"Key": key}
+    return requests_of("dynamodb", operation, {"TableName": table, **key_params, **params})
 
 
 def query(table: str, partition: str) -> list[IamRequest]:
@@ -61,8 +61,8 @@ def of(action: str, resource: str) -> list[IamRequest]:
     return [IamRequest(action, resource)]
 
 
-# What no function may do at all.
-FOR_NOBODY: dict[str, list[IamRequest]] = {
+# What no function may do.
+DENIED_TO_ALL: dict[str, list[IamRequest]] = {
     "read all jobs": of("dynamodb:Scan", arn("JobsTable")),
     "read all of the configuration": of("dynamodb:Scan", arn("ConfigTable")),
     "delete the jobs table": of("dynamodb:DeleteTable", arn("JobsTable")),
@@ -76,19 +76,19 @@ FOR_NOBODY: dict[str, list[IamRequest]] = {
     "write an object outside of jobs": objects("PutObject", "index.html"),
     "read an object outside of jobs": objects("GetObject", "backup/1"),
     "open the bucket to the public": of("s3:PutBucketPolicy", arn("BodiesBucket")),
-    "take the public access block away": of("s3:PutBucketPublicAccessBlock", arn("BodiesBucket")),
+    "remove the public access block": of("s3:PutBucketPublicAccessBlock", arn("BodiesBucket")),
     "delete the bucket": of("s3:DeleteBucket", arn("BodiesBucket")),
     "write a body without TLS": without_tls("s3:PutObject", "jobs/1/result-1"),
     "read a body without TLS": without_tls("s3:GetObject", "jobs/1/result-1"),
     "empty a queue": queue("PurgeQueue", "HostedQueue"),
     "delete a queue": queue("DeleteQueue", "CallbackQueue"),
     "open a queue to others": queue("AddPermission", "IntakeQueue"),
-    "send to the intake in another's name": queue("SendMessage", "IntakeQueue"),
+    "send to the intake queue for another owner": queue("SendMessage", "IntakeQueue"),
     "read dead letters": queue("ReceiveMessage", "HostedDeadLetterQueue"),
     "replace a provider's key": of("ssm:PutParameter", ANY_PROVIDER_KEY),
     "list parameters by path": of("ssm:GetParametersByPath", ANY_PROVIDER_KEY),
     "read another stack's parameter": of("ssm:GetParameters", ANY_PROVIDER_KEY.replace("/ai-prod/", "/billing/")),
-    "read a parameter of a stack whose name begins alike": of(
+    "read a parameter of a stack with the same name prefix": of(
         "ssm:GetParameters", ANY_PROVIDER_KEY.replace("/ai-prod/", "/ai-prod-2/")
     ),
     "read secrets": of("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:any-AbCdEf"),
@@ -100,19 +100,19 @@ FOR_NOBODY: dict[str, list[IamRequest]] = {
     "read a function's environment": of(
         "lambda:GetFunctionConfiguration", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:ai-prod-worker"
     ),
-    "give itself a policy": of("iam:PutRolePolicy", f"arn:aws:iam::{ACCOUNT}:role/ChatFunction"),
-    "take another role": of("sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/admin"),
-    "pass a role on": of("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/admin"),
+    "attach a policy to its role": of("iam:PutRolePolicy", f"arn:aws:iam::{ACCOUNT}:role/ChatFunction"),
+    "assume another role": of("sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/admin"),
+    "pass a role": of("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/admin"),
     "change the stack": of("cloudformation:UpdateStack", f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/ai-prod/1"),
     "publish to another event bus": of("events:PutEvents", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default"),
     "delete its log": of("logs:DeleteLogGroup", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:ChatLogGroup:*"),
     "read a log": of("logs:GetLogEvents", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:ChatLogGroup:log-stream:1"),
-    "ask a model that is not listed": of("bedrock:InvokeModel", f"arn:aws:bedrock:{REGION}::foundation-model/other"),
+    "call a model that is not listed": of("bedrock:InvokeModel", f"arn:aws:bedrock:{REGION}::foundation-model/other"),
 }
 # What only these functions may do.
-ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
+ALLOWED_ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
     "read a provider's key": (CALLS_PROVIDERS, of("ssm:GetParameters", ANY_PROVIDER_KEY)),
-    "ask a listed model": (
+    "call a listed model": (
         CALLS_PROVIDERS,
         of("bedrock:InvokeModel", f"arn:aws:bedrock:{REGION}::foundation-model/{BEDROCK_MODEL}"),
     ),
@@ -140,11 +140,11 @@ ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
         (*CALLS_PROVIDERS, "ReplyFunction", "StatusFunction"),
         of("s3:ListBucket", arn("BodiesBucket")),
     ),
-    "read a request's body by a service in the role's name": (
+    "read a request's body by a service on behalf of the role": (
         ("StatusFunction",),
         [IamRequest("s3:GetObject", f"{arn('BodiesBucket')}/jobs/1/request-1", over_tls(via_service=True))],
     ),
-    "read a result's body by a service in the role's name": (
+    "read a result's body by a service on behalf of the role": (
         ("ReplyFunction", "StatusFunction"),
         [IamRequest("s3:GetObject", f"{arn('BodiesBucket')}/jobs/1/result-1", over_tls(via_service=True))],
     ),
@@ -153,26 +153,26 @@ ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
         objects("PutObject", "jobs/1/request-1"),
     ),
     "replace a result's body": (CALLS_PROVIDERS, objects("PutObject", "jobs/1/result-1")),
-    "have a job worked on": (
+    "send a job message": (
         ("IntakeFunction", "QueueFunction", "SweepFunction", "WorkerFunction"),
         queue("SendMessage", "GpuQueue"),
     ),
-    "take a job's message": (("WorkerFunction",), queue("ReceiveMessage", "HostedQueue")),
-    "have a callback sent": (
+    "receive a job message": (("WorkerFunction",), queue("ReceiveMessage", "HostedQueue")),
+    "send a callback message": (
         ("FinishedFunction", "QueueFunction", "ReplyFunction", "SweepFunction"),
         queue("SendMessage", "CallbackQueue"),
     ),
-    "take a callback's message": (("ReplyFunction",), queue("DeleteMessage", "CallbackQueue")),
-    "publish the end of a job": (("FinishedFunction",), of("events:PutEvents", arn("EventBus"))),
+    "delete a callback message": (("ReplyFunction",), queue("DeleteMessage", "CallbackQueue")),
+    "publish a job event": (("FinishedFunction",), of("events:PutEvents", arn("EventBus"))),
 }
-# The partitions of each table that a function may touch, by action; nothing beside.
+# The only partitions of each table that a function may access, by action.
 PARTITIONS = {
     "JobsTable": ("JOB#1", "REF#owner#1", "CIRCUITS", "SLOTS#provider#p", "SLOTS#callbacks#k"),
     "ConfigTable": ("KEY", "WEBHOOK_SECRET", "PROVIDER", "LISTING"),
 }
 JOB, REF, CIRCUITS, CALLS, DELIVERIES = PARTITIONS["JobsTable"]
 KEY, WEBHOOK_SECRET, PROVIDER, LISTING = PARTITIONS["ConfigTable"]
-MAY_TOUCH: dict[str, dict[str, set[str]]] = {
+ALLOWED_PARTITIONS: dict[str, dict[str, set[str]]] = {
     "ChatFunction": {
         "GetItem": {JOB, REF, KEY},
         "BatchGetItem": {CALLS},
@@ -201,25 +201,27 @@ MAY_TOUCH: dict[str, dict[str, set[str]]] = {
     "SweepFunction": {"GetItem": {JOB}, "Query": {CIRCUITS}, "UpdateItem": {JOB}},
 }
 ACTIONS = ("GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "DeleteItem", "ConditionCheckItem")
-ATTACKS = [(words, frozenset[str](), requests) for words, requests in FOR_NOBODY.items()]
-ATTACKS += [(words, frozenset(functions), requests) for words, (functions, requests) in ONLY_FOR.items()]
+ATTACKS = [(description, frozenset[str](), requests) for description, requests in DENIED_TO_ALL.items()]
+ATTACKS += [
+    (description, frozenset(functions), requests) for description, (functions, requests) in ALLOWED_ONLY_FOR.items()
+]
 
 
 @pytest.mark.parametrize(("allowed", "requests"), [row[1:] for row in ATTACKS], ids=[row[0] for row in ATTACKS])
 def test_only_the_functions_that_need_a_permission_have_it(allowed: frozenset[str], requests: list[IamRequest]) -> None:
-    assert {function for function in FUNCTIONS if not denied(function, requests)} == allowed
+    assert {function for function in FUNCTIONS if not requests_denied(function, requests)} == allowed
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_may_touch_its_partitions_and_no_others(function: str) -> None:
+def test_function_may_access_only_its_partitions(function: str) -> None:
     attempts = {
         (action, partition): query(table, partition) if action == "Query" else item(action, table, partition)
         for table, partitions in PARTITIONS.items()
         for partition in partitions
         for action in ACTIONS
     }
-    allowed = {attempt for attempt, requests in attempts.items() if not denied(function, requests)}
-    assert allowed == {(action, one) for action, partitions in MAY_TOUCH[function].items() for one in partitions}
+    allowed = {attempt for attempt, requests in attempts.items() if not requests_denied(function, requests)}
+    assert allowed == {(action, name) for action, names in ALLOWED_PARTITIONS[function].items() for name in names}
 
 
 @pytest.mark.usefixtures("handlers_environment")
@@ -231,10 +233,10 @@ def test_calls_of_a_handler_are_recorded_and_denied_to_other_roles() -> None:
         stack.invoke("queue", event("queue"))
     recorded = {request for function, request in recorder.recorded if function == "QueueFunction"}
     assert {request.action for request in recorded} >= {"dynamodb:GetItem", "dynamodb:Query"}
-    assert not denied("QueueFunction", recorded)
-    assert set(denied("FinishedFunction", recorded)) == recorded
+    assert not requests_denied("QueueFunction", recorded)
+    assert set(requests_denied("FinishedFunction", recorded)) == recorded
 
 
-def test_a_request_that_iam_does_not_know_is_not_taken_for_a_denied_one() -> None:
+def test_request_unknown_to_iam_is_an_error_and_not_a_denial() -> None:
     with pytest.raises(ValueError, match="ChatFunction"):
-        denied("ChatFunction", of("dynamodb:ReadEverything", arn("JobsTable")))
+        requests_denied("ChatFunction", of("dynamodb:ReadEverything", arn("JobsTable")))

@@ -1,4 +1,4 @@
-"""What no linter sees of queues, their consumers and the stream: times, sizes, dead letters, filters."""
+"""Queues, their consumers and the stream, beyond linters: times, sizes, dead letters, filters."""
 
 import json
 from collections.abc import Mapping
@@ -17,32 +17,36 @@ from tests.stack import PARAMETERS
 
 SOURCES = stack.of_type("AWS::Lambda::EventSourceMapping")
 QUEUES = stack.of_type("AWS::SQS::Queue")
-CONSUMED = {stack.the_one(one["EventSourceArn"]): one for one in SOURCES.values() if "StartingPosition" not in one}
-((STREAM),) = [one for one in SOURCES.values() if "StartingPosition" in one]
+CONSUMED = {
+    stack.single_resource(source["EventSourceArn"]): source
+    for source in SOURCES.values()
+    if "StartingPosition" not in source
+}
+(STREAM,) = [source for source in SOURCES.values() if "StartingPosition" in source]
 JOB_QUEUES = ("HostedQueue", "GpuQueue")
-BATCH_WITHOUT_WINDOW = 10  # SQS sources take more only with a batching window
+BATCH_WITHOUT_WINDOW = 10  # larger batches of SQS sources need a batching window
 ORDER = ("Queued", "Started", "Completed", "Failed", "Cancelled")
 
 
-def test_each_job_queue_the_callback_queue_and_the_intake_queue_have_a_consumer() -> None:
+def test_job_callback_and_intake_queues_have_a_consumer() -> None:
     assert set(CONSUMED) == {*JOB_QUEUES, "CallbackQueue", "IntakeQueue"}
 
 
 @pytest.mark.parametrize("queue", CONSUMED)
-def test_a_message_stays_hidden_for_six_times_its_consumer_s_time_limit(queue: str) -> None:
-    function = stack.properties(stack.the_one(CONSUMED[queue]["FunctionName"]))
+def test_visibility_timeout_is_six_times_the_timeout_of_the_consumer(queue: str) -> None:
+    function = stack.properties(stack.single_resource(CONSUMED[queue]["FunctionName"]))
     assert stack.number(stack.properties(queue)["VisibilityTimeout"]) >= 6 * stack.number(function["Timeout"])
 
 
 @pytest.mark.parametrize("queue", CONSUMED)
-def test_a_batch_is_no_larger_than_sqs_gives_without_a_window(queue: str) -> None:
+def test_batch_size_does_not_exceed_the_limit_without_a_window(queue: str) -> None:
     size, window = CONSUMED[queue]["BatchSize"], CONSUMED[queue].get("MaximumBatchingWindowInSeconds", 0)
-    largest = PARAMETERS[name]["MaxValue"] if (name := stack.parameter(size)) else size
-    assert window or int(largest) <= BATCH_WITHOUT_WINDOW
+    max_size = PARAMETERS[name]["MaxValue"] if (name := stack.parameter(size)) else size
+    assert window or int(max_size) <= BATCH_WITHOUT_WINDOW
 
 
 @pytest.mark.parametrize("queue", CONSUMED)
-def test_concurrency_is_bounded_by_what_lambda_accepts(queue: str) -> None:
+def test_concurrency_is_within_the_limits_of_lambda(queue: str) -> None:
     limit = CONSUMED[queue]["ScalingConfig"]["MaximumConcurrency"]
     assert 2 <= stack.number(limit) <= 1000
     if name := stack.parameter(limit):
@@ -50,18 +54,18 @@ def test_concurrency_is_bounded_by_what_lambda_accepts(queue: str) -> None:
         assert int(PARAMETERS[name]["MaxValue"]) <= 1000
 
 
-def test_each_job_queue_has_a_concurrency_and_a_batch_size_of_its_own_to_set() -> None:
-    for setting in (lambda one: one["ScalingConfig"]["MaximumConcurrency"], lambda one: one["BatchSize"]):
-        named = [stack.parameter(setting(CONSUMED[queue])) for queue in JOB_QUEUES]
-        assert None not in named
-        assert len(set(named)) == len(JOB_QUEUES)
+def test_each_job_queue_has_its_concurrency_and_batch_size_parameters() -> None:
+    for setting in (lambda source: source["ScalingConfig"]["MaximumConcurrency"], lambda source: source["BatchSize"]):
+        parameters = [stack.parameter(setting(CONSUMED[queue])) for queue in JOB_QUEUES]
+        assert None not in parameters
+        assert len(set(parameters)) == len(JOB_QUEUES)
 
 
-def test_each_consumed_queue_has_dead_letters_of_its_own_after_five_tries() -> None:
+def test_each_consumed_queue_has_its_dead_letter_queue_after_five_receives() -> None:
     redrives = {queue: QUEUES[queue]["RedrivePolicy"] for queue in CONSUMED}
     assert {policy["maxReceiveCount"] for policy in redrives.values()} == {5}
-    dead = [stack.the_one(policy["deadLetterTargetArn"]) for policy in redrives.values()]
-    dead.append(stack.the_one(STREAM["DestinationConfig"]["OnFailure"]))
+    dead = [stack.single_resource(policy["deadLetterTargetArn"]) for policy in redrives.values()]
+    dead.append(stack.single_resource(STREAM["DestinationConfig"]["OnFailure"]))
     assert len(set(dead)) == len(dead)
     assert not set(dead) & set(CONSUMED)
     assert {QUEUES[queue]["MessageRetentionPeriod"] for queue in dead} == {14 * 86_400}
@@ -73,21 +77,23 @@ def test_every_queue_is_encrypted(queue: str) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_one_failed_record_does_not_repeat_its_batch(source: str) -> None:
+def test_failed_record_does_not_repeat_its_batch(source: str) -> None:
     assert SOURCES[source]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
-def test_a_failing_record_does_not_block_the_stream() -> None:
+def test_failing_record_does_not_block_the_stream() -> None:
     assert STREAM["BisectBatchOnFunctionError"] is True
     assert 1 <= STREAM["MaximumRetryAttempts"] <= 10
-    assert stack.the_one(STREAM["DestinationConfig"]["OnFailure"]["Destination"]) in QUEUES
+    assert stack.single_resource(STREAM["DestinationConfig"]["OnFailure"]["Destination"]) in QUEUES
 
 
-# --- which records the stream's filter lets through ---
+# --- the records that the stream's filter passes ---
 
 
-def is_seen(record: Mapping[str, Any]) -> bool:
-    return any(matches(json.loads(one["Pattern"]), record) for one in STREAM["FilterCriteria"]["Filters"])
+def is_passed(record: Mapping[str, Any]) -> bool:
+    return any(
+        matches(json.loads(stream_filter["Pattern"]), record) for stream_filter in STREAM["FilterCriteria"]["Filters"]
+    )
 
 
 def job(state: str, callback: str = CallbackState.NONE) -> Job:
@@ -110,32 +116,34 @@ def job(state: str, callback: str = CallbackState.NONE) -> Job:
 
 def record(name: str, old: Job | None, new: Job | None) -> dict[str, Any]:
     images = {"OldImage": old, "NewImage": new}
-    dynamodb = {key: pack({"pk": "JOB#1", "sk": "JOB", **one.to_item()}) for key, one in images.items() if one}
+    dynamodb = {key: pack({"pk": "JOB#1", "sk": "JOB", **image.to_item()}) for key, image in images.items() if image}
     return {"eventName": name, "eventSource": "aws:dynamodb", "dynamodb": dynamodb}
 
 
 @pytest.mark.parametrize("transition", [t for t in TRANSITIONS if t.machine == "state"], ids=lambda t: t.name)
-def test_the_stream_tells_of_a_transition_just_if_it_ends_the_job(transition: Transition) -> None:
+def test_stream_passes_a_transition_only_if_it_ends_the_job(transition: Transition) -> None:
     old, new = job(transition.source), job(transition.target)
-    assert is_seen(record("MODIFY", old, new)) == (transition.target in TERMINAL_STATES)
+    assert is_passed(record("MODIFY", old, new)) == (transition.target in TERMINAL_STATES)
 
 
 @pytest.mark.parametrize("transition", [t for t in TRANSITIONS if t.machine == "callback"], ids=lambda t: t.name)
-@pytest.mark.parametrize("ended", sorted(TERMINAL_STATES))
-def test_the_stream_tells_of_no_callback_s_progress(transition: Transition, ended: str) -> None:
-    assert not is_seen(record("MODIFY", job(ended, transition.source), job(ended, transition.target)))
+@pytest.mark.parametrize("terminal_state", sorted(TERMINAL_STATES))
+def test_stream_passes_no_callback_transition(transition: Transition, terminal_state: str) -> None:
+    assert not is_passed(
+        record("MODIFY", job(terminal_state, transition.source), job(terminal_state, transition.target))
+    )
 
 
 @pytest.mark.parametrize("state", ORDER)
-def test_the_stream_tells_of_a_job_written_when_it_had_already_ended(state: str) -> None:
-    assert is_seen(record("INSERT", None, job(state))) == (state in TERMINAL_STATES)
+def test_stream_passes_a_job_that_is_created_in_a_terminal_state(state: str) -> None:
+    assert is_passed(record("INSERT", None, job(state))) == (state in TERMINAL_STATES)
 
 
-def test_the_stream_tells_of_no_body_no_ref_id_and_nothing_forgotten() -> None:
-    ended = job(JobState.COMPLETED)
+def test_stream_passes_no_body_no_ref_id_and_no_removal() -> None:
+    completed = job(JobState.COMPLETED)
     body = pack({"pk": "JOB#1", "sk": "RESULT", "body": b"{}", "ttl": 1})
-    assert not is_seen({"eventName": "INSERT", "dynamodb": {"NewImage": body}})
-    assert not is_seen({"eventName": "INSERT", "dynamodb": {"NewImage": pack({"pk": "REF#me#r", "job_id": 1})}})
-    assert not is_seen(record("REMOVE", ended, None))
-    assert not is_seen(record("MODIFY", ended, replace(ended, ttl=5)))
-    assert not is_seen(record("MODIFY", job(JobState.FAILED), job(JobState.QUEUED)))
+    assert not is_passed({"eventName": "INSERT", "dynamodb": {"NewImage": body}})
+    assert not is_passed({"eventName": "INSERT", "dynamodb": {"NewImage": pack({"pk": "REF#me#r", "job_id": 1})}})
+    assert not is_passed(record("REMOVE", completed, None))
+    assert not is_passed(record("MODIFY", completed, replace(completed, ttl=5)))
+    assert not is_passed(record("MODIFY", job(JobState.FAILED), job(JobState.QUEUED)))

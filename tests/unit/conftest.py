@@ -1,4 +1,4 @@
-"""A stack in this process, as the tests of the real handlers want it: moto's services, and a scripted provider."""
+"""A stack in this process for the handler tests: moto's services and a scripted provider."""
 
 import io
 import os
@@ -21,23 +21,23 @@ def provider() -> Iterator[ScriptedProvider]:
 
 @pytest.fixture
 def upstream(provider: ScriptedProvider) -> ScriptedProvider:
-    """The provider behind the stack, as if nobody had asked it yet."""
+    """The provider of the stack, without recorded requests."""
     provider.requests.clear()
     return provider
 
 
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch, upstream: ScriptedProvider) -> Iterator[MotoStack]:
-    """A stack with a provider for every scripted model, and the key of the event files."""
+    """A stack with a provider of all scripted models, and the key of the event files."""
     before = dict(os.environ)
     monkeypatch.setenv("AWS_DEFAULT_REGION", template.REGION)
     with mock_aws():
-        made = MotoStack()
-        made.create()
-        made.put_key(example_key(), "example")
+        stack = MotoStack()
+        stack.create()
+        stack.put_key(example_key(), "example")
         models = dict.fromkeys(MODELS, "")
-        made.providers(Provider(name="scripted", base_url=upstream.base_url, models=models))
-        yield made
+        stack.set_providers(Provider(name="scripted", base_url=upstream.base_url, models=models))
+        yield stack
         bootstrap.reset()
     os.environ.clear()
     os.environ.update(before)
@@ -45,7 +45,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, upstream: ScriptedProvider) -> Iterat
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """Every line the functions log."""
+    """All log lines of the functions."""
     lines, handler = io.StringIO(), http_api.logger.registered_handler
     before = handler.setStream(lines)
     yield lines

@@ -1,4 +1,4 @@
-"""The circuit breaker among threads and containers that interrupt each other, and whose clocks differ."""
+"""The circuit breaker with concurrent threads and containers, and with clock skew."""
 
 import random
 import threading
@@ -12,27 +12,27 @@ from hypothesis import strategies as st
 from aiserver.errors import ProviderCircuitOpen, ProviderError
 from aiserver.providers.breaker import CACHE_MS, CircuitBreaker
 from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, CallStats, Circuit
-from tests.containers import BAD, LONG_MS, Fleet, attempt, circuit_of_everyone, opened
+from tests.containers import FAILURE, LONG_MS, Fleet, attempt, fleet_due_for_probe, provider_circuit
 from tests.examples import examples
 from tests.fakes import FakeCircuits, FakeClock
 
-OPENED = circuit_of_everyone(CallStats(failures=((1, ""),) * FAILURE_THRESHOLD), FakeClock().now + OPEN_MS, "opened")
+OPENED = provider_circuit(CallStats(failures=((1, ""),) * FAILURE_THRESHOLD), FakeClock().now + OPEN_MS, "opened")
 
 
-def test_a_cold_container_s_threads_all_wait_to_know_before_any_asks_an_open_provider() -> None:
+def test_threads_of_a_cold_container_wait_for_the_circuit_store() -> None:
     circuits, clock = FakeCircuits(), FakeClock()
     circuits.stored["p"] = OPENED
     breaker, reading, release = CircuitBreaker(circuits, clock), threading.Event(), threading.Event()
-    gate, read = threading.Barrier(8), circuits.read_all
+    barrier, original_read = threading.Barrier(8), circuits.read_all
 
-    def slow() -> dict[str, Circuit]:
+    def slow_read() -> dict[str, Circuit]:
         reading.set()
         assert release.wait(60)
-        return read()
+        return original_read()
 
-    circuits.read_all = slow
+    circuits.read_all = slow_read
 
-    def refused() -> bool:
+    def is_rejected() -> bool:
         try:
             breaker.check(attempt())
         except ProviderCircuitOpen:
@@ -40,87 +40,88 @@ def test_a_cold_container_s_threads_all_wait_to_know_before_any_asks_an_open_pro
         return False
 
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(refused)]
+        results = [pool.submit(is_rejected)]
         assert reading.wait(60)
-        asked += [pool.submit(lambda: gate.wait(60) >= 0 and refused()) for _ in range(7)]
-        gate.wait(60)
+        results += [pool.submit(lambda: barrier.wait(60) >= 0 and is_rejected()) for _ in range(7)]
+        barrier.wait(60)
         release.set()
-        assert [one.result(60) for one in asked] == [True] * 8
+        assert [result.result(60) for result in results] == [True] * 8
 
 
-def test_what_a_container_wrote_while_it_was_reading_is_not_forgotten_for_what_was_there_before() -> None:
+def test_read_does_not_overwrite_a_failure_recorded_during_the_read() -> None:
     fleet = Fleet(1)
     fleet.calls("B" * (FAILURE_THRESHOLD - 1))
     fleet.clock.now += CACHE_MS
-    read = fleet.circuits.read_all
+    original_read = fleet.circuits.read_all
 
-    def overtaken() -> dict[str, Circuit]:
-        before = read()
-        fleet.circuits.read_all = read
-        assert fleet.call(outcome=BAD)
-        return before
+    def read_with_failure() -> dict[str, Circuit]:
+        stale = original_read()
+        fleet.circuits.read_all = original_read
+        assert fleet.call(outcome=FAILURE)
+        return stale
 
-    fleet.circuits.read_all = overtaken
+    fleet.circuits.read_all = read_with_failure
     with pytest.raises(ProviderCircuitOpen):
         fleet.breakers[0].check(attempt())
     assert not fleet.call()
 
 
-class Off(FakeClock):
-    """Some seconds ahead of another clock, or behind it."""
+class SkewedClock(FakeClock):
+    """A clock that is some seconds ahead of another clock, or behind it."""
 
-    def __init__(self, right: FakeClock, off_s: int) -> None:
+    def __init__(self, reference: FakeClock, offset_s: int) -> None:
         super().__init__()
-        self._right, self._off_ms = right, off_s * 1000
+        self._reference, self._offset_ms = reference, offset_s * 1000
 
     def now_ms(self) -> int:
-        return self._right.now_ms() + self._off_ms
+        return self._reference.now_ms() + self._offset_ms
 
     def token(self) -> str:
-        return self._right.token()
+        return self._reference.token()
 
 
-@given(offs=st.lists(st.integers(-5, 5), min_size=2, max_size=5), gap_ms=st.integers(200, 2000), seed=st.integers())
+@given(offsets=st.lists(st.integers(-5, 5), min_size=2, max_size=5), gap_ms=st.integers(200, 2000), seed=st.integers())
 @settings(max_examples=examples(60))
-def test_containers_whose_clocks_are_some_seconds_apart_agree_all_the_same(
-    offs: list[int], gap_ms: int, seed: int
-) -> None:
+def test_containers_with_clock_skew_respect_the_open_interval(offsets: list[int], gap_ms: int, seed: int) -> None:
     fleet, chance = Fleet(1), random.Random(seed)
-    fleet.breakers = [CircuitBreaker(fleet.circuits, Off(fleet.clock, off_s)) for off_s in offs]
-    apart_ms = (max(offs) - min(offs)) * 1000
+    fleet.breakers = [CircuitBreaker(fleet.circuits, SkewedClock(fleet.clock, offset_s)) for offset_s in offsets]
+    skew_ms = (max(offsets) - min(offsets)) * 1000
 
     def calls(for_ms: int, outcome: ProviderError | None) -> list[int]:
-        """When the provider was asked, since the beginning of these."""
-        began, asked = fleet.clock.now, list[int]()
-        while fleet.clock.now < began + for_ms:
-            if fleet.call(chance.randrange(len(offs)), outcome, left_ms=LONG_MS + apart_ms):
-                asked.append(fleet.clock.now - began)
+        """Make calls for a period, and return the times of those that reached the provider."""
+        begin_ms, call_times = fleet.clock.now, list[int]()
+        while fleet.clock.now < begin_ms + for_ms:
+            if fleet.call(chance.randrange(len(offsets)), outcome, remaining_ms=LONG_MS + skew_ms):
+                call_times.append(fleet.clock.now - begin_ms)
             fleet.clock.now += gap_ms
-        return asked
+        return call_times
 
     assert len(calls(20_000, None)) >= 20_000 // (gap_ms + 1)
-    failing = calls(120_000, BAD)
-    trials = [at for at in failing if at > (FAILURE_THRESHOLD + 1) * (gap_ms + 1) + apart_ms + CACHE_MS]
-    assert all(later - earlier >= OPEN_MS - apart_ms for earlier, later in pairwise(trials))
-    back = calls(120_000, None)
-    assert back[0] <= 60_000 + apart_ms
-    assert len([at for at in back if at > back[0] + CACHE_MS]) >= (120_000 - back[0] - CACHE_MS) // (gap_ms + 1) - 1
+    failing = calls(120_000, FAILURE)
+    probes = [at for at in failing if at > (FAILURE_THRESHOLD + 1) * (gap_ms + 1) + skew_ms + CACHE_MS]
+    assert all(later - earlier >= OPEN_MS - skew_ms for earlier, later in pairwise(probes))
+    recovered = calls(120_000, None)
+    assert recovered[0] <= 60_000 + skew_ms
+    assert (
+        len([at for at in recovered if at > recovered[0] + CACHE_MS])
+        >= (120_000 - recovered[0] - CACHE_MS) // (gap_ms + 1) - 1
+    )
 
 
-def test_a_provider_that_is_added_again_after_a_day_is_asked_at_once_and_by_what_it_does_now() -> None:
-    fleet = opened(2)
+def test_probe_after_a_day_closes_the_circuit_and_resets_statistics() -> None:
+    fleet = fleet_due_for_probe(2)
     fleet.clock.now += 86_400_000
     assert fleet.call(0)
     assert all(fleet.calls("BGBBGBBBB", container=1))
 
 
-def test_hundreds_of_providers_have_a_circuit_each_and_are_read_at_once() -> None:
+def test_circuits_of_300_providers_are_read_in_one_call() -> None:
     fleet = Fleet(1)
     breaker, names = fleet.breakers[0], [f"p{number}" for number in range(300)]
     for name in names:
         for _ in range(FAILURE_THRESHOLD):
             with pytest.raises(ProviderError), breaker.track_call(attempt(name), deadline_ms=fleet.clock.now + LONG_MS):
-                raise BAD
+                raise FAILURE
     assert fleet.circuits.reads == 1
     for name in names:
         with pytest.raises(ProviderCircuitOpen):

@@ -1,6 +1,7 @@
-"""The breaker against a reference model of its rules: which calls it refuses, of several keys within a minute.
+"""The breaker against a reference model of its rules: the rejected calls of several API keys within a minute.
 
-One container sees every outcome at once. Delays between containers are tested in test_breaker and test_breaker_races.
+One container sees every outcome immediately. Delays between containers are tested in
+test_breaker and test_breaker_races.
 """
 
 from collections import Counter, defaultdict
@@ -29,45 +30,51 @@ OUTCOMES = {
     "500": ProviderError(upstream=ProviderResponse(500, {}, b"{}")),
     "400": ProviderRejected(upstream=ProviderResponse(400, {}, b"{}")),
 }
-BAD = {"refused", "503", "500"}
-MINUTE_MS = 59_000  # within which no outcome is too old to count
+FAILURES = {"refused", "503", "500"}
+MINUTE_MS = 59_000  # shorter than the window: no outcome expires
 
 
 @dataclass(eq=False)
 class ReferenceGate:
-    """Outcomes since it was last closed: when, how, whose, and of which request. Open while `retry_at` is set."""
+    """Outcomes since the gate last closed: time, outcome, owner, request. Open while `retry_at` is set."""
 
     outcomes: list[tuple[int, str, str, str]] = field(default_factory=list[tuple[int, str, str, str]])
     retry_at: int | None = None
-    probes: list[str] = field(default_factory=list[str])  # keys that have tried it in this period
+    probes: list[str] = field(default_factory=list[str])  # owners that probed in this period
 
     @property
-    def row(self) -> list[tuple[int, str, str, str]]:
-        """The failures since the last success."""
+    def consecutive_failures(self) -> list[tuple[int, str, str, str]]:
+        """Return the failures since the last success."""
         successes = [i for i, (_, outcome, *_) in enumerate(self.outcomes) if outcome == "good"]
         return self.outcomes[successes[-1] + 1 if successes else 0 :]
 
-    def is_bad(self) -> bool:
-        failures = sum(outcome in BAD for _, outcome, *_ in self.outcomes)
-        is_row = len(self.row) >= FAILURE_THRESHOLD
-        is_half = len(self.outcomes) >= MIN_CALLS and 2 * failures > len(self.outcomes)
-        return (is_row or is_half) and not self._is_one_request()
+    def is_failing(self) -> bool:
+        failures = sum(outcome in FAILURES for _, outcome, *_ in self.outcomes)
+        has_threshold = len(self.consecutive_failures) >= FAILURE_THRESHOLD
+        has_majority = len(self.outcomes) >= MIN_CALLS and 2 * failures > len(self.outcomes)
+        return (has_threshold or has_majority) and not self._is_one_request()
 
     def _is_one_request(self) -> bool:
-        """Whether the latest failures are all status 500 to the same request."""
-        latest = {(outcome, request) for _, outcome, _, request in self.row[-FAILURE_THRESHOLD:]}
+        """Return whether the latest failures are all status 500 for the same request."""
+        latest = {(outcome, request) for _, outcome, _, request in self.consecutive_failures[-FAILURE_THRESHOLD:]}
         return len(latest) == 1 and next(iter(latest))[0] == "500"
 
-    def is_bad_for_all(self, now: int) -> bool:
-        owners = Counter(owner for _, _, owner, _ in self.row[-FAILURE_THRESHOLD:])
-        is_of_many = len(owners) >= MIN_OWNERS and max(owners.values()) <= FAILURE_THRESHOLD - MIN_OWNERS
-        return len(self.row) >= FAILURE_THRESHOLD and is_of_many and self.row[0][0] <= now - SHARED_CONFIRM_MS
+    def is_failing_for_all(self, now: int) -> bool:
+        owners = Counter(owner for _, _, owner, _ in self.consecutive_failures[-FAILURE_THRESHOLD:])
+        has_many_owners = len(owners) >= MIN_OWNERS and max(owners.values()) <= FAILURE_THRESHOLD - MIN_OWNERS
+        return (
+            len(self.consecutive_failures) >= FAILURE_THRESHOLD
+            and has_many_owners
+            and self.consecutive_failures[0][0] <= now - SHARED_CONFIRM_MS
+        )
 
-    def lets_probe(self, owner: str) -> bool:
-        """Whether a key may try a shared open gate before its period is over."""
-        has_opened_it = sum(who == owner for _, _, who, _ in self.row[-FAILURE_THRESHOLD:]) > 1
-        is_out = owner in self.probes or (self.is_in_first_period and has_opened_it)
-        return not is_out and len(self.probes) < MAX_PROBES
+    def allows_early_probe(self, owner: str) -> bool:
+        """Return whether an owner may probe a shared open gate before the end of its period."""
+        caused_opening = (
+            sum(failed_owner == owner for _, _, failed_owner, _ in self.consecutive_failures[-FAILURE_THRESHOLD:]) > 1
+        )
+        is_excluded = owner in self.probes or (self.is_in_first_period and caused_opening)
+        return not is_excluded and len(self.probes) < MAX_PROBES
 
     @property
     def is_in_first_period(self) -> bool:
@@ -78,38 +85,41 @@ class ReferenceGate:
 
 
 class Reference:
-    """docs/providers.md, Circuits, of one provider and one container."""
+    """The rules of docs/providers.md, Circuits, for one provider and one container."""
 
     def __init__(self) -> None:
         self.gates: dict[tuple[str, str], ReferenceGate] = defaultdict(ReferenceGate)
 
-    def opened_by_a_success(self, owner: str, model: str, began: int, circuit: Circuit) -> bool:
-        """Whether more than half of the calls had failed when a success was counted, which may open a gate, too.
+    def opens_by_success(self, owner: str, model: str, begin_ms: int, circuit: Circuit) -> bool:
+        """Return whether a counted success opens a gate because more than half of the calls had failed.
 
-        That success is written at once only where it ends a row, so when the gate opens is the breaker's own affair.
+        The breaker writes a success immediately only when it ends consecutive failures. The model therefore takes the
+        opening time from the breaker.
         """
-        opened = [
-            (gate, at - began)
+        opening_gates = [
+            (gate, retry_at - begin_ms)
             for key in (("", ""), (owner, model))
-            if (gate := self.gates[key]).retry_at is None and gate.is_bad() and (at := circuit.gate(key).retry_at)
+            if (gate := self.gates[key]).retry_at is None
+            and gate.is_failing()
+            and (retry_at := circuit.gate(key).retry_at)
         ]
-        for gate, at in opened:
-            gate.retry_at = at
-        return bool(opened)
+        for gate, retry_at in opening_gates:
+            gate.retry_at = retry_at
+        return bool(opening_gates)
 
     def admits(self, owner: str, model: str, outcome: str, request: str, now: int) -> bool:
-        """Whether the call is made; it ends at once in this way."""
-        everyone, of_model, of_owner = (self.gates[key] for key in (("", ""), ("", model), (owner, model)))
-        gates = (everyone, of_model, of_owner)
-        early = [gate for gate in (everyone, of_model) if gate.lets_probe(owner)]
-        if everyone in early and everyone.is_in_first_period:
-            early.remove(everyone)
+        """Return whether the call is admitted; it then ends immediately with `outcome`."""
+        provider_gate, model_gate, owner_gate = (self.gates[key] for key in (("", ""), ("", model), (owner, model)))
+        gates = (provider_gate, model_gate, owner_gate)
+        early = [gate for gate in (provider_gate, model_gate) if gate.allows_early_probe(owner)]
+        if provider_gate in early and provider_gate.is_in_first_period:
+            early.remove(provider_gate)
         if any(gate.retry_at is not None and now < gate.retry_at for gate in gates if gate not in early):
             return False
         open_gates = [gate for gate in gates if gate.retry_at is not None]
         if not open_gates:
             self._count(gates, (now, outcome, owner, request))
-        elif outcome in BAD:
+        elif outcome in FAILURES:
             self._probe_failed(gates, (now, outcome, owner, request))
         else:
             for gate in gates:
@@ -117,39 +127,39 @@ class Reference:
                     gate.close()
                 else:
                     gate.outcomes.append((now, "good", owner, request))
-        if outcome in BAD and of_model.retry_at is None and of_model.is_bad_for_all(now):
-            of_model.retry_at = now + OPEN_MS
+        if outcome in FAILURES and model_gate.retry_at is None and model_gate.is_failing_for_all(now):
+            model_gate.retry_at = now + OPEN_MS
         return True
 
-    def _probe_failed(self, gates: tuple[ReferenceGate, ...], ended: tuple[int, str, str, str]) -> None:
-        everyone, of_model, of_owner = gates
-        now, outcome, owner, _ = ended
-        if of_model.retry_at is None:
-            of_model.outcomes.append(ended)
-        if of_owner.retry_at is not None:
-            of_owner.retry_at = now + OPEN_MS
-        if outcome != "refused" and everyone.retry_at is not None:
-            everyone.close()
-        for gate in (everyone, of_model):
+    def _probe_failed(self, gates: tuple[ReferenceGate, ...], call: tuple[int, str, str, str]) -> None:
+        provider_gate, model_gate, owner_gate = gates
+        now, outcome, owner, _ = call
+        if model_gate.retry_at is None:
+            model_gate.outcomes.append(call)
+        if owner_gate.retry_at is not None:
+            owner_gate.retry_at = now + OPEN_MS
+        if outcome != "refused" and provider_gate.retry_at is not None:
+            provider_gate.close()
+        for gate in (provider_gate, model_gate):
             if gate.retry_at is not None and gate.retry_at <= now:
                 gate.retry_at, gate.probes = now + OPEN_MS, [owner]
             elif gate.retry_at is not None:
                 gate.probes = [*(gate.probes or [""]), owner]
 
-    def _count(self, gates: tuple[ReferenceGate, ...], ended: tuple[int, str, str, str]) -> None:
-        everyone, of_model, of_owner = gates
-        outcome = ended[1]
-        counting = {"good": gates, "refused": gates, "400": ()}.get(outcome, (of_model, of_owner))
-        for gate in counting:
-            gate.outcomes.append(ended)
-        for gate in (everyone, of_owner):
-            if gate in counting and outcome in BAD and gate.is_bad():
-                gate.retry_at = ended[0] + OPEN_MS
+    def _count(self, gates: tuple[ReferenceGate, ...], call: tuple[int, str, str, str]) -> None:
+        provider_gate, model_gate, owner_gate = gates
+        outcome = call[1]
+        counting_gates = {"good": gates, "refused": gates, "400": ()}.get(outcome, (model_gate, owner_gate))
+        for gate in counting_gates:
+            gate.outcomes.append(call)
+        for gate in (provider_gate, owner_gate):
+            if gate in counting_gates and outcome in FAILURES and gate.is_failing():
+                gate.retry_at = call[0] + OPEN_MS
 
 
 @dataclass(frozen=True)
 class Burst:
-    """Calls one after another, of these owners, with these outcomes and requests in turn."""
+    """Consecutive calls that cycle through owners, outcomes and requests."""
 
     owners: str
     model: str
@@ -187,7 +197,7 @@ BURSTS = st.lists(
 @settings(max_examples=examples(1_000))
 @given(BURSTS)
 @example(
-    [  # a probe that fails counts among the failures of its model
+    [  # a failed probe counts as a failure of its model
         Burst("a", "m", ("503",), "x", 5, 1),
         Burst("c", "m", ("good",), "x", 1, 1),
         Burst("a", "m", ("503",), "x", 1, OPEN_MS),
@@ -196,21 +206,25 @@ BURSTS = st.lists(
         Burst("b", "m", ("good",), "x", 1, 1),
     ]
 )
-def test_calls_are_admitted_and_refused_as_the_rules_say(bursts: list[Burst]) -> None:
+def test_breaker_admits_exactly_the_calls_of_the_reference_model(bursts: list[Burst]) -> None:
     fleet, reference = Fleet(1), Reference()
-    began, now = fleet.clock.now + 1, 0  # a call takes the fleet's clock on by one
+    begin_ms, now = fleet.clock.now + 1, 0  # a call advances the clock of the fleet by 1 ms
     for burst in bursts:
         for number in range(burst.calls):
             now += burst.gap_ms
             if now > MINUTE_MS:
                 return
             owner, outcome, request = (
-                given[number % len(given)] for given in (burst.owners, burst.outcomes, burst.requests)
+                cycle[number % len(cycle)] for cycle in (burst.owners, burst.outcomes, burst.requests)
             )
-            fleet.clock.now = began + now - 1
-            admitted = fleet.call(
+            fleet.clock.now = begin_ms + now - 1
+            is_admitted = fleet.call(
                 0, OUTCOMES[outcome], owner=owner, model=burst.model, request=lambda name=request: name
             )
             circuit = fleet.circuits.stored.get("p", Circuit())
-            if admitted or not reference.opened_by_a_success(owner, burst.model, began, circuit):
-                assert admitted == reference.admits(owner, burst.model, outcome, request, now), (owner, burst, number)
+            if is_admitted or not reference.opens_by_success(owner, burst.model, begin_ms, circuit):
+                assert is_admitted == reference.admits(owner, burst.model, outcome, request, now), (
+                    owner,
+                    burst,
+                    number,
+                )

@@ -1,4 +1,4 @@
-"""Which hosts a key's ReplyTo may name, where its operator says so."""
+"""The callback hosts of an API key: the hosts that its ReplyTo URLs may name."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from aiserver.webhooks.url_policy import CallbackRefused, host_pattern, is_allow
         ("XN--BCHER-KVA.example", "xn--bcher-kva.example"),
     ],
 )
-def test_a_callback_host_is_stored_as_it_is_compared(text: str, stored: str) -> None:
+def test_callback_host_is_stored_normalized(text: str, stored: str) -> None:
     assert host_pattern(text) == host_pattern(stored) == stored
 
 
@@ -56,10 +56,10 @@ def test_a_callback_host_is_stored_as_it_is_compared(text: str, stored: str) -> 
         *("127.0.0.1", "*.0.0.1", "[::1]", "::1", "①②⑦.⓪.⓪.①", "a.0x7f", "a.0x", ".".join(["a" * 60] * 5)),
     ],
 )
-def test_what_is_no_callback_host_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no callback host; write hooks.example.com") as refused:
+def test_invalid_callback_host_is_rejected(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a valid callback host; write hooks.example.com") as exc_info:
         host_pattern(text)
-    assert repr(text) in str(refused.value)
+    assert repr(text) in str(exc_info.value)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_is_no_callback_host_is_refused(text: str) -> None:
         ("hooks.example.com.evil.net", False),
     ],
 )
-def test_a_pattern_allows_its_own_host_or_every_name_below_it(host: str, allowed: bool) -> None:
+def test_pattern_allows_its_host_or_all_subdomains(host: str, allowed: bool) -> None:
     assert is_allowed_host(host, ("hooks.example.com", "*.example.org")) is allowed
 
 
@@ -90,7 +90,7 @@ def test_a_pattern_allows_its_own_host_or_every_name_below_it(host: str, allowed
         ("https://bücher.example/", False),
     ],
 )
-def test_a_reply_to_is_held_against_the_list_when_accepted_and_at_each_delivery(url: str, allowed: bool) -> None:
+def test_callback_hosts_are_checked_at_acceptance_and_delivery(url: str, allowed: bool) -> None:
     patterns = tuple(map(host_pattern, ("hooks.example.com", "*.bücher.example")))
     connects: list[str] = []
 
@@ -98,13 +98,16 @@ def test_a_reply_to_is_held_against_the_list_when_accepted_and_at_each_delivery(
         connects.append(host)
         return []
 
-    replier = WebhookClient(resolver=resolver)
+    webhook_client = WebhookClient(resolver=resolver)
     if allowed:
-        replier.check_url(url, patterns)
-        assert replier.post(url, b"{}", {}, patterns).error
+        webhook_client.check_url(url, patterns)
+        assert webhook_client.post(url, b"{}", {}, patterns).error
     else:
-        for deed in (lambda: replier.check_url(url, patterns), lambda: replier.post(url, b"{}", {}, patterns)):
-            with pytest.raises(CallbackRefused, match="is not among the hosts that this API key may name"):
-                deed()
+        for action in (
+            lambda: webhook_client.check_url(url, patterns),
+            lambda: webhook_client.post(url, b"{}", {}, patterns),
+        ):
+            with pytest.raises(CallbackRefused, match="is not among the callback hosts of this API key"):
+                action()
         assert connects == []
-    replier.check_url(url)
+    webhook_client.check_url(url)

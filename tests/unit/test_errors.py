@@ -1,4 +1,4 @@
-"""The one error body, and the tree that decides what it says."""
+"""The error body, and the tree of error classes that determines its content."""
 
 import json
 import re
@@ -21,28 +21,28 @@ from aiserver.errors import (
 from aiserver.wire import errors as wire_errors
 
 
-def tree() -> list[type[AiServerError]]:
-    found: list[type[AiServerError]] = [AiServerError]
-    for kind in found:
-        found += kind.__subclasses__()
-    return [kind for kind in found if kind.__module__ == errors.__name__]
+def error_classes() -> list[type[AiServerError]]:
+    classes: list[type[AiServerError]] = [AiServerError]
+    for kind in classes:
+        classes += kind.__subclasses__()
+    return [kind for kind in classes if kind.__module__ == errors.__name__]
 
 
-def test_the_drawing_of_the_tree_is_the_tree() -> None:
-    drawn = re.findall(r"^( *)[*x+-] (\w+) +(\d+) +(\w+)", errors.__doc__ or "", re.MULTILINE)
-    above: dict[int, str] = {}  # the last name at each indent
-    said: set[tuple[str, int, str, str | None]] = set()
-    for indent, name, status, code in drawn:
-        said.add((name, int(status), code, above.get(len(indent) - 2)))
-        above[len(indent)] = name
-    true = {
+def test_docstring_drawing_matches_the_error_classes() -> None:
+    lines = re.findall(r"^( *)[*x+-] (\w+) +(\d+) +(\w+)", errors.__doc__ or "", re.MULTILINE)
+    parents: dict[int, str] = {}  # the last name at each indent
+    documented: set[tuple[str, int, str, str | None]] = set()
+    for indent, name, status, code in lines:
+        documented.add((name, int(status), code, parents.get(len(indent) - 2)))
+        parents[len(indent)] = name
+    actual = {
         (kind.__name__, kind.status, kind.error_code, None if kind is AiServerError else kind.__base__.__name__)  # pyright: ignore
-        for kind in tree()
+        for kind in error_classes()
     }
-    assert said == true
+    assert documented == actual
 
 
-def test_both_vocabularies_stand_in_one_body() -> None:
+def test_error_body_contains_both_dialects() -> None:
     error = InvalidRequest(
         "'messages' must not be empty", param="messages", fields=(FieldError("NotEmpty", "Messages", "m"),)
     )
@@ -74,24 +74,24 @@ def test_both_vocabularies_stand_in_one_body() -> None:
         (b'{"object":"error","message":"no"}', b'"object":"error","message":"no"}'),
     ],
 )
-def test_an_upstream_s_error_keeps_its_own_members(upstream: bytes, expected: bytes) -> None:
+def test_upstream_error_keeps_its_members(upstream: bytes, expected: bytes) -> None:
     error = ProviderRejected("no", upstream=ProviderResponse(418, {}, upstream))
     body = wire_errors.render_error(error)
     assert body.endswith(expected)
-    told = json.loads(body)
+    document = json.loads(body)
     assert error.status == 418
-    assert (told["error"]["message"], told["responseStatus"]["message"]) == ("no", "no")
-    assert (told["responseStatus"]["errors"], told["responseStatus"]["meta"]) == ([], {})
+    assert (document["error"]["message"], document["responseStatus"]["message"]) == ("no", "no")
+    assert (document["responseStatus"]["errors"], document["responseStatus"]["meta"]) == ([], {})
 
 
 @pytest.mark.parametrize("upstream", [b"<html>teapot</html>", b"", b"[]", b"\xff", b'"error"'])
-def test_an_upstream_that_speaks_no_json_gets_an_error_made(upstream: bytes) -> None:
+def test_upstream_error_without_json_object_gets_a_generated_body(upstream: bytes) -> None:
     body = json.loads(wire_errors.render_error(ProviderError("bad", upstream=ProviderResponse(502, {}, upstream))))
     assert body["error"] == {"message": "bad", "type": "server_error", "code": "provider_error"}
 
 
 @pytest.mark.parametrize(
-    ("error", "repeat"),
+    ("error", "may_retry"),
     [
         (Conflict(), False),
         (ProviderTimeout(), False),
@@ -101,15 +101,15 @@ def test_an_upstream_that_speaks_no_json_gets_an_error_made(upstream: bytes) -> 
         (ProviderError(), True),
     ],
 )
-def test_sdks_are_told_not_to_repeat_what_may_be_billed_or_cannot_go_better(error: AiServerError, repeat: bool) -> None:
-    assert (wire_errors.error_headers(error).get("x-should-retry") != "false") == repeat
+def test_should_retry_header_forbids_useless_or_billed_retries(error: AiServerError, may_retry: bool) -> None:
+    assert (wire_errors.error_headers(error).get("x-should-retry") != "false") == may_retry
 
 
-def test_a_compressed_body_is_told_which_content_encoding_is_taken() -> None:
+def test_unsupported_media_type_lists_the_accepted_encoding() -> None:
     assert wire_errors.error_headers(UnsupportedMediaType("no")) == {"accept-encoding": "identity"}
 
 
-def test_the_upstream_s_own_words_on_waiting_are_relayed() -> None:
+def test_upstream_rate_limit_headers_are_forwarded() -> None:
     upstream = ProviderResponse(429, {"retry-after": "7", "x-ratelimit-limit": "1", "content-type": "text/x"}, b"{}")
-    told = wire_errors.error_headers(ProviderRateLimited("slow", upstream=upstream, retry_after_s=7))
-    assert told == {"retry-after": "7", "x-ratelimit-limit": "1"}
+    headers = wire_errors.error_headers(ProviderRateLimited("slow", upstream=upstream, retry_after_s=7))
+    assert headers == {"retry-after": "7", "x-ratelimit-limit": "1"}

@@ -1,4 +1,4 @@
-"""The real handler of a watch, in process: who may watch what, how it streams, and what it says when it breaks."""
+"""The events handler in this process: access to jobs, streaming, and errors during the stream."""
 
 import json
 from collections.abc import Callable, Generator
@@ -14,7 +14,7 @@ from aiserver.jobs.states import JobState
 from aiserver.usecases.status import Status
 from aiserver.usecases.watch_job import WatchJob
 from tests import stack as template
-from tests.answers import body, call, is_error, put_job
+from tests.answers import event_with_headers, is_error, json_body, put_job
 from tests.fakes import FakeClock
 from tests.iam import recorder
 from tests.moto_stack import Context, MotoStack, client, event
@@ -24,24 +24,24 @@ JOB = 4711
 
 
 def watch(job_id: object = JOB, **headers: str) -> dict[str, Any]:
-    """A call that watches this job."""
-    return call("events", **headers) | {"pathParameters": {"id": str(job_id)}}
+    """Return the event of a request that watches a job."""
+    return event_with_headers("events", **headers) | {"pathParameters": {"id": str(job_id)}}
 
 
 @pytest.fixture
-def asleep(stack: MotoStack) -> Callable[..., None]:
-    """Has a container's time pass only while it sleeps, and a deed done each time it does."""
+def advance_on_sleep(stack: MotoStack) -> Callable[..., None]:
+    """Return a function that advances the clock only in sleeps of the handler, and calls an action in each."""
 
-    def fall(deed: Callable[[], object], *, streams: bool = True) -> None:
+    def install(action: Callable[[], object], *, streams: bool = True) -> None:
         clock = FakeClock(bootstrap.CLOCK.now_ms())
 
-        began = clock.now
+        begin_ms = clock.now
 
         def sleep(seconds: float) -> None:
             clock.advance(seconds)
-            assert clock.now < began + 60_000, "the watch never ends"
+            assert clock.now < begin_ms + 60_000, "the stream never ends"
             with recorder.running(None):
-                deed()
+                action()
 
         jobs = stack.jobs()
         bootstrap.reset()
@@ -54,96 +54,94 @@ def asleep(stack: MotoStack) -> Callable[..., None]:
             )
         )
 
-    return fall
+    return install
 
 
-def test_an_ended_job_is_one_event_and_the_end(stack: MotoStack) -> None:
+def test_ended_job_is_one_event(stack: MotoStack) -> None:
     put_job(stack, JOB, state=JobState.CANCELLED)
-    answer = stack.invoke("events", watch())
-    assert answer["statusCode"] == 200
-    assert answer["headers"] == {
+    response = stack.invoke("events", watch())
+    assert response["statusCode"] == 200
+    assert response["headers"] == {
         "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-cache",
         "x-request-id": event("events")["requestContext"]["requestId"],
         "x-aiserver-request-id": event("events")["requestContext"]["requestId"],
         "x-content-type-options": "nosniff",
     }
-    (told,) = read(answer["body"].encode())
-    assert (told.document["jobId"], told.document["jobState"]) == (JOB, "Cancelled")
+    (last_event,) = read(response["body"].encode())
+    assert (last_event.document["jobId"], last_event.document["jobState"]) == (JOB, "Cancelled")
 
 
-def test_the_head_and_the_first_event_go_out_while_the_job_still_runs(stack: MotoStack) -> None:
+def test_head_and_first_event_are_sent_while_the_job_runs(stack: MotoStack) -> None:
     put_job(stack, JOB, state=JobState.STARTED)
-    stack.invoke("events", event("events"))  # of an unknown job: the container is there
-    streamed = template.module("EventsFunction").handler(watch(), Context())
-    assert isinstance(streamed, Generator)
-    head, first = next(streamed), next(streamed)
+    stack.invoke("events", event("events"))  # of an unknown job: starts the container
+    stream = template.module("EventsFunction").handler(watch(), Context())
+    assert isinstance(stream, Generator)
+    head, first = next(stream), next(stream)
     assert head["statusCode"] == 200
     assert read(first)[0].document["jobState"] == "Started"
-    streamed.close()
+    stream.close()
 
 
 @pytest.mark.parametrize("header", ["Last-Event-ID", "last-event-id", "LAST-EVENT-ID"])
-def test_who_has_seen_the_end_is_told_not_to_come_again(header: str, stack: MotoStack) -> None:
+def test_reconnect_after_the_last_event_gets_json_and_no_stream(header: str, stack: MotoStack) -> None:
     put_job(stack, JOB, state=JobState.FAILED)
-    (told,) = read(stack.invoke("events", watch())["body"].encode())
-    again = stack.invoke("events", watch(**{header: told.id}))
-    assert (again["statusCode"], again["headers"]["content-type"]) == (200, "application/json; charset=utf-8")
-    assert json.loads(again["body"])["jobState"] == "Failed"
+    (last_event,) = read(stack.invoke("events", watch())["body"].encode())
+    response = stack.invoke("events", watch(**{header: last_event.id}))
+    assert (response["statusCode"], response["headers"]["content-type"]) == (200, "application/json; charset=utf-8")
+    assert json.loads(response["body"])["jobState"] == "Failed"
 
 
-def test_another_key_s_job_an_unknown_one_and_junk_are_the_same_404(stack: MotoStack) -> None:
+def test_other_owner_unknown_and_invalid_ids_get_the_same_404(stack: MotoStack) -> None:
     put_job(stack, JOB, owner="somebody else", state=JobState.FAILED)
     unknown = stack.invoke("events", watch(12))
     assert is_error(unknown, 404, "NotFound")
     assert unknown["headers"]["content-type"].startswith("application/json")
-    for wrong in (JOB, "junk", "-1", "4711.0", "%34", "٤٧١١", "9" * 40, ""):
-        for seen in ({}, {"Last-Event-ID": "0-0-Failed"}):
-            answer = stack.invoke("events", watch(wrong, **seen))
-            assert (answer["statusCode"], body(answer)) == (404, body(unknown))
+    for job_id in (JOB, "junk", "-1", "4711.0", "%34", "٤٧١١", "9" * 40, ""):
+        for headers in ({}, {"Last-Event-ID": "0-0-Failed"}):
+            response = stack.invoke("events", watch(job_id, **headers))
+            assert (response["statusCode"], json_body(response)) == (404, json_body(unknown))
 
 
-def test_a_watch_without_a_key_is_refused_whether_there_is_such_a_job_or_not(stack: MotoStack) -> None:
+def test_events_without_api_key_get_401_for_any_job(stack: MotoStack) -> None:
     put_job(stack, JOB)
     for job_id in (JOB, 12):
-        asked = watch(job_id)
-        del asked["headers"]["Authorization"]
-        assert is_error(stack.invoke("events", asked), 401, "Unauthorized")
+        request = watch(job_id)
+        del request["headers"]["Authorization"]
+        assert is_error(stack.invoke("events", request), 401, "Unauthorized")
 
 
-def test_where_nothing_streams_all_comes_at_once_when_the_time_is_over(
-    stack: MotoStack, asleep: Callable[..., None]
-) -> None:
+def test_buffered_events_are_returned_at_the_timeout(stack: MotoStack, advance_on_sleep: Callable[..., None]) -> None:
     job = put_job(stack, JOB)
     table = {"TableName": stack.names["JobsTable"], "Key": {"pk": {"S": f"JOB#{job.id}"}, "sk": {"S": "JOB"}}}
-    looks: list[int] = []
+    sleeps: list[int] = []
 
-    def starts_after_a_while() -> None:
-        looks.append(1)
-        if len(looks) == 10:
-            to = {"AttributeUpdates": {"attempt": {"Value": {"N": "1"}}, "state": {"Value": {"S": "Started"}}}}
-            client("dynamodb").update_item(**table, **to)
+    def start_job_after_ten_sleeps() -> None:
+        sleeps.append(1)
+        if len(sleeps) == 10:
+            updates = {"AttributeUpdates": {"attempt": {"Value": {"N": "1"}}, "state": {"Value": {"S": "Started"}}}}
+            client("dynamodb").update_item(**table, **updates)
 
-    asleep(starts_after_a_while, streams=False)
-    answer = stack.invoke_again("events", watch())
-    assert [told.document["jobState"] for told in read(answer["body"].encode())] == ["Queued", "Started"]
-    assert len(looks) == 55  # of half a second: Lambda's 29 s, less what is kept to answer in
+    advance_on_sleep(start_job_after_ten_sleeps, streams=False)
+    response = stack.invoke_again("events", watch())
+    assert [job_event.document["jobState"] for job_event in read(response["body"].encode())] == ["Queued", "Started"]
+    assert len(sleeps) == 55  # of half a second: Lambda's 29 s, less the reserve for the response
 
 
-def test_a_table_that_fails_meanwhile_is_told_as_an_event_and_ends_the_stream(
-    stack: MotoStack, asleep: Callable[..., None]
+def test_table_failure_during_the_stream_is_the_last_event(
+    stack: MotoStack, advance_on_sleep: Callable[..., None]
 ) -> None:
     put_job(stack, JOB)
-    asleep(lambda: client("dynamodb").delete_table(TableName=stack.names["JobsTable"]))
-    answer = stack.invoke_again("events", watch())
-    queued, failed = read(answer["body"].encode())
+    advance_on_sleep(lambda: client("dynamodb").delete_table(TableName=stack.names["JobsTable"]))
+    response = stack.invoke_again("events", watch())
+    queued, failed = read(response["body"].encode())
     assert queued.document["jobState"] == "Queued"
     assert failed.document["responseStatus"]["errorCode"] == "InternalError"
-    assert failed.id == queued.id  # so that who comes again goes on from what was seen
+    assert failed.id == queued.id  # so that a reconnect resumes after the last job event
     assert "dynamodb" not in failed.data
 
 
-def test_a_browser_may_send_the_last_event_s_id_along(stack: MotoStack) -> None:
+def test_cors_allows_the_last_event_id_header(stack: MotoStack) -> None:
     stack.parameters["CorsOrigins"] = "https://app.example.com"
-    answer = stack.invoke("status", event("status.preflight") | {"resource": event("events")["resource"]})
-    assert "last-event-id" in answer["headers"]["access-control-allow-headers"].split(", ")
+    response = stack.invoke("status", event("status.preflight") | {"resource": event("events")["resource"]})
+    assert "last-event-id" in response["headers"]["access-control-allow-headers"].split(", ")

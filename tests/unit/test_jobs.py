@@ -1,4 +1,4 @@
-"""A job's life through the real use cases: accepted, run, waiting, failing, cancelled, recovered, never lost."""
+"""The job lifecycle through the real use cases: accepted, run, waiting, failed, cancelled, recovered, never lost."""
 
 import threading
 from collections.abc import Collection
@@ -25,176 +25,182 @@ from aiserver.jobs.transitions import CLAIM, MARK_CALL, REDRIVE, TRANSITIONS
 from aiserver.usecases.record_outcome import MAX_INVALID_RESPONSES
 from aiserver.usecases.status import Status
 from aiserver.wire import requests
-from tests.app import ANSWER, BODY, ME, FakeWebhookClient, TestApp
+from tests.app import BODY, ME, RESPONSE, FakeWebhookClient, TestApp
 from tests.crash.fault_points import FaultPoints, FaultyProxy
 
 GPU = {"name": "gpu", "queue": "gpu", "models": {"m": ""}}
 
 
-def test_an_accepted_job_is_run_once_and_keeps_its_answer() -> None:
-    house = TestApp()
-    job = house.accept(tag="t")
-    assert house.messages.jobs == [("hosted", job.id, 0)]
-    done = house.run(job)
-    assert (done.state, done.attempt, done.calls, done.served_by) == (JobState.COMPLETED, 1, 1, "p")
-    assert house.jobs.read_result(done) == ANSWER.body
-    assert (done.due_at, done.callback, done.ttl) == (None, CallbackState.NONE, house.clock.now // 1000 + 7 * 86_400)
-    house.run(job)
-    assert len(house.protocol.calls) == 1
+def test_accepted_job_is_run_once_and_stores_its_result() -> None:
+    app = TestApp()
+    job = app.accept(tag="t")
+    assert app.messages.jobs == [("hosted", job.id, 0)]
+    completed = app.run(job)
+    assert (completed.state, completed.attempt, completed.calls, completed.served_by) == (JobState.COMPLETED, 1, 1, "p")
+    assert app.jobs.read_result(completed) == RESPONSE.body
+    assert (completed.due_at, completed.callback, completed.ttl) == (
+        None,
+        CallbackState.NONE,
+        app.clock.now // 1000 + 7 * 86_400,
+    )
+    app.run(job)
+    assert len(app.provider_client.calls) == 1
 
 
-def test_the_provider_gets_an_idempotency_key_and_its_own_name_for_the_model() -> None:
-    house = TestApp({"name": "p", "models": {"m": "vendor/m-8b"}})
-    job = house.accept()
-    house.run(job)
-    (_, call) = house.protocol.calls[0]
+def test_provider_receives_an_idempotency_key_and_its_model_name() -> None:
+    app = TestApp({"name": "p", "models": {"m": "vendor/m-8b"}})
+    job = app.accept()
+    app.run(job)
+    (_, call) = app.provider_client.calls[0]
     assert call["idempotency_key"] == f"job-{job.id}-0"
     assert call["body"] == BODY.replace('"m"', '"vendor/m-8b"').encode()
 
 
 @pytest.mark.parametrize(
-    ("error", "reason", "least_s", "most_s"),
+    ("error", "reason", "min_s", "max_s"),
     [
         (ProviderRateLimited(retry_after_s=120), "provider_rate_limited", 120, 120),
         (ProviderUnavailable(), "provider_unavailable", 0, 2),
         (ProviderError(), "provider_error", 0, 2),
     ],
 )
-def test_waiting_is_not_failing(error: ProviderError, reason: str, least_s: int, most_s: int) -> None:
-    house = TestApp()
-    job = house.accept()
-    house.protocol.outcomes = [error]
-    waiting = house.run(job)
-    wait_ms = waiting.not_before - house.clock.now
+def test_temporary_errors_requeue_the_job_instead_of_failing_it(
+    error: ProviderError, reason: str, min_s: int, max_s: int
+) -> None:
+    app = TestApp()
+    job = app.accept()
+    app.provider_client.outcomes = [error]
+    waiting = app.run(job)
+    wait_ms = waiting.not_before - app.clock.now
     assert (waiting.state, waiting.wait_reason, waiting.lease_token) == (JobState.QUEUED, reason, None)
-    assert least_s * 1000 <= wait_ms <= most_s * 1000
-    assert house.messages.jobs[-1] == ("hosted", job.id, sqs_delay_s(wait_ms))
-    early = house.run(job)
-    assert early == waiting
-    house.clock.now = waiting.not_before
-    assert house.run(job).state == JobState.COMPLETED
+    assert min_s * 1000 <= wait_ms <= max_s * 1000
+    assert app.messages.jobs[-1] == ("hosted", job.id, sqs_delay_s(wait_ms))
+    rerun = app.run(job)
+    assert rerun == waiting
+    app.clock.now = waiting.not_before
+    assert app.run(job).state == JobState.COMPLETED
 
 
-def test_a_job_waits_for_a_cold_gpu_until_its_deadline_and_says_why() -> None:
-    house = TestApp(GPU)
-    job = house.accept(deadline=3600)
-    while house.now(job).state == JobState.QUEUED:
-        house.protocol.outcomes = [ProviderUnavailable()]
-        waiting = house.run(job)
-        house.clock.now = max(house.clock.now + 1000, waiting.not_before)
-    ended = house.now(job)
-    assert (ended.state, ended.error_code) == (JobState.FAILED, "Expired")
-    assert "provider_cold_start" in (ended.error or "")
-    assert ended.attempt > 10
+def test_job_waits_for_a_cold_gpu_until_its_deadline() -> None:
+    app = TestApp(GPU)
+    job = app.accept(deadline=3600)
+    while app.reload(job).state == JobState.QUEUED:
+        app.provider_client.outcomes = [ProviderUnavailable()]
+        waiting = app.run(job)
+        app.clock.now = max(app.clock.now + 1000, waiting.not_before)
+    failed = app.reload(job)
+    assert (failed.state, failed.error_code) == (JobState.FAILED, "Expired")
+    assert "provider_cold_start" in (failed.error or "")
+    assert failed.attempt > 10
 
 
-def test_a_provider_that_keeps_failing_is_given_up() -> None:
-    house = TestApp()
-    job = house.accept()
+def test_job_fails_after_too_many_invalid_responses() -> None:
+    app = TestApp()
+    job = app.accept()
     for _ in range(MAX_INVALID_RESPONSES):
-        house.protocol.outcomes = [ProviderAuth()]
-        house.clock.now = house.run(job).not_before
-    assert (house.now(job).state, house.now(job).error_sub_code) == (JobState.FAILED, "provider_auth")
+        app.provider_client.outcomes = [ProviderAuth()]
+        app.clock.now = app.run(job).not_before
+    assert (app.reload(job).state, app.reload(job).error_sub_code) == (JobState.FAILED, "provider_auth")
 
 
-def test_waits_do_not_use_up_the_tries_of_a_provider_that_answers_badly() -> None:
-    house = TestApp()
-    job = house.accept()
+def test_waits_do_not_count_as_invalid_responses() -> None:
+    app = TestApp()
+    job = app.accept()
     for _ in range(2 * MAX_INVALID_RESPONSES):
-        house.protocol.outcomes = [ProviderRateLimited(retry_after_s=1)]
-        house.clock.now = house.run(job).not_before
+        app.provider_client.outcomes = [ProviderRateLimited(retry_after_s=1)]
+        app.clock.now = app.run(job).not_before
     for _ in range(MAX_INVALID_RESPONSES - 1):
-        house.protocol.outcomes = [ProviderError()]
-        house.clock.now = house.run(job).not_before
-    assert house.run(job).state == JobState.COMPLETED
+        app.provider_client.outcomes = [ProviderError()]
+        app.clock.now = app.run(job).not_before
+    assert app.run(job).state == JobState.COMPLETED
 
 
-def test_a_redriven_job_has_all_its_tries_again() -> None:
-    house = TestApp()
-    job = house.accept()
-    for tries in (MAX_INVALID_RESPONSES, 2 * MAX_INVALID_RESPONSES):
-        while house.now(job).state == JobState.QUEUED:
-            house.protocol.outcomes = [ProviderError()]
-            house.clock.now = max(house.clock.now, house.run(job).not_before)
-        assert (house.now(job).state, house.now(job).calls) == (JobState.FAILED, tries)
-        now, deadline = house.clock.now, house.clock.now + 86_400_000
-        house.jobs.apply(REDRIVE, job.id, {"now": now, "due_at": now + 60_000, "deadline": deadline})
+def test_redriven_job_has_all_its_attempts_again() -> None:
+    app = TestApp()
+    job = app.accept()
+    for calls in (MAX_INVALID_RESPONSES, 2 * MAX_INVALID_RESPONSES):
+        while app.reload(job).state == JobState.QUEUED:
+            app.provider_client.outcomes = [ProviderError()]
+            app.clock.now = max(app.clock.now, app.run(job).not_before)
+        assert (app.reload(job).state, app.reload(job).calls) == (JobState.FAILED, calls)
+        now, deadline = app.clock.now, app.clock.now + 86_400_000
+        app.jobs.apply(REDRIVE, job.id, {"now": now, "due_at": now + 60_000, "deadline": deadline})
 
 
-def test_every_call_to_a_gpu_whose_outcome_is_unknown_is_counted_though_a_later_one_answered() -> None:
-    house = TestApp(GPU, GPU | {"name": "gpu-2"}, GPU | {"name": "gpu-3"})
-    job = house.accept()
-    house.protocol.outcomes = [ProviderTimeout(may_be_billed=True), ProviderTimeout(may_be_billed=True)]
-    done = house.run(job)
-    assert (done.state, done.calls, done.maybe_billed) == (JobState.COMPLETED, 3, 2)
+def test_each_gpu_call_with_unknown_outcome_is_counted_in_maybe_billed() -> None:
+    app = TestApp(GPU, GPU | {"name": "gpu-2"}, GPU | {"name": "gpu-3"})
+    job = app.accept()
+    app.provider_client.outcomes = [ProviderTimeout(may_be_billed=True), ProviderTimeout(may_be_billed=True)]
+    completed = app.run(job)
+    assert (completed.state, completed.calls, completed.maybe_billed) == (JobState.COMPLETED, 3, 2)
 
 
-def test_a_refused_request_fails_at_once() -> None:
-    house = TestApp()
-    job = house.accept()
-    house.protocol.outcomes = [ProviderRejected("too long")]
-    failed = house.run(job)
+def test_rejected_request_fails_the_job_at_once() -> None:
+    app = TestApp()
+    job = app.accept()
+    app.provider_client.outcomes = [ProviderRejected("too long")]
+    failed = app.run(job)
     assert (failed.state, failed.error, failed.attempt) == (JobState.FAILED, "too long", 1)
 
 
-def test_a_hosted_provider_s_unknown_outcome_is_neither_repeated_nor_failed_over() -> None:
-    house = TestApp({"name": "p", "priority": 1, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
-    job = house.accept()
-    house.protocol.outcomes = [ProviderTimeout(may_be_billed=True)]
-    failed = house.run(job)
+def test_hosted_call_with_unknown_outcome_is_not_retried_or_failed_over() -> None:
+    app = TestApp({"name": "p", "priority": 1, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
+    job = app.accept()
+    app.provider_client.outcomes = [ProviderTimeout(may_be_billed=True)]
+    failed = app.run(job)
     assert (failed.state, failed.error_code, failed.maybe_billed) == (JobState.FAILED, "ProviderTimeout", 1)
-    assert [name for name, _ in house.protocol.calls] == ["p"]
+    assert [name for name, _ in app.provider_client.calls] == ["p"]
 
 
-def test_an_own_gpu_s_unknown_outcome_is_asked_again() -> None:
-    house = TestApp(GPU)
-    job = house.accept()
-    house.protocol.outcomes = [ProviderTimeout(may_be_billed=True)]
-    waiting = house.run(job)
+def test_gpu_call_with_unknown_outcome_is_retried() -> None:
+    app = TestApp(GPU)
+    job = app.accept()
+    app.provider_client.outcomes = [ProviderTimeout(may_be_billed=True)]
+    waiting = app.run(job)
     assert (waiting.state, waiting.maybe_billed) == (JobState.QUEUED, 1)
-    house.clock.now = waiting.not_before
-    done = house.run(job)
-    assert (done.state, done.maybe_billed, done.calls) == (JobState.COMPLETED, 1, 2)
+    app.clock.now = waiting.not_before
+    completed = app.run(job)
+    assert (completed.state, completed.maybe_billed, completed.calls) == (JobState.COMPLETED, 1, 2)
 
 
-def test_the_next_provider_is_asked_when_one_is_known_to_have_done_nothing() -> None:
-    house = TestApp({"name": "p", "priority": 2, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
-    job = house.accept()
-    house.protocol.outcomes = [ProviderUnavailable()]
-    assert house.run(job).served_by == "q"
-    assert house.now(job).calls == 2
+def test_unavailable_provider_fails_over_to_the_next() -> None:
+    app = TestApp({"name": "p", "priority": 2, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
+    job = app.accept()
+    app.provider_client.outcomes = [ProviderUnavailable()]
+    assert app.run(job).served_by == "q"
+    assert app.reload(job).calls == 2
 
 
-def test_a_job_whose_model_is_gone_fails_with_the_reason() -> None:
-    house = TestApp()
-    job = house.accept()
-    house.providers.clear()
-    house.clock.advance(31)
-    failed = house.run(job)
+def test_job_of_a_removed_model_fails_with_not_found() -> None:
+    app = TestApp()
+    job = app.accept()
+    app.providers.clear()
+    app.clock.advance(31)
+    failed = app.run(job)
     assert (failed.state, failed.error_code) == (JobState.FAILED, "NotFound")
 
 
-def test_a_job_whose_request_is_gone_fails_with_the_reason_and_asks_nobody() -> None:
-    house = TestApp()
-    job = house.accept()
-    house.jobs.bodies.clear()
-    failed = house.run(job)
-    assert (failed.state, failed.error, failed.calls) == (JobState.FAILED, "The job's request is no longer kept", 0)
+def test_job_without_a_stored_request_fails_without_any_call() -> None:
+    app = TestApp()
+    job = app.accept()
+    app.jobs.bodies.clear()
+    failed = app.run(job)
+    assert (failed.state, failed.error, failed.calls) == (JobState.FAILED, "The job's request is no longer stored", 0)
 
 
-@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("is_marked", [False, True])
 @pytest.mark.parametrize("queue", ["hosted", "gpu"])
-def test_a_worker_that_dies_is_recovered_as_its_queue_allows(queue: str, marked: bool) -> None:
-    house = TestApp({"name": "p", "queue": queue, "models": {"m": ""}})
-    job = house.accept()
-    lease_until = house.clock.now + 930_000
-    house.jobs.apply(CLAIM, job.id, {"now": house.clock.now, "lease_token": "t", "lease_until": lease_until})
-    if marked:
-        house.jobs.apply(
+def test_sweeper_recovers_the_job_of_a_dead_worker_by_its_queue(queue: str, is_marked: bool) -> None:
+    app = TestApp({"name": "p", "queue": queue, "models": {"m": ""}})
+    job = app.accept()
+    lease_until = app.clock.now + 930_000
+    app.jobs.apply(CLAIM, job.id, {"now": app.clock.now, "lease_token": "t", "lease_until": lease_until})
+    if is_marked:
+        app.jobs.apply(
             MARK_CALL,
             job.id,
             {
-                "now": house.clock.now,
+                "now": app.clock.now,
                 "attempt": 1,
                 "lease_token": "t",
                 "call_queue": queue,
@@ -202,61 +208,61 @@ def test_a_worker_that_dies_is_recovered_as_its_queue_allows(queue: str, marked:
                 "maybe_billed": 0,
             },
         )
-    house.clock.advance(930)
-    assert house.swept(job).state == JobState.STARTED
-    house.clock.advance(1)
-    recovered = house.swept(job)
-    assert recovered.maybe_billed == int(marked)
-    if marked and queue == "hosted":
+    app.clock.advance(930)
+    assert app.run_sweep(job).state == JobState.STARTED
+    app.clock.advance(1)
+    recovered = app.run_sweep(job)
+    assert recovered.maybe_billed == int(is_marked)
+    if is_marked and queue == "hosted":
         assert (recovered.state, recovered.error_code) == (JobState.FAILED, "ProviderTimeout")
     else:
         assert (recovered.state, recovered.lease_token) == (JobState.QUEUED, None)
-        assert house.messages.jobs[-1] == (queue, job.id, 0)
-        assert house.run(job).state == JobState.COMPLETED
+        assert app.messages.jobs[-1] == (queue, job.id, 0)
+        assert app.run(job).state == JobState.COMPLETED
 
 
-def test_a_queued_job_is_cancelled_at_once() -> None:
-    house = TestApp()
-    job = house.accept()
-    assert house.enqueue.cancel(job).state == JobState.CANCELLED
-    assert house.enqueue.cancel(job).state == JobState.CANCELLED
-    assert house.run(job).state == JobState.CANCELLED
-    assert house.protocol.calls == []
+def test_queued_job_is_cancelled_at_once() -> None:
+    app = TestApp()
+    job = app.accept()
+    assert app.enqueue.cancel(job).state == JobState.CANCELLED
+    assert app.enqueue.cancel(job).state == JobState.CANCELLED
+    assert app.run(job).state == JobState.CANCELLED
+    assert app.provider_client.calls == []
 
 
 @pytest.mark.parametrize(
-    "outcome", [ANSWER, ProviderRejected("no"), ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
+    "outcome", [RESPONSE, ProviderRejected("no"), ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
 )
-def test_a_started_job_that_was_asked_to_cancel_ends_cancelled_whatever_came(outcome: object) -> None:
-    house = TestApp()
-    job = house.accept()
-    ask = house.protocol.call
+def test_started_job_with_a_cancel_request_is_cancelled_by_any_outcome(outcome: object) -> None:
+    app = TestApp()
+    job = app.accept()
+    call = app.provider_client.call
 
-    def cancel_during_the_call(*given: object, **more: object) -> object:
-        asked = house.enqueue.cancel(house.now(job))
-        assert (asked.state, asked.cancel_requested_at) == (JobState.STARTED, house.clock.now)
-        return ask(*given, **more)  # pyright: ignore
+    def cancel_and_call(*args: object, **options: object) -> object:
+        cancelling = app.enqueue.cancel(app.reload(job))
+        assert (cancelling.state, cancelling.cancel_requested_at) == (JobState.STARTED, app.clock.now)
+        return call(*args, **options)  # pyright: ignore
 
-    house.protocol.outcomes = [outcome]  # pyright: ignore
-    house.protocol.call = cancel_during_the_call  # pyright: ignore
-    ended = house.run(job)
-    assert (ended.state, ended.result_location) == (JobState.CANCELLED, None)
-    assert ended.maybe_billed == int(isinstance(outcome, ProviderTimeout))
+    app.provider_client.outcomes = [outcome]  # pyright: ignore
+    app.provider_client.call = cancel_and_call  # pyright: ignore
+    cancelled = app.run(job)
+    assert (cancelled.state, cancelled.result_location) == (JobState.CANCELLED, None)
+    assert cancelled.maybe_billed == int(isinstance(outcome, ProviderTimeout))
 
 
-def test_a_completed_job_cannot_be_cancelled() -> None:
-    house = TestApp()
-    job = house.accept()
-    house.run(job)
+def test_completed_job_cannot_be_cancelled() -> None:
+    app = TestApp()
+    job = app.accept()
+    app.run(job)
     with pytest.raises(Conflict):
-        house.enqueue.cancel(job)
+        app.enqueue.cancel(job)
 
 
-def test_a_job_past_its_deadline_expires_by_the_sweeper_too() -> None:
-    house = TestApp()
-    job = house.accept(deadline=100, reply_to="https://r.io/")
-    house.clock.advance(161)
-    expired = house.swept(job)
+def test_sweeper_expires_a_job_past_its_deadline() -> None:
+    app = TestApp()
+    job = app.accept(deadline=100, reply_to="https://r.io/")
+    app.clock.advance(161)
+    expired = app.run_sweep(job)
     assert (expired.state, expired.error_code, expired.callback) == (JobState.FAILED, "Expired", CallbackState.PENDING)
 
 
@@ -264,71 +270,71 @@ def test_a_job_past_its_deadline_expires_by_the_sweeper_too() -> None:
     ("deadline", "in_s"),
     [(None, 86_400), (60, 60), ("90", 90), ("2027-01-15T08:00:30Z", 30), ("/Date(1800000045000)/", 45), (1.5, 1.5)],
 )
-def test_a_deadline_is_seconds_or_a_date(deadline: str | float | None, in_s: float) -> None:
-    house = TestApp()
-    assert house.accept(deadline=deadline).deadline == house.clock.now + in_s * 1000
+def test_deadline_is_seconds_or_a_date(deadline: str | float | None, in_s: float) -> None:
+    app = TestApp()
+    assert app.accept(deadline=deadline).deadline == app.clock.now + in_s * 1000
 
 
 @pytest.mark.parametrize("deadline", [0, -1, 15 * 86_400, "soon", "2020-01-01", float("inf"), "9" * 400])
-def test_a_deadline_that_makes_no_sense_is_refused(deadline: str | float) -> None:
-    with pytest.raises(InvalidRequest) as refused:
+def test_invalid_deadline_is_rejected(deadline: str | float) -> None:
+    with pytest.raises(InvalidRequest) as invalid:
         TestApp().accept(deadline=deadline)
-    assert refused.value.param == "deadline"
+    assert invalid.value.param == "deadline"
 
 
-def test_waiting_reads_twice_a_second_at_most_and_hears_of_the_end_within_a_second() -> None:
-    house = TestApp()
-    job = house.accept()
+def test_wait_reads_at_most_twice_a_second_and_returns_within_a_second() -> None:
+    app = TestApp()
+    job = app.accept()
     reads = FaultPoints()
-    ends_at = house.clock.now + 3_200
+    ends_at = app.clock.now + 3_200
 
     def sleep(seconds: float) -> None:
-        before, after = house.clock.now, house.clock.now + seconds * 1000
+        before, after = app.clock.now, app.clock.now + seconds * 1000
         if before < ends_at <= after:
-            house.clock.now = ends_at
-            house.run(job)
-        house.clock.now = round(after)
+            app.clock.now = ends_at
+            app.run(job)
+        app.clock.now = round(after)
 
-    status = Status(FaultyProxy(house.jobs, reads), house.clock, sleep)  # pyright: ignore[reportArgumentType]
-    assert status.wait(job, deadline_ms=house.clock.now + 20_000).state == JobState.COMPLETED
-    assert ends_at <= house.clock.now <= ends_at + 1000
+    status = Status(FaultyProxy(app.jobs, reads), app.clock, sleep)  # pyright: ignore[reportArgumentType]
+    assert status.wait(job, deadline_ms=app.clock.now + 20_000).state == JobState.COMPLETED
+    assert ends_at <= app.clock.now <= ends_at + 1000
     assert reads.calls <= 2 * 3.2 + 1
-    at_once = house.clock.now
-    assert status.wait(house.now(job), deadline_ms=at_once + 20_000).has_ended
-    assert house.clock.now == at_once
-    waiting = house.accept()
+    at_once = app.clock.now
+    assert status.wait(app.reload(job), deadline_ms=at_once + 20_000).has_ended
+    assert app.clock.now == at_once
+    waiting = app.accept()
     reads.begin()
     assert not status.wait(waiting, deadline_ms=at_once + 20_000).has_ended
-    assert (house.clock.now, reads.calls) == (at_once + 20_000, 40)
+    assert (app.clock.now, reads.calls) == (at_once + 20_000, 40)
 
 
-def test_a_job_past_its_time_to_live_is_gone_though_still_stored() -> None:
-    house = TestApp()
-    job = house.accept(ref_id="r")
-    house.run(job)
-    house.clock.advance(7 * 86_400 - 1)
-    assert house.status.job("me", job_id=job.id, ref_id=None).id == job.id
-    house.clock.advance(1)
+def test_stored_job_past_its_ttl_is_not_found() -> None:
+    app = TestApp()
+    job = app.accept(ref_id="r")
+    app.run(job)
+    app.clock.advance(7 * 86_400 - 1)
+    assert app.status.job("me", job_id=job.id, ref_id=None).id == job.id
+    app.clock.advance(1)
     with pytest.raises(NotFound):
-        house.status.job("me", job_id=job.id, ref_id=None)
+        app.status.job("me", job_id=job.id, ref_id=None)
     with pytest.raises(NotFound):
-        house.status.job("me", job_id=None, ref_id="r")
-    assert house.status.list_jobs("me", tag=None, state=None, take=10, cursor=None).jobs == []
+        app.status.job("me", job_id=None, ref_id="r")
+    assert app.status.list_jobs("me", tag=None, state=None, take=10, cursor=None).jobs == []
 
 
-def test_ids_are_exact_in_javascript_and_ordered_by_time() -> None:
+def test_job_ids_are_safe_integers_ordered_by_time() -> None:
     last_ms = 3_900_000_000_000  # 2093
     assert 0 < job_id(1_764_000_000_000, 0) < job_id(1_764_000_000_000, 4095) < job_id(1_764_000_000_001, 0)
     assert job_id(last_ms, 4095) < 2**53
 
 
-def test_waits_stay_within_what_sqs_can_delay() -> None:
+def test_delays_stay_within_the_sqs_limit() -> None:
     assert [sqs_delay_s(ms) for ms in (-5, 0, 1, 1000, 1001, 10**9)] == [0, 0, 2, 2, 3, 900]
     assert all(0 <= full_jitter_s(attempt, f) <= 60 for attempt in range(2000) for f in (0.0, 0.5, 0.999))
     assert [resend_delay_ms(n) // 1000 for n in range(6)] == [60, 120, 240, 480, 900, 900]
 
 
-def test_the_table_s_names_are_its_own_and_every_end_settles_what_is_owed() -> None:
+def test_transition_names_are_unique_and_terminal_rows_are_complete() -> None:
     assert len({row.name for row in TRANSITIONS}) == len(TRANSITIONS)
     for row in TRANSITIONS:
         if row.machine == "state" and row.target in ("Completed", "Failed", "Cancelled"):
@@ -338,71 +344,78 @@ def test_the_table_s_names_are_its_own_and_every_end_settles_what_is_owed() -> N
         assert not set(row.effects) & set(row.adds), row.name
 
 
-def test_a_failed_job_that_is_redriven_starts_a_new_epoch_and_tells_its_end_anew() -> None:
-    house = TestApp()
-    job = house.accept(deadline=60, reply_to="https://r.io/hook")
-    house.protocol.outcomes = [ProviderRejected("no")]
-    house.run(job)
-    deadline = house.clock.now + 86_400_000
-    again = house.jobs.apply(REDRIVE, job.id, {"now": house.clock.now, "due_at": deadline, "deadline": deadline})
-    assert isinstance(again, Job)
-    assert (again.state, again.epoch, again.attempt, again.ttl, again.error) == (JobState.QUEUED, 1, 1, None, None)
-    assert (again.callback, again.callback_sequence) == (CallbackState.NONE, 1)
-    done = house.run(job)
+def test_redriven_job_starts_a_new_epoch_and_sends_a_new_callback() -> None:
+    app = TestApp()
+    job = app.accept(deadline=60, reply_to="https://r.io/hook")
+    app.provider_client.outcomes = [ProviderRejected("no")]
+    app.run(job)
+    deadline = app.clock.now + 86_400_000
+    redriven = app.jobs.apply(REDRIVE, job.id, {"now": app.clock.now, "due_at": deadline, "deadline": deadline})
+    assert isinstance(redriven, Job)
+    assert (redriven.state, redriven.epoch, redriven.attempt, redriven.ttl, redriven.error) == (
+        JobState.QUEUED,
+        1,
+        1,
+        None,
+        None,
+    )
+    assert (redriven.callback, redriven.callback_sequence) == (CallbackState.NONE, 1)
+    done = app.run(job)
     assert (done.state, done.attempt, done.callback) == (JobState.COMPLETED, 2, CallbackState.PENDING)
-    assert [call["idempotency_key"] for _, call in house.protocol.calls] == [f"job-{job.id}-0", f"job-{job.id}-1"]
-    completed = house.jobs.apply(REDRIVE, job.id, {"now": house.clock.now, "due_at": deadline, "deadline": deadline})
-    assert isinstance(completed, ConditionFailed)
+    assert [call["idempotency_key"] for _, call in app.provider_client.calls] == [f"job-{job.id}-0", f"job-{job.id}-1"]
+    outcome = app.jobs.apply(REDRIVE, job.id, {"now": app.clock.now, "due_at": deadline, "deadline": deadline})
+    assert isinstance(outcome, ConditionFailed)
 
 
-def test_a_job_of_an_own_gpu_that_is_cold_goes_to_a_hosted_provider_but_never_the_other_way() -> None:
-    house = TestApp(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
-    job = house.accept()
+def test_job_of_a_cold_gpu_fails_over_to_a_hosted_provider() -> None:
+    """A job of the hosted queue never fails over to a GPU."""
+    app = TestApp(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
+    job = app.accept()
     assert job.queue == "gpu"
-    house.protocol.outcomes = [ProviderUnavailable()]
-    assert house.run(job).served_by == "hosted"
-    house.providers[0] = house.providers[0].model_copy(update={"priority": -1})
-    house.clock.advance(31)
-    other = house.accept()
-    house.protocol.outcomes = [ProviderUnavailable()]
-    assert (other.queue, house.run(other).state) == ("hosted", JobState.QUEUED)
-    assert [name for name, _ in house.protocol.calls] == ["gpu", "hosted", "hosted"]
+    app.provider_client.outcomes = [ProviderUnavailable()]
+    assert app.run(job).served_by == "hosted"
+    app.providers[0] = app.providers[0].model_copy(update={"priority": -1})
+    app.clock.advance(31)
+    hosted_job = app.accept()
+    app.provider_client.outcomes = [ProviderUnavailable()]
+    assert (hosted_job.queue, app.run(hosted_job).state) == ("hosted", JobState.QUEUED)
+    assert [name for name, _ in app.provider_client.calls] == ["gpu", "hosted", "hosted"]
 
 
-def test_a_hosted_call_made_for_a_gpu_job_is_not_repeated_when_its_outcome_is_unknown() -> None:
-    house = TestApp(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
-    job = house.accept()
-    house.protocol.outcomes = [ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
-    failed = house.run(job)
+def test_hosted_call_of_a_gpu_job_with_unknown_outcome_is_not_retried() -> None:
+    app = TestApp(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
+    job = app.accept()
+    app.provider_client.outcomes = [ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
+    failed = app.run(job)
     assert (failed.state, failed.error_code, failed.maybe_billed) == (JobState.FAILED, "ProviderTimeout", 1)
 
 
-def test_a_batch_s_addresses_are_checked_once_each_and_side_by_side() -> None:
-    """None of the checks would end, but for the others being under way."""
-    all_there = threading.Barrier(3)
-    asked: list[str] = []
+def test_callback_urls_of_a_batch_are_checked_once_and_in_parallel() -> None:
+    """Each check waits until all three run at the same time."""
+    all_running = threading.Barrier(3)
+    checked_urls: list[str] = []
 
-    class Resolving(FakeWebhookClient):
-        def check(self, url: str, hosts: Collection[str] = ()) -> None:
-            asked.append(url)
-            all_there.wait(30)
+    class BlockingWebhookClient(FakeWebhookClient):
+        def check_url(self, url: str, hosts: Collection[str] = ()) -> None:
+            checked_urls.append(url)
+            all_running.wait(30)
 
-    house = TestApp(replier=Resolving())
+    app = TestApp(webhook_client=BlockingWebhookClient())
     urls = ["https://a.io/", "https://b.io/", "https://c.io/"] * 10
     bound = [requests.bind_openai_queue_chat(BODY, requests.Options(reply_to=url)) for url in urls]
-    assert len(house.enqueue.accept_all(bound, ME)) == 30
-    assert sorted(asked) == urls[:3]
+    assert len(app.enqueue.accept_all(bound, ME)) == 30
+    assert sorted(checked_urls) == urls[:3]
 
 
-def test_of_a_batch_with_an_address_that_may_not_be_called_nothing_is_accepted() -> None:
-    class Refusing(FakeWebhookClient):
-        def check(self, url: str, hosts: Collection[str] = ()) -> None:
+def test_batch_with_a_forbidden_callback_url_is_rejected_completely() -> None:
+    class RejectingWebhookClient(FakeWebhookClient):
+        def check_url(self, url: str, hosts: Collection[str] = ()) -> None:
             if "bad" in url:
-                raise InvalidRequest("no")
+                raise InvalidRequest("forbidden URL")
 
-    house = TestApp(replier=Refusing())
+    app = TestApp(webhook_client=RejectingWebhookClient())
     urls = ["https://a.io/", "https://bad.io/"]
     bound = [requests.bind_openai_queue_chat(BODY, requests.Options(reply_to=url)) for url in urls]
     with pytest.raises(InvalidRequest):
-        house.enqueue.accept_all(bound, ME)
-    assert house.jobs.items == {}
+        app.enqueue.accept_all(bound, ME)
+    assert app.jobs.items == {}

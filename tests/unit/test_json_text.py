@@ -1,4 +1,4 @@
-"""A JSON text is checked, counted and cut without being built, as the parser that builds it would do it."""
+"""JSON text is checked and counted without parsing it, with the same result as a parser."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from aiserver.errors import InvalidRequest
 from aiserver.limits import MAX_VALUES
 from aiserver.wire import json_text
 from tests import json_reference
-from tests.unit.test_scan import VALUES, nearly_json
+from tests.unit.test_json_scan import VALUES, nearly_json
 
 
 def is_accepted(body: bytes) -> bool:
@@ -23,9 +23,9 @@ def is_accepted(body: bytes) -> bool:
 
 
 @given(nearly_json())
-def test_what_passes_is_what_the_parser_takes(body: bytes) -> None:
+def test_check_json_accepts_what_the_parser_accepts(body: bytes) -> None:
     try:
-        json_reference.value(body)
+        json_reference.parse(body)
     except ValueError:
         assert not is_accepted(body)
     else:
@@ -33,14 +33,17 @@ def test_what_passes_is_what_the_parser_takes(body: bytes) -> None:
 
 
 @given(VALUES, st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
-def test_values_are_counted_exactly(value: object, indent: int | None, is_ascii: bool, window: int) -> None:
-    body, expected = json.dumps(value, indent=indent, ensure_ascii=is_ascii).encode(), json_reference.count(value)
+def test_count_values_is_exact(value: object, indent: int | None, is_ascii: bool, window: int) -> None:
+    body, expected = (
+        json.dumps(value, indent=indent, ensure_ascii=is_ascii).encode(),
+        json_reference.count_values(value),
+    )
     assert json_text.count_values(body, expected, window) <= expected
     assert json_text.count_values(body, expected - 1, window) > expected - 1
 
 
 @pytest.mark.parametrize("unit", [b"1", b"{}", b'""', b'",[{"', b'"\\""', b"[ ]", b" null "])
-def test_a_body_may_hold_half_a_million_values_and_not_one_more(unit: bytes) -> None:
+def test_body_may_hold_at_most_half_a_million_values(unit: bytes) -> None:
     json_text.check_json(b"[%b]" % b",".join([unit] * (MAX_VALUES - 1)))
     with pytest.raises(InvalidRequest, match="more than 500,000 JSON values"):
         json_text.check_json(b"[%b]" % b",".join([unit] * MAX_VALUES))
@@ -55,13 +58,13 @@ def test_a_body_may_hold_half_a_million_values_and_not_one_more(unit: bytes) -> 
         (b'{"a":-Infinity}', "Infinity is not a JSON number at line 1 column 7"),
     ],
 )
-def test_malformed_json_is_shown_by_line_and_column(body: bytes, place: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
+def test_malformed_json_error_has_line_and_column(body: bytes, place: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
         json_text.check_json(body)
-    assert place in refused.value.message
+    assert place in raised.value.message
 
 
 @given(st.binary(max_size=30))
-def test_any_bytes_are_checked_or_refused(body: bytes) -> None:
+def test_check_json_raises_only_invalid_request_for_any_bytes(body: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
         json_text.check_json(body)

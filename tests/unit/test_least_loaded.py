@@ -1,4 +1,4 @@
-"""Of equal providers the least loaded is asked first: by the calls under way for what each may have."""
+"""Among equal providers the least loaded is called first: calls in flight divided by the concurrency limit."""
 
 from collections import Counter
 from fractions import Fraction
@@ -18,116 +18,116 @@ def provider(name: str, concurrency: int | None = None, *, priority: int = 0, mo
     return {"name": name, "concurrency": concurrency, "priority": priority, "models": {model: ""}}
 
 
-def load(house: TestApp, **taken: int) -> None:
-    """Other functions have so many calls under way."""
-    for name, count in taken.items():
-        house.slots.held[f"provider#{name}"] = dict.fromkeys(range(count), house.clock.now + 60_000)
+def set_load(app: TestApp, **calls: int) -> None:
+    """Set the calls that other functions have in flight, by provider name."""
+    for name, count in calls.items():
+        app.leases.held[f"provider#{name}"] = dict.fromkeys(range(count), app.clock.now + 60_000)
 
 
-def order(house: TestApp) -> list[str]:
-    return [candidate.provider.name for candidate in house.router.order_by_load(house.router.candidates("m"))]
+def order(app: TestApp) -> list[str]:
+    return [candidate.provider.name for candidate in app.router.order_by_load(app.router.candidates("m"))]
 
 
-def sync(house: TestApp) -> FailoverResult:
-    question, found = ProviderCall("chat.completions", BODY.encode()), house.router.candidates("m")
-    return try_candidates(house.router, question, found, clock=house.clock, deadline_ms=house.clock.now + 27_000)
+def run_sync(app: TestApp) -> FailoverResult:
+    call, candidates = ProviderCall("chat.completions", BODY.encode()), app.router.candidates("m")
+    return try_candidates(app.router, call, candidates, clock=app.clock, deadline_ms=app.clock.now + 27_000)
 
 
-CHANCES = [(number + 0.5) / 60 for number in range(60)]  # so that two, three, four or five have equal shares
+CHANCES = [(number + 0.5) / 60 for number in range(60)]  # divisible among two, three, four or five providers
 
 
-def firsts(house: TestApp) -> dict[str, int]:
-    """How often each comes first, as chance has it, in 60 passes."""
-    found = Counter[str]()
-    for house.clock.chance in CHANCES:
-        found[order(house)[0]] += 1
-    return dict(found)
+def first_counts(app: TestApp) -> dict[str, int]:
+    """Return how often each provider is first in 60 passes with evenly spread random fractions."""
+    counts = Counter[str]()
+    for app.clock.chance in CHANCES:
+        counts[order(app)[0]] += 1
+    return dict(counts)
 
 
-def test_the_one_with_the_fewest_calls_for_what_it_may_have_comes_first_whatever_chance_says() -> None:
-    house = TestApp(provider("small", 2), provider("large", 100), provider("middle", 10))
-    load(house, small=1, large=40, middle=3)
-    for house.clock.chance in CHANCES:
-        assert order(house) == ["middle", "large", "small"]
+def test_provider_with_the_lowest_load_is_first_for_any_random_fraction() -> None:
+    app = TestApp(provider("small", 2), provider("large", 100), provider("middle", 10))
+    set_load(app, small=1, large=40, middle=3)
+    for app.clock.chance in CHANCES:
+        assert order(app) == ["middle", "large", "small"]
 
 
-def test_one_without_concurrency_counts_as_idle() -> None:
-    house = TestApp(provider("counted", 100), provider("free"))
-    load(house, counted=1)
-    assert firsts(house) == {"free": 60}
-    house.slots.held.clear()
-    assert firsts(house) == {"counted": 30, "free": 30}
+def test_provider_without_concurrency_limit_counts_as_idle() -> None:
+    app = TestApp(provider("counted", 100), provider("free"))
+    set_load(app, counted=1)
+    assert first_counts(app) == {"free": 60}
+    app.leases.held.clear()
+    assert first_counts(app) == {"counted": 30, "free": 30}
 
 
 @pytest.mark.parametrize("busy", ["a", "b", "c", "d"])
-def test_those_that_are_as_idle_share_the_calls_equally_though_another_is_busy(busy: str) -> None:
-    house = TestApp(*(provider(name, 4 if name == busy else None) for name in "abcd"))
-    load(house, **{busy: 2})
-    assert firsts(house) == {name: 20 for name in "abcd" if name != busy}
+def test_idle_providers_share_calls_equally_while_another_is_busy(busy: str) -> None:
+    app = TestApp(*(provider(name, 4 if name == busy else None) for name in "abcd"))
+    set_load(app, **{busy: 2})
+    assert first_counts(app) == {name: 20 for name in "abcd" if name != busy}
 
 
-def test_those_that_are_as_loaded_share_the_calls_equally() -> None:
-    house = TestApp(provider("a", 2), provider("b", 4), provider("c", 6))
-    load(house, a=1, b=2, c=3)
-    assert firsts(house) == {"a": 20, "b": 20, "c": 20}
+def test_equally_loaded_providers_share_calls_equally() -> None:
+    app = TestApp(provider("a", 2), provider("b", 4), provider("c", 6))
+    set_load(app, a=1, b=2, c=3)
+    assert first_counts(app) == {"a": 20, "b": 20, "c": 20}
 
 
-def test_where_the_load_is_not_known_all_equals_share_the_calls_and_none_is_left_out() -> None:
-    house = TestApp(provider("a", 2), provider("b", 2), provider("c"))
-    load(house, a=2, b=1)
+def test_unknown_load_shares_calls_equally_among_all_equal_providers() -> None:
+    app = TestApp(provider("a", 2), provider("b", 2), provider("c"))
+    set_load(app, a=2, b=1)
 
-    def away(*_: object, **__: object) -> dict[str, int]:
-        raise ConnectionError("DynamoDB is away")
+    def fail(*_: object, **__: object) -> dict[str, int]:
+        raise ConnectionError("DynamoDB is unavailable")
 
-    house.slots.count_held = away
-    assert firsts(house) == {"a": 20, "b": 20, "c": 20}
-    assert set(order(house)) == {"a", "b", "c"}
-
-
-def test_one_that_takes_any_model_is_never_asked_before_one_that_names_it_whatever_their_loads_and_priorities() -> None:
-    house = TestApp(provider("any", priority=99, model="*"), provider("named", 1))
-    load(house, named=1)
-    assert firsts(house) == {"named": 60}
+    app.leases.count_held = fail
+    assert first_counts(app) == {"a": 20, "b": 20, "c": 20}
+    assert set(order(app)) == {"a", "b", "c"}
 
 
-def test_a_lower_priority_is_not_asked_first_because_it_is_idle() -> None:
-    house = TestApp(provider("high", 1, priority=1), provider("low", 1))
-    load(house, high=1)
-    assert firsts(house) == {"high": 60}
+def test_named_model_precedes_any_model_whatever_load_and_priority() -> None:
+    app = TestApp(provider("any", priority=99, model="*"), provider("named", 1))
+    set_load(app, named=1)
+    assert first_counts(app) == {"named": 60}
 
 
-def test_whoever_was_filled_since_the_load_was_read_is_passed_over_in_the_same_pass_for_callers_and_jobs() -> None:
-    house = TestApp(provider("a", 1), provider("b", 2))
-    load(house, b=1)
-    taken = house.slots.count_held
-
-    def then_filled(*names: Any, **more: Any) -> dict[str, int]:
-        found = taken(*names, **more)
-        load(house, a=1)
-        return found
-
-    house.slots.count_held = then_filled
-    done = sync(house)
-    assert (done.provider, done.attempts) == ("b", 1)
-    load(house, a=0)
-    done = house.run(house.accept())
-    assert (done.state, done.served_by, done.calls) == (JobState.COMPLETED, "b", 1)
+def test_idle_provider_of_lower_priority_is_not_first() -> None:
+    app = TestApp(provider("high", 1, priority=1), provider("low", 1))
+    set_load(app, high=1)
+    assert first_counts(app) == {"high": 60}
 
 
-def test_a_pass_holds_one_place_of_the_provider_it_asks_and_none_afterwards() -> None:
-    house = TestApp(provider("a", 3), provider("b", 3))
-    load(house, a=1, b=2)
-    seen: list[dict[str, int]] = []
-    call = house.protocol.call
+def test_provider_filled_after_the_load_was_read_is_skipped_in_that_pass() -> None:
+    app = TestApp(provider("a", 1), provider("b", 2))
+    set_load(app, b=1)
+    count_held = app.leases.count_held
 
-    def looked(*args: Any, **more: Any) -> Any:
-        seen.append(house.slots.count_held(["provider#a", "provider#b"], now_ms=house.clock.now))
-        return call(*args, **more)
+    def count_then_fill(*args: Any, **options: Any) -> dict[str, int]:
+        counts = count_held(*args, **options)
+        set_load(app, a=1)
+        return counts
 
-    house.protocol.call = looked
-    assert sync(house).provider == "a"
-    assert seen == [{"provider#a": 2, "provider#b": 2}]
-    assert house.slots.count_held(["provider#a", "provider#b"], now_ms=house.clock.now) == {
+    app.leases.count_held = count_then_fill
+    result = run_sync(app)
+    assert (result.provider, result.attempts) == ("b", 1)
+    set_load(app, a=0)
+    completed = app.run(app.accept())
+    assert (completed.state, completed.served_by, completed.calls) == (JobState.COMPLETED, "b", 1)
+
+
+def test_pass_holds_one_lease_of_the_called_provider_and_none_afterwards() -> None:
+    app = TestApp(provider("a", 3), provider("b", 3))
+    set_load(app, a=1, b=2)
+    leases_during_call: list[dict[str, int]] = []
+    call = app.provider_client.call
+
+    def count_and_call(*args: Any, **options: Any) -> Any:
+        leases_during_call.append(app.leases.count_held(["provider#a", "provider#b"], now_ms=app.clock.now))
+        return call(*args, **options)
+
+    app.provider_client.call = count_and_call
+    assert run_sync(app).provider == "a"
+    assert leases_during_call == [{"provider#a": 2, "provider#b": 2}]
+    assert app.leases.count_held(["provider#a", "provider#b"], now_ms=app.clock.now) == {
         "provider#a": 1,
         "provider#b": 2,
     }
@@ -142,42 +142,44 @@ def test_a_pass_holds_one_place_of_the_provider_it_asks_and_none_afterwards() ->
         [provider("named", 3), provider("any", 3, model="*")],
     ],
 )
-def test_the_load_is_read_only_where_it_can_change_who_is_asked(providers: list[dict[str, Any]]) -> None:
-    house = TestApp(*providers)
-    order(house)
-    assert house.slots.reads == 0
+def test_load_is_read_only_where_it_can_change_the_order(providers: list[dict[str, Any]]) -> None:
+    app = TestApp(*providers)
+    order(app)
+    assert app.leases.reads == 0
 
 
-def test_the_load_of_all_equals_is_one_read() -> None:
-    house = TestApp(provider("a", 3), provider("b", 3), provider("c"))
-    order(house)
-    assert house.slots.reads == 1
+def test_load_of_all_equal_providers_is_one_read() -> None:
+    app = TestApp(provider("a", 3), provider("b", 3), provider("c"))
+    order(app)
+    assert app.leases.reads == 1
 
 
 @st.composite
 def fleets(draw: st.DrawFn) -> list[tuple[dict[str, Any], int]]:
-    """Providers, each with how many calls it has under way."""
-    found: list[tuple[dict[str, Any], int]] = []
+    """Providers, each with its number of calls in flight."""
+    fleet: list[tuple[dict[str, Any], int]] = []
     for name in "abcdef"[: draw(st.integers(1, 6))]:
         concurrency = draw(st.none() | st.integers(1, 6))
         model, priority = draw(st.sampled_from(["m", "m:latest", "*"])), draw(st.integers(0, 1))
-        taken = draw(st.integers(0, concurrency)) if concurrency else 0
-        found.append((provider(name, concurrency, priority=priority, model=model), taken))
-    return found
+        calls = draw(st.integers(0, concurrency)) if concurrency else 0
+        fleet.append((provider(name, concurrency, priority=priority, model=model), calls))
+    return fleet
 
 
 @given(fleet=fleets(), chance=st.floats(0, 1, exclude_max=True))
-def test_nobody_is_asked_before_a_better_one(fleet: list[tuple[dict[str, Any], int]], chance: float) -> None:
-    house = TestApp(*(one for one, _ in fleet))
-    house.clock.chance = chance
-    load(house, **{one["name"]: taken for one, taken in fleet})
+def test_providers_are_ordered_by_match_priority_and_load(
+    fleet: list[tuple[dict[str, Any], int]], chance: float
+) -> None:
+    app = TestApp(*(config for config, _ in fleet))
+    app.clock.chance = chance
+    set_load(app, **{config["name"]: calls for config, calls in fleet})
 
-    def worse(name: str) -> tuple[bool, int, bool, Fraction]:
-        """The higher, the later: whoever takes any model, then the lower priority, then a tag, then the fuller."""
-        one, taken = next(pair for pair in fleet if pair[0]["name"] == name)
-        load = Fraction(taken, one["concurrency"] or 1)
-        return "*" in one["models"], -one["priority"], "m" not in one["models"], load
+    def rank(name: str) -> tuple[bool, int, bool, Fraction]:
+        """Sort key: named model before any model, then priority, then exact name before tag, then load."""
+        config, calls = next(pair for pair in fleet if pair[0]["name"] == name)
+        load = Fraction(calls, config["concurrency"] or 1)
+        return "*" in config["models"], -config["priority"], "m" not in config["models"], load
 
-    asked = order(house)
-    assert sorted(asked) == [one["name"] for one, _ in fleet]
-    assert [worse(name) for name in asked] == sorted(worse(name) for name in asked)
+    ordered = order(app)
+    assert sorted(ordered) == [config["name"] for config, _ in fleet]
+    assert [rank(name) for name in ordered] == sorted(rank(name) for name in ordered)

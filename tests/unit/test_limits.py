@@ -1,4 +1,4 @@
-"""Each way in accepts what its limits allow and refuses the first step beyond. The limits are made small for it."""
+"""Each entry point accepts requests up to its limits and rejects anything beyond. The tests use small limits."""
 
 import itertools
 import json
@@ -22,8 +22,8 @@ from aiserver.wire import json_text, requests
 from aiserver.wire.requests import Options
 from tests import json_reference
 from tests.providers.calls import provider
-from tests.providers.streaming import DONE, chunk, heard
-from tests.unit.test_scan import VALUES
+from tests.providers.streaming import DONE, chunk, read_stream
+from tests.unit.test_json_scan import VALUES
 
 VALUES_LIMIT, DEPTH_LIMIT, BYTES_LIMIT = 30, 12, 200
 CHAT = '{"model":"m","messages":[{"role":"user","content":"hi"}],"more":%s}'
@@ -35,7 +35,9 @@ def batch(body: str) -> None:
         requests.bind_queue_chat(element)
 
 
-WAYS: dict[str, tuple[Callable[[str], object], str, int]] = {  # with the levels that are around the value
+ENTRY_POINTS: dict[
+    str, tuple[Callable[[str], object], str, int]
+] = {  # binder, template of the body, nesting levels around the value
     "chat": (requests.bind_chat, CHAT, 1),
     "embeddings": (requests.bind_embeddings, INPUT, 1),
     "responses": (requests.bind_responses, INPUT, 1),
@@ -46,28 +48,28 @@ WAYS: dict[str, tuple[Callable[[str], object], str, int]] = {  # with the levels
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@given(value=VALUES, more=st.integers(-2, 2), levels=st.integers(0, DEPTH_LIMIT + 2))
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+@given(value=VALUES, excess=st.integers(-2, 2), levels=st.integers(0, DEPTH_LIMIT + 2))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_request_may_hold_so_many_values_and_levels(
-    way: str, value: Any, more: int, levels: int, monkeypatch: pytest.MonkeyPatch
+def test_request_is_limited_in_values_and_depth(
+    entry_point: str, value: Any, excess: int, levels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_text, "MAX_VALUES", VALUES_LIMIT)
     monkeypatch.setattr(json_text, "MAX_DEPTH", DEPTH_LIMIT)
-    bind, around, outer_levels = WAYS[way]
-    is_batch = way == "batch"
-    shortest = around % ("[" * levels + json.dumps([value]) + "]" * levels)
-    zeros = max(VALUES_LIMIT + more - json_reference.count(json.loads(shortest)) - is_batch, 0)
-    body = around % ("[" * levels + json.dumps([value, *[0] * zeros]) + "]" * levels)
-    count = json_reference.count(json.loads(body)) + is_batch
+    bind, template, outer_levels = ENTRY_POINTS[entry_point]
+    is_batch = entry_point == "batch"
+    shortest = template % ("[" * levels + json.dumps([value]) + "]" * levels)
+    zeros = max(VALUES_LIMIT + excess - json_reference.count_values(json.loads(shortest)) - is_batch, 0)
+    body = template % ("[" * levels + json.dumps([value, *[0] * zeros]) + "]" * levels)
+    count = json_reference.count_values(json.loads(body)) + is_batch
     depth = max(depth_of(json.loads(body)) + is_batch, outer_levels + 2)
-    refused = None
+    message = None
     try:
         bind(body)
     except InvalidRequest as error:
-        refused = error.message
-    assert (refused is not None) == (count > VALUES_LIMIT or depth > DEPTH_LIMIT)
-    assert refused is None or "JSON values" in refused or "levels deep" in refused
+        message = error.message
+    assert (message is not None) == (count > VALUES_LIMIT or depth > DEPTH_LIMIT)
+    assert message is None or "JSON values" in message or "levels deep" in message
 
 
 def depth_of(value: Any) -> int:
@@ -77,22 +79,22 @@ def depth_of(value: Any) -> int:
 
 
 @st.composite
-def cut(draw: st.DrawFn) -> list[bytes]:
-    """A text of about BYTES_LIMIT in pieces."""
+def content_chunks(draw: st.DrawFn) -> list[bytes]:
+    """Content of about BYTES_LIMIT bytes in chunks."""
     content = b"x" * draw(st.integers(BYTES_LIMIT - 10, BYTES_LIMIT + 10))
-    at = sorted({0, len(content), *draw(st.lists(st.integers(0, len(content)), max_size=5))})
-    return [content[start:end] for start, end in itertools.pairwise(at)]
+    offsets = sorted({0, len(content), *draw(st.lists(st.integers(0, len(content)), max_size=5))})
+    return [content[start:end] for start, end in itertools.pairwise(offsets)]
 
 
-@given(cut())
-def test_a_whole_response_may_have_so_many_bytes(pieces: list[bytes]) -> None:
-    content = b"".join(pieces)
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=iter(pieces)))
-    asked = ProviderRequest("POST", "/v1/chat", None, b"", max_response_bytes=BYTES_LIMIT)
+@given(content_chunks())
+def test_response_is_limited_in_bytes(chunks: list[bytes]) -> None:
+    content = b"".join(chunks)
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=iter(chunks)))
+    request = ProviderRequest("POST", "/v1/chat", None, b"", max_response_bytes=BYTES_LIMIT)
     with httpx.Client(transport=transport) as http:
         response, error = None, None
         try:
-            response = send(http, provider("http://provider.example"), asked, timeout_s=5)
+            response = send(http, provider("http://provider.example"), request, timeout_s=5)
         except ProviderError as raised:
             error = raised
     if len(content) > BYTES_LIMIT:
@@ -103,16 +105,16 @@ def test_a_whole_response_may_have_so_many_bytes(pieces: list[bytes]) -> None:
         assert response.body == content
 
 
-@given(pieces=cut(), before=st.integers(0, 3))
+@given(chunks=content_chunks(), preceding_events=st.integers(0, 3))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_events_of_a_stream_may_have_so_many_bytes_each(
-    pieces: list[bytes], before: int, monkeypatch: pytest.MonkeyPatch
+def test_stream_events_are_limited_in_bytes(
+    chunks: list[bytes], preceding_events: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", BYTES_LIMIT)
-    start, event = [chunk("a")] * before, [b"data: ", *pieces]
+    start, event = [chunk("a")] * preceding_events, [b"data: ", *chunks]
     events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
-    arriving = ([piece] for piece in [*start, *event, b"\n\n", chunk(finish="stop"), DONE])
-    relayed, error = heard(ProviderStream("p", {}, arriving, events))
+    arriving = ([chunk_bytes] for chunk_bytes in [*start, *event, b"\n\n", chunk(finish="stop"), DONE])
+    relayed, error = read_stream(ProviderStream("p", {}, arriving, events))
     if len(b"".join(event)) > BYTES_LIMIT:
         assert error is not None
         assert "too large" in error.message
@@ -122,7 +124,7 @@ def test_events_of_a_stream_may_have_so_many_bytes_each(
 
 
 class Flood(httpcore.NetworkStream):
-    """A receiver that never stops sending."""
+    """A receiver that sends without end."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return b"x" * max_bytes
@@ -130,7 +132,7 @@ class Flood(httpcore.NetworkStream):
 
 @given(sizes=st.lists(st.integers(1, 2 * BYTES_LIMIT), min_size=1))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_of_a_receiver_s_response_so_many_bytes_are_read(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_of_a_receiver_response_is_limited_in_bytes(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MAX_RECEIVER_BYTES", BYTES_LIMIT)
     stream = client._LimitedStream(Flood())
     with total_deadline(5):

@@ -1,4 +1,4 @@
-"""Listeners of the local cloud refuse what two readers could read differently (RFC 9112, sections 6 and 11.2)."""
+"""Listeners of the local cloud reject ambiguous HTTP framing (RFC 9112, sections 6 and 11.2)."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ from local.receiver import receiver
 from local.scripted import ScriptedProvider
 from local.template import Route, gateway_responses, read_template
 
-NEXT = b"POST /smuggled HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+SMUGGLED = b"POST /smuggled HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 
 
 def post(*fields: bytes, body: bytes = b"") -> bytes:
@@ -94,48 +94,48 @@ CHUNKS = {
 ALL = MALFORMED | {name: post(b"Transfer-Encoding: chunked", body=body) for name, body in CHUNKS.items()}
 
 
-def exchange(port: int, sent: bytes) -> bytes:
-    """All that comes back until the listener hangs up."""
+def exchange(port: int, request: bytes) -> bytes:
+    """Send raw bytes; everything received until the listener closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(sent)
+        connection.sendall(request)
         return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
 @pytest.fixture(scope="module")
-def served() -> list[str]:
+def request_paths() -> list[str]:
     return []
 
 
 @pytest.fixture(scope="module")
-def ports(served: list[str]) -> Iterator[dict[str, int]]:
+def ports(request_paths: list[str]) -> Iterator[dict[str, int]]:
     def invoke(function: str, event: bytes, request_id: str, sink: Any) -> bytes:
-        served.append(json.loads(event)["path"])
+        request_paths.append(json.loads(event)["path"])
         return b'{"statusCode": 200, "body": "hello"}'
 
-    with ExitStack() as running:
-        door = Gateway(0)
-        route = Route(method="POST", path="/{proxy+}", function="f", timeout_s=20, streamed=False)
-        door.open([route], gateway_responses(read_template()), invoke)
-        running.callback(door.close)
-        provider = running.enter_context(ScriptedProvider())
-        hook = running.enter_context(receiver())
+    with ExitStack() as stack:
+        gateway = Gateway(0)
+        route = Route(method="POST", path="/{proxy+}", function="f", timeout_s=20, is_streamed=False)
+        gateway.open([route], gateway_responses(read_template()), invoke)
+        stack.callback(gateway.close)
+        provider = stack.enter_context(ScriptedProvider())
+        hook = stack.enter_context(receiver())
         yield {
-            "gateway": door.port,
+            "gateway": gateway.port,
             "provider": int(provider.base_url.split(":")[2].split("/")[0]),
             "receiver": int(hook.url.split(":")[2].split("/")[0]),
         }
 
 
 @pytest.mark.parametrize("malformed", ALL.values(), ids=ALL)
-def test_malformed_framing_is_one_400_and_the_end_of_the_connection(
-    ports: dict[str, int], served: list[str], malformed: bytes
+def test_malformed_framing_returns_one_400_and_closes_the_connection(
+    ports: dict[str, int], request_paths: list[str], malformed: bytes
 ) -> None:
-    served.clear()
-    answer = exchange(ports["gateway"], malformed + NEXT * 3)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.count(b"HTTP/1.1 ") == 1
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["responseStatus"]["errorCode"] == "ValidationException"
-    assert served == []
+    request_paths.clear()
+    response = exchange(ports["gateway"], malformed + SMUGGLED * 3)
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert response.count(b"HTTP/1.1 ") == 1
+    assert json.loads(response.partition(b"\r\n\r\n")[2])["responseStatus"]["errorCode"] == "ValidationException"
+    assert request_paths == []
 
 
 @pytest.mark.parametrize("listener", ["provider", "receiver"])
@@ -143,10 +143,10 @@ def test_malformed_framing_is_one_400_and_the_end_of_the_connection(
     "name",
     ["length of 5000 digits", "length and chunks", "two lengths", "size with a sign", "no host", "LF ends the head"],
 )
-def test_every_other_listener_refuses_malformed_framing_too(ports: dict[str, int], listener: str, name: str) -> None:
-    answer = exchange(ports[listener], ALL[name] + NEXT)
-    assert answer.split(b" ", 2)[1] in (b"400", b"414")
-    assert answer.count(b"HTTP/1.") == 1
+def test_other_listeners_reject_malformed_framing(ports: dict[str, int], listener: str, name: str) -> None:
+    response = exchange(ports[listener], ALL[name] + SMUGGLED)
+    assert response.split(b" ", 2)[1] in (b"400", b"414")
+    assert response.count(b"HTTP/1.") == 1
 
 
 @pytest.mark.parametrize(
@@ -154,15 +154,15 @@ def test_every_other_listener_refuses_malformed_framing_too(ports: dict[str, int
     [b"5\r\nhello\r\n0\r\n\r\n", b"05;a=b\r\nhello\r\n0\r\nX: 1\r\n\r\n", b'5 ; a="b"\r\nhello\r\n000\r\n\r\n'],
     ids=["plain", "extension and trailer", "white space and zeros"],
 )
-def test_a_well_formed_chunked_body_is_followed_by_the_next_request(
-    ports: dict[str, int], served: list[str], body: bytes
+def test_pipelined_requests_after_a_chunked_body_are_served(
+    ports: dict[str, int], request_paths: list[str], body: bytes
 ) -> None:
-    served.clear()
+    request_paths.clear()
     last = b"POST /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    answer = exchange(ports["gateway"], b"\r\n" + post(b"transfer-encoding: Chunked", body=body) + NEXT + last)
-    assert answer.count(b"HTTP/1.1 200 ") == 3
-    assert served == ["/x", "/smuggled", "/last"]
+    response = exchange(ports["gateway"], b"\r\n" + post(b"transfer-encoding: Chunked", body=body) + SMUGGLED + last)
+    assert response.count(b"HTTP/1.1 200 ") == 3
+    assert request_paths == ["/x", "/smuggled", "/last"]
 
 
-def test_a_refused_request_with_much_behind_it_still_hears_the_answer(ports: dict[str, int]) -> None:
+def test_rejection_is_readable_while_the_caller_still_sends(ports: dict[str, int]) -> None:
     assert exchange(ports["gateway"], post(b"Content-Length: 5,5") + b"x" * 5_000_000).startswith(b"HTTP/1.1 400 ")

@@ -1,4 +1,4 @@
-"""A command ends in order on the first signal, whatever it was started with."""
+"""A command ends in order on the first signal, also if it was started with the signal ignored."""
 
 import signal
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from local.template import REPOSITORY
 
-WAITS = """
+WAITING_COMMAND = """
 from local.signals import Interrupted, install_handlers, wait_for_signal
 
 install_handlers()
@@ -51,66 +51,66 @@ try:
 except KeyboardInterrupt as interrupted:
     print(interrupted)
 """
-ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+TERMINATION_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @contextmanager
-def start(ignored: str = "") -> Iterator[subprocess.Popen[str]]:
-    trap = f"trap '' {ignored}; " if ignored else ""
+def start(ignored_signal: str = "") -> Iterator[subprocess.Popen[str]]:
+    trap = f"trap '' {ignored_signal}; " if ignored_signal else ""
     with subprocess.Popen(
-        ["sh", "-c", f'{trap}exec "$@"', "sh", sys.executable, "-c", WAITS],
+        ["sh", "-c", f'{trap}exec "$@"', "sh", sys.executable, "-c", WAITING_COMMAND],
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         try:
-            assert line(process) == "ready"
+            assert read_line(process) == "ready"
             yield process
         finally:
             process.kill()
 
 
-def line(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize("signum", ENDING)
+@pytest.mark.parametrize("signum", TERMINATION_SIGNALS)
 def test_second_signal_does_not_interrupt_cleanup(signum: signal.Signals) -> None:
     with start() as process:
         process.send_signal(signum)
-        assert line(process) == signum.name
-        for again in ENDING:
-            process.send_signal(again)
+        assert read_line(process) == signum.name
+        for further_signal in TERMINATION_SIGNALS:
+            process.send_signal(further_signal)
         assert process.communicate("\n", timeout=20)[0] == "cleaned up\n"
     assert process.returncode == 128 + signum
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM"])
-def test_a_signal_that_was_ignored_at_the_start_ends_a_command_too(name: str) -> None:
+def test_signal_ignored_at_start_ends_a_command(name: str) -> None:
     signum = signal.Signals[f"SIG{name}"]
-    with start(ignored=name) as process:
+    with start(ignored_signal=name) as process:
         process.send_signal(signum)
-        assert line(process) == signum.name
+        assert read_line(process) == signum.name
         process.communicate("\n", timeout=20)
     assert process.returncode == 128 + signum
 
 
-def test_a_command_started_with_nohup_outlives_its_terminal() -> None:
-    with start(ignored="HUP") as process:
+def test_command_under_nohup_survives_its_terminal() -> None:
+    with start(ignored_signal="HUP") as process:
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
-        assert line(process) == "SIGTERM"
+        assert read_line(process) == "SIGTERM"
         process.communicate("\n", timeout=20)
 
 
-def test_a_signal_delivered_to_another_thread_ends_a_command() -> None:
+def test_signal_delivered_to_another_thread_ends_a_command() -> None:
     command = [sys.executable, "-c", SIGNAL_TO_ANOTHER_THREAD]
     assert subprocess.check_output(command, cwd=REPOSITORY, timeout=20) == b"interrupted\n"
 
 
-def test_two_signals_at_once_write_no_error() -> None:
+def test_two_simultaneous_signals_print_no_error() -> None:
     command = [sys.executable, "-c", TWO_SIGNALS_AT_ONCE]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=20, check=True)
-    assert (done.stdout, done.stderr) == ("SIGINT\n", "")
+    completed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=20, check=True)
+    assert (completed.stdout, completed.stderr) == ("SIGINT\n", "")

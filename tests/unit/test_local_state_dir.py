@@ -1,4 +1,4 @@
-"""The files of STATE_DIR: a journal that keeps what was written, a folder for one run and its owner."""
+"""The files of STATE_DIR: a journal that preserves written entries, a folder locked by one run and private."""
 
 import stat
 from pathlib import Path
@@ -7,14 +7,14 @@ import pytest
 
 from local.durable import changes_configuration
 from local.journal import Journal
-from local.state_dir import StateDirFailed, locked
+from local.state_dir import StateDirFailed, lock_folder
 
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_flushed_entries_are_read_again_and_others_are_not(tmp_path: Path) -> None:
+def test_only_flushed_entries_are_read_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     journal.add({"n": 1})
     journal.flush()
@@ -22,13 +22,13 @@ def test_flushed_entries_are_read_again_and_others_are_not(tmp_path: Path) -> No
     assert list(Journal(tmp_path / "journal").entries()) == [{"n": 1}]
 
 
-@pytest.mark.parametrize("torn", [b'{"n": 2', b'{"n": 2}', b'\x00\x00{"n": 2}\n'])
-def test_a_line_that_a_crash_cut_off_ends_the_entries(tmp_path: Path, torn: bytes) -> None:
-    (tmp_path / "journal").write_bytes(b'{"n": 1}\n' + torn)
+@pytest.mark.parametrize("truncated_line", [b'{"n": 2', b'{"n": 2}', b'\x00\x00{"n": 2}\n'])
+def test_truncated_line_ends_the_entries(tmp_path: Path, truncated_line: bytes) -> None:
+    (tmp_path / "journal").write_bytes(b'{"n": 1}\n' + truncated_line)
     assert list(Journal(tmp_path / "journal").entries()) == [{"n": 1}]
 
 
-def test_entries_that_a_full_disk_refused_are_written_by_the_next_flush(tmp_path: Path) -> None:
+def test_entries_are_retried_by_the_next_flush_after_a_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.symlink_to("/dev/full")
     journal = Journal(path)
@@ -38,43 +38,43 @@ def test_entries_that_a_full_disk_refused_are_written_by_the_next_flush(tmp_path
             journal.flush()
 
 
-def test_a_new_journal_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+def test_journal_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     (tmp_path / "old").touch(0o644)
     for name in ("new", "old"):
         Journal(tmp_path / name)
         assert mode(tmp_path / name) == 0o600
 
 
-def test_a_folder_is_locked_while_it_is_used(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(StateDirFailed, match="in use by another run"), locked(tmp_path):
+def test_folder_is_locked_while_in_use(tmp_path: Path) -> None:
+    with lock_folder(tmp_path), pytest.raises(StateDirFailed, match="in use by another run"), lock_folder(tmp_path):
         pass
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
-def test_a_folder_of_ours_becomes_private_and_links_are_not_followed(tmp_path: Path) -> None:
+def test_state_folder_becomes_private_without_following_links(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.touch(0o644)
     folder = tmp_path / "state"
     (folder / "s3").mkdir(parents=True)
     (folder / "s3" / "link").symlink_to(elsewhere)
     folder.chmod(0o755)
-    with locked(folder):
+    with lock_folder(folder):
         assert (mode(folder), mode(folder / "s3"), mode(elsewhere)) == (0o700, 0o700, 0o644)
 
 
-def test_a_folder_with_files_of_others_keeps_its_mode(tmp_path: Path) -> None:
+def test_folder_with_other_files_keeps_its_mode(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch(0o644)
     (tmp_path / "services").mkdir(0o755)
     tmp_path.chmod(0o755)
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         assert (mode(tmp_path), mode(tmp_path / "notes.txt")) == (0o755, 0o644)
         assert mode(tmp_path / "services") == 0o700
 
 
-def test_a_file_is_no_state_folder(tmp_path: Path) -> None:
+def test_file_is_rejected_as_state_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StateDirFailed, match="is not a folder"), locked(tmp_path / "file"):
+    with pytest.raises(StateDirFailed, match="is not a folder"), lock_folder(tmp_path / "file"):
         pass
 
 
@@ -101,7 +101,7 @@ def test_a_file_is_no_state_folder(tmp_path: Path) -> None:
         ("PUT", "/2015-03-31/functions/f/configuration", "", b"{}", True),
     ],
 )
-def test_a_snapshot_follows_what_the_journal_does_not_hold(
+def test_requests_that_change_more_than_the_journal_need_a_snapshot(
     method: str, path: str, target: str, body: bytes, changes: bool
 ) -> None:
     service = b"s3" if path.startswith("/bucket") else b"other"

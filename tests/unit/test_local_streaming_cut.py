@@ -1,4 +1,4 @@
-"""A stream that fails: before its head an error in our shape, after it a body without its end."""
+"""A failing stream: an error response in the gateway's format before its head, a truncated body after it."""
 
 import http.client
 import json
@@ -10,50 +10,50 @@ from pathlib import Path
 import pytest
 
 from local.runtime_api import MAX_STREAM_BYTES, FunctionFailed
-from local.streamed_response import MAX_HEAD_BYTES, Reply
-from tests.served_function import HEAD, PATIENCE_S, Served, serving
+from local.streamed_response import MAX_HEAD_BYTES, StreamedResponse
+from tests.served_function import HEAD, PATIENCE_S, FunctionServer, serving
 
-Start = Callable[..., Served]
+Start = Callable[..., FunctionServer]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    with ExitStack() as running:
-        yield lambda *lines, **more: running.enter_context(serving(tmp_path, *lines, **more))
+    with ExitStack() as stack:
+        yield lambda *lines, **options: stack.enter_context(serving(tmp_path, *lines, **options))
 
 
-def error_code(answer: http.client.HTTPResponse) -> str:
-    return json.loads(answer.read())["responseStatus"]["errorCode"]
+def error_code(response: http.client.HTTPResponse) -> str:
+    return json.loads(response.read())["responseStatus"]["errorCode"]
 
 
-def read(answer: http.client.HTTPResponse) -> tuple[int, bool]:
-    """How many bytes come, and whether they lack their end."""
+def read_body(response: http.client.HTTPResponse) -> tuple[int, bool]:
+    """The number of bytes received, and whether the body is truncated."""
     size = 0
     try:
-        while piece := answer.read(65_536):
-            size += len(piece)
+        while chunk := response.read(65_536):
+            size += len(chunk)
     except (http.client.IncompleteRead, ConnectionResetError):
         return size, True
     return size, False
 
 
-@pytest.mark.parametrize("ends", ["os._exit(3)", "wait()", "raise LookupError('x')"])
-def test_what_breaks_off_in_the_middle_is_a_body_without_its_end(start: Start, ends: str) -> None:
-    served = start(HEAD, "yield b'one'", ends, limit_s=1 if ends == "wait()" else PATIENCE_S)
-    with served.asked() as answer:
-        assert answer.status == 201
-        with pytest.raises(http.client.IncompleteRead) as cut:
-            answer.read()
-        assert cut.value.partial == b"one"
+@pytest.mark.parametrize("ending", ["os._exit(3)", "wait()", "raise LookupError('x')"])
+def test_failure_during_the_body_truncates_it(start: Start, ending: str) -> None:
+    server = start(HEAD, "yield b'one'", ending, limit_s=1 if ending == "wait()" else PATIENCE_S)
+    with server.get() as response:
+        assert response.status == 201
+        with pytest.raises(http.client.IncompleteRead) as error_info:
+            response.read()
+        assert error_info.value.partial == b"one"
 
 
-def test_a_process_that_died_in_the_middle_is_not_given_the_next_call(start: Start) -> None:
-    served = start(HEAD, "yield b'one'", "os._exit(3)")
+def test_process_that_exited_during_a_stream_is_not_reused(start: Start) -> None:
+    server = start(HEAD, "yield b'one'", "os._exit(3)")
     for _ in range(5):
-        with served.asked() as answer:
-            assert answer.status == 201
+        with server.get() as response:
+            assert response.status == 201
             with pytest.raises(http.client.IncompleteRead):
-                answer.read()
+                response.read()
 
 
 @pytest.mark.parametrize(
@@ -68,66 +68,66 @@ def test_a_process_that_died_in_the_middle_is_not_given_the_next_call(start: Sta
         [f"yield {{'statusCode': 200, 'headers': {{'x': 'y' * {MAX_HEAD_BYTES}}}}}", "yield b'one'"],
         ["return", "yield"],
     ],
-    ids=["dies", "raises", "too slow", "no object", "no status", "line break", "too long", "nothing"],
+    ids=["exits", "raises", "times out", "not an object", "no status", "line break", "head too long", "no chunk"],
 )
-def test_what_fails_before_its_head_is_out_is_a_502_in_our_shape(start: Start, lines: list[str]) -> None:
-    served = start(*lines, limit_s=1 if lines[0] == "wait()" else PATIENCE_S)
-    with served.asked() as answer:
-        assert (answer.status, error_code(answer)) == (502, "InternalError")
+def test_failure_before_the_head_returns_502(start: Start, lines: list[str]) -> None:
+    server = start(*lines, limit_s=1 if lines[0] == "wait()" else PATIENCE_S)
+    with server.get() as response:
+        assert (response.status, error_code(response)) == (502, "InternalError")
 
 
-def test_an_answer_that_is_whole_is_a_502_on_a_route_that_streams(start: Start) -> None:
-    served = start(module="def handler(event, context):\n    return {'statusCode': 200, 'body': 'whole'}\n")
-    with closing(served.connected()) as connection:
+def test_buffered_response_on_a_streaming_route_returns_502(start: Start) -> None:
+    server = start(module="def handler(event, context):\n    return {'statusCode': 200, 'body': 'whole'}\n")
+    with closing(server.connect()) as connection:
         for _ in range(2):
-            with served.asked(connection) as answer:
-                assert (answer.status, error_code(answer)) == (502, "InternalError")
+            with server.get(connection) as response:
+                assert (response.status, error_code(response)) == (502, "InternalError")
 
 
-def test_a_stream_that_does_not_begin_before_its_routes_time_is_up_is_a_504(start: Start) -> None:
-    served = start("wait()", "yield", limit_s=1, route_s=0.1)
-    with served.asked() as answer:
-        assert (answer.status, error_code(answer)) == (504, "ProviderTimeout")
+def test_stream_without_a_head_before_the_route_timeout_returns_504(start: Start) -> None:
+    server = start("wait()", "yield", limit_s=1, route_s=0.1)
+    with server.get() as response:
+        assert (response.status, error_code(response)) == (504, "ProviderTimeout")
 
 
-@pytest.mark.parametrize("piece", ["b''", "b'x' * 100_000"], ids=["empty pieces", "pieces"])
-def test_a_stream_that_outlasts_its_routes_time_is_cut_and_its_handler_closed(start: Start, piece: str) -> None:
-    served = start(HEAD, "while True:", f"    yield {piece}", route_s=0.3)
+@pytest.mark.parametrize("chunk", ["b''", "b'x' * 100_000"], ids=["empty chunks", "chunks"])
+def test_route_timeout_truncates_a_stream_and_closes_its_handler(start: Start, chunk: str) -> None:
+    server = start(HEAD, "while True:", f"    yield {chunk}", route_s=0.3)
     pids: set[str] = set()
     for _ in range(2):
-        with served.asked() as answer, served.at_gate() as handler:
-            _, is_cut = read(answer)
+        with server.get() as response, server.accept_gate() as handler:
+            _, is_cut = read_body(response)
             assert is_cut
             assert handler.recv(6) == b"closed"
-            pids.add(answer.headers["x-pid"])
+            pids.add(response.headers["x-pid"])
     assert len(pids) == 1
 
 
-def test_a_stream_over_lambdas_limit_is_cut_there(start: Start) -> None:
-    served = start(HEAD, "while True:", "    yield bytes(1_000_000)")
-    with served.asked() as answer, served.at_gate() as handler:
-        size, is_cut = read(answer)
+def test_stream_is_truncated_at_the_lambda_limit(start: Start) -> None:
+    server = start(HEAD, "while True:", "    yield bytes(1_000_000)")
+    with server.get() as response, server.accept_gate() as handler:
+        size, is_cut = read_body(response)
         assert is_cut
         assert handler.recv(6) == b"closed"
         assert MAX_STREAM_BYTES - 1_000_000 < size <= MAX_STREAM_BYTES
 
 
-def test_an_error_of_any_length_in_the_middle_cuts_the_body(start: Start) -> None:
-    served = start(HEAD, "yield b'one'", "raise LookupError('x' * 200_000)")
-    with served.asked() as answer, pytest.raises(http.client.IncompleteRead):
-        answer.read()
+def test_error_of_any_length_truncates_the_body(start: Start) -> None:
+    server = start(HEAD, "yield b'one'", "raise LookupError('x' * 200_000)")
+    with server.get() as response, pytest.raises(http.client.IncompleteRead):
+        response.read()
 
 
-def test_a_stream_that_is_silent_too_long_is_cut_and_its_handler_closed(start: Start) -> None:
-    served = start(HEAD, "yield b'one'", "while True:", "    yield b''")
-    event = json.dumps({"queryStringParameters": {"gate": served.target.partition("=")[2]}}).encode()
-    sent: list[bytes] = []
-    ours, callers = socket.socketpair()
-    with ours, callers:
-        reply = Reply(ours, lambda head: sent.append, timeout_s=PATIENCE_S, idle_s=0.1)
+def test_idle_timeout_truncates_a_stream_and_closes_its_handler(start: Start) -> None:
+    server = start(HEAD, "yield b'one'", "while True:", "    yield b''")
+    event = json.dumps({"queryStringParameters": {"gate": server.target.partition("=")[2]}}).encode()
+    chunks: list[bytes] = []
+    server_socket, client_socket = socket.socketpair()
+    with server_socket, client_socket:
+        streamed = StreamedResponse(server_socket, lambda head: chunks.append, timeout_s=PATIENCE_S, idle_s=0.1)
         with pytest.raises(FunctionFailed):
-            served.pool.invoke(event, sink=reply)
-        assert reply.is_late
-        with served.at_gate() as handler:
+            server.pool.invoke(event, sink=streamed)
+        assert streamed.is_late
+        with server.accept_gate() as handler:
             assert handler.recv(6) == b"closed"
-    assert sent == [b"one"]
+    assert chunks == [b"one"]

@@ -11,19 +11,19 @@ LARGE = MAX_PARALLEL_BYTES + 1
 
 
 def in_thread(call: Callable[[], None]) -> Exception | None:
-    """What the call raised in a thread of its own."""
-    raised: list[Exception] = []
+    """Run the call in a new thread and return its exception."""
+    errors: list[Exception] = []
 
     def run() -> None:
         try:
             call()
         except Exception as error:
-            raised.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    return raised[0] if raised else None
+    return errors[0] if errors else None
 
 
 def read(budget: MemoryBudget, size: int, error: Exception | None = None) -> Callable[[], None]:
@@ -40,7 +40,7 @@ def test_second_large_response_waits_for_the_first_and_times_out() -> None:
     budget = MemoryBudget()
     with budget.share():
         reserve(LARGE, lambda: 0)
-        reserve(LARGE + 1, lambda: 0)  # it grows
+        reserve(LARGE + 1, lambda: 0)  # a second reservation of the same call
         assert isinstance(in_thread(read(budget, LARGE)), ProviderTimeout)
         assert in_thread(read(budget, MAX_PARALLEL_BYTES)) is None
     assert in_thread(read(budget, LARGE)) is None
@@ -48,8 +48,8 @@ def test_second_large_response_waits_for_the_first_and_times_out() -> None:
 
 def test_failed_call_gives_back_its_share() -> None:
     budget = MemoryBudget()
-    failed = in_thread(read(budget, LARGE, RuntimeError()))
-    assert isinstance(failed, RuntimeError)
+    error = in_thread(read(budget, LARGE, RuntimeError()))
+    assert isinstance(error, RuntimeError)
     assert in_thread(read(budget, LARGE)) is None
 
 

@@ -1,4 +1,4 @@
-"""A provider is asked for a model by the name it knows it by, in the caller's own text."""
+"""The request body for a provider contains the upstream model name and is otherwise the caller's text."""
 
 import pytest
 from hypothesis import assume, given
@@ -8,25 +8,25 @@ from aiserver.errors import InvalidRequest
 from aiserver.providers.provider import Provider
 from aiserver.router import ProviderCall, Router
 from tests.app import FakeProviderClient
-from tests.body_strategies import BODIES, Tree, bound, with_model
+from tests.body_strategies import BODIES, Tree, expected_binding, with_model
 from tests.fakes import FakeClock
 
 
-def sent(body: str, upstream_model: str) -> str:
-    """The body that a provider gets which knows every model by one name."""
+def request_body(body: str, upstream_model: str) -> str:
+    """Return the body sent to a provider that maps every model to `upstream_model`."""
     provider = Provider(name="p", base_url="http://127.0.0.1:1/v1", models={"*": upstream_model})
-    protocol = FakeProviderClient(FakeClock())
-    router = Router(lambda: [provider], {"openai": protocol}, None, FakeClock())
+    provider_client = FakeProviderClient(FakeClock())
+    router = Router(lambda: [provider], {"openai": provider_client}, None, FakeClock())
     (candidate,) = router.candidates("any")
     router.call(candidate, ProviderCall("chat.completions", body.encode()), api_key=None, timeout_s=1)
-    ((_, asked),) = protocol.calls
-    return asked["body"].decode()
+    ((_, options),) = provider_client.calls
+    return options["body"].decode()
 
 
 @pytest.mark.parametrize("text", ['"a\\/b"', '"a\\u002fb"', '"\\u0061/b"', '"a/b"'])
-def test_a_model_of_the_same_name_passes_byte_for_byte_however_it_is_escaped(text: str) -> None:
+def test_model_of_the_same_name_passes_byte_for_byte_however_escaped(text: str) -> None:
     body = '{"messages":[], "model" : %s,"n":1.0}' % text
-    assert sent(body, "a/b") == body
+    assert request_body(body, "a/b") == body
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,16 @@ def test_a_model_of_the_same_name_passes_byte_for_byte_however_it_is_escaped(tex
         ('{"x":1}', '{"x":1}'),
     ],
 )
-def test_another_name_is_put_in_at_the_root_and_nowhere_else(body: str, expected: str) -> None:
-    assert sent(body, "n") == expected
+def test_upstream_name_replaces_only_the_root_model(body: str, expected: str) -> None:
+    assert request_body(body, "n") == expected
 
 
 @given(BODIES, st.sampled_from(["m", "a/b", "語😀", 'quo"te', "other"]))
-def test_the_upstream_s_name_is_all_that_changes(body: Tree, name: str) -> None:
+def test_only_the_model_name_changes(body: Tree, name: str) -> None:
     try:
-        told = bound(body)
+        binding = expected_binding(body)
     except InvalidRequest:
         assume(False)
         raise
-    assume(isinstance(told.value.get("model"), str))
-    assert sent(told.text(), name) == with_model(told, name).text()
+    assume(isinstance(binding.value.get("model"), str))
+    assert request_body(binding.text(), name) == with_model(binding, name).text()

@@ -1,4 +1,4 @@
-"""Which providers can answer for a model, best first, and which configurations are refused."""
+"""The candidates for a model, best first, and invalid provider configurations."""
 
 import pytest
 from pydantic import ValidationError
@@ -9,8 +9,8 @@ from aiserver.router import Router
 from tests.fakes import FakeClock
 
 
-def provider(name: str = "p", **more: object) -> Provider:
-    return Provider.model_validate({"name": name, "base_url": "http://127.0.0.1:1/v1", "models": {"m": ""}} | more)
+def provider(name: str = "p", **config: object) -> Provider:
+    return Provider.model_validate({"name": name, "base_url": "http://127.0.0.1:1/v1", "models": {"m": ""}} | config)
 
 
 def router(*providers: Provider) -> Router:
@@ -18,7 +18,7 @@ def router(*providers: Provider) -> Router:
 
 
 @pytest.mark.parametrize(
-    ("models", "asked", "served"),
+    ("models", "model", "match"),
     [
         ({"m": ""}, "m", ("m", 0)),
         ({"m": "vendor/m"}, "m", ("vendor/m", 0)),
@@ -32,35 +32,35 @@ def router(*providers: Provider) -> Router:
         ({"*": ""}, "*", ("*", 2)),
     ],
 )
-def test_names_match_exactly_then_by_tag_then_as_any(
-    models: dict[str, str], asked: str, served: tuple[str, int] | None
+def test_model_matches_exactly_then_by_tag_then_any(
+    models: dict[str, str], model: str, match: tuple[str, int] | None
 ) -> None:
-    assert provider(models=models).match_model(asked) == served
+    assert provider(models=models).match_model(model) == match
 
 
-def test_who_names_the_model_comes_before_any_and_then_priority() -> None:
-    chosen = router(
+def test_candidates_are_ordered_by_match_then_priority() -> None:
+    candidates = router(
         provider("any", models={"*": ""}, priority=9),
         provider("low"),
         provider("high", priority=5),
         provider("off", priority=7, enabled=False),
     ).candidates("m")
-    assert [candidate.provider.name for candidate in chosen] == ["high", "low", "any"]
+    assert [candidate.provider.name for candidate in candidates] == ["high", "low", "any"]
 
 
-def test_a_provider_asked_for_is_the_only_one_and_must_serve() -> None:
-    both = router(provider("p"), provider("q"))
-    assert [c.provider.name for c in both.candidates("m", "q")] == ["q"]
-    with pytest.raises(InvalidRequest) as refused:
-        both.candidates("m", "r")
-    assert refused.value.param == "provider"
+def test_requested_provider_is_the_only_candidate_and_must_serve_the_model() -> None:
+    providers = router(provider("p"), provider("q"))
+    assert [candidate.provider.name for candidate in providers.candidates("m", "q")] == ["q"]
+    with pytest.raises(InvalidRequest) as invalid:
+        providers.candidates("m", "r")
+    assert invalid.value.param == "provider"
     with pytest.raises(NotFound) as unknown:
-        both.candidates("n")
+        providers.candidates("n")
     assert unknown.value.code == "model_not_found"
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "config",
     [
         {"base_url": "ftp://x"},
         {"base_url": "https://user:pass@x/v1"},
@@ -74,6 +74,6 @@ def test_a_provider_asked_for_is_the_only_one_and_must_serve() -> None:
         {"unknown": 1},
     ],
 )
-def test_a_provider_that_is_configured_wrongly_is_refused(wrong: dict[str, object]) -> None:
+def test_invalid_provider_configuration_is_rejected(config: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        provider(**wrong)
+        provider(**config)

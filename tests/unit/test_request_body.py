@@ -1,4 +1,4 @@
-"""What is refused of a request body: compressed, or in another charset than UTF-8; and that nothing else is."""
+"""read_body rejects compressed bodies and charsets other than UTF-8, and nothing else."""
 
 import base64
 from typing import Any
@@ -16,7 +16,7 @@ HEADERS = st.dictionaries(st.sampled_from(["content-type", "content-length", "co
 
 
 def event(content: bytes) -> dict[str, Any]:
-    """As API Gateway hands it over."""
+    """Return an API Gateway event with this body."""
     return {"body": content.decode("utf-8", "replace"), "isBase64Encoded": False}
 
 
@@ -26,18 +26,18 @@ def read(content: bytes, **headers: str) -> bytes:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "br", "deflate", "GZIP", "identity, gzip", "gzip, gzip", "x-gzip"])
-def test_a_compressed_body_is_a_415_that_names_content_encoding(coding: str) -> None:
-    with pytest.raises(UnsupportedMediaType, match=f"Content-Encoding '{coding}'") as refused:
+def test_compressed_body_is_a_415_naming_its_content_encoding(coding: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match=f"Content-Encoding '{coding}'") as raised:
         read(b"\x1f\x8b\x08", content_encoding=coding)
-    assert refused.value.code == "unsupported_content_encoding"
+    assert raised.value.code == "unsupported_content_encoding"
 
 
 @pytest.mark.parametrize("coding", ["", "identity", "Identity", " identity , "])
-def test_a_body_without_a_coding_passes(coding: str) -> None:
+def test_body_with_identity_coding_passes(coding: str) -> None:
     assert read(b"{}", content_encoding=coding) == b"{}"
 
 
-def test_a_request_without_a_body_may_name_any_content_encoding() -> None:
+def test_request_without_a_body_may_have_any_content_encoding() -> None:
     assert read_body({"body": None, "isBase64Encoded": False}, {"content-encoding": "gzip"}) == b""
 
 
@@ -55,14 +55,14 @@ def test_a_request_without_a_body_may_name_any_content_encoding() -> None:
         ("iso-8859-1", "é".encode()),
     ],
 )
-def test_a_body_in_another_charset_is_a_400_that_names_it(charset: str, content: bytes) -> None:
+def test_body_in_another_charset_is_a_400_naming_it(charset: str, content: bytes) -> None:
     for label in (f"application/json; charset={charset}", f'text/plain;CHARSET="{charset}"; x=y'):
-        with pytest.raises(InvalidRequest, match=f"charset '{charset}' is not supported"):
+        with pytest.raises(InvalidRequest, match=f"Charset '{charset}' is not supported"):
             read_body(event(content), {"content-type": label})
 
 
 @pytest.mark.parametrize("charset", ["iso-8859-1", "windows-1252", "unknown-8bit"])
-def test_an_ascii_body_passes_in_any_charset_that_holds_ascii(charset: str) -> None:
+def test_ascii_body_passes_in_any_ascii_compatible_charset(charset: str) -> None:
     assert read(b'{"a":1}', content_type=f"application/json; charset={charset}") == b'{"a":1}'
 
 
@@ -71,36 +71,36 @@ def test_an_ascii_body_passes_in_any_charset_that_holds_ascii(charset: str) -> N
     ["", "application/json", "application/json; charset=utf-8", "text/plain;charset=UTF-8", "a/b; charset='utf8'"],
 )
 @pytest.mark.parametrize("content", ["é", "\ufffd", "\ufffd\ufffdé語😀"])
-def test_utf_8_passes_with_a_replacement_character_of_its_own(content: str, content_type: str) -> None:
+def test_utf_8_body_with_replacement_characters_passes(content: str, content_type: str) -> None:
     assert read(content.encode(), content_type=content_type) == content.encode()
     assert read_body(event(content.encode()), {"content-type": content_type}) == content.encode()  # chunked
 
 
 @given(st.text(min_size=1, max_size=20), st.sampled_from([b"\xe9", b"\xff\xfe", b"\xf0\x9f", b"\xc0\xaf"]), st.text())
-def test_a_content_length_that_proves_invalid_utf_8_is_a_400(before: str, invalid: bytes, after: str) -> None:
+def test_content_length_that_proves_invalid_utf_8_is_a_400(before: str, invalid: bytes, after: str) -> None:
     with pytest.raises(InvalidRequest, match="not valid UTF-8"):
         read(before.encode() + invalid + after.encode())
 
 
 @pytest.mark.parametrize("declared", ["", "0", "4", "7", "999", "abc", "-1", "1" * 5000, "١٢"])
-def test_a_content_length_that_proves_nothing_is_no_error(declared: str) -> None:
+def test_content_length_without_proof_of_invalid_utf_8_is_ignored(declared: str) -> None:
     assert read_body(event("aa\ufffdaa".encode()), {"content-length": declared}) == "aa\ufffdaa".encode()
 
 
 @given(st.binary(max_size=60))
-def test_a_base64_body_is_taken_only_as_utf_8(content: bytes) -> None:
-    given_event = {"body": base64.b64encode(content).decode(), "isBase64Encoded": True}
+def test_base64_body_must_be_utf_8(content: bytes) -> None:
+    encoded_event = {"body": base64.b64encode(content).decode(), "isBase64Encoded": True}
     try:
         content.decode()
     except UnicodeDecodeError:
         with pytest.raises(InvalidRequest, match="not valid UTF-8"):
-            read_body(given_event, {})
+            read_body(encoded_event, {})
     else:
-        assert read_body(given_event, {}) == content
+        assert read_body(encoded_event, {}) == content
 
 
 @given(st.text(max_size=60), HEADERS)
-def test_whatever_the_headers_a_body_is_read_unchanged_or_refused(content: str, headers: dict[str, str]) -> None:
+def test_body_is_read_unchanged_or_rejected_for_any_headers(content: str, headers: dict[str, str]) -> None:
     assume(not any("\ud800" <= letter <= "\udfff" for letter in content))
     try:
         assert read_body({"body": content, "isBase64Encoded": False}, headers) == content.encode()
@@ -108,6 +108,6 @@ def test_whatever_the_headers_a_body_is_read_unchanged_or_refused(content: str, 
         assert headers
 
 
-def test_a_body_is_measured_before_anything_is_inferred_from_it() -> None:
+def test_body_size_is_checked_before_its_charset() -> None:
     with pytest.raises(PayloadTooLarge):
         read_body(event(b"\xe9" * (MAX_BODY_BYTES + 1)), {"content-type": "a/b; charset=latin-1"})

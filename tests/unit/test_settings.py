@@ -1,4 +1,4 @@
-"""A function whose environment is incomplete or wrong says which variable it is, before its first request."""
+"""A function with a missing or invalid environment variable fails before its first request with an error naming it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,67 +35,67 @@ FIELDS = [(model, field) for model in MODELS for field in model.model_fields]
 TYPED = [(model, field) for model, field in FIELDS if model.model_fields[field].annotation in (int, bool)]
 
 
-def complete(model: type[Settings]) -> dict[str, str]:
-    """An environment in which nothing is missing."""
+def complete_environment(model: type[Settings]) -> dict[str, str]:
+    """Return an environment with all variables of the model."""
     texts = {int: "7", bool: "false"}
-    return {name.upper(): texts.get(one.annotation, "x") for name, one in model.model_fields.items()}  # pyright: ignore
+    return {name.upper(): texts.get(field.annotation, "x") for name, field in model.model_fields.items()}  # pyright: ignore
 
 
-def named(problem: pytest.ExceptionInfo[ValidationError]) -> list[str]:
-    """The variables an error names, each also in the words a person reads."""
-    found = [str(one["loc"][0]) for one in problem.value.errors()]
-    assert all(name in str(problem.value) for name in found)
-    return found
+def variables_in(error: pytest.ExceptionInfo[ValidationError]) -> list[str]:
+    """Return the variables that the error names; its message must contain each."""
+    names = [str(detail["loc"][0]) for detail in error.value.errors()]
+    assert all(name in str(error.value) for name in names)
+    return names
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_complete_environment_is_read_whatever_else_is_in_it(model: type[Settings]) -> None:
-    assert model.read(complete(model) | {"PATH": "/bin", "AWS_REGION": "us-east-1"})
+def test_complete_environment_is_read_and_other_variables_are_ignored(model: type[Settings]) -> None:
+    assert model.read(complete_environment(model) | {"PATH": "/bin", "AWS_REGION": "us-east-1"})
 
 
 @pytest.mark.parametrize(("model", "field"), FIELDS)
-def test_a_missing_variable_is_an_error_that_names_it(model: type[Settings], field: str) -> None:
-    environment = complete(model)
+def test_missing_variable_is_an_error_naming_it(model: type[Settings], field: str) -> None:
+    environment = complete_environment(model)
     del environment[field.upper()]
-    with pytest.raises(ValidationError) as problem:
+    with pytest.raises(ValidationError) as error:
         model.read(environment)
-    assert named(problem) == [field.upper()]
+    assert variables_in(error) == [field.upper()]
 
 
 @pytest.mark.parametrize(("model", "field"), TYPED)
-@pytest.mark.parametrize("wrong", ["", "many", "1.5"])
-def test_a_wrong_variable_is_an_error_that_names_it(wrong: str, model: type[Settings], field: str) -> None:
-    with pytest.raises(ValidationError) as problem:
-        model.read(complete(model) | {field.upper(): wrong})
-    assert named(problem) == [field.upper()]
+@pytest.mark.parametrize("text", ["", "many", "1.5"])
+def test_invalid_variable_is_an_error_naming_it(text: str, model: type[Settings], field: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        model.read(complete_environment(model) | {field.upper(): text})
+    assert variables_in(error) == [field.upper()]
 
 
-def test_origins_and_key_ids_are_lists_separated_by_commas() -> None:
-    chat, intake = complete(settings.ChatSettings), complete(settings.IntakeSettings)
-    for text, listed in (("", []), (" , ", []), ("https://a.io", ["https://a.io"]), ("a, b ,c", ["a", "b", "c"])):
-        assert settings.ChatSettings.read(chat | {"CORS_ORIGINS": text}).cors_origins == listed
-        assert settings.IntakeSettings.read(intake | {"INTAKE_KEY_IDS": text}).intake_key_ids == listed
+def test_origins_and_key_ids_are_comma_separated_lists() -> None:
+    chat, intake = complete_environment(settings.ChatSettings), complete_environment(settings.IntakeSettings)
+    for text, expected in (("", []), (" , ", []), ("https://a.io", ["https://a.io"]), ("a, b ,c", ["a", "b", "c"])):
+        assert settings.ChatSettings.read(chat | {"CORS_ORIGINS": text}).cors_origins == expected
+        assert settings.IntakeSettings.read(intake | {"INTAKE_KEY_IDS": text}).intake_key_ids == expected
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
-def test_callbacks_are_unsafe_only_where_the_template_says_true(text: str, value: bool) -> None:
-    environment = complete(settings.QueueSettings) | {"UNSAFE_CALLBACKS": text}
+def test_unsafe_callbacks_is_true_only_for_true(text: str, value: bool) -> None:
+    environment = complete_environment(settings.QueueSettings) | {"UNSAFE_CALLBACKS": text}
     assert settings.QueueSettings.read(environment).unsafe_callbacks is value
 
 
 @pytest.mark.parametrize(("build", "model"), BUILDERS)
-def test_nothing_is_built_from_an_empty_environment(
+def test_empty_environment_is_an_error_naming_all_variables(
     build: Callable[[], Any], model: type[Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for field in model.model_fields:
         monkeypatch.delenv(field.upper(), raising=False)
     bootstrap.reset()
-    with pytest.raises(ValidationError) as problem:
+    with pytest.raises(ValidationError) as error:
         build()
-    assert set(named(problem)) == {field.upper() for field in model.model_fields}
+    assert set(variables_in(error)) == {field.upper() for field in model.model_fields}
 
 
-def test_a_container_on_lambda_fails_at_its_start_and_anywhere_else_when_first_asked(
+def test_preload_fails_during_init_on_lambda_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bootstrap.reset()

@@ -1,4 +1,4 @@
-"""Anthropic as its own server speaks, made of its own SDK's types.
+"""Anthropic's protocol as its server speaks it, built from the types of its SDK.
 
 Source: https://platform.claude.com/docs/en/api/messages https://platform.claude.com/docs/en/build-with-claude/streaming
 """
@@ -13,13 +13,13 @@ from anthropic.types.message_create_params import MessageCreateParamsNonStreamin
 
 from aiserver.providers.anthropic import ANTHROPIC
 from aiserver.providers.http import ProviderRequest
-from tests.providers.fake_provider import Said
+from tests.providers.fake_provider import FakeResponse
 from tests.vendors import semantics
-from tests.vendors.semantics import Answer, Called, Media, Request, Result, ToolOffered, Words
+from tests.vendors.semantics import MediaPart, Request, Response, TextPart, Tool, ToolCall, ToolResult
 from tests.vendors.typeddict_validator import problems
 
 VERSIONS = ("2023-06-01", "2026-10-21")
-# Version 2026-10-21 has no words for these, nor have its SDK's types; the version before has.
+# Version 2026-10-21 and its SDK's types do not support these; the version before does.
 SAMPLING = ("temperature", "top_p", "top_k")
 STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 ERRORS = {
@@ -35,15 +35,15 @@ ERRORS = {
     529: "overloaded_error",
 }
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-PIECE = 3  # letters of a text that come at once
+CHUNK_CHARS = 3  # letters of a text per event
 
 
 class AnthropicDialect:
     """dialect.Dialect"""
 
     type = "anthropic"
-    vendor = ANTHROPIC
-    model = "claude-sonnet-4-6"  # of those that may be told how to sample the youngest
+    adapter = ANTHROPIC
+    model = "claude-sonnet-4-6"  # the newest model that accepts sampling parameters
     has_urls = True
     counts_reasoning = True
     stream_type = "text/event-stream; charset=utf-8"
@@ -53,46 +53,50 @@ class AnthropicDialect:
         return "x-api-key", key
 
     def listing(self, models: list[str]) -> bytes:
-        told = {"type": "model", "display_name": "", "created_at": "2026-01-01T00:00:00Z"}
-        listed = [sdk.ModelInfo.model_validate({**told, "id": id, "lifecycle": "active"}) for id in models]
-        data = [json.loads(_dump(model)) for model in listed]
+        fields = {"type": "model", "display_name": "", "created_at": "2026-01-01T00:00:00Z"}
+        model_infos = [sdk.ModelInfo.model_validate({**fields, "id": id, "lifecycle": "active"}) for id in models]
+        data = [json.loads(_dump(model)) for model in model_infos]
         return json.dumps({"data": data, "has_more": False, "first_id": models[0], "last_id": models[-1]}).encode()
 
-    def read(self, asked: ProviderRequest) -> Request:
-        body = json.loads(asked.body or b"")
-        assert (asked.method, asked.path) == ("POST", "/v1/messages")
-        samples = [name for name in SAMPLING if name in body]
-        assert asked.headers["anthropic-version"] == VERSIONS[not samples]
-        typed = {name: value for name, value in body.items() if name not in samples}
-        kind = MessageCreateParamsStreaming if typed.get("stream") else MessageCreateParamsNonStreaming
-        assert problems(typed, kind) == []
+    def parse_request(self, request: ProviderRequest) -> Request:
+        body = json.loads(request.body or b"")
+        assert (request.method, request.path) == ("POST", "/v1/messages")
+        sampling_names = [name for name in SAMPLING if name in body]
+        assert request.headers["anthropic-version"] == VERSIONS[not sampling_names]
+        typed_body = {name: value for name, value in body.items() if name not in sampling_names}
+        params_type = MessageCreateParamsStreaming if typed_body.get("stream") else MessageCreateParamsNonStreaming
+        assert problems(typed_body, params_type) == []
         return _request(body)
 
-    def turns(self, sent: dict[str, Any]) -> list[Any]:
-        return [turn["content"] for turn in sent["messages"] if turn["role"] == "assistant"]
+    def model_turns(self, body: dict[str, Any]) -> list[Any]:
+        return [turn["content"] for turn in body["messages"] if turn["role"] == "assistant"]
 
-    def turn(self, message: dict[str, Any]) -> Any:
-        return message["content"] if message["content"][0]["type"] == "thinking" else _plain(message["content"])
+    def model_turn(self, response: dict[str, Any]) -> Any:
+        return (
+            response["content"] if response["content"][0]["type"] == "thinking" else _openai_fields(response["content"])
+        )
 
-    def message(self, answer: Answer) -> bytes:
-        usage = sdk.Usage(input_tokens=answer.spent.prompt - answer.spent.cached, output_tokens=answer.spent.completion)
-        usage.cache_read_input_tokens = answer.spent.cached
-        usage.output_tokens_details = sdk.OutputTokensDetails(thinking_tokens=answer.spent.reasoning)
-        return _dump(_message(list(_blocks(answer)), STOPS[answer.finish], usage))
+    def encode_response(self, response: Response) -> bytes:
+        usage = sdk.Usage(
+            input_tokens=response.usage.prompt - response.usage.cached, output_tokens=response.usage.completion
+        )
+        usage.cache_read_input_tokens = response.usage.cached
+        usage.output_tokens_details = sdk.OutputTokensDetails(thinking_tokens=response.usage.reasoning)
+        return _dump(_message(list(_blocks(response)), STOPS[response.finish], usage))
 
-    def events(self, answer: Answer) -> list[bytes]:
-        return [_event(event) for event in _events(answer)]
+    def encode_events(self, response: Response) -> list[bytes]:
+        return [_event(event) for event in _events(response)]
 
-    def error(self, status: int, message: str) -> Said:
+    def error_response(self, status: int, message: str) -> FakeResponse:
         error = {"type": ERRORS.get(status, "api_error"), "message": message}
         body = {"type": "error", "error": error, "request_id": "req_1"}
         headers = {"content-type": "application/json", **self.headers} | ({"retry-after": "7"} if status == 429 else {})
-        return Said(status, json.dumps(body).encode(), headers)
+        return FakeResponse(status, json.dumps(body).encode(), headers)
 
-    def framed(self, event: bytes) -> bytes:
+    def encode_frame(self, event: bytes) -> bytes:
         return event
 
-    def failure(self, message: str) -> bytes:
+    def error_event(self, message: str) -> bytes:
         error = {"type": "overloaded_error", "message": message}
         return b"event: error\ndata: %b\n\n" % json.dumps({"type": "error", "error": error}).encode()
 
@@ -103,8 +107,10 @@ def _request(body: dict[str, Any]) -> Request:
     return Request(
         model=body["model"],
         system=tuple(block["text"] for block in body.get("system", ())),
-        turns=semantics.turns([(m["role"] == "assistant", _spoken(m["content"])) for m in body["messages"]]),
-        tools=tuple(_offered(tool) for tool in body.get("tools", ()) if "input_schema" in tool),
+        turns=semantics.merge_turns(
+            [(m["role"] == "assistant", _unsigned_parts(m["content"])) for m in body["messages"]]
+        ),
+        tools=tuple(_tool(tool) for tool in body.get("tools", ()) if "input_schema" in tool),
         choice=f"[{choice['name']}]" if kind == "tool" else CHOICES.get(kind),
         one_call_at_a_time=choice.get("disable_parallel_tool_use", False),
         schema=body.get("output_config", {}).get("format", {}).get("schema"),
@@ -116,93 +122,95 @@ def _request(body: dict[str, Any]) -> Request:
     )
 
 
-def _offered(tool: dict[str, Any]) -> ToolOffered:
-    return ToolOffered(tool["name"], tool.get("description"), tool["input_schema"])
+def _tool(tool: dict[str, Any]) -> Tool:
+    return Tool(tool["name"], tool.get("description"), tool["input_schema"])
 
 
-def _spoken(content: list[dict[str, Any]]) -> list[semantics.Said]:
-    """All but what is signed: OpenAI has no words for it."""
-    return [_said(block) for block in content if block["type"] != "thinking"]
+def _unsigned_parts(content: list[dict[str, Any]]) -> list[semantics.Part]:
+    """All blocks except signed ones, which OpenAI's format does not support."""
+    return [_part(block) for block in content if block["type"] != "thinking"]
 
 
-def _said(block: dict[str, Any]) -> semantics.Said:
+def _part(block: dict[str, Any]) -> semantics.Part:
     match block["type"]:
         case "text":
-            return Words(block["text"])
+            return TextPart(block["text"])
         case "image" | "document":
             source = block["source"]
             is_url = source["type"] == "url"
-            return Media(source["url"]) if is_url else Media(source["data"], source["media_type"])
+            return MediaPart(source["url"]) if is_url else MediaPart(source["data"], source["media_type"])
         case "tool_use":
-            return Called(block["id"], block["name"], block["input"])
+            return ToolCall(block["id"], block["name"], block["input"])
         case "tool_result":
             content = block["content"]
             text = content if isinstance(content, str) else "".join(part["text"] for part in content)
-            return Result(block["tool_use_id"], text)
+            return ToolResult(block["tool_use_id"], text)
         case kind:
             raise AssertionError(kind)
 
 
-def _plain(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of blocks that OpenAI has words for, those words: what a tool is called by stays behind."""
+def _openai_fields(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The fields of each block that OpenAI's format supports: `caller` of a tool call is dropped."""
     return [
         {name: block[name] for name in ("type", "text", "id", "name", "input") if name in block} for block in content
     ]
 
 
 def _message(content: list[Any], stop_reason: str | None, usage: sdk.Usage) -> sdk.Message:
-    told = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-5-20260801"}
+    fields = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-5-20260801"}
     return sdk.Message.model_validate(
-        {**told, "content": content, "stop_reason": stop_reason, "stop_sequence": None, "usage": usage}
+        {**fields, "content": content, "stop_reason": stop_reason, "stop_sequence": None, "usage": usage}
     )
 
 
-def _blocks(answer: Answer) -> Iterator[Any]:
-    if answer.reasoning:
-        yield sdk.ThinkingBlock(type="thinking", thinking=answer.reasoning, signature="c2lnbmVk")
-    if answer.text:
-        yield sdk.TextBlock(type="text", text=answer.text, citations=None)
-    for call in answer.calls:
-        yield sdk.ToolUseBlock(type="tool_use", id=call.id, name=call.name, input=call.arguments, caller=DIRECT)
+def _blocks(response: Response) -> Iterator[Any]:
+    if response.reasoning:
+        yield sdk.ThinkingBlock(type="thinking", thinking=response.reasoning, signature="c2lnbmVk")
+    if response.text:
+        yield sdk.TextBlock(type="text", text=response.text, citations=None)
+    for call in response.calls:
+        yield sdk.ToolUseBlock(type="tool_use", id=call.id, name=call.name, input=call.arguments, caller=DIRECT_CALLER)
 
 
-DIRECT = sdk.DirectCaller(type="direct")
+DIRECT_CALLER = sdk.DirectCaller(type="direct")
 
 
-def _events(answer: Answer) -> Iterator[Any]:
-    spent = answer.spent
-    begun = sdk.Usage(input_tokens=spent.prompt - spent.cached, output_tokens=1, cache_read_input_tokens=spent.cached)
-    yield sdk.RawMessageStartEvent(type="message_start", message=_message([], None, begun))
-    for index, block in enumerate(_blocks(answer)):
-        start, deltas = _pieces(block)
+def _events(response: Response) -> Iterator[Any]:
+    usage = response.usage
+    initial_usage = sdk.Usage(
+        input_tokens=usage.prompt - usage.cached, output_tokens=1, cache_read_input_tokens=usage.cached
+    )
+    yield sdk.RawMessageStartEvent(type="message_start", message=_message([], None, initial_usage))
+    for index, block in enumerate(_blocks(response)):
+        start, deltas = _block_deltas(block)
         yield sdk.RawContentBlockStartEvent(type="content_block_start", index=index, content_block=start)
         yield {"type": "ping"}
         for delta in deltas:
             yield sdk.RawContentBlockDeltaEvent(type="content_block_delta", index=index, delta=delta)
         yield sdk.RawContentBlockStopEvent(type="content_block_stop", index=index)
-    usage = sdk.MessageDeltaUsage(output_tokens=spent.completion)
-    usage.output_tokens_details = sdk.OutputTokensDetails(thinking_tokens=spent.reasoning)
-    delta = sdk.raw_message_delta_event.Delta.model_validate({"stop_reason": STOPS[answer.finish]})
-    yield sdk.RawMessageDeltaEvent(type="message_delta", delta=delta, usage=usage)
+    final_usage = sdk.MessageDeltaUsage(output_tokens=usage.completion)
+    final_usage.output_tokens_details = sdk.OutputTokensDetails(thinking_tokens=usage.reasoning)
+    delta = sdk.raw_message_delta_event.Delta.model_validate({"stop_reason": STOPS[response.finish]})
+    yield sdk.RawMessageDeltaEvent(type="message_delta", delta=delta, usage=final_usage)
     yield sdk.RawMessageStopEvent(type="message_stop")
 
 
-def _pieces(block: Any) -> tuple[Any, Iterator[Any]]:
-    """A block as it begins, and what comes of it."""
+def _block_deltas(block: Any) -> tuple[Any, Iterator[Any]]:
+    """The block at its start event, and its deltas."""
     if isinstance(block, sdk.TextBlock):
-        deltas = (sdk.TextDelta(type="text_delta", text=piece) for piece in _cut(block.text))
+        deltas = (sdk.TextDelta(type="text_delta", text=chunk) for chunk in _split_text(block.text))
         return block.model_copy(update={"text": ""}), deltas
     if isinstance(block, sdk.ThinkingBlock):
-        thoughts = [sdk.ThinkingDelta(type="thinking_delta", thinking=piece) for piece in _cut(block.thinking)]
-        signed = sdk.SignatureDelta(type="signature_delta", signature=block.signature)
-        return block.model_copy(update={"thinking": "", "signature": ""}), iter([*thoughts, signed])
-    pieces = ["", *_cut(json.dumps(block.input))] if block.input else [""]
-    deltas = (sdk.InputJSONDelta(type="input_json_delta", partial_json=piece) for piece in pieces)
+        thoughts = [sdk.ThinkingDelta(type="thinking_delta", thinking=chunk) for chunk in _split_text(block.thinking)]
+        signature = sdk.SignatureDelta(type="signature_delta", signature=block.signature)
+        return block.model_copy(update={"thinking": "", "signature": ""}), iter([*thoughts, signature])
+    json_chunks = ["", *_split_text(json.dumps(block.input))] if block.input else [""]
+    deltas = (sdk.InputJSONDelta(type="input_json_delta", partial_json=chunk) for chunk in json_chunks)
     return block.model_copy(update={"input": {}}), deltas
 
 
-def _cut(text: str) -> list[str]:
-    return [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
+def _split_text(text: str) -> list[str]:
+    return [text[start : start + CHUNK_CHARS] for start in range(0, len(text), CHUNK_CHARS)]
 
 
 def _event(event: Any) -> bytes:
@@ -210,5 +218,5 @@ def _event(event: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (json.loads(data)["type"].encode(), data)
 
 
-def _dump(made: Any) -> bytes:
-    return json.dumps(made).encode() if isinstance(made, dict) else made.model_dump_json().encode()
+def _dump(model: Any) -> bytes:
+    return json.dumps(model).encode() if isinstance(model, dict) else model.model_dump_json().encode()

@@ -1,4 +1,4 @@
-"""What the tests must know of a vendor: how its own server reads a request and says an answer."""
+"""A vendor's side of the protocol in tests: parse its requests, encode its responses."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,67 +6,67 @@ from typing import Any, Protocol
 
 from aiserver.providers.http import ProviderRequest
 from aiserver.providers.translation.adapter import Adapter
-from tests.providers.fake_provider import Said
-from tests.vendors.semantics import Answer, Request
+from tests.providers.fake_provider import FakeResponse
+from tests.vendors.semantics import Request, Response
 
 
 class Dialect(Protocol):
-    """Made of the vendor's own SDK: its types judge what `read` is given, and make what the others say.
+    """Built on the vendor's SDK: its types validate requests in `parse_request` and build all responses.
 
-    `type` is a provider's; `has_urls` is whether it fetches images by their https URLs, `counts_reasoning` whether it
-    tells how many tokens that took. `stream_type` is the media type of its streams, `headers` are those of each answer,
-    among them the request's id, `req_1`.
+    `type` is the provider type. `has_urls`: the vendor fetches images by https URL. `counts_reasoning`: it reports the
+    number of reasoning tokens. `stream_type` is the media type of its streams. `headers` are those of each response,
+    including the request id `req_1`.
     """
 
     type: str
-    vendor: Adapter
+    adapter: Adapter
     model: str
     has_urls: bool
     counts_reasoning: bool
     stream_type: str
     headers: Mapping[str, str]
 
-    def read(self, asked: ProviderRequest) -> Request:
-        """Raises: AssertionError, where the vendor would refuse it."""
+    def parse_request(self, request: ProviderRequest) -> Request:
+        """Raises: AssertionError, when the vendor would reject the request."""
         ...
 
-    def turns(self, sent: dict[str, Any]) -> list[Any]:
-        """The model's turns in a request, as they were sent."""
+    def model_turns(self, body: dict[str, Any]) -> list[Any]:
+        """The model's turns in a request body, unchanged."""
         ...
 
-    def turn(self, message: dict[str, Any]) -> Any:
-        """A whole answer as the turn that it would be in the next request."""
+    def model_turn(self, response: dict[str, Any]) -> Any:
+        """The model's turn that the next request contains after this response."""
         ...
 
-    def message(self, answer: Answer) -> bytes:
-        """A whole answer."""
+    def encode_response(self, response: Response) -> bytes:
+        """The body of a complete response."""
         ...
 
-    def events(self, answer: Answer) -> list[bytes]:
-        """The same as a stream of server-sent events, in pieces of a few letters."""
+    def encode_events(self, response: Response) -> list[bytes]:
+        """The same response as server-sent events, with a few letters per event."""
         ...
 
-    def framed(self, event: bytes) -> bytes:
-        """An event as it goes over the wire."""
+    def encode_frame(self, event: bytes) -> bytes:
+        """An event as bytes on the wire."""
         ...
 
-    def error(self, status: int, message: str) -> Said:
-        """As it comes with that status."""
+    def error_response(self, status: int, message: str) -> FakeResponse:
+        """The vendor's error response with that status."""
         ...
 
-    def failure(self, message: str) -> bytes:
-        """An event that tells of a failure within a stream."""
+    def error_event(self, message: str) -> bytes:
+        """A stream event that reports a failure."""
         ...
 
     def credential(self, key: str) -> tuple[str, str]:
-        """The header that shows the key, and what stands in it."""
+        """Name and value of the header that carries the key."""
         ...
 
     def listing(self, models: list[str]) -> bytes:
-        """A page of its list of models, if it has one."""
+        """A page of the vendor's model list. Raises: NotImplementedError, when the vendor has none."""
         ...
 
 
-def told_by(dialect: Dialect, answer: Answer) -> Answer:
-    """The answer, less what the vendor does not tell of it."""
-    return answer if dialect.counts_reasoning else replace(answer, spent=replace(answer.spent, reasoning=0))
+def expected_response(dialect: Dialect, response: Response) -> Response:
+    """The response without the values that the vendor omits."""
+    return response if dialect.counts_reasoning else replace(response, usage=replace(response.usage, reasoning=0))

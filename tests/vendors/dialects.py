@@ -1,4 +1,4 @@
-"""The vendors that are translated, as tests know them: one more is one line."""
+"""The dialects of all vendors with an adapter: add one line per vendor."""
 
 from tests.vendors.anthropic import AnthropicDialect
 from tests.vendors.bedrock import BedrockDialect
@@ -8,5 +8,5 @@ from tests.vendors.google import GoogleDialect
 DIALECTS: list[Dialect] = [AnthropicDialect(), GoogleDialect(), BedrockDialect()]
 
 
-def name(dialect: Dialect) -> str:
+def dialect_type(dialect: Dialect) -> str:
     return dialect.type

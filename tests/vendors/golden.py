@@ -1,6 +1,7 @@
-"""What becomes of the conversations, kept in golden/ for eyes and for a test; `python -m tests.vendors.golden` writes.
+"""Golden files of the translated conversations, for review and a test; `python -m tests.vendors.golden` writes them.
 
-Each file: `asked` by OpenAI's client; `sent` to the vendor, or why it is `refused`; `said` by the vendor; `answered`.
+Each file contains `asked` (the client's request), `sent` (the vendor's request) or `refused` (the error message),
+`said` (the vendor's response) and `answered` (the client's response).
 """
 
 import json
@@ -16,47 +17,56 @@ from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS
 
 FOLDER = Path(__file__).parent / "golden"
-BORN = ResponseContext(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
+CONTEXT = ResponseContext(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
 
 
-def made(dialect: Dialect, conversation: Conversation) -> dict[str, Any]:
-    """One file's content, as the code has it now."""
-    asked = {"model": dialect.model, **conversation.asked}
+def build_golden(dialect: Dialect, conversation: Conversation) -> dict[str, Any]:
+    """The content of one golden file, as the code produces it now."""
+    request_body = {"model": dialect.model, **conversation.request}
     try:
-        chat = Chat(json.dumps(asked).encode(), dialect.vendor.capabilities)
-        sent = dialect.vendor.build_request(chat)
-    except InvalidRequest as refused:
-        return {"asked": asked, "refused": refused.message}
-    dialect.read(sent)
-    body = json.loads(sent.body or b"")
-    told: dict[str, Any] = {"asked": asked, "sent": {"path": sent.path, "headers": sent.headers, "body": body}}
-    return told | (_streamed if chat.stream else _whole)(dialect, chat, conversation)
+        chat = Chat(json.dumps(request_body).encode(), dialect.adapter.capabilities)
+        request = dialect.adapter.build_request(chat)
+    except InvalidRequest as refusal:
+        return {"asked": request_body, "refused": refusal.message}
+    dialect.parse_request(request)
+    body = json.loads(request.body or b"")
+    golden: dict[str, Any] = {
+        "asked": request_body,
+        "sent": {"path": request.path, "headers": request.headers, "body": body},
+    }
+    return golden | (_golden_stream if chat.stream else _golden_response)(dialect, chat, conversation)
 
 
-def _whole(dialect: Dialect, chat: Chat, conversation: Conversation) -> dict[str, Any]:
-    said = dialect.message(conversation.answer)
-    return {"said": json.loads(said), "answered": json.loads(dialect.vendor.map_response(said, BORN).body)}
+def _golden_response(dialect: Dialect, chat: Chat, conversation: Conversation) -> dict[str, Any]:
+    response_body = dialect.encode_response(conversation.response)
+    return {
+        "said": json.loads(response_body),
+        "answered": json.loads(dialect.adapter.map_response(response_body, CONTEXT).body),
+    }
 
 
-def _streamed(dialect: Dialect, chat: Chat, conversation: Conversation) -> dict[str, Any]:
-    events = dialect.vendor.create_event_mapper(chat, BORN)
-    said = dialect.events(conversation.answer)
-    told = b"".join(events.on_event(event) for event in said) + (b"" if events.is_done else events.on_end())
-    answered = [sse.event_data(event).decode() for event in sse.EventSplitter().split(told)]
-    heard = [json.loads(sse.event_data(event)) for event in said]
-    return {"said": heard, "answered": [json.loads(one) if one.startswith("{") else one for one in answered]}
+def _golden_stream(dialect: Dialect, chat: Chat, conversation: Conversation) -> dict[str, Any]:
+    mapper = dialect.adapter.create_event_mapper(chat, CONTEXT)
+    events = dialect.encode_events(conversation.response)
+    output = b"".join(mapper.on_event(event) for event in events) + (b"" if mapper.is_done else mapper.on_end())
+    output_events = [sse.event_data(event).decode() for event in sse.EventSplitter().split(output)]
+    event_bodies = [json.loads(sse.event_data(event)) for event in events]
+    return {
+        "said": event_bodies,
+        "answered": [json.loads(data) if data.startswith("{") else data for data in output_events],
+    }
 
 
-def place(dialect: Dialect, conversation: Conversation) -> Path:
+def golden_path(dialect: Dialect, conversation: Conversation) -> Path:
     return FOLDER / dialect.type / f"{conversation.name}.json"
 
 
 def main() -> None:
     for dialect in DIALECTS:
         for conversation in CONVERSATIONS:
-            path = place(dialect, conversation)
+            path = golden_path(dialect, conversation)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(made(dialect, conversation), indent=1, ensure_ascii=False) + "\n")
+            path.write_text(json.dumps(build_golden(dialect, conversation), indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Gemini as its own server speaks, made of its own SDK's types.
+"""Gemini's protocol as its server speaks it, built from the types of its SDK.
 
 Source: https://ai.google.dev/api/generate-content https://ai.google.dev/gemini-api/docs/thought-signatures
 """
@@ -12,10 +12,10 @@ import google.genai.types as sdk
 
 from aiserver.providers.google import GOOGLE
 from aiserver.providers.http import ProviderRequest
-from tests.providers.fake_provider import Said
+from tests.providers.fake_provider import FakeResponse
 from tests.vendors import semantics
-from tests.vendors.google_body import taken
-from tests.vendors.semantics import Answer, Called, Media, Request, Result, ToolOffered, Words
+from tests.vendors.google_body import check_request
+from tests.vendors.semantics import MediaPart, Request, Response, TextPart, Tool, ToolCall, ToolResult
 
 STOPS = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
 CHOICES = {"AUTO": "auto", "VALIDATED": "auto", "ANY": "required", "NONE": "none"}
@@ -31,62 +31,62 @@ STATUSES = {
 }
 RPC = "type.googleapis.com/google.rpc"
 SIGNATURE = b"a signature"
-PIECE = 3  # letters of a text that come at once
+CHUNK_CHARS = 3  # letters of a text per event
 
 
 class GoogleDialect:
     """dialect.Dialect"""
 
     type = "google"
-    vendor = GOOGLE
+    adapter = GOOGLE
     model = "gemini-3.8-flash"
     has_urls = True
     counts_reasoning = True
     stream_type = "text/event-stream"
-    headers: Mapping[str, str] = MappingProxyType({})  # an answer's id stands within it
+    headers: Mapping[str, str] = MappingProxyType({})  # the response id is in the body
 
     def credential(self, key: str) -> tuple[str, str]:
         return "x-goog-api-key", key
 
     def listing(self, models: list[str]) -> bytes:
-        ways = {"supportedGenerationMethods": ["generateContent", "countTokens"]}
-        listed: list[Any] = [{"name": f"models/{id}", "version": "1", **ways} for id in models]
-        other = {"name": "models/embedder", "version": "1", "supportedGenerationMethods": ["embedContent"]}
-        return json.dumps({"models": [*listed, other]}).encode()
+        methods = {"supportedGenerationMethods": ["generateContent", "countTokens"]}
+        models_page: list[Any] = [{"name": f"models/{id}", "version": "1", **methods} for id in models]
+        embedder = {"name": "models/embedder", "version": "1", "supportedGenerationMethods": ["embedContent"]}
+        return json.dumps({"models": [*models_page, embedder]}).encode()
 
-    def read(self, asked: ProviderRequest) -> Request:
-        model, streams, body = taken(asked)
+    def parse_request(self, request: ProviderRequest) -> Request:
+        model, streams, body = check_request(request)
         return _request(model, streams, body)
 
-    def turns(self, sent: dict[str, Any]) -> list[Any]:
-        return [turn["parts"] for turn in sent["contents"] if turn["role"] == "model"]
+    def model_turns(self, body: dict[str, Any]) -> list[Any]:
+        return [turn["parts"] for turn in body["contents"] if turn["role"] == "model"]
 
-    def turn(self, message: dict[str, Any]) -> Any:
-        parts: list[dict[str, Any]] = message["candidates"][0]["content"]["parts"]
+    def model_turn(self, response: dict[str, Any]) -> Any:
+        parts: list[dict[str, Any]] = response["candidates"][0]["content"]["parts"]
         is_plain = all("functionCall" in part or "thoughtSignature" not in part for part in parts)
         return [part for part in parts if not part.get("thought")] if is_plain else parts
 
-    def message(self, answer: Answer) -> bytes:
-        return _dump(_response(answer, list(_parts(answer)), STOPS[answer.finish]))
+    def encode_response(self, response: Response) -> bytes:
+        return _dump(_response(response, list(_parts(response)), STOPS[response.finish]))
 
-    def events(self, answer: Answer) -> list[bytes]:
-        pieces = [piece for part in _parts(answer) for piece in _pieces(part)]
-        said = [_response(answer, [piece], None) for piece in pieces]
-        last = _response(answer, [sdk.Part(text="")], STOPS[answer.finish])
-        return [b"data: %b\r\n\r\n" % _dump(one) for one in [*said, last]]
+    def encode_events(self, response: Response) -> list[bytes]:
+        parts = [part for full_part in _parts(response) for part in _split_part(full_part)]
+        chunks = [_response(response, [part], None) for part in parts]
+        last = _response(response, [sdk.Part(text="")], STOPS[response.finish])
+        return [b"data: %b\r\n\r\n" % _dump(chunk) for chunk in [*chunks, last]]
 
-    def framed(self, event: bytes) -> bytes:
+    def encode_frame(self, event: bytes) -> bytes:
         return event
 
-    def error(self, status: int, message: str) -> Said:
+    def error_response(self, status: int, message: str) -> FakeResponse:
         waits = [{"@type": f"{RPC}.RetryInfo", "retryDelay": "6.5s"}] if status == 429 else []
         details = [{"@type": f"{RPC}.RequestInfo", "requestId": "req_1"}, *waits]
-        told = {"code": status, "message": message, "status": STATUSES.get(status, "UNKNOWN"), "details": details}
-        return Said(status, json.dumps({"error": told}).encode(), {"content-type": "application/json"})
+        error = {"code": status, "message": message, "status": STATUSES.get(status, "UNKNOWN"), "details": details}
+        return FakeResponse(status, json.dumps({"error": error}).encode(), {"content-type": "application/json"})
 
-    def failure(self, message: str) -> bytes:
-        told = {"code": 503, "message": message, "status": "UNAVAILABLE"}
-        return b"data: %b\r\n\r\n" % json.dumps({"error": told}).encode()
+    def error_event(self, message: str) -> bytes:
+        error = {"code": 503, "message": message, "status": "UNAVAILABLE"}
+        return b"data: %b\r\n\r\n" % json.dumps({"error": error}).encode()
 
 
 def _request(model: str, streams: bool, body: dict[str, Any]) -> Request:
@@ -97,8 +97,10 @@ def _request(model: str, streams: bool, body: dict[str, Any]) -> Request:
     return Request(
         model=model,
         system=tuple(part["text"] for part in body.get("systemInstruction", {"parts": ()})["parts"]),
-        turns=semantics.turns([(t["role"] == "model", [_said(part) for part in t["parts"]]) for t in body["contents"]]),
-        tools=tuple(_offered(tool) for tool in declared),
+        turns=semantics.merge_turns(
+            [(t["role"] == "model", [_part(part) for part in t["parts"]]) for t in body["contents"]]
+        ),
+        tools=tuple(_tool(tool) for tool in declared),
         choice=f"[{allowed[0]}]" if allowed else CHOICES.get(calling.get("mode")),
         schema=config.get("responseJsonSchema"),
         max_tokens=config.get("maxOutputTokens"),
@@ -109,66 +111,66 @@ def _request(model: str, streams: bool, body: dict[str, Any]) -> Request:
     )
 
 
-def _offered(tool: dict[str, Any]) -> ToolOffered:
-    return ToolOffered(
+def _tool(tool: dict[str, Any]) -> Tool:
+    return Tool(
         tool["name"], tool.get("description"), tool.get("parametersJsonSchema", {"type": "object", "properties": {}})
     )
 
 
-def _said(part: dict[str, Any]) -> semantics.Said:
+def _part(part: dict[str, Any]) -> semantics.Part:
     match part:
         case {"text": text}:
-            return Words(text)
+            return TextPart(text)
         case {"inlineData": {"data": data, "mimeType": media_type}}:
-            return Media(data, media_type)
+            return MediaPart(data, media_type)
         case {"fileData": {"fileUri": url}}:
-            return Media(url)
+            return MediaPart(url)
         case {"functionCall": {"id": id, "name": name, "args": args}}:
-            return Called(id, name, args)
+            return ToolCall(id, name, args)
         case {"functionResponse": {"id": id, "response": {"output": text}}}:
-            return Result(id, text)
+            return ToolResult(id, text)
         case {"functionResponse": {"id": id, "response": response}}:
-            return Result(id, json.dumps(response))
+            return ToolResult(id, json.dumps(response))
         case _:
             raise AssertionError(part)
 
 
-def _parts(answer: Answer) -> Iterator[sdk.Part]:
-    """As Gemini 3 signs them: the first call, or else the last text of an answer that was thought about."""
-    if answer.reasoning:
-        yield sdk.Part(text=answer.reasoning, thought=True)
-    if answer.text:
-        signed = bool(answer.reasoning and not answer.calls)
-        yield sdk.Part(text=answer.text, thought_signature=SIGNATURE if signed else None)
-    for i, call in enumerate(answer.calls):
-        made = sdk.FunctionCall(id=call.id, name=call.name, args=call.arguments)
-        yield sdk.Part(function_call=made, thought_signature=None if i else SIGNATURE)
+def _parts(response: Response) -> Iterator[sdk.Part]:
+    """Signed as by Gemini 3: the first call or, without calls, the last text of a response with reasoning."""
+    if response.reasoning:
+        yield sdk.Part(text=response.reasoning, thought=True)
+    if response.text:
+        is_signed = bool(response.reasoning and not response.calls)
+        yield sdk.Part(text=response.text, thought_signature=SIGNATURE if is_signed else None)
+    for i, call in enumerate(response.calls):
+        function_call = sdk.FunctionCall(id=call.id, name=call.name, args=call.arguments)
+        yield sdk.Part(function_call=function_call, thought_signature=None if i else SIGNATURE)
 
 
-def _pieces(part: sdk.Part) -> list[sdk.Part]:
-    """A text in pieces, and its signature after them; a call comes whole."""
+def _split_part(part: sdk.Part) -> list[sdk.Part]:
+    """Split a text into chunks followed by its signature; a call is one chunk."""
     if part.text is None:
         return [part]
-    texts = [part.text[at : at + PIECE] for at in range(0, len(part.text), PIECE)]
+    texts = [part.text[start : start + CHUNK_CHARS] for start in range(0, len(part.text), CHUNK_CHARS)]
     pieces = [sdk.Part(text=text, thought=part.thought) for text in texts]
-    signed = [sdk.Part(text="", thought_signature=part.thought_signature)] if part.thought_signature else []
-    return pieces + signed
+    signature_part = [sdk.Part(text="", thought_signature=part.thought_signature)] if part.thought_signature else []
+    return pieces + signature_part
 
 
-def _response(answer: Answer, parts: list[sdk.Part], finish: str | None) -> sdk.GenerateContentResponse:
-    spent = answer.spent
-    usage = sdk.GenerateContentResponseUsageMetadata(
-        prompt_token_count=spent.prompt,
-        cached_content_token_count=spent.cached,
-        candidates_token_count=spent.completion - spent.reasoning,
-        thoughts_token_count=spent.reasoning,
-        total_token_count=spent.prompt + spent.completion,
+def _response(response: Response, parts: list[sdk.Part], finish: str | None) -> sdk.GenerateContentResponse:
+    usage = response.usage
+    usage_metadata = sdk.GenerateContentResponseUsageMetadata(
+        prompt_token_count=usage.prompt,
+        cached_content_token_count=usage.cached,
+        candidates_token_count=usage.completion - usage.reasoning,
+        thoughts_token_count=usage.reasoning,
+        total_token_count=usage.prompt + usage.completion,
     )
     reason = sdk.FinishReason(finish) if finish else None
     candidate = sdk.Candidate(content=sdk.Content(role="model", parts=parts), finish_reason=reason, index=0)
-    told = {"response_id": "req_1", "model_version": "gemini-3.8-flash", "usage_metadata": usage}
-    return sdk.GenerateContentResponse(candidates=[candidate], **told)
+    fields = {"response_id": "req_1", "model_version": "gemini-3.8-flash", "usage_metadata": usage_metadata}
+    return sdk.GenerateContentResponse(candidates=[candidate], **fields)
 
 
-def _dump(made: sdk.GenerateContentResponse) -> bytes:
-    return made.model_dump_json(by_alias=True, exclude_none=True).encode()
+def _dump(response: sdk.GenerateContentResponse) -> bytes:
+    return response.model_dump_json(by_alias=True, exclude_none=True).encode()

@@ -1,4 +1,4 @@
-"""What Gemini's own server takes of a request: judged by its SDK's types, and by what Gemini 3 refuses.
+"""Validation of Gemini requests by the SDK's types and by the rules of Gemini 3.
 
 Source: https://ai.google.dev/api/generate-content
 """
@@ -18,7 +18,7 @@ PATH = re.compile(r"/models/([^/:]+):(generateContent|streamGenerateContent\?alt
 
 
 class Body(BaseModel):
-    """GenerateContentRequest, which the SDK has no type of its own for."""
+    """GenerateContentRequest, for which the SDK has no type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
@@ -33,28 +33,28 @@ class Body(BaseModel):
     store: bool | None = None
 
 
-def taken(asked: ProviderRequest) -> tuple[str, bool, dict[str, Any]]:
-    """The model, whether it shall stream, and the body. Raises: AssertionError."""
-    place = PATH.fullmatch(asked.path)
-    assert place is not None
-    assert (asked.method, asked.headers.get("content-type")) == ("POST", "application/json")
+def check_request(request: ProviderRequest) -> tuple[str, bool, dict[str, Any]]:
+    """Return model, whether it streams, and body. Raises: AssertionError, when Gemini would reject the request."""
+    path = PATH.fullmatch(request.path)
+    assert path is not None
+    assert (request.method, request.headers.get("content-type")) == ("POST", "application/json")
     try:
-        Body.model_validate_json(asked.body or b"")
-    except ValidationError as wrong:
-        raise AssertionError(str(wrong)) from None
-    body = json.loads(asked.body or b"")
+        Body.model_validate_json(request.body or b"")
+    except ValidationError as error:
+        raise AssertionError(str(error)) from None
+    body = json.loads(request.body or b"")
     _check_turns(body["contents"])
-    return unquote(place[1]), place[2] != "generateContent", body
+    return unquote(path[1]), path[2] != "generateContent", body
 
 
 def _check_turns(contents: list[dict[str, Any]]) -> None:
-    """What Gemini 3 refuses: https://ai.google.dev/gemini-api/docs/thought-signatures#faqs"""
+    """Rules of Gemini 3: https://ai.google.dev/gemini-api/docs/thought-signatures#faqs"""
     open_calls: list[str] = []
     for turn in contents:
         calls = [part for part in turn["parts"] if "functionCall" in part]
         results = [part["functionResponse"] for part in turn["parts"] if "functionResponse" in part]
         assert turn["parts"], "contents.parts must not be empty."
         assert not calls or "thoughtSignature" in calls[0], "Function call is missing a thought_signature"
-        assert len(results) in (0, len(turn["parts"])), "words beside what tools answered"
-        assert not results or [result["id"] for result in results] == open_calls, "results of other calls"
+        assert len(results) in (0, len(turn["parts"])), "text beside function responses"
+        assert not results or [result["id"] for result in results] == open_calls, "function responses of other calls"
         open_calls = [part["functionCall"]["id"] for part in calls]

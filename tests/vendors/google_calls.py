@@ -1,4 +1,4 @@
-"""Requests of chats as Gemini's server takes them, for tests."""
+"""Builders of chat requests for Gemini, validated as its server does."""
 
 import json
 from typing import Any
@@ -9,34 +9,34 @@ from aiserver.errors import InvalidRequest
 from aiserver.providers.google import GOOGLE
 from aiserver.providers.translation.chat import Chat
 from tests.vendors.conversations import user
-from tests.vendors.google_body import taken
+from tests.vendors.google_body import check_request
 
 MODEL = "gemini-3.8-flash"
-OLDER = "gemini-2.5-flash"
+OLDER_MODEL = "gemini-2.5-flash"
 
 
-def sent(*messages: dict[str, Any], model: str = MODEL, **more: Any) -> dict[str, Any]:
-    """The body, of which the SDK's types say that Gemini takes it."""
-    asked = GOOGLE.build_request(chat(*messages, model=model, **more))
-    return taken(asked)[2] if model == MODEL else json.loads(asked.body or b"")
+def request_body(*messages: dict[str, Any], model: str = MODEL, **members: Any) -> dict[str, Any]:
+    """The request body for Gemini, validated by the SDK's types for Gemini 3 models."""
+    request = GOOGLE.build_request(chat(*messages, model=model, **members))
+    return check_request(request)[2] if model == MODEL else json.loads(request.body or b"")
 
 
-def chat(*messages: dict[str, Any], model: str = MODEL, **more: Any) -> Chat:
-    body = {"model": model, "messages": list(messages) or [user()], **more}
+def chat(*messages: dict[str, Any], model: str = MODEL, **members: Any) -> Chat:
+    body = {"model": model, "messages": list(messages) or [user()], **members}
     return Chat(json.dumps(body).encode(), GOOGLE.capabilities)
 
 
-def refused(*messages: dict[str, Any], **more: Any) -> str:
-    """The place of what is refused."""
+def rejected_field(*messages: dict[str, Any], **members: Any) -> str:
+    """The path of the rejected field."""
     with pytest.raises(InvalidRequest) as refusal:
-        sent(*messages, **more)
-    assert "Google Gemini cannot be told" in refusal.value.message
+        request_body(*messages, **members)
+    assert "Google Gemini" in refusal.value.message
     return refusal.value.param or ""
 
 
-def assistant(*calls: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": None, **({"tool_calls": list(calls)} if calls else {}), **more}
+def assistant(*calls: dict[str, Any], **members: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": None, **({"tool_calls": list(calls)} if calls else {}), **members}
 
 
-def result(id: str, content: Any, **more: Any) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": id, "content": content, **more}
+def tool_result(id: str, content: Any, **members: Any) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": id, "content": content, **members}

@@ -1,4 +1,4 @@
-"""What a request asks and an answer says, in any protocol: what must be the same on both sides of a translation."""
+"""Requests and responses without a protocol: what both sides of a translation must agree on."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,21 +6,21 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Words:
+class TextPart:
     text: str
 
 
 @dataclass(frozen=True)
-class Media:
-    """An image or a file: its URL, or its base64. `media_type` is unknown where only a URL is told."""
+class MediaPart:
+    """An image or a file as URL or base64. `media_type` is empty when only a URL is known."""
 
     source: str
     media_type: str = ""
 
 
 @dataclass(frozen=True)
-class Called:
-    """A tool that the model called; `arguments` is a JSON value."""
+class ToolCall:
+    """A tool call of the model; `arguments` is a JSON value."""
 
     id: str
     name: str
@@ -28,24 +28,24 @@ class Called:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a tool gave back."""
+class ToolResult:
+    """The output of a tool."""
 
     id: str
     text: str
 
 
-Said = Words | Media | Called | Result
+Part = TextPart | MediaPart | ToolCall | ToolResult
 
 
 @dataclass(frozen=True)
 class Turn:
     is_model: bool
-    said: tuple[Said, ...]
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
-class ToolOffered:
+class Tool:
     name: str
     description: str | None
     schema: Any
@@ -53,12 +53,12 @@ class ToolOffered:
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `choice` is `auto`, `none`, `required` or the name of a tool in brackets; None says nothing."""
+    """One request. `choice` is `auto`, `none`, `required`, a tool name in brackets, or None when unset."""
 
     model: str
     system: tuple[str, ...] = ()
     turns: tuple[Turn, ...] = ()
-    tools: tuple[ToolOffered, ...] = ()
+    tools: tuple[Tool, ...] = ()
     choice: str | None = None
     one_call_at_a_time: bool = False
     schema: Any = None
@@ -70,8 +70,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """Tokens in OpenAI's sense."""
+class Usage:
+    """Token counts as OpenAI defines them."""
 
     prompt: int = 11
     completion: int = 7
@@ -80,46 +80,46 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One answer; `finish` in OpenAI's words."""
+class Response:
+    """One response; `finish` is OpenAI's `finish_reason`."""
 
     text: str = ""
     reasoning: str = ""
-    calls: tuple[Called, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
     finish: str = "stop"
-    spent: Spent = field(default_factory=Spent)
+    usage: Usage = field(default_factory=Usage)
 
 
-def turns(said: list[tuple[bool, list[Said]]]) -> tuple[Turn, ...]:
-    """Turns of one side in a row are one: most vendors hear no difference."""
-    joined: list[tuple[bool, list[Said]]] = []
-    for is_model, parts in said:
-        if not joined or joined[-1][0] != is_model:
-            joined.append((is_model, []))
-        joined[-1][1].extend(parts)
-    return tuple(Turn(is_model, tuple(parts)) for is_model, parts in joined)
+def merge_turns(messages: list[tuple[bool, list[Part]]]) -> tuple[Turn, ...]:
+    """Merge consecutive turns of the same side, as most vendors treat them as one."""
+    merged: list[tuple[bool, list[Part]]] = []
+    for is_model, parts in messages:
+        if not merged or merged[-1][0] != is_model:
+            merged.append((is_model, []))
+        merged[-1][1].extend(parts)
+    return tuple(Turn(is_model, tuple(parts)) for is_model, parts in merged)
 
 
-def of_openai(body: dict[str, Any]) -> Request:
-    """A request of OpenAI's."""
+def parse_request(body: dict[str, Any]) -> Request:
+    """Parse an OpenAI chat completion request."""
     system: list[str] = []
-    said: list[tuple[bool, list[Said]]] = []
+    messages: list[tuple[bool, list[Part]]] = []
     for message in body["messages"]:
         parts = _parts(message)
         if message["role"] in ("system", "developer"):
-            system += [part.text for part in parts if isinstance(part, Words)]
+            system += [part.text for part in parts if isinstance(part, TextPart)]
         elif message["role"] == "tool":
-            text = "".join(part.text for part in parts if isinstance(part, Words))
-            said.append((False, [Result(message["tool_call_id"], text)]))
+            text = "".join(part.text for part in parts if isinstance(part, TextPart))
+            messages.append((False, [ToolResult(message["tool_call_id"], text)]))
         else:
-            calls: list[Said] = [_called(call) for call in message.get("tool_calls") or ()]
-            said.append((message["role"] == "assistant", [*parts, *calls]))
+            calls: list[Part] = [_tool_call(call) for call in message.get("tool_calls") or ()]
+            messages.append((message["role"] == "assistant", [*parts, *calls]))
     choice = body.get("tool_choice")
     stop = body.get("stop")
     return Request(
         model=body["model"],
         system=tuple(system),
-        turns=turns(said),
+        turns=merge_turns(messages),
         tools=tuple(_tool(tool["function"]) for tool in body.get("tools") or ()),
         choice=f"[{choice['function']['name']}]" if isinstance(choice, dict) else choice,
         one_call_at_a_time=body.get("parallel_tool_calls") is False,
@@ -132,16 +132,16 @@ def of_openai(body: dict[str, Any]) -> Request:
     )
 
 
-def of_completion(body: dict[str, Any]) -> Answer:
-    """An answer of OpenAI's, of one choice."""
+def parse_completion(body: dict[str, Any]) -> Response:
+    """Parse an OpenAI chat completion with one choice."""
     choice, usage = body["choices"][0], body["usage"]
     message = choice["message"]
-    return Answer(
+    return Response(
         text=message["content"] or "",
         reasoning=message.get("reasoning_content") or "",
-        calls=tuple(_called(call) for call in message.get("tool_calls") or ()),
+        calls=tuple(_tool_call(call) for call in message.get("tool_calls") or ()),
         finish=choice["finish_reason"],
-        spent=Spent(
+        usage=Usage(
             usage["prompt_tokens"],
             usage["completion_tokens"],
             usage["prompt_tokens_details"]["cached_tokens"],
@@ -150,8 +150,8 @@ def of_completion(body: dict[str, Any]) -> Answer:
     )
 
 
-def of_chunks(chunks: list[dict[str, Any]]) -> Answer:
-    """A streamed answer of OpenAI's, of one choice, put together as its readers do."""
+def parse_chunks(chunks: list[dict[str, Any]]) -> Response:
+    """Assemble the chunks of a streamed OpenAI chat completion with one choice, as clients do."""
     message: dict[str, Any] = {"content": "", "reasoning_content": "", "tool_calls": []}
     finish = ""
     for chunk in chunks:
@@ -165,46 +165,48 @@ def of_chunks(chunks: list[dict[str, Any]]) -> Answer:
                     message["tool_calls"].append({"id": call["id"], "function": {"name": function, "arguments": ""}})
                 message["tool_calls"][call["index"]]["function"]["arguments"] += call["function"].get("arguments", "")
     usage = chunks[-1]["usage"]
-    return of_completion({"choices": [{"message": message, "finish_reason": finish}], "usage": usage})
+    return parse_completion({"choices": [{"message": message, "finish_reason": finish}], "usage": usage})
 
 
-def _parts(message: dict[str, Any]) -> list[Said]:
+def _parts(message: dict[str, Any]) -> list[Part]:
     content = message.get("content") or []
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    said: list[Said] = [_part(part) for part in parts]
+    content_parts: list[Part] = [_part(part) for part in parts]
     if message.get("name") and message["role"] != "tool":
-        first = said[0] if said and isinstance(said[0], Words) else None
+        first = content_parts[0] if content_parts and isinstance(content_parts[0], TextPart) else None
         name = message["name"]
-        said = [Words(f"{name}: {first.text}"), *said[1:]] if first else [Words(f"{name}:"), *said]
-    return said
+        content_parts = (
+            [TextPart(f"{name}: {first.text}"), *content_parts[1:]] if first else [TextPart(f"{name}:"), *content_parts]
+        )
+    return content_parts
 
 
-def _part(part: dict[str, Any]) -> Said:
+def _part(part: dict[str, Any]) -> Part:
     match part["type"]:
         case "text":
-            return Words(part["text"])
+            return TextPart(part["text"])
         case "refusal":
-            return Words(part["refusal"])
+            return TextPart(part["refusal"])
         case "image_url":
-            return media(part["image_url"]["url"])
+            return parse_media(part["image_url"]["url"])
         case "file":
-            return media(part["file"]["file_data"])
+            return parse_media(part["file"]["file_data"])
         case kind:
             raise AssertionError(kind)
 
 
-def media(url: str) -> Media:
+def parse_media(url: str) -> MediaPart:
     if url.startswith("data:"):
         head, _, data = url.partition(";base64,")
-        return Media(data, head.removeprefix("data:"))
-    return Media(url)
+        return MediaPart(data, head.removeprefix("data:"))
+    return MediaPart(url)
 
 
-def _called(call: dict[str, Any]) -> Called:
+def _tool_call(call: dict[str, Any]) -> ToolCall:
     function = call["function"]
-    return Called(call["id"], function["name"], json.loads(function["arguments"] or "{}"))
+    return ToolCall(call["id"], function["name"], json.loads(function["arguments"] or "{}"))
 
 
-def _tool(function: dict[str, Any]) -> ToolOffered:
+def _tool(function: dict[str, Any]) -> Tool:
     empty = {"type": "object", "properties": {}}
-    return ToolOffered(function["name"], function.get("description"), function.get("parameters", empty))
+    return Tool(function["name"], function.get("description"), function.get("parameters", empty))

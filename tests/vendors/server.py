@@ -1,7 +1,7 @@
-"""A vendor's own server on loopback: it reads requests by its SDK's types, and answers what was asked for.
+"""A vendor's server on loopback: it validates requests by the SDK's types and simulates a model.
 
-It calls the tools it is offered, tells what they gave back, fills in a schema, or repeats what was said to it; and
-`fail 429`, `break off` or `think` in the last words make it do that.
+It calls the tools of the request, repeats their results, fills in a schema, or repeats the user's text. `fail 429`,
+`break off` or `think` in the last text trigger a status, a failure within the stream or reasoning.
 """
 
 import json
@@ -15,53 +15,57 @@ from typing import Any
 
 from aiserver.providers.http import ProviderRequest
 from local.scripted import RecordedRequest
-from tests.providers.fake_provider import Said
+from tests.providers.fake_provider import FakeResponse
 from tests.vendors.dialect import Dialect
-from tests.vendors.semantics import Answer, Called, Request, Result, ToolOffered, Words
+from tests.vendors.semantics import Request, Response, TextPart, Tool, ToolCall, ToolResult
 
-POLL_S = 0.01  # until it sees that it should stop
+POLL_S = 0.01  # interval at which the server checks for shutdown
 SAMPLES: dict[str, Any] = {"string": "Rome", "integer": 3, "number": 2.5, "boolean": True, "array": [], "object": {}}
 
 
 @dataclass
 class VendorServer:
-    """`key` is the one it knows; `down` are the statuses that it answers next, whatever it is asked."""
+    """`key` is the accepted key; `error_statuses` are returned first, one per request, whatever it contains."""
 
     dialect: Dialect
     key: str
     origin: str = ""
     requests: list[RecordedRequest] = field(default_factory=list[RecordedRequest])
-    heard: list[Request] = field(default_factory=list[Request])
-    down: list[int] = field(default_factory=list[int])
+    parsed_requests: list[Request] = field(default_factory=list[Request])
+    error_statuses: list[int] = field(default_factory=list[int])
 
-    def said(self, sent: RecordedRequest) -> Said | list[bytes]:
-        """A whole answer, or the pieces of a stream."""
-        self.requests.append(sent)
+    def respond(self, recorded: RecordedRequest) -> FakeResponse | list[bytes]:
+        """A complete response, or the frames of a stream."""
+        self.requests.append(recorded)
         header, credential = self.dialect.credential(self.key)
-        if sent.headers.get(header) != credential:
-            return self.dialect.error(401, f"No such key: {self.key[:5]}***")
-        if self.down:
-            return self.dialect.error(self.down.pop(0), "This server is down")
+        if recorded.headers.get(header) != credential:
+            return self.dialect.error_response(401, f"No such key: {self.key[:5]}***")
+        if self.error_statuses:
+            return self.dialect.error_response(self.error_statuses.pop(0), "This server is down")
         try:
-            request = self.dialect.read(ProviderRequest(sent.method, sent.path, None, sent.body, sent.headers))
-        except AssertionError as wrong:
-            return self.dialect.error(400, str(wrong))
-        self.heard.append(request)
-        last = _last_words(request)
-        if failing := re.search(r"fail (\d{3})", last):
-            return self.dialect.error(int(failing[1]), "As you wish")
-        answer = answered(request, last)
+            request = self.dialect.parse_request(
+                ProviderRequest(recorded.method, recorded.path, None, recorded.body, recorded.headers)
+            )
+        except AssertionError as error:
+            return self.dialect.error_response(400, str(error))
+        self.parsed_requests.append(request)
+        last_text = _last_text(request)
+        if status_command := re.search(r"fail (\d{3})", last_text):
+            return self.dialect.error_response(int(status_command[1]), "As you wish")
+        response = simulate_response(request, last_text)
         if not request.streams:
-            return Said(200, self.dialect.message(answer), {"content-type": "application/json"} | self.dialect.headers)
-        events = self.dialect.events(answer)
-        if "break off" in last:
-            events = [*events[: len(events) // 2], self.dialect.failure("As you wish")]
-        return [self.dialect.framed(event) for event in events]
+            return FakeResponse(
+                200, self.dialect.encode_response(response), {"content-type": "application/json"} | self.dialect.headers
+            )
+        events = self.dialect.encode_events(response)
+        if "break off" in last_text:
+            events = [*events[: len(events) // 2], self.dialect.error_event("As you wish")]
+        return [self.dialect.encode_frame(event) for event in events]
 
 
 @contextmanager
-def serving(dialect: Dialect, key: str) -> Generator[VendorServer]:
-    """A server that runs until the block ends."""
+def run_vendor_server(dialect: Dialect, key: str) -> Generator[VendorServer]:
+    """Run a server until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -70,14 +74,16 @@ def serving(dialect: Dialect, key: str) -> Generator[VendorServer]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            said = served.said(RecordedRequest(self.command, self.path, headers, body, self.client_address[1]))
-            if isinstance(said, Said):
-                self._head(said.status, {**said.headers, "content-length": str(len(said.body))})
-                self.wfile.write(said.body)
+            response = vendor_server.respond(
+                RecordedRequest(self.command, self.path, headers, body, self.client_address[1])
+            )
+            if isinstance(response, FakeResponse):
+                self._head(response.status, {**response.headers, "content-length": str(len(response.body))})
+                self.wfile.write(response.body)
                 return
             self._head(200, {"content-type": dialect.stream_type, "transfer-encoding": "chunked"} | dialect.headers)
-            for piece in said:
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            for event in response:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
             self.wfile.write(b"0\r\n\r\n")
 
         def _head(self, status: int, headers: dict[str, str]) -> None:
@@ -91,42 +97,45 @@ def serving(dialect: Dialect, key: str) -> Generator[VendorServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    served = VendorServer(dialect, key, f"http://127.0.0.1:{server.server_port}")
+    vendor_server = VendorServer(dialect, key, f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True)
     thread.start()
     try:
-        yield served
+        yield vendor_server
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def answered(request: Request, last: str) -> Answer:
-    """What a model would say that does as it is asked."""
-    reasoning = "I was told to think." if "think" in last else ""
-    results = [said for said in request.turns[-1].said if isinstance(said, Result)]
+def simulate_response(request: Request, last_text: str) -> Response:
+    """The response of an obedient model."""
+    reasoning = "I was told to think." if "think" in last_text else ""
+    results = [part for part in request.turns[-1].parts if isinstance(part, ToolResult)]
     if results:
-        return Answer("The tools said: " + "; ".join(result.text for result in results), reasoning)
-    named = [tool for tool in request.tools if request.choice in (f"[{tool.name}]", "auto", "required", None)]
-    if named and request.choice != "none":
-        calls = [_called(i, tool) for i, tool in enumerate(named[:1] if request.one_call_at_a_time else named)]
-        return Answer("", reasoning, tuple(calls), "tool_calls")
+        return Response("The tools said: " + "; ".join(result.text for result in results), reasoning)
+    offered_tools = [tool for tool in request.tools if request.choice in (f"[{tool.name}]", "auto", "required", None)]
+    if offered_tools and request.choice != "none":
+        calls = [
+            _tool_call(i, tool)
+            for i, tool in enumerate(offered_tools[:1] if request.one_call_at_a_time else offered_tools)
+        ]
+        return Response("", reasoning, tuple(calls), "tool_calls")
     if request.schema:
-        return Answer(json.dumps(sample(request.schema)), reasoning)
-    return Answer(f"You said: {last}", reasoning)
+        return Response(json.dumps(sample(request.schema)), reasoning)
+    return Response(f"You said: {last_text}", reasoning)
 
 
 def sample(schema: dict[str, Any]) -> Any:
-    """A value that fits a simple schema."""
+    """A value that is valid for a simple schema."""
     if "properties" not in schema:
         return SAMPLES[schema.get("type", "string")]
     return {name: sample(inner) for name, inner in schema["properties"].items()}
 
 
-def _called(number: int, tool: ToolOffered) -> Called:
-    return Called(f"call_{number}", tool.name, sample(tool.schema))
+def _tool_call(number: int, tool: Tool) -> ToolCall:
+    return ToolCall(f"call_{number}", tool.name, sample(tool.schema))
 
 
-def _last_words(request: Request) -> str:
-    return " ".join(said.text for said in request.turns[-1].said if isinstance(said, Words))
+def _last_text(request: Request) -> str:
+    return " ".join(part.text for part in request.turns[-1].parts if isinstance(part, TextPart))

@@ -1,4 +1,4 @@
-"""What Bedrock answers beyond OpenAI's words is told beside them, and can be sent back."""
+"""Response fields of Bedrock without an OpenAI equivalent: returned as extension and accepted in the next request."""
 
 import json
 from dataclasses import replace
@@ -8,32 +8,32 @@ import pytest
 
 from aiserver.providers.bedrock import BEDROCK
 from tests.vendors.bedrock import BedrockDialect
-from tests.vendors.bedrock_events import BORN, sent
+from tests.vendors.bedrock_events import CONTEXT, request_body
 from tests.vendors.conversations import user
-from tests.vendors.semantics import Answer
+from tests.vendors.semantics import Response
 
 
-def answered(**more: Any) -> Any:
-    said = json.loads(BedrockDialect().message(Answer("Hi"))) | more
-    return json.loads(BEDROCK.map_response(json.dumps(said).encode(), BORN).body)
+def map_response(**members: Any) -> Any:
+    response = json.loads(BedrockDialect().encode_response(Response("Hi"))) | members
+    return json.loads(BEDROCK.map_response(json.dumps(response).encode(), CONTEXT).body)
 
 
-def said_by(*content: Any) -> dict[str, Any]:
+def message_with(*content: Any) -> dict[str, Any]:
     return {"output": {"message": {"role": "assistant", "content": list(content)}}}
 
 
-def test_all_input_tokens_are_counted_and_what_openai_has_no_words_for_is_kept() -> None:
+def test_usage_counts_all_input_tokens_and_keeps_vendor_fields() -> None:
     details = [{"ttl": "1h", "inputTokens": 30}]
     usage = {"inputTokens": 10, "outputTokens": 5, "totalTokens": 65, "cacheReadInputTokens": 20}
-    more = {"cacheWriteInputTokens": 30, "cacheDetails": details}
-    told = answered(usage=usage | more, serviceTier={"type": "flex"}, trace={})
-    assert told["usage"] == {
+    cache_usage = {"cacheWriteInputTokens": 30, "cacheDetails": details}
+    response = map_response(usage=usage | cache_usage, serviceTier={"type": "flex"}, trace={})
+    assert response["usage"] == {
         "prompt_tokens": 60,
         "completion_tokens": 5,
         "total_tokens": 65,
         "prompt_tokens_details": {"cached_tokens": 20},
     }
-    assert told["bedrock"] == {"metrics": {"latencyMs": 12}, "serviceTier": {"type": "flex"}, "usage": more}
+    assert response["bedrock"] == {"metrics": {"latencyMs": 12}, "serviceTier": {"type": "flex"}, "usage": cache_usage}
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_all_input_tokens_are_counted_and_what_openai_has_no_words_for_is_kept()
         ("of_next_year", "stop"),
     ],
 )
-def test_a_reason_that_openai_has_no_word_for_is_told_beside_its(stop_reason: str, finish: str) -> None:
-    told = answered(stopReason=stop_reason)
-    assert (told["choices"][0]["finish_reason"], told["bedrock"]["stopReason"]) == (finish, stop_reason)
+def test_stop_reason_without_openai_equivalent_is_kept_as_extension(stop_reason: str, finish: str) -> None:
+    response = map_response(stopReason=stop_reason)
+    assert (response["choices"][0]["finish_reason"], response["bedrock"]["stopReason"]) == (finish, stop_reason)
 
 
-def test_reasoning_that_nothing_is_signed_of_is_told_in_words_only() -> None:
+def test_unsigned_reasoning_is_returned_as_reasoning_content_only() -> None:
     thought = {"reasoningContent": {"reasoningText": {"text": "Hm."}}}
-    message = answered(**said_by(thought, {"text": "Yes"}))["choices"][0]["message"]
+    message = map_response(**message_with(thought, {"text": "Yes"}))["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"], "bedrock" in message) == ("Hm.", "Yes", False)
 
 
@@ -66,23 +66,25 @@ def test_reasoning_that_nothing_is_signed_of_is_told_in_words_only() -> None:
         {"image": {"format": "png", "source": {"bytes": "aGk="}}},
     ],
 )
-def test_a_block_that_openai_has_no_words_for_comes_back_and_goes_out_again(block: Any) -> None:
-    message = answered(**said_by({"text": "Yes"}, block))["choices"][0]["message"]
+def test_block_without_openai_equivalent_round_trips(block: Any) -> None:
+    message = map_response(**message_with({"text": "Yes"}, block))["choices"][0]["message"]
     assert (message["content"], message.get("tool_calls")) == (
         "Yes" + ("So" if "citationsContent" in block else ""),
         None,
     )
     assert message["bedrock"]["content"] == [{"text": "Yes"}, block]
-    assert sent(messages=[user(), message])["messages"][1]["content"] == [{"text": "Yes"}, block]
+    assert request_body(messages=[user(), message])["messages"][1]["content"] == [{"text": "Yes"}, block]
 
 
-def test_of_several_calls_the_first_is_told_to_who_wants_one() -> None:
+def test_single_tool_call_keeps_only_the_first_of_several() -> None:
     first, second = ({"toolUse": {"toolUseId": id, "name": "f", "input": {}}} for id in "ab")
-    signed = {"reasoningContent": {"reasoningText": {"text": "", "signature": "c2ln"}}}
-    said = json.loads(BedrockDialect().message(Answer("Hi"))) | said_by(signed, first, second, {"text": "So"})
-    for one_call in (False, True):
-        told = BEDROCK.map_response(json.dumps(said).encode(), replace(BORN, single_tool_call=one_call))
-        message = json.loads(told.body)["choices"][0]["message"]
-        calls = [first] if one_call else [first, second]
+    reasoning = {"reasoningContent": {"reasoningText": {"text": "", "signature": "c2ln"}}}
+    response = json.loads(BedrockDialect().encode_response(Response("Hi"))) | message_with(
+        reasoning, first, second, {"text": "So"}
+    )
+    for is_single in (False, True):
+        mapped = BEDROCK.map_response(json.dumps(response).encode(), replace(CONTEXT, single_tool_call=is_single))
+        message = json.loads(mapped.body)["choices"][0]["message"]
+        calls = [first] if is_single else [first, second]
         assert [call["id"] for call in message["tool_calls"]] == [call["toolUse"]["toolUseId"] for call in calls]
-        assert message["bedrock"]["content"] == [signed, *calls, {"text": "So"}]
+        assert message["bedrock"]["content"] == [reasoning, *calls, {"text": "So"}]

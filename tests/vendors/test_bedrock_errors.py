@@ -1,4 +1,4 @@
-"""What Bedrock's errors mean, whole and within a stream, over real HTTP and in real frames."""
+"""Mapping of Bedrock's errors, in responses and within streams, over HTTP with event stream frames."""
 
 import json
 from typing import Any
@@ -20,11 +20,11 @@ from aiserver.providers.registry import AdapterRegistry
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 from tests.fakes import FakeClock
-from tests.providers.fake_provider import Said, stand_in
-from tests.providers.streaming import heard
+from tests.providers.fake_provider import FakeResponse, run_fake_provider
+from tests.providers.streaming import read_stream
 from tests.vendors.bedrock import BedrockDialect, frame
-from tests.vendors.bedrock_events import BEGIN, delta, stop
-from tests.vendors.semantics import Answer
+from tests.vendors.bedrock_events import MESSAGE_START, delta, stop
+from tests.vendors.semantics import Response
 
 DIALECT = BedrockDialect()
 PATHS = {"/model/m/converse", "/model/m/converse-stream"}
@@ -33,38 +33,45 @@ EVENTS = {"content-type": "application/vnd.amazon.eventstream", "x-amzn-requesti
 PROVIDER = {"name": "b", "type": "bedrock", "models": {"m": ""}}
 
 
-def failed(said: Said, *, streams: bool = False, model_is_configured: bool = True) -> tuple[bytes, ProviderError]:
-    """What came before the error that our caller gets, and it."""
+def error_of_call(
+    response: FakeResponse, *, streams: bool = False, model_is_configured: bool = True
+) -> tuple[bytes, ProviderError]:
+    """Return the bytes received before the error that the caller gets, and that error."""
     body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-    how: dict[str, Any] = {"api_key": "k", "model_is_configured": model_is_configured}
-    with create_client() as http, stand_in(PATHS, ("authorization", "Bearer k"), Said(401, b"{}")) as server:
-        server.answers.append(said)
+    options: dict[str, Any] = {"api_key": "k", "model_is_configured": model_is_configured}
+    with (
+        create_client() as http,
+        run_fake_provider(PATHS, ("authorization", "Bearer k"), FakeResponse(401, b"{}")) as server,
+    ):
+        server.responses.append(response)
         caller: Any = AdapterRegistry(lambda: http, FakeClock(), BedrockWire)["bedrock"]
         provider = Provider.model_validate({**PROVIDER, "base_url": server.origin})
         try:
             if not streams:
-                caller.call(provider, "chat.completions", body, idempotency_key=None, timeout_s=5, **how)
+                caller.call(provider, "chat.completions", body, idempotency_key=None, timeout_s=5, **options)
                 raise AssertionError
-            came, late = heard(
-                caller.stream(provider, "chat.completions", body, head_timeout_s=5, total_timeout_s=5, **how)
+            received, stream_error = read_stream(
+                caller.stream(provider, "chat.completions", body, head_timeout_s=5, total_timeout_s=5, **options)
             )
         except ProviderError as error:
             return b"", error
-    assert late
-    return came, late
+    assert stream_error
+    return received, stream_error
 
 
-def refused(status: int, type: str, message: str, **how: Any) -> ProviderError:
-    headers = {**JSON, "x-amzn-errortype": f"{type}:http://internal.amazon.com/", "x-amzn-requestid": "req_1"}
-    return failed(Said(status, json.dumps({"message": message}).encode(), headers), **how)[1]
+def error_for(status: int, error_type: str, message: str, **options: Any) -> ProviderError:
+    headers = {**JSON, "x-amzn-errortype": f"{error_type}:http://internal.amazon.com/", "x-amzn-requestid": "req_1"}
+    return error_of_call(FakeResponse(status, json.dumps({"message": message}).encode(), headers), **options)[1]
 
 
-def exception(type: str, **said: Any) -> bytes:
-    return frame({":message-type": "exception", ":exception-type": type, ":content-type": "application/json"}, said)
+def exception(exception_type: str, **payload: Any) -> bytes:
+    return frame(
+        {":message-type": "exception", ":exception-type": exception_type, ":content-type": "application/json"}, payload
+    )
 
 
 @pytest.mark.parametrize(
-    ("status", "type", "kind", "told"),
+    ("status", "error_type", "error_class", "client_status"),
     [
         (400, "ValidationException", ProviderRejected, 400),
         (403, "AccessDeniedException", ProviderAuth, 502),
@@ -78,13 +85,15 @@ def exception(type: str, **said: Any) -> bytes:
         (503, "ServiceUnavailableException", ProviderUnavailable, 503),
     ],
 )
-def test_each_error_is_what_it_means(status: int, type: str, kind: Any, told: int) -> None:
-    error = refused(status, type, "so it is")
-    assert (error.__class__, error.status) == (kind, told)
-    assert error.may_be_billed == (kind is ProviderTimeout)
-    if kind is not ProviderAuth:
+def test_error_type_maps_to_provider_error_and_status(
+    status: int, error_type: str, error_class: Any, client_status: int
+) -> None:
+    error = error_for(status, error_type, "so it is")
+    assert (error.__class__, error.status) == (error_class, client_status)
+    assert error.may_be_billed == (error_class is ProviderTimeout)
+    if error_class is not ProviderAuth:
         body = json.loads(wire_errors.render_error(error))
-        assert (body["error"]["message"], body["error"]["type"]) == ("so it is", type)
+        assert (body["error"]["message"], body["error"]["type"]) == ("so it is", error_type)
         assert body["bedrock"] == {"message": "so it is"}
         assert wire_errors.error_headers(error)["x-request-id"] == "req_1"
         assert not [name for name in wire_errors.error_headers(error) if "amzn" in name]
@@ -98,19 +107,20 @@ def test_each_error_is_what_it_means(status: int, type: str, kind: Any, told: in
         "with the ID or ARN of an inference profile that contains this model.",
     ],
 )
-def test_a_model_that_is_not_there_is_our_trouble_where_we_have_configured_it(message: str) -> None:
-    assert type(refused(400, "ValidationException", message)) is ProviderAuth
-    theirs = refused(400, "ValidationException", message, model_is_configured=False)
-    assert (type(theirs), theirs.status, theirs.message) == (ProviderRejected, 404, message)
+def test_unknown_model_is_a_provider_auth_error_when_configured(message: str) -> None:
+    """A model that only the caller named is the caller's 404."""
+    assert type(error_for(400, "ValidationException", message)) is ProviderAuth
+    error = error_for(400, "ValidationException", message, model_is_configured=False)
+    assert (type(error), error.status, error.message) == (ProviderRejected, 404, message)
 
 
-def test_an_account_that_may_not_use_a_model_yet_is_our_trouble() -> None:
+def test_model_without_account_access_is_a_provider_auth_error() -> None:
     message = "Model use case details have not been submitted for this account. Fill out the form before."
-    assert type(refused(404, "ResourceNotFoundException", message, model_is_configured=False)) is ProviderAuth
+    assert type(error_for(404, "ResourceNotFoundException", message, model_is_configured=False)) is ProviderAuth
 
 
 @pytest.mark.parametrize(
-    ("type", "kind", "status"),
+    ("exception_type", "error_class", "status"),
     [
         ("throttlingException", ProviderRateLimited, 429),
         ("serviceUnavailableException", ProviderUnavailable, 503),
@@ -120,35 +130,38 @@ def test_an_account_that_may_not_use_a_model_yet_is_our_trouble() -> None:
         ("ofNextYearException", ProviderError, 500),
     ],
 )
-def test_an_exception_is_what_it_means_before_the_first_word_and_after(type: str, kind: Any, status: int) -> None:
-    begin = DIALECT.framed(sse.format_event(json.dumps(BEGIN).encode()))
-    word = DIALECT.framed(sse.format_event(json.dumps(delta(0, text="Hi")).encode()))
-    failure = exception(type, message="so it is")
-    came, error = failed(Said(200, begin + failure, EVENTS), streams=True)
-    assert (came, error.__class__, error.status, error.may_be_billed) == (b"", kind, status, False)
-    came, error = failed(Said(200, begin + word + failure, EVENTS), streams=True)
-    assert (b'"Hi"' in came, error.__class__, error.may_be_billed) == (True, kind, True)
+def test_stream_exception_is_billable_only_after_the_first_text(
+    exception_type: str, error_class: Any, status: int
+) -> None:
+    start_frame = DIALECT.encode_frame(sse.format_event(json.dumps(MESSAGE_START).encode()))
+    text_frame = DIALECT.encode_frame(sse.format_event(json.dumps(delta(0, text="Hi")).encode()))
+    failure = exception(exception_type, message="so it is")
+    received, error = error_of_call(FakeResponse(200, start_frame + failure, EVENTS), streams=True)
+    assert (received, error.__class__, error.status, error.may_be_billed) == (b"", error_class, status, False)
+    received, error = error_of_call(FakeResponse(200, start_frame + text_frame + failure, EVENTS), streams=True)
+    assert (b'"Hi"' in received, error.__class__, error.may_be_billed) == (True, error_class, True)
     assert (error.message, "so it is" in wire_errors.render_error(error).decode()) == ("so it is", True)
 
 
 @pytest.mark.parametrize("reason", ["malformed_model_output", "malformed_tool_use"])
-def test_an_answer_that_is_none_failed_and_may_be_billed(reason: str) -> None:
-    whole = json.loads(DIALECT.message(Answer("Hi"))) | {"stopReason": reason}
-    _, error = failed(Said(200, json.dumps(whole).encode(), JSON))
+def test_malformed_model_output_is_an_error_that_may_be_billed(reason: str) -> None:
+    response = json.loads(DIALECT.encode_response(Response("Hi"))) | {"stopReason": reason}
+    _, error = error_of_call(FakeResponse(200, json.dumps(response).encode(), JSON))
     assert (type(error), error.status, error.may_be_billed) == (ProviderError, 502, True)
     frames = [
-        DIALECT.framed(sse.format_event(json.dumps(event).encode())) for event in (delta(0, text="Hi"), stop(reason))
+        DIALECT.encode_frame(sse.format_event(json.dumps(event).encode()))
+        for event in (delta(0, text="Hi"), stop(reason))
     ]
-    came, error = failed(Said(200, b"".join(frames), EVENTS), streams=True)
-    assert (b'"Hi"' in came, type(error), error.may_be_billed) == (True, ProviderError, True)
+    received, error = error_of_call(FakeResponse(200, b"".join(frames), EVENTS), streams=True)
+    assert (b'"Hi"' in received, type(error), error.may_be_billed) == (True, ProviderError, True)
 
 
-def test_what_is_no_answer_of_bedrock_s_is_told_so() -> None:
+def test_invalid_bedrock_response_is_a_502() -> None:
     for body in (b"{}", b"[1]", b'{"output":{"message":{"content":[7]}},"stopReason":"end_turn"}', b"oops"):
-        _, error = failed(Said(200, body, JSON))
+        _, error = error_of_call(FakeResponse(200, body, JSON))
         assert (type(error), error.status, error.may_be_billed) == (ProviderError, 502, True)
 
 
-def test_a_refusal_without_words_of_bedrock_s_is_told_by_its_status() -> None:
-    _, error = failed(Said(503, b"<html>busy</html>", {"content-type": "text/html"}))
+def test_error_without_bedrock_body_is_mapped_by_status() -> None:
+    _, error = error_of_call(FakeResponse(503, b"<html>busy</html>", {"content-type": "text/html"}))
     assert (type(error), error.status) == (ProviderUnavailable, 503)

@@ -1,4 +1,4 @@
-"""Streams of Bedrock's: when they begin and end, and blocks that come in pieces."""
+"""Bedrock's streams: start, end, and content blocks assembled from deltas."""
 
 import json
 from dataclasses import replace
@@ -10,60 +10,64 @@ from aiserver.providers.bedrock import BEDROCK
 from aiserver.providers.translation.adapter import ResponseContext
 from aiserver.providers.translation.chat import Chat
 from aiserver.wire import sse
-from tests.vendors.bedrock_events import BEGIN, BORN, delta, start, stop
+from tests.vendors.bedrock_events import CONTEXT, MESSAGE_START, delta, start, stop
 
 
-def streamed(*events: dict[str, Any], ended: bool = True, born: ResponseContext = BORN) -> list[dict[str, Any]]:
+def map_stream(
+    *events: dict[str, Any], is_complete: bool = True, context: ResponseContext = CONTEXT
+) -> list[dict[str, Any]]:
     """The chunks that a caller gets."""
-    told = BEDROCK.create_event_mapper(Chat(b'{"messages":[]}', BEDROCK.capabilities), born)
-    came = b"".join(told.on_event(sse.format_event(json.dumps(event).encode())) for event in events)
-    assert told.is_complete == ended
-    came += b"" if told.is_done or not ended else told.on_end()
-    chunks = [sse.event_data(event) for event in sse.EventSplitter().split(came)]
-    assert not ended or chunks.pop() == sse.DONE
+    mapper = BEDROCK.create_event_mapper(Chat(b'{"messages":[]}', BEDROCK.capabilities), context)
+    output = b"".join(mapper.on_event(sse.format_event(json.dumps(event).encode())) for event in events)
+    assert mapper.is_complete == is_complete
+    output += b"" if mapper.is_done or not is_complete else mapper.on_end()
+    chunks = [sse.event_data(event) for event in sse.EventSplitter().split(output)]
+    assert not is_complete or chunks.pop() == sse.DONE
     return [json.loads(chunk) for chunk in chunks]
 
 
-def test_nothing_is_told_before_the_first_word() -> None:
-    before = [BEGIN, {"ofNextYear": {}}, start(0), delta(0, text=""), delta(0, ofNextYear={"a": 1})]
-    assert streamed(*before, ended=False) == []
+def test_events_before_the_first_text_produce_no_chunk() -> None:
+    events = [MESSAGE_START, {"ofNextYear": {}}, start(0), delta(0, text=""), delta(0, ofNextYear={"a": 1})]
+    assert map_stream(*events, is_complete=False) == []
 
 
-def test_the_end_waits_for_the_metadata_and_comes_without_it_all_the_same() -> None:
+def test_end_waits_for_the_metadata_and_is_sent_without_it() -> None:
     fields = {"additionalModelResponseFields": {"stop_sequence": "X"}}
     usage = {"inputTokens": 1, "outputTokens": 2, "totalTokens": 3}
     metadata = {"metadata": {"usage": usage, "metrics": {"latencyMs": 9}, "p": "abc"}}
-    said = [BEGIN, delta(0, text="Hi"), stop("stop_sequence", p="abcd", **fields)]
-    _, end = streamed(*said, metadata)
+    events = [MESSAGE_START, delta(0, text="Hi"), stop("stop_sequence", p="abcd", **fields)]
+    _, end = map_stream(*events, metadata)
     assert end["bedrock"] == {"stopReason": "stop_sequence", "metrics": {"latencyMs": 9}, **fields}
-    _, end = streamed(*said)
+    _, end = map_stream(*events)
     assert (end["bedrock"], end["choices"][0]["finish_reason"]) == (
         {"stopReason": "stop_sequence", **fields},
         "stop",
     )
 
 
-def test_metadata_before_the_end_does_not_end_it() -> None:
-    told = streamed({"metadata": {"metrics": {"latencyMs": 9}}}, delta(0, text="Hi"), stop())
-    assert [chunk["choices"][0]["finish_reason"] for chunk in told] == [None, "stop"]
+def test_metadata_before_the_stop_does_not_end_the_stream() -> None:
+    chunks = map_stream({"metadata": {"metrics": {"latencyMs": 9}}}, delta(0, text="Hi"), stop())
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
 
 
-def test_a_call_of_nothing_is_told_whole_though_its_block_does_not_stop() -> None:
-    called = start(1, toolUse={"toolUseId": "t", "name": "get_time"})
-    _, begun, argued, _ = streamed(BEGIN, delta(0, text="So"), called, stop("tool_use"))
-    assert begun["choices"][0]["delta"]["tool_calls"][0]["function"] == {"name": "get_time", "arguments": ""}
-    assert argued["choices"][0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": "{}"}}]
-    again = streamed(called, {"contentBlockStop": {"contentBlockIndex": 1}}, stop("tool_use"))
-    assert len(again) == 3
+def test_tool_call_without_input_gets_empty_arguments() -> None:
+    tool_start = start(1, toolUse={"toolUseId": "t", "name": "get_time"})
+    _, call_chunk, arguments_chunk, _ = map_stream(MESSAGE_START, delta(0, text="So"), tool_start, stop("tool_use"))
+    assert call_chunk["choices"][0]["delta"]["tool_calls"][0]["function"] == {"name": "get_time", "arguments": ""}
+    assert arguments_chunk["choices"][0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": "{}"}}]
+    chunks = map_stream(tool_start, {"contentBlockStop": {"contentBlockIndex": 1}}, stop("tool_use"))
+    assert len(chunks) == 3
 
 
-def test_an_input_that_breaks_off_is_told_as_it_came_and_is_in_no_event_that_is_no_json() -> None:
-    thought = delta(0, reasoningContent={"text": "Hm.", "signature": "c2ln"})
-    called = start(1, toolUse={"toolUseId": "t", "name": "f"})
-    told = streamed(BEGIN, thought, called, delta(1, toolUse={"input": '{"a": "lon'}), stop("max_tokens"))
-    content = told[-1]["choices"][0]["delta"]["bedrock"]["content"]
+def test_truncated_tool_input_is_forwarded_and_not_in_the_extension() -> None:
+    reasoning = delta(0, reasoningContent={"text": "Hm.", "signature": "c2ln"})
+    tool_start = start(1, toolUse={"toolUseId": "t", "name": "f"})
+    chunks = map_stream(
+        MESSAGE_START, reasoning, tool_start, delta(1, toolUse={"input": '{"a": "lon'}), stop("max_tokens")
+    )
+    content = chunks[-1]["choices"][0]["delta"]["bedrock"]["content"]
     assert [next(iter(block)) for block in content] == ["reasoningContent"]
-    assert told[-2]["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"] == '{"a": "lon'
+    assert chunks[-2]["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"] == '{"a": "lon'
 
 
 @pytest.mark.parametrize(
@@ -114,25 +118,27 @@ def test_an_input_that_breaks_off_is_told_as_it_came_and_is_in_no_event_that_is_
         ),
     ],
 )
-def test_a_block_that_openai_has_no_words_for_is_put_together(events: list[Any], block: Any) -> None:
-    *_, end = streamed(BEGIN, *events, delta(1, text="Hi"), start(2), stop())
+def test_block_without_openai_equivalent_is_assembled_from_deltas(events: list[Any], block: Any) -> None:
+    *_, end = map_stream(MESSAGE_START, *events, delta(1, text="Hi"), start(2), stop())
     message = {"role": "assistant", "content": "Hi", **end["choices"][0]["delta"]}
     assert message["bedrock"]["content"] == [block, {"text": "Hi"}]
     assert all("tool_calls" not in chunk["choices"][0]["delta"] for chunk in [end])
 
 
-def test_reasoning_that_nothing_is_signed_of_is_told_in_words_only() -> None:
-    first, _, end = streamed(delta(0, reasoningContent={"text": "Hm."}), delta(1, text="Yes"), stop())
+def test_unsigned_reasoning_is_sent_as_reasoning_content_only() -> None:
+    first, _, end = map_stream(delta(0, reasoningContent={"text": "Hm."}), delta(1, text="Yes"), stop())
     assert first["choices"][0]["delta"]["reasoning_content"] == "Hm."
     assert end["choices"][0]["delta"] == {}
 
 
-@pytest.mark.parametrize("one_call", [False, True])
-def test_of_several_calls_the_first_is_told_to_who_wants_one(one_call: bool) -> None:
-    called = [start(i, toolUse={"toolUseId": id, "name": "f"}) for i, id in ((1, "a"), (2, "b"))]
-    argued = [delta(i, toolUse={"input": '{"x": 1}'}) for i in (1, 2)]
-    signed = delta(0, reasoningContent={"signature": "c2ln"})
-    told = streamed(signed, *called, *argued, stop("tool_use"), born=replace(BORN, single_tool_call=one_call))
-    calls = [call for chunk in told for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
-    assert {call["index"] for call in calls} == ({0} if one_call else {0, 1})
-    assert len(told[-1]["choices"][0]["delta"]["bedrock"]["content"]) == (2 if one_call else 3)
+@pytest.mark.parametrize("is_single", [False, True])
+def test_single_tool_call_keeps_only_the_first_of_several(is_single: bool) -> None:
+    tool_starts = [start(i, toolUse={"toolUseId": id, "name": "f"}) for i, id in ((1, "a"), (2, "b"))]
+    tool_inputs = [delta(i, toolUse={"input": '{"x": 1}'}) for i in (1, 2)]
+    signature = delta(0, reasoningContent={"signature": "c2ln"})
+    chunks = map_stream(
+        signature, *tool_starts, *tool_inputs, stop("tool_use"), context=replace(CONTEXT, single_tool_call=is_single)
+    )
+    calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert {call["index"] for call in calls} == ({0} if is_single else {0, 1})
+    assert len(chunks[-1]["choices"][0]["delta"]["bedrock"]["content"]) == (2 if is_single else 3)

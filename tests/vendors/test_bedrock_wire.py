@@ -1,4 +1,4 @@
-"""Requests to Bedrock are those that AWS's own SDK makes, signature and all, and arrive as they were signed."""
+"""Requests to Bedrock equal those of boto3, including the signature, and arrive unchanged after signing."""
 
 import json
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from aiserver.providers.provider import Provider
 from aiserver.providers.registry import AdapterRegistry
 from aiserver.providers.translation.chat import Chat
 from tests.fakes import FakeClock
-from tests.providers.fake_provider import Said, stand_in
+from tests.providers.fake_provider import FakeResponse, run_fake_provider
 from tests.vendors.bedrock import BedrockDialect
-from tests.vendors.semantics import Answer
+from tests.vendors.semantics import Response
 
 REGION = "eu-central-1"
 KEYS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret"}
@@ -29,31 +29,33 @@ PROFILE = "arn:aws:bedrock:eu-central-1:123456789012:inference-profile/eu.anthro
 MODELS = ["amazon.nova-2-lite-v1:0", "us.anthropic.claude-haiku-4-5-20251001-v1:0", PROFILE, "openai.gpt-oss-20b-1:0"]
 
 
-def provider(base_url: str = f"https://bedrock-runtime.{REGION}.amazonaws.com", **more: Any) -> Provider:
-    return Provider.model_validate({"name": "b", "type": "bedrock", "base_url": base_url, "models": {"*": ""}} | more)
+def provider(base_url: str = f"https://bedrock-runtime.{REGION}.amazonaws.com", **options: Any) -> Provider:
+    return Provider.model_validate(
+        {"name": "b", "type": "bedrock", "base_url": base_url, "models": {"*": ""}} | options
+    )
 
 
-def session(**more: str) -> boto3.Session:
-    return boto3.Session(region_name=REGION, **KEYS, **more)
+def session(**options: str) -> boto3.Session:
+    return boto3.Session(region_name=REGION, **KEYS, **options)
 
 
-def boto3_sends(session: boto3.Session, *, streams: bool, accept: str | None, **asked: Any) -> AWSRequest:
-    """The request that boto3 makes, which nobody answers with more than it must."""
-    sent: list[Any] = []
+def boto3_request(session: boto3.Session, *, streams: bool, accept: str | None, **parameters: Any) -> AWSRequest:
+    """The request that boto3 builds; it gets an empty response."""
+    requests: list[Any] = []
 
-    def answer(request: Any, **_: Any) -> AWSResponse:
-        sent.append(request)
+    def capture(request: Any, **_: Any) -> AWSResponse:
+        requests.append(request)
         return AWSResponse(request.url, 200, {}, _Raw(b"{}"))
 
-    def accepted(request: Any, **_: Any) -> None:
+    def set_accept(request: Any, **_: Any) -> None:
         if accept:
             request.headers["accept"] = accept
 
     runtime: Any = session.client("bedrock-runtime")
-    runtime.meta.events.register("before-sign.bedrock-runtime.*", accepted)
-    runtime.meta.events.register("before-send.bedrock-runtime.*", answer)
-    (runtime.converse_stream if streams else runtime.converse)(**asked)
-    return sent[0]
+    runtime.meta.events.register("before-sign.bedrock-runtime.*", set_accept)
+    runtime.meta.events.register("before-send.bedrock-runtime.*", capture)
+    (runtime.converse_stream if streams else runtime.converse)(**parameters)
+    return requests[0]
 
 
 class _Raw:
@@ -72,7 +74,7 @@ def header(request: Any, name: str) -> str:
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("token", [{}, {"aws_session_token": "token"}])
-def test_a_request_is_the_one_that_boto3_makes(model: str, streams: bool, token: dict[str, str]) -> None:
+def test_signed_request_equals_boto3_request(model: str, streams: bool, token: dict[str, str]) -> None:
     body = {
         "model": model,
         "stream": streams,
@@ -89,24 +91,24 @@ def test_a_request_is_the_one_that_boto3_makes(model: str, streams: bool, token:
             },
         ],
     }
-    made = BEDROCK.build_request(Chat(json.dumps(body).encode(), BEDROCK.capabilities))
-    theirs, ours = _at_one_moment(made, model, streams, session(**token))
-    assert theirs.url == f"https://bedrock-runtime.{REGION}.amazonaws.com{made.path}"
-    assert json.loads(theirs.body) == json.loads(made.body or b"")
-    signed = {name.lower(): value for name, value in ours.headers.items()}
-    assert signed["authorization"] == header(theirs, "Authorization")
-    assert signed.get("x-amz-security-token") == token.get("aws_session_token")
+    request = BEDROCK.build_request(Chat(json.dumps(body).encode(), BEDROCK.capabilities))
+    boto3_signed, signed = _sign_in_the_same_second(request, model, streams, session(**token))
+    assert boto3_signed.url == f"https://bedrock-runtime.{REGION}.amazonaws.com{request.path}"
+    assert json.loads(boto3_signed.body) == json.loads(request.body or b"")
+    signed_headers = {name.lower(): value for name, value in signed.headers.items()}
+    assert signed_headers["authorization"] == header(boto3_signed, "Authorization")
+    assert signed_headers.get("x-amz-security-token") == token.get("aws_session_token")
 
 
-def _at_one_moment(
-    made: ProviderRequest, model: str, streams: bool, keys: boto3.Session
+def _sign_in_the_same_second(
+    request: ProviderRequest, model: str, streams: bool, aws_session: boto3.Session
 ) -> tuple[Any, ProviderRequest]:
-    """Boto3's request, and ours with its body's very bytes, signed in the same second."""
+    """boto3's request and ours with the same body bytes, signed in the same second."""
     while True:
-        theirs = boto3_sends(
-            keys,
+        boto3_signed = boto3_request(
+            aws_session,
             streams=streams,
-            accept=made.headers.get("accept"),
+            accept=request.headers.get("accept"),
             modelId=model,
             system=[{"text": "Be brief."}],
             inferenceConfig={"maxTokens": 50, "temperature": 0.25},
@@ -120,44 +122,49 @@ def _at_one_moment(
                 }
             ],
         )
-        asked = ProviderRequest(made.method, made.path, None, theirs.body, made.headers)
-        ours = BedrockWire(keys).sign(provider(), asked)
-        if ours.headers["X-Amz-Date"] == header(theirs, "X-Amz-Date"):
-            return theirs, ours
+        unsigned = ProviderRequest(request.method, request.path, None, boto3_signed.body, request.headers)
+        signed = BedrockWire(aws_session).sign(provider(), unsigned)
+        if signed.headers["X-Amz-Date"] == header(boto3_signed, "X-Amz-Date"):
+            return boto3_signed, signed
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_what_was_signed_is_what_arrives(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_arrives_as_it_was_signed(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", REGION)
-    asked = json.dumps({"model": model, "messages": [{"role": "user", "content": "ü"}]}).encode()
-    path = BEDROCK.build_request(Chat(asked, BEDROCK.capabilities)).path
-    with create_client() as http, stand_in({path}, ("content-type", "application/json"), Said(401, b"{}")) as server:
-        server.answers.append(Said(200, BedrockDialect().message(Answer("Hi"))))
-        caller = AdapterRegistry(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
-        how: Any = {"idempotency_key": None, "model_is_configured": True, "timeout_s": 5}
-        answer = caller.call(provider(server.origin), "chat.completions", asked, api_key=None, **how)
-        assert json.loads(answer.body)["model"] == model
-        sent = server.requests[-1]
-    signed = sent.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
-    assert {"host", "content-type", "x-amz-date"} <= set(signed)
-    headers = {name: sent.headers[name] for name in signed if name != "host"}
-    again = AWSRequest(sent.method, f"http://{sent.headers['host']}{sent.path}", headers, sent.body)
-    again.context["timestamp"] = sent.headers["x-amz-date"]
-    signer = SigV4Auth(Credentials(*KEYS.values()), "bedrock", REGION)
-    signature = signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again)
-    assert sent.headers["authorization"].endswith(f"Signature={signature}")
-
-
-def test_a_request_with_a_key_is_not_signed() -> None:
-    asked = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+    request = json.dumps({"model": model, "messages": [{"role": "user", "content": "ü"}]}).encode()
+    path = BEDROCK.build_request(Chat(request, BEDROCK.capabilities)).path
     with (
         create_client() as http,
-        stand_in({"/model/m/converse"}, ("authorization", "Bearer k"), Said(401, b"{}")) as server,
+        run_fake_provider({path}, ("content-type", "application/json"), FakeResponse(401, b"{}")) as server,
     ):
-        server.answers.append(Said(200, BedrockDialect().message(Answer("Hi"))))
-        caller = AdapterRegistry(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
-        how: Any = {"idempotency_key": None, "model_is_configured": True, "timeout_s": 5}
-        caller.call(provider(server.origin), "chat.completions", asked, api_key="k", **how)
+        server.responses.append(FakeResponse(200, BedrockDialect().encode_response(Response("Hi"))))
+        client = AdapterRegistry(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
+        options: Any = {"idempotency_key": None, "model_is_configured": True, "timeout_s": 5}
+        response = client.call(provider(server.origin), "chat.completions", request, api_key=None, **options)
+        assert json.loads(response.body)["model"] == model
+        received = server.requests[-1]
+    signed_headers = received.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    assert {"host", "content-type", "x-amz-date"} <= set(signed_headers)
+    headers = {name: received.headers[name] for name in signed_headers if name != "host"}
+    recomputed = AWSRequest(
+        received.method, f"http://{received.headers['host']}{received.path}", headers, received.body
+    )
+    recomputed.context["timestamp"] = received.headers["x-amz-date"]
+    signer = SigV4Auth(Credentials(*KEYS.values()), "bedrock", REGION)
+    signature = signer.signature(signer.string_to_sign(recomputed, signer.canonical_request(recomputed)), recomputed)
+    assert received.headers["authorization"].endswith(f"Signature={signature}")
+
+
+def test_request_with_an_api_key_is_not_signed() -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+    with (
+        create_client() as http,
+        run_fake_provider({"/model/m/converse"}, ("authorization", "Bearer k"), FakeResponse(401, b"{}")) as server,
+    ):
+        server.responses.append(FakeResponse(200, BedrockDialect().encode_response(Response("Hi"))))
+        client = AdapterRegistry(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
+        options: Any = {"idempotency_key": None, "model_is_configured": True, "timeout_s": 5}
+        client.call(provider(server.origin), "chat.completions", body, api_key="k", **options)
         assert not [name for name in server.requests[-1].headers if name.startswith("x-amz")]
 
 
@@ -171,7 +178,7 @@ def test_a_request_with_a_key_is_not_signed() -> None:
         ("proxy.example.com", "ap-south-1"),
     ],
 )
-def test_the_region_is_the_host_s_or_that_of_the_function(
+def test_signing_region_comes_from_the_host_or_the_environment(
     host: str, region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_REGION", "ap-south-1")
@@ -181,21 +188,21 @@ def test_the_region_is_the_host_s_or_that_of_the_function(
     assert f"/{region}/bedrock/aws4_request" in signed.headers["Authorization"]
 
 
-def test_without_credentials_or_a_region_it_is_the_gateway_s_own_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_or_region_is_a_provider_auth_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_REGION", raising=False)
-    asked = ProviderRequest("POST", "/model/m/converse", None, b"{}")
+    request = ProviderRequest("POST", "/model/m/converse", None, b"{}")
 
-    class Nobody:
+    class NoCredentials:
         def get_credentials(self) -> None:
             return None
 
-    class Expired:
+    class ExpiredCredentials:
         def get_credentials(self) -> None:
             raise CredentialRetrievalError(provider="sso", error_msg="expired")
 
     with pytest.raises(ProviderAuth):
-        BedrockWire(Expired()).sign(provider(), asked)
+        BedrockWire(ExpiredCredentials()).sign(provider(), request)
     with pytest.raises(ProviderAuth):
-        BedrockWire(Nobody()).sign(provider(), asked)
+        BedrockWire(NoCredentials()).sign(provider(), request)
     with pytest.raises(ProviderAuth):
-        BedrockWire(session()).sign(provider("https://proxy.example.com"), asked)
+        BedrockWire(session()).sign(provider("https://proxy.example.com"), request)

@@ -1,4 +1,4 @@
-"""The twenty conversations are what they were: whoever changes one sees it in golden/."""
+"""The twenty conversations are translated as recorded in golden/."""
 
 import json
 
@@ -6,16 +6,16 @@ import pytest
 
 from tests.vendors.conversations import CONVERSATIONS, Conversation
 from tests.vendors.dialect import Dialect
-from tests.vendors.dialects import DIALECTS, name
-from tests.vendors.golden import FOLDER, made, place
+from tests.vendors.dialects import DIALECTS, dialect_type
+from tests.vendors.golden import FOLDER, build_golden, golden_path
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=lambda conversation: conversation.name)
-@pytest.mark.parametrize("dialect", DIALECTS, ids=name)
-def test_a_conversation_is_translated_as_it_was(dialect: Dialect, conversation: Conversation) -> None:
-    assert made(dialect, conversation) == json.loads(place(dialect, conversation).read_text())
+@pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
+def test_conversation_matches_its_golden_file(dialect: Dialect, conversation: Conversation) -> None:
+    assert build_golden(dialect, conversation) == json.loads(golden_path(dialect, conversation).read_text())
 
 
-def test_each_file_belongs_to_a_conversation() -> None:
-    expected = {place(dialect, conversation) for dialect in DIALECTS for conversation in CONVERSATIONS}
+def test_each_golden_file_belongs_to_a_conversation() -> None:
+    expected = {golden_path(dialect, conversation) for dialect in DIALECTS for conversation in CONVERSATIONS}
     assert set(FOLDER.rglob("*.json")) == expected

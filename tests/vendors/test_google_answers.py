@@ -1,4 +1,4 @@
-"""What only Gemini answers: its parts, why it ends, what it counts, and where it fails with status 200."""
+"""Responses specific to Gemini: parts, finish reasons, usage, and failures with status 200."""
 
 import json
 from typing import Any
@@ -10,60 +10,60 @@ from openai.types.chat import ChatCompletion
 from aiserver.errors import ProviderResponse
 from aiserver.providers.google import GOOGLE
 from aiserver.providers.translation.adapter import ResponseContext, VendorError
-from tests.vendors.google_calls import assistant, sent, user
+from tests.vendors.google_calls import assistant, request_body, user
 
-BORN = ResponseContext(1_700_000_000, lambda: "call_born")
+CONTEXT = ResponseContext(1_700_000_000, lambda: "call_born")
 CALL = {"functionCall": {"name": "f", "args": {"a": 1}}}
-USED = {"promptTokenCount": 3, "candidatesTokenCount": 5, "totalTokenCount": 8}
+USAGE = {"promptTokenCount": 3, "candidatesTokenCount": 5, "totalTokenCount": 8}
 
 
-def candidate(*parts: dict[str, Any], reason: str = "STOP", **more: Any) -> dict[str, Any]:
+def candidate(*parts: dict[str, Any], reason: str = "STOP", **fields: Any) -> dict[str, Any]:
     content = {"content": {"role": "model", "parts": list(parts)}} if parts else {}
-    return {**content, "finishReason": reason, **more}
+    return {**content, "finishReason": reason, **fields}
 
 
-def answer(*candidates: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """An answer that the SDK's types take, in OpenAI's words."""
-    said = json.dumps({"candidates": list(candidates), "responseId": "r", "modelVersion": "m", **more}).encode()
-    sdk.GenerateContentResponse.model_validate_json(said)
-    told = GOOGLE.map_response(said, BORN)
-    assert told.request_id == "r"
-    completion = json.loads(told.body)
+def map_response(*candidates: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Map a response, validated by the SDK's types, to an OpenAI chat completion."""
+    body = json.dumps({"candidates": list(candidates), "responseId": "r", "modelVersion": "m", **fields}).encode()
+    sdk.GenerateContentResponse.model_validate_json(body)
+    mapped = GOOGLE.map_response(body, CONTEXT)
+    assert mapped.request_id == "r"
+    completion = json.loads(mapped.body)
     ChatCompletion.model_validate(completion, strict=True)
     return completion
 
 
-def failed(*candidates: dict[str, Any], **more: Any) -> ProviderResponse:
-    said = json.dumps({"candidates": list(candidates), "responseId": "r", **more}).encode()
+def map_failure(*candidates: dict[str, Any], **fields: Any) -> ProviderResponse:
+    body = json.dumps({"candidates": list(candidates), "responseId": "r", **fields}).encode()
     with pytest.raises(VendorError) as failure:
-        GOOGLE.map_response(said, BORN)
+        GOOGLE.map_response(body, CONTEXT)
     assert failure.value.has_content
     return GOOGLE.map_error(ProviderResponse(200, {}, failure.value.body))
 
 
-def test_a_call_without_an_id_gets_one_that_stands_in_its_parts_too() -> None:
-    message = answer(candidate({"text": "1", "thoughtSignature": "c2ln"}, CALL))["choices"][0]["message"]
+def test_function_call_without_id_gets_one_in_tool_calls_and_parts() -> None:
+    message = map_response(candidate({"text": "1", "thoughtSignature": "c2ln"}, CALL))["choices"][0]["message"]
     assert message["tool_calls"] == [
         {"id": "call_born", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     ]
     assert message["google"]["parts"][1]["functionCall"] == {"name": "f", "args": {"a": 1}, "id": "call_born"}
 
 
-def test_the_arguments_of_a_call_keep_their_numbers() -> None:
-    said = b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"x": 1.50}}}]}}]}'
-    call = json.loads(GOOGLE.map_response(said, BORN).body)["choices"][0]["message"]["tool_calls"][0]
+def test_function_call_arguments_keep_their_numbers() -> None:
+    body = b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"x": 1.50}}}]}}]}'
+    call = json.loads(GOOGLE.map_response(body, CONTEXT).body)["choices"][0]["message"]["tool_calls"][0]
     assert call["function"]["arguments"] == '{"x": 1.50}'
 
 
-def test_what_is_null_says_nothing() -> None:
-    called = {"functionCall": {"name": "f", "args": None}, "thoughtSignature": None, "text": None, "thought": None}
-    message = json.loads(GOOGLE.map_response(json.dumps({"candidates": [candidate(called)]}).encode(), BORN).body)
+def test_null_part_fields_are_ignored() -> None:
+    call_part = {"functionCall": {"name": "f", "args": None}, "thoughtSignature": None, "text": None, "thought": None}
+    message = json.loads(GOOGLE.map_response(json.dumps({"candidates": [candidate(call_part)]}).encode(), CONTEXT).body)
     assert message["choices"][0]["message"]["tool_calls"] == [
         {"id": "call_born", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     ]
 
 
-def test_parts_that_openai_has_no_words_for_come_whole_and_can_be_sent_back() -> None:
+def test_parts_without_openai_equivalent_round_trip() -> None:
     parts = [
         {"text": "Let me see.", "thought": True},
         {"executableCode": {"language": "PYTHON", "code": "print(1)"}, "thoughtSignature": "c2ln"},
@@ -71,22 +71,24 @@ def test_parts_that_openai_has_no_words_for_come_whole_and_can_be_sent_back() ->
         {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}},
         {"text": "It is 1."},
     ]
-    message = answer(candidate(*parts))["choices"][0]["message"]
+    message = map_response(candidate(*parts))["choices"][0]["message"]
     assert (message["content"], message["reasoning_content"]) == ("It is 1.", "Let me see.")
     assert message["google"] == {"parts": parts}
-    assert sent(user(), message)["contents"][1] == {"role": "model", "parts": parts}
+    assert request_body(user(), message)["contents"][1] == {"role": "model", "parts": parts}
 
 
-def test_thoughts_without_a_signature_are_told_and_not_sent_back() -> None:
-    message = answer(candidate({"text": "Hm.", "thought": True}, {"text": "Yes", "thought": False}))["choices"][0]
+def test_unsigned_thoughts_are_returned_and_not_sent_back() -> None:
+    message = map_response(candidate({"text": "Hm.", "thought": True}, {"text": "Yes", "thought": False}))["choices"][0]
     assert message["message"] == {
         "role": "assistant",
         "content": "Yes",
         "reasoning_content": "Hm.",
         "refusal": None,
     }
-    assert sent(user(), message["message"])["contents"][1]["parts"] == [{"text": "Yes"}]
-    assert sent(user(), assistant(content="Yes", reasoning_content="Hm."))["contents"][1]["parts"] == [{"text": "Yes"}]
+    assert request_body(user(), message["message"])["contents"][1]["parts"] == [{"text": "Yes"}]
+    assert request_body(user(), assistant(content="Yes", reasoning_content="Hm."))["contents"][1]["parts"] == [
+        {"text": "Yes"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -105,28 +107,30 @@ def test_thoughts_without_a_signature_are_told_and_not_sent_back() -> None:
         ("OTHER", "stop"),
     ],
 )
-def test_why_it_ended_is_told_in_openai_s_words_and_its_own(reason: str, finish: str) -> None:
-    completion = answer(candidate({"text": "I"}, reason=reason, index=0))
+def test_finish_reason_is_mapped_and_kept_as_extension(reason: str, finish: str) -> None:
+    completion = map_response(candidate({"text": "I"}, reason=reason, index=0))
     assert completion["choices"][0]["finish_reason"] == finish
-    own = completion.get("google", {}).get("candidates")
-    assert own == (None if finish == "length" and reason == "MAX_TOKENS" else [{"finishReason": reason, "index": 0}])
+    extension = completion.get("google", {}).get("candidates")
+    assert extension == (
+        None if finish == "length" and reason == "MAX_TOKENS" else [{"finishReason": reason, "index": 0}]
+    )
 
 
-def test_calls_that_were_cut_off_are_no_finished_calls() -> None:
-    assert answer(candidate(CALL))["choices"][0]["finish_reason"] == "tool_calls"
-    assert answer(candidate(CALL, reason="MAX_TOKENS"))["choices"][0]["finish_reason"] == "length"
+def test_truncated_function_call_finishes_with_length() -> None:
+    assert map_response(candidate(CALL))["choices"][0]["finish_reason"] == "tool_calls"
+    assert map_response(candidate(CALL, reason="MAX_TOKENS"))["choices"][0]["finish_reason"] == "length"
 
 
-def test_a_reason_that_is_new_is_told() -> None:
-    said = json.dumps({"candidates": [candidate({"text": "I"}, reason="BORED")]}).encode()
-    completion = json.loads(GOOGLE.map_response(said, BORN).body)
+def test_unknown_finish_reason_is_stop_and_kept_as_extension() -> None:
+    body = json.dumps({"candidates": [candidate({"text": "I"}, reason="BORED")]}).encode()
+    completion = json.loads(GOOGLE.map_response(body, CONTEXT).body)
     assert completion["choices"][0]["finish_reason"] == "stop"
     assert completion["google"] == {"candidates": [{"finishReason": "BORED"}]}
 
 
-def test_a_prompt_that_is_blocked_is_an_answer_without_words() -> None:
+def test_blocked_prompt_is_a_content_filter_response_without_content() -> None:
     feedback = {"blockReason": "PROHIBITED_CONTENT", "safetyRatings": []}
-    completion = answer(promptFeedback=feedback, usageMetadata={"promptTokenCount": 7})
+    completion = map_response(promptFeedback=feedback, usageMetadata={"promptTokenCount": 7})
     assert completion["choices"][0]["finish_reason"] == "content_filter"
     assert (completion["choices"][0]["message"]["content"], completion["usage"]["prompt_tokens"]) == (None, 7)
     assert completion["google"] == {"promptFeedback": feedback}
@@ -144,29 +148,29 @@ def test_a_prompt_that_is_blocked_is_an_answer_without_words() -> None:
         ("NO_IMAGE", 500),
     ],
 )
-def test_a_turn_that_went_wrong_is_a_failure_that_says_so(reason: str, status: int) -> None:
-    error = failed(candidate(reason=reason, finishMessage="It went wrong"), usageMetadata=USED)
-    told = json.loads(error.body)
-    assert (error.status, told["error"]["code"], told["error"]["message"]) == (status, reason, "It went wrong")
-    assert told["google"]["usageMetadata"] == USED
+def test_failed_turn_is_an_error_with_its_reason(reason: str, status: int) -> None:
+    error = map_failure(candidate(reason=reason, finishMessage="It went wrong"), usageMetadata=USAGE)
+    body = json.loads(error.body)
+    assert (error.status, body["error"]["code"], body["error"]["message"]) == (status, reason, "It went wrong")
+    assert body["google"]["usageMetadata"] == USAGE
 
 
-def test_an_error_with_status_200_is_a_failure() -> None:
+def test_error_body_with_status_200_is_an_error() -> None:
     quota = {"code": 429, "message": "Slowly", "status": "RESOURCE_EXHAUSTED"}
-    assert failed(error=quota).status == 429
+    assert map_failure(error=quota).status == 429
 
 
-def test_several_candidates_are_several_choices() -> None:
-    one, two = candidate({"text": "1"}, index=0), candidate({"text": "2"}, index=1, reason="SAFETY")
-    completion = answer(two, one)
+def test_candidates_become_choices() -> None:
+    first, second = candidate({"text": "1"}, index=0), candidate({"text": "2"}, index=1, reason="SAFETY")
+    completion = map_response(second, first)
     assert [choice["message"]["content"] for choice in completion["choices"]] == ["1", "2"]
     assert completion["google"]["candidates"][1] == {"finishReason": "SAFETY", "index": 1}
 
 
-def test_tokens_are_counted_as_openai_does() -> None:
+def test_usage_is_counted_as_openai_does() -> None:
     details = [{"modality": "TEXT", "tokenCount": 3}]
-    used = {**USED, "toolUsePromptTokenCount": 2, "thoughtsTokenCount": 4, "cachedContentTokenCount": 1}
-    completion = answer(candidate({"text": "I"}), usageMetadata={**used, "promptTokensDetails": details})
+    usage = {**USAGE, "toolUsePromptTokenCount": 2, "thoughtsTokenCount": 4, "cachedContentTokenCount": 1}
+    completion = map_response(candidate({"text": "I"}), usageMetadata={**usage, "promptTokensDetails": details})
     assert completion["usage"] == {
         "prompt_tokens": 5,
         "completion_tokens": 9,
@@ -177,20 +181,26 @@ def test_tokens_are_counted_as_openai_does() -> None:
     assert completion["google"] == {"usageMetadata": {"promptTokensDetails": details}}
 
 
-def test_what_it_found_on_the_web_comes_where_gemini_has_it() -> None:
+def test_grounding_metadata_is_kept_as_extension() -> None:
     grounding = {"webSearchQueries": ["rome"]}
-    completion = answer(candidate({"text": "I"}, groundingMetadata=grounding, avgLogprobs=-0.5))
+    completion = map_response(candidate({"text": "I"}, groundingMetadata=grounding, avgLogprobs=-0.5))
     assert completion["google"]["candidates"] == [{"groundingMetadata": grounding, "avgLogprobs": -0.5}]
 
 
-def test_log_probabilities_are_told_token_by_token() -> None:
+def test_logprobs_are_mapped_per_token() -> None:
     def token(word: str, probability: float) -> dict[str, Any]:
         return {"token": word, "logProbability": probability, "tokenId": 7}
 
-    chosen = [token("It", -0.25), token(" is", -1.5)]
-    result = {"chosenCandidates": chosen, "topCandidates": [{"candidates": [chosen[0], token("He", -3)]}, {}]}
-    told = answer(candidate({"text": "It is"}, logprobsResult=result))["choices"][0]["logprobs"]
-    first, second = told["content"]
+    chosen_tokens = [token("It", -0.25), token(" is", -1.5)]
+    logprobs_result = {
+        "chosenCandidates": chosen_tokens,
+        "topCandidates": [{"candidates": [chosen_tokens[0], token("He", -3)]}, {}],
+    }
+    logprobs = map_response(candidate({"text": "It is"}, logprobsResult=logprobs_result))["choices"][0]["logprobs"]
+    first, second = logprobs["content"]
     assert (first["token"], first["logprob"]) == ("It", -0.25)
-    assert [(one["token"], one["logprob"]) for one in first["top_logprobs"]] == [("It", -0.25), ("He", -3)]
-    assert (second["token"], second["top_logprobs"], told["refusal"]) == (" is", [], None)
+    assert [(candidate_token["token"], candidate_token["logprob"]) for candidate_token in first["top_logprobs"]] == [
+        ("It", -0.25),
+        ("He", -3),
+    ]
+    assert (second["token"], second["top_logprobs"], logprobs["refusal"]) == (" is", [], None)

@@ -1,4 +1,4 @@
-"""Gemini's errors in OpenAI's shape, and its list of models."""
+"""Mapping of Gemini's errors to OpenAI's format, and its model list."""
 
 import json
 from typing import Any
@@ -15,16 +15,16 @@ RPC = "type.googleapis.com/google.rpc"
 PROVIDER = Provider.model_validate({"name": "p", "preset": "google", "models": {"m": ""}})
 
 
-def google(code: int, status: str, message: str, *details: dict[str, Any]) -> dict[str, Any]:
+def google_error(code: int, status: str, message: str, *details: dict[str, Any]) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, "status": status, "details": list(details)}}
 
 
-def told(status: int, said: Any, headers: dict[str, str] | None = None) -> ProviderResponse:
-    return GOOGLE.map_error(ProviderResponse(status, headers or {}, json.dumps(said).encode()))
+def map_google_error(status: int, body: Any, headers: dict[str, str] | None = None) -> ProviderResponse:
+    return GOOGLE.map_error(ProviderResponse(status, headers or {}, json.dumps(body).encode()))
 
 
 @pytest.mark.parametrize(
-    ("status", "word", "kind"),
+    ("status", "code", "error_type"),
     [
         (400, "INVALID_ARGUMENT", "invalid_request_error"),
         (403, "PERMISSION_DENIED", "permission_error"),
@@ -33,31 +33,31 @@ def told(status: int, said: Any, headers: dict[str, str] | None = None) -> Provi
         (503, "UNAVAILABLE", "server_error"),
     ],
 )
-def test_an_error_has_google_s_word_as_its_code_and_comes_whole(status: int, word: str, kind: str) -> None:
-    said = google(status, word, "Why")
-    for form in (said, [said]):
-        error = told(status, form)
+def test_error_keeps_google_status_as_code_and_its_body(status: int, code: str, error_type: str) -> None:
+    body = google_error(status, code, "Why")
+    for variant in (body, [body]):
+        error = map_google_error(status, variant)
         assert json.loads(error.body) == {
-            "error": {"message": "Why", "type": kind, "code": word, "param": None},
-            "google": said,
+            "error": {"message": "Why", "type": error_type, "code": code, "param": None},
+            "google": body,
         }
         assert error.status == status
 
 
-@pytest.mark.parametrize(("delay", "waits"), [("32s", "32"), ("6.2s", "7"), ("0s", "0"), ("soon", None)])
-def test_how_long_to_wait_is_told_in_a_header(delay: str, waits: str | None) -> None:
-    quota = google(429, "RESOURCE_EXHAUSTED", "Slowly", {"@type": f"{RPC}.RetryInfo", "retryDelay": delay})
-    assert told(429, quota).headers.get("retry-after") == waits
-    assert told(429, quota, {"retry-after": "1"}).headers["retry-after"] == "1"
+@pytest.mark.parametrize(("delay", "retry_after"), [("32s", "32"), ("6.2s", "7"), ("0s", "0"), ("soon", None)])
+def test_retry_delay_is_returned_as_retry_after_header(delay: str, retry_after: str | None) -> None:
+    quota = google_error(429, "RESOURCE_EXHAUSTED", "Slowly", {"@type": f"{RPC}.RetryInfo", "retryDelay": delay})
+    assert map_google_error(429, quota).headers.get("retry-after") == retry_after
+    assert map_google_error(429, quota, {"retry-after": "1"}).headers["retry-after"] == "1"
 
 
-def test_a_request_s_id_is_told_where_the_error_has_it() -> None:
-    error = google(500, "INTERNAL", "Oh", {"@type": f"{RPC}.RequestInfo", "requestId": "req_9"})
-    assert told(500, error).headers == {"x-request-id": "req_9"}
+def test_error_request_id_is_returned_as_header() -> None:
+    error = google_error(500, "INTERNAL", "Oh", {"@type": f"{RPC}.RequestInfo", "requestId": "req_9"})
+    assert map_google_error(500, error).headers == {"x-request-id": "req_9"}
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": "x"}', b'{"message": "x"}', b"\xff"])
-def test_what_is_no_error_of_google_s_is_none(body: bytes) -> None:
+def test_body_that_is_not_a_google_error_is_a_decode_error(body: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
         GOOGLE.map_error(ProviderResponse(502, {}, body))
 
@@ -70,23 +70,23 @@ def test_what_is_no_error_of_google_s_is_none(body: bytes) -> None:
         "User location is not supported for the API use.",
     ],
 )
-def test_trouble_with_the_gateway_s_own_key_is_no_fault_of_the_request(message: str) -> None:
-    error = told(400, google(400, "INVALID_ARGUMENT", message))
-    judged = map_error(PROVIDER, error, model_is_configured=True, retry_after_s=None)
-    assert isinstance(judged, ProviderAuth)
+def test_invalid_gateway_key_is_a_provider_auth_error(message: str) -> None:
+    error = map_google_error(400, google_error(400, "INVALID_ARGUMENT", message))
+    provider_error = map_error(PROVIDER, error, model_is_configured=True, retry_after_s=None)
+    assert isinstance(provider_error, ProviderAuth)
 
 
-def test_a_limit_that_is_met_is_one() -> None:
-    error = told(429, google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota"))
-    judged = map_error(PROVIDER, error, model_is_configured=True, retry_after_s=9)
-    assert isinstance(judged, ProviderRateLimited)
+def test_exceeded_quota_is_a_rate_limit_error() -> None:
+    error = map_google_error(429, google_error(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota"))
+    provider_error = map_error(PROVIDER, error, model_is_configured=True, retry_after_s=9)
+    assert isinstance(provider_error, ProviderRateLimited)
 
 
-def test_models_that_write_are_listed_page_by_page() -> None:
-    writes = {"supportedGenerationMethods": ["generateContent"]}
+def test_model_list_contains_only_generating_models_and_next_page() -> None:
+    generates = {"supportedGenerationMethods": ["generateContent"]}
     models = [
-        {"name": "models/gemini-3.8-flash", **writes},
-        {"name": "tunedModels/mine", **writes},
+        {"name": "models/gemini-3.8-flash", **generates},
+        {"name": "tunedModels/mine", **generates},
         {"name": "models/embedder", "supportedGenerationMethods": ["embedContent"]},
         {"name": "models/silent"},
     ]

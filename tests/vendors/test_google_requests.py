@@ -1,4 +1,4 @@
-"""What of a request is Gemini's alone, but for its turns: how it is asked, and what it cannot be."""
+"""Request parameters for Gemini: path, tool config, thinking, response format and extensions."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from aiserver.providers.google import GOOGLE
 from tests.vendors.conversations import TIME, WEATHER, text, user
-from tests.vendors.google_calls import MODEL, OLDER, assistant, chat, refused, sent
+from tests.vendors.google_calls import MODEL, OLDER_MODEL, assistant, chat, rejected_field, request_body
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ from tests.vendors.google_calls import MODEL, OLDER, assistant, chat, refused, s
         ("a/../b?c#d", "/models/a%2F..%2Fb%3Fc%23d:generateContent"),
     ],
 )
-def test_a_model_s_name_stands_in_the_path_and_leads_nowhere_else(model: str, path: str) -> None:
+def test_model_name_is_escaped_in_the_path(model: str, path: str) -> None:
     assert GOOGLE.build_request(chat(model=model)).path == path
     assert GOOGLE.build_request(chat(model=model, stream=True)).path.endswith(":streamGenerateContent?alt=sse")
-    assert {"model", "stream"}.isdisjoint(sent(model=model, stream=True))
+    assert {"model", "stream"}.isdisjoint(request_body(model=model, stream=True))
 
 
 @pytest.mark.parametrize(
@@ -37,15 +37,15 @@ def test_a_model_s_name_stands_in_the_path_and_leads_nowhere_else(model: str, pa
         ({"type": "function", "function": {"name": "f"}}, True, {"mode": "ANY", "allowedFunctionNames": ["f"]}),
     ],
 )
-def test_tools_are_held_to_their_schemas_where_one_is_strict(choice: Any, strict: bool, expected: Any) -> None:
+def test_strict_tool_is_sent_as_validated_mode(choice: Any, strict: bool, expected: Any) -> None:
     tools = [TIME, {"type": "function", "function": {"name": "f", "strict": strict}}]
-    config = sent(tools=tools, tool_choice=choice).get("toolConfig")
+    config = request_body(tools=tools, tool_choice=choice).get("toolConfig")
     assert config == (expected and {"functionCallingConfig": expected})
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
-def test_a_choice_among_no_tools_is_not_told(choice: str) -> None:
-    assert "toolConfig" not in sent(tool_choice=choice)
+def test_tool_choice_without_tools_is_not_sent(choice: str) -> None:
+    assert "toolConfig" not in request_body(tool_choice=choice)
 
 
 @pytest.mark.parametrize(
@@ -53,68 +53,70 @@ def test_a_choice_among_no_tools_is_not_told(choice: str) -> None:
     [
         (MODEL, "low", {"thinkingLevel": "LOW", "includeThoughts": True}),
         (MODEL, "xhigh", {"thinkingLevel": "XHIGH", "includeThoughts": True}),
-        (OLDER, "low", {"thinkingBudget": 1024, "includeThoughts": True}),
-        (OLDER, "high", {"thinkingBudget": 24576, "includeThoughts": True}),
-        (OLDER, "none", {"thinkingBudget": 0}),
+        (OLDER_MODEL, "low", {"thinkingBudget": 1024, "includeThoughts": True}),
+        (OLDER_MODEL, "high", {"thinkingBudget": 24576, "includeThoughts": True}),
+        (OLDER_MODEL, "none", {"thinkingBudget": 0}),
     ],
 )
-def test_it_reasons_as_much_as_asked(model: str, effort: str, thinking: dict[str, Any]) -> None:
-    assert sent(model=model, reasoning_effort=effort)["generationConfig"]["thinkingConfig"] == thinking
+def test_reasoning_effort_is_sent_as_thinking_config(model: str, effort: str, thinking: dict[str, Any]) -> None:
+    assert request_body(model=model, reasoning_effort=effort)["generationConfig"]["thinkingConfig"] == thinking
 
 
 @pytest.mark.parametrize(
-    ("model", "effort"), [(MODEL, "none"), ("gemini-2.5-pro", "none"), (OLDER, "xhigh"), (MODEL, "some")]
+    ("model", "effort"), [(MODEL, "none"), ("gemini-2.5-pro", "none"), (OLDER_MODEL, "xhigh"), (MODEL, "some")]
 )
-def test_an_effort_that_a_model_cannot_make_is_refused(model: str, effort: str) -> None:
-    assert refused(model=model, reasoning_effort=effort) == "reasoning_effort"
+def test_reasoning_effort_unsupported_by_the_model_is_rejected(model: str, effort: str) -> None:
+    assert rejected_field(model=model, reasoning_effort=effort) == "reasoning_effort"
 
 
-def test_json_without_a_schema_is_asked_for_by_its_media_type() -> None:
-    assert sent(response_format={"type": "json_object"})["generationConfig"] == {"responseMimeType": "application/json"}
+def test_json_object_format_is_sent_as_response_mime_type() -> None:
+    assert request_body(response_format={"type": "json_object"})["generationConfig"] == {
+        "responseMimeType": "application/json"
+    }
 
 
-@pytest.mark.parametrize(("tier", "told"), [("auto", None), ("default", "standard"), ("flex", "flex")])
-def test_a_tier_has_google_s_name(tier: str, told: str | None) -> None:
-    assert sent(service_tier=tier).get("serviceTier") == told
-    assert refused(service_tier="scale") == "service_tier"
+@pytest.mark.parametrize(("tier", "google_tier"), [("auto", None), ("default", "standard"), ("flex", "flex")])
+def test_service_tier_is_mapped(tier: str, google_tier: str | None) -> None:
+    assert request_body(service_tier=tier).get("serviceTier") == google_tier
+    assert rejected_field(service_tier="scale") == "service_tier"
 
 
-def test_what_only_gemini_has_goes_beside_what_is_asked() -> None:
-    own = {
+def test_vendor_specific_fields_are_forwarded() -> None:
+    extension = {
         "cachedContent": "cachedContents/1",
         "safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}],
         "generationConfig": {"topK": 40, "mediaResolution": "MEDIA_RESOLUTION_LOW"},
     }
-    body = sent(user([text("x") | {"google": {"thought": True}}]), temperature=0.5, google=own)
-    assert body["generationConfig"] == {"temperature": 0.5, **own["generationConfig"]}
+    body = request_body(user([text("x") | {"google": {"thought": True}}]), temperature=0.5, google=extension)
+    assert body["generationConfig"] == {"temperature": 0.5, **extension["generationConfig"]}
     assert {name: body[name] for name in ("cachedContent", "safetySettings")} == {
-        name: own[name] for name in ("cachedContent", "safetySettings")
+        name: extension[name] for name in ("cachedContent", "safetySettings")
     }
     assert body["contents"][0]["parts"] == [{"text": "x", "thought": True}]
     tool = WEATHER | {"google": {"responseJsonSchema": {"type": "string"}}}
-    searching = GOOGLE.build_request(chat(tools=[tool], google={"tools": [{"googleSearch": {}}]}))
-    tools = json.loads(searching.body or b"")["tools"]
+    request = GOOGLE.build_request(chat(tools=[tool], google={"tools": [{"googleSearch": {}}]}))
+    tools = json.loads(request.body or b"")["tools"]
     assert tools[0]["functionDeclarations"][0]["responseJsonSchema"] == {"type": "string"}
     assert tools[1] == {"googleSearch": {}}
 
 
-def test_what_only_gemini_has_is_refused_where_it_says_something_twice_or_nothing() -> None:
-    assert refused(temperature=1, google={"generationConfig": {"temperature": 2}}) == (
+def test_conflicting_or_unusable_vendor_specific_fields_are_rejected() -> None:
+    assert rejected_field(temperature=1, google={"generationConfig": {"temperature": 2}}) == (
         "google.generationConfig.temperature"
     )
-    assert refused(user([text("x") | {"google": {"text": "y"}}])) == "messages[0].content[0].google.text"
-    assert refused(user(google={"parts": []})) == "messages[0].google.parts"
-    assert refused(assistant(content="x", google={"parts": 1})) == "messages[0].google.parts"
-    assert refused(assistant(content="x", google={"mood": 1})) == "messages[0].google.mood"
+    assert rejected_field(user([text("x") | {"google": {"text": "y"}}])) == "messages[0].content[0].google.text"
+    assert rejected_field(user(google={"parts": []})) == "messages[0].google.parts"
+    assert rejected_field(assistant(content="x", google={"parts": 1})) == "messages[0].google.parts"
+    assert rejected_field(assistant(content="x", google={"mood": 1})) == "messages[0].google.mood"
 
 
-def test_what_it_caches_by_itself_is_not_sent() -> None:
-    marked = {"cache_control": {"type": "ephemeral"}}
-    plain = sent(user([text("x")]), tools=[WEATHER])
-    assert sent(user([text("x") | marked]), tools=[WEATHER | marked], prompt_cache_key="k") == plain
+def test_cache_control_is_not_sent() -> None:
+    cached = {"cache_control": {"type": "ephemeral"}}
+    expected = request_body(user([text("x")]), tools=[WEATHER])
+    assert request_body(user([text("x") | cached]), tools=[WEATHER | cached], prompt_cache_key="k") == expected
 
 
-def test_tools_of_google_s_own_are_not_called_where_none_shall_be() -> None:
-    own = {"tools": [{"googleSearch": {}}]}
-    made = sent(user(), tool_choice="none", google=own)
-    assert made["toolConfig"] == {"functionCallingConfig": {"mode": "NONE"}}
+def test_tool_choice_none_applies_to_vendor_specific_tools() -> None:
+    extension = {"tools": [{"googleSearch": {}}]}
+    body = request_body(user(), tool_choice="none", google=extension)
+    assert body["toolConfig"] == {"functionCallingConfig": {"mode": "NONE"}}

@@ -1,4 +1,4 @@
-"""A response with status 200 that holds no answer, or too much of one, is an error of the provider's."""
+"""A response with status 200 without content, or with too much of it, is a provider error."""
 
 import json
 from typing import Any
@@ -12,19 +12,19 @@ from aiserver.providers.translation.client import MappedEvents
 from aiserver.wire import sse
 from tests.memory import peak_bytes
 from tests.vendors.dialect import Dialect
-from tests.vendors.dialects import DIALECTS, name
-from tests.vendors.semantics import Answer
-from tests.vendors.test_nonsense import BORN, judge
+from tests.vendors.dialects import DIALECTS, dialect_type
+from tests.vendors.semantics import Response
+from tests.vendors.test_nonsense import CONTEXT, response_mapper
 
-every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
-WORDS: list[tuple[Any, str]] = [
+every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
+MESSAGES: list[tuple[Any, str]] = [
     ({"success": False, "message": "quota used up"}, "quota used up"),
     ({"status": "435", "msg": "Model not supported"}, "Model not supported"),
     ({"detail": "no such route"}, "no such route"),
     ({"message": None, "detail": "no such route"}, "no such route"),
     ({"type": "message", "message": "quota used up"}, "quota used up"),
 ]
-SILENT: dict[str, list[Any]] = {
+WITHOUT_CONTENT: dict[str, list[Any]] = {
     "anthropic": [{}, {"type": "message"}, {"type": "message", "content": None}, {"content": [], "stop_reason": None}]
     + [{"content": [{"type": "text", "text": text}], "stop_reason": None} for text in ("", None)],
     "google": [{}, {"candidates": None}, {"candidates": []}, {"candidates": [{}]}, {"usageMetadata": None}]
@@ -34,7 +34,7 @@ SILENT: dict[str, list[Any]] = {
         {"output": {"message": {"content": [{"text": ""}]}}, "stopReason": None},
     ],
 }
-EMPTY: dict[str, list[Any]] = {
+EMPTY_RESPONSES: dict[str, list[Any]] = {
     "anthropic": [
         {"content": [], "stop_reason": "end_turn"},
         {"content": None, "stop_reason": "end_turn", "usage": None},
@@ -50,73 +50,80 @@ EMPTY: dict[str, list[Any]] = {
 }
 
 
-def whole(dialect: Dialect, said: Any) -> Any:
-    body = said if isinstance(said, bytes) else json.dumps(said).encode()
-    return json.loads(judge(dialect).map_response(ProviderResponse(200, {}, body), BORN).body)
+def map_response(dialect: Dialect, response: Any) -> Any:
+    body = response if isinstance(response, bytes) else json.dumps(response).encode()
+    return json.loads(response_mapper(dialect).map_response(ProviderResponse(200, {}, body), CONTEXT).body)
 
 
-def failed(dialect: Dialect, said: Any) -> ProviderError:
+def map_failure(dialect: Dialect, response: Any) -> ProviderError:
     with pytest.raises(ProviderError) as failure:
-        whole(dialect, said)
+        map_response(dialect, response)
     assert (failure.value.status, failure.value.may_be_billed) == (502, True)
     return failure.value
 
 
-def streamed(dialect: Dialect, *said: Any) -> list[Any]:
-    """The chunks of a stream of these events."""
-    events = MappedEvents(
-        dialect.vendor.create_event_mapper(Chat(b'{"model":"m","messages":[]}', dialect.vendor.capabilities), BORN),
-        judge(dialect),
+def map_stream(dialect: Dialect, *payloads: Any) -> list[Any]:
+    """The chunks that a stream of these events produces."""
+    mapper = MappedEvents(
+        dialect.adapter.create_event_mapper(
+            Chat(b'{"model":"m","messages":[]}', dialect.adapter.capabilities), CONTEXT
+        ),
+        response_mapper(dialect),
     )
-    each = [one if isinstance(one, bytes) else sse.format_event(json.dumps(one).encode()) for one in said]
-    told = b"".join(events.on_event(event) for event in each)
-    assert events.is_complete
-    told += b"" if events.is_done else events.on_end()
-    chunks = [sse.event_data(event) for event in sse.EventSplitter().split(told)]
+    encoded_events = [
+        payload if isinstance(payload, bytes) else sse.format_event(json.dumps(payload).encode())
+        for payload in payloads
+    ]
+    output = b"".join(mapper.on_event(event) for event in encoded_events)
+    assert mapper.is_complete
+    output += b"" if mapper.is_done else mapper.on_end()
+    chunks = [sse.event_data(event) for event in sse.EventSplitter().split(output)]
     return [json.loads(chunk) for chunk in chunks if chunk != sse.DONE]
 
 
 @every_vendor
-@pytest.mark.parametrize(("said", "words"), WORDS)
-def test_200_without_an_answer_is_a_502_with_the_provider_s_words(said: Any, words: str, dialect: Dialect) -> None:
-    assert failed(dialect, said).message == words
+@pytest.mark.parametrize(("response", "message"), MESSAGES)
+def test_status_200_without_content_is_a_502_with_the_provider_message(
+    response: Any, message: str, dialect: Dialect
+) -> None:
+    assert map_failure(dialect, response).message == message
 
 
 @every_vendor
-def test_200_without_an_answer_and_without_words_is_a_502(dialect: Dialect) -> None:
-    for said in (*SILENT[dialect.type], [], {"message": None}):
-        assert failed(dialect, said).message == "Provider p: the response holds no answer"
-    assert len(failed(dialect, {"message": "x" * 100_000}).message) == MAX_REASON_CHARS
+def test_status_200_without_content_or_message_is_a_502(dialect: Dialect) -> None:
+    for response in (*WITHOUT_CONTENT[dialect.type], [], {"message": None}):
+        assert map_failure(dialect, response).message == "Provider p: the response contains no completion"
+    assert len(map_failure(dialect, {"message": "x" * 100_000}).message) == MAX_REASON_CHARS
 
 
 @every_vendor
-def test_empty_answer_that_ended_is_an_answer(dialect: Dialect) -> None:
-    for said in EMPTY[dialect.type]:
-        (choice,) = whole(dialect, said)["choices"]
+def test_empty_response_with_stop_reason_is_accepted(dialect: Dialect) -> None:
+    for response in EMPTY_RESPONSES[dialect.type]:
+        (choice,) = map_response(dialect, response)["choices"]
         assert (choice["message"]["content"], choice["finish_reason"]) == (None, "stop")
 
 
 @every_vendor
-def test_answer_whose_reason_to_end_is_missing_is_an_answer(dialect: Dialect) -> None:
-    said = json.loads(dialect.message(Answer("Hi")))
+def test_response_without_stop_reason_is_accepted(dialect: Dialect) -> None:
+    response = json.loads(dialect.encode_response(Response("Hi")))
     for reason in ("stop_reason", "stopReason"):
-        if reason in said:
-            said[reason] = None
-    for candidate in said.get("candidates", ()):
+        if reason in response:
+            response[reason] = None
+    for candidate in response.get("candidates", ()):
         candidate["finishReason"] = None
-    (choice,) = whole(dialect, said)["choices"]
+    (choice,) = map_response(dialect, response)["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Hi", "stop")
 
 
-@pytest.mark.parametrize("dialect", [one for one in DIALECTS if one.type != "bedrock"], ids=name)
-@pytest.mark.parametrize(("said", "words"), [one for one in WORDS if "type" not in one[0]])
-def test_stream_event_without_an_answer_is_a_502_with_its_words(said: Any, words: str, dialect: Dialect) -> None:
+@pytest.mark.parametrize("dialect", [dialect for dialect in DIALECTS if dialect.type != "bedrock"], ids=dialect_type)
+@pytest.mark.parametrize(("event", "message"), [case for case in MESSAGES if "type" not in case[0]])
+def test_stream_event_with_only_a_message_is_a_502_with_it(event: Any, message: str, dialect: Dialect) -> None:
     with pytest.raises(ProviderError) as failure:
-        streamed(dialect, said)
-    assert (failure.value.message, failure.value.status, failure.value.may_be_billed) == (words, 502, True)
+        map_stream(dialect, event)
+    assert (failure.value.message, failure.value.status, failure.value.may_be_billed) == (message, 502, True)
 
 
-NOTHING_SAID: dict[str, list[Any]] = {
+STREAMS_WITHOUT_CONTENT: dict[str, list[Any]] = {
     "anthropic": [{"type": "message_start", "message": {"id": "m"}}, {"type": "message_stop"}],
     "google": [{"candidates": [], "usageMetadata": {"promptTokenCount": 3}}],
     "bedrock": [{"messageStart": {"role": "assistant"}}, {"messageStop": {"stopReason": None}}],
@@ -126,11 +133,11 @@ NOTHING_SAID: dict[str, list[Any]] = {
 @every_vendor
 def test_stream_that_ends_without_content_is_a_502(dialect: Dialect) -> None:
     with pytest.raises(ProviderError) as failure:
-        streamed(dialect, *NOTHING_SAID[dialect.type])
+        map_stream(dialect, *STREAMS_WITHOUT_CONTENT[dialect.type])
     assert (failure.value.status, failure.value.may_be_billed) == (502, True)
 
 
-NULLS: dict[str, list[Any]] = {
+EVENTS_WITH_NULLS: dict[str, list[Any]] = {
     "anthropic": [
         {"type": "message_start", "message": {"id": None, "model": "m", "content": None, "usage": None}, "index": None},
         {
@@ -175,14 +182,14 @@ NULLS: dict[str, list[Any]] = {
 
 
 @every_vendor
-def test_nulls_in_stream_events_are_absent(dialect: Dialect) -> None:
-    chunks = streamed(dialect, *NULLS[dialect.type])
+def test_nulls_in_stream_events_are_ignored(dialect: Dialect) -> None:
+    chunks = map_stream(dialect, *EVENTS_WITH_NULLS[dialect.type])
     choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
     assert "".join(choice["delta"].get("content") or "" for choice in choices) == "Hi"
     assert choices[-1]["finish_reason"] == "stop"
 
 
-WITH_NULLS: dict[str, Any] = {
+RESPONSES_WITH_NULLS: dict[str, Any] = {
     "anthropic": {
         "id": None,
         "content": [
@@ -222,8 +229,8 @@ WITH_NULLS: dict[str, Any] = {
 
 
 @every_vendor
-def test_nulls_in_a_whole_answer_are_absent(dialect: Dialect) -> None:
-    message = whole(dialect, WITH_NULLS[dialect.type])["choices"][0]["message"]
+def test_nulls_in_a_response_are_ignored(dialect: Dialect) -> None:
+    message = map_response(dialect, RESPONSES_WITH_NULLS[dialect.type])["choices"][0]["message"]
     assert message["content"] == "Hi"
     assert message["tool_calls"] == [
         {"id": "call_born", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -232,7 +239,7 @@ def test_nulls_in_a_whole_answer_are_absent(dialect: Dialect) -> None:
 
 
 def blocks(dialect: Dialect, number: int, block: bytes) -> bytes:
-    """A whole answer of so many blocks."""
+    """A complete response with that number of blocks."""
     content = b",".join([block] * number)
     return {
         "anthropic": b'{"type":"message","stop_reason":"end_turn","content":[%b]}',
@@ -246,24 +253,24 @@ def text_block(dialect: Dialect) -> bytes:
 
 
 @every_vendor
-def test_answer_of_as_many_content_blocks_as_may_be_is_accepted(dialect: Dialect) -> None:
-    most = MAX_CONTENT_BLOCKS - (dialect.type == "google")  # its candidate counts
-    body = blocks(dialect, most, text_block(dialect))
-    assert len(whole(dialect, body)["choices"][0]["message"]["content"]) == most
+def test_content_block_limit_is_accepted_and_more_is_an_error(dialect: Dialect) -> None:
+    limit = MAX_CONTENT_BLOCKS - (dialect.type == "google")  # the candidate counts as one
+    body = blocks(dialect, limit, text_block(dialect))
+    assert len(map_response(dialect, body)["choices"][0]["message"]["content"]) == limit
     assert (
         "100,000 content blocks"
-        in failed(dialect, blocks(dialect, MAX_CONTENT_BLOCKS + 1, text_block(dialect))).message
+        in map_failure(dialect, blocks(dialect, MAX_CONTENT_BLOCKS + 1, text_block(dialect))).message
     )
 
 
 @every_vendor
-@pytest.mark.parametrize("odd", [b"{}", b"7", b"null", b"[]", b'"{"'])
-def test_too_many_content_blocks_are_refused_before_they_are_built(odd: bytes, dialect: Dialect) -> None:
-    body = blocks(dialect, 500_000, odd)
-    assert peak_bytes(lambda: failed(dialect, body)) < 30 * 1024 * 1024
+@pytest.mark.parametrize("block", [b"{}", b"7", b"null", b"[]", b'"{"'])
+def test_too_many_content_blocks_are_rejected_before_decoding(block: bytes, dialect: Dialect) -> None:
+    body = blocks(dialect, 500_000, block)
+    assert peak_bytes(lambda: map_failure(dialect, body)) < 30 * 1024 * 1024
 
 
-MANY: dict[str, list[bytes]] = {  # where small values stand that are no content blocks
+VALUE_TEMPLATES: dict[str, list[bytes]] = {  # places for small values other than content blocks
     "anthropic": [b'{"content":[{"type":"text","text":"a","citations":[%b]}],"stop_reason":"end_turn"}'],
     "google": [
         b'{"candidates":[%b]}',
@@ -273,31 +280,31 @@ MANY: dict[str, list[bytes]] = {  # where small values stand that are no content
 }
 
 
-@pytest.mark.parametrize(("dialect", "around"), [(one, body) for one in DIALECTS for body in MANY[one.type]])
-@pytest.mark.parametrize("small", [b"{}", b"0", b"[]"])
-def test_too_many_values_of_any_kind_are_refused_before_they_are_built(
-    small: bytes, around: bytes, dialect: Dialect
-) -> None:
-    body = around % b",".join([small] * (MAX_ANSWER_VALUES + 1))
-    assert peak_bytes(lambda: failed(dialect, body)) < 30 * 1024 * 1024
+@pytest.mark.parametrize(
+    ("dialect", "template"), [(dialect, body) for dialect in DIALECTS for body in VALUE_TEMPLATES[dialect.type]]
+)
+@pytest.mark.parametrize("element", [b"{}", b"0", b"[]"])
+def test_too_many_values_are_rejected_before_decoding(element: bytes, template: bytes, dialect: Dialect) -> None:
+    body = template % b",".join([element] * (MAX_ANSWER_VALUES + 1))
+    assert peak_bytes(lambda: map_failure(dialect, body)) < 30 * 1024 * 1024
 
 
 @every_vendor
-def test_an_event_of_too_many_values_is_refused_before_it_is_built(dialect: Dialect) -> None:
-    body = MANY[dialect.type][0] % b",".join([b"{}"] * (MAX_ANSWER_VALUES + 1))
+def test_event_with_too_many_values_is_rejected_before_decoding(dialect: Dialect) -> None:
+    body = VALUE_TEMPLATES[dialect.type][0] % b",".join([b"{}"] * (MAX_ANSWER_VALUES + 1))
     with pytest.raises(ProviderError, match="too large"):
-        streamed(dialect, sse.format_event(body))
+        map_stream(dialect, sse.format_event(body))
 
 
-def test_too_many_candidates_are_refused_whole_and_streamed() -> None:
-    (google,) = (one for one in DIALECTS if one.type == "google")
+def test_too_many_candidates_are_rejected_in_response_and_stream() -> None:
+    (google,) = (dialect for dialect in DIALECTS if dialect.type == "google")
     body = b'{"candidates":[%b]}' % b",".join([b'{"content":{"parts":[{"text":"a"}]}}'] * 1025)
-    assert "1,024 candidates" in failed(google, body).message
+    assert "1,024 candidates" in map_failure(google, body).message
     with pytest.raises(ProviderError, match="1,024 candidates"):
-        streamed(google, sse.format_event(body))
+        map_stream(google, sse.format_event(body))
 
 
-COMPLETE: dict[str, list[Any]] = {
+COMPLETE_STREAMS: dict[str, list[Any]] = {
     "anthropic": [
         {"type": "message_start", "message": {"id": "m", "model": "claude"}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
@@ -314,16 +321,18 @@ COMPLETE: dict[str, list[Any]] = {
 
 
 @every_vendor
-@pytest.mark.parametrize("after", [b"[DONE]", b"null", b"garbage", b'{"type":null}', b'{"a":', b'{"message":"late"}'])
-def test_what_follows_a_complete_answer_takes_nothing_back(after: bytes, dialect: Dialect) -> None:
-    complete = COMPLETE[dialect.type]
-    expected = streamed(dialect, *complete)
-    assert streamed(dialect, *complete, sse.format_event(after)) == expected
+@pytest.mark.parametrize(
+    "trailing_data", [b"[DONE]", b"null", b"garbage", b'{"type":null}', b'{"a":', b'{"message":"late"}']
+)
+def test_data_after_a_complete_stream_is_ignored(trailing_data: bytes, dialect: Dialect) -> None:
+    complete = COMPLETE_STREAMS[dialect.type]
+    expected = map_stream(dialect, *complete)
+    assert map_stream(dialect, *complete, sse.format_event(trailing_data)) == expected
     assert expected[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 @every_vendor
-def test_braces_within_a_text_are_no_content_blocks(dialect: Dialect) -> None:
-    words = "{" * (MAX_CONTENT_BLOCKS + 1)
-    block = text_block(dialect).replace(b'"a"', json.dumps(words).encode())
-    assert whole(dialect, blocks(dialect, 1, block))["choices"][0]["message"]["content"] == words
+def test_braces_within_a_text_do_not_count_as_content_blocks(dialect: Dialect) -> None:
+    content = "{" * (MAX_CONTENT_BLOCKS + 1)
+    block = text_block(dialect).replace(b'"a"', json.dumps(content).encode())
+    assert map_response(dialect, blocks(dialect, 1, block))["choices"][0]["message"]["content"] == content

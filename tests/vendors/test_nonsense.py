@@ -1,4 +1,4 @@
-"""Whatever a vendor says, in whatever order, it is an answer or an error of the provider's: never a fault of ours."""
+"""Arbitrary vendor data in any order is a response or a ProviderError, never an internal error."""
 
 import contextlib
 import json
@@ -18,91 +18,93 @@ from tests.examples import examples
 from tests.fakes import FakeClock
 from tests.vendors import calls
 from tests.vendors.dialect import Dialect
-from tests.vendors.dialects import DIALECTS, name
+from tests.vendors.dialects import DIALECTS, dialect_type
 
-UNTIMED = settings(max_examples=examples(60))
-BORN = ResponseContext(1_700_000_000, lambda: "call_born")
-ODD = st.sampled_from([None, True, 0, -1, 1e300, "", "odd", [], [None], {}, {"type": "odd"}, [[]], {"message": 7}])
-every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
+PROPERTY_SETTINGS = settings(max_examples=examples(60))
+CONTEXT = ResponseContext(1_700_000_000, lambda: "call_born")
+ODD_VALUES = st.sampled_from(
+    [None, True, 0, -1, 1e300, "", "odd", [], [None], {}, {"type": "odd"}, [[]], {"message": 7}]
+)
+every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
 
 
-def judge(dialect: Dialect) -> ResponseMapper:
+def response_mapper(dialect: Dialect) -> ResponseMapper:
     provider = Provider.model_validate({"name": "p", "base_url": "http://127.0.0.1:1", "models": {"*": ""}})
-    return ResponseMapper(dialect.vendor, provider, FakeClock(), model_is_configured=False)
+    return ResponseMapper(dialect.adapter, provider, FakeClock(), model_is_configured=False)
 
 
 @st.composite
-def bent(draw: st.DrawFn, value: Any) -> Any:
-    """A JSON value with some of what is in it gone, or become something else."""
+def mutations(draw: st.DrawFn, value: Any) -> Any:
+    """A JSON value with some members removed or replaced."""
     if draw(st.integers(0, 9)) == 0:
-        return draw(ODD)
+        return draw(ODD_VALUES)
     if isinstance(value, dict):
-        kept = [key for key in value if draw(st.integers(0, 9))]
-        return {key: draw(bent(value[key])) for key in kept}
-    return [draw(bent(item)) for item in value] if isinstance(value, list) else value
+        keys = [key for key in value if draw(st.integers(0, 9))]
+        return {key: draw(mutations(value[key])) for key in keys}
+    return [draw(mutations(element)) for element in value] if isinstance(value, list) else value
 
 
 @every_vendor
-@UNTIMED
+@PROPERTY_SETTINGS
 @given(data=st.data())
-def test_an_answer_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
-    said = data.draw(bent(json.loads(dialect.message(data.draw(calls.answers())))))
+def test_mutated_response_is_mapped_or_a_provider_error(dialect: Dialect, data: st.DataObject) -> None:
+    body = data.draw(mutations(json.loads(dialect.encode_response(data.draw(calls.responses())))))
     try:
-        answer = judge(dialect).map_response(ProviderResponse(200, {}, json.dumps(said).encode()), BORN)
+        response = response_mapper(dialect).map_response(ProviderResponse(200, {}, json.dumps(body).encode()), CONTEXT)
     except ProviderError:
         return
-    assert json.loads(answer.body)["object"] == "chat.completion"
+    assert json.loads(response.body)["object"] == "chat.completion"
 
 
 @every_vendor
-@UNTIMED
+@PROPERTY_SETTINGS
 @given(data=st.data())
-def test_an_answer_whose_members_are_null_where_they_are_not_said(dialect: Dialect, data: st.DataObject) -> None:
-    said = json.loads(dialect.message(data.draw(calls.answers())))
-    for unsaid in said.keys() & {"usage", "usageMetadata", "stop_sequence", "promptFeedback", "metrics", "error"}:
-        said[unsaid] = None
-    answer = judge(dialect).map_response(ProviderResponse(200, {}, json.dumps(said).encode()), BORN)
-    assert json.loads(answer.body)["choices"][0]["finish_reason"]
+def test_response_with_null_optional_members_is_accepted(dialect: Dialect, data: st.DataObject) -> None:
+    body = json.loads(dialect.encode_response(data.draw(calls.responses())))
+    for member in body.keys() & {"usage", "usageMetadata", "stop_sequence", "promptFeedback", "metrics", "error"}:
+        body[member] = None
+    response = response_mapper(dialect).map_response(ProviderResponse(200, {}, json.dumps(body).encode()), CONTEXT)
+    assert json.loads(response.body)["choices"][0]["finish_reason"]
 
 
 @every_vendor
-@UNTIMED
+@PROPERTY_SETTINGS
 @given(data=st.data())
-def test_an_error_that_is_bent(dialect: Dialect, data: st.DataObject) -> None:
+def test_mutated_error_is_mapped_to_an_error_status(dialect: Dialect, data: st.DataObject) -> None:
     status = data.draw(st.sampled_from([200, 400, 401, 404, 429, 500, 503, 529]))
-    said = data.draw(bent(json.loads(dialect.error(status, "words").body)))
-    error = judge(dialect).map_error(ProviderResponse(status, {}, json.dumps(said).encode()))
+    body = data.draw(mutations(json.loads(dialect.error_response(status, "words").body)))
+    error = response_mapper(dialect).map_error(ProviderResponse(status, {}, json.dumps(body).encode()))
     assert error.status >= 400
 
 
 @every_vendor
-@UNTIMED
+@PROPERTY_SETTINGS
 @given(data=st.data())
-def test_a_stream_whose_events_are_bent_and_in_disorder(dialect: Dialect, data: st.DataObject) -> None:
-    chat = Chat(b'{"model":"m","messages":[],"stream":true}', dialect.vendor.capabilities)
-    events = MappedEvents(dialect.vendor.create_event_mapper(chat, BORN), judge(dialect))
-    given_events = dialect.events(data.draw(calls.answers()))
-    order = data.draw(st.permutations(given_events) | st.just(given_events))
+def test_stream_of_mutated_and_shuffled_events_never_crashes(dialect: Dialect, data: st.DataObject) -> None:
+    chat = Chat(b'{"model":"m","messages":[],"stream":true}', dialect.adapter.capabilities)
+    mapper = MappedEvents(dialect.adapter.create_event_mapper(chat, CONTEXT), response_mapper(dialect))
+    original_events = dialect.encode_events(data.draw(calls.responses()))
+    order = data.draw(st.permutations(original_events) | st.just(original_events))
     try:
-        told = [events.on_event(data.draw(st.just(event) | bent_event(event))) for event in order]
-        for one in sse.EventSplitter().split(b"".join([*told, events.on_end()])):
-            assert sse.event_data(one) == sse.DONE or json.loads(sse.event_data(one))
+        output = [mapper.on_event(data.draw(st.just(event) | event_mutations(event))) for event in order]
+        for output_event in sse.EventSplitter().split(b"".join([*output, mapper.on_end()])):
+            assert sse.event_data(output_event) == sse.DONE or json.loads(sse.event_data(output_event))
     except ProviderError:
         pass
 
 
-def bent_event(event: bytes) -> st.SearchStrategy[bytes]:
+def event_mutations(event: bytes) -> st.SearchStrategy[bytes]:
     head, _, data = event.partition(b"data: ")
-    return bent(json.loads(data)).map(lambda value: head + b"data: " + json.dumps(value).encode() + b"\n\n")
+    return mutations(json.loads(data)).map(lambda payload: head + b"data: " + json.dumps(payload).encode() + b"\n\n")
 
 
 @every_vendor
-@UNTIMED
+@PROPERTY_SETTINGS
 @given(data=st.data())
-def test_a_request_that_is_bent_is_asked_or_refused(dialect: Dialect, data: st.DataObject) -> None:
-    asked = data.draw(calls.requests(dialect))
-    deeper = asked | {"messages": data.draw(bent(asked["messages"]))}
-    body = data.draw(bent(asked) | st.just(deeper))
-    given_body = body if isinstance(body, dict) else {"model": "m", "messages": [body]}
+def test_mutated_request_is_translated_or_rejected(dialect: Dialect, data: st.DataObject) -> None:
+    request = data.draw(calls.requests(dialect))
+    with_mutated_messages = request | {"messages": data.draw(mutations(request["messages"]))}
+    body = data.draw(mutations(request) | st.just(with_mutated_messages))
+    request_object = body if isinstance(body, dict) else {"model": "m", "messages": [body]}
     with contextlib.suppress(InvalidRequest):
-        dialect.vendor.build_request(Chat(json.dumps(given_body).encode(), dialect.vendor.capabilities))
+        dialect.adapter.build_request(Chat(json.dumps(request_object).encode(), dialect.adapter.capabilities))

@@ -1,4 +1,4 @@
-"""A vendor's stream over a real socket: wherever it is cut into pieces, cut off, or fails, as any provider's."""
+"""Streams of every vendor over a socket: split, truncated, failing and hanging."""
 
 import json
 from collections.abc import Generator
@@ -18,124 +18,131 @@ from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 from tests import hostile_servers
 from tests.fakes import FakeClock
-from tests.providers.streaming import END, framed, heard
+from tests.providers.streaming import LAST_CHUNK, http_chunks, read_stream
 from tests.vendors.conversations import user
 from tests.vendors.dialect import Dialect
-from tests.vendors.dialects import DIALECTS, name
-from tests.vendors.semantics import Answer, Called
+from tests.vendors.dialects import DIALECTS, dialect_type
+from tests.vendors.semantics import Response, ToolCall
 
-every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
-ANSWER = Answer("Grüße 語 😀", reasoning="Hm.", calls=(Called("call_1", "look", {"at": "ü"}),), finish="tool_calls")
-QUESTION: dict[str, Any] = {"messages": [user()], "stream": True, "stream_options": {"include_usage": True}}
-STEP = 211  # bytes from cut to cut: each takes a connection
+every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
+RESPONSE = Response(
+    "Grüße 語 😀", reasoning="Hm.", calls=(ToolCall("call_1", "look", {"at": "ü"}),), finish="tool_calls"
+)
+REQUEST: dict[str, Any] = {"messages": [user()], "stream": True, "stream_options": {"include_usage": True}}
+STEP_BYTES = 211  # distance of the cuts, as each needs a connection
 
 
 @contextmanager
-def begun(dialect: Dialect, port: int, clock: Clock, total_s: float = 20) -> Generator[ProviderStream]:
-    """A stream of the server there."""
-    body = json.dumps({"model": dialect.model, **QUESTION}).encode()
-    asked = Provider.model_validate(
+def open_stream(dialect: Dialect, port: int, clock: Clock, total_s: float = 20) -> Generator[ProviderStream]:
+    """Open a stream from the server at that port."""
+    body = json.dumps({"model": dialect.model, **REQUEST}).encode()
+    provider = Provider.model_validate(
         {"name": "p", "type": dialect.type, "base_url": f"http://127.0.0.1:{port}", "models": {"*": ""}}
     )
-    how: dict[str, Any] = {"api_key": "k", "model_is_configured": True, "head_timeout_s": 5, "total_timeout_s": total_s}
+    options: dict[str, Any] = {
+        "api_key": "k",
+        "model_is_configured": True,
+        "head_timeout_s": 5,
+        "total_timeout_s": total_s,
+    }
     with create_client() as http:
-        protocol = AdapterRegistry(lambda: http, clock, BedrockWire)[dialect.type]
-        with closing(protocol.stream(asked, "chat.completions", body, **how)) as stream:
+        client = AdapterRegistry(lambda: http, clock, BedrockWire)[dialect.type]
+        with closing(client.stream(provider, "chat.completions", body, **options)) as stream:
             yield stream
 
 
-def streamed(dialect: Dialect, *pieces: bytes, end: bytes = END) -> tuple[bytes, ProviderError | None]:
-    """What comes of it; an error may come in its place."""
+def stream_from(dialect: Dialect, *parts: bytes, end: bytes = LAST_CHUNK) -> tuple[bytes, ProviderError | None]:
+    """Return bytes and error of a stream of these parts. The call itself may fail instead."""
     head = hostile_servers.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked")
-    with hostile_servers.receiver(hostile_servers.says(head, framed(*pieces) + end)) as server:
+    with hostile_servers.receiver(hostile_servers.send_raw(head, http_chunks(*parts) + end)) as server:
         try:
-            with begun(dialect, server.port, FakeClock()) as stream:
-                return heard(stream)
+            with open_stream(dialect, server.port, FakeClock()) as stream:
+                return read_stream(stream)
         except ProviderError as error:
             return b"", error
 
 
-def said(dialect: Dialect, answer: Answer = ANSWER) -> list[bytes]:
-    return [dialect.framed(event) for event in dialect.events(answer)]
+def frames(dialect: Dialect, answer: Response = RESPONSE) -> list[bytes]:
+    return [dialect.encode_frame(event) for event in dialect.encode_events(answer)]
 
 
 @every_vendor
-def test_it_is_the_same_wherever_it_is_cut_into_pieces(dialect: Dialect) -> None:
-    whole = b"".join(said(dialect))
-    expected = streamed(dialect, whole)
+def test_stream_is_the_same_wherever_it_is_split(dialect: Dialect) -> None:
+    stream = b"".join(frames(dialect))
+    expected = stream_from(dialect, stream)
     assert expected[1] is None
     assert expected[0].endswith(b"data: [DONE]\n\n")
-    for at in range(1, len(whole), STEP):
-        assert streamed(dialect, whole[:at], whole[at:]) == expected, at
+    for cut in range(1, len(stream), STEP_BYTES):
+        assert stream_from(dialect, stream[:cut], stream[cut:]) == expected, cut
 
 
 @every_vendor
-def test_where_it_breaks_off_that_is_told_and_only_whole_events_have_come(dialect: Dialect) -> None:
-    whole = b"".join(said(dialect))
-    told, _ = streamed(dialect, whole)
-    words = told[: told.rindex(b'"finish_reason":"tool_calls"')].rpartition(b"data: ")[0]
-    for at in range(0, len(whole), STEP):
-        for end in (END, b""):
-            came, error = streamed(dialect, whole[:at], end=end)
-            is_complete = error is None and came.endswith(b"data: [DONE]\n\n")  # but for what comes behind an answer
-            assert told.startswith(came) or is_complete, at
-            assert came == b"" or came.endswith(b"\n\n"), at
-            assert isinstance(error, ProviderTimeout) or came.startswith(words), at
-            assert error is None or error.may_be_billed, at
+def test_truncated_stream_is_an_error_after_complete_events_only(dialect: Dialect) -> None:
+    stream = b"".join(frames(dialect))
+    complete, _ = stream_from(dialect, stream)
+    content = complete[: complete.rindex(b'"finish_reason":"tool_calls"')].rpartition(b"data: ")[0]
+    for cut in range(0, len(stream), STEP_BYTES):
+        for end in (LAST_CHUNK, b""):
+            received, error = stream_from(dialect, stream[:cut], end=end)
+            is_complete = error is None and received.endswith(b"data: [DONE]\n\n")  # cut after the end of the response
+            assert complete.startswith(received) or is_complete, cut
+            assert received == b"" or received.endswith(b"\n\n"), cut
+            assert isinstance(error, ProviderTimeout) or received.startswith(content), cut
+            assert error is None or error.may_be_billed, cut
 
 
 @every_vendor
 @pytest.mark.parametrize("events", [0, 1, -1])
-def test_a_failure_within_is_told_and_billed_only_after_the_first_word(events: int, dialect: Dialect) -> None:
-    failure = dialect.framed(dialect.failure("out of luck"))
-    whole = said(dialect)
-    before = whole[: len(whole) // 2] if events < 0 else whole[:events]
-    came, error = streamed(dialect, *before, failure)
+def test_stream_error_is_billable_only_after_the_first_text(events: int, dialect: Dialect) -> None:
+    failure = dialect.encode_frame(dialect.error_event("out of luck"))
+    all_frames = frames(dialect)
+    earlier_frames = all_frames[: len(all_frames) // 2] if events < 0 else all_frames[:events]
+    received, error = stream_from(dialect, *earlier_frames, failure)
     assert error is not None
-    has_begun = bool(came)
+    has_begun = bool(received)
     assert (error.message, error.may_be_billed) == ("out of luck", has_begun)
     assert has_begun or events >= 0
-    told = json.loads(sse.event_data(wire_errors.render_error_event(error)))
-    assert (told["error"]["message"], told["responseStatus"]["message"]) == ("out of luck", "out of luck")
+    error_body = json.loads(sse.event_data(wire_errors.render_error_event(error)))
+    assert (error_body["error"]["message"], error_body["responseStatus"]["message"]) == ("out of luck", "out of luck")
 
 
 @every_vendor
-def test_a_stream_that_hangs_is_given_up_when_its_time_is_over(dialect: Dialect) -> None:
+def test_stream_that_hangs_is_a_timeout_at_the_total_timeout(dialect: Dialect) -> None:
     head = hostile_servers.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked")
     with (
-        hostile_servers.receiver(hostile_servers.then_hangs(head)) as server,
+        hostile_servers.receiver(hostile_servers.send_then_hang(head)) as server,
         pytest.raises(ProviderTimeout),
-        begun(dialect, server.port, SystemClock(), total_s=0.6),
+        open_stream(dialect, server.port, SystemClock(), total_s=0.6),
     ):
         pass
 
 
 @every_vendor
-def test_an_answer_that_does_not_stream_is_told_as_such_and_may_be_billed(dialect: Dialect) -> None:
-    body = dialect.message(ANSWER)
-    answer = hostile_servers.answers(200, "content-type: application/json", body=body)
+def test_response_that_is_not_a_stream_is_an_error_that_may_be_billed(dialect: Dialect) -> None:
+    body = dialect.encode_response(RESPONSE)
+    behaviour = hostile_servers.respond(200, "content-type: application/json", body=body)
     with (
-        hostile_servers.receiver(answer) as server,
-        pytest.raises(ProviderError, match="did not stream its answer") as failed,
-        begun(dialect, server.port, FakeClock()),
+        hostile_servers.receiver(behaviour) as server,
+        pytest.raises(ProviderError, match="the response is not a stream") as failed,
+        open_stream(dialect, server.port, FakeClock()),
     ):
         pass
     assert failed.value.may_be_billed
 
 
 @every_vendor
-def test_a_stream_has_the_vendor_s_id_of_it(dialect: Dialect) -> None:
+def test_stream_keeps_the_vendor_request_id(dialect: Dialect) -> None:
     lines = [f"{name}: {value}" for name, value in dialect.headers.items()]
     head = hostile_servers.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked", *lines)
     with (
-        hostile_servers.receiver(hostile_servers.says(head, framed(*said(dialect)) + END)) as server,
-        begun(dialect, server.port, FakeClock()) as stream,
+        hostile_servers.receiver(hostile_servers.send_raw(head, http_chunks(*frames(dialect)) + LAST_CHUNK)) as server,
+        open_stream(dialect, server.port, FakeClock()) as stream,
     ):
         assert stream.headers["x-request-id"] == "req_1"
 
 
 @every_vendor
-def test_what_is_no_event_of_the_vendor_s_is_an_error(dialect: Dialect) -> None:
-    for odd in (b"data: nonsense\n\n", b"data: [1]\n\n", b'data: {"type":5,"candidates":7}\n\n'):
-        came, error = streamed(dialect, dialect.framed(odd))
-        assert (came, type(error)) == (b"", ProviderError), odd
+def test_invalid_stream_event_is_a_provider_error(dialect: Dialect) -> None:
+    for event in (b"data: nonsense\n\n", b"data: [1]\n\n", b'data: {"type":5,"candidates":7}\n\n'):
+        received, error = stream_from(dialect, dialect.encode_frame(event))
+        assert (received, type(error)) == (b"", ProviderError), event

@@ -1,4 +1,4 @@
-"""What both sides know is lost by no translation: of a request there, of an answer back, whole or in pieces."""
+"""Translation keeps everything that both protocols support, in requests, responses and streams."""
 
 import json
 from typing import Any
@@ -13,69 +13,75 @@ from aiserver.providers.translation.chat import Chat
 from aiserver.wire import sse
 from tests.examples import examples
 from tests.vendors import calls
-from tests.vendors.dialect import Dialect, told_by
-from tests.vendors.dialects import DIALECTS, name
-from tests.vendors.semantics import of_chunks, of_completion, of_openai
+from tests.vendors.dialect import Dialect, expected_response
+from tests.vendors.dialects import DIALECTS, dialect_type
+from tests.vendors.semantics import parse_chunks, parse_completion, parse_request
 
-UNTIMED = settings(max_examples=examples(60))
-BORN = ResponseContext(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
-every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
+PROPERTY_SETTINGS = settings(max_examples=examples(60))
+CONTEXT = ResponseContext(1_700_000_000, lambda: "call_born", id="chatcmpl-born", model="model-born")
+every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
 
 
 def chat(dialect: Dialect, body: dict[str, Any]) -> Chat:
-    return Chat(json.dumps(body).encode(), dialect.vendor.capabilities)
+    return Chat(json.dumps(body).encode(), dialect.adapter.capabilities)
 
 
 @every_vendor
-@UNTIMED
+@PROPERTY_SETTINGS
 @given(data=st.data())
-def test_a_vendor_hears_all_that_was_asked(dialect: Dialect, data: st.DataObject) -> None:
+def test_request_keeps_everything_both_protocols_support(dialect: Dialect, data: st.DataObject) -> None:
     body = data.draw(calls.requests(dialect))
-    heard = dialect.read(dialect.vendor.build_request(chat(dialect, body)))
-    assert heard == of_openai(body)
+    parsed = dialect.parse_request(dialect.adapter.build_request(chat(dialect, body)))
+    assert parsed == parse_request(body)
 
 
 @every_vendor
-@UNTIMED
-@given(answer=calls.answers())
-def test_a_caller_hears_all_that_was_answered(dialect: Dialect, answer: Any) -> None:
-    told = dialect.vendor.map_response(dialect.message(answer), BORN)
-    completion = json.loads(told.body)
-    assert of_completion(completion) == told_by(dialect, answer)
-    assert ChatCompletion.model_validate(completion, strict=True).created == BORN.created_s
-    assert json.loads(told.usage or "") == completion["usage"]
+@PROPERTY_SETTINGS
+@given(response=calls.responses())
+def test_response_keeps_everything_both_protocols_support(dialect: Dialect, response: Any) -> None:
+    mapped = dialect.adapter.map_response(dialect.encode_response(response), CONTEXT)
+    completion = json.loads(mapped.body)
+    assert parse_completion(completion) == expected_response(dialect, response)
+    assert ChatCompletion.model_validate(completion, strict=True).created == CONTEXT.created_s
+    assert json.loads(mapped.usage or "") == completion["usage"]
 
 
 @every_vendor
-@UNTIMED
-@given(answer=calls.answers(), shows_usage=st.booleans())
-def test_a_caller_hears_all_of_a_stream(dialect: Dialect, answer: Any, shows_usage: bool) -> None:
+@PROPERTY_SETTINGS
+@given(response=calls.responses(), shows_usage=st.booleans())
+def test_stream_keeps_everything_both_protocols_support(dialect: Dialect, response: Any, shows_usage: bool) -> None:
     body: dict[str, Any] = {"model": "m", "messages": [], "stream": True}
     options = {"stream_options": {"include_usage": True}} if shows_usage else {}
-    events = dialect.vendor.create_event_mapper(chat(dialect, body | options), BORN)
-    told = [events.on_event(event) for event in dialect.events(answer)]
-    told += [] if events.is_done else [events.on_end()]
-    *chunks, last = [sse.event_data(event) for event in sse.EventSplitter().split(b"".join(told))]
-    assert (events.is_complete, last) == (True, sse.DONE)
-    said = [json.loads(chunk) for chunk in chunks]
-    for chunk in said:
+    mapper = dialect.adapter.create_event_mapper(chat(dialect, body | options), CONTEXT)
+    output = [mapper.on_event(event) for event in dialect.encode_events(response)]
+    output += [] if mapper.is_done else [mapper.on_end()]
+    *chunks, last_event = [sse.event_data(event) for event in sse.EventSplitter().split(b"".join(output))]
+    assert (mapper.is_complete, last_event) == (True, sse.DONE)
+    chunk_bodies = [json.loads(chunk) for chunk in chunks]
+    for chunk in chunk_bodies:
         ChatCompletionChunk.model_validate(chunk, strict=True)
-    assert ("usage" in said[0], said[-1]["choices"] == []) == (shows_usage, shows_usage)
-    pieces = [chunk for chunk in said if chunk["choices"] and chunk["choices"][0]["finish_reason"] is None]
-    assert events.content_events == len(pieces)
-    whole = said if shows_usage else [*said, {"choices": [], "usage": json.loads(events.usage or "")}]
-    assert of_chunks(whole) == told_by(dialect, answer)
+    assert ("usage" in chunk_bodies[0], chunk_bodies[-1]["choices"] == []) == (shows_usage, shows_usage)
+    content_chunks = [
+        chunk for chunk in chunk_bodies if chunk["choices"] and chunk["choices"][0]["finish_reason"] is None
+    ]
+    assert mapper.content_events == len(content_chunks)
+    all_chunks = (
+        chunk_bodies if shows_usage else [*chunk_bodies, {"choices": [], "usage": json.loads(mapper.usage or "")}]
+    )
+    assert parse_chunks(all_chunks) == expected_response(dialect, response)
 
 
 @every_vendor
-@UNTIMED
-@given(answer=calls.answers())
-def test_a_turn_that_is_sent_back_as_it_was_answered_is_the_same_again(dialect: Dialect, answer: Any) -> None:
-    turn = json.loads(dialect.vendor.map_response(dialect.message(answer), BORN).body)["choices"][0]["message"]
-    results = [{"role": "tool", "tool_call_id": call.id, "content": "done"} for call in answer.calls]
-    asked = {"role": "user", "content": "go"}
-    body = {"model": dialect.model, "max_tokens": 9, "messages": [asked, turn, *results, asked]}
-    if answer.calls:
-        body["tools"] = [{"type": "function", "function": {"name": name}} for name in {c.name for c in answer.calls}]
-    sent = json.loads(dialect.vendor.build_request(chat(dialect, body)).body or b"")
-    assert dialect.turn(json.loads(dialect.message(answer))) in dialect.turns(sent)
+@PROPERTY_SETTINGS
+@given(response=calls.responses())
+def test_assistant_turn_sent_back_equals_the_vendor_s_turn(dialect: Dialect, response: Any) -> None:
+    turn = json.loads(dialect.adapter.map_response(dialect.encode_response(response), CONTEXT).body)["choices"][0][
+        "message"
+    ]
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "done"} for call in response.calls]
+    question = {"role": "user", "content": "go"}
+    body = {"model": dialect.model, "max_tokens": 9, "messages": [question, turn, *results, question]}
+    if response.calls:
+        body["tools"] = [{"type": "function", "function": {"name": name}} for name in {c.name for c in response.calls}]
+    sent = json.loads(dialect.adapter.build_request(chat(dialect, body)).body or b"")
+    assert dialect.model_turn(json.loads(dialect.encode_response(response))) in dialect.model_turns(sent)

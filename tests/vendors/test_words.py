@@ -1,4 +1,4 @@
-"""What docs/providers.md says of each member of a request is what becomes of it, at each vendor."""
+"""Each request member is forwarded, mapped or rejected as documented in docs/providers.md, for each vendor."""
 
 import json
 from typing import Any, get_type_hints
@@ -14,13 +14,13 @@ from aiserver.wire.schemas import CHAT
 from aiserver.wire.upstream_body import VENDORS
 from tests.vendors.conversations import CITY, PDF, PIXEL, TIME, WEATHER, image, text, user
 from tests.vendors.dialect import Dialect
-from tests.vendors.dialects import DIALECTS, name
+from tests.vendors.dialects import DIALECTS, dialect_type
 
-NOT_SENT = "not sent"  # how the words of a rule begin by which a member is taken, and left out
-every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=name)
+NOT_SENT = "not sent"  # description prefix of members that are accepted and dropped
+every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
 
 RESULT = {"role": "tool", "tool_call_id": "c", "content": "noon"}
-# A value of each member, and what must stand beside it.
+# A value of each member, and the members it requires.
 VALUES: dict[str, Any] = {
     "audio": {"voice": "alloy", "format": "mp3"},
     "frequency_penalty": 0.5,
@@ -57,13 +57,13 @@ VALUES: dict[str, Any] = {
     "verbosity": "low",
     "web_search_options": {},
 }
-BESIDE: dict[str, dict[str, Any]] = {
+REQUIRED_WITH: dict[str, dict[str, Any]] = {
     "tool_choice": {"tools": [WEATHER]},
     "parallel_tool_calls": {"tools": [WEATHER]},
     "top_logprobs": {"logprobs": True},
 }
-# A request that has each of what stands deeper.
-DEEPER: dict[str, dict[str, Any]] = {
+# A request with each nested member.
+NESTED: dict[str, dict[str, Any]] = {
     "messages[].name": {"messages": [user(name="alice")]},
     "messages[].refusal": {"messages": [{"role": "assistant", "refusal": "No."}]},
     "messages[].audio": {"messages": [{"role": "assistant", "audio": {"id": "a"}}]},
@@ -88,118 +88,120 @@ DEEPER: dict[str, dict[str, Any]] = {
 }
 
 
-def sent(dialect: Dialect, **more: Any) -> Any:
-    """What the vendor gets of a request with these members."""
-    body = {"model": dialect.model, "messages": [user()], **more}
-    asked = dialect.vendor.build_request(Chat(json.dumps(body).encode(), dialect.vendor.capabilities))
-    return asked.path, asked.headers, json.loads(asked.body or b"")
+def translate(dialect: Dialect, **members: Any) -> Any:
+    """Path, headers and body of the vendor's request for these members."""
+    body = {"model": dialect.model, "messages": [user()], **members}
+    request = dialect.adapter.build_request(Chat(json.dumps(body).encode(), dialect.adapter.capabilities))
+    return request.path, request.headers, json.loads(request.body or b"")
 
 
-def refusal(dialect: Dialect, **more: Any) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as refused:
-        sent(dialect, **more)
-    return refused.value
+def refusal(dialect: Dialect, **members: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as rejection:
+        translate(dialect, **members)
+    return rejection.value
 
 
-def deep(value: Any, path: str) -> Any:
+def value_at(value: Any, path: str) -> Any:
     for step in path.split("."):
         value = value[step]
     return value
 
 
-def test_each_member_that_openai_s_own_client_or_the_wire_knows_has_a_value_here() -> None:
-    known = {*get_type_hints(completion_create_params.CompletionCreateParamsNonStreaming), *CHAT.names}
-    assert known - {"model", "messages", "stream_options"} == VALUES.keys()
+def test_each_member_of_the_openai_client_or_the_wire_has_a_value_here() -> None:
+    members = {*get_type_hints(completion_create_params.CompletionCreateParamsNonStreaming), *CHAT.names}
+    assert members - {"model", "messages", "stream_options"} == VALUES.keys()
 
 
 @every_vendor
-def test_each_member_has_a_rule(dialect: Dialect) -> None:
-    rules = dialect.vendor.capabilities.rules
-    assert rules.keys() == DIALECTS[0].vendor.capabilities.rules.keys()
-    assert {*VALUES, *DEEPER, "model", "messages", "stream_options"} <= rules.keys()
+def test_each_member_has_a_capability_rule(dialect: Dialect) -> None:
+    rules = dialect.adapter.capabilities.rules
+    assert rules.keys() == DIALECTS[0].adapter.capabilities.rules.keys()
+    assert {*VALUES, *NESTED, "model", "messages", "stream_options"} <= rules.keys()
     assert {rule for rule in rules if "[" not in rule} == {*VALUES, "model", "messages", "stream_options"}
 
 
 @pytest.mark.parametrize("member", VALUES)
 @every_vendor
-def test_a_member_of_the_root_passes_is_translated_or_is_refused_by_name(dialect: Dialect, member: str) -> None:
-    rule, value, beside = dialect.vendor.capabilities.rules[member], VALUES[member], BESIDE.get(member, {})
-    asked: dict[str, Any] = {member: value} | beside
+def test_root_member_is_forwarded_mapped_or_rejected_by_name(dialect: Dialect, member: str) -> None:
+    rule, value, required = dialect.adapter.capabilities.rules[member], VALUES[member], REQUIRED_WITH.get(member, {})
+    request: dict[str, Any] = {member: value} | required
     match rule:
         case PassThrough(to):
-            assert deep(sent(dialect, **asked)[2], to) == value
-        case Mapped(words):
-            is_sent = not words.startswith(NOT_SENT)
-            assert (sent(dialect, **asked) != sent(dialect, **beside)) is is_sent
+            assert value_at(translate(dialect, **request)[2], to) == value
+        case Mapped(description):
+            is_sent = not description.startswith(NOT_SENT)
+            assert (translate(dialect, **request) != translate(dialect, **required)) is is_sent
         case Unsupported(_, unless):
-            told = refusal(dialect, **asked)
-            assert (told.param, told.status) == (member, 400)
-            assert f"{dialect.vendor.capabilities.vendor} cannot be told '{member}'" in told.message
+            error = refusal(dialect, **request)
+            assert (error.param, error.status) == (member, 400)
+            assert f"'{member}' is not supported by {dialect.adapter.capabilities.vendor}" in error.message
             for neutral in unless:
-                assert sent(dialect, **{member: json.loads(neutral)}) == sent(dialect)
+                assert translate(dialect, **{member: json.loads(neutral)}) == translate(dialect)
 
 
-@pytest.mark.parametrize("path", DEEPER)
+@pytest.mark.parametrize("path", NESTED)
 @every_vendor
-def test_a_member_deeper_down_is_translated_or_is_refused_by_its_place(dialect: Dialect, path: str) -> None:
-    rule, body = dialect.vendor.capabilities.rules[path], DEEPER[path]
+def test_nested_member_is_mapped_or_rejected_with_its_path(dialect: Dialect, path: str) -> None:
+    rule, body = dialect.adapter.capabilities.rules[path], NESTED[path]
     if isinstance(rule, Mapped) and rule.description.startswith(NOT_SENT):
-        sent(dialect, **body)
+        translate(dialect, **body)
         return
     if not isinstance(rule, Unsupported):
-        plain = sent(dialect, tools=[WEATHER]) if "tools" in body else sent(dialect)
-        assert sent(dialect, **body) != plain
+        expected = translate(dialect, tools=[WEATHER]) if "tools" in body else translate(dialect)
+        assert translate(dialect, **body) != expected
         return
-    told = refusal(dialect, **body)
-    where = path.partition(" (")[0].replace("messages[]", "messages[0]").replace("content[]", "content[0]")
-    assert told.param == where.replace("tools[]", "tools[0]")
+    error = refusal(dialect, **body)
+    error_path = path.partition(" (")[0].replace("messages[]", "messages[0]").replace("content[]", "content[0]")
+    assert error.param == error_path.replace("tools[]", "tools[0]")
 
 
 @every_vendor
-def test_what_nobody_knows_is_refused_by_name(dialect: Dialect) -> None:
-    member = dialect.vendor.capabilities.extension_member
-    told = refusal(dialect, frobnicate=1)
-    assert (told.param, member in told.message) == ("frobnicate", True)
+def test_unknown_member_is_rejected_by_name(dialect: Dialect) -> None:
+    member = dialect.adapter.capabilities.extension_member
+    error = refusal(dialect, frobnicate=1)
+    assert (error.param, member in error.message) == ("frobnicate", True)
     assert refusal(dialect, messages=[user(frobnicate=1)]).param == "messages[0].frobnicate"
     assert refusal(dialect, messages=[user([{"type": "hologram"}])]).param == "messages[0].content[0].type"
     assert refusal(dialect, messages=[{"role": "oracle", "content": "x"}]).param == "messages[0].role"
     assert refusal(dialect, messages=[{"role": "function", "name": "f", "content": "x"}]).param == "messages[0].role"
-    custom = {"type": "custom", "custom": {"name": "c"}}
-    assert (refusal(dialect, tools=[custom]).param or "").startswith("tools[0]")
+    custom_tool = {"type": "custom", "custom": {"name": "c"}}
+    assert (refusal(dialect, tools=[custom_tool]).param or "").startswith("tools[0]")
 
 
 @every_vendor
-def test_null_asks_for_nothing(dialect: Dialect) -> None:
-    assert sent(dialect, **dict.fromkeys(VALUES)) == sent(dialect)
+def test_null_members_are_ignored(dialect: Dialect) -> None:
+    assert translate(dialect, **dict.fromkeys(VALUES)) == translate(dialect)
 
 
 @every_vendor
-def test_a_refusal_is_told_in_both_envelopes(dialect: Dialect) -> None:
-    refused = [member for member, rule in dialect.vendor.capabilities.rules.items() if isinstance(rule, Unsupported)]
-    member = next(member for member in refused if member in VALUES)
-    told = json.loads(wire_errors.render_error(refusal(dialect, **{member: VALUES[member]})))
-    assert (told["error"]["param"], told["error"]["type"]) == (member, "invalid_request_error")
-    assert told["responseStatus"]["errors"][0]["message"] == told["error"]["message"]
-    deeper = refusal(dialect, messages=[user([{"type": "hologram"}])])
-    assert deeper.fields[0].field_name == "Messages[0].Content[0].Type"
+def test_unsupported_member_is_reported_in_both_error_formats(dialect: Dialect) -> None:
+    unsupported = [
+        member for member, rule in dialect.adapter.capabilities.rules.items() if isinstance(rule, Unsupported)
+    ]
+    member = next(member for member in unsupported if member in VALUES)
+    envelope = json.loads(wire_errors.render_error(refusal(dialect, **{member: VALUES[member]})))
+    assert (envelope["error"]["param"], envelope["error"]["type"]) == (member, "invalid_request_error")
+    assert envelope["responseStatus"]["errors"][0]["message"] == envelope["error"]["message"]
+    nested_error = refusal(dialect, messages=[user([{"type": "hologram"}])])
+    assert nested_error.fields[0].field_name == "Messages[0].Content[0].Type"
 
 
 @every_vendor
-def test_what_is_for_another_vendor_is_not_sent(dialect: Dialect) -> None:
-    others = {member: {"x": 1} for member in VENDORS if member != dialect.vendor.capabilities.extension_member}
-    spoken = user([text("Is it?") | others], **others)
-    assert sent(dialect, messages=[spoken], **others) == sent(dialect, messages=[user([text("Is it?")])])
+def test_extension_of_another_vendor_is_not_sent(dialect: Dialect) -> None:
+    extensions = {member: {"x": 1} for member in VENDORS if member != dialect.adapter.capabilities.extension_member}
+    message = user([text("Is it?") | extensions], **extensions)
+    assert translate(dialect, messages=[message], **extensions) == translate(dialect, messages=[user([text("Is it?")])])
 
 
 @every_vendor
-def test_what_is_for_this_vendor_only_arrives_and_says_nothing_twice(dialect: Dialect) -> None:
-    member = dialect.vendor.capabilities.extension_member
-    assert sent(dialect, **{member: {"some_new_option": [1, 2.50]}})[2]["some_new_option"] == [1, 2.5]
-    twice = next(iter(sent(dialect)[2]))
-    assert refusal(dialect, **{member: {twice: "x"}}).param == f"{member}.{twice}"
+def test_extension_is_sent_and_cannot_override_mapped_fields(dialect: Dialect) -> None:
+    member = dialect.adapter.capabilities.extension_member
+    assert translate(dialect, **{member: {"some_new_option": [1, 2.50]}})[2]["some_new_option"] == [1, 2.5]
+    mapped_field = next(iter(translate(dialect)[2]))
+    assert refusal(dialect, **{member: {mapped_field: "x"}}).param == f"{member}.{mapped_field}"
 
 
-SILENT: list[list[dict[str, Any]]] = [
+CHATS_WITHOUT_CONTENT: list[list[dict[str, Any]]] = [
     [{"role": "system", "content": "hi"}],
     [{"role": "system", "content": "hi"}, user("")],
     [user([text("")]), {"role": "assistant", "content": None}],
@@ -207,76 +209,78 @@ SILENT: list[list[dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("messages", SILENT)
+@pytest.mark.parametrize("messages", CHATS_WITHOUT_CONTENT)
 @every_vendor
-def test_a_chat_in_which_nobody_speaks_is_refused(dialect: Dialect, messages: list[dict[str, Any]]) -> None:
+def test_chat_without_content_is_rejected(dialect: Dialect, messages: list[dict[str, Any]]) -> None:
     assert refusal(dialect, messages=messages).param == "messages"
 
 
 @every_vendor
-def test_a_turn_or_a_part_that_says_nothing_is_none(dialect: Dialect) -> None:
-    empty: list[Any] = [{"role": "assistant", "content": None}, {"role": "assistant", "content": [text("")]}]
-    full = [user([text("a")]), user([text("b")])]
-    assert sent(dialect, messages=[full[0], *empty, full[1]]) == sent(dialect, messages=full)
-    assert sent(dialect, messages=[user([text(""), text("a"), text("")])]) == sent(
+def test_empty_turns_and_parts_are_dropped(dialect: Dialect) -> None:
+    empty_turns: list[Any] = [{"role": "assistant", "content": None}, {"role": "assistant", "content": [text("")]}]
+    user_turns = [user([text("a")]), user([text("b")])]
+    assert translate(dialect, messages=[user_turns[0], *empty_turns, user_turns[1]]) == translate(
+        dialect, messages=user_turns
+    )
+    assert translate(dialect, messages=[user([text(""), text("a"), text("")])]) == translate(
         dialect, messages=[user([text("a")])]
     )
     call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
     turn = {"role": "assistant", "content": "", "tool_calls": [call]}
-    named = sent(dialect, messages=[user(), turn | {"name": "agent"}, RESULT], tools=[TIME])
-    assert named == sent(dialect, messages=[user(), turn, RESULT], tools=[TIME])
+    with_name = translate(dialect, messages=[user(), turn | {"name": "agent"}, RESULT], tools=[TIME])
+    assert with_name == translate(dialect, messages=[user(), turn, RESULT], tools=[TIME])
 
 
 @every_vendor
-def test_a_member_of_a_message_that_is_null_is_not_there(dialect: Dialect) -> None:
+def test_null_message_members_are_ignored(dialect: Dialect) -> None:
     nulls = dict.fromkeys(("name", "tool_calls", "tool_call_id", "refusal", "audio", "reasoning_details"))
-    assert sent(dialect, messages=[user() | nulls]) == sent(dialect, messages=[user()])
+    assert translate(dialect, messages=[user() | nulls]) == translate(dialect, messages=[user()])
     assert refusal(dialect, messages=[user() | {"content": None}]).param == "messages[0]"
 
 
 @every_vendor
-def test_what_nothing_is_made_of_is_refused_by_its_place(dialect: Dialect) -> None:
-    member = dialect.vendor.capabilities.extension_member
+def test_unusable_nested_member_is_rejected_with_its_path(dialect: Dialect) -> None:
+    member = dialect.adapter.capabilities.extension_member
     for role in ("system", "user", "assistant"):
-        told = refusal(dialect, messages=[{"role": role, "content": "x", member: {"odd": 1}}])
-        assert told.param == f"messages[0].{member}.odd"
+        error = refusal(dialect, messages=[{"role": role, "content": "x", member: {"odd": 1}}])
+        assert error.param == f"messages[0].{member}.odd"
     assert refusal(dialect, stream=True, stream_options={"include_obfuscation": True}).status == 400
     assert refusal(dialect, stream=True, stream_options={"odd": 1}).param == "stream_options.odd"
 
 
 @every_vendor
-def test_what_a_caller_is_answered_by_is_openai_s_to_say(dialect: Dialect) -> None:
-    member = dialect.vendor.capabilities.extension_member
-    for said, value in (("stream", True), ("model", "other"), ("messages", [])):
-        assert refusal(dialect, **{member: {said: value}}).param == f"{member}.{said}"
+def test_extension_cannot_set_stream_model_or_messages(dialect: Dialect) -> None:
+    member = dialect.adapter.capabilities.extension_member
+    for field, value in (("stream", True), ("model", "other"), ("messages", [])):
+        assert refusal(dialect, **{member: {field: value}}).param == f"{member}.{field}"
 
 
 @every_vendor
-def test_what_asks_for_nothing_may_be_written_in_any_way(dialect: Dialect) -> None:
+def test_neutral_values_are_accepted_in_any_spelling(dialect: Dialect) -> None:
     body = '{"model": "%s", "messages": [{"role": "user", "content": "Is it?"}], "modalities": [ "text" ], "n": 1.0}'
-    if not isinstance(dialect.vendor.capabilities.rules["n"], Unsupported):
+    if not isinstance(dialect.adapter.capabilities.rules["n"], Unsupported):
         body = body.replace(', "n": 1.0', "")
-    asked = dialect.vendor.build_request(Chat((body % dialect.model).encode(), dialect.vendor.capabilities))
-    assert json.loads(asked.body or b"") == sent(dialect)[2]
+    request = dialect.adapter.build_request(Chat((body % dialect.model).encode(), dialect.adapter.capabilities))
+    assert json.loads(request.body or b"") == translate(dialect)[2]
 
 
 @every_vendor
-def test_a_call_s_arguments_must_be_an_object(dialect: Dialect) -> None:
+def test_tool_call_arguments_must_be_an_object(dialect: Dialect) -> None:
     for arguments in ("[1]", "{", "nonsense", '{"a": 1} x'):
         call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": arguments}}
-        told = refusal(dialect, messages=[user(), {"role": "assistant", "tool_calls": [call]}], tools=[TIME])
-        assert told.param == "messages[1].tool_calls[0].function.arguments"
+        error = refusal(dialect, messages=[user(), {"role": "assistant", "tool_calls": [call]}], tools=[TIME])
+        assert error.param == "messages[1].tool_calls[0].function.arguments"
 
 
 @every_vendor
-def test_a_schema_and_arguments_keep_their_numbers(dialect: Dialect) -> None:
+def test_schema_and_arguments_keep_their_numbers(dialect: Dialect) -> None:
     schema = '{"type": "object", "properties": {"x": {"maximum": 1.50e400}}}'
     tool = '{"type": "function", "function": {"name": "f", "parameters": %s}}' % schema
     function = '{"name": "f", "arguments": "{\\"x\\": 10000000000000000000001.50}"}'
     turn = '{"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": %s}]}' % function
     messages = '[{"role": "user", "content": "x"}, %s]' % turn
     body = '{"model": "%s", "messages": %s, "tools": [%s]}' % (dialect.model, messages, tool)
-    asked = dialect.vendor.build_request(Chat(body.encode(), dialect.vendor.capabilities))
-    assert asked.body is not None
-    assert b"1.50e400" in asked.body
-    assert b"10000000000000000000001.50" in asked.body
+    request = dialect.adapter.build_request(Chat(body.encode(), dialect.adapter.capabilities))
+    assert request.body is not None
+    assert b"1.50e400" in request.body
+    assert b"10000000000000000000001.50" in request.body

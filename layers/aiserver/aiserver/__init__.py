@@ -1,1 +1,1 @@
-"""AI Server as cloud functions: one API before many models."""
+"""AI Server as cloud functions: one API for many models."""

@@ -1,4 +1,4 @@
-"""API keys: made once and shown once, kept as a hash, checked without a database read where they are junk.
+"""API keys: shown once, stored as a hash; malformed keys are rejected without a database read.
 
 A key is `ak-` + 12 characters of key id + 43 of secret (256 bits) + 6 of checksum, all of [0-9A-Za-z].
 """
@@ -27,7 +27,7 @@ _ALPHABET = string.digits + string.ascii_letters
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What every function may know of a key; times are milliseconds since 1970."""
+    """An API key as stored, without its webhook secrets; times are milliseconds since 1970."""
 
     id: str
     name: str
@@ -35,7 +35,7 @@ class ApiKey:
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
-    callback_hosts: tuple[str, ...] = ()  # patterns of the hosts ReplyTo may name; empty: any public host
+    callback_hosts: tuple[str, ...] = ()  # patterns of the hosts allowed in ReplyTo; empty: any public host
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class WebhookSecrets:
         return [self.current]
 
     def rotate(self, *, now_ms: int, overlap_ms: int) -> "WebhookSecrets":
-        """New secrets; the current one goes on signing for `overlap_ms`, an older one stops."""
+        """New secrets; the current secret keeps signing for `overlap_ms`, the previous one stops."""
         if not overlap_ms:
             return new_webhook_secrets()
         return WebhookSecrets(new_webhook_secrets().current, self.current, now_ms + overlap_ms)
 
 
 class NewKey(NamedTuple):
-    """A key that was just created: its text, which is shown once, and what is stored."""
+    """A new key: its text, which is shown once, and the records to store."""
 
     text: str
     key: ApiKey
@@ -80,7 +80,7 @@ class KeyStore(Protocol):
         ...
 
     def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
-        """Store `new` if `old` is still what is stored; whether `new` is stored now."""
+        """Store `new` if `old` is still stored. Returns whether `new` is stored now."""
         ...
 
     def keys(self) -> list[ApiKey]: ...
@@ -88,19 +88,19 @@ class KeyStore(Protocol):
     def webhook_secrets(self, key_id: str) -> WebhookSecrets | None: ...
 
     def replace_webhook_secrets(self, key_id: str, old: WebhookSecrets, new: WebhookSecrets) -> bool:
-        """Store `new` if `old` is still what is stored; whether `new` is stored now."""
+        """Store `new` if `old` is still stored. Returns whether `new` is stored now."""
         ...
 
 
 def create_key(name: str, *, now_ms: int, expires_at: int | None = None, callback_hosts: Iterable[str] = ()) -> NewKey:
-    """A new key with new webhook secrets; nothing is stored yet."""
+    """Create a key with new webhook secrets, without storing it."""
     text = _with_checksum(PREFIX + _random(ID_CHARS) + _random(SECRET_CHARS))
     key = ApiKey(_id(text), name, _hash(text), now_ms, expires_at, callback_hosts=tuple(callback_hosts))
     return NewKey(text, key, new_webhook_secrets())
 
 
 def key_record(text: str, name: str, *, now_ms: int) -> ApiKey:
-    """What is stored of the key `text`."""
+    """The record to store for the key `text`."""
     return ApiKey(_id(text), name, _hash(text), now_ms)
 
 
@@ -109,7 +109,7 @@ def new_webhook_secrets() -> WebhookSecrets:
 
 
 class Authenticator:
-    """Turns a request's headers into the key they hold, or an id into the key it names."""
+    """Finds the API key of a request, by its headers, or of a message, by a key id."""
 
     def __init__(self, store: KeyStore, clock: Clock) -> None:
         self._store = store
@@ -119,18 +119,18 @@ class Authenticator:
     def authenticate(self, headers: Mapping[str, str]) -> ApiKey:
         """The caller's key: X-Api-Key first, else Authorization: Bearer; header names in lower case.
 
-        Raises: Unauthorized, in the same words for unknown, revoked and wrong keys: nothing can be learnt from them.
+        Raises: Unauthorized, with the same message for unknown, revoked and wrong keys, so that it reveals nothing.
         """
         text = headers.get("x-api-key") or _bearer(headers.get("authorization", ""))
         if not text:
-            raise Unauthorized("No API key: send it as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'")
+            raise Unauthorized("Missing API key: send it as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'")
         key = self._lookup(_id(text)) if is_well_formed(text) else None
         if key is None or not hmac.compare_digest(key.secret_hash, _hash(text)):
             raise Unauthorized(INVALID_KEY)
         return self._check_active(key)
 
     def find_by_id(self, key_id: str) -> ApiKey:
-        """The key of that id, for a caller who may act for it without holding it. Raises: Unauthorized."""
+        """The key with this id, for callers authorized by other means than its secret. Raises: Unauthorized."""
         key = self._lookup(key_id)
         if key is None:
             raise Unauthorized(INVALID_KEY)
@@ -144,18 +144,18 @@ class Authenticator:
         return key
 
     def _lookup(self, key_id: str) -> ApiKey | None:
-        now = self._clock.now_ms()
+        now_ms = self._clock.now_ms()
         cached = self._cache.get(key_id)
-        if cached and now < cached[0] + CACHE_MS:
+        if cached and now_ms < cached[0] + CACHE_MS:
             return cached[1]
         key = self._store.key(key_id)
-        if key or key_id in self._cache:  # strangers' ids are not kept: they could fill the memory
-            self._cache[key_id] = (now, key)
+        if key or key_id in self._cache:  # unknown ids are not cached: they could fill the memory
+            self._cache[key_id] = (now_ms, key)
         return key
 
 
 def is_well_formed(text: str) -> bool:
-    """Whether this can be a key at all, told by its length, alphabet and checksum alone."""
+    """Whether length, alphabet and checksum are those of a key."""
     return len(text) == len(PREFIX) + ID_CHARS + SECRET_CHARS + CHECKSUM_CHARS and text == _with_checksum(
         text[:-CHECKSUM_CHARS]
     )
@@ -171,7 +171,7 @@ def _id(text: str) -> str:
 
 
 def _hash(text: str) -> str:
-    # The secret holds 256 random bits: a fast hash is as good as a slow one, and no rainbow table can exist.
+    # The secret holds 256 random bits: a fast hash is as safe as a slow one, and no rainbow table can exist.
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,8 +1,7 @@
-"""Environment → objects: the one place that builds things, once per container.
+"""Composition root: builds each function's objects from its environment, once per container.
 
-Each function has a builder that makes just what it needs, and imports just that: imports are what a cold start waits
-for. Nothing is built at import but on Lambda, where a handler module ends with `warm`, so that building falls into the
-init phase.
+Each function has a builder that creates and imports only what it needs: imports dominate cold starts. Nothing is built
+at import, except on Lambda: a handler module ends with `preload`, so that building falls into the init phase.
 """
 
 import os
@@ -43,7 +42,7 @@ _components: dict[str, Any] = {}
 class ChatParts:
     http: HttpContext
     keys: Authenticator
-    answer: "Complete"
+    complete: "Complete"
 
 
 @dataclass(frozen=True)
@@ -79,13 +78,13 @@ class EventsParts:
 
 
 def preload(build: Callable[[], object]) -> None:
-    """On Lambda, build now; anywhere else, when first asked."""
+    """On Lambda, build now; elsewhere, on first use."""
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
         build()
 
 
 def build_once(build: Callable[[], Component]) -> Callable[[], Component]:
-    """`build`, whose first result stands until `reset`."""
+    """`build`, with its first result cached until `reset`."""
 
     def get() -> Component:
         if build.__name__ not in _components:
@@ -95,13 +94,13 @@ def build_once(build: Callable[[], Component]) -> Callable[[], Component]:
     return get
 
 
-def override(**built: object) -> None:
-    """Have handlers get these, by their builders' names, instead of what the environment says. For tests."""
-    _components.update(built)
+def override(**components: object) -> None:
+    """Replace components, by their builders' names, for handlers. For tests."""
+    _components.update(components)
 
 
 def reset() -> None:
-    """Close and forget what was built: what is asked for next is built anew. For tests."""
+    """Close and discard all components: they are built again on next use. For tests."""
     if "http" in _components:
         _components["http"].close()
     _components.clear()
@@ -142,14 +141,14 @@ def queue() -> QueueParts:
         gpu=settings.gpu_queue_url,
         callback=settings.callback_queue_url,
     )
-    replier = WebhookClient(unsafe=settings.unsafe_callbacks)
+    webhook_client = WebhookClient(unsafe=settings.unsafe_callbacks)
     return QueueParts(
         HttpContext(CLOCK, settings.cors_origins, settings.public_base_url),
         Authenticator(config, CLOCK),
-        _enqueue(jobs, messages, config, replier, settings.settled_job_days),
+        _enqueue(jobs, messages, config, webhook_client, settings.settled_job_days),
         Status(jobs, CLOCK, time.sleep),
         Redelivery(jobs, messages, CLOCK),
-        SampleCallback(config, replier, _delivery_limiter(settings), CLOCK),
+        SampleCallback(config, webhook_client, _delivery_limiter(settings), CLOCK),
     )
 
 
@@ -292,11 +291,11 @@ def _delivery_limiter(settings: "QueueSettings | ReplySettings") -> "DeliveryLim
     from aiserver.aws.leases import DynamoLeases
     from aiserver.usecases.delivery_limiter import DeliveryLimiter
 
-    slots = DynamoLeases(settings.jobs_table, _client("dynamodb"))
-    return DeliveryLimiter(slots, per_key=settings.callbacks_per_key, per_receiver=settings.callbacks_per_receiver)
+    leases = DynamoLeases(settings.jobs_table, _client("dynamodb"))
+    return DeliveryLimiter(leases, per_key=settings.callbacks_per_key, per_receiver=settings.callbacks_per_receiver)
 
 
-def _enqueue(jobs: Any, messages: Any, config: Any, replier: "WebhookClient", settled_days: int) -> "Enqueue":
+def _enqueue(jobs: Any, messages: Any, config: Any, webhook_client: "WebhookClient", settled_days: int) -> "Enqueue":
     from aiserver.router import Router
     from aiserver.usecases.enqueue import Enqueue
 
@@ -305,7 +304,7 @@ def _enqueue(jobs: Any, messages: Any, config: Any, replier: "WebhookClient", se
         messages,
         Router(config.providers, {}, None, CLOCK),
         CLOCK,
-        check_reply_to=replier.check_url,
+        check_reply_to=webhook_client.check_url,
         settled_days=settled_days,
     )
 
@@ -318,16 +317,16 @@ def _provider_router(config: Any, jobs_table: str) -> "Router":
     from aiserver.providers.registry import AdapterRegistry
     from aiserver.router import Router
 
-    brief = _client("dynamodb", is_vital=False)
-    by_type = AdapterRegistry(http, CLOCK, _bedrock)
-    by_type.preload("openai")  # which most providers speak: others are built when they are first asked
+    optional_client = _client("dynamodb", is_vital=False)
+    adapters = AdapterRegistry(http, CLOCK, _bedrock)
+    adapters.preload("openai")  # used by most providers; the others are built on first use
     return Router(
         config.providers,
-        by_type,
+        adapters,
         SsmSecrets(_client("ssm"), CLOCK),
         CLOCK,
-        DynamoLeases(jobs_table, brief),
-        CircuitBreaker(DynamoCircuits(jobs_table, brief, CLOCK), CLOCK),
+        DynamoLeases(jobs_table, optional_client),
+        CircuitBreaker(DynamoCircuits(jobs_table, optional_client, CLOCK), CLOCK),
     )
 
 
@@ -339,7 +338,7 @@ def _bedrock() -> Any:
 
 @build_once
 def http() -> Any:
-    """The one HTTP client for providers."""
+    """The HTTP client for all providers."""
     from aiserver.providers.http import create_client
 
     return create_client()
@@ -347,15 +346,15 @@ def http() -> Any:
 
 @cache
 def _client(service: str, *, is_vital: bool = True) -> Any:
-    """One client a service, safe to share between threads. AWS answers in milliseconds: what hangs is asked again.
+    """One client per service, thread-safe. AWS responds in milliseconds: a call that hangs is retried.
 
-    What is not vital is given up after 3 s: its caller waits, and does without.
+    Calls of a client that is not vital end after 3 s: the caller waits for them and continues without.
     """
     from botocore.config import Config
 
     retries: Any = {"mode": "standard", "total_max_attempts": 4 if is_vital else 2}
-    # By itself boto3 signs S3 links in the old way, which buckets made since 2020 refuse, and for the global host,
-    # which sends a new bucket's callers elsewhere; the embedded cloud's address has no virtual hosts.
+    # By default boto3 presigns S3 links with signature version 2, which buckets created since 2020 reject, and for the
+    # global host, which redirects callers of a new bucket; the embedded cloud's endpoint has no virtual hosts.
     config = Config(
         connect_timeout=2 if is_vital else 1,
         read_timeout=10 if service == "s3" else 3 if is_vital else 1,
@@ -369,7 +368,7 @@ def _client(service: str, *, is_vital: bool = True) -> Any:
 
 @cache
 def _session() -> Any:
-    """One for all clients: what a second one of a service needs has been read by then."""
+    """One session for all clients, so that each service's definition is loaded once."""
     import boto3
 
     return boto3.session.Session()

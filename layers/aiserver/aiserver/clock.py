@@ -1,6 +1,6 @@
-"""Time, ids and chance in one place, so that tests own them.
+"""Time, ids and random numbers behind one protocol, which tests replace.
 
-Times are whole milliseconds since 1970, UTC (`_ms`), everywhere inside; the wire turns them into ISO-8601.
+Times are integer milliseconds since 1970, UTC (`_ms`); responses render them as ISO-8601.
 """
 
 import random
@@ -13,16 +13,16 @@ ID_RANDOM_BITS = 12
 
 
 class Clock(Protocol):
-    """What the product asks of time and chance."""
+    """The time, the ids and the random numbers that the gateway uses."""
 
     def now_ms(self) -> int: ...
 
     def job_id(self) -> int:
-        """An integer below 2^53, ordered by time; its uniqueness is the table's conditional write."""
+        """An integer below 2^53, ordered by time; the table's conditional write makes it unique."""
         ...
 
     def token(self) -> str:
-        """32 hex characters nobody can guess."""
+        """32 random hex characters (128 bits)."""
         ...
 
     def fraction(self) -> float:
@@ -31,7 +31,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own time and randomness."""
+    """System time and randomness."""
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""Cross-origin requests: what a preflight allows, and which response headers a page may read."""
+"""CORS: the headers of preflight responses, and the response headers that scripts may read."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,10 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
 def response_headers(origin: str | None, allowed: list[str], names: Iterable[str]) -> dict[str, str]:
-    """For a response with headers of these names: nothing where no origin is allowed, only Vary for a foreign one."""
+    """CORS headers for a response with the header `names`.
+
+    Empty without allowed origins; only `vary` for an origin that is not allowed.
+    """
     if not allowed:
         return {}
     if origin not in allowed:
@@ -28,7 +31,7 @@ def response_headers(origin: str | None, allowed: list[str], names: Iterable[str
 
 
 def preflight_headers(request: Mapping[str, str], allowed: list[str], methods: Iterable[str]) -> dict[str, str]:
-    """For an OPTIONS request with these headers; an allowed origin may send every header that it asks for."""
+    """CORS headers for an OPTIONS request; an allowed origin may send every header that it requests."""
     if not allowed:
         return {}
     vary = {"vary": "Origin, Access-Control-Request-Headers"}
@@ -52,14 +55,15 @@ def _allow_origin(origin: str) -> dict[str, str]:
 
 
 def _request_header_names(text: str) -> list[str]:
-    """The header names of a list; none of it where it is too long or holds what is not a header name."""
+    """The header names of a comma-separated list; empty when it is too long or contains an invalid name."""
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     valid = len(text) <= MAX_CORS_NAMES_CHARS and all(_TOKEN.fullmatch(name) for name in names)
     return names if valid else []
 
 
 def _expose_header_names(names: Iterable[str]) -> str:
-    """With a provider's rate limit headers, whatever it calls them, as far as they are a reasonable length."""
-    relayed = sorted(name for name in names if name.startswith(RATE_LIMIT_PREFIX))
-    more = relayed if len(", ".join(relayed)) <= MAX_CORS_NAMES_CHARS else []
-    return ", ".join([*EXPOSED_HEADERS, *more])
+    """EXPOSED_HEADERS and the response's rate limit headers; the latter only up to MAX_CORS_NAMES_CHARS."""
+    rate_limit_names = sorted(name for name in names if name.startswith(RATE_LIMIT_PREFIX))
+    if len(", ".join(rate_limit_names)) > MAX_CORS_NAMES_CHARS:
+        rate_limit_names = []
+    return ", ".join([*EXPOSED_HEADERS, *rate_limit_names])

@@ -1,25 +1,25 @@
 """Every way a request can fail, as one small tree.
 
-* AiServerError                500  InternalError         ours: no detail leaves the house
+* AiServerError                500  InternalError         gateway fault: details go to the log only
   x InvalidRequest             400  ValidationException   the caller's request is wrong
-  x Unauthorized               401  Unauthorized          no key, a bad one, an expired one
-  x Forbidden                  403  Forbidden             the key may not do this
+  x Unauthorized               401  Unauthorized          missing, invalid or expired key
+  x Forbidden                  403  Forbidden             the key lacks permission
   x NotFound                   404  NotFound              unknown model, job or route; another key's job
-  x Conflict                   409  Conflict              RefId reused with another body; the job has ended
-  x PayloadTooLarge            413  PayloadTooLarge       the body is larger than we take
+  x Conflict                   409  Conflict              RefId reused with another body; the job is terminal
+  x PayloadTooLarge            413  PayloadTooLarge       the body exceeds the size limit
   x UnsupportedMediaType       415  UnsupportedMediaType  the body is compressed
-  x TooManyRequests            429  TooManyRequests       a limit of ours
-  x ProviderError              502  ProviderError         the provider answered badly
-    + ProviderRejected         400  ProviderRejected      the provider refused the request: its answer is relayed
-    + ProviderAuth             502  ProviderError         our key or account at the provider, not the caller's
-    + ProviderRateLimited      429  TooManyRequests       the provider asks to slow down
-      - ProviderBusy           429  TooManyRequests       by our own count it has all the calls it may have
-    + ProviderUnavailable      503  ProviderUnavailable   nothing was done: no connection, or the provider said so
-      - ProviderCircuitOpen    503  ProviderUnavailable   it has failed too often of late: it was not asked
-    + ProviderTimeout          504  ProviderTimeout       sent, and no answer: perhaps done, perhaps billed
+  x TooManyRequests            429  TooManyRequests       a limit of the gateway
+  x ProviderError              502  ProviderError         invalid or failed provider response
+    + ProviderRejected         400  ProviderRejected      the provider rejected the request: its response is relayed
+    + ProviderAuth             502  ProviderError         the gateway's key or account at the provider
+    + ProviderRateLimited      429  TooManyRequests       the provider's rate limit
+      - ProviderBusy           429  TooManyRequests       the gateway's concurrency limit of the provider
+    + ProviderUnavailable      503  ProviderUnavailable   not processed: no connection, or the provider reported it
+      - ProviderCircuitOpen    503  ProviderUnavailable   the circuit breaker is open: it was not called
+    + ProviderTimeout          504  ProviderTimeout       sent, no response: may be processed and billed
 
-`status` is what the HTTP caller sees, `error_code` and (`type`, `code`) are its two names: AI Server's and OpenAI's.
-`retryable` is what the worker and the failover read. Nothing else decides either.
+`status` is the HTTP status; `error_code` is AI Server's name of the error, (`type`, `code`) are OpenAI's.
+The worker and the failover decide by `retryable` alone.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FieldError:
-    """One member of a request that is wrong."""
+    """One invalid member of a request."""
 
     error_code: str
     field_name: str
@@ -35,7 +35,7 @@ class FieldError:
 
 
 class AiServerError(Exception):
-    """Root of the tree; raised as itself only for faults of our own."""
+    """Root of the tree; raised itself only for internal errors of the gateway."""
 
     status = 500
     error_code = "InternalError"
@@ -118,9 +118,9 @@ class TooManyRequests(AiServerError):
 
 @dataclass(frozen=True)
 class ProviderResponse:
-    """What a provider said, kept as it came: status, the headers we relay, the body's bytes.
+    """An unmodified provider response: status, relayed headers, body bytes.
 
-    `usage` is its own JSON text of what the call used, where it told.
+    `usage` is the provider's JSON text of the usage; None where the response contains none.
     """
 
     status: int
@@ -138,7 +138,7 @@ class ProviderError(AiServerError):
     error_code = "ProviderError"
     code = "provider_error"
     retryable = True
-    is_neutral = False  # it says nothing against the provider: what the model wrote failed, or our own memory is full
+    is_neutral = False  # not counted against the provider: invalid model output, or the gateway's memory is full
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class ProviderRateLimited(ProviderError):
 
 
 class ProviderBusy(ProviderRateLimited):
-    """All calls that it may have at once are under way, by our own count: it was not asked."""
+    """The provider is at its concurrency limit, as the gateway counts it: it was not called."""
 
 
 class ProviderUnavailable(ProviderError):
@@ -190,11 +190,11 @@ class ProviderUnavailable(ProviderError):
 
 
 class ProviderCircuitOpen(ProviderUnavailable):
-    """It has failed too often of late, by what all functions have seen: it was not asked."""
+    """The circuit breaker is open after the failures that all functions recorded: it was not called."""
 
 
 class ProviderTimeout(ProviderError):
-    """The outcome is unknown: repeating the call could be paid for twice."""
+    """The outcome is unknown: a retry could be billed twice."""
 
     status = 504
     error_code = "ProviderTimeout"

@@ -1,6 +1,6 @@
-"""HTTP in and out: API Gateway's events as requests, our answers and errors as its responses.
+"""HTTP boundary: converts API Gateway events into requests, and responses and errors into API Gateway responses.
 
-One place turns an error into an answer, so that handlers are parse, one use case, answer.
+Errors become responses here only, so that a handler parses, calls one use case and responds.
 """
 
 import json
@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from aws_lambda_powertools import Logger
 
-from aiserver import cors
+from aiserver import cors, log_events
 from aiserver.clock import Clock
 from aiserver.errors import AiServerError, NotFound, ProviderError
 from aiserver.limits import MAX_BUFFERED_BYTES
@@ -20,23 +20,23 @@ from aiserver.request_body import read_body
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.render import JSON_TYPE
 
-STREAM_MARGIN_MS = 5_000  # the same where routes stream: an answer that breaks off is recorded then
-RESPONSE_MARGIN_MS = 1_500  # kept free at the end of a function's time, to say that time is over
+STREAM_MARGIN_MS = 5_000  # the same for streaming routes: time to record an interrupted response
+RESPONSE_MARGIN_MS = 1_500  # reserved before the function's timeout, to send a timeout error
 NOSNIFF = {"x-content-type-options": "nosniff"}
-METHODS = {"GET", "POST", "OPTIONS"}  # of a preflight, whatever else its path has
+METHODS = {"GET", "POST", "OPTIONS"}  # allowed in every preflight, besides the methods of its path
 HEADER_SPELLINGS = {
     "etag": "ETag",
     "ratelimit": "RateLimit",
     "www": "WWW",
-}  # of parts of header names, where not capitalized
+}  # parts of header names that are not capitalized
 
-# Lower floors log by the standard library, to children of this name, whatever the stack is called.
+# Lower layers use the standard library's logging, with children of this name, independent of the stack's name.
 logger = Logger(service="aiserver")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a handler needs of a call. Header names are lower-case; `params` are the path's."""
+    """The HTTP request of an invocation. Header names are lower-case; `params` are the path parameters."""
 
     headers: Mapping[str, str]
     query: Mapping[str, str]
@@ -48,9 +48,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back, whole or as it comes; JSON unless `headers` says otherwise.
+    """A complete or streamed response; JSON unless `headers` contain another content type.
 
-    What comes may end with an AiServerError, and is to be closed whether it was read or not.
+    A generator may raise an AiServerError. It must be closed, even if it was never read.
     """
 
     body: bytes | Generator[bytes]
@@ -63,9 +63,9 @@ Routes = Mapping[tuple[str, str], Callable[[Request], Response]]
 
 @dataclass(frozen=True)
 class HttpContext:
-    """What all HTTP functions share; `public_base_url` is empty where the API's own address is the public one.
+    """What all HTTP functions share; `public_base_url` is empty where the API's own URL is the public one.
 
-    `streams` is whether the function's routes do: then its runtime client is lambda_runtime.py.
+    `streams`: whether the function's routes stream; its runtime client is lambda_runtime.py then.
     """
 
     clock: Clock
@@ -75,18 +75,18 @@ class HttpContext:
 
 
 def respond(event: Mapping[str, Any], context: Any, routes: Routes, http: HttpContext) -> dict[str, Any]:
-    """Serve one call of a REST API proxy integration by the route API Gateway has matched."""
+    """Serve one request of a REST API proxy integration by the route that API Gateway matched."""
     response = _dispatch(event, context, routes, http, lambda response: _buffer(response, _request_id(event)))
-    body = cast(bytes, response.body).decode(errors="replace")  # what a provider streams may be no UTF-8
+    body = cast(bytes, response.body).decode(errors="replace")  # a provider's stream may contain invalid UTF-8
     return {**_head(response), "body": body, "isBase64Encoded": False}
 
 
 def respond_streaming(
     event: Mapping[str, Any], context: Any, routes: Routes, http: HttpContext
 ) -> dict[str, Any] | Generator[dict[str, Any] | bytes]:
-    """The same, where the function's routes stream: first the head, then the body as it comes.
+    """Like `respond`; where the function's routes stream, yields the head, then the body in chunks.
 
-    What fails once the head is out ends the stream with an event that says so.
+    An error after the head ends the stream with an error event.
     """
     return _stream_response(event, context, routes, http) if http.streams else respond(event, context, routes, http)
 
@@ -106,62 +106,63 @@ def _stream_response(
 
 
 def _head(response: Response) -> dict[str, Any]:
-    """The one exit of every response, so that all header names are spelled alike."""
+    """The head of every response, in one place, so that all header names are spelled alike."""
     headers = {canonical_name(name): value for name, value in {**response.headers, **NOSNIFF}.items()}
     return {"statusCode": response.status, "headers": headers}
 
 
 def canonical_name(name: str) -> str:
-    """`Content-Type`, `X-Request-Id`: over HTTP/1.1 some clients look a header up by this spelling alone."""
+    """`Content-Type`, `X-Request-Id`: some clients look up HTTP/1.1 headers by this spelling only."""
     return "-".join(HEADER_SPELLINGS.get(part, part.capitalize()) for part in name.lower().split("-"))
 
 
 def _dispatch(
     event: Mapping[str, Any], context: Any, routes: Routes, http: HttpContext, convert: Callable[[Response], Response]
 ) -> Response:
-    """What the route says, `made` into what can be sent; an error as its answer."""
-    sent = {name.lower(): value for name, value in _string_map(event, "headers").items()}
+    """The response of the route, after `convert`; an error as an error response."""
+    request_headers = {name.lower(): value for name, value in _string_map(event, "headers").items()}
     request_id = _request_id(event)
     if event["httpMethod"] == "OPTIONS":
-        return _preflight(event["resource"], routes, sent, http)
+        return _preflight(event["resource"], routes, request_headers, http)
     try:
         route = routes.get((event["httpMethod"], event["resource"]))
         if route is None:
-            raise NotFound(f"There is no {event['httpMethod']} {event['path']} here")
-        response = convert(route(_request(event, sent, context, http)))
-    except Exception as failed:
-        error = _to_error(failed, request_id)
+            raise NotFound(f"No such route: {event['httpMethod']} {event['path']}")
+        response = convert(route(_request(event, request_headers, context, http)))
+    except Exception as exception:
+        error = _to_error(exception, request_id)
         response = Response(wire_errors.render_error(error), error.status, wire_errors.error_headers(error))
-    own = {"content-type": JSON_TYPE, "x-request-id": request_id}
-    headers = own | dict(response.headers) | {"x-aiserver-request-id": request_id}
-    return replace(response, headers=headers | cors.response_headers(sent.get("origin"), http.origins, headers))
+    defaults = {"content-type": JSON_TYPE, "x-request-id": request_id}
+    headers = defaults | dict(response.headers) | {"x-aiserver-request-id": request_id}
+    cors_headers = cors.response_headers(request_headers.get("origin"), http.origins, headers)
+    return replace(response, headers=headers | cors_headers)
 
 
-def _to_error(failed: Exception, request_id: str) -> AiServerError:
-    """The error for the caller, and a line in the log."""
-    if isinstance(failed, AiServerError):
-        told = {"status": failed.status, "error": failed.error_code, "request_id": request_id}
-        logger.info("refused", extra=told)
-        return failed
-    logger.exception("failed", extra={"request_id": request_id})
-    return AiServerError(f"Something failed on our side; quote request id {request_id}")
+def _to_error(exception: Exception, request_id: str) -> AiServerError:
+    """Log the exception and return the error to send to the caller."""
+    if isinstance(exception, AiServerError):
+        context = {"status": exception.status, "error": exception.error_code, "request_id": request_id}
+        logger.info(log_events.REQUEST_REJECTED, extra=context)
+        return exception
+    logger.exception(log_events.REQUEST_FAILED, extra={"request_id": request_id})
+    return AiServerError(f"Internal error; quote request ID {request_id} when you report it")
 
 
 def _with_error_event(body: Generator[bytes], request_id: str) -> Generator[bytes]:
-    """What comes, and an event that tells what went wrong, if anything did."""
+    """The chunks of `body`, followed by an error event if it raises."""
     try:
         yield from body
-    except Exception as failed:
-        yield wire_errors.render_error_event(_to_error(failed, request_id))
+    except Exception as exception:
+        yield wire_errors.render_error_event(_to_error(exception, request_id))
 
 
 def no_such_route(request: Request) -> Response:
-    """For the routes that catch whatever no other takes."""
+    """Route handler of the catch-all routes. Raises: NotFound."""
     raise NotFound("No such route")
 
 
 def remaining_ms(context: Any) -> int:
-    """What is left of the function's time limit."""
+    """The time until the function's timeout."""
     return int(context.get_remaining_time_in_millis())
 
 
@@ -183,34 +184,36 @@ def _request_id(event: Mapping[str, Any]) -> str:
 
 
 def _string_map(event: Mapping[str, Any], name: str) -> Mapping[str, str]:
-    """A map of the event; API Gateway writes an empty one as null."""
+    """A map of the event; API Gateway sends null for an empty one."""
     return event.get(name) or {}
 
 
 def _request_base_url(event: Mapping[str, Any]) -> str:
-    """`https://{domainName}` and what stands before the matched path: the stage, or a custom domain's base path."""
-    matched = event["resource"]
+    """`https://{domainName}` and the prefix of the matched path: the stage, or a custom domain's base path."""
+    route_path = event["resource"]
     for name, value in _string_map(event, "pathParameters").items():
-        matched = matched.replace(f"{{{name}+}}", value).replace(f"{{{name}}}", value)
+        route_path = route_path.replace(f"{{{name}+}}", value).replace(f"{{{name}}}", value)
     context = event["requestContext"]
     segments = context["path"].rstrip("/").split("/")
-    before = segments[: len(segments) - matched.strip("/").count("/") - 1]
-    return f"https://{context['domainName']}{'/'.join(before)}"
+    prefix = segments[: len(segments) - route_path.strip("/").count("/") - 1]
+    return f"https://{context['domainName']}{'/'.join(prefix)}"
 
 
 def _buffer(response: Response, request_id: str) -> Response:
-    """With all of its body, as far as that can be sent at once."""
+    """The response with its complete body. Raises: ProviderError, when that exceeds Lambda's response limit."""
     body = response.body if isinstance(response.body, bytes) else b"".join(_with_error_event(response.body, request_id))
-    # Only what may or may not fit is measured: as text it takes four times as much memory, or more. Escaping makes no
-    # JSON text smaller and at most doubles it; Lambda's own client escapes no letters.
+    # Measured only in case of doubt: as text the body takes four times as much memory, or more. Escaping never shrinks
+    # a JSON text and at most doubles it; Lambda's own client does not escape letters.
     size = len(body)
-    if size > MAX_BUFFERED_BYTES or (size * 2 > MAX_BUFFERED_BYTES and _escaped_size(body) > MAX_BUFFERED_BYTES):
-        said = "The answer is too large to be sent at once: ask for less, or queue a chat and fetch its result"
-        raise ProviderError(said, may_be_billed=True)
+    if size > MAX_BUFFERED_BYTES or (size * 2 > MAX_BUFFERED_BYTES and _json_string_size(body) > MAX_BUFFERED_BYTES):
+        message = (
+            "The response is too large to send at once: request less output, or queue the chat and fetch its result"
+        )
+        raise ProviderError(message, may_be_billed=True)
     return replace(response, body=body)
 
 
-def _escaped_size(body: bytes) -> int:
+def _json_string_size(body: bytes) -> int:
     return len(json.dumps(body.decode(), ensure_ascii=False).encode())
 
 

@@ -1,6 +1,6 @@
-"""Every size, count and depth that the product accepts, in one place; docs/api.md lists them from here.
+"""Every limit of size, count and depth; docs/api.md lists them from here.
 
-Time limits and retry schedules stand with the code that waits.
+Timeouts and retry schedules are defined in the modules that wait.
 """
 
 KB = 1024
@@ -8,51 +8,57 @@ MB = 1024 * KB
 
 
 class Limit(int):
-    """A number with what it bounds, its unit, and what happens beyond it: the words of the table in the docs."""
+    """A number with its unit, its subject, and the consequence of exceeding it, as text for the docs' table."""
 
     unit: str
-    what: str
-    beyond: str
+    subject: str
+    when_exceeded: str
 
-    def __new__(cls, value: int, unit: str, what: str, beyond: str) -> "Limit":
+    def __new__(cls, value: int, unit: str, subject: str, when_exceeded: str) -> "Limit":
         limit = super().__new__(cls, value)
-        limit.unit, limit.what, limit.beyond = unit, what, beyond
+        limit.unit, limit.subject, limit.when_exceeded = unit, subject, when_exceeded
         return limit
 
 
 # Requests
-MAX_BODY_BYTES = Limit(5 * MB, "bytes", "request body", "413")  # escaped in Lambda's event it must stay under 6 MB
+MAX_BODY_BYTES = Limit(5 * MB, "bytes", "request body", "413")  # JSON-escaped it must fit into Lambda's 6 MB event
 MAX_VALUES = Limit(500_000, "values", "JSON values of a request body", "400")
 MAX_DEPTH = Limit(100, "levels", "nesting of a request body", "400")
-MAX_MESSAGES = Limit(10_000, "messages", "messages of one chat", "400")
-MAX_PROBLEMS = Limit(20, "errors", "errors listed for one request", "the rest are not listed")
+MAX_MESSAGES = Limit(10_000, "messages", "messages of one chat request", "400")
+MAX_PROBLEMS = Limit(20, "errors", "errors listed for one request", "further errors are not listed")
 MAX_BATCH = Limit(100, "requests", "requests of one batch", "400")
 MAX_NAME_CHARS = Limit(256, "characters", "model, RefId, Tag", "400")
 MAX_REPLY_TO_CHARS = Limit(2048, "characters", "ReplyTo", "400")
-MAX_CORS_NAMES_CHARS = Limit(1 * KB, "characters", "header names of a preflight, or exposed to a page", "left out")
+MAX_CORS_NAMES_CHARS = Limit(
+    1 * KB, "characters", "header names in a preflight request or in Access-Control-Expose-Headers", "omitted"
+)
 
 # Responses
-MAX_BUFFERED_BYTES = Limit(6 * MB - 64 * KB, "bytes", "response of a function that does not stream", "502")
+MAX_BUFFERED_BYTES = Limit(6 * MB - 64 * KB, "bytes", "response of a non-streaming function", "502")
 
 # Provider responses
-MAX_ANSWER_BYTES = Limit(64 * MB, "bytes", "whole provider response, decompressed", "502")
-MAX_PARALLEL_BYTES = Limit(16 * MB, "bytes", "provider response of a job, read beside others", "one at a time")
-MAX_CONTENT_BLOCKS = Limit(100_000, "blocks", "content blocks of one response of Anthropic, Gemini or Bedrock", "502")
+MAX_ANSWER_BYTES = Limit(64 * MB, "bytes", "complete provider response, decompressed", "502")
+MAX_PARALLEL_BYTES = Limit(
+    16 * MB, "bytes", "provider response of a job, read in parallel with others", "read one at a time"
+)
+MAX_CONTENT_BLOCKS = Limit(100_000, "blocks", "content blocks of one response from Anthropic, Gemini or Bedrock", "502")
 MAX_ANSWER_VALUES = Limit(
-    1_000_000, "values", "JSON values of one response or event of Anthropic, Gemini or Bedrock", "502"
+    1_000_000, "values", "JSON values of one response or event from Anthropic, Gemini or Bedrock", "502"
 )
 MAX_EVENT_BYTES = Limit(16 * MB, "bytes", "one event of a provider's stream", "502, or an error event")
-MAX_ERROR_BYTES = Limit(1 * MB, "bytes", "error response of a provider", "the rest is not read")
-MAX_LIST_BYTES = Limit(16 * MB, "bytes", "list of a provider's models", "502")
+MAX_ERROR_BYTES = Limit(1 * MB, "bytes", "error response of a provider", "the remainder is not read")
+MAX_LIST_BYTES = Limit(16 * MB, "bytes", "model list of a provider", "502")
 MAX_HEADER_CHARS = Limit(1024, "characters", "one relayed response header", "the header is not relayed")
-MAX_HEADERS_CHARS = Limit(4 * KB, "characters", "all relayed response headers", "the rest are not relayed")
-MAX_REASON_CHARS = Limit(4 * KB, "characters", "a provider's reason, as an error's message", "it is cut")
+MAX_HEADERS_CHARS = Limit(4 * KB, "characters", "all relayed response headers", "further headers are not relayed")
+MAX_REASON_CHARS = Limit(4 * KB, "characters", "a provider's error message", "truncated")
 MAX_CHOICES = Limit(1024, "choices", "choices of one streamed response", "502, or an error event")
 MAX_EVENT_VALUES = Limit(
     100_000, "values", "JSON values of the choices in one streamed event", "502, or an error event"
 )
-MAX_USAGE_BYTES = Limit(2048, "bytes", "usage kept with a job", "it is not kept")
+MAX_USAGE_BYTES = Limit(2048, "bytes", "usage stored with a job", "not stored")
 
 # Callbacks
-MAX_CALLBACK_BYTES = Limit(256 * KB, "bytes", "result in the body of a callback", "a link to it is sent instead")
-MAX_RECEIVER_BYTES = Limit(16 * KB, "bytes", "callback receiver's response with headers", "the rest is not read")
+MAX_CALLBACK_BYTES = Limit(
+    256 * KB, "bytes", "result in the body of a callback", "a link to the result is sent instead"
+)
+MAX_RECEIVER_BYTES = Limit(16 * KB, "bytes", "callback receiver's response with headers", "the remainder is not read")

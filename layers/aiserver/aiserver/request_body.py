@@ -1,7 +1,7 @@
-"""The bytes of a request body, refused where it was not sent as plain UTF-8.
+"""Reads the bytes of a request body; rejects bodies that were not sent as plain UTF-8.
 
-API Gateway hands every body to a function as text, with U+FFFD in place of what is not UTF-8. What was sent can then
-only be inferred: from Content-Encoding, from the charset, or from a Content-Length that does not fit the text.
+API Gateway passes every body to a function as text and replaces invalid UTF-8 with U+FFFD. The original can only be
+inferred: from Content-Encoding, from the charset, or from a Content-Length that does not match the text.
 """
 
 import base64
@@ -15,12 +15,14 @@ from aiserver.wire.json_text import NOT_UTF_8, check_utf8
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 UTF_8_NAMES = ("utf-8", "utf8", "us-ascii", "ascii")
-EXCERPT_CHARS = 60  # of a header's value in an error message
+EXCERPT_CHARS = 60  # of a header value in an error message
 _CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
 
 
 def read_body(event: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
-    """The body of an API Gateway event; header names in lower case. As a str, one emoji makes it four times as large.
+    """The body of an API Gateway event as bytes; header names in lower case.
+
+    Bytes, because one emoji makes a str of it four times as large.
 
     Raises: UnsupportedMediaType (compressed), PayloadTooLarge, InvalidRequest (not UTF-8).
     """
@@ -29,7 +31,7 @@ def read_body(event: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
         _check_encoding(headers.get("content-encoding", ""))
     body = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode("utf-8", "surrogatepass")
     if len(body) > MAX_BODY_BYTES:
-        raise PayloadTooLarge(f"The request body is over {MAX_BODY_BYTES // 1024 // 1024} MB")
+        raise PayloadTooLarge(f"The request body exceeds {MAX_BODY_BYTES // 1024 // 1024} MB")
     if event.get("isBase64Encoded"):
         check_utf8(body)
     _check_charset(headers.get("content-type", ""), body)
@@ -47,11 +49,11 @@ def _check_charset(content_type: str, body: bytes) -> None:
     """ASCII text has the same bytes in all common charsets, except UTF-16 and UTF-32, which add NUL bytes."""
     charset = _CHARSET.search(content_type)
     if charset and charset[1].lower() not in UTF_8_NAMES and (not body.isascii() or b"\0" in body):
-        raise InvalidRequest(f"charset {_excerpt(charset[1])} is not supported: send the body as UTF-8")
+        raise InvalidRequest(f"Charset {_excerpt(charset[1])} is not supported: send the body as UTF-8")
 
 
 def _check_length(declared: str, body: bytes) -> None:
-    """A replaced sequence was of one to three bytes; a length outside of that proves nothing."""
+    """U+FFFD replaces one to three bytes: a Content-Length outside that range proves nothing."""
     count = body.count(REPLACEMENT)
     if not count or not (declared.isascii() and declared.isdigit() and len(declared) <= len(str(MAX_BODY_BYTES))):
         return

@@ -1,4 +1,4 @@
-"""Chooses who answers, and asks them: the candidates for a model, best first, and one call to one of them."""
+"""Provider selection and calls: the candidates for a model, best first, and one call to one candidate."""
 
 import logging
 from collections.abc import Callable, Generator, Mapping
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
+from aiserver import log_events
 from aiserver.clock import Clock
 from aiserver.errors import InvalidRequest, NotFound, ProviderBusy, ProviderResponse
 from aiserver.jobs.concurrency import lease
@@ -18,17 +19,17 @@ from aiserver.providers.provider import Provider
 from aiserver.providers.stream import ProviderStream
 from aiserver.wire.upstream_body import with_model
 
-ALTERNATIVES = {"responses": "; ask it by /v1/chat/completions (LangChain: use_responses_api=False)"}
-BUSY_S = 2  # until a provider whose calls are all under way may be asked again
+ALTERNATIVES = {"responses": "; use /v1/chat/completions (LangChain: use_responses_api=False)"}
+BUSY_RETRY_AFTER_S = 2  # for a provider at its concurrency limit
 LEASE_MARGIN_MS = 60_000  # clocks may be a minute apart
-HASH_CHARS = 8  # of a request's hash: enough to tell the last few of one key apart
-CACHE_MS = 30_000  # how long a change of the providers may take to be seen
+HASH_CHARS = 8  # of a request's hash: enough to distinguish the recent requests of one key
+CACHE_MS = 30_000  # how long a change of the providers may take to become effective
 
 log = logging.getLogger("aiserver.router")
 
 
 class ProviderClient(Protocol):
-    """How providers of one type are called; see providers/openai.py for its promises."""
+    """Calls providers of one type; see providers/openai.py for its contract."""
 
     def call(
         self,
@@ -56,14 +57,14 @@ class ProviderClient(Protocol):
 
 
 class Secrets(Protocol):
-    """Where providers' keys live."""
+    """Reads providers' API keys."""
 
     def value(self, name: str) -> str: ...
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A provider that can answer for a model, the name it knows the model by, and how well it matches."""
+    """A provider that serves a model, the provider's name for the model, and the rank of the match (0 is best)."""
 
     provider: Provider
     upstream_model: str
@@ -75,20 +76,20 @@ class Candidate:
 
     @property
     def model_is_configured(self) -> bool:
-        """Whether the model's name stands in our own configuration, so that a provider's 404 is our trouble."""
+        """True if the model's name comes from the configuration; a provider's 404 is then a configuration error."""
         return self.names_model or not self.provider.accepts_any_model
 
     @property
     def order(self) -> tuple[bool, int, int]:
-        """What it is sorted by: whoever names the model before every `*`, then by priority, then name before tag."""
+        """The sort key: a provider that names the model before `*`, then priority, then name before tag."""
         return not self.names_model, -self.provider.priority, self.rank
 
 
 @dataclass(frozen=True)
 class ProviderCall:
-    """What every candidate is asked, for the key `owner`.
+    """The request for every candidate, made for the API key `owner`.
 
-    With `stream_until_ms` to answer event by event, until then at the latest.
+    With `stream_deadline_ms` the response is streamed and must end by then (Unix ms).
     """
 
     operation: str
@@ -99,20 +100,20 @@ class ProviderCall:
 
 
 class Router:
-    """The configured providers, read through a short cache."""
+    """Selects and calls the configured providers, which are cached for CACHE_MS."""
 
     def __init__(
         self,
         load: Callable[[], list[Provider]],
-        by_type: Mapping[str, ProviderClient],
+        clients: Mapping[str, ProviderClient],
         secrets: Secrets | None,
         clock: Clock,
         leases: LeaseStore | None = None,
         breaker: CircuitBreaker | None = None,
-        check: Callable[[str, bytes, str], None] = registry.check_supported,
+        check: Callable[[str, bytes, str], None] = registry.check_request,
     ) -> None:
         self._load = load
-        self._protocols = by_type
+        self._clients = clients
         self._secrets = secrets
         self._clock = clock
         self._leases = leases
@@ -121,50 +122,50 @@ class Router:
         self._cached: tuple[int, list[Provider]] | None = None
 
     def providers(self) -> list[Provider]:
-        """The enabled ones."""
+        """The enabled providers."""
         now = self._clock.now_ms()
         if self._cached is None or now >= self._cached[0] + CACHE_MS:
             self._cached = (now, [provider for provider in self._load() if provider.enabled])
         return self._cached[1]
 
     def candidates(self, model: str, provider: str | None = None, operation: str | None = None) -> list[Candidate]:
-        """Who can answer, best first: whoever names the model before every `*`, then by priority.
+        """The candidates for a model, best first: providers that name the model before `*`, then by priority.
 
-        Raises: NotFound (nobody serves the model, or nobody does that with it), InvalidRequest (the provider asked for
-        does not exist or serve it).
+        Raises: NotFound, when no provider serves the model or supports the operation; InvalidRequest, when the
+        requested provider does not exist or does not serve the model.
         """
         serving = [
             Candidate(p, served[0], served[1]) for p in self.providers() if (served := p.match_model(model)) is not None
         ]
         if not serving:
             raise NotFound(f"Model {model} not found", code="model_not_found", param="model")
-        found = [candidate for candidate in serving if operation in (None, *candidate.provider.operations)]
-        if not found:
-            raise NotFound(f"No provider of model {model} offers {operation}{ALTERNATIVES.get(operation or '', '')}")
+        candidates = [candidate for candidate in serving if operation in (None, *candidate.provider.operations)]
+        if not candidates:
+            raise NotFound(f"No provider of model {model} supports {operation}{ALTERNATIVES.get(operation or '', '')}")
         if provider is not None:
-            found = [candidate for candidate in found if candidate.provider.name == provider]
-            if not found:
+            candidates = [candidate for candidate in candidates if candidate.provider.name == provider]
+            if not candidates:
                 raise InvalidRequest(self._unavailable_reason(provider, model, operation), param="provider")
-        return sorted(found, key=lambda c: (c.order, c.provider.name))
+        return sorted(candidates, key=lambda c: (c.order, c.provider.name))
 
     def filter_supported(self, candidates: list[Candidate], call: ProviderCall) -> list[Candidate]:
-        """Those whose protocol has words for all of the request.
+        """The candidates whose adapter supports every field of the request.
 
-        Raises: InvalidRequest, where none has: it names the member, and the vendor that would be asked first.
+        Raises: InvalidRequest, when none does; it names the field and the vendor of the best candidate.
         """
-        found: list[Candidate] = []
-        first: InvalidRequest | None = None
-        judged: dict[tuple[str, str], InvalidRequest | None] = {}
+        supported: list[Candidate] = []
+        first_error: InvalidRequest | None = None
+        errors: dict[tuple[str, str], InvalidRequest | None] = {}
         for candidate in candidates:
-            kind = (candidate.provider.type, candidate.upstream_model)
-            if kind not in judged:
-                judged[kind] = self._validation_error(candidate, call)
-            if judged[kind] is None:
-                found.append(candidate)
-            first = first or judged[kind]
-        if not found and first:
-            raise first
-        return found
+            adapter_model = (candidate.provider.type, candidate.upstream_model)
+            if adapter_model not in errors:
+                errors[adapter_model] = self._validation_error(candidate, call)
+            if errors[adapter_model] is None:
+                supported.append(candidate)
+            first_error = first_error or errors[adapter_model]
+        if not supported and first_error:
+            raise first_error
+        return supported
 
     def _validation_error(self, candidate: Candidate, call: ProviderCall) -> InvalidRequest | None:
         try:
@@ -174,60 +175,64 @@ class Router:
         return None
 
     def _unavailable_reason(self, name: str, model: str, operation: str | None) -> str:
-        """Why a provider that was asked for cannot be asked."""
-        named = [provider for provider in self.providers() if provider.name == name]
-        if not named:
-            return f"There is no provider {name}, or it is disabled"
-        if named[0].match_model(model) is None:
+        """Why the provider that the caller requested cannot be used."""
+        provider = next((provider for provider in self.providers() if provider.name == name), None)
+        if provider is None:
+            return f"Provider {name} does not exist or is disabled"
+        if provider.match_model(model) is None:
             return f"Provider {name} does not serve model {model}"
-        return f"Provider {name} serves model {model}, but does not offer {operation}"
+        return f"Provider {name} serves model {model}, but does not support {operation}"
 
     def order_by_load(self, candidates: list[Candidate]) -> list[Candidate]:
-        """As they are to be asked now: of equals the one with the fewest calls under way for its concurrency.
+        """The candidates in call order: within equal order, the one with the lowest share of its `concurrency` in use.
 
-        One without `concurrency` counts as idle; those that are as idle take turns by chance. One read more, and only
-        where equals have a `concurrency`.
+        A candidate without `concurrency` counts as idle; equally loaded ones are rotated at random. This costs one
+        read, and only if equals have a `concurrency`.
         """
-        return [one for _, equals in groupby(candidates, lambda c: c.order) for one in self._by_load(list(equals))]
+        groups = groupby(candidates, lambda candidate: candidate.order)
+        return [candidate for _, equals in groups for candidate in self._sort_by_load(list(equals))]
 
-    def _by_load(self, equals: list[Candidate]) -> list[Candidate]:
+    def _sort_by_load(self, equals: list[Candidate]) -> list[Candidate]:
         loads = self._loads(equals)
 
-        def load(one: Candidate) -> float:
-            return loads.get(one.provider.name, 0)
+        def load(candidate: Candidate) -> float:
+            return loads.get(candidate.provider.name, 0)
 
-        return [one for _, alike in groupby(sorted(equals, key=load), load) for one in self._rotate(list(alike))]
+        groups = groupby(sorted(equals, key=load), load)
+        return [candidate for _, equally_loaded in groups for candidate in self._rotate(list(equally_loaded))]
 
-    def _rotate(self, alike: list[Candidate]) -> list[Candidate]:
-        first = int(self._clock.fraction() * len(alike))
-        return alike[first:] + alike[:first]
+    def _rotate(self, candidates: list[Candidate]) -> list[Candidate]:
+        first = int(self._clock.fraction() * len(candidates))
+        return candidates[first:] + candidates[:first]
 
     def _loads(self, equals: list[Candidate]) -> dict[str, float]:
-        """The share of its calls that each has under way, by its name, where that is counted and known."""
-        counted = [c.provider for c in equals if c.provider.concurrency]
-        if len(equals) == 1 or self._leases is None or not counted:
+        """The share of its `concurrency` that each provider has in use, by provider name, if limited and known."""
+        limited = [c.provider for c in equals if c.provider.concurrency]
+        if len(equals) == 1 or self._leases is None or not limited:
             return {}
         try:
-            taken = self._leases.count_held([lease_name(provider) for provider in counted], now_ms=self._clock.now_ms())
-        except Exception:  # whoever is full says so when it is asked
-            log.exception("load not known")
+            in_use = self._leases.count_held(
+                [lease_name(provider) for provider in limited], now_ms=self._clock.now_ms()
+            )
+        except Exception:  # a provider at its limit is skipped when it is called
+            log.exception(log_events.LOAD_UNKNOWN)
             return {}
-        return {p.name: taken.get(lease_name(p), 0) / (p.concurrency or 1) for p in counted}
+        return {p.name: in_use.get(lease_name(p), 0) / (p.concurrency or 1) for p in limited}
 
     def api_key(self, candidate: Candidate) -> str | None:
-        """The provider's key. Raises: ProviderAuth (it is not stored), ProviderUnavailable (it cannot be read now)."""
+        """The provider's API key. Raises: ProviderAuth (not stored), ProviderUnavailable (cannot be read now)."""
         secret = candidate.provider.api_key_secret
         return self._secrets.value(secret) if secret and self._secrets else None
 
     @contextmanager
     def admit(self, candidate: Candidate, call: ProviderCall, *, deadline_ms: int) -> Generator[Callable[[], None]]:
-        """Around one call: the provider is worth asking, and has room for as long as the block lasts.
+        """Wrap one call: check the circuit breaker, hold a concurrency lease, and report the outcome to the breaker.
 
-        Whether it will be worth asking follows from how the block ends; of a stream, from its beginning, too, which the
-        function given here tells. Raises: ProviderCircuitOpen, ProviderBusy.
+        The outcome is how the block ends. For a stream, call the yielded function when the first event arrives.
+        Raises: ProviderCircuitOpen, ProviderBusy.
         """
         provider = candidate.provider
-        longest_ms = self._clock.now_ms() + round(provider.timeout_s * 1000)
+        timeout_ms = self._clock.now_ms() + round(provider.timeout_s * 1000)
         attempt = Attempt(
             provider.name,
             call.owner,
@@ -238,39 +243,40 @@ class Router:
             if self._breaker:
                 self._breaker.check(attempt)
             stack.enter_context(
-                self._concurrency_lease(provider, call.stream_deadline_ms or min(deadline_ms, longest_ms))
+                self._concurrency_lease(provider, call.stream_deadline_ms or min(deadline_ms, timeout_ms))
             )
-            watched = self._breaker.track_call(attempt, deadline_ms=deadline_ms) if self._breaker else None
-            yield stack.enter_context(watched) if watched else lambda: None
+            tracking = self._breaker.track_call(attempt, deadline_ms=deadline_ms) if self._breaker else None
+            yield stack.enter_context(tracking) if tracking else lambda: None
 
     @contextmanager
-    def _concurrency_lease(self, provider: Provider, ends_ms: int) -> Generator[None]:
-        """One of the calls that the provider may have at once.
+    def _concurrency_lease(self, provider: Provider, deadline_ms: int) -> Generator[None]:
+        """Hold one of the provider's concurrency leases; without `concurrency` no lease and no AWS request is needed.
 
-        A provider without `concurrency` has room always, and no request to AWS is made. Whoever dies in a call holds
-        its slot until a minute after the call's end, as it was expected. Raises: ProviderBusy.
+        The lease of a process that dies expires a minute after the call's `deadline_ms`. Raises: ProviderBusy.
         """
         if provider.concurrency is None or self._leases is None:
             yield
             return
-        now, until = self._clock.now_ms(), ends_ms + LEASE_MARGIN_MS
-        name, among = lease_name(provider), range(provider.concurrency)
+        now, expires_ms = self._clock.now_ms(), deadline_ms + LEASE_MARGIN_MS
+        name, indexes = lease_name(provider), range(provider.concurrency)
         with ExitStack() as stack:
             try:
-                room = stack.enter_context(lease(self._leases, name, among, now_ms=now, expires_ms=until))
-            except Exception as error:  # the next provider may have no limit
-                log.exception("provider not counted", extra={"provider": provider.name})
-                raise ProviderBusy(f"{provider.name} cannot be counted now", retry_after_s=BUSY_S) from error
-            if not room:
-                raise ProviderBusy(f"{provider.name} has all the calls it may have", retry_after_s=BUSY_S)
+                is_held = stack.enter_context(lease(self._leases, name, indexes, now_ms=now, expires_ms=expires_ms))
+            except Exception as error:  # the next candidate may have no limit
+                log.exception(log_events.CONCURRENCY_CHECK_FAILED, extra={"provider": provider.name})
+                message = f"Provider {provider.name}: the concurrency limit cannot be checked now"
+                raise ProviderBusy(message, retry_after_s=BUSY_RETRY_AFTER_S) from error
+            if not is_held:
+                message = f"Provider {provider.name} is at its concurrency limit"
+                raise ProviderBusy(message, retry_after_s=BUSY_RETRY_AFTER_S)
             yield
 
     def call(
         self, candidate: Candidate, call: ProviderCall, *, api_key: str | None, timeout_s: float
     ) -> ProviderResponse:
-        """Ask one candidate. Raises: the ProviderErrors of providers/openai.py."""
+        """Call one candidate. Raises: the ProviderErrors of providers/openai.py."""
         provider = candidate.provider
-        return self._protocols[provider.type].call(
+        return self._clients[provider.type].call(
             provider,
             call.operation,
             with_model(call.body, candidate.upstream_model),
@@ -289,9 +295,9 @@ class Router:
         head_timeout_s: float,
         total_timeout_s: float,
     ) -> ProviderStream:
-        """Ask one candidate to answer event by event. Raises: as `call`, before the first event."""
+        """Call one candidate for a streamed response. Raises: like `call`, before the first event."""
         provider = candidate.provider
-        return self._protocols[provider.type].stream(
+        return self._clients[provider.type].stream(
             provider,
             call.operation,
             with_model(call.body, candidate.upstream_model),
@@ -303,5 +309,5 @@ class Router:
 
 
 def lease_name(provider: Provider) -> str:
-    """The name of the slots that hold its calls under way."""
+    """The lease name of the provider's calls in progress."""
     return f"provider#{provider.name}"

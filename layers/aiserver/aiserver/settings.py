@@ -1,6 +1,6 @@
-"""What each function reads from its environment: one typed model a function, checked before the first request.
+"""The environment variables of each function: one typed model per function, validated before the first request.
 
-The names are the template's; tests/shape holds the two together.
+template.yaml sets them; tests/shape checks that both agree.
 """
 
 import os
@@ -11,14 +11,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
 def _split_list(value: str) -> list[str]:
-    return [one.strip() for one in value.split(",") if one.strip()]
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 CommaSeparated = Annotated[list[str], BeforeValidator(_split_list)]
 
 
 class Settings(BaseModel):
-    """Fields are environment variables of the same name in capitals. Raises at start what is missing or wrong."""
+    """Fields are environment variables of the same name in capitals.
+
+    Raises: ValidationError, at startup, when one is missing or invalid.
+    """
 
     model_config = ConfigDict(frozen=True, alias_generator=str.upper, extra="ignore")
 

@@ -1,1 +1,1 @@
-"""What an operator does, with their own AWS credentials; there is no admin route to attack."""
+"""Operator commands, run with the operator's AWS credentials. There is no admin HTTP route to attack."""

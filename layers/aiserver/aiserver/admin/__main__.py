@@ -1,22 +1,22 @@
-"""The operator's command line: keys, providers, failed jobs, dead callbacks.
+"""The admin command line: API keys, providers, failed jobs, dead callbacks.
 
-    python -m aiserver.admin keys create my-app       shows the key, once
+    python -m aiserver.admin keys create my-app       prints the key, once
     python -m aiserver.admin keys list
     python -m aiserver.admin keys revoke KEY_ID
-    python -m aiserver.admin keys secret KEY_ID       shows what signs its callbacks
+    python -m aiserver.admin keys secret KEY_ID       prints the secrets that sign its callbacks
     python -m aiserver.admin keys rotate-secret KEY_ID
-    python -m aiserver.admin keys migrate             after an upgrade; --back before a rollback: docs/operate.md
+    python -m aiserver.admin keys migrate             after an upgrade; --back before a rollback (docs/operate.md)
     python -m aiserver.admin keys callback-hosts KEY_ID hooks.example.com '*.example.org'
-    python -m aiserver.admin providers apply providers.yaml   shows what would change, and asks (--yes, --dry-run)
+    python -m aiserver.admin providers apply providers.yaml   prints the changes, asks to apply them (--yes, --dry-run)
     python -m aiserver.admin providers list
-    python -m aiserver.admin providers show NAME      with its circuit and its calls under way
-    python -m aiserver.admin providers check [NAME …] asks for their lists of models, which is free
-    python -m aiserver.admin providers disable NAME   or enable: asks it no more, or again
-    python -m aiserver.admin jobs redrive JOB_ID …    lets failed jobs try again
-    python -m aiserver.admin callbacks list           the dead ones (--key, --host, --since narrow it down)
-    python -m aiserver.admin callbacks redeliver JOB_ID …   or --dead, with the same: starts them over
+    python -m aiserver.admin providers show NAME      with its circuit state and active calls
+    python -m aiserver.admin providers check [NAME …] lists their models, which is free
+    python -m aiserver.admin providers disable NAME   stops calls to it; enable resumes them
+    python -m aiserver.admin jobs redrive JOB_ID …    queues failed jobs again
+    python -m aiserver.admin callbacks list           dead callbacks (filters: --key, --host, --since)
+    python -m aiserver.admin callbacks redeliver JOB_ID …   or --dead with the same filters: sends them again
 
-AWS_ENDPOINT_URL points it at the embedded cloud; --stack names the stack (aiserver by default).
+AWS_ENDPOINT_URL selects the embedded cloud; --stack selects the stack (default: aiserver).
 """
 
 import argparse
@@ -39,25 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     failed = False
     try:
-        deeds = _commands(connect(args.stack), args)
-    except (AdminError, *AWS_ERRORS) as problem:
-        return _print_error(problem)
-    for deed in deeds:  # one that fails keeps no other from being done
+        commands = _commands(connect(args.stack), args)
+    except (AdminError, *AWS_ERRORS) as error:
+        return _print_error(error)
+    for command in commands:  # a failed command does not stop the others
         try:
-            for line in deed():
+            for line in command():
                 print(json.dumps(line))
-        except (AdminError, *AWS_ERRORS) as problem:
-            failed = bool(_print_error(problem))
+        except (AdminError, *AWS_ERRORS) as error:
+            failed = bool(_print_error(error))
     return int(failed)
 
 
-def _print_error(problem: Exception) -> int:
-    print(f"aiserver: {problem}", file=sys.stderr)
+def _print_error(error: Exception) -> int:
+    print(f"aiserver: {error}", file=sys.stderr)
     return 1
 
 
 def _commands(admin: Admin, args: argparse.Namespace) -> Iterable[Command]:
-    match args.thing, args.verb:
+    match args.resource, args.verb:
         case "keys", "create":
             return [
                 lambda: [admin.create_key(args.name, expires_days=args.expires_days, callback_hosts=args.callback_host)]
@@ -71,11 +71,11 @@ def _commands(admin: Admin, args: argparse.Namespace) -> Iterable[Command]:
         case "keys", "callback-hosts":
             return [lambda: [admin.set_callback_hosts(args.id, args.host)]]
         case "keys", "migrate":
-            return [partial(_migrate_key, admin, key, args.back) for key in admin.config.keys()]  # noqa: SIM118  no dict
+            return [partial(_migrate_key, admin, key, args.back) for key in admin.config.keys()]  # noqa: SIM118  not a dict
         case "keys", _:
             return [admin.list_keys]
         case "jobs", _:
-            return [partial(_run_one, jobs.redrive_job, admin, job_id) for job_id in args.id]
+            return [partial(_run_for_job, jobs.redrive_job, admin, job_id) for job_id in args.id]
         case "callbacks", "list":
             return [lambda: map(jobs.dead_callback_view, jobs.dead_callbacks(admin, _dead_filter(args)))]
         case "callbacks", _:
@@ -92,8 +92,8 @@ def _commands(admin: Admin, args: argparse.Namespace) -> Iterable[Command]:
             return [lambda: providers.list_providers(admin)]
 
 
-def _run_one(deed: Callable[[Admin, int], dict[str, Any]], admin: Admin, job_id: int) -> list[dict[str, Any]]:
-    return [deed(admin, job_id)]
+def _run_for_job(operation: Callable[[Admin, int], dict[str, Any]], admin: Admin, job_id: int) -> list[dict[str, Any]]:
+    return [operation(admin, job_id)]
 
 
 def _migrate_key(admin: Admin, key: ApiKey, back: bool) -> list[dict[str, Any]]:
@@ -101,29 +101,29 @@ def _migrate_key(admin: Admin, key: ApiKey, back: bool) -> list[dict[str, Any]]:
 
 
 def _check_provider(admin: Admin, name: str) -> list[dict[str, Any]]:
-    return [providers.check_provider(admin, name, _protocols(admin))]
+    return [providers.check_provider(admin, name, _model_listers(admin))]
 
 
 def _apply(admin: Admin, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Show the changes, have them confirmed, make them."""
-    planned = changes.plan_changes(admin, _read_file(args.file))
-    lines = [line for change in planned for line in change.lines()]
-    print("\n".join(lines) or "nothing changes", file=sys.stderr)
+    """Print the changes, ask for confirmation, apply them."""
+    plan = changes.plan_changes(admin, _read_file(args.file))
+    lines = [line for change in plan for line in change.lines()]
+    print("\n".join(lines) or "no changes", file=sys.stderr)
     if args.dry_run:
         return []
     if lines and not args.yes:
         if not sys.stdin.isatty():
-            raise AdminError("nothing was changed: say --yes to apply this without being asked")
-        print("Apply this? [y/N] ", end="", file=sys.stderr, flush=True)
+            raise AdminError("nothing was changed; add --yes to apply without confirmation")
+        print("Apply these changes? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise AdminError("nothing was changed")
-    changes.apply_changes(admin, planned)
-    for line in providers.refresh_model_listings(admin, _protocols(admin)):
+    changes.apply_changes(admin, plan)
+    for line in providers.refresh_model_listings(admin, _model_listers(admin)):
         print(line, file=sys.stderr)
     return providers.list_providers(admin)
 
 
-def _protocols(admin: Admin) -> Mapping[str, providers.ModelLister]:
+def _model_listers(admin: Admin) -> Mapping[str, providers.ModelLister]:
     from aiserver.aws.bedrock import BedrockWire
     from aiserver.providers.http import create_client
     from aiserver.providers.registry import AdapterRegistry
@@ -137,58 +137,67 @@ def _dead_filter(args: argparse.Namespace) -> jobs.DeadCallbackFilter:
 
 def _redelivery_commands(admin: Admin, args: argparse.Namespace) -> Iterable[Command]:
     if bool(args.id) == args.dead or (args.id and _dead_filter(args) != jobs.DeadCallbackFilter()):
-        raise AdminError("callbacks redeliver takes ids of jobs, or --dead with --key, --host and --since as you like")
-    found = (job.id for job in jobs.dead_callbacks(admin, _dead_filter(args))) if args.dead else args.id
-    return (partial(_run_one, jobs.redeliver_callback, admin, job_id) for job_id in found)
+        raise AdminError("callbacks redeliver requires job ids, or --dead with optional --key, --host and --since")
+    job_ids = (job.id for job in jobs.dead_callbacks(admin, _dead_filter(args))) if args.dead else args.id
+    return (partial(_run_for_job, jobs.redeliver_callback, admin, job_id) for job_id in job_ids)
 
 
 def _read_file(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise AdminError(f"{file} cannot be read: {error.strerror}") from error
+        raise AdminError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m aiserver.admin", description="Keys, providers, failed jobs and dead callbacks of one stack"
+        prog="python -m aiserver.admin",
+        description="Manage the API keys, providers, failed jobs and dead callbacks of one stack",
     )
     parser.add_argument("--stack", default=os.environ.get("AISERVER_STACK", "aiserver"))
-    things = parser.add_subparsers(dest="thing", required=True)
-    verbs = things.add_parser("keys").add_subparsers(dest="verb", required=True)
+    resources = parser.add_subparsers(dest="resource", required=True)
+    verbs = resources.add_parser("keys").add_subparsers(dest="verb", required=True)
     create = verbs.add_parser("create")
-    create.add_argument("name", help="whose key it is, for `keys list`")
+    create.add_argument("name", help="name of the key's owner, shown by `keys list`")
     create.add_argument("--expires-days", type=int)
-    create.add_argument("--callback-host", metavar="HOST", action="append", default=[], help="may be given again")
+    create.add_argument(
+        "--callback-host",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="a host that ReplyTo may name; repeat for more",
+    )
     verbs.add_parser("list")
     verbs.add_parser("revoke").add_argument("id")
     verbs.add_parser("secret").add_argument("id")
     rotate = verbs.add_parser("rotate-secret")
     rotate.add_argument("id")
-    rotate.add_argument("--overlap-hours", type=int, default=24, help="how long the old secret signs side by side")
+    rotate.add_argument("--overlap-hours", type=int, default=24, help="how long both secrets sign callbacks")
     migrate = verbs.add_parser("migrate")
-    migrate.add_argument("--back", action="store_true", help="to where earlier versions read webhook secrets")
+    migrate.add_argument("--back", action="store_true", help="move webhook secrets to where earlier versions read them")
     hosts = verbs.add_parser("callback-hosts")
     hosts.add_argument("id")
-    hosts.add_argument("host", nargs="*", help="whom ReplyTo may name from now on; none: any public host")
-    verbs = things.add_parser("jobs").add_subparsers(dest="verb", required=True)
+    hosts.add_argument("host", nargs="*", help="hosts that ReplyTo may name; none: any public host")
+    verbs = resources.add_parser("jobs").add_subparsers(dest="verb", required=True)
     verbs.add_parser("redrive").add_argument("id", type=int, nargs="+")
-    verbs = things.add_parser("callbacks").add_subparsers(dest="verb", required=True)
+    verbs = resources.add_parser("callbacks").add_subparsers(dest="verb", required=True)
     for verb in (verbs.add_parser("list"), verbs.add_parser("redeliver")):
-        verb.add_argument("--key", metavar="KEY_ID", help="only callbacks of this key's jobs")
-        verb.add_argument("--host", help="only those to this receiver")
-        verb.add_argument("--since", metavar="DATE", help="only of jobs that ended since then, as in 2026-11-25")
-    verb.add_argument("--dead", action="store_true", help="all dead ones, as `callbacks list` shows them")
+        verb.add_argument("--key", metavar="KEY_ID", help="only callbacks of jobs of this key")
+        verb.add_argument("--host", help="only callbacks to this host")
+        verb.add_argument(
+            "--since", metavar="DATE", help="only callbacks of jobs that ended on or after DATE, for example 2026-11-25"
+        )
+    verb.add_argument("--dead", action="store_true", help="all dead callbacks, as shown by `callbacks list`")
     verb.add_argument("id", type=int, nargs="*")
-    verbs = things.add_parser("providers").add_subparsers(dest="verb", required=True)
+    verbs = resources.add_parser("providers").add_subparsers(dest="verb", required=True)
     for verb in ("enable", "disable"):
         verbs.add_parser(verb).add_argument("name")
     verbs.add_parser("show").add_argument("name")
-    verbs.add_parser("check").add_argument("name", nargs="*", help="none: every one that is enabled")
+    verbs.add_parser("check").add_argument("name", nargs="*", help="none: all enabled providers")
     apply = verbs.add_parser("apply")
     apply.add_argument("file", type=Path)
-    apply.add_argument("--yes", action="store_true", help="without being asked")
-    apply.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+    apply.add_argument("--yes", action="store_true", help="apply without confirmation")
+    apply.add_argument("--dry-run", action="store_true", help="print the changes without applying them")
     verbs.add_parser("list")
     return parser
 

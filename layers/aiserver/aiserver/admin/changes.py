@@ -1,4 +1,4 @@
-"""What a providers.yaml would change of a stack's providers, shown before it is made, and making it."""
+"""Plan, show and apply the changes between a providers.yaml and a stack's stored providers."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ _HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 @dataclass(frozen=True)
 class ProviderChange:
-    """What becomes of one provider: what is stored of it, what it is to be, and the key to store for it first."""
+    """A change of one provider: `old` as stored (JSON), `new`, and the API key to store with it."""
 
     name: str
     old: str | None
@@ -29,13 +29,14 @@ class ProviderChange:
     secret: str | None = field(default=None, repr=False)
 
     def lines(self) -> Iterator[str]:
-        """As it is shown before it is made: `+` new, `-` gone, `~` changed, and nothing where nothing changes."""
+        """The diff: `+` added, `-` removed, `~` changed field; no line where nothing changes."""
         if self.new is None:
             yield f"- {self.name}"
             return
-        shown = _diff_view(self.new)
         if self.old is None:
-            yield f"+ {self.name}  " + ", ".join(f"{name}: {_format_value(value)}" for name, value in shown.items())
+            yield f"+ {self.name}  " + ", ".join(
+                f"{name}: {_format_value(value)}" for name, value in _diff_view(self.new).items()
+            )
             return
         old = parse_stored(self.old)
         before, after = provider_view(old) if old else {}, provider_view(self.new)
@@ -43,60 +44,67 @@ class ProviderChange:
             if before.get(name) != after.get(name):
                 yield f"~ {self.name}  {name}: {_format_value(before.get(name))} -> {_format_value(after.get(name))}"
         if self.secret and old and old.api_key_secret == self.new.api_key_secret:
-            yield f"~ {self.name}  key: another"
+            yield f"~ {self.name}  API key: changed"
 
 
 def plan_changes(admin: Admin, text: str, environment: Mapping[str, str] = os.environ) -> list[ProviderChange]:
-    """What makes the providers those of a providers.yaml; nothing is written yet. Raises: Problem."""
-    wanted = providers_yaml.parse_providers(text)
-    for provider in wanted:
+    """The changes that make the stored providers match a providers.yaml. Writes nothing.
+
+    Raises: AdminError, when the file or a provider's API key is not valid.
+    """
+    providers = providers_yaml.parse_providers(text)
+    for provider in providers:
         if provider.api_key_secret and not provider.api_key_secret.startswith(f"/{admin.stack}/"):
-            raise AdminError(f"provider {provider.name}: functions may only read parameters below /{admin.stack}/")
-    stored = admin.config.provider_texts()
+            raise AdminError(f"provider {provider.name}: api_key_secret must be an SSM parameter below /{admin.stack}/")
+    stored_texts = admin.config.provider_texts()
     changes: list[ProviderChange] = []
-    for provider in wanted:
+    for provider in providers:
         secret = None
         if provider.api_key_var:
             parameter = _parameter(admin, provider)
             secret = _secret(provider, environment)
             check_key(provider.name, secret)
-            secret = None if secret == _stored_key(admin, parameter) else secret
+            secret = None if secret == _read_key(admin, parameter) else secret
             provider = provider.model_copy(update={"api_key_var": None, "api_key_secret": parameter})
         elif provider.api_key_secret:
-            check_key(provider.name, _stored_key(admin, provider.api_key_secret))
-        changes.append(ProviderChange(provider.name, stored.get(provider.name), provider, secret))
-    kept = {provider.name for provider in wanted}
-    return changes + [ProviderChange(name, old, None) for name, old in stored.items() if name not in kept]
+            check_key(provider.name, _read_key(admin, provider.api_key_secret))
+        changes.append(ProviderChange(provider.name, stored_texts.get(provider.name), provider, secret))
+    names = {provider.name for provider in providers}
+    return changes + [ProviderChange(name, old, None) for name, old in stored_texts.items() if name not in names]
 
 
 def apply_changes(admin: Admin, changes: Iterable[ProviderChange]) -> None:
-    """Make the changes, each only of what it was planned for. Raises: Problem, where another was quicker.
+    """Apply the changes. A key with a new SSM parameter is stored before its provider, a replaced key after it.
 
-    A key under a name that nobody reads yet is stored before its provider, one that is replaced after it.
+    Raises: AdminError, when a provider has changed since the plan.
     """
     changes = list(changes)
-    had = {change.name: old.api_key_secret for change in changes if change.old and (old := parse_stored(change.old))}
+    old_parameters = {
+        change.name: old.api_key_secret for change in changes if change.old and (old := parse_stored(change.old))
+    }
     for change in changes:
         parameter = change.new.api_key_secret if change.new and change.secret else None
-        if parameter != had.get(change.name):
+        if parameter != old_parameters.get(change.name):
             _store_key(admin, parameter, change.secret)
         if not admin.config.replace_provider(change.name, change.old, change.new):
-            raise AdminError(f"provider {change.name} was changed by another meanwhile; look again and apply again")
-        if parameter == had.get(change.name):
+            raise AdminError(
+                f"provider {change.name}: changed by someone else since the plan; run `providers apply` again"
+            )
+        if parameter == old_parameters.get(change.name):
             _store_key(admin, parameter, change.secret)
         if change.new is None:
             admin.config.put_model_listing(change.name, None)
-    read_now = {change.new.api_key_secret for change in changes if change.new}
-    for name, parameter in had.items():
-        if parameter and parameter.startswith(_parameter_prefix(admin, name)) and parameter not in read_now:
+    parameters_in_use = {change.new.api_key_secret for change in changes if change.new}
+    for name, parameter in old_parameters.items():
+        if parameter and parameter.startswith(_parameter_prefix(admin, name)) and parameter not in parameters_in_use:
             _delete_key(admin, parameter)
 
 
 def check_key(name: str, key: str | None) -> None:
-    """Raises: Problem, where the provider's calls could not send this key."""
+    """Raises: AdminError, when the key contains characters not allowed in an HTTP header."""
     if key and not _HEADER_VALUE.fullmatch(key):
-        where = " (it begins or ends with white space)" if key != key.strip() else ""
-        raise AdminError(f"provider {name}: the API key contains characters not allowed in an HTTP header{where}")
+        hint = " (leading or trailing white space)" if key != key.strip() else ""
+        raise AdminError(f"provider {name}: the API key contains characters not allowed in an HTTP header{hint}")
 
 
 def _secret(provider: Provider, environment: Mapping[str, str]) -> str:
@@ -107,7 +115,7 @@ def _secret(provider: Provider, environment: Mapping[str, str]) -> str:
 
 
 def _parameter(admin: Admin, provider: Provider) -> str:
-    """Where the key of an `api_key_var` is kept, for the host that it is for: no other may ever be sent it."""
+    """SSM parameter of an `api_key_var`. Its name contains the host, so that no other host is sent the key."""
     host = re.sub(r"[^A-Za-z0-9.-]", "_", urlsplit(provider.base_url).netloc)
     return f"{_parameter_prefix(admin, provider.name)}{host}/api-key"
 
@@ -116,8 +124,8 @@ def _parameter_prefix(admin: Admin, name: str) -> str:
     return f"/{admin.stack}/providers/{name}/"
 
 
-def _stored_key(admin: Admin, parameter: str) -> str | None:
-    """None where there is none, or it cannot be read."""
+def _read_key(admin: Admin, parameter: str) -> str | None:
+    """None, when the parameter does not exist or cannot be read."""
     try:
         return SsmSecrets(admin.ssm, admin.clock).value(parameter)
     except ProviderError:
@@ -135,7 +143,7 @@ def _delete_key(admin: Admin, parameter: str) -> None:
 
 
 def parse_stored(text: str) -> Provider | None:
-    """A provider as it is stored; None for one that cannot be read."""
+    """A stored provider; None, when its JSON is not valid."""
     try:
         return Provider.model_validate_json(text, extra="ignore")
     except ValidationError:
@@ -143,20 +151,20 @@ def parse_stored(text: str) -> Provider | None:
 
 
 def provider_view(provider: Provider) -> dict[str, Any]:
-    """As the commands show it."""
+    """The provider as printed by the commands."""
     return provider.model_dump(mode="json", exclude_none=True)
 
 
 def _diff_view(provider: Provider) -> dict[str, Any]:
-    """What a diff shows: what is not as it would be by itself."""
+    """The fields that differ from their defaults."""
     return provider.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
 
 
 def _format_value(value: Any) -> str:
-    """A value in a diff; models as `public = own`, or the one name where there is but one."""
+    """A value in a diff; models as `public = upstream`, or one name when both are the same."""
     if isinstance(value, dict):
         models = cast(dict[str, str], value)
-        return ", ".join(f"{name} = {own}" if own else name for name, own in models.items())
+        return ", ".join(f"{name} = {upstream}" if upstream else name for name, upstream in models.items())
     if isinstance(value, list):
         return ", ".join(cast(list[str], value))
     return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""One stack's failed jobs and dead callbacks, as its operator sees them and has them tried again."""
+"""Redrive a stack's failed jobs; list and redeliver its dead callbacks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,43 +23,47 @@ PAGE = 200
 
 
 def redrive_job(admin: Admin, job_id: int) -> dict[str, Any]:
-    """Let a failed job try again, with a new deadline and a new callback. Raises: Problem, for one that cannot.
+    """Queue a failed job again, with a new deadline and a new callback. Its attempt count is kept.
 
-    Attempts are kept; a job whose message cannot be sent is sent by the sweeper.
+    When the queue message cannot be sent, the sweeper sends it.
+    Raises: AdminError, when the job does not exist, was not queued or has not failed.
     """
     now = admin.clock.now_ms()
-    there = _get_job(admin, job_id)
-    if not there.queue:
-        raise AdminError(f"job {job_id} was answered while its caller waited; only a queued one can be redriven")
+    stored = _get_job(admin, job_id)
+    if not stored.queue:
+        raise AdminError(f"job {job_id} was a synchronous request; only a queued job can be redriven")
     due_at, deadline = now + QUEUED_DUE_MS, now + DEFAULT_DEADLINE_S * 1000
     job = admin.jobs.apply(REDRIVE, job_id, {"now": now, "due_at": due_at, "deadline": deadline})
     if isinstance(job, ConditionFailed):
-        raise AdminError(f"job {job_id} is {there.state}; only a Failed one can be redriven")
+        raise AdminError(f"job {job_id} is {stored.state}; only a Failed job can be redriven")
     notify_worker(admin.messages, job)
     return {"id": job.id, "refId": job.ref_id, "state": job.state, "deadline": format_iso(job.deadline)}
 
 
 @dataclass(frozen=True)
 class DeadCallbackFilter:
-    """Of all dead callbacks those of one key, of one receiver's host, of jobs that ended since then; None: of any."""
+    """Selects dead callbacks by API key, receiver host and end of the job. None matches all."""
 
     key_id: str | None = None
     host: str | None = None
-    since: str | None = None  # an ISO date, UTC unless it says otherwise
+    since: str | None = None  # an ISO date, in UTC unless it has an offset
 
 
-def dead_callbacks(admin: Admin, which: DeadCallbackFilter) -> Iterator[Job]:
-    """The jobs whose callback is dead, newest first for each key. Reads every job of these keys. Raises: Problem."""
-    since, now, stored = _parse_date(which.since), admin.clock.now_ms(), admin.config.keys()
-    owners = [key.id for key in stored if which.key_id in (None, key.id)]
-    if which.key_id and not owners:
-        raise AdminError(f"There is no key {which.key_id}; `keys list` shows them")
+def dead_callbacks(admin: Admin, criteria: DeadCallbackFilter) -> Iterator[Job]:
+    """The jobs whose callback is dead, newest first for each key. Reads every job of these keys.
 
-    host = which.host and host_name(which.host)
-    if which.host and host is None:
-        raise AdminError(f"{which.host} is no host; write it without a port, as in hooks.example.com")
+    Raises: AdminError, when the filter's key, host or date is not valid.
+    """
+    since, now, stored = _parse_date(criteria.since), admin.clock.now_ms(), admin.config.keys()
+    owners = [key.id for key in stored if criteria.key_id in (None, key.id)]
+    if criteria.key_id and not owners:
+        raise AdminError(f"key {criteria.key_id} does not exist; see `keys list`")
 
-    def is_meant(job: Job) -> bool:
+    host = criteria.host and host_name(criteria.host)
+    if criteria.host and host is None:
+        raise AdminError(f"--host {criteria.host}: must be a host name without a port, for example hooks.example.com")
+
+    def is_match(job: Job) -> bool:
         ended = job.completed_at or 0
         return (
             job.callback == CallbackState.DEAD
@@ -68,18 +72,20 @@ def dead_callbacks(admin: Admin, which: DeadCallbackFilter) -> Iterator[Job]:
             and not job.is_past_ttl(now)
         )
 
-    return (job for owner in owners for job in _all_jobs(admin, owner) if is_meant(job))
+    return (job for owner in owners for job in _all_jobs(admin, owner) if is_match(job))
 
 
 def dead_callback_view(job: Job) -> dict[str, Any]:
-    """A dead callback as `callbacks list` tells it; of its address the host alone, since a path may be a secret."""
-    told = views.callback_view(job) or {}
-    about = {"id": job.id, "keyId": job.owner, "refId": job.ref_id, "ended": format_iso(job.completed_at)}
-    return about | {"host": _callback_host(job)} | told
+    """A dead callback as printed by `callbacks list`. Only the URL's host: its path may be a secret."""
+    identity = {"id": job.id, "keyId": job.owner, "refId": job.ref_id, "ended": format_iso(job.completed_at)}
+    return identity | {"host": _callback_host(job)} | (views.callback_view(job) or {})
 
 
 def redeliver_callback(admin: Admin, job_id: int) -> dict[str, Any]:
-    """Start a dead or delivered callback over, as a new message. Raises: Problem, for one that cannot."""
+    """Send a dead or delivered callback again, as a new webhook message.
+
+    Raises: AdminError, when the job does not exist or has no callback that can be sent again.
+    """
     try:
         job = Redelivery(admin.jobs, admin.messages, admin.clock).redeliver(_get_job(admin, job_id))
     except Conflict as conflict:
@@ -90,12 +96,12 @@ def redeliver_callback(admin: Admin, job_id: int) -> dict[str, Any]:
 def _get_job(admin: Admin, job_id: int) -> Job:
     job = admin.jobs.get(job_id)
     if job is None or job.is_past_ttl(admin.clock.now_ms()):
-        raise AdminError(f"job {job_id} is unknown, or past its time to live")
+        raise AdminError(f"job {job_id} does not exist or has expired")
     return job
 
 
 def _callback_host(job: Job) -> str:
-    """As DNS spells it, like the log's `receiver`."""
+    """The host in its DNS form (IDNA), as in the log field `receiver`."""
     host = urlsplit(job.reply_to or "").hostname or ""
     return host_name(host) or host
 
@@ -111,11 +117,13 @@ def _all_jobs(admin: Admin, owner: str) -> Iterator[Job]:
 
 
 def _parse_date(date: str | None) -> int:
-    """Milliseconds since 1970; 0 for none."""
+    """Unix time in ms; 0 for None."""
     if date is None:
         return 0
     try:
         moment = datetime.fromisoformat(date)
     except ValueError as error:
-        raise AdminError(f"{date} is no date, as in 2026-11-25 or 2026-11-25T08:00:00Z") from error
+        raise AdminError(
+            f"--since {date}: must be an ISO date, for example 2026-11-25 or 2026-11-25T08:00:00Z"
+        ) from error
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

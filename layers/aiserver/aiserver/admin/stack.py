@@ -1,4 +1,4 @@
-"""One stack: the way to its tables and queues, and its keys, as its operator sees and changes them."""
+"""Connect to a stack's tables and queues; manage its API keys and webhook secrets."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-MAX_OVERLAP_HOURS = 30 * 24  # a secret that signs for longer than a month has not been rotated
-CHANGE_TRIES = 5  # of a change to a key, each only after somebody else changed it in between
+MAX_OVERLAP_HOURS = 30 * 24  # a previous secret that signs for more than a month would defeat the rotation
+MAX_UPDATE_TRIES = 5  # of a key update; each retry follows a concurrent update
 
 
 AWS_ERRORS = (ClientError, BotoCoreError)
 
 
 class AdminError(Exception):
-    """What the operator must put right; shown as one line."""
+    """An error for the operator to correct; printed as one line."""
 
 
 @dataclass(frozen=True)
 class Admin:
-    """One stack, and what is done with its keys."""
+    """A stack's stores and clients, and the operations on its API keys."""
 
     stack: str
     config: DynamoConfig
@@ -52,9 +52,12 @@ class Admin:
     def create_key(
         self, name: str, *, expires_days: int | None = None, callback_hosts: Iterable[str] = ()
     ) -> dict[str, Any]:
-        """The new key, its id and its webhook secret; the key itself is nowhere else. Raises: Problem."""
+        """A new key: its id, text and webhook secret. The text is not stored.
+
+        Raises: AdminError, when an option is not valid.
+        """
         if expires_days is not None and expires_days < 1:
-            raise AdminError("--expires-days is 1 or more")
+            raise AdminError("--expires-days must be at least 1")
         now = self.clock.now_ms()
         expires_at = now + expires_days * DAY_MS if expires_days else None
         hosts = _patterns(callback_hosts)
@@ -76,30 +79,36 @@ class Admin:
         ]
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
-        """From now, and within 30 s in containers that have read it, the key opens nothing. Raises: Problem."""
+        """Revoke a key; containers that have cached it reject it within 30 s.
+
+        Raises: AdminError, when the key does not exist.
+        """
         now = self.clock.now_ms()
         key = self._update_key(key_id, lambda key: replace(key, revoked_at=key.revoked_at or now))
         return {"id": key.id, "name": key.name, "revoked": format_iso(key.revoked_at)}
 
     def show_secret(self, key_id: str) -> dict[str, Any]:
-        """The secrets that sign the key's callbacks now. Raises: Problem."""
+        """The secrets that sign the key's callbacks now. Raises: AdminError, when the key does not exist."""
         return self._secret_view(self._key(key_id), self._secrets(key_id))
 
     def rotate_secret(self, key_id: str, *, overlap_hours: int) -> dict[str, Any]:
-        """A new webhook secret; the one before signs, too, until the overlap ends. Raises: Problem."""
+        """A new webhook secret; the previous secret also signs until the overlap ends.
+
+        Raises: AdminError, when the key is unknown, revoked or being rotated.
+        """
         if not 0 <= overlap_hours <= MAX_OVERLAP_HOURS:
-            raise AdminError(f"--overlap-hours is 0 to {MAX_OVERLAP_HOURS}")
+            raise AdminError(f"--overlap-hours must be 0 to {MAX_OVERLAP_HOURS}")
         now = self.clock.now_ms()
-        for _ in range(CHANGE_TRIES):
+        for _ in range(MAX_UPDATE_TRIES):
             self._move_secrets(key_id)
             key, secrets = self._key(key_id), self._secrets(key_id)
             if key.revoked_at is not None:
-                raise AdminError(f"key {key_id} is revoked: make a new key instead")
+                raise AdminError(f"key {key_id} is revoked; create a new key instead")
             if overlap_hours and len(secrets.active(now)) > 1:
                 until = format_iso(secrets.previous_until)
                 raise AdminError(
                     f"key {key_id} is being rotated: its previous secret signs until {until}; "
-                    "wait until then, or end both at once with --overlap-hours 0"
+                    "wait until then, or replace both secrets now with --overlap-hours 0"
                 )
             new = secrets.rotate(now_ms=now, overlap_ms=overlap_hours * HOUR_MS)
             if self.config.replace_webhook_secrets(key_id, secrets, new):
@@ -107,20 +116,24 @@ class Admin:
         raise _conflict_error(key_id)
 
     def migrate_key(self, key: ApiKey, *, back: bool = False) -> dict[str, Any]:
-        """Move its webhook secrets from where earlier versions stored them, or `back` for a rollback. Raises: Problem.
+        """Move the key's webhook secrets from their location in earlier versions, or `back` for a rollback.
 
         It may be interrupted and run again.
+        Raises: AdminError, when concurrent changes prevent it.
         """
         return {"id": key.id, "name": key.name, "migrated": self._move_secrets(key.id, back=back)}
 
     def set_callback_hosts(self, key_id: str, hosts: Iterable[str]) -> dict[str, Any]:
-        """Make these the hosts that ReplyTo may name; none: any public host. Raises: Problem."""
+        """Replace the hosts that ReplyTo may name; none: any public host.
+
+        Raises: AdminError, when a host or the key is not valid.
+        """
         patterns = _patterns(hosts)
         key = self._update_key(key_id, lambda key: replace(key, callback_hosts=patterns))
         return {"id": key.id, "name": key.name, "callbackHosts": list(key.callback_hosts)}
 
     def _move_secrets(self, key_id: str, *, back: bool = False) -> bool:
-        for _ in range(CHANGE_TRIES):
+        for _ in range(MAX_UPDATE_TRIES):
             try:
                 return self.config.move_webhook_secrets(key_id, back=back)
             except ClientError as error:
@@ -128,14 +141,12 @@ class Admin:
                 reasons = {reason.get("Code") for reason in response.get("CancellationReasons", [])}
                 if not reasons & {"ConditionalCheckFailed", "TransactionConflict"}:
                     raise
-        raise AdminError(
-            f"key {key_id} was not migrated: others are changing it, or it has webhook secrets in both places"
-        )
+        raise AdminError(f"key {key_id} was not migrated: concurrent changes, or webhook secrets in both locations")
 
     def _secrets(self, key_id: str) -> WebhookSecrets:
         secrets = self.config.webhook_secrets(key_id)
         if secrets is None:
-            raise AdminError(f"key {key_id} has no webhook secret; make a new key instead")
+            raise AdminError(f"key {key_id} has no webhook secret; create a new key instead")
         return secrets
 
     def _secret_view(self, key: ApiKey, secrets: WebhookSecrets) -> dict[str, Any]:
@@ -155,21 +166,24 @@ class Admin:
         return key
 
     def _update_key(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
-        """Write what `change` makes of the key as it is stored, and of no older one. Raises: Problem."""
-        for _ in range(CHANGE_TRIES):
+        """Apply `change` to the stored key with a conditional write, and retry after a concurrent update.
+
+        Raises: AdminError, when the key does not exist or all tries fail.
+        """
+        for _ in range(MAX_UPDATE_TRIES):
             key = self._key(key_id)
-            changed = change(key)
-            if self.config.replace_key(key, changed):
-                return changed
+            new = change(key)
+            if self.config.replace_key(key, new):
+                return new
         raise _conflict_error(key_id)
 
 
 def _unknown_key_error(key_id: str) -> AdminError:
-    return AdminError(f"There is no key {key_id}; `keys list` shows them")
+    return AdminError(f"key {key_id} does not exist; see `keys list`")
 
 
 def _conflict_error(key_id: str) -> AdminError:
-    return AdminError(f"key {key_id}: too many concurrent changes; nothing was changed")
+    return AdminError(f"key {key_id}: too many concurrent updates; nothing was changed, try again")
 
 
 def _patterns(hosts: Iterable[str]) -> tuple[str, ...]:
@@ -180,18 +194,18 @@ def _patterns(hosts: Iterable[str]) -> tuple[str, ...]:
 
 
 def connect(stack: str) -> Admin:
-    """The stack's tables, found by its outputs. Raises: Problem."""
+    """Connect to a stack by its outputs. Raises: AdminError, when the stack cannot be read."""
     clients: Any = boto3
     try:
-        found = clients.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+        stacks = clients.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
     except AWS_ERRORS as error:
-        raise AdminError(f"stack {stack} cannot be read: {error}") from error
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in found[0].get("Outputs", [])}
+        raise AdminError(f"cannot read stack {stack}: {error}") from error
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", [])}
     return create_admin(stack, outputs, clients.client)
 
 
 def create_admin(stack: str, outputs: Mapping[str, str], client: Callable[[str], Any]) -> Admin:
-    """The admin of a stack with these outputs, over clients made by `client`."""
+    """An Admin for a stack with these outputs; `client` creates the AWS clients."""
     clock = SystemClock()
     dynamodb = client("dynamodb")
     return Admin(

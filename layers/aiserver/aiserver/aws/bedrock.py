@@ -1,4 +1,4 @@
-"""What Amazon Bedrock needs beyond HTTP: requests signed for the function's own role, and its frames of events.
+"""Amazon Bedrock's request signing (SigV4, with the function's role) and its binary event stream frames.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-call.html
 """
@@ -24,23 +24,24 @@ from aiserver.providers.provider import Provider
 from aiserver.wire import sse
 
 SERVICE = "bedrock"
-FRAME_ERRORS = (ParserError, struct.error, KeyError, ValueError)  # what botocore raises of a frame that cannot be
-_REGION = re.compile(r"[/.]bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.")  # before it stands a VPC endpoint's own name
+FRAME_ERRORS = (ParserError, struct.error, KeyError, ValueError)  # raised by botocore for an invalid frame
+_REGION = re.compile(r"[/.]bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.")  # the id of a VPC endpoint may precede it
 
 
 class BedrockWire:
-    """vendor.Wire; credentials are those of the process: on Lambda the function's role."""
+    """The wire of the Bedrock adapter. It uses the credentials of the process: on Lambda the function's role."""
 
     def __init__(self, session: Any = None) -> None:
         self._session = session or get_session()
 
     def sign(self, provider: Provider, request: ProviderRequest) -> ProviderRequest:
-        """The request with a signature for its region. Raises: ProviderAuth, without credentials or a region."""
-        named = _REGION.search(provider.base_url)
-        region = named[1] if named else os.environ.get("AWS_REGION")
+        """The request, signed for the region of the base_url. Raises: ProviderAuth, without credentials or a region."""
+        match = _REGION.search(provider.base_url)
+        region = match[1] if match else os.environ.get("AWS_REGION")
         credentials = self._credentials()
         if credentials is None or region is None:
-            raise ProviderAuth("There are no AWS credentials, or no region, to ask Bedrock with")
+            missing = "AWS credentials" if credentials is None else "AWS region"
+            raise ProviderAuth(f"Provider {provider.name}: no {missing} found")
         aws_request = AWSRequest(
             request.method, provider.base_url.rstrip("/") + request.path, dict(request.headers), request.body
         )
@@ -48,43 +49,44 @@ class BedrockWire:
         return replace(request, headers=dict(aws_request.headers.items()))
 
     def _credentials(self) -> Any:
-        """As they are now, or None. Raises: ProviderAuth, where they cannot be renewed."""
+        """The current credentials, or None. Raises: ProviderAuth, when they cannot be refreshed."""
         try:
-            found = self._session.get_credentials()
-            return found and found.get_frozen_credentials()
+            credentials = self._session.get_credentials()
+            return credentials and credentials.get_frozen_credentials()
         except BotoCoreError as error:
-            raise ProviderAuth("The AWS credentials to ask Bedrock with cannot be renewed") from error
+            raise ProviderAuth("The AWS credentials for Bedrock cannot be refreshed") from error
 
-    def decode_frames(self, pieces: Generator[list[bytes]]) -> Generator[list[bytes]]:
-        """Each frame as one server-sent event, `{"<its type>": <what it holds>}`; one that tells a failure is `error`.
+    def decode_frames(self, chunks: Generator[list[bytes]]) -> Generator[list[bytes]]:
+        """Each frame as one server-sent event, `{"<event type>": <payload>}`; an exception frame is an `error` event.
 
-        What is no whole frame yet is an empty event: something has come. Raises: ProviderError, where a frame is
-        damaged; ProviderTimeout, where the stream ends within one.
+        An incomplete frame yields an empty event, because data has arrived. Raises: ProviderError, when a frame is
+        invalid; ProviderTimeout, when the stream ends inside a frame.
         """
         frames: Any = EventStreamBuffer()
-        rest = 0
-        with closing(pieces):
-            for batch in pieces:
-                data = b"".join(batch)
-                frames.add_data(data)
-                rest += len(data)
-                told: list[bytes] = []
+        unread_bytes = 0
+        with closing(chunks):
+            for batch in chunks:
+                received = b"".join(batch)
+                frames.add_data(received)
+                unread_bytes += len(received)
+                events: list[bytes] = []
                 try:
                     for frame in frames:
-                        rest -= frame.prelude.total_length
-                        told.append(_event(frame))
+                        unread_bytes -= frame.prelude.total_length
+                        events.append(_format_frame(frame))
                 except FRAME_ERRORS as error:
-                    yield told
-                    raise ProviderError("Bedrock sent a damaged stream", may_be_billed=True) from error
-                yield told or (batch[:1] and [b""])
-        if rest:
-            raise ProviderTimeout("Bedrock broke off its answer", may_be_billed=True)
+                    yield events
+                    raise ProviderError("Bedrock returned an invalid event stream", may_be_billed=True) from error
+                yield events or (batch[:1] and [b""])
+        if unread_bytes:
+            message = "Bedrock closed the connection before the response was complete"
+            raise ProviderTimeout(message, may_be_billed=True)
 
 
-def _event(frame: Any) -> bytes:
-    """https://smithy.io/2.0/aws/amazon-eventstream.html"""
+def _format_frame(frame: Any) -> bytes:
+    """One frame as a server-sent event. Source: https://smithy.io/2.0/aws/amazon-eventstream.html"""
     headers = frame.headers
     name = headers.get(":event-type") or headers.get(":exception-type") or headers.get(":error-code") or "unknown"
     payload = frame.payload or json.dumps({"message": headers.get(":error-message", "")}).encode()
-    told = sse.format_event(b"{%b:%b}" % (json.dumps(name).encode(), payload))
-    return told if headers.get(":message-type") == "event" else b"event: error\n" + told
+    event = sse.format_event(b"{%b:%b}" % (json.dumps(name).encode(), payload))
+    return event if headers.get(":message-type") == "event" else b"event: error\n" + event

@@ -1,4 +1,4 @@
-"""Circuits on DynamoDB: one item a provider, all in one partition, so that one query reads them."""
+"""Circuits in DynamoDB: one item per provider, all in one partition, so that one query reads them."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,13 @@ from aiserver.providers.circuit import CLOSED_GATE, PROVIDER_GATE, CallStats, Ci
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
-RETENTION_S = 86_400  # a circuit of which nothing new is heard is forgotten, and closed
+RETENTION_S = 86_400  # a circuit that is not updated is deleted, which closes it
 
 _PARTITION = "CIRCUITS"
 
 
 class DynamoCircuits:
-    """providers.circuit.Circuits."""
+    """Implements providers.circuit.CircuitStore."""
 
     def __init__(self, table: str, dynamodb: "DynamoDBClient", clock: Clock) -> None:
         self._table = table
@@ -42,45 +42,50 @@ class DynamoCircuits:
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
-            told: Any = error.response
-            return _decode_circuit(unpack(told["Item"]))
+            response: Any = error.response
+            return _decode_circuit(unpack(response["Item"]))
         return new
 
     def _attributes(self, circuit: Circuit) -> dict[str, Any]:
-        """Everyone's gate stands where versions without others look for it."""
-        everyone = circuit.gate(PROVIDER_GATE)
-        others = [
-            [*key, _stats_values(gate.stats), gate.retry_at, *([gate.probes] if gate.probes else [])]
+        """The item's attributes. The provider's gate keeps the attributes of versions that had no other gates."""
+        provider_gate = circuit.gate(PROVIDER_GATE)
+        gates = [
+            [*key, _encode_stats(gate.stats), gate.retry_at, *([gate.probes] if gate.probes else [])]
             for key, gate in circuit.gates.items()
             if key != PROVIDER_GATE
         ]
-        seconds, good_at, bad_since, bad = _stats_values(everyone.stats)
+        per_second, last_success_at, failing_since, failures = _encode_stats(provider_gate.stats)
         return {
             "stamp": circuit.stamp,
-            "tally": json.dumps([seconds, good_at, bad_since, [at for at, _ in bad]]),
+            "tally": json.dumps([per_second, last_success_at, failing_since, [at for at, _ in failures]]),
             "ttl": self._clock.now_ms() // 1000 + RETENTION_S,
-            **({} if everyone.retry_at is None else {"ask_at": everyone.retry_at}),
-            **({"probes": json.dumps(everyone.probes)} if everyone.probes else {}),
-            **({"gates": json.dumps(others)} if others else {}),
+            **({} if provider_gate.retry_at is None else {"ask_at": provider_gate.retry_at}),
+            **({"probes": json.dumps(provider_gate.probes)} if provider_gate.probes else {}),
+            **({"gates": json.dumps(gates)} if gates else {}),
         }
 
 
-def _stats_values(tally: CallStats) -> tuple[list[tuple[int, tuple[int, int]]], int, int, tuple[FailureRecord, ...]]:
-    return list(tally.per_second.items()), tally.last_success_at, tally.failing_since, tally.failures
+def _encode_stats(stats: CallStats) -> tuple[list[tuple[int, tuple[int, int]]], int, int, tuple[FailureRecord, ...]]:
+    return list(stats.per_second.items()), stats.last_success_at, stats.failing_since, stats.failures
 
 
-def _stats(values: Any) -> CallStats:
-    seconds, good_at, bad_since, bad = values
-    return CallStats({second: (good, bad) for second, (good, bad) in seconds}, good_at, bad_since, bad)
+def _decode_stats(counts: list[Any], failures: tuple[FailureRecord, ...]) -> CallStats:
+    per_second, last_success_at, failing_since = counts
+    return CallStats(
+        {second: (successes, errors) for second, (successes, errors) in per_second},
+        last_success_at,
+        failing_since,
+        failures,
+    )
 
 
 def _decode_circuit(item: dict[str, Any]) -> Circuit:
-    *counts, bad_at = json.loads(item["tally"])
-    tally = _stats([*counts, tuple((at, "") for at in bad_at)])
-    everyone = Gate(tally, item.get("ask_at"), tuple(json.loads(item.get("probes", "[]"))))
-    gates: dict[GateKey, Gate] = {PROVIDER_GATE: everyone} if everyone != CLOSED_GATE else {}
-    for owner, model, values, ask_at, *probes in json.loads(item.get("gates", "[]")):
-        *counts, bad = values
-        tally = _stats([*counts, tuple((at, request) for at, request in bad)])
-        gates[owner, model] = Gate(tally, ask_at, tuple(probes[0]) if probes else ())
+    *counts, failed_at = json.loads(item["tally"])
+    stats = _decode_stats(counts, tuple((at, "") for at in failed_at))
+    provider_gate = Gate(stats, item.get("ask_at"), tuple(json.loads(item.get("probes", "[]"))))
+    gates: dict[GateKey, Gate] = {PROVIDER_GATE: provider_gate} if provider_gate != CLOSED_GATE else {}
+    for owner, model, stored_stats, retry_at, *probes in json.loads(item.get("gates", "[]")):
+        *counts, failures = stored_stats
+        stats = _decode_stats(counts, tuple((at, request) for at, request in failures))
+        gates[owner, model] = Gate(stats, retry_at, tuple(probes[0]) if probes else ())
     return Circuit(gates, item["stamp"])

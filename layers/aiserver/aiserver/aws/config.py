@@ -1,6 +1,6 @@
-"""Keys, their webhook secrets and providers on DynamoDB: what an operator sets and functions read.
+"""Configuration in DynamoDB, set by operators and read by functions: API keys, webhook secrets and providers.
 
-Webhook secrets have a partition of their own: IAM grants access by partition, and only functions that sign need them.
+Webhook secrets have a separate partition: IAM grants access by partition, and only functions that sign need them.
 """
 
 import json
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from aiserver import log_events
 from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.items import pack, unpack
 from aiserver.providers.provider import ModelListing, Provider
 
-PAUSE_S = 0.05  # of a write that met a transaction on the same item, which takes milliseconds
+PAUSE_S = 0.05  # after a conflict with a transaction on the same item, which takes milliseconds
 
 log = logging.getLogger("aiserver.config")
 
@@ -32,15 +33,15 @@ _SECRET_ATTRIBUTES = {
 
 
 class DynamoConfig:
-    """keys.KeyStore, the providers, and what they said of their models."""
+    """Implements api_keys.KeyStore, and stores providers and their model listings."""
 
     def __init__(self, table: str, dynamodb: "DynamoDBClient") -> None:
         self._table = table
         self._dynamodb = dynamodb
 
     def key(self, key_id: str) -> ApiKey | None:
-        found = self._dynamodb.get_item(TableName=self._table, Key=pack({"pk": _KEYS, "sk": key_id}))
-        return _decode_key(unpack(found["Item"])) if "Item" in found else None
+        response = self._dynamodb.get_item(TableName=self._table, Key=pack({"pk": _KEYS, "sk": key_id}))
+        return _decode_key(unpack(response["Item"])) if "Item" in response else None
 
     def put_key(self, key: ApiKey, secrets: WebhookSecrets) -> None:
         items = [
@@ -51,7 +52,7 @@ class DynamoConfig:
         self._dynamodb.transact_write_items(TransactItems=puts)
 
     def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
-        """The item may hold webhook secrets of an earlier version: they stay as they are."""
+        """Replace `old` by `new`. Webhook secrets that an earlier version stored in the item do not change."""
         names = [field.name for field in fields(ApiKey)]
         change = _update_arguments(names, _key_attributes(old), _key_attributes(new))
         stored = self._update(_KEYS, old.id, change)
@@ -61,8 +62,8 @@ class DynamoConfig:
         return [_decode_key(item) for item in self._query_partition(_KEYS)]
 
     def webhook_secrets(self, key_id: str) -> WebhookSecrets | None:
-        """Also those that an earlier version stored in the key's item, until they are moved."""
-        for kind in (_SECRETS, _KEYS, _SECRETS):  # the third read: they were moved between the first and the second
+        """The key's secrets, including those that an earlier version stored in the key's item."""
+        for kind in (_SECRETS, _KEYS, _SECRETS):  # the third read: a move can happen between the first two
             if secrets := self._read_secrets(kind, key_id):
                 return secrets
         return None
@@ -91,8 +92,8 @@ class DynamoConfig:
         return True
 
     def _read_secrets(self, kind: str, key_id: str) -> WebhookSecrets | None:
-        found = self._dynamodb.get_item(**self._item_key(kind, key_id), ConsistentRead=True)
-        return _decode_secrets(unpack(found.get("Item", {})))
+        response = self._dynamodb.get_item(**self._item_key(kind, key_id), ConsistentRead=True)
+        return _decode_secrets(unpack(response.get("Item", {})))
 
     def _item_key(self, kind: str, name: str) -> dict[str, Any]:
         return {"TableName": self._table, "Key": pack({"pk": kind, "sk": name})}
@@ -116,43 +117,43 @@ class DynamoConfig:
         return None
 
     def providers(self) -> list[Provider]:
-        """Every one that is stored, by name. What is not known of one, of a later version, is passed by.
+        """Every stored provider, by name. Unknown fields, written by a later version, are ignored.
 
-        One that cannot be read at all is left out: the others must go on answering.
+        An invalid provider is skipped, so that the others keep working.
         """
-        found: list[Provider] = []
+        providers: list[Provider] = []
         for name, text in self.provider_texts().items():
             try:
-                found.append(Provider.model_validate_json(text, extra="ignore"))
+                providers.append(Provider.model_validate_json(text, extra="ignore"))
             except ValidationError:
-                log.error("provider not readable", extra={"provider": name})
-        return found
+                log.error(log_events.PROVIDER_CONFIG_INVALID, extra={"provider": name})
+        return providers
 
     def provider_texts(self) -> dict[str, str]:
-        """Each provider as it is stored, by name: what `replace_provider` compares with."""
+        """The stored JSON text of each provider, by name, which `replace_provider` compares with."""
         return {item["sk"]: item["provider"] for item in self._query_partition(_PROVIDERS)}
 
     def replace_provider(self, name: str, old: str | None, new: Provider | None) -> bool:
-        """Store `new` if `old` is still what is stored (None: nothing); whether `new` is stored now."""
+        """Store `new` if the stored text is still `old` (None: no item). Returns True if `new` is stored now."""
         key = pack({"pk": _PROVIDERS, "sk": name})
         text = new.model_dump_json() if new else None
-        only_if: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
         if old is not None:
-            only_if = {
+            condition = {
                 "ConditionExpression": "provider = :old",
                 "ExpressionAttributeValues": pack({":old": old}),
             }
         try:
             if text is None:
-                self._dynamodb.delete_item(TableName=self._table, Key=key, **only_if)
+                self._dynamodb.delete_item(TableName=self._table, Key=key, **condition)
             else:
-                self._dynamodb.put_item(TableName=self._table, Item=key | pack({"provider": text}), **only_if)
+                self._dynamodb.put_item(TableName=self._table, Item=key | pack({"provider": text}), **condition)
         except self._dynamodb.exceptions.ConditionalCheckFailedException:
-            return self.provider_texts().get(name) == text  # ours, sent twice by boto3: its answer got lost
+            return self.provider_texts().get(name) == text  # True if boto3 repeated this write after a lost response
         return True
 
     def model_listings(self) -> dict[str, ModelListing]:
-        """What providers have last said of the models they have, by provider."""
+        """The last model listing of each provider, by provider name."""
         return {
             item["sk"]: ModelListing(tuple(json.loads(item["ids"])), item["listed_at"])
             for item in self._query_partition(_LISTINGS)
@@ -163,8 +164,8 @@ class DynamoConfig:
         if listing is None:
             self._dynamodb.delete_item(TableName=self._table, Key=key)
             return
-        told = pack({"ids": json.dumps(listing.ids), "listed_at": listing.listed_at})
-        self._dynamodb.put_item(TableName=self._table, Item=key | told)
+        attributes = pack({"ids": json.dumps(listing.ids), "listed_at": listing.listed_at})
+        self._dynamodb.put_item(TableName=self._table, Item=key | attributes)
 
     def _query_partition(self, kind: str) -> list[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("query").paginate(
@@ -182,35 +183,39 @@ def _update_arguments(
     conditions = [f"#{name} = :old_{name}" if name in old else f"attribute_not_exists(#{name})" for name in names]
     sets = [f"#{name} = :new_{name}" for name in new]
     removes = [f"#{name}" for name in names if name not in new]
-    values = {f":old_{name}": value for name, value in old.items()} | {f":new_{n}": value for n, value in new.items()}
+    operands = {f":old_{name}": old[name] for name in old} | {f":new_{name}": new[name] for name in new}
     clauses = [("SET", sets), ("REMOVE", removes)]
     return {
         "ConditionExpression": " AND ".join(conditions),
         "UpdateExpression": " ".join(f"{word} {', '.join(parts)}" for word, parts in clauses if parts),
         "ExpressionAttributeNames": {f"#{name}": name for name in names},
-        "ExpressionAttributeValues": pack(values),
+        "ExpressionAttributeValues": pack(operands),
     }
 
 
 def _secret_attributes(secrets: WebhookSecrets) -> dict[str, str | int]:
-    values = {attribute: getattr(secrets, name) for name, attribute in _SECRET_ATTRIBUTES.items()}
-    return {attribute: value for attribute, value in values.items() if value is not None}
+    attributes = {attribute: getattr(secrets, name) for name, attribute in _SECRET_ATTRIBUTES.items()}
+    return _without_none(attributes)
 
 
 def _decode_secrets(item: Mapping[str, Any]) -> WebhookSecrets | None:
-    values: dict[str, Any] = {name: item.get(attribute) for name, attribute in _SECRET_ATTRIBUTES.items()}
-    return WebhookSecrets(**values) if values["current"] else None
+    arguments: dict[str, Any] = {name: item.get(attribute) for name, attribute in _SECRET_ATTRIBUTES.items()}
+    return WebhookSecrets(**arguments) if arguments["current"] else None
 
 
 def _key_attributes(key: ApiKey) -> dict[str, str | int]:
-    """What is stored of a key: nothing for what it has not, and its hosts as one string."""
-    values = {f.name: getattr(key, f.name) for f in fields(key)}
-    values["callback_hosts"] = ",".join(key.callback_hosts) or None
-    return {name: value for name, value in values.items() if value is not None}
+    """The stored attributes of a key: without those that are None, and with the hosts as one string."""
+    attributes = {field.name: getattr(key, field.name) for field in fields(key)}
+    attributes["callback_hosts"] = ",".join(key.callback_hosts) or None
+    return _without_none(attributes)
 
 
 def _decode_key(item: dict[str, Any]) -> ApiKey:
-    values = {f.name: item[f.name] for f in fields(ApiKey) if f.name in item}
+    arguments = {field.name: item[field.name] for field in fields(ApiKey) if field.name in item}
     if "callback_hosts" in item:
-        values["callback_hosts"] = tuple(item["callback_hosts"].split(","))
-    return ApiKey(**values)
+        arguments["callback_hosts"] = tuple(item["callback_hosts"].split(","))
+    return ApiKey(**arguments)
+
+
+def _without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: attribute for name, attribute in attributes.items() if attribute is not None}

@@ -1,21 +1,21 @@
-"""Between our values and DynamoDB's: items, and a transition as an update expression."""
+"""Conversion to DynamoDB: attribute values, and transitions as update expressions."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from aiserver.jobs.job import attribute_name
-from aiserver.jobs.transitions import AttributeValue, Transition, resolve
+from aiserver.jobs.transitions import AttributeValue, Transition, resolve_value
 
 Item = Mapping[str, Any]
 
 
 def pack(values: Mapping[str, str | int | bytes]) -> dict[str, Any]:
-    """Our values as DynamoDB's attribute values."""
+    """Convert Python values to DynamoDB attribute values."""
     return {name: _pack(value) for name, value in values.items()}
 
 
 def unpack(item: Item) -> dict[str, Any]:
-    """DynamoDB's attribute values as ours; all our numbers are whole."""
+    """Convert DynamoDB attribute values to Python values; all stored numbers are integers."""
     return {name: int(value["N"]) if "N" in value else next(iter(value.values())) for name, value in item.items()}
 
 
@@ -30,28 +30,32 @@ def update_arguments(transition: Transition, params: Mapping[str, AttributeValue
     names: dict[str, str] = {}
     values: dict[str, Any] = {}
 
-    def name(field: str) -> str:
+    def name_placeholder(field: str) -> str:
         attribute = attribute_name(field)
         names[f"#{attribute}"] = attribute
         return f"#{attribute}"
 
-    def value(field: str, given: str | int) -> str:
-        values[f":{attribute_name(field)}"] = _pack(given)
+    def value_placeholder(field: str, operand: str | int) -> str:
+        values[f":{attribute_name(field)}"] = _pack(operand)
         return f":{attribute_name(field)}"
 
     conditions: list[str] = []
-    for i, when in enumerate(transition.conditions):
-        if when.op == "absent":
-            conditions.append(f"attribute_not_exists({name(when.attribute)})")
+    for i, condition in enumerate(transition.conditions):
+        if condition.op == "absent":
+            conditions.append(f"attribute_not_exists({name_placeholder(condition.attribute)})")
         else:
-            wanted = resolve(when.value, params)
-            if wanted is None:
-                raise ValueError(f"{transition.name}: the condition on {when.attribute} needs a value")
-            conditions.append(f"{name(when.attribute)} {when.op} {value(f'when{i}', wanted)}")
-    effects = {attribute: resolve(given, params) for attribute, given in transition.effects.items()}
-    sets = [f"{name(a)} = {value(a, given)}" for a, given in effects.items() if given is not None]
-    adds = [f"{name(a)} {value(a, by)}" for a, by in transition.adds.items()]
-    removes = [name(a) for a in (*transition.removes, *(a for a, given in effects.items() if given is None))]
+            operand = resolve_value(condition.value, params)
+            if operand is None:
+                raise ValueError(f"{transition.name}: the condition on {condition.attribute} needs a value")
+            placeholder = value_placeholder(f"when{i}", operand)
+            conditions.append(f"{name_placeholder(condition.attribute)} {condition.op} {placeholder}")
+    effects = {field: resolve_value(effect, params) for field, effect in transition.effects.items()}
+    sets = [
+        f"{name_placeholder(f)} = {value_placeholder(f, effect)}" for f, effect in effects.items() if effect is not None
+    ]
+    adds = [f"{name_placeholder(f)} {value_placeholder(f, increment)}" for f, increment in transition.adds.items()]
+    cleared = [field for field, effect in effects.items() if effect is None]
+    removes = [name_placeholder(field) for field in (*transition.removes, *cleared)]
     clauses = [("SET", sets), ("ADD", adds), ("REMOVE", removes)]
     return {
         "ConditionExpression": " AND ".join(conditions),

@@ -1,7 +1,7 @@
-"""The job store on DynamoDB, with large bodies in S3.
+"""The job store in DynamoDB, with large bodies in S3.
 
-Items of a job share the partition `JOB#<id>`: the job itself (`JOB`), its `REQUEST` and its `RESULT`; a RefId is an
-item `REF#<owner>#<refId>`. Each write of state is one conditional call, made from the table of transitions.
+The items of a job share the partition `JOB#<id>`: the job itself (`JOB`), its `REQUEST` and its `RESULT`. A RefId is
+an item `REF#<owner>#<refId>`. Each change of state is one conditional write, generated from the transition table.
 """
 
 import random
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_s3.client import S3Client
 
-REF_TTL_S = BODY_TTL_S  # a RefId leads to its job for as long as its bodies are kept
+REF_TTL_S = BODY_TTL_S  # a RefId finds its job for as long as the bodies are stored
 PAUSE_S = 0.02
-MAX_WRITE_ATTEMPTS = 8  # of a write, each only after it met another one on the same item, or an id that was taken
-DUE_PAGE = 100  # of the due index: few enough to be fresh when looked after
-BATCH_GET = 100  # BatchGetItem takes no more keys
-MAX_PAGE_BATCHES = 3  # batches one page reads: a state that few jobs are in must not have a caller read them all
+MAX_WRITE_ATTEMPTS = 8  # each after a conflict with another write on the same item, or an id that is in use
+DUE_PAGE = 100  # of the due index: small enough to be current when processed
+BATCH_GET = 100  # the most keys that BatchGetItem accepts
+MAX_PAGE_BATCHES = 3  # batches read for one page, so that a filter for a rare state does not read every job
 
 
 class DynamoJobs:
-    """jobs.ports.JobStore."""
+    """Implements jobs.ports.JobStore."""
 
     def __init__(
         self, table: str, bucket: str, dynamodb: "DynamoDBClient", s3: "S3Client | None", new_id: Callable[[], int]
@@ -44,31 +44,32 @@ class DynamoJobs:
         self._new_id = new_id
 
     def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> CreateResult:
-        lost: int | None = None  # the job a RefId still points at, though it has been deleted
+        deleted_id: int | None = None  # a deleted job that the RefId still refers to
         for attempt in range(MAX_WRITE_ATTEMPTS):
             _pause(attempt)
-            token = secrets.token_hex(8)  # the id may turn out to be taken: an object's name is nobody else's
-            at, bodies = self._body_store.put(job, "request", token, request)
-            job = replace(job, request_location=at)
+            token = secrets.token_hex(8)  # makes the key of an object unique, because the id may be in use
+            location, body_writes = self._body_store.put(job, "request", token, request)
+            job = replace(job, request_location=location)
             if result is not None:
-                at, more = self._body_store.put(job, "result", token, result)
-                job, bodies = replace(job, result_location=at, result_bytes=len(result)), bodies + more
-            reasons = self._transact([*self._create_writes(job, now_ms=now_ms, lost=lost), *bodies])
+                location, result_writes = self._body_store.put(job, "result", token, result)
+                job = replace(job, result_location=location, result_bytes=len(result))
+                body_writes += result_writes
+            reasons = self._transact([*self._create_writes(job, now_ms=now_ms, deleted_id=deleted_id), *body_writes])
             if not reasons:
                 return CreateResult(job, created=True)
             if ref := reasons[1].get("Item"):
-                named = int(unpack(ref)["job_id"])
-                there = self.get(named)
-                if there and not there.is_past_ttl(now_ms):
-                    return CreateResult(there, created=False)
-                lost = named
+                existing_id = int(unpack(ref)["job_id"])
+                existing = self.get(existing_id)
+                if existing and not existing.is_past_ttl(now_ms):
+                    return CreateResult(existing, created=False)
+                deleted_id = existing_id
             elif reasons[0].get("Code") == "ConditionalCheckFailed":
                 job = replace(job, id=self._new_id())
-            elif there := self.find_by_ref_id(job.owner, job.ref_id, now_ms=now_ms):  # met another of the same RefId
-                return CreateResult(there, created=False)
+            elif existing := self.find_by_ref_id(job.owner, job.ref_id, now_ms=now_ms):  # a concurrent create won
+                return CreateResult(existing, created=False)
         raise AiServerError("The job could not be written")
 
-    def _create_writes(self, job: Job, *, now_ms: int, lost: int | None) -> list[dict[str, Any]]:
+    def _create_writes(self, job: Job, *, now_ms: int, deleted_id: int | None) -> list[dict[str, Any]]:
         ref = {
             "pk": f"REF#{job.owner}#{job.ref_id}",
             "sk": "REF",
@@ -89,22 +90,22 @@ class DynamoJobs:
                     "Item": pack(ref),
                     "ConditionExpression": "attribute_not_exists(pk) OR #ttl <= :now OR job_id = :lost",
                     "ExpressionAttributeNames": {"#ttl": "ttl"},
-                    "ExpressionAttributeValues": pack({":now": now_ms // 1000, ":lost": lost or 0}),
+                    "ExpressionAttributeValues": pack({":now": now_ms // 1000, ":lost": deleted_id or 0}),
                     "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
                 }
             },
         ]
 
     def get(self, job_id: int) -> Job | None:
-        found = self._dynamodb.get_item(TableName=self._table, Key=pack(_job_key(job_id)), ConsistentRead=True)
-        return Job.from_item(unpack(found["Item"])) if "Item" in found else None
+        response = self._dynamodb.get_item(TableName=self._table, Key=pack(_job_key(job_id)), ConsistentRead=True)
+        return Job.from_item(unpack(response["Item"])) if "Item" in response else None
 
     def find_by_ref_id(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
         key = pack({"pk": f"REF#{owner}#{ref_id}", "sk": "REF"})
-        found = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
-        if "Item" not in found:
+        response = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+        if "Item" not in response:
             return None
-        ref = unpack(found["Item"])
+        ref = unpack(response["Item"])
         job = self.get(ref["job_id"]) if ref["ttl"] > now_ms // 1000 else None
         return None if job is None or job.is_past_ttl(now_ms) else job
 
@@ -112,29 +113,29 @@ class DynamoJobs:
         for attempt in range(MAX_WRITE_ATTEMPTS):
             _pause(attempt)
             try:
-                answer = self._dynamodb.update_item(
+                response = self._dynamodb.update_item(
                     TableName=self._table,
                     Key=pack(_job_key(job_id)),
                     ReturnValues="ALL_NEW",
                     **update_arguments(transition, params),
                 )
-            except self._dynamodb.exceptions.TransactionConflictException:  # boto3 does not try these again
+            except self._dynamodb.exceptions.TransactionConflictException:  # boto3 does not retry these
                 continue
             except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
                 return self._condition_failed(error.response.get("Item"), transition, params)  # pyright: ignore
-            return Job.from_item(unpack(answer["Attributes"]))
-        raise AiServerError(f"Job {job_id} is being written by others all the time")
+            return Job.from_item(unpack(response["Attributes"]))
+        raise AiServerError(f"Job {job_id}: too many concurrent updates")
 
     def complete(
         self, transition: Transition, job: Job, params: Mapping[str, AttributeValue], result: bytes
     ) -> ConditionFailed | None:
-        token = str(params["lease_token"])  # again the same, when it is written again
-        at, bodies = self._body_store.put(job, "result", token, result)
-        params = {**params, "result_location": at, "result_bytes": len(result)}
+        token = str(params["lease_token"])  # a repeated write uses the same object key
+        location, body_writes = self._body_store.put(job, "result", token, result)
+        params = {**params, "result_location": location, "result_bytes": len(result)}
         change = {"TableName": self._table, "Key": pack(_job_key(job.id)), **update_arguments(transition, params)}
         for attempt in range(MAX_WRITE_ATTEMPTS):
             _pause(attempt)
-            reasons = self._transact([{"Update": change}, *bodies])
+            reasons = self._transact([{"Update": change}, *body_writes])
             if not reasons:
                 return None
             if reasons[0].get("Code") == "ConditionalCheckFailed":
@@ -160,71 +161,72 @@ class DynamoJobs:
         return self._body_store.presigned_url(location, seconds=seconds)
 
     def due_jobs(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
-        more: dict[str, Any] = {}
+        start: dict[str, Any] = {}
         while True:
-            found = self._dynamodb.query(
+            page = self._dynamodb.query(
                 TableName=self._table,
                 IndexName="due",
                 KeyConditionExpression="due_shard = :shard AND due_at <= :now",
                 ExpressionAttributeValues=pack({":shard": shard, ":now": now_ms}),
                 Limit=DUE_PAGE,
-                **more,
+                **start,
             )
-            for item in map(unpack, found["Items"]):
+            for item in map(unpack, page["Items"]):
                 yield int(item["pk"].removeprefix("JOB#")), item["due_at"]
-            if "LastEvaluatedKey" not in found:
+            if "LastEvaluatedKey" not in page:
                 return
-            more = {"ExclusiveStartKey": found["LastEvaluatedKey"]}
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def list_page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> JobPage:
         jobs: list[Job] = []
         for _ in range(MAX_PAGE_BATCHES):
-            ids, more = self._query_owner(owner, tag, cursor)
+            ids, next_cursor = self._query_owner(owner, tag, cursor)
             for job in self._batch_get(ids):
                 if state in (None, job.state):
                     jobs.append(job)
                 if len(jobs) == take:
                     return JobPage(jobs, job.id)
-            if not more:
+            if not next_cursor:
                 return JobPage(jobs, None)
-            cursor = more
+            cursor = next_cursor
         return JobPage(jobs, cursor)
 
     def _query_owner(self, owner: str, tag: str | None, cursor: int | None) -> tuple[list[int], int | None]:
-        asked: dict[str, Any] = {":owner": owner}
-        more: dict[str, Any] = {}
+        """The ids of one batch of the owner's jobs, newest first, and the cursor of the next batch."""
+        names, operands = {"#owner": "owner"}, {":owner": owner}
+        arguments: dict[str, Any] = {}
         if tag is not None:
-            asked[":tag"] = tag
-            more |= {"FilterExpression": "#tag = :tag", "ExpressionAttributeNames": {"#owner": "owner", "#tag": "tag"}}
+            names["#tag"], operands[":tag"] = "tag", tag
+            arguments["FilterExpression"] = "#tag = :tag"
         if cursor is not None:
-            more["ExclusiveStartKey"] = pack({**_job_key(cursor), "owner": owner, "id": cursor})
-        more.setdefault("ExpressionAttributeNames", {"#owner": "owner"})
-        found = self._dynamodb.query(
+            arguments["ExclusiveStartKey"] = pack({**_job_key(cursor), "owner": owner, "id": cursor})
+        page = self._dynamodb.query(
             TableName=self._table,
             IndexName="by_owner",
             KeyConditionExpression="#owner = :owner",
-            ExpressionAttributeValues=pack(asked),
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=pack(operands),
             ScanIndexForward=False,
             Limit=BATCH_GET,
-            **more,
+            **arguments,
         )
-        last = found.get("LastEvaluatedKey")
-        return [unpack(item)["id"] for item in found["Items"]], unpack(last)["id"] if last else None
+        last = page.get("LastEvaluatedKey")
+        return [unpack(item)["id"] for item in page["Items"]], unpack(last)["id"] if last else None
 
     def _batch_get(self, ids: list[int]) -> list[Job]:
-        """These jobs, in this order; those that are gone are left out."""
-        found: dict[int, Job] = {}
-        wanted: dict[str, Any] = {self._table: {"Keys": [pack(_job_key(i)) for i in ids]}} if ids else {}
-        while wanted:
-            answer = self._dynamodb.batch_get_item(RequestItems=wanted)
-            for item in answer["Responses"].get(self._table, []):
+        """The jobs with these ids, in the same order; deleted ones are omitted."""
+        jobs: dict[int, Job] = {}
+        unread: dict[str, Any] = {self._table: {"Keys": [pack(_job_key(i)) for i in ids]}} if ids else {}
+        while unread:
+            response = self._dynamodb.batch_get_item(RequestItems=unread)
+            for item in response["Responses"].get(self._table, []):
                 job = Job.from_item(unpack(item))
-                found[job.id] = job
-            wanted = dict(answer.get("UnprocessedKeys", {}))
-        return [found[i] for i in ids if i in found]
+                jobs[job.id] = job
+            unread = dict(response.get("UnprocessedKeys", {}))
+        return [jobs[i] for i in ids if i in jobs]
 
     def _transact(self, writes: list[dict[str, Any]]) -> list[Any]:
-        """Nothing when it was written, else a reason for each write. Two at once on one item is a reason, too."""
+        """[] when all were written, else one cancellation reason per write; a conflict on an item is also a reason."""
         try:
             self._dynamodb.transact_write_items(TransactItems=writes)  # pyright: ignore[reportArgumentType]
         except ClientError as error:
@@ -235,7 +237,7 @@ class DynamoJobs:
 
 
 def _pause(attempt: int) -> None:
-    """Before every try but the first: lets the transaction that was met end."""
+    """Before every attempt except the first, so that the conflicting transaction can end."""
     if attempt:
         time.sleep(PAUSE_S * attempt * (1 + random.random()))
 

@@ -1,4 +1,4 @@
-"""Slots on DynamoDB: one item a name, one attribute a slot, which holds until when it is taken."""
+"""Concurrency leases in DynamoDB: one item per name, one attribute per lease, which stores its expiry (Unix ms)."""
 
 import random
 from collections.abc import Collection, Sequence
@@ -10,12 +10,12 @@ from aiserver.aws.items import pack, unpack
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
-MAX_ACQUIRE_ATTEMPTS = 4  # each only after another took the very slot that was free
-RETENTION_S = 86_400  # an item that nobody uses is forgotten
+MAX_ACQUIRE_ATTEMPTS = 4  # each after another process took the lease that was free
+RETENTION_S = 86_400  # an unused item is deleted
 
 
 class DynamoLeases:
-    """jobs.ports.Slots."""
+    """Implements jobs.ports.LeaseStore."""
 
     def __init__(self, table: str, dynamodb: "DynamoDBClient") -> None:
         self._table = table
@@ -26,17 +26,17 @@ class DynamoLeases:
         for _ in range(MAX_ACQUIRE_ATTEMPTS):
             if not free:
                 return None
-            slot = random.choice(free)
-            there = self._update(
+            index = random.choice(free)
+            conflict = self._update(
                 name,
-                f"SET {_attribute(slot)} = :until, #ttl = :ttl",
-                f"attribute_not_exists({_attribute(slot)}) OR {_attribute(slot)} < :now",
+                f"SET {_attribute(index)} = :until, #ttl = :ttl",
+                f"attribute_not_exists({_attribute(index)}) OR {_attribute(index)} < :now",
                 {":until": expires_ms, ":now": now_ms, ":ttl": expires_ms // 1000 + RETENTION_S},
                 names={"#ttl": "ttl"},
             )
-            if there is None or (there.retried and there.attributes.get(_attribute(slot)) == expires_ms):
-                return slot
-            free = [one for one in indexes if there.attributes.get(_attribute(one), 0) < now_ms]
+            if conflict is None or (conflict.retried and conflict.attributes.get(_attribute(index)) == expires_ms):
+                return index
+            free = [i for i in indexes if conflict.attributes.get(_attribute(i), 0) < now_ms]
         return None
 
     def release(self, name: str, index: int, *, expires_ms: int) -> None:
@@ -44,19 +44,19 @@ class DynamoLeases:
 
     def count_held(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
         keys = [_key(name) for name in dict.fromkeys(names)]
-        answer = self._dynamodb.batch_get_item(RequestItems={self._table: {"Keys": keys}})
-        items = [unpack(item) for item in answer["Responses"].get(self._table, [])]
-        found = {
-            item["pk"]: sum(_is_lease_attribute(name) and until >= now_ms for name, until in item.items())
+        response = self._dynamodb.batch_get_item(RequestItems={self._table: {"Keys": keys}})
+        items = [unpack(item) for item in response["Responses"].get(self._table, [])]
+        counts = {
+            item["pk"]: sum(_is_lease_attribute(name) and expiry >= now_ms for name, expiry in item.items())
             for item in items
         }
-        return {name: found.get(_partition(name), 0) for name in names}
+        return {name: counts.get(_partition(name), 0) for name in names}
 
     def _update(
         self, name: str, change: str, condition: str, values: dict[str, int], names: dict[str, str] | None = None
     ) -> "_ConflictingItem | None":
-        """What was there instead, when the condition did not hold; None when the change was made."""
-        more: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
+        """The stored item, when it does not meet the condition; None when the change was made."""
+        extra_arguments: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
         try:
             self._dynamodb.update_item(
                 TableName=self._table,
@@ -65,17 +65,18 @@ class DynamoLeases:
                 ConditionExpression=condition,
                 ExpressionAttributeValues=pack(values),
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                **more,
+                **extra_arguments,
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
-            told: Any = error.response
-            return _ConflictingItem(unpack(told.get("Item", {})), bool(told["ResponseMetadata"].get("RetryAttempts")))
+            response: Any = error.response
+            is_retry = bool(response["ResponseMetadata"].get("RetryAttempts"))
+            return _ConflictingItem(unpack(response.get("Item", {})), is_retry)
         return None
 
 
 @dataclass(frozen=True)
 class _ConflictingItem:
-    """An item that stood in the way; after a retry of boto3's it may be our own, whose first answer was lost."""
+    """An item that did not meet the condition; after a boto3 retry it may be this call's own, confirmation lost."""
 
     attributes: dict[str, Any]
     retried: bool

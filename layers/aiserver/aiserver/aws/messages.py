@@ -1,4 +1,4 @@
-"""The hints on SQS, and the events on EventBridge."""
+"""SQS messages that start work, the dead-letter queue, and EventBridge events."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ EVENT_SOURCE = "aiserver"
 
 
 class SqsMessageSender:
-    """jobs.ports.Messages. A message names a job; what is to be done stands in the table."""
+    """Implements jobs.ports.MessageSender. A message contains only the job's id; the state is in the table."""
 
     def __init__(self, sqs: "SQSClient", *, hosted: str = "", gpu: str = "", callback: str = "") -> None:
         self._sqs = sqs
@@ -32,23 +32,23 @@ class SqsMessageSender:
 
 
 class SqsDeadLetters:
-    """Where a message goes that will never be good, with the reason beside it."""
+    """Sends invalid messages to the dead-letter queue, with the reason as attributes."""
 
     def __init__(self, sqs: "SQSClient", url: str) -> None:
         self._sqs = sqs
         self._url = url
 
     def put(self, body: str, attributes: Mapping[str, str]) -> None:
-        """Keep the message as it came. Characters that SQS takes in no attribute, and empty ones, are made a `?`."""
-        told: dict[str, Any] = {
-            name: {"DataType": "String", "StringValue": "".join(c if c.isprintable() else "?" for c in value) or "?"}
-            for name, value in attributes.items()
+        """Send the unchanged body. SQS rejects unprintable characters and empty attributes: they become `?`."""
+        message_attributes: dict[str, Any] = {
+            name: {"DataType": "String", "StringValue": "".join(c if c.isprintable() else "?" for c in text) or "?"}
+            for name, text in attributes.items()
         }
-        self._sqs.send_message(QueueUrl=self._url, MessageBody=body, MessageAttributes=told)
+        self._sqs.send_message(QueueUrl=self._url, MessageBody=body, MessageAttributes=message_attributes)
 
 
 class EventBridgePublisher:
-    """jobs.ports.Events."""
+    """Implements jobs.ports.EventPublisher."""
 
     def __init__(self, bus: str, events: "EventBridgeClient") -> None:
         self._bus = bus
@@ -61,6 +61,6 @@ class EventBridgePublisher:
             "DetailType": detail_type,
             "Detail": detail.decode(),
         }
-        answer = self._events.put_events(Entries=[entry])  # pyright: ignore[reportArgumentType]
-        if answer["FailedEntryCount"]:
-            raise AiServerError("EventBridge did not take the event")
+        response = self._events.put_events(Entries=[entry])  # pyright: ignore[reportArgumentType]
+        if response["FailedEntryCount"]:
+            raise AiServerError("EventBridge rejected the event")

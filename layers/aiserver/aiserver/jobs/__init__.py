@@ -1,1 +1,1 @@
-"""A job's life: its record, its states as one table of transitions, and the ports it needs."""
+"""The job record, its state machine as one table of transitions, and the ports it needs."""

@@ -1,17 +1,18 @@
-"""Holds one of a name's slots while something is done in it."""
+"""A concurrency lease: a context manager that holds one of a name's leases for the duration of a block."""
 
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+from aiserver import log_events
 from aiserver.jobs.ports import LeaseStore
 
-log = logging.getLogger("aiserver.slots")
+log = logging.getLogger("aiserver.concurrency")
 
 
 @contextmanager
 def lease(store: LeaseStore, name: str, indexes: Sequence[int], *, now_ms: int, expires_ms: int) -> Generator[bool]:
-    """Whether there was one among these; it is held while the block lasts, and if we die until `until_ms`."""
+    """True if one of `indexes` was free. It is held for the block; if the process dies, until `expires_ms`."""
     index = store.acquire(name, indexes, now_ms=now_ms, expires_ms=expires_ms)
     try:
         yield index is not None
@@ -23,5 +24,5 @@ def lease(store: LeaseStore, name: str, indexes: Sequence[int], *, now_ms: int, 
 def _release(store: LeaseStore, name: str, index: int, expires_ms: int) -> None:
     try:
         store.release(name, index, expires_ms=expires_ms)
-    except Exception:  # what it was taken for is done with, and it is free when its time is up
-        log.exception("slot not given back", extra={"slots": name})
+    except Exception:  # the work is done, and the lease expires by itself
+        log.exception(log_events.LEASE_RELEASE_FAILED, extra={"lease": name})

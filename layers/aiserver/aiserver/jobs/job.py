@@ -1,4 +1,4 @@
-"""The job: one unit of work somebody asked for, whatever its kind."""
+"""The job record: one queued or recorded request, independent of its operation."""
 
 import hashlib
 from dataclasses import dataclass, fields
@@ -6,18 +6,18 @@ from typing import Any, Self
 
 from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
 
-SHARDS = 8  # of the due index: enough for 8,000 due writes a second, few enough to read each minute
+SHARDS = 8  # of the due index: enough for 8,000 due writes per second, few enough to read every minute
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the table holds of a job; its bodies are items of their own, and it stays under 4 KB.
+    """The job item of the table. It stays under 4 KB, because the bodies are stored separately.
 
-    Times are milliseconds since 1970, but `ttl`, which DynamoDB wants in seconds. `lease_*` fence a worker,
-    `due_at` is when the sweeper looks after an unfinished obligation, `callback_*` belong to the callback.
-    `call_queue` is the queue of the provider being called: "gpu" where an unknown outcome costs nobody money.
-    `base_url` is where its caller reached us, so that links made later lead back there.
-    `request_location` and `result_location` say where a body is: "item", or the key of an S3 object.
+    Times are Unix milliseconds, except `ttl`, which DynamoDB needs in seconds. `lease_*` fence a worker.
+    `due_at` is when the sweeper checks an unfinished job or callback. `callback_*` belong to the callback.
+    `call_queue` is the queue of the provider being called: "gpu" where an unknown outcome costs no money.
+    `base_url` is the URL the caller used; links to the job are built from it.
+    `request_location` and `result_location` locate a body: "item", or the key of an S3 object.
     """
 
     id: int
@@ -79,23 +79,24 @@ class Job:
         return self.state in TERMINAL_STATES
 
     def is_past_ttl(self, now_ms: int) -> bool:
-        """Past its time to live, though DynamoDB may take days to delete it."""
+        """True after the time to live, although DynamoDB may take days to delete the item."""
         return self.ttl is not None and self.ttl * 1000 <= now_ms
 
     @classmethod
     def from_item(cls, item: dict[str, Any]) -> Self:
-        """From the table's attributes; those a newer version added are skipped."""
-        values = {field: item[name] for field, name in _STORED_NAMES.items() if name in item}
-        values["state"] = JobState(values["state"])
-        values["callback"] = CallbackState(values.get("callback", CallbackState.NONE))
-        return cls(**values)
+        """A job from the table's attributes; attributes added by a newer version are ignored."""
+        attributes = {field: item[name] for field, name in _STORED_NAMES.items() if name in item}
+        attributes["state"] = JobState(attributes["state"])
+        attributes["callback"] = CallbackState(attributes.get("callback", CallbackState.NONE))
+        return cls(**attributes)
 
     def to_item(self) -> dict[str, Any]:
-        """The table's attributes; what is None is left out."""
-        return {name: v for field, name in _STORED_NAMES.items() if (v := getattr(self, field)) is not None}
+        """The table's attributes; fields that are None are omitted."""
+        attributes = {name: getattr(self, field) for field, name in _STORED_NAMES.items()}
+        return {name: attribute for name, attribute in attributes.items() if attribute is not None}
 
 
-# Attributes keep the names under which earlier versions stored them: a renamed one would be lost.
+# Attributes keep the names of earlier versions: the content of a renamed attribute would be lost.
 ATTRIBUTES = {
     "invalid_responses": "bad_answers",
     "request_location": "request_at",
@@ -113,7 +114,7 @@ ATTRIBUTES = {
 
 
 def attribute_name(field: str) -> str:
-    """The name of the attribute that stores a field of a job, or a parameter of its transitions."""
+    """The name of the attribute that stores a job's field, or of a transition's parameter."""
     return ATTRIBUTES.get(field, field)
 
 
@@ -121,7 +122,7 @@ _STORED_NAMES = {field.name: attribute_name(field.name) for field in fields(Job)
 
 
 def request_hash(operation: str, body: bytes) -> str:
-    """What tells whether a RefId is used for the same request again."""
+    """A hash that detects whether a RefId is reused for a different request."""
     return hashlib.sha256(operation.encode() + b"\n" + body).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What the job machine needs of the outside world; fakes and AWS adapters pass the same contract suite."""
+"""Ports of the job state machine; fakes and AWS adapters pass the same contract suite."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from aiserver.jobs.transitions import AttributeValue, Transition
 
 @dataclass(frozen=True)
 class CreateResult:
-    """The job that answers for a RefId: the new one, or one that was there."""
+    """The job of a RefId: the new one, or the existing one."""
 
     job: Job
     created: bool
@@ -18,63 +18,63 @@ class CreateResult:
 
 @dataclass(frozen=True)
 class ConditionFailed:
-    """A transition whose condition did not hold, and the job as it stood; None when there is no such job."""
+    """A transition whose condition did not hold, with the stored job; None when the job does not exist."""
 
     job: Job | None
 
 
 @dataclass(frozen=True)
 class JobPage:
-    """Jobs of one owner, newest first; `cursor` continues, None at the end. It may hold few, and others still come."""
+    """Jobs of one owner, newest first. `cursor` is None on the last page; a page may be short before the last."""
 
     jobs: list[Job]
     cursor: int | None
 
 
 class JobStore(Protocol):
-    """The truth about jobs."""
+    """The authoritative store of jobs."""
 
     def create(self, job: Job, request: bytes, *, now_ms: int, result: bytes | None = None) -> CreateResult:
-        """T1: write the job, its request and its RefId at once, or give back the job that holds the RefId.
+        """T1: write the job, its request and its RefId atomically, or return the job that already has the RefId.
 
-        A job that was answered on the spot is written with its `result`. Takes a further id where the job's own is
-        taken. Large bodies are written before what refers to them.
+        A request answered synchronously is written with its `result`. A job whose id is in use gets a new id.
+        Large bodies are written before the item that refers to them.
         """
         ...
 
     def get(self, job_id: int) -> Job | None: ...
 
     def find_by_ref_id(self, owner: str, ref_id: str, *, now_ms: int) -> Job | None:
-        """The owner's job of that RefId."""
+        """The owner's job with that RefId, if it has not expired."""
         ...
 
     def apply(self, transition: Transition, job_id: int, params: Mapping[str, AttributeValue]) -> Job | ConditionFailed:
-        """Make one transition if its conditions hold; the job as it then stands.
+        """Apply one transition if its conditions hold; returns the job after the write.
 
-        A write that was already made by this very call, but never confirmed, counts as made.
+        A write that this call already made, but whose confirmation was lost, counts as applied.
         """
         ...
 
     def complete(
         self, transition: Transition, job: Job, params: Mapping[str, AttributeValue], result: bytes
     ) -> ConditionFailed | None:
-        """As `apply`, with the result body in the same write; the store fills in where it is and how large."""
+        """Like `apply`, with the result body in the same write; the store sets its location and size."""
         ...
 
     def read_request(self, job: Job) -> bytes | None:
-        """What was asked; None when it is no longer kept."""
+        """The request body; None when it is no longer stored."""
         ...
 
     def read_result(self, job: Job) -> bytes | None:
-        """What was answered; None when there is none, or it is no longer kept."""
+        """The result body; None when there is none, or it is no longer stored."""
         ...
 
     def presigned_url(self, location: str | None, *, seconds: int) -> str | None:
-        """A signed URL for a body stored as an object, given its location; None for one stored in the table."""
+        """A signed URL for a body stored as an S3 object; None for a body stored in the table."""
         ...
 
     def due_jobs(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
-        """Jobs whose `due_at` has passed, by id and `due_at`, longest overdue first, read as they are asked for."""
+        """(id, `due_at`) of the jobs whose `due_at` has passed, longest overdue first, read lazily."""
         ...
 
     def list_page(
@@ -83,34 +83,34 @@ class JobStore(Protocol):
 
 
 class MessageSender(Protocol):
-    """Hints that something can be done; losing, doubling or reordering one is harmless."""
+    """Sends messages that start work; losing, duplicating or reordering one is harmless."""
 
     def send_job(self, queue: str, job_id: int, *, attempt: int, delay_s: int = 0) -> None:
-        """`attempt` is how often the job had been taken: it tells this wait's message from an earlier one's."""
+        """`attempt` counts the job's claims so far: it distinguishes this wait's message from an earlier wait's."""
         ...
 
     def send_callback(self, job_id: int, *, due: int | None, delay_s: int = 0) -> None:
-        """`due` is the `callback_next_at` that the message is sent for; a message of an earlier wait has another."""
+        """`due` is the `callback_next_at` the message is sent for; a message of an earlier wait has another."""
         ...
 
 
 class LeaseStore(Protocol):
-    """How many may do the same thing at once, over all functions. Who dies in a slot frees it when its time is up."""
+    """Concurrency leases shared by all functions. The lease of a process that dies expires."""
 
     def acquire(self, name: str, indexes: Sequence[int], *, now_ms: int, expires_ms: int) -> int | None:
-        """A free slot of `name` among these, now taken until then; None when there is none."""
+        """Lease a free one of these indexes of `name` until `expires_ms`; None when all are held."""
         ...
 
     def release(self, name: str, index: int, *, expires_ms: int) -> None:
-        """Free the slot that was taken until then; no longer ours, it is left alone."""
+        """Release the lease that expires at `expires_ms`; one held by another process since is not changed."""
         ...
 
     def count_held(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
-        """How many slots of each name are taken, in one read."""
+        """How many leases of each name are held, in one read."""
         ...
 
 
 class EventPublisher(Protocol):
-    """Where other systems hear that a job has ended."""
+    """Publishes the end of a job to other systems."""
 
     def publish(self, detail_type: str, detail: bytes) -> None: ...

@@ -1,10 +1,10 @@
-"""The words for where a job, and its callback, stand."""
+"""The states of a job and of its callback."""
 
 from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """A job's state, as written on the wire and in the table. `Executed` is AI Server's and never used."""
+    """A job's state, as sent on the wire and stored in the table. `Executed` exists for AI Server and is never used."""
 
     QUEUED = "Queued"
     STARTED = "Started"
@@ -15,7 +15,7 @@ class JobState(StrEnum):
 
 
 class CallbackState(StrEnum):
-    """Where the job's callback stands."""
+    """The state of a job's callback."""
 
     NONE = "None"
     PENDING = "Pending"
@@ -25,4 +25,4 @@ class CallbackState(StrEnum):
 
 
 TERMINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
-EXPIRED = "Expired"  # the errorCode of a job that failed by passing its deadline
+EXPIRED = "Expired"  # the errorCode of a job that failed because its deadline passed

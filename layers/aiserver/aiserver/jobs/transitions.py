@@ -1,8 +1,8 @@
-"""The states of a job and of its callback, as one table: what may change, when, and what is then written.
+"""The state machine of a job and of its callback, as one table of transitions with their conditions and effects.
 
-Every adapter interprets this table; nothing else writes a job's state. In a condition or an effect, a `Param` is
-filled in by the use case; a literal stands as it is. An effect whose value turns out None removes the attribute.
-`attempt`, `lease_token` and `callback_attempt` are fences: a worker or deliverer that comes back late matches nothing.
+Every adapter interprets this table; nothing else writes a job's state. In a condition or an effect, the use case
+supplies the value of a `Param`; other values are literals. An effect that resolves to None removes the attribute.
+`attempt`, `lease_token` and `callback_attempt` are fences: the conditions fail for a late worker or deliverer.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ FENCE_ATTRIBUTES = frozenset({"attempt", "lease_token", "callback_attempt", "cal
 
 @dataclass(frozen=True)
 class Param:
-    """Filled in by whoever makes the transition."""
+    """A value that the caller of the transition supplies."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition on the stored job. An absent attribute satisfies only `absent`."""
+    """One condition on the stored job. A missing attribute satisfies only `absent`."""
 
     attribute: str
     op: Literal["=", "<", "<=", ">", "absent"]
@@ -33,7 +33,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Transition:
-    """One row. `source` and `target` are of `machine`'s states; `adds` are increments."""
+    """One row of the table. `source` and `target` are states of `machine`; `adds` are increments."""
 
     name: str
     description: str
@@ -55,22 +55,22 @@ class Transition:
         return {self.machine: self.target, **self.sets}
 
 
-def resolve(value: Param | str | int, params: Mapping[str, AttributeValue]) -> AttributeValue:
-    """The value a condition or effect means with these params. Raises: KeyError for a param that was not given."""
+def resolve_value(value: Param | str | int, params: Mapping[str, AttributeValue]) -> AttributeValue:
+    """The value of a condition or effect with these params. Raises: KeyError, when a param is missing."""
     return params[value.name] if isinstance(value, Param) else value
 
 
 def is_applied(transition: Transition, stored: Mapping[str, object], params: Mapping[str, AttributeValue]) -> bool:
-    """Whether the stored job already holds what this transition sets: a write that was committed and never said so.
+    """True if the stored job already has this transition's effects: a committed write whose confirmation was lost.
 
-    Only told of a transition that carries a fence, since without one another's write could look the same.
+    Always False for a transition without a fence, because another process's write could look the same.
     """
-    told = [when.value for when in transition.guards] + list(transition.sets.values())
-    fences = {value.name for value in told if isinstance(value, Param)} & FENCE_ATTRIBUTES
+    operands = [guard.value for guard in transition.guards] + list(transition.sets.values())
+    fences = {operand.name for operand in operands if isinstance(operand, Param)} & FENCE_ATTRIBUTES
     return (
         bool(fences)
         and all(stored.get(name) == params[name] for name in fences & {"attempt", "callback_attempt"})
-        and all(stored.get(name) == resolve(value, params) for name, value in transition.effects.items())
+        and all(stored.get(name) == resolve_value(effect, params) for name, effect in transition.effects.items())
     )
 
 
@@ -84,8 +84,8 @@ _NOT_CANCELLED = Condition("cancel_requested_at", "absent")
 _CALL_ATTRIBUTES = ("lease_token", "lease_until", "call_started_at", "call_queue")
 _LEASE_ATTRIBUTES = (*_CALL_ATTRIBUTES, "cancel_requested_at", "wait_reason")
 
-# What every end writes: when it was, whether a callback is owed, and either when the sweeper looks after that callback
-# (`due_at`) or, where none is owed, when the job may be forgotten (`ttl`).
+# Effects of every terminal transition: the time, whether a callback is due, and either when the sweeper checks that
+# callback (`due_at`) or, without a callback, when the job may be deleted (`ttl`).
 _TERMINAL_EFFECTS = {"completed_at": _NOW} | _params("callback", "callback_next_at", "due_at", "ttl")
 _FAILURE_EFFECTS = _params("error_code", "error", "error_type", "error_sub_code")
 _RESULT_EFFECTS = _params("served_by", "usage", "maybe_billed", "result_location", "result_bytes")
@@ -93,7 +93,7 @@ _RESULT_EFFECTS = _params("served_by", "usage", "maybe_billed", "result_location
 
 CLAIM = Transition(
     "T2",
-    "a worker takes it",
+    "a worker claims the job",
     "worker",
     "state",
     JobState.QUEUED,
@@ -111,12 +111,12 @@ MARK_CALL = Transition(
     JobState.STARTED,
     JobState.STARTED,
     guards=(*_FENCE, Condition("lease_until", ">", _NOW), _NOT_CANCELLED),
-    # `calls` is set, not added to: the SDK sends a mark whose answer was lost again, and its conditions still hold.
+    # `calls` is set, not incremented: the SDK repeats a mark whose response was lost, and its conditions still hold.
     sets={"call_started_at": _NOW, **_params("call_queue", "calls", "maybe_billed")},
 )
 COMPLETE = Transition(
     "T4",
-    "the provider answered",
+    "the provider returned a response",
     "worker",
     "state",
     JobState.STARTED,
@@ -127,7 +127,7 @@ COMPLETE = Transition(
 )
 COMPLETE_CANCELLED = Transition(
     "T4c",
-    "the provider answered after a cancel was asked",
+    "the provider returned a response after a cancel request",
     "worker",
     "state",
     JobState.STARTED,
@@ -138,7 +138,7 @@ COMPLETE_CANCELLED = Transition(
 )
 FAIL = Transition(
     "T5",
-    "it failed for good",
+    "the job failed permanently",
     "worker",
     "state",
     JobState.STARTED,
@@ -149,7 +149,7 @@ FAIL = Transition(
 )
 FAIL_CANCELLED = Transition(
     "T5c",
-    "it failed after a cancel was asked",
+    "the job failed after a cancel request",
     "worker",
     "state",
     JobState.STARTED,
@@ -160,7 +160,7 @@ FAIL_CANCELLED = Transition(
 )
 DEFER = Transition(
     "T6",
-    "the provider asks to wait, or is not there yet",
+    "the provider is unavailable or rate limited: retry later",
     "worker",
     "state",
     JobState.STARTED,
@@ -172,7 +172,7 @@ DEFER = Transition(
 _EXPIRED_LEASE = (Condition("attempt", "=", Param("attempt")), Condition("lease_until", "<", _NOW))
 RECOVER = Transition(
     "T7",
-    "its worker died: again",
+    "the worker died: retry",
     "sweep",
     "state",
     JobState.STARTED,
@@ -183,7 +183,7 @@ RECOVER = Transition(
 )
 RECOVER_FAILED = Transition(
     "T7f",
-    "its worker died during a call that may be billed",
+    "the worker died during a call that may be billed",
     "sweep",
     "state",
     JobState.STARTED,
@@ -194,7 +194,7 @@ RECOVER_FAILED = Transition(
 )
 RECOVER_CANCELLED = Transition(
     "T7c",
-    "its worker died after a cancel was asked",
+    "the worker died after a cancel request",
     "sweep",
     "state",
     JobState.STARTED,
@@ -205,7 +205,7 @@ RECOVER_CANCELLED = Transition(
 )
 EXPIRE = Transition(
     "T8",
-    "its deadline has passed",
+    "the deadline has passed",
     "sweep, worker",
     "state",
     JobState.QUEUED,
@@ -216,18 +216,18 @@ EXPIRE = Transition(
 )
 RESEND = Transition(
     "T8b",
-    "nobody took it: its message is sent again",
+    "no worker claimed the job: its message is sent again",
     "sweep",
     "state",
     JobState.QUEUED,
     JobState.QUEUED,
-    guards=(Condition("due_at", "=", Param("seen")),),
+    guards=(Condition("due_at", "=", Param("expected_due_at")),),
     sets=_params("due_at"),
     adds={"resends": 1},
 )
 CANCEL = Transition(
     "T9",
-    "its owner cancels it before it starts",
+    "the owner cancels the job before it starts",
     "queue",
     "state",
     JobState.QUEUED,
@@ -238,7 +238,7 @@ CANCEL = Transition(
 )
 REQUEST_CANCEL = Transition(
     "T10",
-    "its owner asks to cancel it while it runs",
+    "the owner requests a cancel while the job runs",
     "queue",
     "state",
     JobState.STARTED,
@@ -248,7 +248,7 @@ REQUEST_CANCEL = Transition(
 )
 REDRIVE = Transition(
     "T11",
-    "its operator lets it try again",
+    "the operator retries a failed job",
     "admin",
     "state",
     JobState.FAILED,
@@ -277,12 +277,12 @@ REDRIVE = Transition(
 
 CLAIM_DELIVERY = Transition(
     "C1",
-    "a delivery is about to be tried",
+    "a delivery attempt starts",
     "reply",
     "callback",
     CallbackState.PENDING,
     CallbackState.DELIVERING,
-    # `completed_at`: what is sent was read before, and a redrive may have given the job another end since.
+    # `completed_at`: the body was read earlier, and a redriven job may have ended differently since.
     guards=(
         Condition("callback_next_at", "<=", _NOW),
         Condition("callback_attempt", "<", Param("max_attempts")),
@@ -299,7 +299,7 @@ _THIS_ATTEMPT = (
 _DELIVERY_EFFECTS = _params("callback_last_status", "callback_last_error")
 DEFER_DELIVERY = Transition(
     "C1b",
-    "its receiver has as many deliveries at once as it may have: later",
+    "the receiver is at its concurrency limit: retry later",
     "reply",
     "callback",
     CallbackState.PENDING,
@@ -310,7 +310,7 @@ DEFER_DELIVERY = Transition(
 )
 GIVE_UP_UNATTEMPTED = Transition(
     "C1d",
-    "its receiver has been busy with others for a day",
+    "the receiver was at its concurrency limit for a day",
     "reply",
     "callback",
     CallbackState.PENDING,
@@ -321,7 +321,7 @@ GIVE_UP_UNATTEMPTED = Transition(
 )
 MARK_DELIVERED = Transition(
     "C2",
-    "the receiver answered 2xx",
+    "the receiver returned 2xx",
     "reply",
     "callback",
     CallbackState.DELIVERING,
@@ -343,7 +343,7 @@ SCHEDULE_RETRY = Transition(
 )
 GIVE_UP = Transition(
     "C4",
-    "no attempt is left, or the receiver refused for good",
+    "no attempt is left, or the receiver refused permanently",
     "reply",
     "callback",
     CallbackState.DELIVERING,
@@ -354,7 +354,7 @@ GIVE_UP = Transition(
 )
 RECOVER_DELIVERY = Transition(
     "C5",
-    "its deliverer died: again",
+    "the deliverer died: retry",
     "sweep",
     "callback",
     CallbackState.DELIVERING,
@@ -365,7 +365,7 @@ RECOVER_DELIVERY = Transition(
 )
 RECOVER_DELIVERY_DEAD = Transition(
     "C5d",
-    "its deliverer died on the last attempt",
+    "the deliverer died on the last attempt",
     "sweep",
     "callback",
     CallbackState.DELIVERING,
@@ -376,17 +376,17 @@ RECOVER_DELIVERY_DEAD = Transition(
 )
 RESEND_CALLBACK = Transition(
     "C5b",
-    "nobody delivered it: its message is sent again",
+    "no deliverer claimed the callback: its message is sent again",
     "sweep",
     "callback",
     CallbackState.PENDING,
     CallbackState.PENDING,
-    guards=(Condition("due_at", "=", Param("seen")),),
+    guards=(Condition("due_at", "=", Param("expected_due_at")),),
     sets=_params("due_at"),
 )
 REDELIVER = Transition(
     "C6",
-    "somebody wants a dead callback again",
+    "the owner or operator redelivers a dead callback",
     "queue, admin",
     "callback",
     CallbackState.DEAD,
@@ -398,7 +398,7 @@ REDELIVER = Transition(
 )
 REDELIVER_DELIVERED = Transition(
     "C6d",
-    "somebody wants a delivered callback again",
+    "the owner or operator redelivers a delivered callback",
     "queue, admin",
     "callback",
     CallbackState.DELIVERED,

@@ -1,1 +1,1 @@
-"""The upstreams: what is configured of them, and one file for each protocol they speak."""
+"""Providers: configuration, HTTP transport, circuit breaker, and one adapter for each protocol."""

@@ -1,7 +1,7 @@
-"""Reads what comes slowly in a thread of its own, so that whoever passes it on is free while nothing comes.
+"""Reads a slow generator in its own thread, so that the consumer can act while no item arrives.
 
-A stream's caller must hear a ping, and its upstream call must end, while that call waits for its next byte: neither can
-be done by the thread that waits (docs/decisions/0015).
+While an upstream call waits for its next byte, the client needs pings, and the call must be cancellable.
+The waiting thread can do neither (docs/decisions/0015).
 """
 
 import queue
@@ -10,15 +10,15 @@ from collections.abc import Callable, Generator
 from typing import TypeVar, cast
 
 POLL_S = 0.5
-MAX_ITEMS_AHEAD = 16  # items that are read before any is taken: what a slow caller leaves lying is not held here
+MAX_ITEMS_AHEAD = 16  # items read before the consumer takes one: bounds the memory used for a slow client
 
 Item = TypeVar("Item")
 
 
 def read_ahead(items: Generator[Item], cancel: Callable[[], None], poll_s: float = POLL_S) -> Generator[list[Item]]:
-    """All items that have come since they were last asked for; after `tick_s` without any, none.
+    """Yield the items received since the last batch; an empty list after `poll_s` seconds without an item.
 
-    What `items` raises is raised here. Who closes this closes `items`: `cancel` must end whatever they wait for.
+    Exceptions of `items` are raised here. Closing this generator closes `items`: `cancel` must end any wait in them.
     """
     received: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
     capacity = threading.Semaphore(MAX_ITEMS_AHEAD)
@@ -32,8 +32,8 @@ def read_ahead(items: Generator[Item], cancel: Callable[[], None], poll_s: float
                 if closed.is_set():
                     break
                 received.put(item)
-        except BaseException as failed:  # it is for the other thread
-            error = failed
+        except BaseException as exception:  # raised again in the consumer's thread
+            error = exception
         finally:
             items.close()
             received.put(_End(error))
@@ -59,14 +59,14 @@ def read_ahead(items: Generator[Item], cancel: Callable[[], None], poll_s: float
 
 
 class _End:
-    """No item comes any more, and why."""
+    """End of the items; `error` is the exception that ended them, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 def _take_batch(items: "queue.SimpleQueue[Item | _End]", poll_s: float) -> tuple[list[Item], _End | None]:
-    """What has come, at least one unless the time is up, and the end if it has."""
+    """Return the received items, none after `poll_s` seconds of silence, and the end marker once it is received."""
     batch: list[Item] = []
     try:
         item = items.get(timeout=poll_s)

@@ -1,8 +1,8 @@
-"""One container's view of the circuits: it reads them every few seconds, and writes only what others must know.
+"""Circuit breaker of one container: reads the shared circuits every few seconds, and writes only relevant outcomes.
 
-A call that goes well where nothing has failed lately costs no request; it is counted here, and told along with the
-next failure. Who cannot read or write circuits asks the provider, and leaves them alone for a while: a breaker must not
-be an outage of its own.
+A successful call without recent failures costs no request to the store. It is counted locally and written with the
+next failure. When the store is unavailable, the breaker fails open and pauses store access: it must not cause an
+outage of its own.
 """
 
 import logging
@@ -11,25 +11,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import RLock
 
+from aiserver import log_events
 from aiserver.clock import Clock
 from aiserver.errors import ProviderCircuitOpen, ProviderError
 from aiserver.providers.circuit import PROVIDER_GATE, CallStats, Circuit, CircuitStore, GateKey, gate_keys
 from aiserver.providers.outcome import Outcome, classify
 
 CACHE_MS = 5_000
-UNSTABLE_CACHE_MS = 1_000  # while calls fail: those that go well must soon be told to whoever counts the failures
+UNSTABLE_CACHE_MS = 1_000  # while calls fail: successes must soon reach the containers that count the failures
 SUCCESS_FLUSH_MS = 2_000  # while other keys' calls fail: a success keeps the model's gate closed for them
-STORE_DOWN_MS = 10_000  # circuits that could not be read or written are left alone so long: a caller waits for them
-INTERNAL_ERROR = 500  # what a server answers to a request that it cannot stand, as well as when it is broken
-MAX_WRITE_ATTEMPTS = 5  # of a write, each only after another function wrote in between
-MAX_COUNTED_GATES = 100  # keys and models that a container keeps counts of: callers name any number of models
+STORE_DOWN_MS = 10_000  # pause after a failed read or write of the store: every access delays a caller
+INTERNAL_ERROR = 500  # either the server is broken, or it fails on one request
+MAX_WRITE_ATTEMPTS = 5  # of a write; each retry follows a concurrent write by another function
+MAX_COUNTED_GATES = 100  # gates counted by a container: callers can name any number of models
 
 log = logging.getLogger("aiserver.breaker")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A call of a provider: whose, of which model, and what names its request."""
+    """A call of a provider: the owner of the API key, the model, and a function that returns the request's hash."""
 
     provider: str
     owner: str
@@ -42,7 +43,7 @@ class Attempt:
 
 
 class CircuitBreaker:
-    """For all calls of one container; safe to share between threads."""
+    """Shared by all calls of one container; thread-safe."""
 
     def __init__(self, circuits: CircuitStore, clock: Clock) -> None:
         self._store = circuits
@@ -50,129 +51,135 @@ class CircuitBreaker:
         self._cache: dict[str, Circuit] = {}
         self._read_at: int | None = None
         self._store_down_until = 0
-        self._local: dict[str, dict[GateKey, CallStats]] = {}  # all that was seen here since a gate was last open
+        self._local: dict[str, dict[GateKey, CallStats]] = {}  # all outcomes here since a gate was last open
         self._unflushed: dict[str, dict[GateKey, CallStats]] = {}
         self._last_flush: dict[str, int] = {}
         self._lock = RLock()
 
     def check(self, attempt: Attempt) -> None:
-        """Raises: ProviderCircuitOpen, where it is known that the provider is not to be asked now."""
-        self._raise_if_open(attempt, self._cached_circuit(attempt.provider))
+        """Raises: ProviderCircuitOpen, when the cached circuit is open for this attempt."""
+        self._raise_if_open(attempt, self._current_circuit(attempt.provider))
 
     @contextmanager
     def track_call(self, attempt: Attempt, *, deadline_ms: int) -> Generator[Callable[[], None]]:
-        """Around one call: how it ends is what counts. Raises: ProviderCircuitOpen, where another call is the trial.
+        """Record the outcome of the call in the `with` block. `deadline_ms`: its deadline, in epoch milliseconds.
 
-        An answer that has begun may take long to end: a trial has gone well when the function given here is called.
+        Yields a function that reports a successful probe early, since a response that has started may take long to end.
+
+        Raises: ProviderCircuitOpen, when another call is the probe of a half-open gate.
         """
-        trial = self._admit(attempt)
-        started = self._clock.now_ms()
+        probe = self._admit(attempt)
+        started_ms = self._clock.now_ms()
 
-        def begun() -> None:
-            nonlocal trial
-            if trial:
-                self._record_success(attempt, trial)
-                trial = None
+        def report_success() -> None:
+            nonlocal probe
+            if probe:
+                self._record_success(attempt, probe)
+                probe = None
 
         try:
-            yield begun
+            yield report_success
         except ProviderError as error:
-            outcome = classify(error, allowed_ms=deadline_ms - started, is_late=self._clock.now_ms() >= deadline_ms)
+            outcome = classify(error, allowed_ms=deadline_ms - started_ms, is_late=self._clock.now_ms() >= deadline_ms)
             if outcome in (Outcome.HARD, Outcome.SOFT):
                 request = attempt.request() if error.upstream_status == INTERNAL_ERROR else ""
-                self._record_failure(attempt, trial, started, is_hard=outcome == Outcome.HARD, request=request)
-            elif trial and error.upstream_status is not None:
-                self._record_success(attempt, trial)
+                self._record_failure(attempt, probe, started_ms, is_hard=outcome == Outcome.HARD, request=request)
+            elif probe and error.upstream_status is not None:
+                self._record_success(attempt, probe)
             raise
-        self._record_success(attempt, trial)
+        self._record_success(attempt, probe)
 
-    def _cached_circuit(self, name: str) -> Circuit:
+    def _current_circuit(self, name: str) -> Circuit:
         now = self._clock.now_ms()
-        is_troubled = any(circuit.is_unstable(now) for circuit in self._cache.values())
-        oldest = now - (UNSTABLE_CACHE_MS if is_troubled else CACHE_MS)
+        is_unstable = any(circuit.is_unstable(now) for circuit in self._cache.values())
+        oldest = now - (UNSTABLE_CACHE_MS if is_unstable else CACHE_MS)
         with self._lock:
             was_read = self._read_at is not None
             is_stale = now >= self._store_down_until and (self._read_at is None or self._read_at <= oldest)
             if is_stale:
                 self._read_at = now
-            if not was_read:  # all wait, since nobody here knows anything; later, others go by what was known
+            if not was_read:  # only the first read holds the lock: later, other threads use the cache meanwhile
                 self._read()
         if is_stale and was_read:
             self._read()
         return self._cache.get(name, Circuit())
 
     def _read(self) -> None:
-        before = self._cache
+        cache_before = self._cache
         try:
-            read = self._store.read_all()
+            circuits = self._store.read_all()
         except Exception:
-            log.exception("circuits not read")
+            log.exception(log_events.CIRCUIT_READ_FAILED)
             self._pause_store_access()
             return
-        with self._lock:  # what was written here meanwhile may be younger than what was read
-            self._read_at = self._clock.now_ms()  # a slow read must not be due again by the time it has come
-            self._cache = read | {name: one for name, one in self._cache.items() if one is not before.get(name)}
+        with self._lock:  # keep circuits written here during the read: they may be newer
+            self._read_at = self._clock.now_ms()  # so that a slow read is not due again at once
+            updates = {name: circuit for name, circuit in self._cache.items() if circuit is not cache_before.get(name)}
+            self._cache = circuits | updates
 
     def _pause_store_access(self) -> None:
         self._store_down_until = self._clock.now_ms() + STORE_DOWN_MS
 
     def _raise_if_open(self, attempt: Attempt, circuit: Circuit) -> None:
-        left_ms = (circuit.retry_at(attempt.owner, attempt.model) or 0) - self._clock.now_ms()
-        if left_ms > 0:
-            message = f"{attempt.provider} has failed too often and is not asked for now"
-            raise ProviderCircuitOpen(message, retry_after_s=-(-left_ms // 1000))
+        wait_ms = (circuit.retry_at(attempt.owner, attempt.model) or 0) - self._clock.now_ms()
+        if wait_ms > 0:
+            message = f"Provider {attempt.provider}: circuit breaker open after repeated failures; retry later"
+            raise ProviderCircuitOpen(message, retry_after_s=-(-wait_ms // 1000))
 
     def _admit(self, attempt: Attempt) -> Circuit | None:
-        """The circuit whose trial this call is; None where no gate is open to it. Raises: ProviderCircuitOpen."""
-        name, whose = attempt.provider, (attempt.owner, attempt.model)
-        known = self._cached_circuit(name)
-        if known.retry_at(*whose) is None:
+        """Return the circuit that this call probes, None when its gates are closed. Raises: ProviderCircuitOpen."""
+        name, owner, model = attempt.provider, attempt.owner, attempt.model
+        cached = self._current_circuit(name)
+        if cached.retry_at(owner, model) is None:
             return None
-        with self._lock:  # what led to that is over when it closes
+        with self._lock:  # outcomes from before a gate opened no longer count when it closes
             for key in attempt.keys:
-                if known.gate(key).retry_at is not None:
+                if cached.gate(key).retry_at is not None:
                     self._local.get(name, {}).pop(key, None)
                     self._unflushed.get(name, {}).pop(key, None)
         now = self._clock.now_ms()
 
-        def begun(circuit: Circuit) -> Circuit:
+        def begin_probe(circuit: Circuit) -> Circuit:
             self._raise_if_open(attempt, circuit)
-            return circuit.half_open(*whose, now)
+            return circuit.half_open(owner, model, now)
 
-        made = self._update(name, begun)
-        if made is None:  # others wrote each time, or nobody can: by what is known now
-            self._raise_if_open(attempt, self._cache.get(name, known))
-            return known
-        return None if made.retry_at(*whose) is None else made
+        stored = self._update(name, begin_probe)
+        if stored is None:  # every write lost a race, or the store is unavailable: decide by the cache
+            self._raise_if_open(attempt, self._cache.get(name, cached))
+            return cached
+        return None if stored.retry_at(owner, model) is None else stored
 
     def _record_failure(
         self, attempt: Attempt, probe: Circuit | None, started_ms: int, *, is_hard: bool, request: str
     ) -> None:
         if probe:
-            now, whose = self._clock.now_ms(), (attempt.owner, attempt.model)
+            now, owner, model = self._clock.now_ms(), attempt.owner, attempt.model
             self._update(
-                attempt.provider, lambda one: one.probe_failed(probe, *whose, started_ms, now, is_hard=is_hard)
+                attempt.provider,
+                lambda circuit: circuit.probe_failed(probe, owner, model, started_ms, now, is_hard=is_hard),
             )
             return
-        everyone, model, owner = attempt.keys
-        keys = [everyone, model, owner] if is_hard else [model, owner]
+        provider_key, model_key, owner_key = attempt.keys
+        keys = [provider_key, model_key, owner_key] if is_hard else [model_key, owner_key]
         self._count(attempt, keys, is_success=False, request=request)
         self._flush(attempt.provider)
 
     def _record_success(self, attempt: Attempt, probe: Circuit | None) -> None:
         name, now = attempt.provider, self._clock.now_ms()
         if probe:
-            self._update(name, lambda one: one.probe_succeeded(attempt.owner, attempt.model, now))
+            self._update(name, lambda circuit: circuit.probe_succeeded(attempt.owner, attempt.model, now))
             return
         self._count(attempt, attempt.keys, is_success=True)
-        known = self._cache.get(name, Circuit())
-        breaks_row = any(known.gate(key).stats.failures for key in attempt.keys)
-        counts_for_others = any(key[1] == attempt.model and gate.stats.failures for key, gate in known.gates.items())
-        pause_ms = SUCCESS_FLUSH_MS if counts_for_others else CACHE_MS
+        cached = self._cache.get(name, Circuit())
+        ends_failures = any(cached.gate(key).stats.failures for key in attempt.keys)
+        matters_to_other_owners = any(
+            key[1] == attempt.model and gate.stats.failures for key, gate in cached.gates.items()
+        )
+        pause_ms = SUCCESS_FLUSH_MS if matters_to_other_owners else CACHE_MS
         is_due = now >= self._last_flush.get(name, 0) + pause_ms
-        if breaks_row or (known.is_unstable(now) and is_due):
+        if ends_failures or (cached.is_unstable(now) and is_due):
             self._last_flush[name] = now
-            self._flush(name, tries=1)
+            self._flush(name, max_attempts=1)
 
     def _count(self, attempt: Attempt, keys: Collection[GateKey], *, is_success: bool, request: str = "") -> None:
         name, now = attempt.provider, self._clock.now_ms()
@@ -180,38 +187,38 @@ class CircuitBreaker:
         by_owner = CallStats.for_call(now, is_success=is_success, request=attempt.owner)
         with self._lock:
             for counts in (self._local, self._unflushed):
-                tallies = counts.setdefault(name, {})
+                stats_by_gate = counts.setdefault(name, {})
                 for key in keys:
-                    seen = by_owner if key == ("", attempt.model) else by_request
-                    tallies[key] = tallies.get(key, CallStats()).merge(seen, now)
-                if len(tallies) > MAX_COUNTED_GATES:
-                    counts[name] = _most_recent(tallies)
+                    call = by_owner if key == ("", attempt.model) else by_request
+                    stats_by_gate[key] = stats_by_gate.get(key, CallStats()).merge(call, now)
+                if len(stats_by_gate) > MAX_COUNTED_GATES:
+                    counts[name] = _most_recent(stats_by_gate)
 
-    def _flush(self, name: str, tries: int = MAX_WRITE_ATTEMPTS) -> None:
-        """Write the counts that a circuit keeps: of gates that have failures, and of gates that it already has.
+    def _flush(self, name: str, max_attempts: int = MAX_WRITE_ATTEMPTS) -> None:
+        """Write the unflushed counts of gates that have failures, or that the circuit already holds.
 
         All other counts, and those that could not be written, stay here until the next write.
         """
         now = self._clock.now_ms()
         with self._lock:
-            kept = {PROVIDER_GATE, *self._cache.get(name, Circuit()).gates}
+            gates_in_circuit = {PROVIDER_GATE, *self._cache.get(name, Circuit()).gates}
             pending = self._unflushed.setdefault(name, {})
-            counted = {key: tally for key, tally in pending.items() if tally.failures or key in kept}
-            self._unflushed[name] = {key: tally for key, tally in pending.items() if key not in counted}
-            all_seen = self._local.get(name, {})
-            certain = {key for key in counted if key in all_seen and all_seen[key].should_open(0, now)}
-        stored = self._update(name, lambda circuit: circuit.with_outcomes(counted, now, certain=certain), tries)
+            outcomes = {key: stats for key, stats in pending.items() if stats.failures or key in gates_in_circuit}
+            self._unflushed[name] = {key: stats for key, stats in pending.items() if key not in outcomes}
+            local = self._local.get(name, {})
+            certain = {key for key in outcomes if key in local and local[key].should_open(0, now)}
+        stored = self._update(name, lambda circuit: circuit.with_outcomes(outcomes, now, certain=certain), max_attempts)
         with self._lock:
             pending = self._unflushed.setdefault(name, {})
-            for key, tally in counted.items():
+            for key, stats in outcomes.items():
                 if stored is None or key not in stored.gates:
-                    pending[key] = tally.merge(pending.get(key, CallStats()), now)
+                    pending[key] = stats.merge(pending.get(key, CallStats()), now)
 
     def _update(
-        self, name: str, change: Callable[[Circuit], Circuit], tries: int = MAX_WRITE_ATTEMPTS
+        self, name: str, change: Callable[[Circuit], Circuit], max_attempts: int = MAX_WRITE_ATTEMPTS
     ) -> Circuit | None:
-        """What `change` has made of the circuit as it is stored, and of no older one; None where it was not written."""
-        for _ in range(tries if self._clock.now_ms() >= self._store_down_until else 0):
+        """Apply `change` to the stored circuit by compare-and-set; return the result, None when it was not written."""
+        for _ in range(max_attempts if self._clock.now_ms() >= self._store_down_until else 0):
             old = self._cache.get(name, Circuit())
             new = change(old)
             if new == old:
@@ -220,11 +227,11 @@ class CircuitBreaker:
             try:
                 stored = self._store.replace(name, old, new)
             except Exception:
-                log.exception("circuit not written", extra={"provider": name})
+                log.exception(log_events.CIRCUIT_WRITE_FAILED, extra={"provider": name})
                 self._pause_store_access()
                 return None
             with self._lock:
-                self._cache = {**self._cache, name: stored}  # a new one, since others may be reading the old
+                self._cache = {**self._cache, name: stored}  # a copy, since other threads may be reading the old one
             if stored.stamp == new.stamp:
                 self._log_changes(name, old, new)
                 return stored
@@ -236,10 +243,11 @@ class CircuitBreaker:
             if was_open != is_open:
                 owner, model = key
                 fields = {"provider": name} | ({"model": model} if model else {}) | ({"key_id": owner} if owner else {})
-                log.warning("circuit opened" if is_open else "circuit closed", extra=fields)
+                log.warning(log_events.CIRCUIT_OPENED if is_open else log_events.CIRCUIT_CLOSED, extra=fields)
 
 
-def _most_recent(tallies: Mapping[GateKey, CallStats]) -> dict[GateKey, CallStats]:
-    """Everyone's, and half of the others: those with the latest outcomes."""
-    by_age = sorted(tallies, key=lambda key: max(tallies[key].per_second, default=0))
-    return {key: tallies[key] for key in {PROVIDER_GATE, *by_age[-MAX_COUNTED_GATES // 2 :]} if key in tallies}
+def _most_recent(stats_by_gate: Mapping[GateKey, CallStats]) -> dict[GateKey, CallStats]:
+    """Keep the provider's gate, and MAX_COUNTED_GATES / 2 other gates: those with the latest outcomes."""
+    by_age = sorted(stats_by_gate, key=lambda key: max(stats_by_gate[key].per_second, default=0))
+    keys = {PROVIDER_GATE, *by_age[-MAX_COUNTED_GATES // 2 :]}
+    return {key: stats_by_gate[key] for key in keys if key in stats_by_gate}

@@ -1,7 +1,7 @@
-"""The services and servers that are known, as data: one more that speaks OpenAI's protocol is one row.
+"""The catalogue of known services and servers, as data: a new OpenAI-compatible one needs one preset.
 
-A providers.yaml names a row by `preset`; what the row says stands where the file says nothing.
-docs/providers.md shows the rows. A fact that cannot be linked to its source does not belong here.
+A provider in providers.yaml names a preset by `preset`; its values are the defaults.
+docs/providers.md lists the presets. Every fact needs a link to its source.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ ALL_OPERATIONS: tuple[Operation, ...] = ("chat.completions", "embeddings", "resp
 
 @dataclass(frozen=True)
 class Quirk:
-    """Where it differs from OpenAI, in words, and where that is written."""
+    """A difference from OpenAI's behaviour, and the URL of its source."""
 
     text: str
     source: str
@@ -29,9 +29,9 @@ class Quirk:
 
 @dataclass(frozen=True)
 class CredentialError:
-    """An answer that means our own key, though its status blames the request: this status, a message that starts so.
+    """A response that means the gateway's key, although its status means the request: a status and a message prefix.
 
-    It must be the start: an error may quote the request further on, and no caller may pass as our key's trouble.
+    It must be a prefix: an error may quote the request later on, and no caller may fake an error of the key.
     """
 
     status: int
@@ -41,14 +41,13 @@ class CredentialError:
 
 @dataclass(frozen=True)
 class Preset:
-    """One row. A `{part}` of `base_url` is the operator's own, who then has to write the whole `base_url`.
+    """The defaults of a provider. If `base_url` contains a `{placeholder}`, the operator must set `base_url`.
 
-    `type` is the protocol it speaks. `auth_header` carries the key: as `Bearer …` if it is `authorization`, bare in
-    any other.
-    `lists_models` is whether `GET {base_url}/models` tells, for free, what may be asked for; `id_prefix` is what its
-    ids carry besides. `stream_usage` is where it is written that it takes `stream_options.include_usage`; empty where
-    nobody says so, or where that would bring nothing: then a stream is not asked for its usage.
-    `other_ends` are how a `base_url` ends that is meant for another protocol than this.
+    `type` is its protocol. `auth_header` contains the key: as `Bearer …` in `authorization`, bare in any other header.
+    `lists_models`: whether `GET {base_url}/models` lists the usable models at no cost; `id_prefix` is removed from
+    their ids. `stream_usage` is the source that documents `stream_options.include_usage`. It is empty where that is
+    undocumented or has no effect: then no usage is requested for streams.
+    `rejected_url_suffixes` are the ends of a `base_url` for another protocol.
     """
 
     title: str
@@ -67,13 +66,13 @@ class Preset:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """What a provider of this row has where its operator says nothing else."""
-        told = {"type": self.type, "queue": self.queue}
-        told |= {"auth_header": self.auth_header, "operations": self.operations}
-        return told if "{" in self.base_url else {"base_url": self.base_url, **told}
+        """The default fields of a provider with this preset."""
+        defaults = {"type": self.type, "queue": self.queue}
+        defaults |= {"auth_header": self.auth_header, "operations": self.operations}
+        return defaults if "{" in self.base_url else {"base_url": self.base_url, **defaults}
 
 
-# A server that no row knows; nothing is presumed of it but the protocol.
+# A server without a preset; only its protocol is known.
 GENERIC = Preset("any other server", "{base_url}", "https://platform.openai.com/docs/api-reference")
 
 HOSTED = {
@@ -93,15 +92,15 @@ HOSTED = {
         lists_models=False,
         quirks=(
             Quirk(
-                "A model's name is that of its deployment.",
+                "A model is addressed by the name of its deployment.",
                 "https://learn.microsoft.com/azure/ai-services/openai/how-to/switching-endpoints",
             ),
             Quirk(
-                "With a key it lists all models that the resource could have, not what is deployed.",
+                "With an API key it lists all models available to the resource, not its deployments.",
                 "https://learn.microsoft.com/rest/api/azureopenai/models/list",
             ),
             Quirk(
-                "Mistral's models there refuse `stream_options.include_usage` (422), so none is asked for it.",
+                "Mistral's models on Azure reject `stream_options.include_usage` (422): it is not sent for any model.",
                 "https://github.com/BerriAI/litellm/issues/11696",
             ),
         ),
@@ -114,7 +113,7 @@ HOSTED = {
         lists_models=False,
         quirks=(
             Quirk(
-                "Its models are listed by AWS's own API only.",
+                "Only AWS's own API lists its models.",
                 "https://docs.aws.amazon.com/bedrock/latest/userguide/models-get-info.md",
             ),
         ),
@@ -127,7 +126,7 @@ HOSTED = {
         stream_usage="https://github.com/maximhq/bifrost/issues/7065",
         quirks=(
             Quirk(
-                "Some models are served below `/openai/v1` instead, and refused on this route.",
+                "Some models are served under `/openai/v1` instead, and rejected on this route.",
                 "https://docs.aws.amazon.com/bedrock/latest/userguide/inference-responses-api.html",
             ),
         ),
@@ -140,11 +139,11 @@ HOSTED = {
         stream_usage="https://api-docs.deepseek.com/api/create-chat-completion",
         quirks=(
             Quirk(
-                "Sends empty lines while a request waits, and hangs up when it has not begun after 10 minutes.",
+                "Sends empty lines while a request waits; disconnects if inference has not started after 10 minutes.",
                 "https://api-docs.deepseek.com/quick_start/rate_limit",
             ),
             Quirk(
-                "A stream's usage comes with the last piece of the answer, not after it.",
+                "A stream contains its usage in the last content chunk, not in a chunk of its own.",
                 "https://api-docs.deepseek.com/api/create-chat-completion",
             ),
         ),
@@ -156,17 +155,17 @@ HOSTED = {
         operations=ALL_OPERATIONS,
         quirks=(
             Quirk(
-                "A stream tells its usage in the last chunk, unasked.",
+                "A stream contains its usage in the last chunk, without being requested.",
                 "https://docs.fireworks.ai/tools-sdks/openai-compatibility",
             ),
             Quirk(
-                "`max_tokens` beyond the context is lowered, not refused.",
+                "`max_tokens` beyond the context length is lowered, not rejected.",
                 "https://docs.fireworks.ai/tools-sdks/openai-compatibility",
             ),
         ),
     ),
     "gemini": Preset(
-        "Gemini, by its OpenAI-compatible endpoint",
+        "Gemini (OpenAI-compatible endpoint)",
         "https://generativelanguage.googleapis.com/v1beta/openai",
         "https://ai.google.dev/gemini-api/docs/openai",
         id_prefix="models/",
@@ -178,19 +177,19 @@ HOSTED = {
         ),
         quirks=(
             Quirk(
-                "An error is an array of one object, and a member that it does not know is one (400).",
+                "An error is an array of one object. An unknown request member is an error (400).",
                 "https://github.com/SuzumiyaAkizuki/ComfyUI-NewBie-LLM-Formatter/issues/3",
             ),
             Quirk(
-                "Lists ids with `models/` before them, and refuses those in requests.",
+                "Lists ids with the prefix `models/`, which it rejects in requests.",
                 "https://github.com/OpenCoworkAI/open-codesign/pull/186",
             ),
             Quirk(
-                "A key that is not valid, or a region that is not served, is a 400.",
+                "An invalid API key or an unsupported region is a 400.",
                 "https://github.com/FoundationAgents/OpenManus/issues/803",
             ),
             Quirk(
-                "A stream tells its usage in the last chunk, unasked.",
+                "A stream contains its usage in the last chunk, without being requested.",
                 "https://discuss.ai.google.dev/t/gemini-openai-compatibility-does-it-support-the-stream-options-parameter/92785",
             ),
         ),
@@ -203,7 +202,7 @@ HOSTED = {
         stream_usage="https://github.com/withceleste/celeste-python/pull/351",
         quirks=(
             Quirk(
-                "Refuses `logprobs`, `logit_bias`, `top_logprobs`, `messages[].name` and an `n` over 1 (400).",
+                "Rejects `logprobs`, `logit_bias`, `top_logprobs`, `messages[].name` and an `n` over 1 (400).",
                 "https://console.groq.com/docs/openai",
             ),
         ),
@@ -214,11 +213,11 @@ HOSTED = {
         "https://github.com/mistralai/platform-docs-public/blob/main/openapi.yaml",
         quirks=(
             Quirk(
-                "Refuses members it does not know (422), among them `max_completion_tokens`; the error has no `error`.",
+                "Rejects unknown members (422), including `max_completion_tokens`; the body has no `error` member.",
                 "https://github.com/editor-code-assistant/eca/issues/231",
             ),
             Quirk(
-                "Refuses `stream_options.include_usage` (422), and tells a stream's usage unasked.",
+                "Rejects `stream_options.include_usage` (422); a stream contains its usage without being requested.",
                 "https://github.com/dnakov/anon-kode/issues/53",
             ),
         ),
@@ -230,19 +229,19 @@ HOSTED = {
         operations=ALL_OPERATIONS,
         quirks=(
             Quirk(
-                "Answers 200 with an `error` where the model fails while it writes.",
+                "Returns status 200 with an `error` if the model fails during generation.",
                 "https://openrouter.ai/docs/api/reference/errors-and-debugging",
             ),
             Quirk(
-                "A 403 may also mean that moderation flagged the prompt; here it counts as the gateway's key.",
+                "A 403 may also mean that moderation flagged the prompt; the gateway treats it as an API key error.",
                 "https://openrouter.ai/docs/api/reference/errors-and-debugging",
             ),
             Quirk(
-                "Lists models that write text only, so none for embeddings.",
+                "Lists only models with text output, so no embedding models.",
                 "https://openrouter.ai/docs/models",
             ),
             Quirk(
-                "A stream tells its usage in the last message, asked or not.",
+                "A stream contains its usage in the last message, requested or not.",
                 "https://openrouter.ai/docs/use-cases/usage-accounting",
             ),
         ),
@@ -264,9 +263,9 @@ HOSTED = {
             CredentialError(400, "Incorrect API key provided", "https://github.com/continuedev/continue/issues/10778"),
         ),
         quirks=(
-            Quirk("A key that is not valid is a 400.", "https://docs.x.ai/developers/debugging"),
+            Quirk("An invalid API key is a 400.", "https://docs.x.ai/developers/debugging"),
             Quirk(
-                "An error is a string, with `code` beside it.",
+                "`error` is a string; `code` is a separate member.",
                 "https://github.com/nocmt/LLMSearchPlus/issues/2",
             ),
         ),
@@ -292,13 +291,13 @@ NATIVE = {
         ),
         quirks=(
             Quirk(
-                "Servers that speak its protocol are reached by a `base_url` as its SDK takes it, without `/v1`.",
+                "For compatible servers, `base_url` is that of Anthropic's SDK, without `/v1`.",
                 "https://platform.claude.com/docs/en/api/messages",
             ),
         ),
     ),
     "google": Preset(
-        "Gemini, by its own API",
+        "Gemini (native API)",
         "https://generativelanguage.googleapis.com/v1beta",
         "https://ai.google.dev/api/generate-content",
         type="google",
@@ -315,11 +314,11 @@ NATIVE = {
         ),
         quirks=(
             Quirk(
-                "A key that is not valid, or a region that is not served, is a 400.",
+                "An invalid API key or an unsupported region is a 400.",
                 "https://github.com/FoundationAgents/OpenManus/issues/803",
             ),
             Quirk(
-                "Fetches images and files by their https URLs itself; which media type one has, its ending tells.",
+                "Fetches images and files from https URLs itself; the media type is derived from the file extension.",
                 "https://blog.google/innovation-and-ai/technology/developers-tools/gemini-api-new-file-limits",
             ),
         ),
@@ -341,18 +340,18 @@ NATIVE = {
         ),
         quirks=(
             Quirk(
-                "With a key, a Bedrock API key, it is asked by that; without one by the role of the function.",
+                "Requests use the Bedrock API key, if one is configured, else the IAM role of the function.",
                 "https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html",
             ),
             Quirk(
-                "Its models are listed by AWS's own API only.",
+                "Only AWS's own API lists its models.",
                 "https://docs.aws.amazon.com/bedrock/latest/userguide/models-get-info.md",
             ),
         ),
     ),
 }
-# What a provider has that says its type and no preset.
-BY_TYPE: Mapping[str, Preset] = MappingProxyType({row.type: row for row in NATIVE.values()})
+# The preset of a provider that has a type but no preset.
+BY_TYPE: Mapping[str, Preset] = MappingProxyType({preset.type: preset for preset in NATIVE.values()})
 
 SELF_HOSTED = {
     "vllm": Preset(
@@ -372,21 +371,21 @@ SELF_HOSTED = {
         stream_usage="https://github.com/ggml-org/llama.cpp/pull/16052",
         quirks=(
             Quirk(
-                "Answers 501 to embeddings unless it was started with `--embeddings`, for a model of embeddings.",
+                "Returns 501 for embeddings unless it was started with `--embeddings` and an embedding model.",
                 "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
             ),
             Quirk(
-                "Answers 503 `Loading model` until the model is loaded.",
+                "Returns 503 `Loading model` until the model is loaded.",
                 "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
             ),
             Quirk(
-                "A model's id is the path of its file, unless `--alias` gives it a name.",
+                "A model's id is the path of its file, unless `--alias` sets a name.",
                 "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
             ),
         ),
     ),
     "ollama": Preset(
-        "Ollama, by its `/v1`",
+        "Ollama (`/v1`)",
         "http://{host}:11434/v1",
         "https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
         queue="gpu",
@@ -394,11 +393,11 @@ SELF_HOSTED = {
         stream_usage="https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
         quirks=(
             Quirk(
-                "Loads a model at its first request, and again after 5 minutes of rest.",
+                "Loads a model at its first request, and unloads it after 5 minutes without requests.",
                 "https://github.com/ollama/ollama/blob/main/docs/faq.mdx",
             ),
             Quirk(
-                "Ignores the key.",
+                "Ignores the API key.",
                 "https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
             ),
         ),
@@ -412,11 +411,11 @@ SELF_HOSTED = {
         stream_usage="https://github.com/huggingface/text-generation-inference/blob/main/docs/openapi.json",
         quirks=(
             Quirk(
-                "An error is a string, with `error_type` beside it; a full queue is a 429.",
+                "`error` is a string; `error_type` is a separate member. A full queue is a 429.",
                 "https://github.com/huggingface/text-generation-inference/blob/main/docs/openapi.json",
             ),
             Quirk(
-                "A generation that fails is a 424, which is relayed like any other 4xx: no other provider is asked.",
+                "A failed generation is a 424, which is relayed like any other 4xx, without failover.",
                 "https://github.com/huggingface/text-generation-inference/blob/main/docs/openapi.json",
             ),
         ),
@@ -430,7 +429,7 @@ SELF_HOSTED = {
         stream_usage="https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py",
         quirks=(
             Quirk(
-                "Lists one model: what `--served-model-name` says.",
+                "Lists one model: the value of `--served-model-name`.",
                 "https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/http_server.py",
             ),
         ),
@@ -444,10 +443,10 @@ SELF_HOSTED = {
         stream_usage="https://lmstudio.ai/docs/app/api-changelog",
         quirks=(
             Quirk(
-                "Loads a model at its first request, and then lists all that are downloaded.",
+                "Loads a model at its first request, and then lists all downloaded models.",
                 "https://www.lmstudio.ai/docs/app/api/headless",
             ),
-            Quirk("Drops a model after an hour of rest.", "https://lmstudio.ai/docs/api/ttl-and-auto-evict"),
+            Quirk("Unloads a model after an hour without requests.", "https://lmstudio.ai/docs/api/ttl-and-auto-evict"),
         ),
     ),
 }

@@ -1,21 +1,25 @@
-"""Whether a provider is worth asking now: the rules by which its circuit opens and closes, over all functions.
+"""Circuit breaker rules: when a provider's circuit opens, is probed and closes. All functions share one circuit.
 
-A circuit has several gates. Closed, a gate lets calls pass. It opens after ROW failures in a row, or when more than
-half of at least LEAST calls of the last WINDOW_S failed: at once where one container alone has seen that and none told
-otherwise, else when it has been so for TOLD_MS, since what went well in others may not have been told yet. Open, it
-lets nobody pass for OPEN_MS; then one real call is its trial, and until that has ended, or for TRIAL_MS, nobody else
-passes. A trial that ends well closes it. One that fails leaves it open for OPEN_MS more, unless a later one has begun;
-one that is not heard of in time leaves it to another.
+A circuit has several gates. A closed gate admits calls. It opens after FAILURE_THRESHOLD consecutive failures, or when
+more than half of at least MIN_CALLS calls in the last WINDOW_S seconds failed. It opens at once when one container saw
+all of that by itself and no other has reported the opposite. Otherwise it opens when that has been true for
+CONFIRM_MS, since successes of other containers may not be reported yet.
 
-The gate of everyone counts hard failures: no connection. A key (its owner's id) and a model of the provider have a gate
-that counts all failures of that key's calls of that model, so that a key whose requests fail, or are slow, closes the
-provider for itself only. A model's gate opens for everyone when the last ROW failures since anyone's success came from
-at least two keys, at most ROW - 2 of them from one, the first of them ALL_TOLD_MS ago.
+An open gate rejects all calls for OPEN_MS. Then it is half-open: one real call is the probe. All other calls are
+rejected until the probe ends, for PROBE_TIMEOUT_MS at most. A successful probe closes the gate. A failed probe keeps it
+open for another OPEN_MS, unless a later probe has begun. After a probe without a result in time, another call is the
+probe.
 
-No key may keep a shared gate open by its own failing requests. A call that was connected closes the gate of everyone,
-however it ends. While a shared gate is open, MAX_PROBES keys may try it in each period, one call each: the key that has
-the trial, and others at once. In the first period, others are those whose failures did not open it, at a model's gate;
-at everyone's nobody.
+The provider's gate (PROVIDER_GATE) counts hard failures only: no connection. Each API key (its owner id) and model has
+a gate that counts all failures of that key's calls of that model. A key whose requests fail, or are slow, thereby opens
+the circuit for itself only. A model's gate opens for all keys when the last FAILURE_THRESHOLD failures since any key's
+last success came from at least MIN_OWNERS keys, at most FAILURE_THRESHOLD - MIN_OWNERS of them from one key, and all
+calls have failed for SHARED_CONFIRM_MS.
+
+No key may keep a shared gate open by its own failing requests. A call that connected closes the provider's gate,
+however it ends. While a shared gate is open, MAX_PROBES keys may probe it in each period, one call each: the key of the
+regular probe, and others at once. In the first period, these others are the keys whose failures did not open a model's
+gate; at the provider's gate there are none.
 """
 
 from collections import Counter
@@ -26,27 +30,27 @@ from typing import Protocol
 FAILURE_THRESHOLD = 5
 MIN_CALLS = 10
 WINDOW_S = 60
-CONFIRM_MS = 6_000  # by then every container has read that calls fail, and told of those that went well
-PROBE_TIMEOUT_MS = 30_000  # most calls are over by then; one that goes on for minutes lets another be the trial
-OPEN_MS = 25_000  # with TRIAL_MS and the age of what a container knows, under a minute
+CONFIRM_MS = 6_000  # by then every container knows that calls fail, and has reported its successes
+PROBE_TIMEOUT_MS = 30_000  # most calls end before; one that takes minutes gives way to another probe
+OPEN_MS = 25_000  # with PROBE_TIMEOUT_MS and the age of a container's cache, under a minute
 MIN_OWNERS = 2
-SHARED_CONFIRM_MS = (
-    8_000  # the same, of calls that take a while: nobody's success may be overlooked for somebody's failures
-)
-RECENT_MS = 300_000  # without a trial for so long, an open circuit is idle and is not reported
-MAX_PROBES = 3  # two keys that fail leave one for another
-NO_PROBE_YET = ("",)  # stands in `probes` for the key of the trial, which comes when the period is over
-MAX_GATES = 8  # of keys and models that fail, and of models: the item stays small, however many fail
+# As CONFIRM_MS, with time for slow calls: no key's success may be missed because of another key's failures.
+SHARED_CONFIRM_MS = 8_000
+RECENT_MS = 300_000  # an open circuit without a probe for this long is idle and is not reported
+MAX_PROBES = 3  # two failing keys leave one probe for another key
+NO_PROBE_YET = ("",)  # placeholder in `probes` for the key of the regular probe, which begins when the period ends
+MAX_GATES = 8  # of failing keys, and of failing models: bounds the size of the stored item
 
-# When, in milliseconds, and what may be at fault itself: the hash of a request, or, at a model's gate, the key.
+# The time in milliseconds, and the possible cause: the hash of a request, or, at a model's gate, the key.
 FailureRecord = tuple[int, str]
 
 
 @dataclass(frozen=True)
 class CallStats:
-    """Outcomes of calls: in each second how many went well and how many failed; times in milliseconds.
+    """Outcomes of calls: the numbers of successes and failures in each second; times in milliseconds.
 
-    `good_at` is when one last went well, `bad_since` since when all failed, `bad` the last ROW of those that did.
+    `last_success_at` is the last success, `failing_since` the first of the consecutive failures after it, `failures`
+    the last FAILURE_THRESHOLD of these.
     """
 
     per_second: Mapping[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
@@ -56,48 +60,50 @@ class CallStats:
 
     @classmethod
     def for_call(cls, now_ms: int, *, is_success: bool, request: str = "") -> "CallStats":
-        """One call that ended now."""
+        """Stats of one call that ended now."""
         second = now_ms // 1000
         return cls({second: (1, 0)}, now_ms) if is_success else cls({second: (0, 1)}, 0, now_ms, ((now_ms, request),))
 
-    def merge(self, other: "CallStats", now_ms: int) -> "CallStats":
-        """Both, whichever came first, without what is older than the window.
+    def merge(self, stats: "CallStats", now_ms: int) -> "CallStats":
+        """Both stats, in any order, without outcomes older than the window.
 
-        `bad_since` may then be later than the truth, by less than either spans: of two rows of failures with a success
-        between, one container's tally holds the last ROW only. A gate opens no sooner for it.
+        `failing_since` may then be too late, by less than either stats span: of two runs of failures with a success
+        between, one container's stats hold the last FAILURE_THRESHOLD only. A gate never opens sooner because of it.
         """
         oldest, seconds = now_ms // 1000 - WINDOW_S, dict[int, tuple[int, int]]()
-        for second, (good, bad) in (*self.per_second.items(), *other.per_second.items()):
+        for second, (successes, failures) in (*self.per_second.items(), *stats.per_second.items()):
             if second > oldest:
-                before = seconds.get(second, (0, 0))
-                seconds[second] = (before[0] + good, before[1] + bad)
-        good_at = max(self.last_success_at, other.last_success_at)
-        failures = sorted(one for one in self.failures + other.failures if one[0] > good_at)
-        since = [at for at in (self.failing_since, other.failing_since, *(at for at, _ in failures)) if at > good_at]
-        return CallStats(seconds, good_at, min(since, default=0), tuple(failures[-FAILURE_THRESHOLD:]))
+                counts = seconds.get(second, (0, 0))
+                seconds[second] = (counts[0] + successes, counts[1] + failures)
+        success_at = max(self.last_success_at, stats.last_success_at)
+        records = sorted(record for record in self.failures + stats.failures if record[0] > success_at)
+        starts = (self.failing_since, stats.failing_since, *(at for at, _ in records))
+        failing_since = min((at for at in starts if at > success_at), default=0)
+        return CallStats(seconds, success_at, failing_since, tuple(records[-FAILURE_THRESHOLD:]))
 
     def should_open(self, min_duration_ms: int, now_ms: int) -> bool:
-        """Whether it is as bad as a gate opens by, and has been for so long."""
-        good = sum(counts[0] for counts in self.per_second.values())
-        bad = sum(counts[1] for counts in self.per_second.values())
-        first = min((second for second, (_, failed) in self.per_second.items() if failed), default=0) * 1000
-        is_row = len(self.failures) >= FAILURE_THRESHOLD and self.failing_since <= now_ms - min_duration_ms
-        is_half = good + bad >= MIN_CALLS and bad > good and first <= now_ms - min_duration_ms
-        return (is_row or is_half) and not self._is_single_request
+        """Whether the failures are enough to open a gate, and have been for `min_duration_ms`."""
+        successes = sum(counts[0] for counts in self.per_second.values())
+        failures = sum(counts[1] for counts in self.per_second.values())
+        first_failure_at = min((second for second, counts in self.per_second.items() if counts[1]), default=0) * 1000
+        latest_start = now_ms - min_duration_ms
+        has_consecutive = len(self.failures) >= FAILURE_THRESHOLD and self.failing_since <= latest_start
+        has_majority = successes + failures >= MIN_CALLS and failures > successes and first_failure_at <= latest_start
+        return (has_consecutive or has_majority) and not self._is_single_request
 
     @property
     def _is_single_request(self) -> bool:
-        """Whether all failures since the last success are of one request, which may be at fault itself."""
+        """Whether all failures since the last success are of one request, which may itself be the cause."""
         requests = {request for _, request in self.failures}
         return len(requests) == 1 and "" not in requests
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Lets calls pass while it is closed.
+    """A gate of a circuit; a closed one admits calls.
 
-    `ask_at` is when an open one may be tried, in milliseconds; None when it is closed. `probes` are the keys that have
-    tried an open shared gate in this period, the one that has the trial first.
+    `retry_at` is when an open gate may be probed, in milliseconds; None when the gate is closed. `probes` are the keys
+    that have probed an open shared gate in this period, the key of the regular probe first.
     """
 
     stats: CallStats = CallStats()
@@ -106,46 +112,47 @@ class Gate:
 
     @property
     def is_in_first_period(self) -> bool:
-        """Whether it is open, and nobody has had its trial yet."""
+        """Whether the gate, when it is open, has had no regular probe yet."""
         return self.probes[:1] in ((), NO_PROBE_YET)
 
     def allows_probe(self, owner: str) -> bool:
-        """Whether a key may try this open shared gate before its time: it has not done so in this period.
+        """Whether a key may probe this open shared gate before `retry_at`: once in a period.
 
         In the first period, a key with more than one of the failures that opened a model's gate may not.
         """
-        has_failed = self.is_in_first_period and sum(who == owner for _, who in self.stats.failures) > 1
-        return owner not in self.probes and not has_failed and len(self.probes) < MAX_PROBES
+        owner_failures = sum(failed_owner == owner for _, failed_owner in self.stats.failures)
+        is_cause = self.is_in_first_period and owner_failures > 1
+        return owner not in self.probes and not is_cause and len(self.probes) < MAX_PROBES
 
     def with_stats(self, stats: CallStats, now_ms: int) -> "Gate":
-        """With what was seen besides; calls that were under way when it opened change nothing."""
+        """Add outcomes. Calls that were in progress when the gate opened change nothing."""
         return self if self.retry_at is not None else Gate(self.stats.merge(stats, now_ms))
 
     def with_outcomes(self, stats: CallStats, now_ms: int, is_certain: bool = False) -> "Gate":
-        """The same, open where that is bad enough; `is_certain` where one container alone has seen so much."""
-        counted = self.with_stats(stats, now_ms)
-        opens = self.retry_at is None and counted.stats.should_open(0 if is_certain else CONFIRM_MS, now_ms)
-        return replace(counted, retry_at=now_ms + OPEN_MS) if opens else counted
+        """Add outcomes and open when they are bad enough; `is_certain`: one container alone saw enough failures."""
+        updated = self.with_stats(stats, now_ms)
+        should_open = self.retry_at is None and updated.stats.should_open(0 if is_certain else CONFIRM_MS, now_ms)
+        return replace(updated, retry_at=now_ms + OPEN_MS) if should_open else updated
 
     def is_unstable(self, now_ms: int) -> bool:
-        """Whether others may be changing it just now: it is open and being tried, or calls have failed lately."""
+        """Whether other containers may be changing it: it is open and being probed, or calls failed within WINDOW_S."""
         oldest = now_ms // 1000 - WINDOW_S
-        is_tried = self.retry_at is not None and self.retry_at // 1000 > oldest
-        return is_tried or any(bad and second > oldest for second, (_, bad) in self.stats.per_second.items())
+        is_probed = self.retry_at is not None and self.retry_at // 1000 > oldest
+        return is_probed or any(counts[1] and second > oldest for second, counts in self.stats.per_second.items())
 
 
-GateKey = tuple[str, str]  # whose calls a gate is for: a key's id, and a model by the provider's own name for it
+GateKey = tuple[str, str]  # the calls of a gate: the id of their API key, and the model by its upstream name
 PROVIDER_GATE = ("", "")
 
 
 def gate_keys(owner: str, model: str) -> tuple[GateKey, GateKey, GateKey]:
-    """The gates that a call of that owner and model has to pass: everyone's, the model's, the owner's."""
+    """The gates that must admit a call: the provider's, the model's, the owner's for that model."""
     return PROVIDER_GATE, ("", model), (owner, model)
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """One provider's gates, as all functions share them. `stamp` names its last writer's write."""
+    """One provider's gates, shared by all functions. `stamp` identifies the last write."""
 
     gates: Mapping[GateKey, Gate] = field(default_factory=dict[GateKey, Gate])
     stamp: str = ""
@@ -154,71 +161,75 @@ class Circuit:
         return self.gates.get(key, CLOSED_GATE)
 
     def retry_at(self, owner: str, model: str) -> int | None:
-        """When a call may be tried, in milliseconds; None where it passes, 0 where it may be tried at once."""
-        waits = (
+        """When a call may be a probe, in milliseconds; None when its gates are closed, 0 when it may be one at once."""
+        times = (
             0 if _allows_several_probes(key, gate) and gate.allows_probe(owner) else gate.retry_at or 0
             for key, gate in self._open_gates(owner, model)
         )
-        return max(waits, default=None)
+        return max(times, default=None)
 
     def with_outcomes(
         self, stats: Mapping[GateKey, CallStats], now_ms: int, *, certain: Collection[GateKey] = ()
     ) -> "Circuit":
-        """With what was seen besides; `certain` are the gates that one container alone has seen enough to open."""
+        """Add outcomes; `certain`: the gates for which one container alone saw enough failures to open them."""
         gates = dict(self.gates)
-        for key, tally in stats.items():
-            gate, is_of_model = self.gate(key), key != PROVIDER_GATE and not key[0]
+        for key, gate_stats in stats.items():
+            gate = self.gate(key)
             gates[key] = (
-                gate.with_stats(tally, now_ms) if is_of_model else gate.with_outcomes(tally, now_ms, key in certain)
+                gate.with_stats(gate_stats, now_ms)
+                if _is_model_gate(key)
+                else gate.with_outcomes(gate_stats, now_ms, key in certain)
             )
-        for key in [key for key in stats if key != PROVIDER_GATE and not key[0]]:
+        for key in filter(_is_model_gate, stats):
             if gates[key].retry_at is None and _fails_for_several_owners(gates[key].stats, now_ms):
                 gates[key] = replace(gates[key], retry_at=now_ms + OPEN_MS)
         return replace(self, gates=_limit_gates(gates, now_ms))
 
     def half_open(self, owner: str, model: str, now_ms: int) -> "Circuit":
-        """While the trial that begins now is under way, at each gate that is open to it."""
-        tried: dict[GateKey, Gate] = {}
+        """Begin a probe now at each open gate of the call."""
+        gates: dict[GateKey, Gate] = {}
         for key, gate in self._open_gates(owner, model):
             if (gate.retry_at or 0) <= now_ms:
-                tried[key] = replace(gate, retry_at=now_ms + PROBE_TIMEOUT_MS, probes=() if key[0] else (owner,))
-            else:  # a key that may try before others may
-                tried[key] = replace(gate, probes=(*(gate.probes or NO_PROBE_YET), owner))
-        return self._with_gates(tried)
+                gates[key] = replace(gate, retry_at=now_ms + PROBE_TIMEOUT_MS, probes=() if key[0] else (owner,))
+            else:  # a key that may probe before `retry_at`
+                gates[key] = replace(gate, probes=(*(gate.probes or NO_PROBE_YET), owner))
+        return self._with_gates(gates)
 
     def probe_failed(
         self, probe: "Circuit", owner: str, model: str, started_ms: int, now_ms: int, *, is_hard: bool
     ) -> "Circuit":
-        """After that trial has failed now. What began long ago says little: it keeps nobody from asking soon.
+        """End a failed probe. A probe that began long ago proves little: the next one need not wait long.
 
-        A call that was connected, which is not `is_hard`, closes the gate of everyone.
+        A call that connected (not `is_hard`) closes the provider's gate.
         """
-        ask_at = min(now_ms, started_ms + PROBE_TIMEOUT_MS) + OPEN_MS
-        ours = {key: gate for key, gate in self._open_gates(owner, model) if gate.retry_at == probe.gate(key).retry_at}
-        tried = {key: replace(gate, retry_at=ask_at) for key, gate in ours.items() if _is_probe_of(gate, owner)}
+        retry_at = min(now_ms, started_ms + PROBE_TIMEOUT_MS) + OPEN_MS
+        current = {
+            key: gate for key, gate in self._open_gates(owner, model) if gate.retry_at == probe.gate(key).retry_at
+        }
+        gates = {key: replace(gate, retry_at=retry_at) for key, gate in current.items() if _is_probe_of(gate, owner)}
         if not is_hard and self.gate(PROVIDER_GATE).retry_at is not None:
-            tried[PROVIDER_GATE] = Gate(CallStats({}, now_ms))
-        counted = self._with_gates(tried)
-        failed = CallStats.for_call(now_ms, is_success=False, request=owner)
-        return counted.with_outcomes({_model_gate_key(model): failed}, now_ms) if ours else counted
+            gates[PROVIDER_GATE] = Gate(CallStats({}, now_ms))
+        circuit = self._with_gates(gates)
+        failure = CallStats.for_call(now_ms, is_success=False, request=owner)
+        return circuit.with_outcomes({_model_gate_key(model): failure}, now_ms) if current else circuit
 
     def probe_succeeded(self, owner: str, model: str, now_ms: int) -> "Circuit":
-        """After a call that has gone well though gates were open to it: at the others it counts as any success."""
-        opened = dict(self._open_gates(owner, model))
-        if not opened:
+        """End a successful probe: close its open gates, and count a success at the others."""
+        open_gates = dict(self._open_gates(owner, model))
+        if not open_gates:
             return self
-        good = CallStats.for_call(now_ms, is_success=True)
-        counting = {key for key in gate_keys(owner, model) if key not in opened} | {_model_gate_key(model)}
-        closed = self._with_gates({key: Gate(CallStats({}, now_ms)) for key in opened})
-        return closed.with_outcomes(dict.fromkeys(counting, good), now_ms)
+        success = CallStats.for_call(now_ms, is_success=True)
+        counting_keys = {key for key in gate_keys(owner, model) if key not in open_gates} | {_model_gate_key(model)}
+        circuit = self._with_gates({key: Gate(CallStats({}, now_ms)) for key in open_gates})
+        return circuit.with_outcomes(dict.fromkeys(counting_keys, success), now_ms)
 
     def is_open_for_all(self, now_ms: int) -> bool:
-        """Whether the provider, or one of its models, refuses the calls of every key, and calls have come lately."""
-        open_until = [gate.retry_at for (owner, _), gate in self.gates.items() if not owner]
-        return any(at is not None and at > now_ms - RECENT_MS for at in open_until)
+        """Whether the provider's or a model's gate is open for all keys, and had a probe within RECENT_MS."""
+        times = [gate.retry_at for (owner, _), gate in self.gates.items() if not owner]
+        return any(at is not None and at > now_ms - RECENT_MS for at in times)
 
     def is_unstable(self, now_ms: int) -> bool:
-        """Whether others may be changing it just now."""
+        """Whether other containers may be changing it."""
         return any(gate.is_unstable(now_ms) for gate in self.gates.values())
 
     def _open_gates(self, owner: str, model: str) -> Iterator[tuple[GateKey, Gate]]:
@@ -235,25 +246,29 @@ def _model_gate_key(model: str) -> GateKey:
     return "", model
 
 
+def _is_model_gate(key: GateKey) -> bool:
+    return key != PROVIDER_GATE and not key[0]
+
+
 def _allows_several_probes(key: GateKey, gate: Gate) -> bool:
-    """Whether several keys may try an open gate in one period."""
+    """Whether several keys may probe an open gate in one period."""
     return not gate.is_in_first_period if key == PROVIDER_GATE else not key[0]
 
 
 def _is_probe_of(gate: Gate, owner: str) -> bool:
-    """Whether the trial under way is this key's own, and not one that another key may make beside it."""
+    """Whether the regular probe in progress is this key's, and not an additional probe beside it."""
     return gate.probes[:1] in ((), (owner,))
 
 
-def _fails_for_several_owners(tally: CallStats, now_ms: int) -> bool:
-    """Whether it is a model that fails, and not the requests of one key."""
-    owners = Counter(owner for _, owner in tally.failures)
-    is_of_many = len(owners) >= MIN_OWNERS and max(owners.values()) <= FAILURE_THRESHOLD - MIN_OWNERS
-    return len(tally.failures) >= FAILURE_THRESHOLD and is_of_many and tally.failing_since <= now_ms - SHARED_CONFIRM_MS
+def _fails_for_several_owners(stats: CallStats, now_ms: int) -> bool:
+    """Whether the model fails, and not just the requests of one key."""
+    owners = Counter(owner for _, owner in stats.failures)
+    is_shared = len(owners) >= MIN_OWNERS and max(owners.values()) <= FAILURE_THRESHOLD - MIN_OWNERS
+    return len(stats.failures) >= FAILURE_THRESHOLD and is_shared and stats.failing_since <= now_ms - SHARED_CONFIRM_MS
 
 
 def _limit_gates(gates: Mapping[GateKey, Gate], now_ms: int) -> dict[GateKey, Gate]:
-    """Everyone's, and of the others those that still say something: at most MAX_GATES of keys, and of models."""
+    """Keep the provider's gate and the active others: at most MAX_GATES of keys, and as many of models."""
     active = [key for key, gate in gates.items() if gate.retry_at is not None or gate.is_unstable(now_ms)]
     by_age = sorted(active, key=lambda key: (gates[key].stats.failures or ((0, ""),))[-1])
     owners = [key for key in by_age if key[0]][-MAX_GATES:]
@@ -262,15 +277,15 @@ def _limit_gates(gates: Mapping[GateKey, Gate], now_ms: int) -> dict[GateKey, Ga
 
 
 class CircuitStore(Protocol):
-    """Where circuits are shared."""
+    """Port: the store that all functions share."""
 
     def read_all(self) -> dict[str, Circuit]:
-        """Every circuit that anything is known of, by its provider's name, in one read."""
+        """Return every stored circuit by its provider's name, in one read."""
         ...
 
     def replace(self, name: str, old: Circuit, new: Circuit) -> Circuit:
-        """Store `new`, which has a stamp of its own, if `old` is still stored, or nothing; what then is stored.
+        """Store `new`, which has a new stamp, if `old` or nothing is stored. Return the circuit stored afterwards.
 
-        A write that was already made by this very call, but never confirmed, counts as made.
+        A write that this call already made, without receiving its confirmation, counts as successful.
         """
         ...

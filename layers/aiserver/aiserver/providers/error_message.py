@@ -1,6 +1,6 @@
-"""Why a provider says that it failed, whatever the shape of its error.
+"""Extracts the message of a provider's error from any known format.
 
-Shapes: OpenAI's; FastAPI's `{"detail": [{"loc": …, "msg": …}]}`; Mistral's `{"message": {"detail": …}}`; Cloudflare's
+Formats: OpenAI's; FastAPI's `{"detail": [{"loc": …, "msg": …}]}`; Mistral's `{"message": {"detail": …}}`; Cloudflare's
 `{"errors": [{"message": …}]}`; MiniMax's `{"base_resp": {"status_msg": …}}`; problem+json (RFC 9457); XML; HTML; text.
 """
 
@@ -31,18 +31,26 @@ MEMBERS = (
     "description",
     "title",
 )
-CONTAINERS = ("fault", "header", "response", "result", "data", "status", "details")  # where they hold members
-MAX_LISTED = 5  # errors of one list
+CONTAINERS = (
+    "fault",
+    "header",
+    "response",
+    "result",
+    "data",
+    "status",
+    "details",
+)  # objects that may contain one of MEMBERS
+MAX_LISTED = 5  # errors used of one list
 MAX_LEVELS = 6
 MAX_DIGITS = 20
-TEXT_BYTES = 64 * 1024  # of a page that are searched for words
+TEXT_BYTES = 64 * 1024  # of a page that are searched for text
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _TAG = re.compile(r"(<[^<>]*>)")
 _HIDDEN = ("script", "style")
 
 
 def extract_message(body: bytes) -> str:
-    """The reason given in a response that holds no answer, or an empty string."""
+    """Return the error message in the body of a failed response, or an empty string."""
     if body.strip() == b"null":
         return ""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"[", b'"'):
@@ -54,12 +62,12 @@ def extract_message(body: bytes) -> str:
         return truncate(_message_of(json.loads(text, parse_int=_number, strict=False)))
     except RecursionError:
         return ""
-    except ValueError:  # cut off, or followed by something: better read than nothing
+    except ValueError:  # truncated JSON, or JSON with trailing text: use it as plain text
         return truncate(_one_line(text[:TEXT_BYTES]))
 
 
 def _number(digits: str) -> int:
-    """Python refuses to read very long ones."""
+    """Parse an integer; 0 for one that is too long for Python."""
     return int(digits) if len(digits) < MAX_DIGITS else 0
 
 
@@ -67,34 +75,34 @@ def _message_of(value: Any, levels: int = MAX_LEVELS) -> str:
     if isinstance(value, str):
         return _one_line(value)
     if isinstance(value, list) and levels:
-        listed = (words for item in cast(list[Any], value)[:MAX_LISTED] if (words := _message_of(item, levels - 1)))
-        return "; ".join(listed)
+        messages = (_message_of(item, levels - 1) for item in cast(list[Any], value)[:MAX_LISTED])
+        return "; ".join(filter(None, messages))
     return _object_message(cast(dict[str, Any], value), levels) if isinstance(value, dict) and levels else ""
 
 
 def _object_message(value: dict[str, Any], levels: int) -> str:
     members = {name.lower(): value[name] for name in reversed(value)}
-    name, words = next(
-        ((name, words) for name in MEMBERS if (words := _message_of(members.get(name), levels - 1))), ("", "")
+    name, message = next(
+        ((name, message) for name in MEMBERS if (message := _message_of(members.get(name), levels - 1))), ("", "")
     )
-    title, place = members.get("title"), members.get("loc")
+    title, location = members.get("title"), members.get("loc")
     if name == "detail" and isinstance(title, str) and title:
-        return f"{_one_line(title)}: {words}"
-    if name == "msg" and isinstance(place, list) and place:
-        return f"{'.'.join(str(part) for part in cast(list[Any], place)[:MAX_LISTED])}: {words}"
-    return words or next((said for one in CONTAINERS if (said := _nested_message(members.get(one), levels))), "")
+        return f"{_one_line(title)}: {message}"
+    if name == "msg" and isinstance(location, list) and location:
+        return f"{'.'.join(str(part) for part in cast(list[Any], location)[:MAX_LISTED])}: {message}"
+    return message or next(filter(None, (_container_message(members.get(name), levels) for name in CONTAINERS)), "")
 
 
-def _nested_message(value: Any, levels: int) -> str:
-    """Of an object, or of lists by the names of what is wrong."""
+def _container_message(value: Any, levels: int) -> str:
+    """The message within an object or a list; other types contain none."""
     if isinstance(value, dict | list):
         return _message_of(cast(Any, value), levels - 1)
     return ""
 
 
 def _page_text(text: str) -> str:
-    """What a reader sees of HTML, the values of XML, or a plain text."""
-    text = _CDATA.sub(lambda found: html.escape(found[1]), text)
+    """Return the visible text of HTML, the values of XML, or plain text."""
+    text = _CDATA.sub(lambda match: html.escape(match[1]), text)
     return _one_line(html.unescape(" ".join(_visible_parts(text)))) if "<" in text else _one_line(text)
 
 
@@ -109,7 +117,7 @@ def _visible_parts(text: str) -> Iterator[str]:
         if hidden:
             hidden = "" if name.startswith("/" + hidden) else hidden
         else:
-            hidden = next((one for one in _HIDDEN if name.startswith(one)), "")
+            hidden = next((tag for tag in _HIDDEN if name.startswith(tag)), "")
 
 
 def _alternating() -> Iterator[bool]:
@@ -119,10 +127,10 @@ def _alternating() -> Iterator[bool]:
 
 
 def _one_line(text: str) -> str:
-    words = " ".join(islice(text.split(), MAX_REASON_CHARS))
-    return "".join(char for char in words[: MAX_REASON_CHARS + 1] if char.isprintable())
+    line = " ".join(islice(text.split(), MAX_REASON_CHARS))
+    return "".join(char for char in line[: MAX_REASON_CHARS + 1] if char.isprintable())
 
 
 def truncate(text: str) -> str:
-    """No longer than a message may be."""
+    """Shorten a message to MAX_REASON_CHARS."""
     return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"

@@ -1,4 +1,4 @@
-"""One request to a provider over HTTP, and its answer, whole or piece by piece: what every protocol stands on."""
+"""Sends one HTTP request to a provider and reads its response, complete or as a stream. All adapters use it."""
 
 import io
 import re
@@ -22,31 +22,31 @@ from aiserver.providers.redaction import Redaction
 from aiserver.providers.transport import WAKE_S, Deadline, DeadlineBackend, Transport, remaining_s, total_deadline
 from aiserver.wire import json_scan, sse
 
-BEARER_HEADER = "authorization"  # any other header carries the key bare
+BEARER_HEADER = "authorization"  # any other header contains the bare key, without "Bearer"
 RELAYED_HEADERS = ("content-type", "retry-after", "x-request-id", "x-should-retry")
 JSON_TYPE = "application/json"
 JSON_LABEL = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 RELAYED_HEADER_PREFIX = "x-ratelimit-"
 CONNECT_S = 10
-KEEP_ALIVE_S = 4  # under the 5 s of uvicorn, on which vLLM runs: no request is written into a dying connection
-GRACE_S = 1.0  # whoever passes a stream on looks at the time twice a second, and ends it first
-STREAMING = {"accept": "text/event-stream", "accept-encoding": "identity"}  # what is packed comes late
-BODY_ERRORS = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)  # how a body can end early
+KEEP_ALIVE_S = 4  # less than the 5 s of uvicorn, which vLLM uses: no request is written to a closing connection
+GRACE_S = 1.0  # the stream's consumer checks its deadline twice a second, and should end it first
+STREAMING = {"accept": "text/event-stream", "accept-encoding": "identity"}  # compression delays events
+BODY_ERRORS = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)  # ways a body can end early
 
 
 def create_client() -> httpx.Client:
-    """One HTTP client for all calls of a container; safe to share between threads. It keeps no cookies."""
+    """Create the HTTP client shared by all calls of a container: thread-safe, without cookies."""
     transport = Transport(DeadlineBackend(CONNECT_S), keep_alive_s=KEEP_ALIVE_S)
-    none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # one caller's would go out with another's request
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # they would leak from one caller to another
     headers = {"accept-encoding": ACCEPT_ENCODING}
-    return httpx.Client(transport=transport, cookies=none, headers=headers, trust_env=False)
+    return httpx.Client(transport=transport, cookies=no_cookies, headers=headers, trust_env=False)
 
 
 @dataclass(frozen=True)
 class ProviderRequest:
-    """What is sent to a provider, `api_key` in the header where it reads it, and how much of the answer is taken.
+    """A request to a provider. `api_key` goes into its `auth_header`; a response over `max_response_bytes` fails.
 
-    `relayed_as` are its names for headers that are kept by other names, or by the same.
+    `relayed_headers` maps the provider's header names to the names that callers get.
     """
 
     method: str
@@ -59,10 +59,10 @@ class ProviderRequest:
 
 
 def send(http: httpx.Client, provider: Provider, request: ProviderRequest, *, timeout_s: float) -> ProviderResponse:
-    """Whatever it answers, read to its end, in `timeout_s` of wall time from connecting to the last byte.
+    """Return the complete response of any status. `timeout_s` is wall time from connecting to the last byte.
 
-    Raises, where there is no answer, what that means: ProviderUnavailable (nothing was sent), ProviderTimeout (sent,
-    outcome unknown), ProviderAuth (its key or address cannot be), ProviderError (too large).
+    Raises: ProviderUnavailable (nothing was sent), ProviderTimeout (sent, outcome unknown), ProviderAuth (invalid key
+    or base_url), ProviderError (too large, unsupported coding or invalid redirect).
     """
     with total_deadline(timeout_s), _open_response(http, provider, request) as response:
         return _build_response(
@@ -74,25 +74,25 @@ def send(http: httpx.Client, provider: Provider, request: ProviderRequest, *, ti
 def open_stream(
     http: httpx.Client, provider: Provider, request: ProviderRequest, *, head_timeout_s: float, total_timeout_s: float
 ) -> Generator[tuple[ProviderResponse, Generator[list[bytes]] | None]]:
-    """The head of the answer, and its body as it comes (nothing for half a second is an empty list).
+    """Yield the response head and its body as batches of chunks (an empty batch after half a second of silence).
 
-    One that is no stream comes whole with its head, and nothing follows. What follows is closed where the block fails,
-    and else by whoever took it. `head_timeout_s` is wall time until the head, `total_timeout_s` until the end.
-    Raises, here and when what follows is iterated: as `send`.
+    A response that is not a stream is complete in the head, with None as its body. The body is closed when the `with`
+    block fails, else by its consumer. `head_timeout_s` is wall time until the head, `total_timeout_s` until the end.
+    Raises, here and when the body is iterated: as `send`.
     """
     deadline = Deadline(head_timeout_s, WAKE_S)
-    came = read_ahead(_read_stream(http, provider, request, deadline, total_timeout_s), lambda: deadline.extend(0))
-    with ExitStack() as failed:
-        failed.callback(came.close)
-        head, *first = next(batch for batch in came if batch)
-        assert isinstance(head, _Head)  # it is what `_pieces` yields first
-        yield head.response, _remaining_batches(first, came) if head.is_stream else None
-        failed.pop_all()
+    batches = read_ahead(_read_stream(http, provider, request, deadline, total_timeout_s), lambda: deadline.extend(0))
+    with ExitStack() as cleanup:
+        cleanup.callback(batches.close)
+        head, *first = next(batch for batch in batches if batch)
+        assert isinstance(head, _Head)  # `_read_stream` yields it first
+        yield head.response, _remaining_batches(first, batches) if head.is_stream else None
+        cleanup.pop_all()
 
 
 @dataclass(frozen=True)
 class _Head:
-    """The start of a streamed response, or all of one that is no stream."""
+    """The head of a streamed response, or the complete response if it is not a stream."""
 
     response: ProviderResponse
     is_stream: bool
@@ -101,7 +101,7 @@ class _Head:
 def _read_stream(
     http: httpx.Client, provider: Provider, request: ProviderRequest, deadline: Deadline, total_timeout_s: float
 ) -> Generator[_Head | bytes]:
-    ends = time.monotonic() + total_timeout_s
+    end_time = time.monotonic() + total_timeout_s
     with (
         total_deadline(deadline),
         _open_response(http, provider, replace(request, headers=STREAMING | request.headers)) as response,
@@ -110,10 +110,10 @@ def _read_stream(
         is_labelled = response.is_success and _is_labelled_json(response)
         start = b"".join(_read_start(body, request.max_response_bytes)) if is_labelled else b""
         if not response.is_success or (_is_labelled_json(response) and not sse.starts_with_field(start)):
-            rest = _read_body(response, chain([start], body), request.max_response_bytes)
-            yield _Head(_build_response(response, request, rest), is_stream=False)
+            content = _read_body(response, chain([start], body), request.max_response_bytes)
+            yield _Head(_build_response(response, request, content), is_stream=False)
             return
-        deadline.extend(ends + GRACE_S - time.monotonic())
+        deadline.extend(end_time + GRACE_S - time.monotonic())
         yield _Head(_build_response(response, request, b""), is_stream=True)
         if start:
             yield start
@@ -121,34 +121,34 @@ def _read_stream(
 
 
 def _is_labelled_json(response: httpx.Response) -> bool:
-    """Some servers say so of events, too: then the body tells."""
+    """Whether the content type is JSON. Some servers label event streams so, too: then the body decides."""
     return "json" in response.headers.get("content-type", "").lower()
 
 
 def _read_start(body: Iterator[bytes], max_bytes: int) -> Generator[bytes]:
-    """As much of a body as tells events from JSON, less the white space before it."""
+    """Yield the start of a body, enough to distinguish events from JSON, without leading white space."""
     start, size = b"", 0
-    for piece in body:
-        size += len(piece)
+    for chunk in body:
+        size += len(chunk)
         if size > max_bytes:
-            raise ProviderError("The provider's answer is too large", may_be_billed=True)
-        content = piece if start else piece.lstrip()
+            raise ProviderError("The provider's response is too large", may_be_billed=True)
+        content = chunk if start else chunk.lstrip()
         yield content
         start = (start + content)[: sse.MAX_PREFIX_BYTES]
         if len(start) == sse.MAX_PREFIX_BYTES or b":" in start or start[:1] in (b"{", b"["):
             return
 
 
-def _remaining_batches(first: list[_Head | bytes], rest: Generator[list[_Head | bytes]]) -> Generator[list[bytes]]:
-    """What comes after the head."""
-    with closing(rest):
-        for batch in chain([first], rest):
-            yield [piece for piece in batch if isinstance(piece, bytes)]
+def _remaining_batches(first: list[_Head | bytes], batches: Generator[list[_Head | bytes]]) -> Generator[list[bytes]]:
+    """Yield the chunks after the head."""
+    with closing(batches):
+        for batch in chain([first], batches):
+            yield [chunk for chunk in batch if isinstance(chunk, bytes)]
 
 
 @contextmanager
 def _open_response(http: httpx.Client, provider: Provider, request: ProviderRequest) -> Generator[httpx.Response]:
-    """Around the reading of one answer."""
+    """Send the request and map the HTTP errors of the `with` block, which reads the response, to ProviderErrors."""
     name = provider.name
     headers = request.headers | _auth_headers(provider, request.api_key)
     url = provider.base_url.rstrip("/") + request.path
@@ -156,19 +156,22 @@ def _open_response(http: httpx.Client, provider: Provider, request: ProviderRequ
         with http.stream(request.method, url, content=request.body, headers=headers) as response:
             yield response
     except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.WriteError, httpcore.WriteTimeout) as error:
-        raise ProviderUnavailable(f"Provider {name} cannot be reached") from error
-    except (httpcore.LocalProtocolError, UnicodeEncodeError):  # nothing was sent; its words would tell the key
-        raise ProviderAuth(f"The key of provider {name} cannot stand in a header") from None
+        raise ProviderUnavailable(f"Provider {name}: could not connect") from error
+    except (
+        httpcore.LocalProtocolError,
+        UnicodeEncodeError,
+    ):  # nothing was sent; the original message would reveal the key
+        raise ProviderAuth(f"Provider {name}: the API key contains characters not allowed in an HTTP header") from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-        raise ProviderAuth(f"The base_url of provider {name} leads nowhere") from error
+        raise ProviderAuth(f"Provider {name}: invalid base_url") from error
     except httpcore.TimeoutException as error:
-        raise ProviderTimeout(f"Provider {name} did not answer in time", may_be_billed=True) from error
+        raise ProviderTimeout(f"Provider {name}: no response within the time limit", may_be_billed=True) from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-        raise ProviderTimeout(f"Provider {name} gave no whole answer", may_be_billed=True) from error
+        raise ProviderTimeout(f"Provider {name}: the response is incomplete", may_be_billed=True) from error
     except ContentCodingError as error:
         raise ProviderError(f"Provider {name}: {error}", may_be_billed=True) from error
-    except httpx.RemoteProtocolError as error:  # httpx looks where a redirect leads, though it is not followed
-        raise ProviderError(f"Provider {name} answered with a redirect to nowhere") from error
+    except httpx.RemoteProtocolError as error:  # httpx parses the URL of a redirect, even if it is not followed
+        raise ProviderError(f"Provider {name}: the response redirects to an invalid URL") from error
 
 
 def _auth_headers(provider: Provider, api_key: str | None) -> dict[str, str]:
@@ -184,14 +187,14 @@ def _build_response(response: httpx.Response, request: ProviderRequest, body: by
 
 
 def _read_body(response: httpx.Response, chunks: Iterator[bytes], max_bytes: int) -> bytes:
-    """The body. How a connection ends does not matter where a whole JSON object has come, or the status is an error."""
+    """Return the body. A broken end does not matter after a complete JSON object, or when the status is an error."""
     content = io.BytesIO()  # its value is its buffer, not a copy
     try:
         for chunk in chunks:
             content.write(chunk)
             reserve(content.tell(), remaining_s)
             if content.tell() > max_bytes:
-                raise ProviderError("The provider's answer is too large", may_be_billed=True)
+                raise ProviderError("The provider's response is too large", may_be_billed=True)
             if content.tell() > MAX_ERROR_BYTES and not response.is_success:
                 break
     except (*BODY_ERRORS, ContentCodingError):
@@ -201,16 +204,16 @@ def _read_body(response: httpx.Response, chunks: Iterator[bytes], max_bytes: int
 
 
 def _select_headers(headers: httpx.Headers, names: Mapping[str, str]) -> dict[str, str]:
-    """Those that callers get, the most useful first; beyond a limit of each and of all they are left out."""
-    named = {names.get(k, k): v for k, v in headers.items()}
-    if not JSON_LABEL.fullmatch(named.get("content-type", JSON_TYPE)):  # whatever its label, only JSON is relayed
-        named["content-type"] = JSON_TYPE
-    wanted = [*names.values(), *RELAYED_HEADERS, *(name for name in named if name.startswith(RELAYED_HEADER_PREFIX))]
-    kept: dict[str, str] = {}
-    left = MAX_HEADERS_CHARS
-    for name in dict.fromkeys(wanted):
-        size = len(name) + len(named.get(name, ""))
-        if name in named and len(named[name]) <= MAX_HEADER_CHARS and size <= left:
-            kept[name] = named[name]
-            left -= size
-    return kept
+    """The headers relayed to callers, the most useful first; headers over the size limits are omitted."""
+    candidates = {names.get(k, k): v for k, v in headers.items()}
+    if not JSON_LABEL.fullmatch(candidates.get("content-type", JSON_TYPE)):  # only JSON is relayed
+        candidates["content-type"] = JSON_TYPE
+    rate_limits = (name for name in candidates if name.startswith(RELAYED_HEADER_PREFIX))
+    relayed: dict[str, str] = {}
+    remaining_chars = MAX_HEADERS_CHARS
+    for name in dict.fromkeys([*names.values(), *RELAYED_HEADERS, *rate_limits]):
+        size = len(name) + len(candidates.get(name, ""))
+        if name in candidates and len(candidates[name]) <= MAX_HEADER_CHARS and size <= remaining_chars:
+            relayed[name] = candidates[name]
+            remaining_chars -= size
+    return relayed

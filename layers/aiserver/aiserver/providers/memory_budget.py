@@ -1,7 +1,7 @@
-"""Bounds the memory that the parallel calls of one process take together.
+"""Bounds the memory used by all parallel calls of one process.
 
-A worker runs ten jobs at once. Each may bring a request of 5 MB and a response of 64 MB, and translating one of them
-for a vendor takes several times its size: all of that at once would be more than a function has.
+A worker runs ten jobs at once. Each may have a request of 5 MB and a response of 64 MB, and translating one of them
+for a vendor takes several times its size. All of that at once would exceed the function's memory.
 """
 
 import threading
@@ -12,19 +12,19 @@ from contextvars import ContextVar
 from aiserver.errors import ProviderTimeout
 from aiserver.limits import MAX_PARALLEL_BYTES
 
-# Held while a body is translated. Python runs one thread at a time anyhow: taking turns costs no time.
+# Held while a body is translated. Python runs one thread at a time, so that serializing translations costs no time.
 translation_lock = threading.Lock()
 
 
 class MemoryBudget:
-    """Lets any number of calls read responses of up to MAX_PARALLEL_BYTES, and one at a time a larger one."""
+    """Calls may read responses of up to MAX_PARALLEL_BYTES in parallel, larger ones one at a time."""
 
     def __init__(self) -> None:
         self._large = threading.Lock()
 
     @contextmanager
     def share(self) -> Generator[None]:
-        """Around one call, from reading its response until the response is stored; of the calling thread only."""
+        """Wrap one call of the current thread, from reading its response until the response is stored."""
         share = _Share(self._large)
         token = _share.set(share)
         try:
@@ -43,9 +43,11 @@ class _Share:
         if size <= MAX_PARALLEL_BYTES or self._is_large:
             return
         if not self._large.acquire(timeout=wait_s()):
-            busy = ProviderTimeout("Other calls held the memory for large responses", may_be_billed=True)
-            busy.is_neutral = True
-            raise busy
+            error = ProviderTimeout(
+                "Other calls are using the memory for large responses; retry later", may_be_billed=True
+            )
+            error.is_neutral = True
+            raise error
         self._is_large = True
 
     def release(self) -> None:
@@ -57,9 +59,11 @@ _share: ContextVar[_Share | None] = ContextVar("share", default=None)
 
 
 def reserve(size: int, wait_s: Callable[[], float]) -> None:
-    """Wait until a response of this size may be held, at most `wait_s()` seconds; outside of a share it always may.
+    """Wait until memory for a response of `size` bytes is available, at most `wait_s()` seconds.
 
-    Raises: ProviderTimeout, which says nothing against the provider.
+    Outside of `MemoryBudget.share` there is no limit.
+
+    Raises: ProviderTimeout, when the wait ends without memory; the circuit breaker ignores this error.
     """
     if share := _share.get():
         share.grow(size, wait_s)

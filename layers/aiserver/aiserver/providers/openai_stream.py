@@ -1,4 +1,4 @@
-"""What the events of an OpenAI stream mean; all but one pass as they came.
+"""Checks the events of an OpenAI stream. All pass unchanged, except the usage event that only the gateway requested.
 
 Source: https://platform.openai.com/docs/api-reference/chat-streaming
 https://platform.openai.com/docs/api-reference/responses-streaming
@@ -25,17 +25,17 @@ from aiserver.wire.json_text import count_values
 READ_MEMBERS = ("choices", "usage", "error", "object", "type", "response")
 END_TYPES = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 NOT_FINISHED = (b"", b"null", b'""', b"false")
-_SAYS = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|arguments|delta)"\s*:\s*"(?!")')
-# Of what is no JSON, as Python writes NaN: in a JSON text, what stands within a string has its quotes escaped.
-_ANSWERS = re.compile(rb'"(?:choices|response\.[a-z_.]+)"')
+_CONTENT = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|arguments|delta)"\s*:\s*"(?!")')
+# For data that is not valid JSON, such as Python's NaN. Quotes within JSON strings are escaped and never match.
+_RESPONSE = re.compile(rb'"(?:choices|response\.[a-z_.]+)"')
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"(?!")')
 _NO_CHOICE = re.compile(rb"(?:null|\[\s*\])?")
-_INDEX_BYTES = 32  # of a choice's index, by which it is known
+_INDEX_BYTES = 32  # of a choice's index, used as its key
 _BEGINS_WITH_ERROR = re.compile(rb'\s*\{\s*"error"\s*:\s*[{"\[]')
 
 
 class _Choice(msgspec.Struct):
-    """What is read of a choice, whatever type a server gives it."""
+    """The members of a choice that are read, of any JSON type."""
 
     index: msgspec.Raw = msgspec.Raw(b"")
     finish_reason: msgspec.Raw = msgspec.Raw(b"")
@@ -46,11 +46,11 @@ _CHOICES = msgspec.json.Decoder(list[_Choice])
 
 
 class OpenAiEvents:
-    """stream.Translation of OpenAI's own events.
+    """The EventMapper of OpenAI's events.
 
-    With `hides_usage` the usage was not asked for by our caller, and the event that holds nothing else is kept back.
-    A chat is whole once `[DONE]` has come, or each choice that began has a reason to have finished.
-    Events before the first of the answer wait for it: without one, `[DONE]` ends no answer but an error.
+    With `hides_usage` the caller did not request the usage, and the event that contains only usage is dropped.
+    A chat is complete after `[DONE]`, or when each choice has a finish reason.
+    Events before the first content event are buffered until it arrives. A `[DONE]` without content is an error.
     """
 
     def __init__(self, provider: Provider, operation: str, *, hides_usage: bool, model_is_configured: bool) -> None:
@@ -66,7 +66,7 @@ class OpenAiEvents:
         self._has_content = False
         self._buffered: list[bytes] = []
         self._buffered_bytes = 0
-        self._first_data = b""  # the data of the first event that held none of the answer
+        self._first_data = b""  # the data of the first event without content
 
     def on_event(self, event: bytes) -> bytes:
         data = sse.event_data(event)
@@ -76,16 +76,18 @@ class OpenAiEvents:
             self.is_complete = self.is_done = True
             return event
         self._raise_if_error(event, data)
-        self.content_events += bool(_SAYS.search(data))
-        read = json_scan.find_members(json_scan.unwrap_single(data) if data.startswith(b"[") else data, *READ_MEMBERS)
-        if read is None:  # a comment, or not a JSON object
-            self._has_content = self._has_content or bool(_ANSWERS.search(data))
+        self.content_events += bool(_CONTENT.search(data))
+        members = json_scan.find_members(
+            json_scan.unwrap_single(data) if data.startswith(b"[") else data, *READ_MEMBERS
+        )
+        if members is None:  # a comment, or not a JSON object
+            self._has_content = self._has_content or bool(_RESPONSE.search(data))
             self.is_complete = self.is_complete or bool(self._is_chat and _FINISHED.search(data))
             return self._release_buffer(event) if self._has_content or not data.strip() else self._buffer(event, data)
-        self._track_completion(read)
-        usage = _find_usage(read)
+        self._track_completion(members)
+        usage = _find_usage(members)
         self.usage = storable_usage(usage) or self.usage
-        if self._hides_usage and usage[:1] == b"{" and _NO_CHOICE.fullmatch(read.get("choices", b"")):
+        if self._hides_usage and usage[:1] == b"{" and _NO_CHOICE.fullmatch(members.get("choices", b"")):
             return b""
         return self._release_buffer(event) if self._has_content else self._buffer(event, data)
 
@@ -93,25 +95,25 @@ class OpenAiEvents:
         return b""
 
     def _buffer(self, event: bytes, data: bytes) -> bytes:
-        """For the first event of the answer, as long as there is room."""
+        """Keep the event until the first content event, up to MAX_ERROR_BYTES in total."""
         self._first_data = self._first_data or data
         self._buffered.append(event)
         self._buffered_bytes += len(event)
         return b"" if self._buffered_bytes <= MAX_ERROR_BYTES else self._release_buffer(b"")
 
     def _release_buffer(self, event: bytes) -> bytes:
-        """The event, after those that waited for it; a comment waits for none."""
+        """Return the event, preceded by the buffered events once content has arrived; a comment passes at once."""
         if not self._buffered or not (self._has_content or self._buffered_bytes > MAX_ERROR_BYTES):
             return event
-        waited, self._buffered, self._buffered_bytes = b"".join(self._buffered), [], 0
-        return waited + event
+        buffered, self._buffered, self._buffered_bytes = b"".join(self._buffered), [], 0
+        return buffered + event
 
-    def _track_completion(self, read: Mapping[str, bytes]) -> None:
+    def _track_completion(self, members: Mapping[str, bytes]) -> None:
         if not self._is_chat:
-            self._has_content = self._has_content or read.get("type", b"").startswith(b'"response.')
-            self.is_complete = self.is_complete or read.get("type") in END_TYPES
+            self._has_content = self._has_content or members.get("type", b"").startswith(b'"response.')
+            self.is_complete = self.is_complete or members.get("type") in END_TYPES
             return
-        choices = read.get("choices", b"")
+        choices = members.get("choices", b"")
         if count_values(choices, MAX_EVENT_VALUES) > MAX_EVENT_VALUES:
             raise self._too_many_choices()
         for choice in _decode_choices(choices):
@@ -125,27 +127,34 @@ class OpenAiEvents:
         self.is_complete = bool(self._unfinished) and not any(self._unfinished.values())
 
     def _too_many_choices(self) -> ProviderError:
-        return ProviderError(f"Provider {self._provider.name} sent too many choices", may_be_billed=True)
+        return ProviderError(f"Provider {self._provider.name}: the response has too many choices", may_be_billed=True)
 
     def _raise_if_error(self, event: bytes, data: bytes) -> None:
-        told = sse.event_data(event, b"error") if b"error" in event else b""
-        if told or _is_error(data) or (data and sse.is_error_event(event)):
-            raise self._map_error(told or data)
+        error = sse.event_data(event, b"error") if b"error" in event else b""
+        if error or _is_error(data) or (data and sse.is_error_event(event)):
+            raise self._map_error(error or data)
 
     def _map_error(self, data: bytes) -> ProviderError:
-        began, configured = self.content_events > 0, self._model_is_configured
-        return map_stream_error(self._provider, data, has_content=began, model_is_configured=configured)
+        return map_stream_error(
+            self._provider,
+            data,
+            has_content=self.content_events > 0,
+            model_is_configured=self._model_is_configured,
+        )
 
 
 def _is_error(data: bytes) -> bool:
     if b"error" not in data:
         return False
-    read = json_scan.find_members(
+    members = json_scan.find_members(
         json_scan.unwrap_single(data) if data.startswith(b"[") else data, "error", "object", "type"
     )
-    if read is None:
+    if members is None:
         return bool(_BEGINS_WITH_ERROR.match(data))
-    return read.get("error", b"null") not in EMPTY_ERRORS or b'"error"' in (read.get("object"), read.get("type"))
+    return members.get("error", b"null") not in EMPTY_ERRORS or b'"error"' in (
+        members.get("object"),
+        members.get("type"),
+    )
 
 
 def _decode_choices(text: bytes) -> list[_Choice]:
@@ -155,7 +164,7 @@ def _decode_choices(text: bytes) -> list[_Choice]:
         return []
 
 
-def _find_usage(read: Mapping[str, bytes]) -> bytes:
-    """Of a chat it stands in the event itself, of a response in the response within."""
-    within = json_scan.find_members(read["response"], "usage") if "response" in read else None
-    return read.get("usage") or (within or {}).get("usage", b"")
+def _find_usage(members: Mapping[str, bytes]) -> bytes:
+    """Return the usage of a chat event, or of the `response` object within a Responses event."""
+    response = json_scan.find_members(members["response"], "usage") if "response" in members else None
+    return members.get("usage") or (response or {}).get("usage", b"")

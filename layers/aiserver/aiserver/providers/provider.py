@@ -1,4 +1,4 @@
-"""A provider as its operator configures it in providers.yaml."""
+"""The configuration of a provider, as in providers.yaml."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ def _blank_if_null(value: object) -> object:
 
 
 def _check_host(url: str) -> str:
-    """Raises: ValueError, where no connection could ever be made."""
+    """Raises: ValueError, when the host or port is invalid."""
     try:
         parts = urlsplit(url)
         is_host = bool(parts.port != 0 and parts.hostname and parts.hostname.encode("idna"))
     except ValueError:  # UnicodeError is one
         is_host = False
     if not is_host:
-        raise ValueError("no such host or port can be")
+        raise ValueError("invalid host or port")
     return url
 
 
@@ -33,10 +33,10 @@ def _catalogue_preset(preset: str, type: str) -> Preset:
 
 
 class Provider(BaseModel):
-    """One upstream. `models` maps public names to the upstream's own; an empty one is the same name, `*` any model.
+    """One upstream. `models` maps public names to upstream names; an empty value is the same name, `*` any model.
 
-    `preset` names a row of the catalogue, whose words stand where nothing else is said. An unknown one means nothing:
-    a function may be older, or younger, than what an operator applied. (`providers apply` refuses it.)
+    `preset` names a preset of the catalogue, which sets the defaults. An unknown preset is ignored, since a function
+    may be older or newer than the applied configuration. (`providers apply` rejects it.)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,55 +58,55 @@ class Provider(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _apply_preset(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        said = cast(Mapping[str, Any], given)
-        row = _catalogue_preset(str(said.get("preset")), str(said.get("type")))
-        filled = {**row.defaults, **said}
-        if row is not GENERIC and "base_url" not in filled:
-            named = f"preset {said['preset']}" if said.get("preset") else f"type {said['type']}"
-            raise ValueError(f"{named} needs a base_url, as in {row.base_url}")
-        if row is not GENERIC and filled["type"] != row.type:
-            raise ValueError(f"preset {said['preset']} is of type {row.type}")
-        return filled
+    def _apply_preset(cls, settings: Any) -> Any:
+        if not isinstance(settings, Mapping):
+            return settings
+        fields = cast(Mapping[str, Any], settings)
+        preset = _catalogue_preset(str(fields.get("preset")), str(fields.get("type")))
+        merged = {**preset.defaults, **fields}
+        if preset is not GENERIC and "base_url" not in merged:
+            label = f"preset {fields['preset']}" if fields.get("preset") else f"type {fields['type']}"
+            raise ValueError(f"{label} requires 'base_url', for example {preset.base_url}")
+        if preset is not GENERIC and merged["type"] != preset.type:
+            raise ValueError(f"preset {fields['preset']} requires type {preset.type}")
+        return merged
 
     @model_validator(mode="after")
     def _check_key_source(self) -> Self:
         if self.api_key_var and self.api_key_secret:
-            raise ValueError("give api_key_var or api_key_secret, not both")
+            raise ValueError("set either 'api_key_var' or 'api_key_secret', not both")
         return self
 
     @model_validator(mode="after")
     def _check_type(self) -> Self:
-        row = self.catalogue_preset
-        if self.type != "openai" and not set(self.operations) <= set(row.operations):
-            raise ValueError(f"operations of type {self.type} are {', '.join(row.operations)}")
-        if self.base_url.rstrip("/").endswith(row.rejected_url_suffixes or "\n"):
-            raise ValueError(f"base_url of type {self.type} is as {row.base_url}")
+        preset = self.catalogue_preset
+        if self.type != "openai" and not set(self.operations) <= set(preset.operations):
+            raise ValueError(f"type {self.type} supports only these operations: {', '.join(preset.operations)}")
+        if self.base_url.rstrip("/").endswith(preset.rejected_url_suffixes or "\n"):
+            raise ValueError(f"invalid 'base_url' for type {self.type}, use for example {preset.base_url}")
         return self
 
     @property
     def accepts_any_model(self) -> bool:
-        """Whether any name reaches it as it is: then what it lists is what may be asked for."""
+        """Whether any model name is passed on unchanged: then callers can use all models that the provider lists."""
         return self.models.get(ANY_MODEL) == ""
 
     @property
     def catalogue_preset(self) -> Preset:
-        """What the catalogue knows of it."""
+        """The preset of its `preset`, else of its `type`."""
         return _catalogue_preset(self.preset, self.type)
 
     def match_model(self, model: str) -> tuple[str, int] | None:
-        """The upstream's name for `model` and how well it matches: 0 by name, 1 by tag, 2 as any; None when not.
+        """Return the upstream's name of `model` and the kind of match: 0 by name, 1 by tag, 2 by `*`; None without one.
 
-        Names are Ollama's: one without a tag means `:latest`, else the tag that is configured.
+        Tags are Ollama's: a name without a tag means `:latest`, else the configured tag.
         """
         if model in self.models and model != ANY_MODEL:
             return self.models[model] or model, 0
         base, _, tag = model.partition(":")
-        tagged = [name for name in self.models if name.partition(":")[0] == base and name != ANY_MODEL]
-        wanted = [f"{base}:latest", *tagged] if not tag else [base] if tag == "latest" else []
-        for name in wanted:
+        same_base = [name for name in self.models if name.partition(":")[0] == base and name != ANY_MODEL]
+        candidates = [f"{base}:latest", *same_base] if not tag else [base] if tag == "latest" else []
+        for name in candidates:
             if name in self.models and name != ANY_MODEL:
                 return self.models[name] or name, 1
         return (self.models[ANY_MODEL] or model, 2) if ANY_MODEL in self.models else None
@@ -114,7 +114,7 @@ class Provider(BaseModel):
 
 @dataclass(frozen=True)
 class ModelListing:
-    """The ids of the models that a provider said it has, and when it did, in milliseconds."""
+    """The model ids that a provider listed, and when, in epoch milliseconds."""
 
     ids: tuple[str, ...]
     listed_at: int

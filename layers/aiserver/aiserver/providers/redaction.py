@@ -1,4 +1,4 @@
-"""Masks the provider's own key in what the provider returns: some repeat it in an error or in a header."""
+"""Masks the provider's API key in its responses: some providers repeat it in an error or a header."""
 
 import base64
 import html
@@ -13,12 +13,14 @@ from aiserver.errors import ProviderError, ProviderResponse
 from aiserver.limits import MAX_ERROR_BYTES
 
 MASK = b"[key]"
-MIN_KEY_CHARS = 8  # a shorter "key" could be a word of any error
-MIN_KEY_CHARS_IN_BODIES = 16  # own GPUs have keys like "lm-studio" and "password", which stand in good answers, too
+MIN_KEY_CHARS = 8  # a shorter key could be an ordinary word of an error
+MIN_KEY_CHARS_IN_BODIES = (
+    16  # GPU servers have keys like "lm-studio" or "password", which also occur in normal responses
+)
 
 
 class Redaction:
-    """Of one key: in answers, which may be long, as programs write it; in errors and headers, in any spelling."""
+    """Masks one key: its common encodings in bodies, which may be long; any spelling in errors and headers."""
 
     def __init__(self, api_key: str | None) -> None:
         self._key = api_key if api_key and len(api_key) >= MIN_KEY_CHARS else ""
@@ -27,28 +29,27 @@ class Redaction:
     def mask(self, body: bytes) -> bytes:
         return _replace_all(self._common, body)
 
-    def mask_headers(self, values: dict[str, str]) -> dict[str, str]:
-        return {name: self._mask_any_spelling(value.encode()).decode() for name, value in values.items()}
+    def mask_headers(self, headers: dict[str, str]) -> dict[str, str]:
+        return {name: self._mask_any_spelling(value.encode()).decode() for name, value in headers.items()}
 
     @contextmanager
     def redact_errors(self) -> Generator[None]:
-        """In each ProviderError that the block raises: reading an error may decode what hid the key in it."""
+        """Mask the key in each ProviderError of the `with` block: parsing an error may decode an encoded key."""
         try:
             yield
         except ProviderError as error:
             error.message = self._mask_any_spelling(error.message.encode()).decode()
             error.args = (error.message,)
-            if said := error.upstream:
-                error.upstream = ProviderResponse(
-                    said.status, said.headers, self._mask_any_spelling(said.body), said.usage
-                )
+            if response := error.upstream:
+                body = self._mask_any_spelling(response.body)
+                error.upstream = ProviderResponse(response.status, response.headers, body, response.usage)
             raise
 
     def _mask_any_spelling(self, text: bytes) -> bytes:
         if not self._key:
             return text
         text = _replace_all(_common_forms(self._key), text)
-        if len(text) > MAX_ERROR_BYTES:  # which is relayed to nobody
+        if len(text) > MAX_ERROR_BYTES:  # such a body is not relayed
             return text
         return _any_spelling(self._key).sub(MASK, text)
 
@@ -62,7 +63,7 @@ def _replace_all(forms: tuple[bytes, ...], text: bytes) -> bytes:
 
 @lru_cache
 def _common_forms(key: str) -> tuple[bytes, ...]:
-    """As it is, and as JSON, URLs and base64 write it; base64 also among other bytes, as in `Bearer …`."""
+    """The key as plain text, in JSON, URLs and base64; base64 also within other text, as in `Bearer …`."""
     if not key:
         return ()
     escaped, dotnet = json.dumps(key)[1:-1], key
@@ -70,23 +71,23 @@ def _common_forms(key: str) -> tuple[bytes, ...]:
         dotnet = dotnet.replace(char, f"\\u{ord(char):04X}")
     quoted, path = quote(key, safe=""), quote(key)
     forms = {key, escaped, escaped.replace("/", "\\/"), dotnet, dotnet.lower(), quoted, path}
-    forms |= {re.sub("%..", lambda code: code[0].lower(), one) for one in (quoted, path)}
-    for before in range(3):  # bytes of another text, which share a letter with the key's first or last
-        text = base64.b64encode(bytes(before) + key.encode()).decode().rstrip("=")
-        is_even = (before + len(key)) % 3 == 0
-        whole = text[before + 1 if before else 0 : len(text) if is_even else -1]
-        forms |= {whole, whole.replace("+", "-").replace("/", "_")}
+    forms |= {re.sub("%..", lambda code: code[0].lower(), encoded) for encoded in (quoted, path)}
+    for offset in range(3):  # of the key in the encoded text: its first and last base64 digit may include other bytes
+        text = base64.b64encode(bytes(offset) + key.encode()).decode().rstrip("=")
+        is_even = (offset + len(key)) % 3 == 0
+        encoded_key = text[offset + 1 if offset else 0 : len(text) if is_even else -1]
+        forms |= {encoded_key, encoded_key.replace("+", "-").replace("/", "_")}
     return tuple(sorted({form.encode() for form in forms}, key=len, reverse=True))
 
 
 @lru_cache
 def _any_spelling(key: str) -> re.Pattern[bytes]:
-    """What matches the key however each of its characters is spelled."""
+    """A pattern that matches the key in any spelling of each character."""
     return re.compile("".join(f"(?:{'|'.join(_spellings(char))})" for char in key).encode())
 
 
 def _spellings(char: str) -> list[str]:
-    """As expressions: by itself, escaped in JSON, in a URL once or several times, as an entity of HTML or XML."""
+    """Patterns of a character: literal, JSON escape, URL escape (possibly repeated), HTML or XML entity."""
     code = f"{ord(char):02x}"
     digits = "".join(f"[{digit}{digit.upper()}]" for digit in code)
     literal = {char, json.dumps(char)[1:-1], "\\/" if char == "/" else char, html.escape(char)}

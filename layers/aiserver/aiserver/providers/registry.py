@@ -1,6 +1,6 @@
-"""The protocols that providers speak, each built when one of its providers is first asked.
+"""Creates the client of each provider type when it is first used.
 
-What is not asked is not imported: imports are what a cold start waits for.
+Unused adapters are not imported, because imports take most of a cold start.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AdapterRegistry(dict[str, "OpenAiClient | AdapterClient"]):
-    """By a provider's type. `wire` makes what Bedrock needs of AWS."""
+    """Clients by provider type. `wire` creates Bedrock's request signer and frame decoder."""
 
     def __init__(self, http: "Callable[[], httpx.Client]", clock: Clock, wire: "Callable[[], Wire]") -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class AdapterRegistry(dict[str, "OpenAiClient | AdapterClient"]):
         self._wire = wire
 
     def preload(self, type: str) -> None:
-        """Build it now."""
+        """Create the client now."""
         self[type]
 
     def __missing__(self, type: str) -> "OpenAiClient | AdapterClient":
@@ -46,17 +46,17 @@ class AdapterRegistry(dict[str, "OpenAiClient | AdapterClient"]):
         return AdapterClient(self._http(), self._clock, load_adapter(type), wire)
 
 
-def check_supported(type: str, body: bytes, model: str) -> None:
-    """Raises: InvalidRequest, where a provider's type has no words for this chat; what speaks OpenAI has all."""
+def check_request(type: str, body: bytes, model: str) -> None:
+    """Raises: InvalidRequest, when the provider type does not support this chat; `openai` supports every chat."""
     if type == "openai":
         return
     from aiserver.providers import memory_budget
     from aiserver.providers.translation.chat import Chat
     from aiserver.wire.upstream_body import with_model
 
-    asked = load_adapter(type)
+    adapter = load_adapter(type)
     with memory_budget.translation_lock:
-        asked.build_request(Chat(with_model(body, model), asked.capabilities))
+        adapter.build_request(Chat(with_model(body, model), adapter.capabilities))
 
 
 def load_adapter(type: str) -> "Adapter":

@@ -1,7 +1,7 @@
-"""HTTP that keeps a total deadline, over connections whose making can be chosen.
+"""HTTP transport with a total deadline, over a configurable network backend.
 
-httpx's own timeouts limit silence between bytes; a server that drips one byte a second holds a caller for ever.
-Here every wait on the network is cut to what is left of the deadline the calling thread has set.
+httpx's timeouts limit only the silence between bytes: a server that sends one byte a second could block a caller for
+ever. Here every network wait is limited to the time remaining until the calling thread's deadline.
 """
 
 import logging
@@ -16,27 +16,29 @@ from contextvars import ContextVar
 import httpcore
 import httpx
 
-SLICE_BYTES = 16 * 1024  # sent at once
-STALE_S = 0.05  # a kept connection that ends so soon after a request was closed before the request came
-WAKE_S = 0.5  # how soon a wait sees that its deadline has been brought forward
+from aiserver import log_events
+
+SLICE_BYTES = 16 * 1024  # of one write
+STALE_S = 0.05  # a kept-alive connection that ends this soon after a request had been closed before it
+WAKE_S = 0.5  # how soon a wait notices an earlier deadline
 
 
 log = logging.getLogger("aiserver.transport")
 
 
 class StaleConnection(httpcore.NetworkError):
-    """A kept connection that ended as the next request was written to it, without a byte of a response."""
+    """A kept-alive connection that ended while the next request was written, without a byte of a response."""
 
 
 class Deadline:
-    """When all waits end. Another thread may bring it forward, which cuts a wait for an answer within WAKE_S."""
+    """When all waits end. If another thread makes it earlier, a wait for a response ends within `wake_s` seconds."""
 
     def __init__(self, seconds: float, wake_s: float = math.inf) -> None:
         self.wake_s = wake_s
         self.extend(seconds)
 
     def extend(self, seconds: float) -> None:
-        """It is that far off from now."""
+        """Set the deadline to `seconds` from now."""
         self._at = time.monotonic() + seconds
 
     def remaining_s(self) -> float:
@@ -48,7 +50,7 @@ _deadline: ContextVar[Deadline] = ContextVar("deadline")
 
 @contextmanager
 def total_deadline(deadline: float | Deadline) -> Generator[None]:
-    """Bounds all network waits of the calls made inside, by one clock; a number is seconds from now."""
+    """Limit all network waits in the `with` block by one deadline; a number is seconds from now."""
     token = _deadline.set(deadline if isinstance(deadline, Deadline) else Deadline(deadline))
     try:
         yield
@@ -57,7 +59,7 @@ def total_deadline(deadline: float | Deadline) -> Generator[None]:
 
 
 def remaining_s(error_type: type[Exception] = httpcore.ReadTimeout) -> float:
-    """Seconds left of the deadline. Raises: `late` when none are: while connecting, nothing has been sent yet."""
+    """Seconds until the deadline. Raises: `error_type`, when it has passed; ConnectTimeout means nothing was sent."""
     seconds = _deadline.get().remaining_s()
     if seconds <= 0:
         raise error_type("the total deadline has passed")
@@ -65,44 +67,44 @@ def remaining_s(error_type: type[Exception] = httpcore.ReadTimeout) -> float:
 
 
 class DeadlineStream(httpcore.NetworkStream):
-    """A connection whose every wait ends at the deadline of the thread that waits; a handshake's also by itself."""
+    """A connection whose waits end at the waiting thread's deadline; TLS handshakes take `handshake_s` at most."""
 
     def __init__(self, inner: httpcore.NetworkStream, handshake_s: float = math.inf) -> None:
         self._inner = inner
         self._handshake_s = handshake_s
-        self._has_served = False  # a response before the request that was written last
+        self._has_served = False  # a response before the most recent request
         self._is_answered = False
         self._written_at = -math.inf
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Raises: StaleConnection (docs/decisions/0019); what httpcore's stream raises."""
+        """Raises: StaleConnection (docs/decisions/0019); errors of httpcore's stream."""
         try:
             data = self._read(max_bytes)
         except httpcore.ReadError as error:
             if self._is_stale:
-                raise StaleConnection("the kept connection was closed") from error
+                raise StaleConnection("the kept-alive connection was closed") from error
             raise
         if not data and self._is_stale:
-            raise StaleConnection("the kept connection was closed")
+            raise StaleConnection("the kept-alive connection was closed")
         self._is_answered = self._is_answered or bool(data)
         return data
 
     @property
     def _is_stale(self) -> bool:
-        """Whether a connection that ends now was dead when the request was written."""
+        """Whether a connection that ends now had been closed before the request was written."""
         return self._has_served and not self._is_answered and time.monotonic() - self._written_at <= STALE_S
 
     def _read(self, max_bytes: int) -> bytes:
-        while (left_s := remaining_s()) > (wake_s := _deadline.get().wake_s):
-            with suppress(httpcore.ReadTimeout):  # nothing yet; nothing is lost by asking again
+        while (wait_s := remaining_s()) > (wake_s := _deadline.get().wake_s):
+            with suppress(httpcore.ReadTimeout):  # nothing received yet; reading again loses nothing
                 return self._inner.read(max_bytes, wake_s)
-        return self._inner.read(max_bytes, left_s)
+        return self._inner.read(max_bytes, wait_s)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if self._is_answered:  # so this is another request
+        if self._is_answered:  # so that this is the next request
             self._has_served, self._is_answered = True, False
         try:
-            for start in range(0, len(buffer), SLICE_BYTES):  # httpcore gives each part the whole time anew
+            for start in range(0, len(buffer), SLICE_BYTES):  # httpcore applies the timeout to each write
                 self._inner.write(buffer[start : start + SLICE_BYTES], remaining_s())
         finally:
             self._written_at = time.monotonic()
@@ -116,15 +118,15 @@ class DeadlineStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        left_s = min(self._handshake_s, remaining_s(httpcore.ConnectTimeout))
-        return type(self)(self._inner.start_tls(ssl_context, server_hostname, left_s))
+        timeout_s = min(self._handshake_s, remaining_s(httpcore.ConnectTimeout))
+        return type(self)(self._inner.start_tls(ssl_context, server_hostname, timeout_s))
 
     def get_extra_info(self, info: str) -> object:
         return self._inner.get_extra_info(info)
 
 
 class DeadlineBackend(httpcore.NetworkBackend):
-    """Connects as httpcore does, under the deadline; at most `connect_s` to be let in, and as much for TLS."""
+    """Connects like httpcore within the deadline: `connect_s` seconds at most for TCP, and again for TLS."""
 
     def __init__(self, connect_s: float, network: httpcore.NetworkBackend | None = None) -> None:
         self._inner = network or httpcore.SyncBackend()
@@ -138,42 +140,42 @@ class DeadlineBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """To the first address that lets us in; all of them share the time. (httpcore gives each the whole of it.)"""
-        until = time.monotonic() + min(self._connect_s, remaining_s(httpcore.ConnectTimeout))
-        error: Exception = httpcore.ConnectError(f"{host} has no address")
+        """Connect to the first address that accepts; all addresses share the time (httpcore gives each all of it)."""
+        end_time = time.monotonic() + min(self._connect_s, remaining_s(httpcore.ConnectTimeout))
+        error: Exception = httpcore.ConnectError(f"{host} has no IP address")
         addresses = _addresses(host, port)
-        for tried, address in enumerate(addresses):
-            share_s = (until - time.monotonic()) / (len(addresses) - tried)
+        for index, address in enumerate(addresses):
+            share_s = (end_time - time.monotonic()) / (len(addresses) - index)
             if share_s <= 0:
-                raise httpcore.ConnectTimeout("nobody let us in")
+                raise httpcore.ConnectTimeout("no address accepted the connection")
             try:
                 inner = self._inner.connect_tcp(address, port, share_s, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as failed:
-                error = failed
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as exception:
+                error = exception
             else:
                 return DeadlineStream(inner, self._connect_s)
         raise error
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    """In the order of the system's choice. Raises: httpcore.ConnectError."""
+    """Resolve a host, in the system's order of preference. Raises: httpcore.ConnectError."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise httpcore.ConnectError(str(error)) from error
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return list(dict.fromkeys(str(address[0]) for *_, address in addresses))
 
 
 def _tls_context() -> ssl.SSLContext:
-    """Verifies by certifi's authorities, or those of SSL_CERT_FILE."""
+    """Create a context that verifies by certifi's certificates, or those of SSL_CERT_FILE."""
     context = httpx.create_ssl_context()
-    # Python has obeyed SSLKEYLOGFILE: every session's keys would be written down. (typeshed does not know None.)
+    # Ignore SSLKEYLOGFILE, which would log every session's keys. (typeshed does not allow None.)
     context.keylog_filename = None  # pyright: ignore[reportAttributeAccessIssue]
     return context
 
 
 class Transport(httpx.BaseTransport):
-    """httpx over an httpcore pool with a backend of our choosing; errors are httpcore's own."""
+    """httpx transport over an httpcore pool with a custom network backend; raises httpcore's errors."""
 
     def __init__(self, backend: httpcore.NetworkBackend, *, keep_alive_s: float, connections: int = 100) -> None:
         self._pool = httpcore.ConnectionPool(
@@ -184,13 +186,13 @@ class Transport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Sent once more where the kept connection was closed before it came (docs/decisions/0019), and only then."""
+        """Send the request; retry once only, when its kept-alive connection was stale (docs/decisions/0019)."""
         try:
-            answer = self._send(request)
+            response = self._send(request)
         except StaleConnection:
-            log.info("stale_connection_retried", extra={"host": request.url.host})
-            answer = self._send(request)
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
+            log.info(log_events.STALE_CONNECTION_RETRIED, extra={"host": request.url.host})
+            response = self._send(request)
+        return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
 
     def _send(self, request: httpx.Request) -> httpcore.Response:
         return self._pool.handle_request(
@@ -213,11 +215,11 @@ class Transport(httpx.BaseTransport):
 
 
 class _Body(httpx.SyncByteStream):
-    def __init__(self, answer: httpcore.Response) -> None:
-        self._answer = answer
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._answer.iter_stream()
+        yield from self._response.iter_stream()
 
     def close(self) -> None:
-        self._answer.close()
+        self._response.close()

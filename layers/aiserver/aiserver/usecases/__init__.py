@@ -1,1 +1,1 @@
-"""What the product does, one file a deed; none knows of HTTP or AWS."""
+"""The product's operations, one application service per file; independent of HTTP and AWS."""

@@ -1,9 +1,10 @@
-"""Deliver one callback, once: claim the attempt, make the POST, write what came of it."""
+"""Deliver one callback: claim the attempt, send the POST, record the outcome."""
 
 import logging
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from aiserver import log_events
 from aiserver.api_keys import ApiKey, KeyStore, WebhookSecrets
 from aiserver.clock import Clock
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S, MAX_DELAY_S, busy_delay_ms, callback_retry_delay_s, sqs_delay_s
@@ -30,11 +31,11 @@ from aiserver.webhooks.url_policy import CallbackRefused
 from aiserver.wire.http_dates import retry_after_s
 
 MAX_RETRY_AFTER_S = 86_400
-DEAD_CALLBACK_DAYS = 30  # how much longer a job with a dead callback stays, so that it can be sent again
-GONE = 410  # the receiver wants no more
-MAX_BUSY_WAITS = 160  # about a day, most of them of ten minutes
+DEAD_CALLBACK_DAYS = 30  # added to the retention of a job with a dead callback, so that it can be redelivered
+GONE = 410  # the receiver wants no further attempts
+MAX_BUSY_WAITS = 160  # about a day; most waits are ten minutes
 
-log = logging.getLogger("aiserver.reply")
+log = logging.getLogger("aiserver.deliver_callback")
 
 
 class DeliverCallback:
@@ -43,8 +44,8 @@ class DeliverCallback:
         jobs: JobStore,
         messages: MessageSender,
         keys: KeyStore,
-        replier: WebhookClient,
-        places: DeliveryLimiter,
+        webhooks: WebhookClient,
+        limiter: DeliveryLimiter,
         clock: Clock,
         *,
         settled_days: int,
@@ -53,17 +54,17 @@ class DeliverCallback:
         self._jobs = jobs
         self._messages = messages
         self._keys = keys
-        self._replier = replier
-        self._places = places
+        self._webhooks = webhooks
+        self._limiter = limiter
         self._clock = clock
         self._settled_days = settled_days
         self._lease_margin_ms = lease_margin_s * 1000
 
     def deliver(self, job_id: int, *, remaining_ms: int, due: int | None = None) -> CallbackState | None:
-        """Make one attempt, if one is due; `left_ms` is what is left of this deliverer's own time.
+        """Make one attempt if one is due; returns the callback's new state, if this attempt changed it.
 
-        Returning means the message is done with; what the callback has become, where this attempt decided it.
-        `due` is the wait the message was sent for: one that is too early comes back only if no other was sent since.
+        `remaining_ms` is the time before this function's own timeout. On return the message can be deleted.
+        `due` is the `callback_next_at` of the message: an early message is resent only if it is the newest one.
         """
         job, now = self._jobs.get(job_id), self._clock.now_ms()
         if job is None or job.callback != CallbackState.PENDING or job.reply_to is None or job.callback_next_at is None:
@@ -72,32 +73,31 @@ class DeliverCallback:
             if due in (None, job.callback_next_at):
                 self._schedule_message(job, now)
             return None
-        receiver = self._replier.receiver(job.reply_to)
-        until = now + remaining_ms + self._lease_margin_ms
-        with self._places.acquire(job.owner, receiver, now_ms=now, expires_ms=until) as there_is_room:
-            return self._attempt(job, receiver, now, until) if there_is_room else self._defer(job, now)
+        receiver = self._webhooks.receiver(job.reply_to)
+        expires_ms = now + remaining_ms + self._lease_margin_ms
+        with self._limiter.acquire(job.owner, receiver, now_ms=now, expires_ms=expires_ms) as is_acquired:
+            return self._attempt(job, receiver, now, expires_ms) if is_acquired else self._defer(job, now)
 
     def _schedule_message(self, job: Job, now: int) -> None:
-        """A message for when it is due; for what is further away than a message can wait, the sweeper sends one."""
+        """Send a message for the due time; for a wait beyond the longest SQS delay, the sweeper sends it."""
         wait_ms = (job.callback_next_at or now) - now
         if wait_ms <= MAX_DELAY_S * 1000:
             self._messages.send_callback(job.id, due=job.callback_next_at, delay_s=sqs_delay_s(wait_ms))
 
     def _defer(self, job: Job, now: int) -> CallbackState | None:
-        seen: dict[str, AttributeValue] = {"now": now, "callback_attempt": job.callback_attempt}
+        params: dict[str, AttributeValue] = {"now": now, "callback_attempt": job.callback_attempt}
         if job.callback_waits >= MAX_BUSY_WAITS:
-            busy = {
+            params |= {
                 "callback_last_status": None,
-                "callback_last_error": "for a day there was no place among its receiver's others",
+                "callback_last_error": "the receiver was at its concurrency limit for a day",
             }
-            return self._finish(GIVE_UP_UNATTEMPTED, job, seen | busy, self._settled_days + DEAD_CALLBACK_DAYS)
+            return self._finish(GIVE_UP_UNATTEMPTED, job, params, self._settled_days + DEAD_CALLBACK_DAYS)
         next_at = now + busy_delay_ms(job.callback_waits, self._clock.fraction())
-        return self._reschedule(
-            DEFER_DELIVERY, job, seen | {"callback_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}, now
-        )
+        params |= {"callback_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
+        return self._reschedule(DEFER_DELIVERY, job, params, now)
 
     def _attempt(self, job: Job, receiver: str, now: int, expires_ms: int) -> CallbackState | None:
-        # Read before the attempt counts: reading may fail.
+        # Read before the attempt is counted, because a read can fail.
         key, secrets = self._keys.key(job.owner), self._keys.webhook_secrets(job.owner)
         body, extra_headers = self._body(job)
         params: dict[str, AttributeValue] = {
@@ -111,9 +111,14 @@ class DeliverCallback:
         if isinstance(claimed, ConditionFailed):
             return None
         delivery = self._post(claimed, key, secrets, body, extra_headers, now)
-        told = {"job_id": job.id, "attempt": claimed.callback_attempt, "receiver": receiver, "status": delivery.status}
-        told |= {"error": delivery.error if delivery.status is None else None}  # else it has the receiver's words
-        log.info("callback attempted", extra=told | {"duration_ms": self._clock.now_ms() - now})
+        fields = {
+            "job_id": job.id,
+            "attempt": claimed.callback_attempt,
+            "receiver": receiver,
+            "status": delivery.status,
+        }
+        fields |= {"error": delivery.error if delivery.status is None else None}  # else it contains the receiver's text
+        log.info(log_events.CALLBACK_ATTEMPTED, extra=fields | {"duration_ms": self._clock.now_ms() - now})
         if delivery.error is None:
             return self._finish(MARK_DELIVERED, claimed, _delivery_fields(claimed, delivery), self._settled_days)
         wait_s = callback_retry_delay_s(claimed.callback_attempt, self._clock.fraction())
@@ -122,13 +127,13 @@ class DeliverCallback:
                 GIVE_UP, claimed, _delivery_fields(claimed, delivery), self._settled_days + DEAD_CALLBACK_DAYS
             )
         now = self._clock.now_ms()
-        asked_s = min(retry_after_s(delivery.retry_after, now) or 0, MAX_RETRY_AFTER_S)
-        next_at = now + round(max(wait_s, asked_s) * 1000)
-        again: dict[str, AttributeValue] = {"callback_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
-        return self._reschedule(SCHEDULE_RETRY, claimed, _delivery_fields(claimed, delivery) | again, now)
+        requested_s = min(retry_after_s(delivery.retry_after, now) or 0, MAX_RETRY_AFTER_S)
+        next_at = now + round(max(wait_s, requested_s) * 1000)
+        schedule: dict[str, AttributeValue] = {"callback_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
+        return self._reschedule(SCHEDULE_RETRY, claimed, _delivery_fields(claimed, delivery) | schedule, now)
 
     def _body(self, job: Job) -> tuple[bytes, dict[str, str]]:
-        """What is sent, and the headers that are only for it."""
+        """The request body, and the headers specific to it."""
         if job.state != JobState.COMPLETED:
             return views.error_view(job), {}
         if (job.result_bytes or 0) <= MAX_CALLBACK_BYTES and (result := self._jobs.read_result(job)) is not None:
@@ -144,41 +149,41 @@ class DeliverCallback:
         extra_headers: dict[str, str],
         now: int,
     ) -> DeliveryResult:
-        message_id = f"msg_{job.id}_{job.callback_sequence}"  # one for all attempts, another for each redelivery
+        message_id = f"msg_{job.id}_{job.callback_sequence}"  # the same for all attempts, new for each redelivery
         try:
             if key is None:
-                raise CallbackRefused("there is no key to sign with")
+                raise CallbackRefused("the job's API key no longer exists, so the callback cannot be signed")
             if secrets is None:
-                log.error("webhook secret missing", extra={"job_id": job.id, "key_id": key.id})
-                raise CallbackRefused("there is no webhook secret to sign with")
-            about = job_headers(job.id, job.ref_id, job.state, job.callback_attempt, job.tag)
-            signature = signature_headers(secrets.active(now), message_id, now // 1000, body)
-            return self._replier.post(job.reply_to or "", body, extra_headers | about | signature, key.callback_hosts)
-        except CallbackRefused as refused:
-            return DeliveryResult(None, f"CallbackRefused: {refused.message}", refused=True)
+                log.error(log_events.WEBHOOK_SECRET_MISSING, extra={"job_id": job.id, "key_id": key.id})
+                raise CallbackRefused("the API key has no webhook secret, so the callback cannot be signed")
+            headers = extra_headers | job_headers(job.id, job.ref_id, job.state, job.callback_attempt, job.tag)
+            headers |= signature_headers(secrets.active(now), message_id, now // 1000, body)
+            return self._webhooks.post(job.reply_to or "", body, headers, key.callback_hosts)
+        except CallbackRefused as error:
+            return DeliveryResult(None, f"CallbackRefused: {error.message}", refused=True)
 
     def _reschedule(
-        self, row: Transition, job: Job, params: Mapping[str, AttributeValue], now: int
+        self, transition: Transition, job: Job, params: Mapping[str, AttributeValue], now: int
     ) -> CallbackState | None:
-        later = self._jobs.apply(row, job.id, params)
-        if isinstance(later, ConditionFailed):
+        rescheduled = self._jobs.apply(transition, job.id, params)
+        if isinstance(rescheduled, ConditionFailed):
             return None
-        self._schedule_message(later, now)
-        return later.callback
+        self._schedule_message(rescheduled, now)
+        return rescheduled.callback
 
     def _finish(
-        self, row: Transition, job: Job, params: Mapping[str, AttributeValue], days: int
+        self, transition: Transition, job: Job, params: Mapping[str, AttributeValue], days: int
     ) -> CallbackState | None:
-        done = self._jobs.apply(row, job.id, {**params, "ttl": settled_ttl(self._clock.now_ms(), days)})
-        if isinstance(done, ConditionFailed):
+        finished = self._jobs.apply(transition, job.id, {**params, "ttl": settled_ttl(self._clock.now_ms(), days)})
+        if isinstance(finished, ConditionFailed):
             return None
-        if done.callback == CallbackState.DEAD:
-            log.error("callback dead", extra={"job_id": job.id, "attempt": done.callback_attempt})
-        return done.callback
+        if finished.callback == CallbackState.DEAD:
+            log.error(log_events.CALLBACK_DEAD, extra={"job_id": job.id, "attempt": finished.callback_attempt})
+        return finished.callback
 
 
 def job_headers(job_id: int, ref_id: str, state: JobState, attempt: int, tag: str | None = None) -> dict[str, str]:
-    """What a callback says of its job beside the body; a caller's own words are percent-encoded."""
+    """The headers of a callback that describe its job; the caller's RefId and tag are percent-encoded."""
     headers = {
         "content-type": "application/json",
         "x-job-id": str(job_id),

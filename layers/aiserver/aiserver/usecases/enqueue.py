@@ -1,4 +1,4 @@
-"""Accept a request to be answered later, exactly once for a RefId; cancel one."""
+"""Queue a request as a job, exactly once per RefId; cancel a job."""
 
 import itertools
 import math
@@ -21,16 +21,16 @@ from aiserver.wire.requests import ModelRequest
 from aiserver.wire.validation import invalid_field
 
 DEFAULT_DEADLINE_S = 86_400
-MAX_DEADLINE_S = 14 * 86_400  # its bodies must outlive it: the bucket forgets after 90 days
-CHECKS_AT_ONCE = 32  # of a batch's ReplyTo addresses
-QUEUED_DUE_MS = 60_000  # a job nobody took by then is reminded of
+MAX_DEADLINE_S = 14 * 86_400  # the bodies must outlive the deadline: the bucket deletes them after 90 days
+MAX_PARALLEL_CHECKS = 32  # of a batch's ReplyTo URLs
+QUEUED_DUE_MS = 60_000  # until the message of an unclaimed job is sent again
 
 _DATE_MS = re.compile(r"/Date\((\d+)(?:[+-]\d{4})?\)/")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, the address they reached us at, and the only hosts their ReplyTo may name, where there are any."""
+    """The API key of a request, the base URL it used, and the hosts its ReplyTo may name (empty: any)."""
 
     owner: str
     base_url: str
@@ -56,10 +56,10 @@ class Enqueue:
         self._settled_days = settled_days
 
     def accept(self, request: ModelRequest, caller: Caller) -> Job:
-        """The job that will run this request: a new one, or the one its RefId already names.
+        """The job for this request: a new one, or the existing job of its RefId.
 
-        Once the job is written it cannot be lost: a message that cannot be sent now is sent by the sweeper.
-        Raises: InvalidRequest, NotFound (model), Conflict (the RefId was used for another body).
+        A written job cannot be lost: if its message cannot be sent now, the sweeper sends it.
+        Raises: InvalidRequest; NotFound (model); Conflict, when the RefId was used for another body.
         """
         job = self._prepare(request, caller)
         if job.reply_to is not None:
@@ -67,17 +67,17 @@ class Enqueue:
         return self._write(job, request.body)
 
     def accept_all(self, batch: list[ModelRequest], caller: Caller) -> list[Job]:
-        """As `accept` for each, and none is written unless all could be; only a Conflict can come in the middle."""
-        prepared = [self._prepare(request, caller) for request in batch]
-        self._check_all({job.reply_to for job in prepared if job.reply_to is not None}, caller)
-        return [self._write(job, request.body) for job, request in zip(prepared, batch, strict=True)]
+        """Like `accept` for each request. All are validated before any is written; a Conflict can stop the writes."""
+        jobs = [self._prepare(request, caller) for request in batch]
+        self._check_all({job.reply_to for job in jobs if job.reply_to is not None}, caller)
+        return [self._write(job, request.body) for job, request in zip(jobs, batch, strict=True)]
 
     def _prepare(self, request: ModelRequest, caller: Caller) -> Job:
         now = self._clock.now_ms()
         options = request.options
         deadline = _deadline(options.deadline, now)
-        named = self._router.candidates(request.model, options.provider, request.operation)
-        best = self._router.filter_supported(named, ProviderCall(request.operation, request.body))[0]
+        serving = self._router.candidates(request.model, options.provider, request.operation)
+        best = self._router.filter_supported(serving, ProviderCall(request.operation, request.body))[0]
         job_id = self._clock.job_id()
         return Job(
             id=job_id,
@@ -100,45 +100,45 @@ class Enqueue:
         )
 
     def _check_all(self, reply_tos: Collection[str], caller: Caller) -> None:
-        """Each address once, and side by side: a slow resolver must not take a whole batch's time."""
-        with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
-            for check in [pool.submit(self._check_reply_to, one, caller.callback_hosts) for one in reply_tos]:
+        """Check each distinct URL, in parallel, so that slow DNS lookups do not add up."""
+        with ThreadPoolExecutor(MAX_PARALLEL_CHECKS) as pool:
+            for check in [pool.submit(self._check_reply_to, url, caller.callback_hosts) for url in reply_tos]:
                 check.result()
 
     def _write(self, job: Job, body: bytes) -> Job:
-        accepted = self._jobs.create(job, body, now_ms=job.created_at)
-        if accepted.created:
-            notify_worker(self._messages, accepted.job)
-        elif accepted.job.request_hash != job.request_hash:
+        creation = self._jobs.create(job, body, now_ms=job.created_at)
+        if creation.created:
+            notify_worker(self._messages, creation.job)
+        elif creation.job.request_hash != job.request_hash:
             raise Conflict(f"RefId {job.ref_id} was already used for another request", param="refId")
-        return accepted.job
+        return creation.job
 
     def cancel(self, job: Job) -> Job:
-        """Cancel at once what has not started, and ask for the rest; the job as it then stands.
+        """Cancel a queued job, or request the cancel of a started one; returns the job after the write.
 
-        Raises: Conflict, for a job that ended otherwise.
+        Raises: NotFound; Conflict, for a job that already completed or failed.
         """
         now = self._clock.now_ms()
         params = {"owner": job.owner, **terminal_fields(job, now_ms=now, settled_days=self._settled_days)}
-        done = self._jobs.apply(CANCEL, job.id, params)
-        tries = itertools.cycle((REQUEST_CANCEL, CANCEL))  # a worker may take it, or let it go, in between
-        while isinstance(done, ConditionFailed) and done.job and not done.job.has_ended:
-            done = self._jobs.apply(next(tries), job.id, params)
-        if not isinstance(done, ConditionFailed):
-            return done
-        if done.job is None:
+        outcome = self._jobs.apply(CANCEL, job.id, params)
+        transitions = itertools.cycle((REQUEST_CANCEL, CANCEL))  # a worker may claim or defer the job meanwhile
+        while isinstance(outcome, ConditionFailed) and outcome.job and not outcome.job.has_ended:
+            outcome = self._jobs.apply(next(transitions), job.id, params)
+        if not isinstance(outcome, ConditionFailed):
+            return outcome
+        if outcome.job is None:
             raise NotFound(f"Job {job.id} not found")
-        if done.job.state != JobState.CANCELLED:
-            raise Conflict(f"Job {job.id} is {done.job.state} and cannot be cancelled")
-        return done.job
+        if outcome.job.state != JobState.CANCELLED:
+            raise Conflict(f"Job {job.id} is {outcome.job.state} and cannot be cancelled")
+        return outcome.job
 
 
-def _deadline(given: str | float | None, now_ms: int) -> int:
-    """When a job must have ended: seconds from now, an ISO date, or `/Date(ms)/`. Raises: InvalidRequest."""
-    if given is None:
+def _deadline(option: str | float | None, now_ms: int) -> int:
+    """The deadline in Unix ms, from seconds from now, an ISO date, or `/Date(ms)/`. Raises: InvalidRequest."""
+    if option is None:
         return now_ms + DEFAULT_DEADLINE_S * 1000
     try:
-        deadline = _when(given, now_ms)
+        deadline = _parse_deadline(option, now_ms)
     except (ValueError, OverflowError) as error:
         raise invalid_field("InvalidType", "deadline", "'deadline' must be a date or a number of seconds") from error
     if not now_ms < deadline <= now_ms + MAX_DEADLINE_S * 1000:
@@ -148,14 +148,14 @@ def _deadline(given: str | float | None, now_ms: int) -> int:
     return deadline
 
 
-def _when(given: str | float, now_ms: int) -> int:
-    if isinstance(given, str):
-        if match := _DATE_MS.fullmatch(given):
+def _parse_deadline(option: str | float, now_ms: int) -> int:
+    if isinstance(option, str):
+        if match := _DATE_MS.fullmatch(option):
             return int(match.group(1))
-        if re.fullmatch(r"[0-9.]+", given) is None:
-            date = datetime.fromisoformat(given)
+        if re.fullmatch(r"[0-9.]+", option) is None:
+            date = datetime.fromisoformat(option)
             return round((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1000)
-    seconds = float(given)
+    seconds = float(option)
     if not math.isfinite(seconds):
         raise ValueError("not a number of seconds")
     return now_ms + round(seconds * 1000)

@@ -1,4 +1,4 @@
-"""Accept what other services send: whoever may send is trusted, and the key it names decides whose job it is."""
+"""Queue jobs submitted by message. Every sender is trusted; the key named in the message owns the job."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -17,15 +17,15 @@ class Intake:
         self._key_ids = frozenset(key_ids)
         self._base_url = base_url
 
-    def accept(self, sent: IntakeMessage, *, message_id: str) -> Job:
-        """The job that will run it. Without a RefId its message's id is the RefId: the same message again is one job.
+    def accept(self, message: IntakeMessage, *, message_id: str) -> Job:
+        """The job for the message's request. The default RefId is `message_id`, so a redelivered message is one job.
 
-        Raises: Forbidden (a key that is not on the list), Unauthorized (one that is not in force), and as `Enqueue`.
+        Raises: Forbidden (key not in `key_ids`), Unauthorized (key revoked, expired or unknown), and as `Enqueue`.
         """
-        if sent.key_id not in self._key_ids:
-            raise Forbidden(f"Key {sent.key_id} is not one that the intake may queue jobs for")
-        key = self._keys.find_by_id(sent.key_id)
-        options = sent.request.options.with_defaults(Options(ref_id=message_id))
+        if message.key_id not in self._key_ids:
+            raise Forbidden(f"Key {message.key_id} may not submit jobs by message: it is not in IntakeKeyIds")
+        key = self._keys.find_by_id(message.key_id)
+        options = message.request.options.with_defaults(Options(ref_id=message_id))
         return self._enqueue.accept(
-            replace(sent.request, options=options), Caller(key.id, self._base_url, key.callback_hosts)
+            replace(message.request, options=options), Caller(key.id, self._base_url, key.callback_hosts)
         )

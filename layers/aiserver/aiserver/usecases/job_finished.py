@@ -1,4 +1,4 @@
-"""A job has just ended: tell its ReplyTo's deliverer, and whoever listens to events."""
+"""Notifications at the end of a job: the callback message and the event."""
 
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import EventPublisher, MessageSender
@@ -12,7 +12,7 @@ class JobFinishedNotifier:
         self._events = events
 
     def on_job_finished(self, job: Job) -> None:
-        """Both may be told twice: a delivery is claimed before it is made, and an event carries the job's id."""
+        """Send both; duplicates are harmless: a delivery is claimed first, and an event contains the job's id."""
         if job.callback == CallbackState.PENDING:
             self._messages.send_callback(job.id, due=job.callback_next_at)
         self._events.publish(f"Job{job.state}", event_view(job))

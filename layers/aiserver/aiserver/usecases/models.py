@@ -1,4 +1,4 @@
-"""Which models there are: what the providers name, and what those that take any model have said they have."""
+"""The available models: those configured with a provider, and the listings of providers that accept any model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from aiserver.router import Router
 
 @dataclass(frozen=True)
 class Model:
-    """A model by its public name, and the provider that is asked first for it."""
+    """A model by its public name, and the provider that is called first for it."""
 
     name: str
     provider: str
@@ -19,24 +19,25 @@ class Models:
     def __init__(self, router: Router, listings: Callable[[], Mapping[str, ModelListing]]) -> None:
         self._router = router
         self._listings = listings
-        self._known: tuple[list[Provider], list[Model]] | None = None
+        self._cached: tuple[list[Provider], list[Model]] | None = None
 
     def all(self) -> list[Model]:
-        """Every model that would be routed, by name; of a provider that takes any, those it last listed.
+        """Every routable model, sorted by name; for a provider that accepts any model, those of its last listing.
 
-        Worked out once for each time that the router has read its providers.
+        Computed once per read of the router's providers.
         """
         providers = self._router.providers()
-        if self._known is None or self._known[0] is not providers:
-            self._known = (providers, [self.one(name) for name in sorted(self._names(providers))])
-        return self._known[1]
+        if self._cached is None or self._cached[0] is not providers:
+            self._cached = (providers, [self.one(name) for name in sorted(self._names(providers))])
+        return self._cached[1]
 
     def one(self, name: str) -> Model:
-        """Raises: NotFound, for a model that nobody serves."""
+        """The model with that name. Raises: NotFound, when no provider serves it."""
         return Model(name, self._router.candidates(name)[0].provider.name)
 
     def _names(self, providers: list[Provider]) -> set[str]:
         listings = self._listings()
-        named = {name for provider in providers for name in provider.models if name != ANY_MODEL}
-        passing = [listings[p.name].ids for p in providers if p.accepts_any_model and p.name in listings]
-        return named.union(*passing)
+        configured = {name for provider in providers for name in provider.models if name != ANY_MODEL}
+        return configured.union(
+            *[listings[p.name].ids for p in providers if p.accepts_any_model and p.name in listings]
+        )

@@ -1,10 +1,11 @@
-"""Write what came of one claim of a job: completed, failed, waiting or cancelled, if the claim still stands."""
+"""Record the outcome of one claim of a job: completed, failed, waiting or cancelled, if the lease is still valid."""
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from aiserver import log_events
 from aiserver.clock import Clock
 from aiserver.errors import (
     AiServerError,
@@ -31,21 +32,19 @@ from aiserver.usecases.failover import FailoverResult
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.terminal import failure_fields, terminal_fields
 
-MAX_INVALID_RESPONSES = (
-    8  # of a provider that answers, but badly; one that asks to wait is waited for until the deadline
-)
-MAX_WRITE_MS = 60_000  # how long an outcome whose store is away is written again and again
-STORAGE_UNAVAILABLE = (
-    "storage_unavailable"  # the waitReason of a job whose request could not be read, or its call not marked
-)
+# Retries after provider errors; a provider that is unavailable or rate limited is retried until the deadline.
+MAX_INVALID_RESPONSES = 8
+MAX_WRITE_MS = 60_000  # how long the write of an outcome is retried while the store is unavailable
+# The waitReason of a job whose request could not be read, or whose call could not be marked.
+STORAGE_UNAVAILABLE = "storage_unavailable"
 
-log = logging.getLogger("aiserver.work")
+log = logging.getLogger("aiserver.record_outcome")
 Written = TypeVar("Written")
 
 
 @dataclass(frozen=True)
 class JobLease:
-    """What one claim holds, and when its worker's own time is over."""
+    """A claimed job, the fence params of its transitions, and the end of the worker's time (Unix ms)."""
 
     job: Job
     fence: dict[str, AttributeValue]
@@ -63,13 +62,13 @@ class OutcomeRecorder:
         self._settled_days = settled_days
 
     def record_outcome(self, lease: JobLease, failover: FailoverResult) -> None:
-        """As the pass over the providers came out."""
+        """Complete, defer or fail the job, according to the result of the failover."""
         if failover.response is not None:
             self._complete(lease, failover, failover.response)
             return
-        error = failover.error or ProviderError("No provider answered")
-        asks_to_wait = isinstance(error, ProviderUnavailable | ProviderRateLimited | ProviderTimeout)
-        invalid_responses = lease.job.invalid_responses + (0 if asks_to_wait else 1)
+        error = failover.error or ProviderError("No provider returned a response")
+        is_temporary = isinstance(error, ProviderUnavailable | ProviderRateLimited | ProviderTimeout)
+        invalid_responses = lease.job.invalid_responses + (0 if is_temporary else 1)
         if failover.can_retry and invalid_responses < MAX_INVALID_RESPONSES:
             self._defer(
                 lease,
@@ -82,33 +81,33 @@ class OutcomeRecorder:
             self.fail(lease, error, failover.unknown_outcomes)
 
     def defer_store_unavailable(self, lease: JobLease, unknown_outcomes: int = 0) -> None:
-        """The store is away and no call is open: another worker may begin anew before this lease has run out."""
+        """Defer while the store is unavailable and no call is open: another worker can start before the lease ends."""
         self._defer(lease, STORAGE_UNAVAILABLE, None, unknown_outcomes, lease.job.invalid_responses)
 
     def _complete(self, lease: JobLease, failover: FailoverResult, response: ProviderResponse) -> None:
         job = lease.job
-        told: dict[str, AttributeValue] = {
+        params = lease.fence | terminal_fields(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
+        params |= {
             "served_by": failover.provider,
             "usage": response.usage,
             "maybe_billed": job.maybe_billed + failover.unknown_outcomes,
         }
-        params = lease.fence | terminal_fields(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days) | told
         if self._write_with_retry(lease, lambda: self._jobs.complete(COMPLETE, job, params, response.body)) is None:
-            self._log(job, "completed")
+            self._log(log_events.JOB_COMPLETED, job)
         elif isinstance(self._apply(lease, COMPLETE_CANCELLED, params), ConditionFailed):
-            self._log(job, "lost to another worker")
+            self._log(log_events.JOB_LEASE_LOST, job)
         else:
-            self._log(job, "cancelled")
+            self._log(log_events.JOB_CANCELLED, job)
 
     def fail(self, lease: JobLease, error: AiServerError, unknown_outcomes: int = 0) -> None:
-        """For good; `unknown` calls may have been billed in vain."""
+        """Fail the job permanently; `unknown_outcomes` calls may be billed without a response."""
         job = lease.job
         params = lease.fence | terminal_fields(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
         params |= failure_fields(error) | {"maybe_billed": job.maybe_billed + unknown_outcomes}
         if isinstance(self._apply(lease, FAIL, params), ConditionFailed):
             self.cancel(lease, unknown_outcomes)
             return
-        self._log(job, "failed", error=error.error_code)
+        self._log(log_events.JOB_FAILED, job, error=error.error_code)
 
     def _defer(
         self, lease: JobLease, reason: str, retry_after_s: int | None, unknown_outcomes: int, invalid_responses: int
@@ -120,7 +119,7 @@ class OutcomeRecorder:
         params: dict[str, AttributeValue] = {
             "not_before": not_before,
             "wait_reason": reason,
-            "due_at": not_before + resend_delay_ms(job.resends),  # a backlog is not reminded of more often by waiting
+            "due_at": not_before + resend_delay_ms(job.resends),  # a wait does not make resends more frequent
             "invalid_responses": invalid_responses,
             "maybe_billed": job.maybe_billed + unknown_outcomes,
         }
@@ -128,14 +127,14 @@ class OutcomeRecorder:
             self.cancel(lease, unknown_outcomes)
             return
         notify_worker(self._messages, job, delay_s=sqs_delay_s(not_before - now))
-        self._log(job, "waits", reason=reason)
+        self._log(log_events.JOB_WAITING, job, reason=reason)
 
     def cancel(self, lease: JobLease, unknown_outcomes: int = 0) -> None:
-        """End it as cancelled, if it is still ours and that is why we were refused; else another has it."""
+        """Cancel the job if the lease is still valid and a cancel was requested; else another worker has the job."""
         params = lease.fence | terminal_fields(lease.job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
         params |= {"maybe_billed": lease.job.maybe_billed + unknown_outcomes}
-        done = self._apply(lease, FAIL_CANCELLED, params)
-        self._log(lease.job, "lost to another worker" if isinstance(done, ConditionFailed) else "cancelled")
+        is_lost = isinstance(self._apply(lease, FAIL_CANCELLED, params), ConditionFailed)
+        self._log(log_events.JOB_LEASE_LOST if is_lost else log_events.JOB_CANCELLED, lease.job)
 
     def _apply(
         self, lease: JobLease, transition: Transition, params: Mapping[str, AttributeValue]
@@ -143,24 +142,24 @@ class OutcomeRecorder:
         return self._write_with_retry(lease, lambda: self._jobs.apply(transition, lease.job.id, params))
 
     def _write_with_retry(self, lease: JobLease, write: Callable[[], Written]) -> Written:
-        """Write an outcome, while its store is away again and again: the answer may have been paid for.
+        """Write an outcome, with retries while the store is unavailable, because the response may have been paid for.
 
-        Writing it twice is harmless, since a write that was committed and never said so counts as made.
+        A repeated write is harmless: a committed write whose confirmation was lost counts as applied.
         """
-        until = min(lease.end_ms, self._clock.now_ms() + MAX_WRITE_MS)
+        deadline_ms = min(lease.end_ms, self._clock.now_ms() + MAX_WRITE_MS)
         pause_s = 1.0
         while True:
             try:
                 return write()
             except Exception:
-                if self._clock.now_ms() + pause_s * 1000 >= until:
+                if self._clock.now_ms() + pause_s * 1000 >= deadline_ms:
                     raise
-                log.exception("outcome not written yet", extra={"job_id": lease.job.id})
+                log.exception(log_events.JOB_OUTCOME_WRITE_FAILED, extra={"job_id": lease.job.id})
             self._sleep(pause_s)
             pause_s *= 2
 
-    def _log(self, job: Job, what: str, **more: str) -> None:
-        log.info(f"job {what}", extra={"job_id": job.id, "attempt": job.attempt, **more})
+    def _log(self, event: str, job: Job, **fields: str) -> None:
+        log.info(event, extra={"job_id": job.id, "attempt": job.attempt, **fields})
 
 
 def _wait_reason(job: Job, error: ProviderError) -> str:

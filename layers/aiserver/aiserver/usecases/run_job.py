@@ -1,9 +1,10 @@
-"""Run one queued job: claim it, ask its provider, and write what came of it, so that it happens once."""
+"""Run one queued job: claim it, call its provider and record the outcome, with a fence against duplicate workers."""
 
 import itertools
 import logging
 from collections.abc import Callable
 
+from aiserver import log_events
 from aiserver.clock import Clock
 from aiserver.errors import InvalidRequest, NotFound
 from aiserver.jobs.backoff import sqs_delay_s
@@ -18,23 +19,23 @@ from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.record_outcome import JobLease, OutcomeRecorder
 from aiserver.usecases.terminal import expiry_fields, terminal_fields
 
-# Kept free of provider time at a worker's end, so that it always writes an outcome itself.
+# Time reserved at the end of a worker's timeout, so that the worker can always record the outcome itself.
 OUTCOME_MARGIN_MS = 10_000
-OUTCOME_MARGIN_SHARE = 4  # of a short time limit, at most a fourth
+OUTCOME_MARGIN_SHARE = 4  # at most a quarter of a short timeout
 
-log = logging.getLogger("aiserver.work")
+log = logging.getLogger("aiserver.run_job")
 
 
 class _CallNotMade(Exception):
-    """The pass ended before a call; `unknown` calls before it may have been billed in vain."""
+    """The failover ended before a call; `unknown_outcomes` earlier calls may be billed without a response."""
 
-    def __init__(self, unknown: int = 0) -> None:
+    def __init__(self, unknown_outcomes: int = 0) -> None:
         super().__init__()
-        self.unknown_outcomes = unknown
+        self.unknown_outcomes = unknown_outcomes
 
 
-class _JobTaken(_CallNotMade):
-    """The job changed under us: it was cancelled, or another worker has it."""
+class _LeaseLost(_CallNotMade):
+    """The job changed meanwhile: it was cancelled, or another worker has it."""
 
 
 class RunJob:
@@ -59,38 +60,39 @@ class RunJob:
         self._memory = MemoryBudget()
 
     def run(self, job_id: int, *, remaining_ms: int, attempt: int | None = None) -> None:
-        """Bring the job one step on; `left_ms` is what is left of this worker's own time, `attempt` the message's.
+        """Run the job until it ends or waits.
 
-        Returning means the message is done with, whatever became of the job; what raises is tried again.
+        `remaining_ms` is the time before this worker's own timeout, `attempt` that of the message. On return the
+        message can be deleted, whatever the outcome; after an exception it is retried.
         """
         now = self._clock.now_ms()
         token, end_ms = self._clock.token(), now + remaining_ms
-        lease = {"now": now, "lease_token": token, "lease_until": end_ms + self._lease_margin_ms}
-        claimed = self._jobs.apply(CLAIM, job_id, lease)
+        params = {"now": now, "lease_token": token, "lease_until": end_ms + self._lease_margin_ms}
+        claimed = self._jobs.apply(CLAIM, job_id, params)
         if isinstance(claimed, ConditionFailed):
-            self._claim_failed(claimed.job, now, attempt)
+            self._on_claim_failed(claimed.job, now, attempt)
             return
         with self._memory.share():
             self._run(JobLease(claimed, {"attempt": claimed.attempt, "lease_token": token}, end_ms))
 
     def _run(self, lease: JobLease) -> None:
         try:
-            done = self._call_providers(lease)
-        except _JobTaken as stopped:
-            self._recorder.cancel(lease, stopped.unknown_outcomes)
-        except _CallNotMade as stopped:
-            log.exception("job not asked yet", extra={"job_id": lease.job.id})
-            self._recorder.defer_store_unavailable(lease, stopped.unknown_outcomes)
-        except (NotFound, InvalidRequest) as error:  # its model or provider is no longer configured, or no request kept
+            failover = self._call_providers(lease)
+        except _LeaseLost as stop:
+            self._recorder.cancel(lease, stop.unknown_outcomes)
+        except _CallNotMade as stop:
+            log.exception(log_events.JOB_DEFERRED, extra={"job_id": lease.job.id})
+            self._recorder.defer_store_unavailable(lease, stop.unknown_outcomes)
+        except (NotFound, InvalidRequest) as error:  # model or provider no longer configured, or request not stored
             self._recorder.fail(lease, error)
         else:
-            self._recorder.record_outcome(lease, done)
+            self._recorder.record_outcome(lease, failover)
 
-    def _claim_failed(self, job: Job | None, now: int, attempt: int | None) -> None:
-        """The claim was refused: the job is done or taken, it is too early, or too late.
+    def _on_claim_failed(self, job: Job | None, now: int, attempt: int | None) -> None:
+        """The claim failed: the job has ended or is claimed, the message is too early, or the deadline has passed.
 
-        A message that is too early comes again for the rest of the wait, if it is this wait's own: one of an earlier
-        wait has a younger one behind it, and would go round for as long as the job waits.
+        An early message is sent again with the remaining delay if it belongs to the current wait. A message of an
+        earlier wait is dropped: a newer one exists, and it would circulate for as long as the job waits.
         """
         if job is None or job.state != JobState.QUEUED:
             return
@@ -101,46 +103,47 @@ class RunJob:
             notify_worker(self._messages, job, delay_s=sqs_delay_s(job.not_before - now))
 
     def _call_providers(self, lease: JobLease) -> FailoverResult:
-        """Raises: _NotOurs; _NotAsked, where the store is away; NotFound or InvalidRequest, where nobody can answer."""
+        """Raises: _LeaseLost; _CallNotMade (store unavailable); NotFound, InvalidRequest (no provider can serve)."""
         job = lease.job
         try:
-            request, named = self._jobs.read_request(job), self._candidates(job)
+            request, serving = self._jobs.read_request(job), self._candidates(job)
         except (NotFound, InvalidRequest):
             raise
         except Exception as error:
             raise _CallNotMade from error
         if request is None:
-            raise NotFound("The job's request is no longer kept")
-        question = ProviderCall(job.operation, request, job.owner, idempotency_key=f"job-{job.id}-{job.epoch}")
-        candidates = self._router.filter_supported(named, question)
+            raise NotFound("The job's request is no longer stored")
+        call = ProviderCall(job.operation, request, job.owner, idempotency_key=f"job-{job.id}-{job.epoch}")
+        candidates = self._router.filter_supported(serving, call)
         calls = itertools.count(job.calls + 1)
 
-        def mark(candidate: Candidate, unknown: int) -> None:
+        def mark_call(candidate: Candidate, unknown_outcomes: int) -> None:
             params: dict[str, AttributeValue] = {"now": self._clock.now_ms(), "call_queue": candidate.provider.queue}
-            params |= lease.fence | {"calls": next(calls), "maybe_billed": job.maybe_billed + unknown}
+            params |= lease.fence | {"calls": next(calls), "maybe_billed": job.maybe_billed + unknown_outcomes}
             try:
                 marked = self._jobs.apply(MARK_CALL, job.id, params)
             except Exception as error:
-                raise _CallNotMade(unknown) from error
+                raise _CallNotMade(unknown_outcomes) from error
             if isinstance(marked, ConditionFailed):
-                raise _JobTaken(unknown)
+                raise _LeaseLost(unknown_outcomes)
 
         return try_candidates(
             self._router,
-            question,
+            call,
             candidates,
             clock=self._clock,
             deadline_ms=min(lease.end_ms - _outcome_margin_ms(lease.end_ms - self._clock.now_ms()), job.deadline),
-            on_attempt=mark,
+            on_attempt=mark_call,
         )
 
     def _candidates(self, job: Job) -> list[Candidate]:
-        """All but an own GPU for a job of the hosted queue: only the gpu queue's limit protects a GPU.
+        """The candidates; for a job of the hosted queue without GPUs, which only the gpu queue's limit protects.
 
-        Where that leaves nobody, the operator has moved the model to a GPU since, and the job goes along.
+        If none remains, the operator has moved the model to a GPU since, and the job uses the GPU.
         """
-        found = self._router.candidates(job.model, job.provider, job.operation)
-        return [candidate for candidate in found if candidate.provider.queue in (job.queue, "hosted")] or found
+        candidates = self._router.candidates(job.model, job.provider, job.operation)
+        allowed = [candidate for candidate in candidates if candidate.provider.queue in (job.queue, "hosted")]
+        return allowed or candidates
 
 
 def _outcome_margin_ms(remaining_ms: int) -> int:

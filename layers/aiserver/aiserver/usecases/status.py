@@ -1,4 +1,4 @@
-"""Read a job, wait for it, list jobs, hand out results: only ever to the key that owns them."""
+"""Read, await and list jobs and return their results, only to the key that owns them."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from aiserver.jobs.ports import JobPage, JobStore
 from aiserver.jobs.states import JobState
 from aiserver.usecases import views
 
-POLL_S = 0.5  # a waiter hears of the end within a second, at two reads a second
+POLL_S = 0.5  # a waiting caller gets the result within a second, at two reads per second
 LINK_S = 300
 MAX_TAKE = 200
 
@@ -21,12 +21,12 @@ class Status:
         self._sleep = sleep
 
     def job(self, owner: str, *, job_id: int | None, ref_id: str | None) -> Job:
-        """The owner's job by its id, or else its RefId.
+        """The owner's job by its id, or by its RefId if the id is None.
 
-        Raises: NotFound, in the same words for a job that never was, is gone, or is another key's; InvalidRequest.
+        Raises: NotFound, with the same message for an unknown, expired or another key's job; InvalidRequest.
         """
         if job_id is None and ref_id is None:
-            raise InvalidRequest("Give the job's id or its refId")
+            raise InvalidRequest("'jobId' or 'refId' is required")
         now = self._clock.now_ms()
         job = (
             self._jobs.get(job_id) if job_id is not None else self._jobs.find_by_ref_id(owner, ref_id or "", now_ms=now)
@@ -36,12 +36,12 @@ class Status:
         return job
 
     def status(self, job: Job) -> bytes:
-        """The status document, the result within where it fits."""
+        """The status document, with the result inline if it fits."""
         inline = job.state == JobState.COMPLETED and views.may_fit_inline(job)
         return views.status_view(job, self._jobs.read_result(job) if inline else None)
 
     def record(self, job: Job) -> dict[str, object]:
-        """The job record with its bodies, or with a link to a request and an address of a result that is too large."""
+        """The job record with its bodies; a request or result that is too large is replaced by its URL."""
         request = self._jobs.read_request(job)
         result = self._jobs.read_result(job) if views.may_fit_inline(job) else None
         return views.record_view(
@@ -49,7 +49,7 @@ class Status:
         )
 
     def wait(self, job: Job, *, deadline_ms: int) -> Job:
-        """The job once it has ended, or as it stands at `until_ms`."""
+        """The job once it has ended, or its state at `deadline_ms`."""
         while not job.has_ended and self._clock.now_ms() < deadline_ms:
             self._sleep(POLL_S)
             job = self._jobs.get(job.id) or job
@@ -66,18 +66,18 @@ class Status:
         return JobPage([job for job in page.jobs if not job.is_past_ttl(now)], page.cursor)
 
     def result(self, job: Job) -> bytes | str:
-        """The bare result, or a link to it where it is large.
+        """The result body, or a signed URL for a large one.
 
-        Raises: Conflict, for a job that has none; NotFound, where it is no longer kept.
+        Raises: Conflict, when the job is not Completed; NotFound, when the result is not stored.
         """
         if job.state != JobState.COMPLETED:
             raise Conflict(f"Job {job.id} is {job.state} and has no result")
         if job.result_location is None:
-            raise NotFound(f"Job {job.id} was answered by a stream, which is not kept")
+            raise NotFound(f"Job {job.id} was streamed; streamed responses are not stored")
         if views.may_fit_inline(job):
             result = self._jobs.read_result(job)
             if result is None:
-                raise NotFound(f"The result of job {job.id} is no longer kept")
+                raise NotFound(f"The result of job {job.id} is no longer stored")
             if views.fits_inline(result):
                 return result
         return self._jobs.presigned_url(job.result_location, seconds=LINK_S) or self._jobs.read_result(job) or b""

@@ -1,9 +1,10 @@
-"""Turn whatever is overdue into progress or an end: lost messages, dead workers, passed deadlines, owed callbacks."""
+"""Advance or end overdue jobs: lost messages, dead workers, passed deadlines, undelivered callbacks."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from aiserver import log_events
 from aiserver.clock import Clock
 from aiserver.errors import ProviderTimeout
 from aiserver.jobs.backoff import MAX_DELAY_S, RESEND_CAP_MS, callback_retry_delay_s, resend_delay_ms, sqs_delay_s
@@ -31,9 +32,9 @@ log = logging.getLogger("aiserver.sweep")
 
 @dataclass(frozen=True)
 class SweepResult:
-    """How many jobs were looked after, how long the oldest had been due, and how many callbacks are now dead.
+    """Jobs processed, how long the oldest of them was overdue (ms), and callbacks that are now dead.
 
-    `open_circuits` are the providers that refuse the calls of every key, of all models or of one.
+    `open_circuits` counts the providers whose circuit is open for every key, for all models or for one.
     """
 
     jobs: int
@@ -61,55 +62,55 @@ class Sweep:
         self._threads = threads
 
     def sweep(self, *, remaining_ms: int) -> SweepResult:
-        """Look after every overdue job, until there is none or time is up. Safe to run twice at once.
+        """Process every overdue job until none is left or `remaining_ms` is over. Concurrent runs are safe.
 
-        The shards are swept side by side, each from the longest overdue: none waits for another's backlog.
+        Shards are swept in parallel, longest overdue first, so that no shard waits for another's backlog.
         """
         now = self._clock.now_ms()
         with ThreadPoolExecutor(self._threads) as pool:
             sweeps = [pool.submit(self._sweep_shard, str(shard), now, now + remaining_ms) for shard in range(SHARDS)]
-            swept = [sweep.result() for sweep in sweeps]
+            shards = [sweep.result() for sweep in sweeps]
         return SweepResult(
-            sum(one.jobs for one in swept),
-            max(one.oldest_due_ms for one in swept),
-            sum(one.dead_callbacks for one in swept),
-            self._open_circuits(),
+            sum(shard.jobs for shard in shards),
+            max(shard.oldest_due_ms for shard in shards),
+            sum(shard.dead_callbacks for shard in shards),
+            self._count_open_circuits(),
         )
 
-    def _open_circuits(self) -> int:
+    def _count_open_circuits(self) -> int:
         try:
             circuits = self._circuits.read_all()
-        except Exception:  # jobs are swept without it
-            log.exception("circuits not read")
+        except Exception:  # the sweep does not need the circuits
+            log.exception(log_events.CIRCUIT_READ_FAILED)
             return 0
         names = [name for name, circuit in circuits.items() if circuit.is_open_for_all(self._clock.now_ms())]
         for name in names:
-            log.warning("circuit open", extra={"provider": name})
+            log.warning(log_events.CIRCUIT_STILL_OPEN, extra={"provider": name})
         return len(names)
 
     def _sweep_shard(self, shard: str, now: int, deadline_ms: int) -> SweepResult:
-        count = oldest = dead = 0
+        jobs = oldest_due_ms = dead_callbacks = 0
         for job_id, due_at in self._jobs.due_jobs(shard, now_ms=now):
-            if self._clock.now_ms() >= deadline_ms:  # the next sweep is never more than a minute away
+            if self._clock.now_ms() >= deadline_ms:  # the next sweep starts within a minute
                 break
-            count += 1
+            jobs += 1
             try:
                 job = self._read_due(job_id)
                 if job is None:
                     continue
-                oldest = max(oldest, now - due_at)
-                dead += self._advance(job) == CallbackState.DEAD
-            except Exception:  # the others are looked after all the same, and this one by the next sweep
-                log.exception("job not swept", extra={"job_id": job_id})
-        return SweepResult(count, oldest, dead)
+                oldest_due_ms = max(oldest_due_ms, now - due_at)
+                dead_callbacks += self._advance(job) == CallbackState.DEAD
+            except Exception:  # the next sweep retries this job; the loop continues with the next one
+                log.exception(log_events.JOB_SWEEP_FAILED, extra={"job_id": job_id})
+        return SweepResult(jobs, oldest_due_ms, dead_callbacks)
 
     def _read_due(self, job_id: int) -> Job | None:
-        """The job, if it is due indeed: the index may be a moment behind."""
+        """The job, if it is still due: the index is eventually consistent."""
         job = self._jobs.get(job_id)
         return job if job and job.due_at is not None and job.due_at <= self._clock.now_ms() else None
 
     def _advance(self, job: Job) -> CallbackState | None:
-        """What its callback has become, where that is what was looked after."""
+        """The new state of the job's callback, if this step changed it."""
         now = self._clock.now_ms()
         if job.has_ended:
             return self._advance_callback(job, now)
@@ -126,49 +127,51 @@ class Sweep:
             )
             return
         due_at = min(now + resend_delay_ms(job.resends), max(job.deadline, now + 1000))
-        if not isinstance(self._jobs.apply(RESEND, job.id, {"seen": job.due_at, "due_at": due_at}), ConditionFailed):
+        params = {"expected_due_at": job.due_at, "due_at": due_at}
+        if not isinstance(self._jobs.apply(RESEND, job.id, params), ConditionFailed):
             notify_worker(self._messages, job)
 
     def _recover_started(self, job: Job, now: int) -> None:
-        """Its worker is dead. Whether a call had begun decides: nothing that may be billed is bought twice."""
-        unknown = 1 if job.call_started_at is not None else 0
-        fence = {"now": now, "attempt": job.attempt, "maybe_billed": job.maybe_billed + unknown}
-        ended = fence | terminal_fields(job, now_ms=now, settled_days=self._settled_days)
+        """End or retry a job whose worker died. A call that may have been billed is not repeated."""
+        unknown_outcomes = 1 if job.call_started_at is not None else 0
+        fence = {"now": now, "attempt": job.attempt, "maybe_billed": job.maybe_billed + unknown_outcomes}
+        terminal = fence | terminal_fields(job, now_ms=now, settled_days=self._settled_days)
         if job.cancel_requested_at is not None:
-            self._jobs.apply(RECOVER_CANCELLED, job.id, ended)
-        elif unknown and job.call_queue != "gpu":
+            self._jobs.apply(RECOVER_CANCELLED, job.id, terminal)
+        elif unknown_outcomes and job.call_queue != "gpu":
             error = ProviderTimeout("The worker died during the call; it may have been billed and is not repeated")
-            self._jobs.apply(RECOVER_FAILED, job.id, ended | failure_fields(error))
+            self._jobs.apply(RECOVER_FAILED, job.id, terminal | failure_fields(error))
         else:
-            again = fence | {"not_before": now, "due_at": now + resend_delay_ms(0)}
-            if not isinstance(self._jobs.apply(RECOVER, job.id, again), ConditionFailed):
+            retry = fence | {"not_before": now, "due_at": now + resend_delay_ms(0)}
+            if not isinstance(self._jobs.apply(RECOVER, job.id, retry), ConditionFailed):
                 notify_worker(self._messages, job)
 
     def _advance_callback(self, job: Job, now: int) -> CallbackState | None:
         if job.callback == CallbackState.PENDING:
-            late_ms = now - (job.callback_next_at or now)
-            due_at = now + min(max(late_ms, CALLBACK_DUE_MS), RESEND_CAP_MS)
-            if not isinstance(
-                self._jobs.apply(RESEND_CALLBACK, job.id, {"seen": job.due_at, "due_at": due_at}), ConditionFailed
-            ):
+            overdue_ms = now - (job.callback_next_at or now)
+            due_at = now + min(max(overdue_ms, CALLBACK_DUE_MS), RESEND_CAP_MS)
+            expected = {"expected_due_at": job.due_at, "due_at": due_at}
+            if not isinstance(self._jobs.apply(RESEND_CALLBACK, job.id, expected), ConditionFailed):
                 self._messages.send_callback(job.id, due=job.callback_next_at)
             return None
-        lost: dict[str, AttributeValue] = {
+        params: dict[str, AttributeValue] = {
             "now": now,
             "callback_attempt": job.callback_attempt,
             "callback_token": job.callback_token,
+            "callback_last_status": None,
+            "callback_last_error": "the delivery function died; the callback may have been sent",
         }
-        lost |= {"callback_last_status": None, "callback_last_error": "the deliverer died; it may have been sent"}
         wait_s = callback_retry_delay_s(job.callback_attempt, self._clock.fraction())
         if wait_s is None:
             ttl = settled_ttl(now, self._settled_days + DEAD_CALLBACK_DAYS)
-            dead = self._jobs.apply(RECOVER_DELIVERY_DEAD, job.id, lost | {"ttl": ttl})
-            if isinstance(dead, ConditionFailed):
+            dead_job = self._jobs.apply(RECOVER_DELIVERY_DEAD, job.id, params | {"ttl": ttl})
+            if isinstance(dead_job, ConditionFailed):
                 return None
-            log.error("callback dead", extra={"job_id": job.id, "attempt": job.callback_attempt})
-            return dead.callback
+            log.error(log_events.CALLBACK_DEAD, extra={"job_id": job.id, "attempt": job.callback_attempt})
+            return dead_job.callback
         next_at = now + round(wait_s * 1000)
-        again = lost | {"callback_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
-        if not isinstance(self._jobs.apply(RECOVER_DELIVERY, job.id, again), ConditionFailed) and wait_s <= MAX_DELAY_S:
+        params |= {"callback_next_at": next_at, "due_at": next_at + CALLBACK_DUE_MS}
+        recovered = self._jobs.apply(RECOVER_DELIVERY, job.id, params)
+        if not isinstance(recovered, ConditionFailed) and wait_s <= MAX_DELAY_S:
             self._messages.send_callback(job.id, due=next_at, delay_s=sqs_delay_s(next_at - now))
         return None

@@ -1,17 +1,17 @@
-"""What every end of a job writes, and how a failure is told afterwards."""
+"""Params of the transitions that end a job: callback, retention and error fields."""
 
 from aiserver.errors import AiServerError
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import EXPIRED, CallbackState
 from aiserver.jobs.transitions import AttributeValue
 
-CALLBACK_DUE_MS = 60_000  # the sweeper looks after a callback that nobody has begun by then
+CALLBACK_DUE_MS = 60_000  # until the sweeper sends the message of an unclaimed callback again
 MAX_ERROR_CHARS = 1000  # the job item stays under 4 KB
 DAY_S = 86_400
 
 
 def terminal_fields(job: Job, *, now_ms: int, settled_days: int) -> dict[str, AttributeValue]:
-    """The params of every transition that ends a job: a callback is owed, or the job may be forgotten."""
+    """The params of every transition that ends a job: the callback to deliver, or the time to live."""
     has_callback = job.reply_to is not None
     return {
         "now": now_ms,
@@ -23,12 +23,12 @@ def terminal_fields(job: Job, *, now_ms: int, settled_days: int) -> dict[str, At
 
 
 def settled_ttl(now_ms: int, days: int) -> int:
-    """When a job nothing is owed for is forgotten, in seconds as DynamoDB wants it."""
+    """When a job without an open callback is deleted, in Unix seconds, as DynamoDB needs it."""
     return now_ms // 1000 + days * DAY_S
 
 
 def failure_fields(error: AiServerError) -> dict[str, AttributeValue]:
-    """The params that keep an error with the job."""
+    """The params that store an error with the job."""
     return {
         "error_code": error.error_code,
         "error": error.message[:MAX_ERROR_CHARS],
@@ -38,11 +38,11 @@ def failure_fields(error: AiServerError) -> dict[str, AttributeValue]:
 
 
 def expiry_fields(job: Job) -> dict[str, AttributeValue]:
-    """The same for a job whose deadline has passed, with what it was waiting for."""
-    waited = f" while waiting ({job.wait_reason})" if job.wait_reason else ""
+    """The params that store the expiry of a job, with the reason it was waiting for."""
+    wait = f" while waiting ({job.wait_reason})" if job.wait_reason else ""
     return {
         "error_code": EXPIRED,
-        "error": f"The job's deadline passed{waited}",
+        "error": f"The job's deadline passed{wait}",
         "error_type": "server_error",
         "error_sub_code": "expired",
     }

@@ -1,4 +1,4 @@
-"""What callers see of a job: the status document, the job record, the event."""
+"""JSON documents of a job for callers: the status document, the job record, the event."""
 
 from typing import Any
 from urllib.parse import quote
@@ -8,9 +8,9 @@ from aiserver.jobs.states import CallbackState, JobState
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.render import RawJson, format_duration, format_iso, render
 
-INLINE_BYTES = 4 * 1024 * 1024 - 8 * 1024  # of bodies in one answer, which stays under 4 MB with what stands around
-ESCAPED_BYTES = 5 * 1024 * 1024 + 512 * 1024  # Lambda takes an answer as a JSON string, of at most 6 MB
-STRING_BYTES = 1024 * 1024  # of one body as a JSON string of its own, which Lambda's escaping then doubles again
+INLINE_BYTES = 4 * 1024 * 1024 - 8 * 1024  # of bodies in one response, which stays under 4 MB with its other members
+ESCAPED_BYTES = 5 * 1024 * 1024 + 512 * 1024  # Lambda accepts a response as a JSON string of at most 6 MB
+STRING_BYTES = 1024 * 1024  # of one body as a JSON string, which Lambda's escaping doubles again
 
 
 def accepted_view(job: Job) -> dict[str, Any]:
@@ -22,12 +22,12 @@ def status_url(job: Job) -> str:
 
 
 def result_url(job: Job) -> str:
-    """Where the bare result is, for whoever holds the job's key."""
+    """The URL of the result body, readable with the job's API key."""
     return f"{job.base_url}/v1/jobs/{job.id}/result"
 
 
 def status_view(job: Job, result: bytes | None) -> bytes:
-    """The status document; `result`, where given, is spliced in, and for older clients twice as far as it fits."""
+    """The status document, with `result` inline as `result` and, for older clients, as `chatResponse`, if it fits."""
     return render(
         {
             "jobId": job.id,
@@ -46,18 +46,18 @@ def status_view(job: Job, result: bytes | None) -> bytes:
             "chatResponse": RawJson(_without_bom(result))
             if result is not None and fits_inline(result, times=2)
             else None,
-            "responseStatus": failure_status(job),
+            "responseStatus": error_status(job),
         }
     )
 
 
 def may_fit_inline(job: Job) -> bool:
-    """Whether it is worth reading the result to see."""
+    """True if the result is small enough to be worth reading."""
     return (job.result_bytes or 0) <= INLINE_BYTES
 
 
 def fits_inline(body: bytes, times: int = 1) -> bool:
-    """Whether an answer can hold this body so many times, in itself and once Lambda has escaped it."""
+    """True if a response can contain this body `times` times, both unescaped and after Lambda's escaping."""
     escaped = len(body) + sum(body.count(char) for char in (b'"', b"\\", b"\n", b"\r", b"\t"))
     return times * len(body) <= INLINE_BYTES and times * escaped <= ESCAPED_BYTES
 
@@ -65,7 +65,7 @@ def fits_inline(body: bytes, times: int = 1) -> bool:
 def record_view(
     job: Job, request: bytes | None = None, result: bytes | None = None, *, request_link: str | None = None
 ) -> dict[str, Any]:
-    """AI Server's job record; bodies are JSON strings, and give way to where they are when too large."""
+    """AI Server's job record; bodies are JSON strings, replaced by their URL when too large."""
     return {
         "id": job.id,
         "refId": job.ref_id,
@@ -86,7 +86,7 @@ def record_view(
 
 
 def callback_view(job: Job) -> dict[str, Any] | None:
-    """Where the callback stands; nothing for a job without ReplyTo."""
+    """The callback's state; None for a job without ReplyTo."""
     if job.reply_to is None:
         return None
     return {
@@ -99,14 +99,14 @@ def callback_view(job: Job) -> dict[str, Any] | None:
     }
 
 
-def failure_status(job: Job) -> dict[str, Any] | None:
+def error_status(job: Job) -> dict[str, Any] | None:
     if job.error_code is None:
         return None
     return wire_errors.response_status(job.error_code, job.error or "")
 
 
 def error_view(job: Job) -> bytes:
-    """A job that ended without a result, in the one error shape."""
+    """The error body of a job that failed or was cancelled."""
     if job.state == JobState.CANCELLED:
         return wire_errors.render_envelope("Cancelled", "The job was cancelled", "invalid_request_error", "cancelled")
     return wire_errors.render_envelope(
@@ -118,7 +118,7 @@ def error_view(job: Job) -> bytes:
 
 
 def event_view(job: Job) -> bytes:
-    """The detail of a job's event: who, when and how much; never what was asked or answered."""
+    """The detail of a job's event: key, times and usage; never the request or the response."""
     return render(
         {
             "id": job.id,
@@ -137,12 +137,12 @@ def event_view(job: Job) -> bytes:
 
 
 def _without_bom(body: bytes) -> bytes:
-    """Without the byte order mark that may stand before a JSON text, but not within one."""
+    """Remove the byte order mark, which is allowed before a JSON text, but not inside one."""
     return body.removeprefix(b"\xef\xbb\xbf")
 
 
 def _json_string(body: bytes | None) -> str | None:
-    """A body as a JSON string, unless that would be too long; quotes in it take two characters, and then four."""
+    """A body as a JSON string; None if too long. A quote takes two bytes, and four after Lambda's escaping."""
     if body is None or len(body) + body.count(b'"') + body.count(b"\\") > STRING_BYTES:
         return None
     return body.decode()
@@ -159,7 +159,7 @@ def _timing_members(job: Job) -> dict[str, Any]:
 
 
 def _status_text(job: Job) -> str:
-    """One line for people."""
+    """A one-line status for people."""
     if job.state == JobState.QUEUED and job.wait_reason:
         return f"Waiting: {job.wait_reason}"
     if job.state == JobState.STARTED and job.cancel_requested_at:

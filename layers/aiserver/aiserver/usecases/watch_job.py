@@ -1,4 +1,4 @@
-"""Tell a watcher each change of a job, as server-sent events, until its end."""
+"""Stream each change of a job as server-sent events, until the job ends."""
 
 from collections.abc import Callable, Generator
 
@@ -8,8 +8,8 @@ from aiserver.jobs.ports import JobStore
 from aiserver.usecases import views
 from aiserver.wire import sse
 
-POLL_S = 0.5  # two reads of the table a second, for each watcher, at most
-RETRY = b"retry: 1000\n"  # ms until a reader whose stream has ended comes again; by itself it takes seconds
+POLL_S = 0.5  # at most two reads of the table per second and watcher
+RETRY = b"retry: 1000\n"  # ms until a client reconnects after the stream's end; the default is several seconds
 
 
 class WatchJob:
@@ -19,38 +19,37 @@ class WatchJob:
         self._sleep = sleep
 
     def events(self, job: Job, *, last_event_id: str | None, deadline_ms: int) -> Generator[bytes]:
-        """The job as it stands, unless `last_event_id` names that, then each change, until its end or `until_ms`.
+        """The job's current state, unless `last_event_id` is its id, then each change, until its end or `deadline_ms`.
 
-        b"" where there is nothing to send. Of changes between two looks only what came of them is told.
+        Yields b"" when there is nothing to send. Several changes between two reads are sent as one event.
         """
-        told, sent_ms, lead = last_event_id, None, RETRY
-        found: Job | None = job
-        while found is not None and not found.is_past_ttl(now_ms := self._clock.now_ms()):
-            if event_id(found) != told:
-                yield (
-                    lead + b"id: " + event_id(found).encode() + b"\n" + sse.format_event(views.status_view(found, None))
-                )
-                told, sent_ms, lead = event_id(found), now_ms, b""
+        last_id, sent_ms, prefix = last_event_id, None, RETRY
+        current: Job | None = job
+        while current is not None and not current.is_past_ttl(now_ms := self._clock.now_ms()):
+            if event_id(current) != last_id:
+                last_id, sent_ms = event_id(current), now_ms
+                yield prefix + b"id: " + last_id.encode() + b"\n" + sse.format_event(views.status_view(current, None))
+                prefix = b""
             elif sent_ms is None or now_ms >= sent_ms + sse.PING_MS:
                 yield sse.PING
                 sent_ms = now_ms
             else:
                 yield b""
-            if found.has_ended or now_ms >= deadline_ms:
+            if current.has_ended or now_ms >= deadline_ms:
                 return
             self._sleep(POLL_S)
-            found = self._jobs.get(job.id)
+            current = self._jobs.get(job.id)
 
 
 def has_received_all(job: Job, last_event_id: str | None) -> bool:
-    """Whether nothing is left to tell to who has seen this event."""
+    """True if the client that sends this `last_event_id` has received every event of an ended job."""
     return job.has_ended and last_event_id == event_id(job)
 
 
 def event_id(job: Job) -> str:
-    """Names what there is to see of a job, by the job alone, so that any container can go on from it.
+    """Identifies the visible state of a job, computed from the job alone, so that any container can resume the stream.
 
-    Every change of its state makes another: a claim adds to `attempt`, a redrive to `epoch`.
+    Every change of the state changes the id: a claim increments `attempt`, a redrive `epoch`.
     """
-    asked = "-cancel" if job.cancel_requested_at else ""
-    return f"{job.epoch}-{job.attempt}-{job.state}{asked}"
+    cancel = "-cancel" if job.cancel_requested_at else ""
+    return f"{job.epoch}-{job.attempt}-{job.state}{cancel}"

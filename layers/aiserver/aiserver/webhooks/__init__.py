@@ -1,1 +1,1 @@
-"""A POST to an address that a caller chose: where it may go, how it is signed, and what becomes of it."""
+"""Webhooks: the URL policy, signatures and delivery of callbacks to URLs chosen by callers."""

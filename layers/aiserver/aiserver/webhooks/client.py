@@ -1,7 +1,7 @@
-"""One POST to an address a caller chose, made so that it can be trusted and cannot be abused.
+"""Delivers one POST to a URL chosen by a caller, protected against SSRF.
 
-The name is resolved once, every address must be public, and the connection goes to an address that was checked:
-nothing can change in between. The whole exchange has TOTAL_S, and only the start of the answer is read.
+The host name is resolved once, every IP address must be public, and the connection uses a checked address, so that DNS
+cannot change in between. The total time is limited to TOTAL_S, and only the start of the response is read.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -18,22 +18,22 @@ from aiserver.webhooks.url_policy import (
     NameNotFound,
     Resolve,
     ResolverFailed,
+    callback_refused,
     is_public,
     parse_url,
-    refused_error,
-    resolve,
+    resolve_host,
 )
 
-TOTAL_S = 15  # for one delivery, from resolving to the last byte read
+TOTAL_S = 15  # of one delivery, from name resolution to the last byte read
 MAX_EXCERPT_CHARS = 512
-MAX_ADDRESSES = 4  # of a name's addresses: it could have thousands
+MAX_ADDRESSES = 4  # tried for one name: it could have thousands
 
 _HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "aiserver", "connection": "close"}
 
 
 @dataclass(frozen=True)
 class DeliveryResult:
-    """What came of one POST. `error` is None exactly for a 2xx; `refused` says that none may be made."""
+    """The result of one POST. `error` is None for a 2xx only; `refused`: the URL policy forbids the delivery."""
 
     status: int | None
     error: str | None
@@ -42,13 +42,13 @@ class DeliveryResult:
 
 
 class WebhookClient:
-    """Checks addresses and makes deliveries, by the strict rules unless `unsafe` (development only)."""
+    """Checks callback URLs and makes deliveries; `unsafe` disables the strict URL policy (development only)."""
 
     def __init__(
         self,
         *,
         unsafe: bool = False,
-        resolver: Resolve = resolve,
+        resolver: Resolve = resolve_host,
         network: httpcore.NetworkBackend | None = None,
         total_s: float = TOTAL_S,
     ) -> None:
@@ -56,41 +56,41 @@ class WebhookClient:
         self._resolve = resolver
         self._total_s = total_s
         backend = _CheckedBackend(self._addresses, network or httpcore.SyncBackend())
-        # No httpx.Client above it: that one keeps cookies, reads where a redirect leads, and may decompress.
+        # Not an httpx.Client, which keeps cookies, parses redirect URLs and may decompress.
         self._http = Transport(backend, keep_alive_s=0)
 
     def receiver(self, url: str) -> str:
-        """Who is called, without the path, which may hold a secret; empty for an address that may not be called."""
+        """Return host and port of a URL, without the path, which may contain a secret; "" for a forbidden URL."""
         try:
             return self._parse(url, ()).netloc.decode()
         except CallbackRefused:
             return ""
 
     def check_url(self, url: str, hosts: Collection[str] = ()) -> None:
-        """Whether a callback to `url` may be promised; a resolver's passing failure does not speak against it.
+        """Check that a callback to `url` is allowed; temporary resolver failures are ignored.
 
-        `hosts`: the only ones it may name, where there are any. Raises: CallbackRefused, NameNotFound.
+        `hosts`: the allowed hosts; empty allows every public host. Raises: CallbackRefused, NameNotFound.
         """
         target = self._parse(url, hosts)
         with suppress(ResolverFailed):
             self._addresses(target.raw_host.decode(), target.port or 443)
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], hosts: Collection[str] = ()) -> DeliveryResult:
-        """POST once; redirects are not followed, and at most MAX_RECEIVER_BYTES of the answer are read.
+        """POST once, without following redirects; read at most MAX_RECEIVER_BYTES of the response.
 
-        Raises: CallbackRefused when the address may not be called (any more); no packet has left then.
+        Raises: CallbackRefused, when the URL is not allowed (any more); then no packet was sent.
         """
         target = self._parse(url, hosts)
-        host = target.netloc.decode()  # httpx would look into A-labels, and stumble over those it does not know
+        host = target.netloc.decode()  # httpx would decode A-labels, and fail for unknown ones
         request = httpx.Request("POST", target, content=body, headers={"host": host, **_HEADERS, **headers})
         try:
-            with total_deadline(self._total_s), closing(self._http.handle_request(request)) as told:
-                status, retry_after = told.status_code, told.headers.get("retry-after")
-                excerpt = _excerpt(told)
+            with total_deadline(self._total_s), closing(self._http.handle_request(request)) as response:
+                status, retry_after = response.status_code, response.headers.get("retry-after")
+                excerpt = _excerpt(response)
         except (NameNotFound, ResolverFailed, httpcore.NetworkError, httpcore.TimeoutException) as error:
             return DeliveryResult(None, (str(error) or type(error).__name__)[:MAX_EXCERPT_CHARS])
         except httpcore.ProtocolError:
-            return DeliveryResult(None, "the answer is no HTTP, breaks off, or has too long a head")
+            return DeliveryResult(None, "the response is not valid HTTP, is incomplete, or its headers are too long")
         if 200 <= status < 300:
             return DeliveryResult(status, None)
         return DeliveryResult(status, f"status {status}: {excerpt}"[:MAX_EXCERPT_CHARS], retry_after)
@@ -101,37 +101,37 @@ class WebhookClient:
     def _addresses(self, host: str, port: int) -> list[str]:
         addresses = self._resolve(host, port)
         if not self._unsafe and not all(is_public(address) for address in addresses):
-            raise refused_error(f"{host} leads to an address that is not public")
+            raise callback_refused(f"{host} resolves to an address that is not public")
         return addresses
 
 
 def _excerpt(response: httpx.Response) -> str:
-    """What can be read of the body, as text for its owner's eyes.
+    """Return the readable part of the body as text, shown to the job's owner only.
 
-    The status has been heard: what goes wrong after it takes nothing back.
+    The status is already known: errors while reading the body do not change the result.
     """
-    read = bytearray()
+    body = bytearray()
     with suppress(httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError):
         for chunk in response.iter_raw():
-            read += chunk
-    return read.decode("utf-8", "replace")
+            body += chunk
+    return body.decode("utf-8", "replace")
 
 
 class _LimitedStream(DeadlineStream):
-    """A connection on which the receiver seems to hang up after MAX_RECEIVER_BYTES, whatever it goes on to send."""
+    """A connection that ends after MAX_RECEIVER_BYTES have been read, even if the receiver sends more."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         super().__init__(inner)
-        self._left = MAX_RECEIVER_BYTES
+        self._remaining_bytes = MAX_RECEIVER_BYTES
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = super().read(min(max_bytes, self._left))
-        self._left -= len(data)
+        data = super().read(min(max_bytes, self._remaining_bytes))
+        self._remaining_bytes -= len(data)
         return data
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
-    """Connects only to addresses that were checked in the same breath."""
+    """Connects only to the IP addresses that its own name resolution returned and checked."""
 
     def __init__(self, addresses: Callable[[str, int], list[str]], network: httpcore.NetworkBackend) -> None:
         self._addresses = addresses
@@ -145,10 +145,10 @@ class _CheckedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        failure: Exception = httpcore.ConnectError(f"{host} has no IP address")
         addresses = self._addresses(host, port)[:MAX_ADDRESSES]
-        for untried, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            share_s = remaining_s(httpcore.ConnectTimeout) / untried  # a silent one leaves time for the next
+        for remaining, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            share_s = remaining_s(httpcore.ConnectTimeout) / remaining  # leave time for the next address
             try:
                 return _LimitedStream(self._network.connect_tcp(address, port, share_s, None, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:

@@ -1,4 +1,4 @@
-"""Signs as Standard Webhooks says.
+"""Signs deliveries by the Standard Webhooks specification.
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 
 def signature_headers(secrets: Iterable[str], message_id: str, timestamp_s: int, body: bytes) -> dict[str, str]:
-    """The three headers; several secrets (`whsec_…`) sign side by side while one is being rotated."""
-    signed = f"{message_id}.{timestamp_s}.".encode() + body
+    """Return the three webhook headers, with one signature for each secret (`whsec_…`; several during rotation)."""
+    content = f"{message_id}.{timestamp_s}.".encode() + body
     signatures = [
-        "v1," + base64.b64encode(hmac.digest(_secret_bytes(secret), signed, hashlib.sha256)).decode()
+        "v1," + base64.b64encode(hmac.digest(_secret_bytes(secret), content, hashlib.sha256)).decode()
         for secret in secrets
     ]
     return {

@@ -1,7 +1,7 @@
-"""Where a callback may go: the rules of its form, of its name, and of every address that the name has.
+"""URL policy of callbacks (SSRF protection): rules for the URL, its host name and all its IP addresses.
 
-A ReplyTo must be such that everybody on the Internet could call it, and nobody can use it to reach inside. What was
-checked is what is called: the URL is put into one spelling here, and its name is resolved once for each delivery.
+A ReplyTo must be callable by everyone on the Internet, and must not reach internal services. The checked URL is the
+called URL: it is normalized here, and its host name is resolved once for each delivery.
 """
 
 import queue
@@ -17,18 +17,18 @@ import idna
 
 from aiserver.errors import FieldError, InvalidRequest
 
-RESOLVE_S = 5.0  # the system's resolver would take half a minute over servers that are silent
+RESOLVE_S = 5.0  # the system's resolver would wait half a minute for silent servers
 
 Resolve = Callable[[str, int], list[str]]
 
 _FORBIDDEN_CHARS = re.compile(r"[\x00-\x20\x7f\\]")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
-_NUMERIC_LABEL = re.compile(r"(0x[0-9a-f]*|[0-9]+)")  # as the last one it makes a name an IPv4 address
-_IP_ADDRESS = "it must name a host, not an IP address"
+_NUMERIC_LABEL = re.compile(r"(0x[0-9a-f]*|[0-9]+)")  # as the last label it makes a name an IPv4 address
+_IP_ADDRESS = "the host must be a name, not an IP address"
 _SPECIAL_USE = ("internal", "local", "localhost", "home.arpa", "onion", "test", "invalid")
-# IANA's special-purpose registries, and where clouds keep services of their own. Written out, because what the
-# ipaddress module calls global differs from one Python to the next.
+# IANA's special-purpose registries, and the addresses of cloud providers' internal services. Listed explicitly, because
+# the ipaddress module's `is_global` differs between Python versions.
 # https://www.iana.org/assignments/iana-ipv4-special-registry, https://www.iana.org/assignments/iana-ipv6-special-registry
 _NOT_PUBLIC = [
     ip_network(net)
@@ -60,58 +60,58 @@ _NOT_PUBLIC = [
 
 
 class CallbackRefused(InvalidRequest):
-    """The address may not be called: 400 when accepted, a dead callback at delivery."""
+    """The URL is not allowed: 400 when the job is created, a dead callback at delivery."""
 
 
 class NameNotFound(InvalidRequest):
-    """The name does not exist: 400 when accepted, a failed attempt at delivery."""
+    """The host name does not exist: 400 when the job is created, a failed attempt at delivery."""
 
 
 class ResolverFailed(Exception):
-    """The resolver could not tell just now."""
+    """The resolver failed temporarily."""
 
 
-def refused_error(why: str) -> CallbackRefused:
-    message = f"replyTo cannot be called: {why}"
+def callback_refused(reason: str) -> CallbackRefused:
+    message = f"'replyTo' is not allowed: {reason}"
     return CallbackRefused(message, param="replyTo", fields=(FieldError("CallbackRefused", "ReplyTo", message),))
 
 
-def _name_not_found_error(why: str) -> NameNotFound:
-    message = f"replyTo cannot be called: {why}"
+def _name_not_found(reason: str) -> NameNotFound:
+    message = f"'replyTo' is not allowed: {reason}"
     return NameNotFound(message, param="replyTo", fields=(FieldError("NameNotFound", "ReplyTo", message),))
 
 
 def parse_url(url: str, *, unsafe: bool = False, hosts: Collection[str] = ()) -> httpx.URL:
-    """The URL a ReplyTo means, its host in A-labels; `hosts`, where there are any, are those it may name.
+    """Parse a ReplyTo and return its URL, with the host in A-labels. `hosts`: the allowed hosts; empty allows all.
 
-    `unsafe` lets http, any port and any host pass. Raises: CallbackRefused.
+    `unsafe` allows http, any port and any host. Raises: CallbackRefused.
     """
     if _FORBIDDEN_CHARS.search(url):
-        raise refused_error(
-            "it holds a space, a backslash or a control character; methods and $ variables do not belong"
+        raise callback_refused(
+            "it contains a space, a backslash or a control character; HTTP methods and $ variables are not supported"
         )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise refused_error("it is no URL") from error
+        raise callback_refused("it is not a valid URL") from error
     if parts.scheme not in (("https", "http") if unsafe else ("https",)):
-        raise refused_error("it must be an https:// address")
+        raise callback_refused("it must start with https://")
     if "@" in parts.netloc:
-        raise refused_error("it must hold no user name or password")
-    if parts.fragment:  # it is never sent, and some parsers take https://a.example#@b.example for b.example's
-        raise refused_error("it must hold no fragment (#)")
+        raise callback_refused("it must not contain a user name or password")
+    if parts.fragment:  # it is never sent, and some parsers read https://a.example#@b.example as b.example
+        raise callback_refused("it must not contain a fragment (#)")
     if not host:
-        raise refused_error("it names no host")
+        raise callback_refused("it has no host")
     if not unsafe:
         if "[" in parts.netloc:
-            raise refused_error(_IP_ADDRESS)
+            raise callback_refused(_IP_ADDRESS)
         if port not in (None, 443):
-            raise refused_error("it must use port 443")
+            raise callback_refused("its port must be 443")
         host = _public_name(host)
         parts = parts._replace(netloc=host)
     if hosts and not is_allowed_host(host, hosts):
-        raise refused_error(f"{host} is not among the hosts that this API key may name")
+        raise callback_refused(f"{host} is not among the callback hosts of this API key")
     return _to_httpx_url(parts)
 
 
@@ -119,23 +119,23 @@ def _to_httpx_url(parts: SplitResult) -> httpx.URL:
     try:
         return httpx.URL(parts.geturl())
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise refused_error("it is no URL") from error
+        raise callback_refused("it is not a valid URL") from error
 
 
 def _public_name(host: str) -> str:
     name = host_name(host)
     if name is None:
-        raise refused_error("its host is no valid name")
+        raise callback_refused("its host is not a valid name")
     labels = name.split(".")
     if _NUMERIC_LABEL.fullmatch(labels[-1]):
-        raise refused_error(_IP_ADDRESS)
+        raise callback_refused(_IP_ADDRESS)
     if len(labels) < 2 or any(name == use or name.endswith("." + use) for use in _SPECIAL_USE):
-        raise refused_error(f"{name} is not a public name")
+        raise callback_refused(f"{name} is not a public name")
     return name
 
 
 def host_name(host: str) -> str | None:
-    """A host as DNS spells it, lower-case and in A-labels; None for what is no name, as one that ends in a dot."""
+    """Normalize a host name: lower-case, in A-labels. None for an invalid name, such as one with a trailing dot."""
     try:
         labels = idna.uts46_remap(host, std3_rules=False).split(".")
         name = ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels)
@@ -145,61 +145,61 @@ def host_name(host: str) -> str | None:
 
 
 def host_pattern(text: str) -> str:
-    """A host that ReplyTo may name, as it is compared: a public name, or `*.` and one for all names below it.
+    """Normalize an allowed callback host: a public name, or `*.` and a public name for all its subdomains.
 
-    Raises: ValueError, for anything else.
+    Raises: ValueError, for any other text.
     """
     wildcard = "*." if text.startswith("*.") else ""
     try:
         return wildcard + _public_name(text.removeprefix(wildcard))
     except CallbackRefused as error:
-        known = "write hooks.example.com, or *.example.com for all names below it"
-        raise ValueError(f"{text!r} is no callback host; {known}") from error
+        hint = "write hooks.example.com, or *.example.com for all its subdomains"
+        raise ValueError(f"{text!r} is not a valid callback host; {hint}") from error
 
 
 def is_allowed_host(host: str, patterns: Collection[str]) -> bool:
-    """Whether a host is one of these; `*.example.com` stands for every name below example.com."""
-    return any(host.endswith(one[1:]) if one.startswith("*.") else host == one for one in patterns)
+    """Whether a host matches a pattern; `*.example.com` matches every subdomain of example.com."""
+    return any(host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern for pattern in patterns)
 
 
-def resolve(host: str, port: int) -> list[str]:
-    """All addresses of a name, asked for no longer than RESOLVE_S. Raises: NameNotFound, ResolverFailed."""
-    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+def resolve_host(host: str, port: int) -> list[str]:
+    """Return all IP addresses of a name, within RESOLVE_S seconds. Raises: NameNotFound, ResolverFailed."""
+    results: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def resolve_in_thread() -> None:
         try:
-            answers.put(_lookup(host, port))
-        except Exception as error:  # told to whoever waits
-            answers.put(error)
+            results.put(_lookup(host, port))
+        except Exception as error:  # raised again in the waiting thread
+            results.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=resolve_in_thread, daemon=True).start()
     try:
-        answer = answers.get(timeout=RESOLVE_S)
+        addresses = results.get(timeout=RESOLVE_S)
     except queue.Empty as error:
         raise ResolverFailed(f"{host} could not be resolved within {RESOLVE_S:.0f} s") from error
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    if isinstance(addresses, Exception):
+        raise addresses
+    return addresses
 
 
 def _lookup(host: str, port: int) -> list[str]:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # a label that is empty or too long
-        raise _name_not_found_error(f"{host} is no host name") from error
+        raise _name_not_found(f"{host} is not a valid host name") from error
     except socket.gaierror as error:
         if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-            raise _name_not_found_error(f"the name {host} does not exist") from error
-        raise ResolverFailed(f"{host} cannot be resolved just now") from error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            raise _name_not_found(f"the host name {host} does not exist") from error
+        raise ResolverFailed(f"{host} could not be resolved: the resolver failed temporarily") from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in addresses))
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that anybody on the Internet could have."""
+    """Whether an IP address is publicly routable."""
     try:
         ip = ip_address(address)
     except ValueError:
         return False
-    if "%" in address:  # an IPv6 zone: an address of this machine's own links
+    if "%" in address:  # an IPv6 zone: a link-local address of this machine
         return False
     return not any(ip in net for net in _NOT_PUBLIC)

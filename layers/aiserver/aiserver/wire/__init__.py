@@ -1,1 +1,1 @@
-"""The JSON callers see: how it is read, edited and written."""
+"""The JSON of the public API: parsing, editing, validation, rendering."""

@@ -1,6 +1,6 @@
-"""Reads a checked body at its known positions: gives members the names they are known by, and checks their types.
+"""Binds a checked JSON body to a schema: canonical member names, and type checks.
 
-A body is walked, not built: what is found are spans of its text, and the edits that rename its keys.
+The body is scanned without building objects. The results are spans of its text, and edits that rename keys.
 """
 
 import json
@@ -16,7 +16,7 @@ from aiserver.wire.schemas import FieldType, ObjectSchema
 from aiserver.wire.validation import FieldPath, field_error, format_path
 
 _integer = re.compile(rb"-?[0-9]+|null").fullmatch
-# What most messages are; each that matches needs no further look.
+# The form of most messages; a match needs no further checks.
 _plain_message = re.compile(
     rb'%b[\[,]%b\{%b"role"%b:%b"[^"\\]++"%b,%b"content"%b:%b%b%b\}' % (*[SPACE] * 9, STRING, SPACE), re.DOTALL
 ).match
@@ -24,7 +24,7 @@ _plain_message = re.compile(
 
 @dataclass
 class BoundBody:
-    """What is known of a body: its members by name, the edits that give them those names, and what is wrong."""
+    """The result of binding a body: members by canonical name, edits that rename keys, errors by field path."""
 
     members: Mapping[str, Member] = field(default_factory=dict[str, Member])
     edits: list[Edit] = field(default_factory=list[Edit])
@@ -32,27 +32,28 @@ class BoundBody:
 
 
 def bind(text: bytes, root_members: list[Member], schema: ObjectSchema, ignored: Collection[str] = ()) -> BoundBody:
-    """The root object of `text`, whose members are `found`; the types of `ignored` ones are not checked.
+    """Bind the root object of `text`, whose members are `root_members`; types of `ignored` members are not checked.
 
-    Raises: InvalidRequest, for a known member given twice, or with every wrong member listed (at most MAX_PROBLEMS).
+    Raises: InvalidRequest, for a duplicate of a known member, or with every invalid member listed (at most
+    MAX_PROBLEMS).
     """
-    walk = _Binder(text)
-    names = walk.bind_object(root_members, schema, (), ignored)
-    if walk.bound.errors:
-        param, first = next(iter(walk.bound.errors.items()))
-        raise InvalidRequest(first.message, param=param, fields=tuple(walk.bound.errors.values()))
-    walk.bound.members = dict(zip(names, root_members, strict=True))
-    return walk.bound
+    binder = _Binder(text)
+    names = binder.bind_object(root_members, schema, (), ignored)
+    if binder.bound.errors:
+        param, first_error = next(iter(binder.bound.errors.items()))
+        raise InvalidRequest(first_error.message, param=param, fields=tuple(binder.bound.errors.values()))
+    binder.bound.members = dict(zip(names, root_members, strict=True))
+    return binder.bound
 
 
 def scalar_value(text: bytes, member: Member) -> Any:
-    """A member's value where it is a string, a number or a literal; of an array or an object an empty one."""
-    first = text[member.value_start : member.value_start + 1]
-    if first in (b"{", b"["):
-        return {} if first == b"{" else []
+    """A member's string, number or literal; for an array or an object, an empty one."""
+    first_byte = text[member.value_start : member.value_start + 1]
+    if first_byte in (b"{", b"["):
+        return {} if first_byte == b"{" else []
     try:
         return json.loads(text[member.value_start : member.value_end])
-    except ValueError:  # an integer of more digits than Python reads
+    except ValueError:  # an integer with more digits than Python parses
         return float("inf")
 
 
@@ -64,7 +65,7 @@ class _Binder:
     def bind_object(
         self, members: list[Member], schema: ObjectSchema, path: FieldPath, ignored: Collection[str] = ()
     ) -> tuple[str, ...]:
-        """The names of an object's members."""
+        """Check an object; the canonical names of its members."""
         names = schema.canonical_names(tuple([member.key for member in members]))
         for name in schema.required:
             if name not in names:
@@ -72,13 +73,13 @@ class _Binder:
         for member, name in zip(members, names, strict=True):
             if name != member.key:
                 self.bound.edits.append(Edit(member.key_start, member.key_end, b'"%b"' % name.encode()))
-            kind = None if name in ignored else schema.types.get(name)
-            if kind and not self._has_type(member, kind, (*path, name)):
+            field_type = None if name in ignored else schema.types.get(name)
+            if field_type and not self._has_type(member, field_type, (*path, name)):
                 continue
             if name in schema.nested:
-                self._bind_nested(member, schema.nested[name], (*path, name), kind)
-            elif kind and kind.item_first_bytes:
-                self._check_items(member, kind, (*path, name))
+                self._bind_nested(member, schema.nested[name], (*path, name), field_type)
+            elif field_type and field_type.item_first_bytes:
+                self._check_items(member, field_type, (*path, name))
         return names
 
     def _bind_nested(self, member: Member, schema: ObjectSchema, path: FieldPath, field_type: FieldType | None) -> None:
@@ -89,22 +90,22 @@ class _Binder:
             self._bind_items(at, schema, path, field_type)
 
     def _bind_items(self, at: int, schema: ObjectSchema, path: FieldPath, field_type: FieldType | None) -> None:
-        """Each object of an array, one after another; whether a plain message is next is seen first."""
-        i, is_messages = 0, path == ("messages",)
+        """Bind each object of an array in order; plain messages are recognized first."""
+        index, is_messages = 0, path == ("messages",)
         while True:
-            if field_type and field_type.max_length is not None and i > field_type.max_length:
+            if field_type and field_type.max_length is not None and index > field_type.max_length:
                 self._report(path, f"should have at most {field_type.max_length:,} items")
                 return
-            if is_messages and (plain := _plain_message(self._text, at)):
-                at = plain.end()
-            elif item := next(iterate_elements(self._text, at), None):
-                start, at = item
-                self._bind_item(start, schema, (*path, i), field_type)
+            if is_messages and (message := _plain_message(self._text, at)):
+                at = message.end()
+            elif span := next(iterate_elements(self._text, at), None):
+                start, at = span
+                self._bind_item(start, schema, (*path, index), field_type)
             else:
                 return
             if len(self.bound.errors) >= MAX_PROBLEMS:
                 return
-            i += 1
+            index += 1
 
     def _bind_item(self, at: int, schema: ObjectSchema, path: FieldPath, field_type: FieldType | None) -> None:
         if self._text[at : at + 1] == b"{":
@@ -123,7 +124,7 @@ class _Binder:
         elif (
             field_type.max_length is not None
             and self._text[start : start + 1] == b'"'
-            and self._is_long(member, field_type)
+            and self._is_too_long(member, field_type)
         ):
             self._report(path, f"should have at most {field_type.max_length} characters")
         else:
@@ -137,21 +138,23 @@ class _Binder:
             and not any(iterate_elements(self._text, at))
         )
 
-    def _is_long(self, member: Member, field_type: FieldType) -> bool:
-        """An escaped character may take twelve bytes."""
-        length, most = member.value_end - member.value_start - 2, field_type.max_length or 0
-        return length > most and (length > 12 * most or len(scalar_value(self._text, member)) > most)
+    def _is_too_long(self, member: Member, field_type: FieldType) -> bool:
+        """Whether a string exceeds its limit; an escaped character may take twelve bytes."""
+        byte_length, max_length = member.value_end - member.value_start - 2, field_type.max_length or 0
+        if byte_length <= max_length:
+            return False
+        return byte_length > 12 * max_length or len(scalar_value(self._text, member)) > max_length
 
     def _check_items(self, member: Member, field_type: FieldType, path: FieldPath) -> None:
-        """The first element of another type is reported, and no further ones."""
+        """Report the first element of another type only."""
         start = member.value_start
         if self._text[start] not in b"[" or (
             field_type.item_first_bytes == b"{" and contains_only_objects(self._text, start)
         ):
             return
-        for i, (at, _) in enumerate(iterate_elements(self._text, start)):
+        for index, (at, _) in enumerate(iterate_elements(self._text, start)):
             if self._text[at] not in field_type.item_first_bytes:
-                self._report((*path, i), f"should be {field_type.item_description}")
+                self._report((*path, index), f"should be {field_type.item_description}")
                 return
 
     def _report(self, path: FieldPath, problem: str) -> None:

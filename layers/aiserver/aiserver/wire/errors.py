@@ -1,4 +1,4 @@
-"""The one error body, which AI Server's clients (`responseStatus`) and OpenAI's (`error`) both understand."""
+"""The error body: `responseStatus` for AI Server's clients, `error` for OpenAI's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,13 +21,13 @@ NO_META: Mapping[str, str] = {}
 
 
 def render_error(error: AiServerError) -> bytes:
-    """`{"responseStatus": {…}, "error": {…}}`; a provider's own error and other members are kept as they came."""
+    """`{"responseStatus": {…}, "error": {…}}`; a provider's error and its other members are relayed unchanged."""
     if (
         isinstance(error, ProviderError)
         and error.upstream
-        and (kept := _relay_upstream_body(error, error.upstream.body))
+        and (relayed_body := _relay_upstream_body(error, error.upstream.body))
     ):
-        return kept
+        return relayed_body
     return render_envelope(error.error_code, error.message, error.type, error.code, error.param, error.fields)
 
 
@@ -49,46 +49,46 @@ def render_envelope(
 
 
 def render_error_event(error: AiServerError) -> bytes:
-    """The same as the last event of a stream that has begun: `data: {"error":{…},"responseStatus":{…}}`."""
-    text = render_error(error)
-    told = {m.key: text[m.value_start : m.value_end] for m in json_text.parse_members(text)}
-    return sse.format_event(b'{"error":%b,"responseStatus":%b}' % (told["error"], told["responseStatus"]))
+    """The error as the last event of an open stream: `data: {"error":{…},"responseStatus":{…}}`."""
+    body = render_error(error)
+    members = {member.key: body[member.value_start : member.value_end] for member in json_text.parse_members(body)}
+    return sse.format_event(b'{"error":%b,"responseStatus":%b}' % (members["error"], members["responseStatus"]))
 
 
 def error_headers(error: AiServerError) -> dict[str, str]:
-    """What tells a client when, and whether, to try again; upstream's own word first."""
-    told: dict[str, str] = {}
+    """Headers that control a client's retries; the upstream's headers take precedence."""
+    headers: dict[str, str] = {}
     if error.retry_after_s is not None:
-        told["retry-after"] = str(error.retry_after_s)
+        headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, ProviderError) and error.upstream:
-        told |= {k: v for k, v in error.upstream.headers.items() if k != "content-type"}
+        headers |= {name: value for name, value in error.upstream.headers.items() if name != "content-type"}
     if isinstance(error, UnsupportedMediaType):
-        told["accept-encoding"] = "identity"  # RFC 9110, 12.5.3: of requests
+        headers["accept-encoding"] = "identity"  # supported in requests: RFC 9110, 12.5.3
     if not should_retry(error):
-        told["x-should-retry"] = "false"
-    return told
+        headers["x-should-retry"] = "false"
+    return headers
 
 
 def should_retry(error: AiServerError) -> bool:
-    """False where the official SDKs would repeat a call that cannot go better, or may already have been billed."""
-    billed = isinstance(error, ProviderError) and error.may_be_billed
-    return not (billed or isinstance(error, Conflict | ProviderTimeout) or error.code == "insufficient_quota")
+    """False where a retry by the official SDKs cannot succeed, or where the call may already be billed."""
+    may_be_billed = isinstance(error, ProviderError) and error.may_be_billed
+    return not (may_be_billed or isinstance(error, Conflict | ProviderTimeout) or error.code == "insufficient_quota")
 
 
 def response_status(error_code: str, message: str, fields: tuple[FieldError, ...] = ()) -> dict[str, Any]:
-    """AI Server's error; always with `errors` and `meta`, without which its Swift client decodes nothing of it."""
-    listed = [
+    """AI Server's error; always with `errors` and `meta`, because its Swift client cannot decode it without them."""
+    errors = [
         {"errorCode": f.error_code, "fieldName": f.field_name, "message": f.message, "meta": NO_META} for f in fields
     ]
-    return {"errorCode": error_code, "message": message, "errors": listed, "meta": NO_META}
+    return {"errorCode": error_code, "message": message, "errors": errors, "meta": NO_META}
 
 
 def _relay_upstream_body(error: ProviderError, upstream: bytes) -> bytes | None:
-    """The upstream's body, or the one object of its array, with responseStatus added.
+    """The upstream's JSON object, or the only object of its array, with `responseStatus` added; None for other bodies.
 
-    An error object is made where it said so some other way.
+    An OpenAI error object replaces an `error` that is not an object.
     """
-    if len(upstream) > MAX_ERROR_BYTES:  # of a 200 that holds no answer
+    if len(upstream) > MAX_ERROR_BYTES:  # possible for a 200 without a valid response
         return None
     try:
         text = json_text.encode_utf8(json_scan.unwrap_single(upstream))
@@ -100,8 +100,10 @@ def _relay_upstream_body(error: ProviderError, upstream: bytes) -> bytes | None:
     members: dict[str, Any] = {}
     for member in json_text.parse_members(text):
         members[member.key] = RawJson(text[member.value_start : member.value_end])
-    own = {"responseStatus": response_status(error.error_code, error.message)}
-    if isinstance(error_object := members.get("error"), RawJson) and error_object.text.startswith(b"{"):
-        return render(own | {k: v for k, v in members.items() if k != "responseStatus"})
-    made = {"error": {"message": error.message, "type": error.type, "code": error.code, "param": error.param}}
-    return render(own | made | {k: v for k, v in members.items() if k not in ("error", "responseStatus")})
+    members.pop("responseStatus", None)
+    envelope: dict[str, Any] = {"responseStatus": response_status(error.error_code, error.message)}
+    error_object = members.get("error")
+    if not (isinstance(error_object, RawJson) and error_object.text.startswith(b"{")):
+        members.pop("error", None)
+        envelope["error"] = {"message": error.message, "type": error.type, "code": error.code, "param": error.param}
+    return render(envelope | members)

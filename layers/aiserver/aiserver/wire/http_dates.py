@@ -1,4 +1,4 @@
-"""Dates and waits as HTTP headers write them."""
+"""Dates and durations in HTTP headers."""
 
 from email.utils import parsedate_to_datetime
 
@@ -6,7 +6,7 @@ MAX_DIGITS = 9  # thirty years of seconds
 
 
 def retry_after_s(value: str | None, now_ms: int) -> int | None:
-    """Seconds, from either form of Retry-After; None for what is neither. Source: RFC 9110, 10.2.3."""
+    """Seconds, from both forms of Retry-After; None for other values. Source: RFC 9110, 10.2.3."""
     if not value:
         return None
     text = value.strip()

@@ -1,7 +1,7 @@
-"""Checks a JSON text, and finds members of its root object, without building what it holds.
+"""Validates a JSON text and finds members of its root object without building objects.
 
-An answer may be large, and ten may come at once: as Python's objects, 20 MB of `{"a":1},` are 600 MB, and as a str of
-Python's 80 MB where one letter is an emoji. Here what nobody asks for is skipped: docs/benchmarks.md.
+Responses may be large, and ten may arrive in parallel: 20 MB of `{"a":1},` take 600 MB as Python objects, and 80 MB as
+a str with one emoji. The members that are not requested are skipped: docs/benchmarks.md.
 """
 
 import codecs
@@ -10,40 +10,40 @@ from functools import cache
 
 import msgspec
 
-_CHUNK_BYTES = 1024 * 1024  # decoded at a time, to see whether the whole is UTF-8
+_CHUNK_BYTES = 1024 * 1024  # decoded at a time to validate UTF-8
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _BOM = b"\xef\xbb\xbf"
 _ARRAY_OF_ONE = msgspec.json.Decoder(tuple[msgspec.Raw])
 
 
-def find_members(body: bytes, *wanted: str) -> dict[str, bytes] | None:
-    """The JSON texts of the `wanted` members of the object in `body`, the last of each; None when it is no object.
+def find_members(body: bytes, *names: str) -> dict[str, bytes] | None:
+    """The JSON texts of the members `names` of the object in `body`; of a duplicate, the last one.
 
-    What is not UTF-8, or not JSON, is none. Half an escaped surrogate pair is let pass: an answer that was cut within
-    an emoji has been paid for all the same.
+    None when `body` is not UTF-8, not JSON or not an object. An unpaired escaped surrogate is accepted: a response
+    truncated within an emoji is billed all the same.
     """
     try:
         _check_utf8(body)
         try:
-            return _decode_members(body, wanted)
+            return _decode_members(body, names)
         except msgspec.DecodeError:
-            whole = _SURROGATE.sub(rb"\\ufffd", body)
-            return _decode_members(whole, wanted) if whole != body else None
+            repaired = _SURROGATE.sub(rb"\\ufffd", body)
+            return _decode_members(repaired, names) if repaired != body else None
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
 
 
 def unwrap_single(body: bytes) -> bytes:
-    """The JSON text of the one element of the array in `body`; `body` itself where it is no array of one."""
+    """The JSON text of the only element of the array in `body`; `body` itself when it is not such an array."""
     try:
         return bytes(_ARRAY_OF_ONE.decode(_without_bom(body))[0])
     except (msgspec.DecodeError, RecursionError):
         return body
 
 
-def _decode_members(body: bytes, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    found = _decoder(wanted).decode(_without_bom(body))
-    texts = {name: bytes(getattr(found, name)) for name in wanted}
+def _decode_members(body: bytes, names: tuple[str, ...]) -> dict[str, bytes]:
+    members = _decoder(names).decode(_without_bom(body))
+    texts = {name: bytes(getattr(members, name)) for name in names}
     return {name: text for name, text in texts.items() if text}
 
 
@@ -52,13 +52,13 @@ def _without_bom(body: bytes) -> memoryview:
 
 
 @cache
-def _decoder(wanted: tuple[str, ...]) -> "msgspec.json.Decoder[msgspec.Struct]":
-    raw = [(name, msgspec.Raw, msgspec.Raw(b"")) for name in wanted]
-    return msgspec.json.Decoder(msgspec.defstruct("Wanted", raw))
+def _decoder(names: tuple[str, ...]) -> "msgspec.json.Decoder[msgspec.Struct]":
+    fields = [(name, msgspec.Raw, msgspec.Raw(b"")) for name in names]
+    return msgspec.json.Decoder(msgspec.defstruct("Members", fields))
 
 
 def _check_utf8(body: bytes) -> None:
-    """msgspec looks into the strings it builds only. Raises: UnicodeDecodeError."""
+    """Needed because msgspec validates only the strings that it builds. Raises: UnicodeDecodeError."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     view = memoryview(body)
     for start in range(0, len(body), _CHUNK_BYTES):

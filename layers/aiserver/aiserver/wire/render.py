@@ -1,4 +1,4 @@
-"""Writes JSON for callers: nulls left out, dates as ISO-8601 UTC, stored JSON texts spliced in as they are."""
+"""Renders JSON responses: nulls are omitted, dates are ISO-8601 UTC, stored JSON texts are inserted unchanged."""
 
 import json
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ JSON_TYPE = "application/json; charset=utf-8"
 
 @dataclass(frozen=True)
 class RawJson:
-    """A JSON text that goes out byte for byte."""
+    """A JSON text that is sent byte for byte."""
 
     text: bytes
 
 
 def render(members: Mapping[str, Any]) -> bytes:
-    """An object of these members, in order; None is left out, Raw is spliced, a nested Mapping is rendered."""
+    """An object of these members, in order; None is omitted, RawJson is inserted, a nested Mapping is rendered."""
     return b"{" + b",".join(dump_json(k) + b":" + _render_value(v) for k, v in members.items() if v is not None) + b"}"
 
 

@@ -1,6 +1,6 @@
-"""Binds what callers send: a model's request, the queue request around it, by HTTP or by message, a GET's query.
+"""Binds requests: model requests, the queue requests around them (HTTP or SQS), job references, query parameters.
 
-All three naming styles bind (`max_tokens`, `maxTokens`, `MaxTokens`); what we do not know passes as it came.
+Three naming styles are accepted (`max_tokens`, `maxTokens`, `MaxTokens`); unknown members are forwarded unchanged.
 """
 
 import re
@@ -23,7 +23,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class Options:
-    """Our own members of a request, wherever they stood: in its body, around it, or in headers."""
+    """The gateway's options of a request, from its body, its envelope or its headers."""
 
     ref_id: str | None = None
     tag: str | None = None
@@ -31,17 +31,17 @@ class Options:
     deadline: str | int | float | None = None
     provider: str | None = None
 
-    def with_defaults(self, other: "Options") -> "Options":
-        """These, and where one is absent the other's."""
+    def with_defaults(self, defaults: "Options") -> "Options":
+        """These options, with `defaults` for the absent ones."""
         names = ("ref_id", "tag", "reply_to", "deadline", "provider")
-        return Options(**{name: _first_non_null(getattr(self, name), getattr(other, name)) for name in names})
+        return Options(**{name: _first_non_null(getattr(self, name), getattr(defaults, name)) for name in names})
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A request as the provider will get it, except for the name of its model.
+    """A request as it is sent to the provider, except for the model's name.
 
-    `operation` names what is asked of the model; whoever queues, calls, waits and replies knows no more of it.
+    `operation` names the API operation; queueing, calls, waits and callbacks depend on nothing else of the request.
     """
 
     operation: str
@@ -51,22 +51,22 @@ class ModelRequest:
     stream: bool = False
 
     def with_provider(self, provider: str | None) -> "ModelRequest":
-        """The same of this provider, where one is named."""
+        """The request pinned to `provider`, if one is given."""
         return replace(self, options=replace(self.options, provider=provider)) if provider else self
 
 
 @dataclass(frozen=True)
 class IntakeMessage:
-    """A queue request that came as a message, and the id of the key it names to answer for it."""
+    """A queue request received as an SQS message, and the id of the API key that owns the job."""
 
     key_id: str
     request: ModelRequest
 
 
 def bind_chat(body: str | bytes, *, drop: Collection[str] = ()) -> ModelRequest:
-    """Bind an OpenAI chat body; the members named in `drop` are taken out with our own.
+    """Bind an OpenAI chat body; the members in `drop` are removed with the gateway's options.
 
-    Raises: InvalidRequest, with every wrong member listed.
+    Raises: InvalidRequest, with every invalid member listed.
     """
     return _bind_request("chat.completions", body, CHAT, drop)
 
@@ -90,59 +90,62 @@ def bind_queue_chat(body: str | bytes) -> ModelRequest:
 
 
 def bind_intake_message(body: str | bytes, key_id: str | None) -> IntakeMessage:
-    """Bind a message of the intake queue: a queue request with a `keyId`, or `key_id` from the message's attribute.
+    """Bind a message of the intake queue: a queue request with a `keyId`, or `key_id` from the message attribute.
 
-    Raises: InvalidRequest, where none is given, or the two differ.
+    Raises: InvalidRequest, when both are absent, or when they differ.
     """
-    around, request = _split_envelope(body, GATEWAY_FIELDS | {"keyid": "keyId"})
-    given = around.pop("keyId", None)
-    if not isinstance(given, str | None):
+    envelope, request = _split_envelope(body, GATEWAY_FIELDS | {"keyid": "keyId"})
+    body_key_id = envelope.pop("keyId", None)
+    if not isinstance(body_key_id, str | None):
         raise invalid_field("InvalidType", "keyId", "'keyId' must be a string")
-    if given and key_id and given != key_id:
-        raise invalid_field("Conflict", "keyId", "'keyId' is one in the body and another in the message's attribute")
-    named = given or key_id
-    if not named:
-        raise invalid_field("NotEmpty", "keyId", "'keyId' is required: the id of the key the job shall belong to")
-    return IntakeMessage(named, _bind_inner_chat(around, request))
+    if body_key_id and key_id and body_key_id != key_id:
+        raise invalid_field("Conflict", "keyId", "'keyId' differs between the message body and the message attribute")
+    owner_key_id = body_key_id or key_id
+    if not owner_key_id:
+        raise invalid_field("NotEmpty", "keyId", "'keyId' is required: the ID of the API key that owns the job")
+    return IntakeMessage(owner_key_id, _bind_inner_chat(envelope, request))
 
 
 def bind_openai_queue_chat(body: str | bytes, options: Options) -> ModelRequest:
-    """Bind a bare chat body to be queued; what stands around it, or in its headers, outranks what it holds."""
-    inner = bind_chat(body, drop=("stream", "stream_options"))  # nobody waits to read a stream
+    """Bind a chat body to be queued; `options`, from headers or the envelope, override those in the body."""
+    inner = bind_chat(body, drop=("stream", "stream_options"))  # a queued job cannot stream
     return replace(inner, options=options.with_defaults(inner.options))
 
 
 def split_batch(body: str | bytes) -> list[bytes]:
-    """The elements of a batch, each as its own text, at most MAX_BATCH. Raises: InvalidRequest."""
+    """The JSON texts of a batch's requests, at most MAX_BATCH. Raises: InvalidRequest."""
     text = _check_json(body)
     if not text.lstrip().startswith(b"["):
-        raise invalid_field("InvalidType", "", "A batch is a JSON array of requests")
-    found: list[bytes] = []
+        raise invalid_field("InvalidType", "", "A batch must be a JSON array of requests")
+    batch: list[bytes] = []
     for start, end in json_text.iterate_elements(text):
-        if len(found) == MAX_BATCH:
-            raise InvalidRequest(f"A batch holds at most {MAX_BATCH} requests")
-        found.append(text[start:end])
-    return found
+        if len(batch) == MAX_BATCH:
+            raise InvalidRequest(f"A batch can contain at most {MAX_BATCH} requests")
+        batch.append(text[start:end])
+    return batch
 
 
 def options_from_headers(headers: Mapping[str, str]) -> Options:
-    """Our members as headers, lower-case: X-Ref-Id (or Idempotency-Key), X-Tag, X-Reply-To, X-Provider, X-Deadline."""
-    given = {
+    """The options in headers: X-Ref-Id (or Idempotency-Key), X-Tag, X-Reply-To, X-Provider, X-Deadline.
+
+    Header names are in lower case. Raises: InvalidRequest.
+    """
+    fields = {
         "refId": headers.get("x-ref-id") or headers.get("idempotency-key"),
         "tag": headers.get("x-tag"),
         "replyTo": headers.get("x-reply-to"),
         "provider": headers.get("x-provider"),
         "deadline": headers.get("x-deadline"),
     }
-    return _parse_options({name: value for name, value in given.items() if value is not None})
+    return _parse_options({name: value for name, value in fields.items() if value is not None})
 
 
 def bind_job_reference(body: str | bytes) -> tuple[int | None, str | None]:
-    """The job a request names, `{id?, refId?}`; 0 and nothing mean absent. Raises: InvalidRequest."""
+    """The id and RefId of a job, `{id?, refId?}`; 0 and "" mean absent. Raises: InvalidRequest."""
     text = _check_json(body)
-    own = _gateway_members(_root_members(text), {"id": "id", "jobid": "id", "refid": "refId"})
-    given = {name: scalar_value(text, member) for name, member in own.items()}
-    job_id, ref_id = given.get("id") or None, given.get("refId") or None
+    members = _gateway_members(_root_members(text), {"id": "id", "jobid": "id", "refid": "refId"})
+    fields = {name: scalar_value(text, member) for name, member in members.items()}
+    job_id, ref_id = fields.get("id") or None, fields.get("refId") or None
     if isinstance(job_id, str) and _is_number(job_id):
         job_id = int(job_id)
     if isinstance(job_id, bool) or not isinstance(job_id, int | None):
@@ -153,17 +156,17 @@ def bind_job_reference(body: str | bytes) -> tuple[int | None, str | None]:
 
 
 def bind_reply_to(body: str | bytes) -> str:
-    """Where a sample callback shall go, `{replyTo}`. Raises: InvalidRequest."""
+    """The URL of a sample callback, `{replyTo}`. Raises: InvalidRequest."""
     text = _check_json(body)
-    own = _gateway_members(_root_members(text), {fold_name("replyTo"): "replyTo"})
-    given = _parse_options({name: scalar_value(text, member) for name, member in own.items()}).reply_to
-    if not given:
-        raise invalid_field("NotEmpty", "replyTo", "'replyTo' is required: the address to send a sample callback to")
-    return given
+    members = _gateway_members(_root_members(text), {fold_name("replyTo"): "replyTo"})
+    reply_to = _parse_options({name: scalar_value(text, member) for name, member in members.items()}).reply_to
+    if not reply_to:
+        raise invalid_field("NotEmpty", "replyTo", "'replyTo' is required: the URL to send the sample callback to")
+    return reply_to
 
 
 def query_value(query: Mapping[str, str], name: str) -> str | None:
-    """A value of the query string, its name in any case; an empty one means absent, as typed clients send it."""
+    """A query parameter, by its case-insensitive name; None when empty, as typed clients send it."""
     for key, value in query.items():
         if fold_name(key) == fold_name(name) and value:
             return value
@@ -171,7 +174,7 @@ def query_value(query: Mapping[str, str], name: str) -> str | None:
 
 
 def query_integer(query: Mapping[str, str], name: str) -> int | None:
-    """A query value as a positive integer; 0 means absent, as typed clients send it. Raises: InvalidRequest."""
+    """A query parameter as a positive integer; None for 0, as typed clients send it. Raises: InvalidRequest."""
     value = query_value(query, name)
     if value is None:
         return None
@@ -180,46 +183,47 @@ def query_integer(query: Mapping[str, str], name: str) -> int | None:
     return int(value) or None
 
 
-def parse_job_id(part: str) -> int:
-    """The id of a job as a path has it; 0, which no job has, for what is no id."""
-    return int(part) if _is_number(part) else 0
+def parse_job_id(segment: str) -> int:
+    """The job id in a path segment; 0, which no job has, for other text."""
+    return int(segment) if _is_number(segment) else 0
 
 
 def _is_number(text: str) -> bool:
-    """Whether these are digits, and no more of them than an id may have."""
+    """Whether the text consists of digits, at most as many as an id may have."""
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def _bind_request(operation: str, body: str | bytes, schema: ObjectSchema, drop: Collection[str] = ()) -> ModelRequest:
-    """A body as the provider will get it, what is read of it, and the members of ours that stood in it."""
+    """Split a body into the request for the provider and the gateway's options."""
     text = _check_json(body)
     root = _root_members(text)
-    own = _gateway_members(root, GATEWAY_FIELDS)
-    given = {name: scalar_value(text, member) for name, member in own.items()}
-    options = _parse_options(given)
+    gateway_members = _gateway_members(root, GATEWAY_FIELDS)
+    fields = {name: scalar_value(text, member) for name, member in gateway_members.items()}
+    options = _parse_options(fields)
     bound = bind(text, root, schema, drop)
-    unwanted = {own[name].key for name, value in given.items() if name != "provider" or isinstance(value, str | None)}
-    unwanted |= bound.members.keys() & set(drop)
-    edited = json_text.without_members(json_text.apply_edits(text, bound.edits), unwanted)
+    # A `provider` that is not a string is a provider's own option, and is forwarded.
+    option_names = [name for name, value in fields.items() if name != "provider" or isinstance(value, str | None)]
+    keys_to_remove = {gateway_members[name].key for name in option_names} | (bound.members.keys() & set(drop))
+    edited = json_text.without_members(json_text.apply_edits(text, bound.edits), keys_to_remove)
     stream = bound.members.get("stream")
     is_stream = stream is not None and "stream" not in drop and scalar_value(text, stream) is True
     return ModelRequest(operation, edited, str(scalar_value(text, bound.members["model"])), options, is_stream)
 
 
 def _check_json(body: str | bytes) -> bytes:
-    """A JSON text that is safe to edit. Raises: InvalidRequest."""
+    """The body as a JSON text that is safe to edit. Raises: InvalidRequest."""
     text = json_text.encode_utf8(body)
     json_text.check_json(text)
     return text
 
 
 def _split_envelope(body: str | bytes, names: Mapping[str, str]) -> tuple[dict[str, Any], bytes | None]:
-    """The members we know of a queue request's outer object, and the text of the request in it."""
+    """The known members of a queue request's envelope, and the JSON text of its `request`."""
     text = _check_json(body)
-    own = _gateway_members(_root_members(text), {**names, "request": "request"})
-    request = own.pop("request", None)
-    around = {name: scalar_value(text, member) for name, member in own.items()}
-    return around, text[request.value_start : request.value_end] if request else None
+    members = _gateway_members(_root_members(text), {**names, "request": "request"})
+    request = members.pop("request", None)
+    envelope = {name: scalar_value(text, member) for name, member in members.items()}
+    return envelope, text[request.value_start : request.value_end] if request else None
 
 
 def _bind_inner_chat(envelope: dict[str, Any], request: bytes | None) -> ModelRequest:
@@ -229,43 +233,44 @@ def _bind_inner_chat(envelope: dict[str, Any], request: bytes | None) -> ModelRe
 
 
 def _root_members(text: bytes) -> list[Member]:
-    """The members of the root object of a checked text. Raises: InvalidRequest, where it is none."""
+    """The members of the root object of a checked text. Raises: InvalidRequest, when it is not an object."""
     if not text.lstrip().startswith(b"{"):
         raise invalid_field("InvalidType", "", "The request body must be a JSON object")
     return json_text.parse_members(text)
 
 
 def _gateway_members(root: list[Member], names: Mapping[str, str]) -> dict[str, Member]:
-    """Our members of an object, by their names."""
-    own: dict[str, Member] = {}
+    """The members of `root` that are listed in `names` (folded → canonical), by canonical name."""
+    members: dict[str, Member] = {}
     for member in root:
         name = names.get(fold_name(member.key))
-        if name in own:
+        if name in members:
             raise invalid_field("Duplicate", name, f"'{name}' is given more than once")
         if name:
-            own[name] = member
-    return own
+            members[name] = member
+    return members
 
 
-def _parse_options(values: Mapping[str, Any]) -> Options:
-    for name, longest in (("refId", MAX_NAME_CHARS), ("tag", MAX_NAME_CHARS), ("replyTo", MAX_REPLY_TO_CHARS)):
-        value = values.get(name)
-        if value is None:
+def _parse_options(fields: Mapping[str, Any]) -> Options:
+    """Raises: InvalidRequest."""
+    for name, max_chars in (("refId", MAX_NAME_CHARS), ("tag", MAX_NAME_CHARS), ("replyTo", MAX_REPLY_TO_CHARS)):
+        text = fields.get(name)
+        if text is None:
             continue
-        if not isinstance(value, str):
+        if not isinstance(text, str):
             raise invalid_field("InvalidType", name, f"'{name}' must be a string")
-        if not 1 <= len(value) <= longest or _CONTROL.search(value):
+        if not 1 <= len(text) <= max_chars or _CONTROL.search(text):
             raise invalid_field(
-                "InvalidLength", name, f"'{name}' must be 1 to {longest} characters, none a control character"
+                "InvalidLength", name, f"'{name}' must be 1 to {max_chars} characters without control characters"
             )
-    deadline = values.get("deadline")
+    deadline = fields.get("deadline")
     if isinstance(deadline, bool) or not isinstance(deadline, str | int | float | None):
         raise invalid_field("InvalidType", "deadline", "'deadline' must be a date or a number of seconds")
-    provider = values.get("provider")
+    provider = fields.get("provider")
     return Options(
-        ref_id=values.get("refId"),
-        tag=values.get("tag"),
-        reply_to=values.get("replyTo"),
+        ref_id=fields.get("refId"),
+        tag=fields.get("tag"),
+        reply_to=fields.get("replyTo"),
         deadline=deadline,
         provider=provider if isinstance(provider, str) and provider else None,
     )

@@ -1,10 +1,10 @@
-"""Which members a request is known to have, where, and of what type: the finite tables that binding reads.
+"""The known members of request bodies and their types: the tables that binding reads.
 
-Typed clients write `maxTokens` or `MaxTokens` for OpenAI's `max_tokens`. Only keys at these positions are ever
-renamed; everything below a position that is not here (tool parameters, metadata, logit_bias) is the caller's own.
-Ranges are the provider's to judge.
+Typed clients send `maxTokens` or `MaxTokens` for OpenAI's `max_tokens`. Only keys at the positions listed here are
+renamed; objects at other positions (tool parameters, metadata, logit_bias) are forwarded unchanged. The provider
+validates ranges.
 
-Source: https://platform.openai.com/docs/api-reference/chat/create and, beside it, embeddings and responses
+Source: https://platform.openai.com/docs/api-reference/chat/create, and the pages of embeddings and responses
 """
 
 from collections.abc import Collection, Mapping
@@ -14,20 +14,20 @@ from functools import cached_property, lru_cache
 from aiserver.errors import FieldError, InvalidRequest
 from aiserver.limits import MAX_MESSAGES, MAX_NAME_CHARS
 
-MAX_CACHED_KEY_ORDERS = 256  # of keys, whose names are looked up once
+MAX_CACHED_KEY_ORDERS = 256  # of key sequences with cached canonical names
 
 
 @lru_cache(4 * MAX_CACHED_KEY_ORDERS)
 def fold_name(name: str) -> str:
-    """The form in which `max_tokens`, `maxTokens` and `MaxTokens` are one name."""
+    """The common form of `max_tokens`, `maxTokens` and `MaxTokens`."""
     return name.replace("_", "").replace("-", "").casefold()
 
 
 @dataclass(frozen=True)
 class FieldType:
-    """The JSON types that a member may have, by the first bytes of their texts, and the words for them.
+    """The JSON types that a member may have, by the first bytes of their texts, and their description.
 
-    `items` are the first bytes that an array's elements may have; empty for any.
+    `item_first_bytes` are the allowed first bytes of an array's elements; empty for any.
     """
 
     first_bytes: bytes
@@ -52,9 +52,9 @@ _MODEL = FieldType(b'"', "a valid string", is_required=True, min_length=1, max_l
 
 @dataclass(frozen=True)
 class ObjectSchema:
-    """The known members of an object, or of each object of an array, the types of some, and the shapes below them.
+    """The known members of an object, or of each object of an array, with types and nested schemas.
 
-    A second spelling beside one of the `unique` names is refused: servers that match names without case read it.
+    A second spelling of a `unique` name is rejected, because servers with case-insensitive names would read it.
     """
 
     names: Collection[str]
@@ -64,36 +64,37 @@ class ObjectSchema:
 
     @cached_property
     def required(self) -> tuple[str, ...]:
-        return tuple(name for name, kind in self.types.items() if kind.is_required)
+        return tuple(name for name, field_type in self.types.items() if field_type.is_required)
 
     @cached_property
     def _names_by_folded(self) -> Mapping[str, str]:
         return {fold_name(name): name for name in self.names}
 
     @cached_property
-    def _cached_orders(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+    def _canonical_names_by_keys(self) -> dict[tuple[str, ...], tuple[str, ...]]:
         return {}
 
     def canonical_names(self, keys: tuple[str, ...]) -> tuple[str, ...]:
-        """Each key's known name; itself where it has none, or the name stands beside it.
+        """Each key's canonical name; the key itself when it is unknown, or when the canonical name is also present.
 
-        Raises: InvalidRequest for a known member given twice, since we would check one and the provider bill the other.
+        Raises: InvalidRequest, for a duplicate of a known member: the gateway could check one and the provider read
+        the other.
         """
-        if names := self._cached_orders.get(keys):
+        if names := self._canonical_names_by_keys.get(keys):
             return names
         exact = set(self.names).intersection(keys)
-        known = [key if key in exact else self._names_by_folded.get(fold_name(key), key) for key in keys]
+        candidates = [key if key in exact else self._names_by_folded.get(fold_name(key), key) for key in keys]
         unique = exact.intersection(self.unique)
         names = tuple(
-            key if name in exact and name not in unique else name for key, name in zip(keys, known, strict=True)
+            key if name in exact and name not in unique else name for key, name in zip(keys, candidates, strict=True)
         )
         if len(set(names)) < len(names):
             for name in self.names:
                 if names.count(name) > 1:
                     problem = f"'{name}' is given more than once"
                     raise InvalidRequest(problem, param=name, fields=(FieldError("Duplicate", name, problem),))
-        if len(self._cached_orders) < MAX_CACHED_KEY_ORDERS and sum(map(len, keys)) < MAX_CACHED_KEY_ORDERS:
-            self._cached_orders[keys] = names
+        if len(self._canonical_names_by_keys) < MAX_CACHED_KEY_ORDERS and sum(map(len, keys)) < MAX_CACHED_KEY_ORDERS:
+            self._canonical_names_by_keys[keys] = names
         return names
 
 

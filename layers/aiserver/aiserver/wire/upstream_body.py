@@ -1,6 +1,6 @@
-"""Puts into a body that was bound what the upstream is to read there, and takes out what it is not.
+"""Edits a bound request body for the upstream: sets the model, requests usage, removes vendor-specific members.
 
-Every other byte stays as it is.
+All other bytes are unchanged.
 """
 
 import json
@@ -10,48 +10,51 @@ from typing import Any
 
 from aiserver.wire import json_scan, json_text
 
-VENDORS = ("anthropic", "google", "bedrock")  # the members that hold what only one vendor has words for
+VENDORS = ("anthropic", "google", "bedrock")  # members with vendor-specific options
 
 _HAS_VENDOR_MEMBER = re.compile(rb'"(?:%b)"\s*:\s*[{n]|\\u00' % "|".join(VENDORS).encode())
-_OBJECT_OR_NULL = b"{n"  # how an object begins, and null
-_NESTED_MEMBERS: Mapping[str, Any] = {"messages": {"content": {}, "tool_calls": {}}, "tools": {}}  # beside the root
+_OBJECT_OR_NULL = b"{n"  # the first bytes of an object and of null
+_NESTED_MEMBERS: Mapping[str, Any] = {
+    "messages": {"content": {}, "tool_calls": {}},
+    "tools": {},
+}  # positions below the root
 _KEY = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*')
 
 
 def with_model(body: bytes, model: str) -> bytes:
-    """The body as one that asks for `model`; the same bytes where it does so already, however it is escaped."""
-    said = _model_text(body)
-    if said and json.loads(said) == model:
+    """The body with this model; the same bytes when it names the model already, in any escaping."""
+    model_text = _model_text(body)
+    if model_text and json.loads(model_text) == model:
         return body
     name = json.dumps(model).encode()
-    # Nearly always it is the first member so named, or the last: the body that it makes tells whether it was.
+    # Nearly always it is the first or the last member of this name: the edited body proves it.
     for find in (body.find, body.rfind):
         key = _KEY.match(body, max(0, find(b'"model"')))
-        if said and key and body.startswith(said, key.end()):
-            edited = body[: key.end()] + name + body[key.end() + len(said) :]
+        if model_text and key and body.startswith(model_text, key.end()):
+            edited = body[: key.end()] + name + body[key.end() + len(model_text) :]
             if _model_text(edited) == name:
                 return edited
     return json_text.replace_member(body, "model", model)
 
 
 def with_usage(body: bytes) -> bytes:
-    """The body as one that asks for a last event with the usage; the same bytes where it does so already."""
-    given = {member.key: member for member in json_text.parse_members(body)}
-    options = given.get("stream_options")
+    """The body with `stream_options.include_usage` set; the same bytes when it is set already."""
+    members = {member.key: member for member in json_text.parse_members(body)}
+    options = members.get("stream_options")
     if options is None:
         return json_text.with_member(body, "stream_options", b'{"include_usage":true}')
-    value = body[options.value_start : options.value_end]
-    asked = {member.key: value[member.value_start : member.value_end] for member in json_text.parse_members(value)}
-    if asked.get("include_usage") == b"true":
+    text = body[options.value_start : options.value_end]
+    texts = {member.key: text[member.value_start : member.value_end] for member in json_text.parse_members(text)}
+    if texts.get("include_usage") == b"true":
         return body
-    asks = json_text.with_member(
-        json_text.without_members(value, ["include_usage"]) if asked else b"{}", "include_usage", b"true"
+    new_text = json_text.with_member(
+        json_text.without_members(text, ["include_usage"]) if texts else b"{}", "include_usage", b"true"
     )
-    return json_text.apply_edits(body, [json_text.Edit(options.value_start, options.value_end, asks)])
+    return json_text.apply_edits(body, [json_text.Edit(options.value_start, options.value_end, new_text)])
 
 
 def without_vendor_members(body: bytes) -> bytes:
-    """The body less the objects, and nulls, that are for one vendor only; the same bytes where it has none."""
+    """The body without vendor-specific objects and nulls; the same bytes when it contains none."""
     return _remove_vendor_members(body, _NESTED_MEMBERS) if _HAS_VENDOR_MEMBER.search(body) else body
 
 
@@ -64,14 +67,14 @@ def _remove_vendor_members(body: bytes, nested: Mapping[str, Any]) -> bytes:
         if body[start : start + 1] == b"{" and _HAS_VENDOR_MEMBER.search(body, start, end)
     ]
     edited = json_text.apply_edits(body, edits)
-    own = [
+    vendor_keys = [
         m.key
         for m in json_text.parse_members(edited)
         if m.key in VENDORS and edited[m.value_start : m.value_start + 1] in _OBJECT_OR_NULL
     ]
-    return json_text.without_members(edited, own)
+    return json_text.without_members(edited, vendor_keys)
 
 
 def _model_text(body: bytes) -> bytes | None:
-    """The text of the root's model."""
+    """The JSON text of the root's `model`."""
     return (json_scan.find_members(body, "model") or {}).get("model")

@@ -1,4 +1,4 @@
-"""How a member of a request that is wrong is named, in both vocabularies."""
+"""Validation errors, with field names in OpenAI's and AI Server's notation."""
 
 from aiserver.errors import FieldError, InvalidRequest
 
@@ -6,12 +6,12 @@ FieldPath = tuple[str | int, ...]  # ("messages", 0, "role")
 
 
 def format_path(path: FieldPath) -> str:
-    """`messages[0].role`: where OpenAI's `param` points."""
+    """`messages[0].role`: the notation of OpenAI's `param`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def field_error(path: FieldPath, problem: str) -> FieldError:
-    """`'messages[0].role' must not be empty`, of AI Server's `Messages[0].Role`."""
+    """`'messages[0].role' must not be empty`, for AI Server's field `Messages[0].Role`."""
     return FieldError(
         "NotEmpty" if problem == "must not be empty" else "InvalidType",
         _pascal_path(path),
@@ -20,7 +20,7 @@ def field_error(path: FieldPath, problem: str) -> FieldError:
 
 
 def invalid_field(error_code: str, name: str, message: str) -> InvalidRequest:
-    """A refusal that names the member at fault, by its path: `messages[0].role`."""
+    """An InvalidRequest that names the invalid member by its path: `messages[0].role`."""
     return InvalidRequest(
         message, param=name or None, fields=(FieldError(error_code, _pascal_path(tuple(name.split("."))), message),)
     )

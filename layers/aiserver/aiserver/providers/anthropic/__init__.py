@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, and whatever else speaks it.
+"""Anthropic's Messages API, and servers compatible with it.
 
 Source: https://platform.claude.com/docs/en/api/messages
 """

@@ -1,4 +1,4 @@
-"""What Anthropic's Messages API has words for, and what differs from model to model.
+"""The request fields that Anthropic's Messages API supports, and its tables of limits, stop reasons and statuses.
 
 Source: https://platform.claude.com/docs/en/api/messages
 """
@@ -11,7 +11,7 @@ _INVALID_ID_CHARS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def normalize_call_id(id: str) -> str:
-    """An id of another vendor's may hold what one of Anthropic's must not."""
+    """Replace the characters of another vendor's id that Anthropic does not allow."""
     return _INVALID_ID_CHARS.sub("_", id)
 
 
@@ -20,93 +20,97 @@ CAPABILITIES = Capabilities(
     "anthropic",
     {
         "model": PassThrough("model"),
-        "messages": Mapped("`messages`; turns of one role after each other become one"),
-        "messages[].role: system": Mapped("`system`, all of them, in order; wherever they stood"),
+        "messages": Mapped("`messages`; consecutive messages of one role are merged"),
+        "messages[].role: system": Mapped("`system`: all system messages in order, from any position"),
         "messages[].role: developer": Mapped("as system"),
         "messages[].role: user": Mapped("`user`"),
         "messages[].role: assistant": Mapped("`assistant`"),
-        "messages[].role: tool": Mapped("`tool_result` in a turn of the user's"),
-        "messages[].name": Mapped("written before the text: `alice: …`; a tool is known by its call"),
+        "messages[].role: tool": Mapped("`tool_result` in a user message"),
+        "messages[].name": Mapped("prefix of the text: `alice: …`; a tool's name is taken from its call"),
         "messages[].tool_calls": Mapped(
-            "`tool_use`; what an id may not hold becomes `_`, and one that is empty or repeated becomes distinct"
+            "`tool_use`; invalid characters of an id become `_`; empty and repeated ids become unique"
         ),
         "messages[].reasoning_content": Mapped(
-            "not sent: only reasoning with its signature can be, which `anthropic.content` of the answer has"
+            "not sent: only signed reasoning is accepted, and `anthropic.content` of the response contains it"
         ),
         "messages[].reasoning": Mapped("as reasoning_content"),
-        "messages[].parsed": Mapped("not sent: the content again, as OpenAI's client read it"),
-        "messages[].tool_calls[].function.parsed_arguments": Mapped("not sent: the arguments again, likewise"),
-        "messages[].tool_calls[].index": Mapped("not sent: a place in a stream"),
+        "messages[].parsed": Mapped("not sent: the parsed content that OpenAI's client adds"),
+        "messages[].tool_calls[].function.parsed_arguments": Mapped(
+            "not sent: the parsed arguments that OpenAI's client adds"
+        ),
+        "messages[].tool_calls[].index": Mapped("not sent: an index within a stream"),
         "messages[].refusal": Mapped("`text`"),
-        "messages[].annotations": Mapped("not sent: notes for a reader of the text"),
-        "messages[].content[].text": Mapped("`text`; one of white space only is left out"),
+        "messages[].annotations": Mapped("not sent: annotations of the text for readers"),
+        "messages[].content[].text": Mapped("`text`; texts of only white space are skipped"),
         "messages[].content[].refusal": Mapped("`text`"),
         "messages[].content[].image_url": Mapped("`image`: data and https URLs"),
-        "messages[].content[].image_url (assistant)": Unsupported("a turn of the assistant's holds no images"),
+        "messages[].content[].image_url (assistant)": Unsupported("assistant messages cannot contain images"),
         "messages[].content[].image_url (tool)": Mapped("`image`"),
-        "messages[].content[].image_url.detail": Unsupported("it looks at each image in one way"),
+        "messages[].content[].image_url.detail": Unsupported("the image resolution cannot be selected"),
         "messages[].content[].file": Mapped("`document`: a PDF or plain text, as data or https URL"),
         "messages[].content[].file (tool)": Mapped("`document`"),
-        "messages[].content[].file (assistant)": Unsupported("a turn of the assistant's holds no files"),
+        "messages[].content[].file (assistant)": Unsupported("assistant messages cannot contain files"),
         "messages[].content[].file.file_id": Unsupported(
-            "the id is another service's; `anthropic` can name one of its own"
+            "OpenAI's file ids are not valid here; name Anthropic's own file in `anthropic`"
         ),
-        "messages[].content[].input_audio": Unsupported("it hears nothing"),
-        "messages[].content[].input_audio (assistant)": Unsupported("it hears nothing"),
-        "messages[].content[].input_audio (tool)": Unsupported("it hears nothing"),
+        "messages[].content[].input_audio": Unsupported("no audio input"),
+        "messages[].content[].input_audio (assistant)": Unsupported("no audio input"),
+        "messages[].content[].input_audio (tool)": Unsupported("no audio input"),
         "messages[].content[].cache_control": PassThrough("cache_control"),
-        "messages[].audio": Unsupported("it hears nothing"),
+        "messages[].audio": Unsupported("no audio input"),
         "messages[].function_call": Unsupported("use tool_calls"),
         "tools": Mapped("`tools`; a schema without a type gets `type: object`"),
         "tools[].function.strict": PassThrough("strict"),
         "tools[].cache_control": PassThrough("cache_control"),
         "tool_choice": Mapped(
-            "`tool_choice`: `auto`, `none`, `any`, `tool`; without tools not sent, `required` and a function refused"
+            "`tool_choice`: `auto`, `none`, `any`, `tool`; without tools not sent, `required` and a function are "
+            "rejected"
         ),
         "parallel_tool_calls": Mapped("`tool_choice.disable_parallel_tool_use`"),
         "functions": Unsupported("use tools"),
         "function_call": Unsupported("use tool_choice"),
-        "response_format": Mapped("`json_schema`: `output_config.format`, without its name; `json_object`: refused"),
+        "response_format": Mapped("`json_schema`: `output_config.format`, without its name; `json_object`: rejected"),
         "max_completion_tokens": Mapped("`max_tokens`"),
-        "max_tokens": Mapped("`max_tokens`; without it 32,000, or the most that an older model takes"),
+        "max_tokens": Mapped("`max_tokens`; default 32,000, or the maximum of an older model"),
         "temperature": PassThrough(
-            "temperature", "at most 1, of models before 4.7; asked by API version 2023-06-01, the last that has it"
+            "temperature",
+            "at most 1, models before 4.7 only; sent with API version 2023-06-01, the last that supports it",
         ),
-        "top_p": PassThrough("top_p", "as temperature; of models from 4.5 one of both"),
+        "top_p": PassThrough("top_p", "as temperature; models from 4.5 accept only one of the two"),
         "stop": Mapped("`stop_sequences`"),
         "reasoning_effort": Mapped(
-            "`thinking` and `output_config.effort`; of models before 4.6 `thinking.budget_tokens`, but not amid calls "
-            "whose reasoning was not sent back"
+            "`thinking` and `output_config.effort`; models before 4.6: `thinking.budget_tokens`, but not after "
+            "tool calls whose reasoning was not sent back"
         ),
         "user": Mapped("`metadata.user_id`"),
         "safety_identifier": Mapped("`metadata.user_id`"),
-        "service_tier": Mapped("`auto`: the same; `default`: `standard_only`; others refused"),
+        "service_tier": Mapped("`auto`: the same; `default`: `standard_only`; others rejected"),
         "stream": PassThrough("stream"),
-        "stream_options": Mapped("`include_usage`: a last event tells the usage; `include_obfuscation`: refused"),
-        "n": Unsupported("it gives one answer", allowed_values=("1",)),
+        "stream_options": Mapped("`include_usage`: the last event contains the usage; `include_obfuscation`: rejected"),
+        "n": Unsupported("one response per request", allowed_values=("1",)),
         "frequency_penalty": Unsupported(allowed_values=("0", "0.0")),
         "presence_penalty": Unsupported(allowed_values=("0", "0.0")),
         "logit_bias": Unsupported(allowed_values=("{}",)),
         "logprobs": Unsupported(allowed_values=("false",)),
         "top_logprobs": Unsupported(allowed_values=("0",)),
-        "seed": Unsupported("no answer can be had twice"),
-        "modalities": Unsupported("it writes text", allowed_values=('["text"]',)),
-        "audio": Unsupported("it says nothing aloud"),
+        "seed": Unsupported("sampling is not reproducible"),
+        "modalities": Unsupported("text output only", allowed_values=('["text"]',)),
+        "audio": Unsupported("no audio output"),
         "prediction": Unsupported(),
         "verbosity": Unsupported(allowed_values=('"medium"',)),
-        "metadata": Unsupported("it keeps no answers", allowed_values=("{}",)),
-        "store": Unsupported("it keeps no answers", allowed_values=("false",)),
-        "prompt_cache_key": Unsupported("mark what to cache by cache_control"),
-        "prompt_cache_options": Unsupported("mark what to cache by cache_control"),
-        "prompt_cache_retention": Unsupported("mark what to cache by cache_control"),
+        "metadata": Unsupported("responses are not stored", allowed_values=("{}",)),
+        "store": Unsupported("responses are not stored", allowed_values=("false",)),
+        "prompt_cache_key": Unsupported("use cache_control on content and tools"),
+        "prompt_cache_options": Unsupported("use cache_control on content and tools"),
+        "prompt_cache_retention": Unsupported("use cache_control on content and tools"),
         "moderation": Unsupported(),
-        "web_search_options": Unsupported("its own tool for that stands in `anthropic.tools`"),
+        "web_search_options": Unsupported("use the web search tool in `anthropic.tools`"),
     },
     normalize_call_id,
 )
 
-MAX_TOKENS = 32_000  # what every model since Claude 4 takes
-# The most that older models write, by how their names begin.
+MAX_TOKENS = 32_000  # supported by every model since Claude 4
+# The maximum of older models, by name prefix.
 # https://platform.claude.com/docs/en/about-claude/models/overview
 OLDER_MAX_TOKENS = {"claude-3-5": 8_192, "claude-3-7": 32_000, "claude-3": 4_096, "claude-2": 4_096}
 
@@ -119,9 +123,9 @@ FINISH_REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-EQUIVALENT_STOP_REASONS = ("end_turn", "max_tokens", "tool_use")  # the others are told beside what OpenAI has for them
+EQUIVALENT_STOP_REASONS = ("end_turn", "max_tokens", "tool_use")  # others are also sent as a vendor-specific member
 
-# What an error's type stands for where a stream can show no status. https://platform.claude.com/docs/en/api/errors
+# The status of an error type: an error within a stream has no status. https://platform.claude.com/docs/en/api/errors
 STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,

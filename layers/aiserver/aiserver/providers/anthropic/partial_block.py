@@ -1,4 +1,4 @@
-"""A block of content that comes in pieces, as it would stand in a whole message: so it can be sent back.
+"""Rebuilds a content block from the deltas of a stream, as in a complete message, so that clients can send it back.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
@@ -13,29 +13,29 @@ from aiserver.providers.translation.messages import Members, decode_members, opt
 
 
 class PartialBlock:
-    """A block of content till now."""
+    """A content block, as received so far."""
 
-    def __init__(self, raw: Raw, call: int | None) -> None:
+    def __init__(self, raw: Raw, call_index: int | None) -> None:
         self.block: Block = decode_block(raw)
-        self.call_index = call  # the place of the tool's call among all calls
+        self.call_index = call_index  # the index of the tool call among all calls
         self.start_members: dict[str, Any] = optional_members(raw)
-        self._pieces: dict[str, list[str]] = {}
+        self._deltas: dict[str, list[str]] = {}
         self._citations: list[Raw] = []
-        self._more: Members = {}
+        self._unknown_members: Members = {}
 
-    def append(self, name: str, piece: str) -> None:
-        self._pieces.setdefault(name, []).append(piece)
+    def append(self, name: str, text: str) -> None:
+        self._deltas.setdefault(name, []).append(text)
 
     def has_content(self, name: str) -> bool:
-        return any(self._pieces.get(name, ()))
+        return any(self._deltas.get(name, ()))
 
     def add_members(self, delta: Members) -> None:
-        """What is said by a delta that is not known here: its members are the block's."""
-        self._more |= {name: value for name, value in delta.items() if name != "type"}
+        """Add the members of a delta of an unknown type to the block."""
+        self._unknown_members |= {name: value for name, value in delta.items() if name != "type"}
 
     @property
     def is_truncated(self) -> bool:
-        """Whether a tool's input breaks off, as it may where the answer does: then it is no JSON."""
+        """Whether the tool input is incomplete JSON, as in a response that breaks off."""
         if "input" not in self.start_members:
             return False
         try:
@@ -53,17 +53,17 @@ class PartialBlock:
 
     @property
     def arguments(self) -> str:
-        """The JSON text that a tool is called with, of which all has come."""
-        return "".join(self._pieces.get("input", ())) or self.block.arguments
+        """The complete arguments of the tool call, as JSON text."""
+        return "".join(self._deltas.get("input", ())) or self.block.arguments
 
     @property
     def to_block(self) -> dict[str, Any]:
-        """The block as it would stand in a whole message."""
-        said: dict[str, Any] = {name: "".join(pieces) for name, pieces in self._pieces.items()}
+        """The block as in a complete message."""
+        members: dict[str, Any] = {name: "".join(texts) for name, texts in self._deltas.items()}
         for name in ("text", "thinking"):
-            if name in said:
-                said[name] = getattr(self.block, name) + said[name]
+            if name in members:
+                members[name] = getattr(self.block, name) + members[name]
         if "input" in self.start_members:
-            said["input"] = Raw(self.arguments.encode())
-        said |= self._more
-        return self.start_members | said | ({"citations": self._citations} if self._citations else {})
+            members["input"] = Raw(self.arguments.encode())
+        members |= self._unknown_members
+        return self.start_members | members | ({"citations": self._citations} if self._citations else {})

@@ -1,4 +1,4 @@
-"""A chat as Anthropic is asked for it: all but its turns."""
+"""Builds the request for Anthropic's Messages API, except its turns."""
 
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from aiserver.providers.translation.turns import check_tool_choice, has_tools, m
 PATH = "/v1/messages"
 MODELS_PATH = "/v1/models?limit=1000"
 VERSION = "2026-10-21"  # https://platform.claude.com/docs/en/api/versioning
-SAMPLING_VERSION = "2023-06-01"  # the last that takes temperature, top_p and top_k
+SAMPLING_VERSION = "2023-06-01"  # the last with temperature, top_p and top_k
 SAMPLING = ("temperature", "top_p", "top_k")
 RELAYED_HEADERS = {
     "request-id": "x-request-id",
@@ -25,64 +25,64 @@ RELAYED_HEADERS = {
     "anthropic-ratelimit-tokens-limit": "x-ratelimit-limit-tokens",
     "anthropic-ratelimit-tokens-remaining": "x-ratelimit-remaining-tokens",
 }
-Beta = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+$")]  # it stands in a header
+Beta = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+$")]  # sent in a header
 TIERS = {"auto": "auto", "default": "standard_only"}
 
 
 def build_request(chat: Chat) -> ProviderRequest:
     """Raises: InvalidRequest."""
-    asked: dict[str, Any] = {}
-    neutral = sampling_params_to_omit(chat, chat.model)
+    request: dict[str, Any] = {}
+    omitted = sampling_params_to_omit(chat, chat.model)
     for path, value in chat.pass_through():
-        if path not in neutral:
-            set_path(asked, path, value)
+        if path not in omitted:
+            set_path(request, path, value)
     if chat.max_tokens is not None or "max_tokens" not in chat.extensions:
-        asked["max_tokens"] = _max_tokens(chat.model) if chat.max_tokens is None else chat.max_tokens
-    if said := system_blocks(chat, content_blocks):
-        asked["system"] = said
-    asked["messages"] = merge_turns(chat, content_blocks)
+        request["max_tokens"] = _max_tokens(chat.model) if chat.max_tokens is None else chat.max_tokens
+    if system := system_blocks(chat, content_blocks):
+        request["system"] = system
+    request["messages"] = merge_turns(chat, content_blocks)
     if chat.tools:
-        asked["tools"] = [_map_tool(chat, f"tools[{i}]", tool) for i, tool in enumerate(chat.tools)]
+        request["tools"] = [_map_tool(chat, f"tools[{i}]", tool) for i, tool in enumerate(chat.tools)]
     if choice := _map_tool_choice(chat):
-        asked["tool_choice"] = choice
+        request["tool_choice"] = choice
     if chat.stop:
-        asked["stop_sequences"] = chat.stop
+        request["stop_sequences"] = chat.stop
     if user := chat.alias("safety_identifier", "user"):
-        asked["metadata"] = {"user_id": user}
+        request["metadata"] = {"user_id": user}
     if tier := chat.get_typed("service_tier", str):
-        asked["service_tier"] = chat.map_value("service_tier", tier, TIERS)
-    _map_response_format(chat, asked)
-    thought, effort = thinking_params(chat, chat.model, asked.get("max_tokens", MAX_TOKENS))
-    if thought:
-        asked["thinking"] = thought
+        request["service_tier"] = chat.map_value("service_tier", tier, TIERS)
+    _map_response_format(chat, request)
+    thinking, effort = thinking_params(chat, chat.model, request.get("max_tokens", MAX_TOKENS))
+    if thinking:
+        request["thinking"] = thinking
     if effort:
-        set_path(asked, "output_config.effort", effort)
-    own = dict(chat.extensions)
+        set_path(request, "output_config.effort", effort)
+    extensions = dict(chat.extensions)
     headers = {"content-type": "application/json"}
-    if betas := chat.take_extension(own, "betas", list[Beta]):
+    if betas := chat.take_extension(extensions, "betas", list[Beta]):
         headers["anthropic-beta"] = ",".join(betas)
-    whole = chat.merge(asked, own)
-    headers["anthropic-version"] = SAMPLING_VERSION if any(name in whole for name in SAMPLING) else VERSION
-    return ProviderRequest("POST", PATH, None, msgspec.json.encode(whole), headers, relayed_headers=RELAYED_HEADERS)
+    merged = chat.merge(request, extensions)
+    headers["anthropic-version"] = SAMPLING_VERSION if any(name in merged for name in SAMPLING) else VERSION
+    return ProviderRequest("POST", PATH, None, msgspec.json.encode(merged), headers, relayed_headers=RELAYED_HEADERS)
 
 
-def list_models_request(after: str | None) -> ProviderRequest:
-    path = MODELS_PATH + (f"&after_id={after}" if after else "")
+def list_models_request(page_token: str | None) -> ProviderRequest:
+    path = MODELS_PATH + (f"&after_id={page_token}" if page_token else "")
     return ProviderRequest("GET", path, None, headers={"anthropic-version": VERSION})
 
 
 def _max_tokens(model: str) -> int:
-    return next((most for name, most in OLDER_MAX_TOKENS.items() if model.startswith(name)), MAX_TOKENS)
+    return next((max_tokens for name, max_tokens in OLDER_MAX_TOKENS.items() if model.startswith(name)), MAX_TOKENS)
 
 
 def _map_tool(chat: Chat, path: str, tool: ToolDefinition) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": tool.function.name}
+    definition: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
-        told["description"] = tool.function.description
-    told["input_schema"] = tool_parameters(chat, path, tool) or empty_parameters()
+        definition["description"] = tool.function.description
+    definition["input_schema"] = tool_parameters(chat, path, tool) or empty_parameters()
     if tool.function.strict:
-        told["strict"] = True
-    return chat.merge(told | cache_control(tool), tool.for_vendor("anthropic"), path)
+        definition["strict"] = True
+    return chat.merge(definition | cache_control(tool), tool.for_vendor("anthropic"), path)
 
 
 def _map_tool_choice(chat: Chat) -> dict[str, Any] | None:
@@ -94,8 +94,8 @@ def _map_tool_choice(chat: Chat) -> dict[str, Any] | None:
             choice: dict[str, Any] = {"type": "tool", "name": chat.tool_choice.function.name}
         case None:
             choice = {"type": "auto"} if chat.single_tool_call else {}
-        case word:
-            choice = {"type": {"required": "any"}.get(word, word)}
+        case mode:
+            choice = {"type": {"required": "any"}.get(mode, mode)}
     if chat.single_tool_call and choice.get("type") not in (None, "none"):
         choice["disable_parallel_tool_use"] = True
     return choice or None
@@ -103,7 +103,7 @@ def _map_tool_choice(chat: Chat) -> dict[str, Any] | None:
 
 def _map_response_format(chat: Chat, request: dict[str, Any]) -> None:
     if isinstance(chat.response_format, JsonFormat):
-        raise chat.unsupported("response_format.type", "it writes JSON by a schema only: use json_schema")
+        raise chat.invalid("response_format.type", "must be 'json_schema' or 'text'", "JSON output requires a schema")
     if isinstance(chat.response_format, SchemaFormat):
         set_path(
             request,

@@ -1,4 +1,4 @@
-"""What Anthropic answers, in OpenAI's words; what OpenAI has none for stands in members named `anthropic`."""
+"""Maps Anthropic's responses and errors to OpenAI's format; members without a mapping go into `anthropic`."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from aiserver.providers.translation.messages import (
 from aiserver.providers.translation.nulls import is_absent, null_tolerant_decoder
 from aiserver.providers.translation.size_limits import check_response_size
 
-CALLER_RESOURCE_PREFIXES = ("File ", "Container ")  # how an error begins of what only a caller can have named
+CALLER_RESOURCE_PREFIXES = ("File ", "Container ")  # of messages about resources that the caller named
 MAPPED_MEMBERS = ("id", "type", "role", "model", "content", "stop_reason", "usage")
 MAPPED_USAGE_MEMBERS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "output_tokens_details")
 
@@ -30,7 +30,7 @@ class _Caller(msgspec.Struct):
 
 
 class Block(msgspec.Struct):
-    """What is read of a block of content, of any type."""
+    """The mapped members of a content block, of any type."""
 
     type: str = ""
     text: str = ""
@@ -44,14 +44,14 @@ class Block(msgspec.Struct):
 
     @property
     def is_plain(self) -> bool:
-        """Whether OpenAI's words say all of it."""
+        """Whether OpenAI's format contains the complete block."""
         if self.type == "tool_use":
             return self.toolset_name is None and (self.caller is None or self.caller.type == "direct")
         return self.type == "text" and is_empty(self.citations)
 
     @property
     def arguments(self) -> str:
-        """The JSON text that a tool is called with."""
+        """The arguments of the tool call, as JSON text."""
         return "{}" if is_absent(self.input) else bytes(self.input).decode()
 
 
@@ -60,7 +60,7 @@ class _ThinkingTokens(msgspec.Struct):
 
 
 class TokenUsage(msgspec.Struct):
-    """Tokens; in a stream each event tells all till then, and only what it knows."""
+    """Token counts; in a stream each event contains totals so far, and may omit some."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -108,34 +108,34 @@ _error_body = msgspec.json.Decoder(_ErrorBody)
 
 
 def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
-    """A message as a completion.
+    """Map a message to a completion.
 
-    Raises: Failed, where it is an error; NoAnswer, or msgspec.DecodeError, where it is neither. Servers that speak
-    Anthropic's protocol may leave out the reason for the end, or the content, but not both.
+    Compatible servers may omit the stop reason or the content, but not both.
+    Raises: VendorError, when the body is an error; EmptyResponse or msgspec.DecodeError, when it is neither.
     """
     root = decode_members(body)
     if root.get("type") == Raw(b'"error"'):
-        raise VendorError(body, has_begun=True)
+        raise VendorError(body, has_content=True)
     check_response_size(body, _response_type)
     message = _message(body)
     blocks = _blocks(message.content)
-    if not message.stop_reason and all(one.type in ("", "text") and not one.text for one in blocks):
+    if not message.stop_reason and all(block.type in ("", "text") and not block.text for block in blocks):
         raise EmptyResponse
     choice = Choice(finish=FINISH_REASONS.get(message.stop_reason or "", "stop"))
-    for one in blocks:
-        if one.type == "text":
-            choice.content.append(one.text)
-        elif one.type == "thinking":
-            choice.reasoning.append(one.thinking)
-        elif one.type == "tool_use":
-            choice.tool_calls.append(tool_call(one.id or context.new_call_id(), one.name, one.arguments))
-    if not all(one.is_plain for one in blocks):
+    for block in blocks:
+        if block.type == "text":
+            choice.content.append(block.text)
+        elif block.type == "thinking":
+            choice.reasoning.append(block.thinking)
+        elif block.type == "tool_use":
+            choice.tool_calls.append(tool_call(block.id or context.new_call_id(), block.name, block.arguments))
+    if not all(block.is_plain for block in blocks):
         choice.extensions = {"anthropic": {"content": message.content}}
-    counted = map_usage(decode_usage(message.usage))
-    told = build_completion(
-        message.id, message.model, context.created_s, [choice], counted, vendor_extensions(root, message.stop_reason)
+    usage = map_usage(decode_usage(message.usage))
+    completion = build_completion(
+        message.id, message.model, context.created_s, [choice], usage, vendor_extensions(root, message.stop_reason)
     )
-    return MappedResponse(told, counted.text)
+    return MappedResponse(completion, usage.text)
 
 
 def _response_type(block: type[msgspec.Struct]) -> Any:
@@ -143,41 +143,45 @@ def _response_type(block: type[msgspec.Struct]) -> Any:
 
 
 def map_usage(usage: TokenUsage) -> Usage:
-    cached, written = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
-    thought = usage.output_tokens_details
+    cached, cache_write = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
+    details = usage.output_tokens_details
     return Usage(
-        prompt=(usage.input_tokens or 0) + (cached or 0) + (written or 0),
+        prompt=(usage.input_tokens or 0) + (cached or 0) + (cache_write or 0),
         completion=usage.output_tokens or 0,
         cached=cached,
-        reasoning=thought.thinking_tokens if thought else None,
+        reasoning=details.thinking_tokens if details else None,
     )
 
 
 def vendor_extensions(root: Members, stop_reason: str | None) -> dict[str, Any]:
-    """The members of an answer that only Anthropic has."""
-    told: dict[str, Any] = vendor_members(root, MAPPED_MEMBERS)
+    """The members of a response that only Anthropic has."""
+    extensions: dict[str, Any] = vendor_members(root, MAPPED_MEMBERS)
     if stop_reason not in EQUIVALENT_STOP_REASONS and stop_reason is not None:
-        told["stop_reason"] = stop_reason
-    if counted := vendor_members(member_object(root, "usage"), MAPPED_USAGE_MEMBERS):
-        told["usage"] = counted
-    return {"anthropic": told} if told else {}
+        extensions["stop_reason"] = stop_reason
+    if usage := vendor_members(member_object(root, "usage"), MAPPED_USAGE_MEMBERS):
+        extensions["usage"] = usage
+    return {"anthropic": extensions} if extensions else {}
 
 
 def map_error(response: ProviderResponse) -> ProviderResponse:
-    """An error in OpenAI's shape. Raises: msgspec.DecodeError, where it is none of Anthropic's."""
-    refused = _error_body.decode(response.body)
-    told = refused.error
-    status = STATUSES.get(told.type, 500) if response.is_success else response.status
-    headers = ({"x-request-id": refused.request_id} if refused.request_id else {}) | response.headers
-    return ProviderResponse(status, headers, _error(told, Raw(response.body)))
+    """Map an error to OpenAI's format. Raises: msgspec.DecodeError, when the body is not an error of Anthropic's."""
+    error_body = _error_body.decode(response.body)
+    error = error_body.error
+    status = STATUSES.get(error.type, 500) if response.is_success else response.status
+    headers = ({"x-request-id": error_body.request_id} if error_body.request_id else {}) | response.headers
+    return ProviderResponse(status, headers, _error(error, Raw(response.body)))
 
 
-def _error(told: _Error, whole: Raw) -> bytes:
-    is_named = told.message.startswith(CALLER_RESOURCE_PREFIXES)
-    return build_error(told.message, told.type, None, {"anthropic": whole}, param="anthropic" if is_named else None)
+def _error(error: _Error, original: Raw) -> bytes:
+    names_caller_resource = error.message.startswith(CALLER_RESOURCE_PREFIXES)
+    return build_error(
+        error.message, error.type, None, {"anthropic": original}, param="anthropic" if names_caller_resource else None
+    )
 
 
 def parse_models(page: bytes) -> tuple[list[str], str | None]:
-    """The models that can be asked for, and after which the next page begins."""
-    told = _model_page.decode(page)
-    return [model.id for model in told.data if model.lifecycle != "retired"], told.last_id if told.has_more else None
+    """The ids of the available models, and the token of the next page."""
+    model_page = _model_page.decode(page)
+    return [
+        model.id for model in model_page.data if model.lifecycle != "retired"
+    ], model_page.last_id if model_page.has_more else None

@@ -1,4 +1,4 @@
-"""Amazon Bedrock's Converse API, by which it asks every model of its; aws/bedrock.py signs, and reads its frames.
+"""Amazon Bedrock's Converse API, one protocol for all its models; aws/bedrock.py signs requests and decodes frames.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference.html
 """
@@ -9,6 +9,4 @@ from aiserver.providers.bedrock.response import map_error, map_response
 from aiserver.providers.bedrock.stream import BedrockEvents
 from aiserver.providers.translation.adapter import Adapter
 
-BEDROCK = Adapter(
-    CAPABILITIES, build_request, map_response, BedrockEvents, map_error
-)  # its models are listed by another host
+BEDROCK = Adapter(CAPABILITIES, build_request, map_response, BedrockEvents, map_error)  # another host lists its models

@@ -1,6 +1,6 @@
-"""Names of documents, of which Bedrock takes none twice in a request: over all turns, and in results of tools.
+"""Document names, which Bedrock requires to be unique in a request: over all turns and tool results.
 
-It compares them without case. https://github.com/aws-samples/sample-strands-agent-with-agentcore/pull/290
+It ignores case. https://github.com/aws-samples/sample-strands-agent-with-agentcore/pull/290
 """
 
 import re
@@ -17,16 +17,16 @@ _INVALID_NAME_CHARS = re.compile(r"[^a-zA-Z0-9\s()\[\]-]")
 
 
 def document_name_for(filename: str, path: str) -> str:
-    """A name as it may be; a document without one is called by its place."""
+    """A name of allowed characters; a document without a name is numbered by its position."""
     stem = filename.rpartition(".")[0] or filename
     name = " ".join(_INVALID_NAME_CHARS.sub("-", stem).split())[:MAX_NAME].strip()
     return name or "document " + "-".join(re.findall(r"\d+", path))
 
 
 def make_names_unique(turns: Iterable[dict[str, Any]]) -> None:
-    """Put a number behind each name that another document of the request has.
+    """Append a number to each name that another document of the request has.
 
-    Blocks that the caller wrote in Bedrock's own words keep their names.
+    Blocks that the caller wrote in Bedrock's format keep their names.
     """
     blocks = [block for turn in turns for block in _blocks(turn["content"])]
     numbers = {name.casefold(): 1 for block in blocks if isinstance(block, Raw) and (name := document_name(block))}
@@ -42,11 +42,11 @@ def _blocks(content: list[Block]) -> Iterator[Block]:
             yield from _blocks(block["toolResult"]["content"])
 
 
-def _unique_name(given: str, numbers: dict[str, int]) -> str:
-    name = given
+def _unique_name(base_name: str, numbers: dict[str, int]) -> str:
+    name = base_name
     while name.casefold() in numbers:
-        numbers[given.casefold()] += 1
-        suffix = f" {numbers[given.casefold()]}"
-        name = given[: MAX_NAME - len(suffix)].rstrip() + suffix
+        numbers[base_name.casefold()] += 1
+        suffix = f" {numbers[base_name.casefold()]}"
+        name = base_name[: MAX_NAME - len(suffix)].rstrip() + suffix
     numbers[name.casefold()] = 1
     return name

@@ -1,4 +1,4 @@
-"""Blocks of content as Converse said them, sent back: what of them must change for Converse to take them.
+"""Content blocks of earlier Converse responses, changed where Converse would reject them.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
 """
@@ -31,7 +31,7 @@ class _Block(msgspec.Struct, rename="camel"):
 
     @property
     def call(self) -> _ToolUse | None:
-        """A call of one of the caller's tools, not of one that Bedrock runs."""
+        """A call of one of the caller's tools, not of a tool that Bedrock runs."""
         return self.tool_use if self.tool_use and self.tool_use.type is None else None
 
 
@@ -39,21 +39,21 @@ _block = null_tolerant_decoder(_Block)
 
 
 def restore_blocks(content: list[Raw], calls: Sequence[ToolCall]) -> list[Any]:
-    """The blocks less blank texts, which Bedrock does not take back; a call has the id that its result has here."""
-    read = [_decode_block(raw) for raw in content]
-    ids = restore_call_ids([(one.call.name, one.call.tool_use_id) for one in read if one.call], calls)
-    kept: list[Any] = []
-    for raw, one in zip(content, read, strict=True):
-        id = next(ids) if one.call else ""
-        if one.call and id != one.call.tool_use_id:
-            kept.append({"toolUse": decode_members(decode_members(raw)["toolUse"]) | {"toolUseId": id}})
-        elif one.text is None or one.text.strip():
-            kept.append(raw)
-    return kept
+    """The blocks without blank texts, which Bedrock rejects; a call gets the id that its result has in this request."""
+    blocks = [_decode_block(raw) for raw in content]
+    ids = restore_call_ids([(block.call.name, block.call.tool_use_id) for block in blocks if block.call], calls)
+    restored: list[Any] = []
+    for raw, block in zip(content, blocks, strict=True):
+        id = next(ids) if block.call else ""
+        if block.call and id != block.call.tool_use_id:
+            restored.append({"toolUse": decode_members(decode_members(raw)["toolUse"]) | {"toolUseId": id}})
+        elif block.text is None or block.text.strip():
+            restored.append(raw)
+    return restored
 
 
 def document_name(raw: Raw) -> str | None:
-    """The name of the document that a block is."""
+    """The name of a document block; None for other blocks."""
     document = _decode_block(raw).document
     return document.name if document else None
 
@@ -62,4 +62,4 @@ def _decode_block(raw: Raw) -> _Block:
     try:
         return _block(raw)
     except msgspec.ValidationError:
-        return _Block()  # Bedrock says what is wrong with it
+        return _Block()  # Bedrock reports the error

@@ -1,6 +1,6 @@
-"""What differs from model to model behind Converse: how a family is told to reason, and to call one tool at a time.
+"""Differences between the models behind Converse: reasoning, sampling, and a single tool call.
 
-A model is known by its id, which a profile's id or ARN ends in; an application's inference profile tells none.
+A model is recognized by its id, with which a profile's id or ARN ends; an application inference profile has no such id.
 https://docs.aws.amazon.com/bedrock/latest/userguide/models-supported.html
 """
 
@@ -17,7 +17,7 @@ FIELDS = "additionalModelRequestFields"
 CLAUDE = "anthropic.claude-"
 PATHS = {"temperature": "temperature", "top_p": "topP"}
 
-# How others are told, by how their ids begin, the longer first: the field, and what each effort is there.
+# The reasoning field of other models, by id prefix, longer prefixes first, and its value for each effort.
 REASONING_FIELDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     # https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
     "amazon.nova-2": (
@@ -31,19 +31,22 @@ REASONING_FIELDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-openai.html
     "openai.gpt-oss": ("reasoning_effort", {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}),
     # https://github.com/anomalyco/opencode/pull/48195 https://github.com/stdapi-ai/stdapi.ai/issues/283
-    "openai.gpt-": ("reasoning", {effort: {"effort": said} for effort, said in {"none": "none", **EFFORTS}.items()}),
+    "openai.gpt-": (
+        "reasoning",
+        {effort: {"effort": mapped} for effort, mapped in {"none": "none", **EFFORTS}.items()},
+    ),
 }
 _ID = re.compile(r"(?:^|/)(?:[a-z-]+\.)?((?:anthropic|amazon|openai)\.[^/]+)$")
 
 
 def family_id(model: str) -> str:
-    """The id of the foundation model, without the region of a profile; empty where it is not told."""
-    found = _ID.search(model)
-    return found[1] if found else ""
+    """The id of the foundation model, without a profile's region; empty when `model` does not contain it."""
+    match = _ID.search(model)
+    return match[1] if match else ""
 
 
 def params_to_omit(chat: Chat) -> list[str]:
-    """The paths of what is not sent, since it asks for what the model does anyhow. Raises: InvalidRequest."""
+    """The paths of the parameters that are not sent, since they equal the default. Raises: InvalidRequest."""
     names = (
         sampling_params_to_omit(chat, family_id(chat.model).removeprefix("anthropic.")) if is_claude(chat.model) else []
     )
@@ -54,29 +57,29 @@ def is_claude(model: str) -> bool:
     return family_id(model).startswith(CLAUDE)
 
 
-def set_reasoning(chat: Chat, asked: dict[str, Any]) -> None:
-    """Ask for as much reasoning as the caller does. Raises: InvalidRequest."""
+def set_reasoning(chat: Chat, request: dict[str, Any]) -> None:
+    """Map `reasoning_effort` to the fields of the model. Raises: InvalidRequest."""
     effort = chat.get_typed("reasoning_effort", str)
     if effort is None:
         return
     id = family_id(chat.model)
     if id.startswith(CLAUDE):
-        _set_claude_reasoning(chat, asked, id.removeprefix("anthropic."))
+        _set_claude_reasoning(chat, request, id.removeprefix("anthropic."))
         return
     for prefix, (name, efforts) in REASONING_FIELDS.items():
         if id.startswith(prefix):
-            set_path(asked, f"{FIELDS}.{name}", chat.map_value("reasoning_effort", effort, efforts))
+            set_path(request, f"{FIELDS}.{name}", chat.map_value("reasoning_effort", effort, efforts))
             return
-    raise chat.unsupported("reasoning_effort", f"what '{chat.model}' has for that stands in 'bedrock.{FIELDS}'")
+    raise chat.unsupported("reasoning_effort", f"set the reasoning fields of '{chat.model}' in 'bedrock.{FIELDS}'")
 
 
-def _set_claude_reasoning(chat: Chat, asked: dict[str, Any], model: str) -> None:
+def _set_claude_reasoning(chat: Chat, request: dict[str, Any], model: str) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html"""
-    most = MAX_TOKENS if chat.max_tokens is None else chat.max_tokens
-    thought, effort = thinking_params(chat, model, most)
-    set_path(asked, f"{FIELDS}.thinking", thought)
+    max_tokens = MAX_TOKENS if chat.max_tokens is None else chat.max_tokens
+    thinking, effort = thinking_params(chat, model, max_tokens)
+    set_path(request, f"{FIELDS}.thinking", thinking)
     if effort:
         # https://docs.aws.amazon.com/sdk-for-python/v1/reference/clients/bedrock-runtime/structures/OutputConfig/
-        set_path(asked, "outputConfig.effort", effort)
-    elif thought and "budget_tokens" in thought:
-        set_path(asked, "inferenceConfig.maxTokens", most)
+        set_path(request, "outputConfig.effort", effort)
+    elif thinking and "budget_tokens" in thinking:
+        set_path(request, "inferenceConfig.maxTokens", max_tokens)

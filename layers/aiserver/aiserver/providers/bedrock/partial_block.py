@@ -1,4 +1,4 @@
-"""A block of content that comes in pieces, as it would stand in a whole message: so it can be sent back.
+"""Rebuilds a content block from the deltas of a stream, as in a complete message, so that clients can send it back.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlockDelta.html
 """
@@ -16,7 +16,7 @@ from aiserver.providers.translation.nulls import is_absent, null_tolerant_decode
 
 
 class Delta(msgspec.Struct):
-    """What OpenAI has words for in a piece."""
+    """The part of a delta that OpenAI's format contains."""
 
     text: str = ""
     reasoning: str = ""
@@ -41,9 +41,9 @@ _list = msgspec.json.Decoder(list[Raw])
 
 
 class PartialBlock:
-    """A block till now. `tool` is what the caller is to call by it, `call` the place of that among all calls.
+    """A content block, as received so far. `tool` is the caller's tool call, `call_index` its index among all calls.
 
-    One is dropped that calls beyond the first where the caller wants one call.
+    `is_dropped` marks tool calls after the first one when the caller wants a single tool call.
     """
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ class PartialBlock:
         self.is_dropped = False
         self._kind = "text"
         self._start: Members = {}
-        self._pieces: dict[str, list[str]] = {}
-        self._parts: list[Raw] = []  # citations, or what a tool that Bedrock runs gave back
+        self._deltas: dict[str, list[str]] = {}
+        self._parts: list[Raw] = []  # citations, or results of a tool that Bedrock runs
 
     def start(self, start: Members) -> None:
         for kind, raw in start.items():
@@ -81,7 +81,7 @@ class PartialBlock:
                     self._parts += _list.decode(raw)
                 case "image":
                     self._append_image(decode_members(raw))
-                case _:  # what Bedrock adds
+                case _:  # a kind that Bedrock adds
                     pass
         return Delta()
 
@@ -91,7 +91,7 @@ class PartialBlock:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it says nothing that could be sent back: a tool's input that breaks off is no JSON."""
+        """Whether nothing can be sent back: no text, or a tool input that is incomplete JSON."""
         return not self._text_of("text") if self._kind == "text" else self._kind == "toolUse" and self._is_truncated
 
     @property
@@ -104,13 +104,13 @@ class PartialBlock:
 
     @property
     def is_plain(self) -> bool:
-        """Whether OpenAI's words say all of it."""
+        """Whether OpenAI's format contains the complete block."""
         is_known = self._kind == "text" or self.tool is not None or self._kind == "reasoningContent"
         return is_known and not (self._text_of("signature") or self._text_of("redactedContent"))
 
     @property
     def to_block(self) -> dict[str, Any]:
-        """The block as it would stand in a whole message."""
+        """The block as in a complete message."""
         match self._kind:
             case "reasoningContent":
                 return {self._kind: self._reasoning_content}
@@ -121,23 +121,23 @@ class PartialBlock:
             case "toolResult":
                 return {self._kind: {**self._start, "content": self._parts}}
             case "image":
-                seen = {"source": {"bytes": self._join_base64("image")}} if "image" in self._pieces else {}
-                return {self._kind: {**self._start, **seen}}
+                source = {"source": {"bytes": self._join_base64("image")}} if "image" in self._deltas else {}
+                return {self._kind: {**self._start, **source}}
             case _:
                 return {"text": self._text_of("text")}
 
     @property
     def _reasoning_content(self) -> dict[str, Any]:
-        if "redactedContent" in self._pieces:
+        if "redactedContent" in self._deltas:
             return {"redactedContent": self._join_base64("redactedContent")}
         signature = self._text_of("signature")
         return {"reasoningText": {"text": self._text_of("text")} | ({"signature": signature} if signature else {})}
 
-    def _append_reasoning(self, thought: _ReasoningDelta) -> Delta:
+    def _append_reasoning(self, delta: _ReasoningDelta) -> Delta:
         self._kind = "reasoningContent"
-        self._append_text("signature", thought.signature)
-        self._append_text("redactedContent", thought.redacted_content)
-        return Delta(reasoning=self._append_text("text", thought.text))
+        self._append_text("signature", delta.signature)
+        self._append_text("redactedContent", delta.redacted_content)
+        return Delta(reasoning=self._append_text("text", delta.text))
 
     def _append_image(self, image: Members) -> None:
         source = decode_members(image.pop("source", b"{}"))
@@ -145,18 +145,18 @@ class PartialBlock:
             self._append_text("image", _text.decode(source.pop("bytes")))
         self._start |= image | ({"source": Raw(msgspec.json.encode(source))} if source else {})
 
-    def _append_text(self, name: str, piece: str) -> str:
-        if piece:
-            self._pieces.setdefault(name, []).append(piece)
-        return piece
+    def _append_text(self, name: str, text: str) -> str:
+        if text:
+            self._deltas.setdefault(name, []).append(text)
+        return text
 
     def _text_of(self, name: str) -> str:
-        return "".join(self._pieces.get(name, ()))
+        return "".join(self._deltas.get(name, ()))
 
     def _join_base64(self, name: str) -> str:
-        """Pieces in base64, each with an end of its own, as one."""
+        """Join chunks that are base64-encoded, and padded, one by one."""
         try:
-            whole = b"".join(base64.b64decode(piece) for piece in self._pieces[name])
+            decoded = b"".join(base64.b64decode(chunk) for chunk in self._deltas[name])
         except binascii.Error:
-            raise msgspec.DecodeError("no base64") from None
-        return base64.b64encode(whole).decode()
+            raise msgspec.DecodeError("invalid base64") from None
+        return base64.b64encode(decoded).decode()

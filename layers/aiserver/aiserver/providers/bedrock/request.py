@@ -1,4 +1,4 @@
-"""A chat as Converse is asked for it."""
+"""Builds the request for the Converse API."""
 
 import re
 from typing import Any
@@ -26,7 +26,7 @@ from aiserver.providers.translation.messages import (
 from aiserver.providers.translation.turns import check_tool_choice, has_tools, merge_turns, set_path, system_blocks
 
 EVENT_STREAM_TYPE = "application/vnd.amazon.eventstream"
-ERROR_TYPE_HEADER = "x-amzn-errortype"  # where an error's type is told, and nowhere else
+ERROR_TYPE_HEADER = "x-amzn-errortype"  # the only place of an error's type
 RELAYED_HEADERS = {"x-amzn-requestid": "x-request-id", ERROR_TYPE_HEADER: ERROR_TYPE_HEADER}
 MAX_METADATA = 16
 _METADATA = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{0,256}", re.ASCII)
@@ -35,41 +35,41 @@ _METADATA = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{0,256}", re.ASCII)
 def build_request(chat: Chat) -> ProviderRequest:
     """Raises: InvalidRequest."""
     system = system_blocks(chat, content_blocks)
-    asked: dict[str, Any] = {"messages": merge_turns(chat, content_blocks)} | ({"system": system} if system else {})
-    make_names_unique(asked["messages"])
-    unsaid = params_to_omit(chat)
+    request: dict[str, Any] = {"messages": merge_turns(chat, content_blocks)} | ({"system": system} if system else {})
+    make_names_unique(request["messages"])
+    omitted = params_to_omit(chat)
     for path, value in chat.pass_through():
-        if path not in unsaid:
-            set_path(asked, path, value)
+        if path not in omitted:
+            set_path(request, path, value)
     if (temperature := chat.get_typed("temperature", float)) and temperature > 1:
-        raise chat.unsupported("temperature", "it is at most 1")
+        raise chat.invalid("temperature", "must be at most 1")
     if chat.max_tokens is not None:
-        set_path(asked, "inferenceConfig.maxTokens", chat.max_tokens)
+        set_path(request, "inferenceConfig.maxTokens", chat.max_tokens)
     if chat.stop:
-        set_path(asked, "inferenceConfig.stopSequences", chat.stop)
-    _map_tools(chat, asked)
-    _map_response_format(chat, asked)
-    set_reasoning(chat, asked)
+        set_path(request, "inferenceConfig.stopSequences", chat.stop)
+    _map_tools(chat, request)
+    _map_response_format(chat, request)
+    set_reasoning(chat, request)
     if metadata := _map_metadata(chat):
-        asked["requestMetadata"] = metadata
+        request["requestMetadata"] = metadata
     tier = chat.get_typed("service_tier", str)
     if tier and (type := chat.map_value("service_tier", tier, TIERS)):
-        asked["serviceTier"] = {"type": type}
-    whole = chat.merge(asked, chat.extensions)
-    if _has_calls(chat) and "toolConfig" not in whole:
-        raise chat.unsupported("tools", "they must be named wherever messages hold calls or their results")
-    # Escaped as AWS's own SDKs do it: a model's id may hold `:`, an ARN `/`.
+        request["serviceTier"] = {"type": type}
+    merged = chat.merge(request, chat.extensions)
+    if _has_calls(chat) and "toolConfig" not in merged:
+        raise chat.invalid("tools", "must be set", "messages contain tool calls or tool results")
+    # Escaped as in AWS's SDKs: a model id may contain `:`, an ARN `/`.
     path = f"/model/{quote(chat.model, safe='')}/{'converse-stream' if chat.stream else 'converse'}"
     headers = {"content-type": "application/json"} | ({"accept": EVENT_STREAM_TYPE} if chat.stream else {})
-    return ProviderRequest("POST", path, None, msgspec.json.encode(whole), headers, relayed_headers=RELAYED_HEADERS)
+    return ProviderRequest("POST", path, None, msgspec.json.encode(merged), headers, relayed_headers=RELAYED_HEADERS)
 
 
 def _has_calls(chat: Chat) -> bool:
     return any(isinstance(m, ToolMessage) or (isinstance(m, AssistantMessage) and m.tool_calls) for m in chat.messages)
 
 
-def _map_tools(chat: Chat, asked: dict[str, Any]) -> None:
-    """The tools, and whether they must be called; there is no word for that they must not be.
+def _map_tools(chat: Chat, request: dict[str, Any]) -> None:
+    """Set the tools and the tool choice; Converse has no `none`.
 
     https://github.com/boto/boto3/issues/4687
     """
@@ -79,12 +79,13 @@ def _map_tools(chat: Chat, asked: dict[str, Any]) -> None:
         return
     if chat.tool_choice == "none":
         if "toolConfig" in chat.extensions or _has_calls(chat):
-            raise chat.unsupported("tool_choice", "'none' cannot be said beside tools that must be named")
+            reason = "messages contain tool calls or tool results, or 'bedrock.toolConfig' is set"
+            raise chat.invalid("tool_choice", "must not be 'none'", reason)
         return
     config: dict[str, Any] = {"tools": tools} if tools else {}
-    asked["toolConfig"] = config
+    request["toolConfig"] = config
     if chat.single_tool_call and is_claude(chat.model):
-        set_path(asked, f"{FIELDS}.tool_choice", _single_call_choice(chat))
+        set_path(request, f"{FIELDS}.tool_choice", _single_call_choice(chat))
     elif isinstance(chat.tool_choice, ToolChoice):
         config["toolChoice"] = {"tool": {"name": chat.tool_choice.function.name}}
     elif chat.tool_choice is not None:
@@ -95,11 +96,11 @@ def _extension_tool_config(chat: Chat) -> Members:
     try:
         return member_object(chat.extensions, "toolConfig")
     except msgspec.ValidationError:
-        raise chat.unsupported("bedrock.toolConfig", "it must be an object") from None
+        raise chat.invalid("bedrock.toolConfig", "must be an object") from None
 
 
 def _single_call_choice(chat: Chat) -> dict[str, Any]:
-    """All of the choice in Claude's own words, for it may be told in one place only.
+    """The tool choice in Claude's format, since Bedrock accepts it in one place only.
 
     https://github.com/BerriAI/litellm/pull/34347 https://github.com/BerriAI/litellm/issues/36536
     """
@@ -114,42 +115,46 @@ def _single_call_choice(chat: Chat) -> dict[str, Any]:
 
 
 def _map_tool(chat: Chat, path: str, tool: ToolDefinition) -> list[dict[str, Any]]:
-    told: dict[str, Any] = {"name": tool.function.name}
+    spec: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
-        told["description"] = tool.function.description
-    told["inputSchema"] = {"json": tool_parameters(chat, path, tool) or empty_parameters()}
+        spec["description"] = tool.function.description
+    spec["inputSchema"] = {"json": tool_parameters(chat, path, tool) or empty_parameters()}
     if tool.function.strict:
-        told["strict"] = True
+        spec["strict"] = True
     return [
-        {"toolSpec": chat.merge(told, tool.for_vendor("bedrock"), path)},
+        {"toolSpec": chat.merge(spec, tool.for_vendor("bedrock"), path)},
         *cache_point(chat, path, tool.cache_control),
     ]
 
 
-def _map_response_format(chat: Chat, asked: dict[str, Any]) -> None:
+def _map_response_format(chat: Chat, request: dict[str, Any]) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html"""
     if isinstance(chat.response_format, JsonFormat):
-        raise chat.unsupported("response_format.type", "it writes JSON by a schema only: use json_schema")
+        raise chat.invalid("response_format.type", "must be 'json_schema' or 'text'", "JSON output requires a schema")
     if isinstance(chat.response_format, SchemaFormat):
-        told = chat.response_format.json_schema
-        described = {"description": told.description} if told.description else {}
+        json_schema = chat.response_format.json_schema
+        description = {"description": json_schema.description} if json_schema.description else {}
         text = msgspec.json.encode(response_schema(chat, chat.response_format)).decode()
-        named = {"schema": text, "name": told.name, **described}
-        set_path(asked, "outputConfig.textFormat", {"type": "json_schema", "structure": {"jsonSchema": named}})
+        schema_config = {"schema": text, "name": json_schema.name, **description}
+        set_path(
+            request, "outputConfig.textFormat", {"type": "json_schema", "structure": {"jsonSchema": schema_config}}
+        )
 
 
 def _map_metadata(chat: Chat) -> dict[str, str]:
     """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html#API_runtime_Converse_RequestBody"""
     metadata: dict[str, str] = chat.get_typed("metadata", dict[str, str]) or {}
     for name in ("user", "safety_identifier"):
-        if (said := chat.get_typed(name, str)) is not None:
-            if metadata.get(name, said) != said:
-                raise chat.unsupported(f"metadata.{name}", f"'{name}' says something else")
-            metadata[name] = said
-    for name, said in metadata.items():
-        if not name or not _METADATA.fullmatch(name) or not _METADATA.fullmatch(said):
+        if (text := chat.get_typed(name, str)) is not None:
+            if metadata.get(name, text) != text:
+                raise chat.invalid(f"metadata.{name}", f"must equal '{name}'")
+            metadata[name] = text
+    for name, text in metadata.items():
+        if not name or not _METADATA.fullmatch(name) or not _METADATA.fullmatch(text):
             path = name if name in ("user", "safety_identifier") else f"metadata.{name}"
-            raise chat.unsupported(path, "it is at most 256 letters, digits, spaces and : _ @ $ # = / + , . -")
+            allowed = "letters, digits, spaces and : _ @ $ # = / + , . - are allowed"
+            raise chat.invalid(path, "must have at most 256 characters", allowed)
     if len(metadata) > MAX_METADATA:
-        raise chat.unsupported("metadata", f"it is at most {MAX_METADATA}, with 'user' and 'safety_identifier'")
+        count_rule = "'user' and 'safety_identifier' count as entries"
+        raise chat.invalid("metadata", f"must have at most {MAX_METADATA} entries", count_rule)
     return metadata

@@ -1,4 +1,4 @@
-"""What Converse answers, in OpenAI's words; what OpenAI has none for stands in members named `bedrock`.
+"""Maps Converse's responses and errors to OpenAI's format; members without a mapping go into `bedrock`.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html#API_runtime_Converse_ResponseSyntax
 """
@@ -30,7 +30,7 @@ MAPPED_USAGE_MEMBERS = ("inputTokens", "outputTokens", "totalTokens", "cacheRead
 
 
 class ToolUse(msgspec.Struct, rename="camel"):
-    """`type` is told of a tool that Bedrock runs by itself."""
+    """`type` is set for a tool that Bedrock itself runs."""
 
     tool_use_id: str = ""
     name: str = ""
@@ -39,7 +39,7 @@ class ToolUse(msgspec.Struct, rename="camel"):
 
     @property
     def arguments(self) -> str:
-        """The JSON text that it is called with."""
+        """The arguments, as JSON text."""
         return "{}" if is_absent(self.input) else bytes(self.input).decode()
 
 
@@ -61,7 +61,7 @@ class _Citations(msgspec.Struct):
 
 
 class _Block(msgspec.Struct, rename="camel"):
-    """What is read of a block of content; it is one of these, or another."""
+    """The mapped members of a content block; at most one is set."""
 
     text: str | None = None
     reasoning_content: _Reasoning | None = None
@@ -70,7 +70,7 @@ class _Block(msgspec.Struct, rename="camel"):
 
     @property
     def visible_text(self) -> str | None:
-        """What it says to a reader, with or without its sources."""
+        """The visible text, with or without citations."""
         if self.citations_content:
             return "".join(part.text for part in self.citations_content.content)
         return self.text
@@ -85,7 +85,7 @@ class _Block(msgspec.Struct, rename="camel"):
 
     @property
     def is_plain(self) -> bool:
-        """Whether OpenAI's words say all of it."""
+        """Whether OpenAI's format contains the complete block."""
         if self.tool_use:
             return self.is_call
         return self.text is not None or (self.reasoning is not None and self.reasoning.signature is None)
@@ -113,8 +113,8 @@ class _Response(msgspec.Struct, rename="camel"):
 
 class _Error(msgspec.Struct):
     message: str = ""
-    shouted: str = msgspec.field(name="Message", default="")
-    original: str = msgspec.field(name="originalMessage", default="")
+    capitalized_message: str = msgspec.field(name="Message", default="")
+    original_message: str = msgspec.field(name="originalMessage", default="")
 
 
 _decode_response = null_tolerant_decoder(_Response)
@@ -125,45 +125,47 @@ _error = msgspec.json.Decoder(_Error)
 
 
 def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
-    """An answer as a completion.
+    """Map a response to a completion.
 
-    Raises: Failed, where the model failed; NoAnswer, or msgspec.DecodeError, where it is none.
+    Raises: VendorError, when the model failed; EmptyResponse or msgspec.DecodeError, when there is no completion.
     """
     check_response_size(body, _response_type)
-    said = _decode_response(body)
-    raise_for_stop_reason(said.stop_reason)
-    if said.output is None or said.output.message is None:
+    response = _decode_response(body)
+    raise_for_stop_reason(response.stop_reason)
+    if response.output is None or response.output.message is None:
         raise EmptyResponse
-    content, blocks = _apply_single_call(said.output.message.content, context)
-    if not said.stop_reason and all(block.text == "" for block in blocks):
+    content, blocks = _apply_single_call(response.output.message.content, context)
+    if not response.stop_reason and all(block.text == "" for block in blocks):
         raise EmptyResponse
-    choice = Choice(finish=FINISH_REASONS.get(said.stop_reason, "stop"))
-    for one in blocks:
-        if one.visible_text is not None:
-            choice.content.append(one.visible_text)
-        elif one.reasoning:
-            choice.reasoning.append(one.reasoning.text)
-        elif one.is_call and (used := one.tool_use):
-            choice.tool_calls.append(tool_call(used.tool_use_id or context.new_call_id(), used.name, used.arguments))
-    if not all(one.is_plain for one in blocks):
+    choice = Choice(finish=FINISH_REASONS.get(response.stop_reason, "stop"))
+    for block in blocks:
+        if block.visible_text is not None:
+            choice.content.append(block.visible_text)
+        elif block.reasoning:
+            choice.reasoning.append(block.reasoning.text)
+        elif block.is_call and (tool_use := block.tool_use):
+            choice.tool_calls.append(
+                tool_call(tool_use.tool_use_id or context.new_call_id(), tool_use.name, tool_use.arguments)
+            )
+    if not all(block.is_plain for block in blocks):
         choice.extensions = {"bedrock": {"content": content}}
     root = decode_members(body)
-    counted = map_usage(root["usage"]) if member_object(root, "usage") else None
-    told = build_completion(
-        context.id, context.model, context.created_s, [choice], counted, vendor_extensions(root, said.stop_reason)
+    usage = map_usage(root["usage"]) if member_object(root, "usage") else None
+    completion = build_completion(
+        context.id, context.model, context.created_s, [choice], usage, vendor_extensions(root, response.stop_reason)
     )
-    return MappedResponse(told, counted.text if counted else None)
+    return MappedResponse(completion, usage.text if usage else None)
 
 
-def _apply_single_call(content: Raw, born: ResponseContext) -> tuple[Raw | list[Raw], list[_Block]]:
-    """The content, less the calls beyond the first where the caller wants one."""
+def _apply_single_call(content: Raw, context: ResponseContext) -> tuple[Raw | list[Raw], list[_Block]]:
+    """The content; without the tool calls after the first one, when the caller wants a single tool call."""
     blocks = _blocks(content)
-    calls = [place for place, block in enumerate(blocks) if block.is_call]
-    if not born.single_tool_call or len(calls) < 2:
+    calls = [index for index, block in enumerate(blocks) if block.is_call]
+    if not context.single_tool_call or len(calls) < 2:
         return content, blocks
-    dropped = set(calls[1:])
-    raws = [raw for place, raw in enumerate(_raws.decode(content)) if place not in dropped]
-    return raws, [block for place, block in enumerate(blocks) if place not in dropped]
+    dropped_indexes = set(calls[1:])
+    raws = [raw for index, raw in enumerate(_raws.decode(content)) if index not in dropped_indexes]
+    return raws, [block for index, block in enumerate(blocks) if index not in dropped_indexes]
 
 
 def _response_type(block: type[msgspec.Struct]) -> Any:
@@ -173,35 +175,37 @@ def _response_type(block: type[msgspec.Struct]) -> Any:
 
 
 def raise_for_stop_reason(stop_reason: str) -> None:
-    """Raises: Failed, where the model wrote what is no answer; it has been at work for it."""
-    if why := CONTENT_FAILURES.get(stop_reason):
-        raise VendorError(msgspec.json.encode({stop_reason: {"message": why}}), has_begun=True, is_of_content=True)
+    """Raises: VendorError, when the model's output is unusable; it may be billed."""
+    if message := CONTENT_FAILURES.get(stop_reason):
+        raise VendorError(
+            msgspec.json.encode({stop_reason: {"message": message}}), has_content=True, is_content_error=True
+        )
 
 
 def map_usage(raw: Raw) -> Usage:
-    """What was read from a cache, or written to one, is not among the input tokens.
+    """Bedrock's input tokens exclude cache reads and cache writes; OpenAI's include them.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
     """
-    used = _decode_usage(raw)
-    read, written = used.cache_read_input_tokens, used.cache_write_input_tokens
-    return Usage(used.input_tokens + (read or 0) + (written or 0), used.output_tokens, cached=read)
+    tokens = _decode_usage(raw)
+    cache_read, cache_write = tokens.cache_read_input_tokens, tokens.cache_write_input_tokens
+    return Usage(tokens.input_tokens + (cache_read or 0) + (cache_write or 0), tokens.output_tokens, cached=cache_read)
 
 
 def vendor_extensions(root: Members, stop_reason: str) -> dict[str, Any]:
-    """The members of an answer that only Bedrock has."""
-    told: dict[str, Any] = vendor_members(root, MAPPED_MEMBERS)
+    """The members of a response that only Bedrock has."""
+    extensions: dict[str, Any] = vendor_members(root, MAPPED_MEMBERS)
     if stop_reason and stop_reason not in EQUIVALENT_STOP_REASONS:
-        told["stopReason"] = stop_reason
-    if counted := vendor_members(member_object(root, "usage"), MAPPED_USAGE_MEMBERS):
-        told["usage"] = counted
-    return {"bedrock": told} if told else {}
+        extensions["stopReason"] = stop_reason
+    if usage := vendor_members(member_object(root, "usage"), MAPPED_USAGE_MEMBERS):
+        extensions["usage"] = usage
+    return {"bedrock": extensions} if extensions else {}
 
 
 def map_error(response: ProviderResponse) -> ProviderResponse:
-    """An error in OpenAI's shape; what is no error of Bedrock's stays as it came.
+    """Map an error to OpenAI's format; a body that is not an error of Bedrock's stays unchanged.
 
-    Its type stands in a header. In a stream it is `{"<its type>": {…}}`, and the type begins with a small letter.
+    A header contains the error's type. In a stream the error is `{"<type>": {…}}`, and the type starts in lower case.
     """
     headers = {name: value for name, value in response.headers.items() if name != ERROR_TYPE_HEADER}
     type, status, body = response.headers.get(ERROR_TYPE_HEADER, "").partition(":")[0], response.status, response.body
@@ -211,10 +215,10 @@ def map_error(response: ProviderResponse) -> ProviderResponse:
             type = name if name in CONTENT_FAILURES else name[:1].upper() + name[1:]
             status = STATUSES.get(type, 500)
         status = 403 if type in CREDENTIAL_ERRORS else status
-        told = _error.decode(body)
+        details = _error.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return ProviderResponse(response.status, headers, response.body)
-    message = told.message or told.shouted or told.original
+    message = details.message or details.capitalized_message or details.original_message
     if status == 400 and message.startswith(UNKNOWN_MODEL_PREFIXES):
         status = 404
     error = build_error(message, type, None, {"bedrock": Raw(response.body)})

@@ -1,4 +1,4 @@
-"""An answer of Converse's as it streams, in OpenAI's events.
+"""Maps the events of Converse's streams to OpenAI's.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html
 """
@@ -18,12 +18,12 @@ from aiserver.providers.translation.nulls import is_absent, null_tolerant_decode
 from aiserver.providers.translation.size_limits import check_block_count
 from aiserver.wire import sse
 
-# What fills an event up, so that its length tells nothing: https://github.com/aws/aws-sdk-js-v3/issues/6919
+# The member that pads events, so that their length reveals nothing: https://github.com/aws/aws-sdk-js-v3/issues/6919
 PADDING = "p"
 
 
 class _BlockEvent(msgspec.Struct, rename="camel"):
-    """An event of one block of content."""
+    """An event of one content block."""
 
     content_block_index: int | None = None
     start: Members = {}
@@ -34,14 +34,14 @@ _block_event = null_tolerant_decoder(_BlockEvent)
 
 
 class BedrockEvents:
-    """vendor.Events. The answer's end waits for the metadata that comes after it, or for the end of the stream."""
+    """The VendorEventMapper of Bedrock; the final chunk waits for the metadata event, or the end of the stream."""
 
     def __init__(self, chat: Chat, context: ResponseContext) -> None:
         self.usage: str | None = None
         self.content_events = 0
         self.is_complete = False
         self.is_done = False
-        self.request_id: str | None = None  # it comes as a header
+        self.request_id: str | None = None  # Bedrock sends it as a header
         self._chunks = ChunkBuilder(context.created_s, include_usage=chat.include_usage)
         self._chunks.id, self._chunks.model = context.id, context.model
         self._context = context
@@ -56,7 +56,7 @@ class BedrockEvents:
         if not data.strip():
             return b""
         if sse.is_error_event(event):
-            raise VendorError(data, has_begun=bool(self._blocks))
+            raise VendorError(data, has_content=bool(self._blocks))
         name, payload = next(iter(decode_members(data).items()), ("", ABSENT))
         match name:
             case "contentBlockStart":
@@ -69,22 +69,22 @@ class BedrockEvents:
                 return self._on_message_stop(optional_members(payload))
             case "metadata":
                 return self._on_metadata(optional_members(payload))
-            case _:  # the message's start, which says nothing; or what Bedrock adds
+            case _:  # messageStart, which contains nothing mapped; or an event that Bedrock adds
                 return b""
 
     def on_end(self) -> bytes:
-        """The end of the answer, whose metadata has not come."""
+        """The final chunk, the usage if known, and `[DONE]`."""
         return self._final_chunk() + self._chunks.end(self._usage)
 
-    def _block(self, said: _BlockEvent) -> PartialBlock:
-        """Only some blocks have a start."""
-        block = self._blocks.setdefault(said.content_block_index or 0, PartialBlock())
+    def _block(self, event: _BlockEvent) -> PartialBlock:
+        """The block of an event; some blocks have no start event."""
+        block = self._blocks.setdefault(event.content_block_index or 0, PartialBlock())
         check_block_count(len(self._blocks))
         return block
 
-    def _on_block_start(self, said: _BlockEvent) -> bytes:
-        block = self._block(said)
-        block.start(said.start)
+    def _on_block_start(self, event: _BlockEvent) -> bytes:
+        block = self._block(event)
+        block.start(event.start)
         if block.tool is None:
             return b""
         if self._call_count and self._context.single_tool_call:
@@ -92,22 +92,26 @@ class BedrockEvents:
             return b""
         block.call_index, self._call_count = self._call_count, self._call_count + 1
         function = {"name": block.tool.name, "arguments": ""}
-        called = {"id": block.tool.tool_use_id or self._context.new_call_id(), "type": "function", "function": function}
-        return self._chunk(tool_calls=[{"index": block.call_index, **called}])
+        tool_call = {
+            "id": block.tool.tool_use_id or self._context.new_call_id(),
+            "type": "function",
+            "function": function,
+        }
+        return self._chunk(tool_calls=[{"index": block.call_index, **tool_call}])
 
-    def _on_block_delta(self, said: _BlockEvent) -> bytes:
-        if said.content_block_index is None and not said.delta:
+    def _on_block_delta(self, event: _BlockEvent) -> bytes:
+        if event.content_block_index is None and not event.delta:
             raise EmptyResponse
-        block = self._block(said)
-        piece = block.append(said.delta)
-        if piece.text:
-            return self._chunk(content=piece.text)
-        if piece.reasoning:
-            return self._chunk(reasoning_content=piece.reasoning)
-        return self._arguments_chunk(block, piece.input) if piece.input else b""
+        block = self._block(event)
+        delta = block.append(event.delta)
+        if delta.text:
+            return self._chunk(content=delta.text)
+        if delta.reasoning:
+            return self._chunk(reasoning_content=delta.reasoning)
+        return self._arguments_chunk(block, delta.input) if delta.input else b""
 
     def _on_block_stop(self, block: PartialBlock) -> bytes:
-        """A tool that is called with nothing has had no piece of its input told."""
+        """Send the empty arguments of a tool call without input deltas."""
         if block.is_closed:
             return b""
         block.is_closed = True
@@ -118,20 +122,20 @@ class BedrockEvents:
             return b""
         return self._chunk(tool_calls=[{"index": block.call_index, "function": {"arguments": arguments}}])
 
-    def _on_message_stop(self, said: Members) -> bytes:
-        reason = said.pop("stopReason", ABSENT)
+    def _on_message_stop(self, members: Members) -> bytes:
+        reason = members.pop("stopReason", ABSENT)
         self._stop_reason = "" if is_absent(reason) else msgspec.json.decode(reason, type=str)
         raise_for_stop_reason(self._stop_reason)
         if not self._blocks and not self._stop_reason:
             raise EmptyResponse
-        self._root |= said
+        self._root |= members
         self.is_complete = True
         return b"".join(self._on_block_stop(block) for block in self._blocks.values())
 
-    def _on_metadata(self, said: Members) -> bytes:
-        self._root |= said
-        if not is_absent(counted := said.get("usage", ABSENT)):
-            self._usage = map_usage(counted)
+    def _on_metadata(self, members: Members) -> bytes:
+        self._root |= members
+        if not is_absent(usage := members.get("usage", ABSENT)):
+            self._usage = map_usage(usage)
             self.usage = self._usage.text
         self.is_done = self.is_complete
         return self.on_end() if self.is_done else b""
@@ -143,10 +147,10 @@ class BedrockEvents:
             if all(block.is_plain for block in blocks)
             else [block.to_block for block in blocks if not block.is_empty]
         )
-        more: dict[str, Any] = {"bedrock": {"content": content}} if content else {}
+        extensions: dict[str, Any] = {"bedrock": {"content": content}} if content else {}
         root: Members = {name: value for name, value in self._root.items() if name != PADDING}
         finish = FINISH_REASONS.get(self._stop_reason, "stop")
-        return self._chunks.delta(finish=finish, extensions=vendor_extensions(root, self._stop_reason), **more)
+        return self._chunks.delta(finish=finish, extensions=vendor_extensions(root, self._stop_reason), **extensions)
 
     def _chunk(self, **delta: Any) -> bytes:
         self.content_events += 1

@@ -1,4 +1,4 @@
-"""One of the answers that Gemini gives, whole or as much of it as an event holds: its parts, and why it ended.
+"""Maps one candidate of a Gemini response or stream event: its parts, finish reason and logprobs.
 
 Source: https://ai.google.dev/api/generate-content#v1beta.Candidate
 """
@@ -76,7 +76,7 @@ _logprobs = null_tolerant_decoder(_Logprobs)
 
 @dataclass(frozen=True, slots=True)
 class MappedPart:
-    """`whole` is how Gemini said it, `is_plain` whether OpenAI's words say all of it."""
+    """`original` is Gemini's part; `is_plain` is whether OpenAI's format contains all of it."""
 
     original: dict[str, Any]
     text: str
@@ -94,8 +94,8 @@ class MappedPart:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """`left` are its members that OpenAI has no words for."""
+class ResponseCandidate:
+    """`extensions` are the candidate's members that OpenAI's format lacks."""
 
     index: int
     parts: list[MappedPart]
@@ -105,53 +105,60 @@ class Candidate:
     extensions: Members
 
 
-def _map_part(said: Members, born: ResponseContext) -> MappedPart:
-    whole = {name: value for name, value in said.items() if not is_absent(value)}
-    read, names = _part(msgspec.json.encode(whole)), whole.keys()
-    if not read.function_call:
-        is_plain = read.text is not None and names <= {"text", "thought"}
-        return MappedPart(whole, read.text or "", read.thought, None, is_plain)
-    called = _call(read.function_call)
-    id = called.id or born.new_call_id()
-    signature = {"google": {"thoughtSignature": read.thought_signature}} if read.thought_signature else {}
-    arguments = b"{}" if is_absent(called.args) else bytes(called.args)
-    made = tool_call(id, called.name, arguments.decode(), **signature)
-    told = whole | {"functionCall": decode_members(read.function_call) | {"id": id}}
-    return MappedPart(told, "", False, made, names <= {"functionCall", "thoughtSignature"})
+def _map_part(members: Members, context: ResponseContext) -> MappedPart:
+    original = {name: value for name, value in members.items() if not is_absent(value)}
+    part, names = _part(msgspec.json.encode(original)), original.keys()
+    if not part.function_call:
+        is_plain = part.text is not None and names <= {"text", "thought"}
+        return MappedPart(original, part.text or "", part.thought, None, is_plain)
+    call = _call(part.function_call)
+    id = call.id or context.new_call_id()
+    signature = {"google": {"thoughtSignature": part.thought_signature}} if part.thought_signature else {}
+    arguments = b"{}" if is_absent(call.args) else bytes(call.args)
+    openai_call = tool_call(id, call.name, arguments.decode(), **signature)
+    restored = original | {"functionCall": decode_members(part.function_call) | {"id": id}}
+    return MappedPart(restored, "", False, openai_call, names <= {"functionCall", "thoughtSignature"})
 
 
-def map_candidate(raw: Raw, born: ResponseContext) -> Candidate:
-    read = _candidate(raw)
-    parts = [_map_part(one, born) for one in (read.content.parts if read.content else ())]
-    reason = read.finish_reason or ""
-    told = (*MAPPED_MEMBERS, "finishReason") if reason in EQUIVALENT_STOP_REASONS else MAPPED_MEMBERS
-    left = vendor_members(decode_members(raw), told)
-    if left.keys() <= {"index"}:
-        left = {}
-    said = [part for part in parts if part.has_content]
-    return Candidate(
-        read.index or 0, said, reason, read.finish_message or "", _map_logprobs(read.logprobs_result), left
+def map_candidate(raw: Raw, context: ResponseContext) -> ResponseCandidate:
+    candidate = _candidate(raw)
+    parts = [
+        _map_part(part_members, context) for part_members in (candidate.content.parts if candidate.content else ())
+    ]
+    reason = candidate.finish_reason or ""
+    mapped_members = (*MAPPED_MEMBERS, "finishReason") if reason in EQUIVALENT_STOP_REASONS else MAPPED_MEMBERS
+    extensions = vendor_members(decode_members(raw), mapped_members)
+    if extensions.keys() <= {"index"}:
+        extensions = {}
+    content_parts = [part for part in parts if part.has_content]
+    return ResponseCandidate(
+        candidate.index or 0,
+        content_parts,
+        reason,
+        candidate.finish_message or "",
+        _map_logprobs(candidate.logprobs_result),
+        extensions,
     )
 
 
-def limit_calls(parts: list[MappedPart], born: ResponseContext, calls: int = 0) -> Iterator[MappedPart]:
-    """The parts, less the calls beyond the first where the caller wants one; `calls` came before them."""
+def limit_calls(parts: list[MappedPart], context: ResponseContext, calls: int = 0) -> Iterator[MappedPart]:
+    """The parts, with only the first tool call if the caller wants one. `calls` is the number of earlier calls."""
     for part in parts:
         calls += part.call is not None
-        if part.call is None or calls == 1 or not born.single_tool_call:
+        if part.call is None or calls == 1 or not context.single_tool_call:
             yield part
 
 
-def failure_status(heard: Candidate, *, is_silent: bool) -> int | None:
-    """The status that a candidate stands for that ended by a failure."""
-    return FAILURES.get(heard.finish_reason) or (
-        FAILURES_WITHOUT_CONTENT.get(heard.finish_reason) if is_silent else None
+def failure_status(candidate: ResponseCandidate, *, is_empty: bool) -> int | None:
+    """The HTTP status of a candidate whose finish reason is a failure; None for other finish reasons."""
+    return FAILURES.get(candidate.finish_reason) or (
+        FAILURES_WITHOUT_CONTENT.get(candidate.finish_reason) if is_empty else None
     )
 
 
-def finish_reason(finish_reason: str, *, calls: bool) -> str:
-    """Why it ended, as OpenAI says it."""
-    return "tool_calls" if calls and finish_reason in ("", "STOP") else FINISH_REASONS.get(finish_reason, "stop")
+def finish_reason(finish_reason: str, *, has_calls: bool) -> str:
+    """The finish reason in OpenAI's format."""
+    return "tool_calls" if has_calls and finish_reason in ("", "STOP") else FINISH_REASONS.get(finish_reason, "stop")
 
 
 def openai_logprobs(content: list[dict[str, Any]]) -> Any:
@@ -160,9 +167,11 @@ def openai_logprobs(content: list[dict[str, Any]]) -> Any:
 
 
 def _map_logprobs(logprobs: Raw) -> list[dict[str, Any]]:
-    read = _logprobs(logprobs)
-    steps = zip_longest(read.chosen_candidates, read.top_candidates[: len(read.chosen_candidates)])
+    logprobs_result = _logprobs(logprobs)
+    steps = zip_longest(
+        logprobs_result.chosen_candidates, logprobs_result.top_candidates[: len(logprobs_result.chosen_candidates)]
+    )
     return [
-        one.to_openai | {"top_logprobs": [other.to_openai for other in top.candidates] if top else []}
-        for one, top in steps
+        chosen.to_openai | {"top_logprobs": [token.to_openai for token in top.candidates] if top else []}
+        for chosen, top in steps
     ]

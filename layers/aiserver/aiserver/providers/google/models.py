@@ -1,4 +1,4 @@
-"""The models that Gemini's API lists, and how the name of one is written in a path.
+"""Gemini's model list, model paths and model generations.
 
 Source: https://ai.google.dev/api/models
 """
@@ -29,19 +29,19 @@ class _ModelPage(msgspec.Struct, rename="camel"):
 _model_page = msgspec.json.Decoder(_ModelPage)
 
 
-def list_models_request(after: str | None) -> ProviderRequest:
-    return ProviderRequest("GET", PATH + (f"&pageToken={quote(after, safe='')}" if after else ""), None)
+def list_models_request(page_token: str | None) -> ProviderRequest:
+    return ProviderRequest("GET", PATH + (f"&pageToken={quote(page_token, safe='')}" if page_token else ""), None)
 
 
 def parse_models(page: bytes) -> tuple[list[str], str | None]:
-    """The models that write, and after what the next page begins."""
-    told = _model_page.decode(page)
-    writers = [model for model in told.models if GENERATE_METHOD in model.supported_generation_methods]
-    return [model.name.removeprefix(MODEL) for model in writers], told.next_page_token or None
+    """The ids of the models that generate content, and the token of the next page."""
+    model_page = _model_page.decode(page)
+    models = [model for model in model_page.models if GENERATE_METHOD in model.supported_generation_methods]
+    return [model.name.removeprefix(MODEL) for model in models], model_page.next_page_token or None
 
 
 def model_path(model: str) -> str:
-    """Where a model is asked, but for the method."""
+    """The path of a model, without the method."""
     collection = next((known for known in COLLECTIONS if model.startswith(known)), "")
     return f"/{collection or MODEL}{quote(model.removeprefix(collection), safe='')}"
 
@@ -51,5 +51,5 @@ def is_before_3(model: str) -> bool:
 
 
 def needs_signatures(model: str) -> bool:
-    """Whether it refuses calls of tools without a signature, as Gemini does since its third generation."""
+    """Whether the model rejects tool calls without a signature, as Gemini 3 and later do."""
     return model.removeprefix(MODEL).startswith("gemini-") and not is_before_3(model)

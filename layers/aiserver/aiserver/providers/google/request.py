@@ -1,4 +1,4 @@
-"""A chat as Gemini is asked for it: all but its turns."""
+"""Builds the request for Gemini's generateContent, except its contents."""
 
 from typing import Any
 
@@ -21,43 +21,45 @@ THINKING = f"{CONFIG}.thinkingConfig"
 
 def build_request(chat: Chat) -> ProviderRequest:
     """Raises: InvalidRequest."""
-    asked: dict[str, Any] = {}
+    request: dict[str, Any] = {}
     if parts := system_parts(chat):
-        asked["systemInstruction"] = {"parts": parts}
-    asked["contents"] = map_contents(chat)
+        request["systemInstruction"] = {"parts": parts}
+    request["contents"] = map_contents(chat)
     if chat.tools:
         tools = [_map_tool(chat, f"tools[{i}]", tool) for i, tool in enumerate(chat.tools)]
-        asked["tools"] = [{"functionDeclarations": tools}]
-    if calling := _function_calling_config(chat):
-        asked["toolConfig"] = {"functionCallingConfig": calling}
-    for place, value in chat.pass_through():
-        set_path(asked, place, value)
+        request["tools"] = [{"functionDeclarations": tools}]
+    if calling_config := _function_calling_config(chat):
+        request["toolConfig"] = {"functionCallingConfig": calling_config}
+    for path, value in chat.pass_through():
+        set_path(request, path, value)
     if chat.max_tokens is not None:
-        set_path(asked, f"{CONFIG}.maxOutputTokens", chat.max_tokens)
+        set_path(request, f"{CONFIG}.maxOutputTokens", chat.max_tokens)
     if chat.stop:
-        set_path(asked, f"{CONFIG}.stopSequences", chat.stop)
-    if (said := chat.get_typed("service_tier", str)) and (tier := chat.map_value("service_tier", said, TIERS)):
-        asked["serviceTier"] = tier
-    _map_response_format(chat, asked)
-    _set_reasoning(chat, asked)
-    body = msgspec.json.encode(chat.merge(asked, chat.extensions))
+        set_path(request, f"{CONFIG}.stopSequences", chat.stop)
+    if (service_tier := chat.get_typed("service_tier", str)) and (
+        tier := chat.map_value("service_tier", service_tier, TIERS)
+    ):
+        request["serviceTier"] = tier
+    _map_response_format(chat, request)
+    _set_reasoning(chat, request)
+    body = msgspec.json.encode(chat.merge(request, chat.extensions))
     method = STREAM_GENERATE if chat.stream else GENERATE
     return ProviderRequest("POST", model_path(chat.model) + method, None, body, {"content-type": "application/json"})
 
 
-def _map_tool(chat: Chat, place: str, tool: ToolDefinition) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": tool.function.name}
+def _map_tool(chat: Chat, path: str, tool: ToolDefinition) -> dict[str, Any]:
+    declaration: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
-        told["description"] = tool.function.description
-    if declared := tool_parameters(chat, place, tool):
-        told["parametersJsonSchema"] = declared
-    return chat.merge(told, tool.for_vendor("google"), place)
+        declaration["description"] = tool.function.description
+    if parameters := tool_parameters(chat, path, tool):
+        declaration["parametersJsonSchema"] = parameters
+    return chat.merge(declaration, tool.for_vendor("google"), path)
 
 
 def _function_calling_config(chat: Chat) -> dict[str, Any]:
-    """Whether, and what, it calls.
+    """The function calling mode and the allowed functions.
 
-    `VALIDATED` and `ANY` hold to the tools' schemas, `AUTO` need not:
+    `VALIDATED` and `ANY` enforce the tools' schemas, `AUTO` does not:
     https://ai.google.dev/gemini-api/docs/function-calling#function_calling_modes
     """
     if not has_tools(chat, chat.extensions):
@@ -78,23 +80,23 @@ def _function_calling_config(chat: Chat) -> dict[str, Any]:
             return {}
 
 
-def _map_response_format(chat: Chat, asked: dict[str, Any]) -> None:
+def _map_response_format(chat: Chat, request: dict[str, Any]) -> None:
     if isinstance(chat.response_format, JsonFormat | SchemaFormat):
-        set_path(asked, f"{CONFIG}.responseMimeType", "application/json")
+        set_path(request, f"{CONFIG}.responseMimeType", "application/json")
     if isinstance(chat.response_format, SchemaFormat):
-        set_path(asked, f"{CONFIG}.responseJsonSchema", schema_with_description(chat, chat.response_format))
+        set_path(request, f"{CONFIG}.responseJsonSchema", schema_with_description(chat, chat.response_format))
 
 
-def _set_reasoning(chat: Chat, asked: dict[str, Any]) -> None:
+def _set_reasoning(chat: Chat, request: dict[str, Any]) -> None:
     effort = chat.get_typed("reasoning_effort", str)
     if effort is None:
         return
-    by_budget = is_before_3(chat.model)
-    if effort == "none" and (not by_budget or ALWAYS_REASONS in chat.model):
-        raise chat.unsupported("reasoning_effort", "this model cannot be asked not to reason")
-    if by_budget:
-        set_path(asked, f"{THINKING}.thinkingBudget", chat.map_value("reasoning_effort", effort, BUDGETS))
+    uses_budget = is_before_3(chat.model)
+    if effort == "none" and (not uses_budget or ALWAYS_REASONS in chat.model):
+        raise chat.invalid("reasoning_effort", "must not be 'none'", "this model always reasons")
+    if uses_budget:
+        set_path(request, f"{THINKING}.thinkingBudget", chat.map_value("reasoning_effort", effort, BUDGETS))
     else:
-        set_path(asked, f"{THINKING}.thinkingLevel", chat.map_value("reasoning_effort", effort, LEVELS))
+        set_path(request, f"{THINKING}.thinkingLevel", chat.map_value("reasoning_effort", effort, LEVELS))
     if effort != "none":
-        set_path(asked, f"{THINKING}.includeThoughts", True)
+        set_path(request, f"{THINKING}.includeThoughts", True)

@@ -1,4 +1,4 @@
-"""What Gemini answers, in OpenAI's words; what OpenAI has none for stands in members named `google`."""
+"""Maps Gemini's responses to OpenAI's format; members without a mapping go into `google`."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import msgspec
 from msgspec import Raw
 
 from aiserver.providers.google.candidates import (
-    Candidate,
     Members,
+    ResponseCandidate,
     failure_status,
     finish_reason,
     limit_calls,
@@ -34,7 +34,7 @@ MAPPED_USAGE_MEMBERS = (
 
 
 class TokenUsage(msgspec.Struct, rename="camel"):
-    """Tokens; in a stream each event tells all till then."""
+    """Token counts; in a stream each event contains the totals so far."""
 
     prompt_token_count: int = 0
     tool_use_prompt_token_count: int = 0
@@ -47,8 +47,8 @@ class Feedback(msgspec.Struct, rename="camel"):
     block_reason: str | None = None
 
 
-class Response(msgspec.Struct, rename="camel"):
-    """A whole answer, or one event of it."""
+class GenerateResponse(msgspec.Struct, rename="camel"):
+    """A complete response, or one event of a stream."""
 
     candidates: list[Raw] = []
     prompt_feedback: Feedback | None = None
@@ -62,32 +62,36 @@ class Response(msgspec.Struct, rename="camel"):
 
     @property
     def is_blocked(self) -> bool:
-        """Whether it says why it does not answer."""
+        """Whether the prompt was blocked."""
         return not self.candidates and self.prompt_feedback is not None and bool(self.prompt_feedback.block_reason)
 
 
-decode_response = null_tolerant_decoder(Response)
+decode_response = null_tolerant_decoder(GenerateResponse)
 _decode_usage = null_tolerant_decoder(TokenUsage)
 
 
 def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
-    """Its candidates as choices.
+    """Map a response to a completion, its candidates to choices.
 
-    Raises: Failed, where it is an error; NoAnswer, or msgspec.DecodeError, where it is neither.
+    Raises: VendorError, when the body is an error; EmptyResponse or msgspec.DecodeError, when it is neither.
     """
     check_response_size(body, _response_type)
-    said, root = decode_response(body), decode_members(body)
-    if said.is_error:
-        raise VendorError(body, has_begun=True)
-    check_candidates(len(said.candidates))
-    heard = sorted((map_candidate(raw, context) for raw in said.candidates), key=lambda one: one.index)
-    if not said.is_blocked and not any(one.parts or one.finish_reason for one in heard):
+    response, root = decode_response(body), decode_members(body)
+    if response.is_error:
+        raise VendorError(body, has_content=True)
+    check_candidates(len(response.candidates))
+    candidates = sorted(
+        (map_candidate(raw, context) for raw in response.candidates), key=lambda candidate: candidate.index
+    )
+    if not response.is_blocked and not any(candidate.parts or candidate.finish_reason for candidate in candidates):
         raise EmptyResponse
-    choices = [_map_choice(one, context, root) for one in heard] or [Choice(finish="content_filter")]
-    counted = map_usage(member_object(root, "usageMetadata"))
-    more = vendor_extensions(root, [one.extensions for one in heard])
-    told = build_completion(said.response_id, said.model_version, context.created_s, choices, counted, more)
-    return MappedResponse(told, counted.text, said.response_id or None)
+    choices = [_map_choice(candidate, context, root) for candidate in candidates] or [Choice(finish="content_filter")]
+    usage = map_usage(member_object(root, "usageMetadata"))
+    extensions = vendor_extensions(root, [candidate.extensions for candidate in candidates])
+    completion = build_completion(
+        response.response_id, response.model_version, context.created_s, choices, usage, extensions
+    )
+    return MappedResponse(completion, usage.text, response.response_id or None)
 
 
 def _response_type(part: type[msgspec.Struct]) -> Any:
@@ -96,39 +100,39 @@ def _response_type(part: type[msgspec.Struct]) -> Any:
     return msgspec.defstruct("Shape", [("candidates", list[candidate] | None, None)])
 
 
-def map_usage(counted: Members) -> Usage:
-    used = _decode_usage(msgspec.json.encode(counted))
+def map_usage(members: Members) -> Usage:
+    tokens = _decode_usage(msgspec.json.encode(members))
     return Usage(
-        prompt=used.prompt_token_count + used.tool_use_prompt_token_count,
-        completion=used.candidates_token_count + (used.thoughts_token_count or 0),
-        cached=used.cached_content_token_count,
-        reasoning=used.thoughts_token_count,
+        prompt=tokens.prompt_token_count + tokens.tool_use_prompt_token_count,
+        completion=tokens.candidates_token_count + (tokens.thoughts_token_count or 0),
+        cached=tokens.cached_content_token_count,
+        reasoning=tokens.thoughts_token_count,
     )
 
 
 def vendor_extensions(root: Members, candidates: list[Members]) -> dict[str, Any]:
-    """The members of an answer that only Gemini has, where Gemini has them."""
-    told: dict[str, Any] = vendor_members(root, MAPPED_MEMBERS)
+    """The members of a response that only Gemini has."""
+    extensions: dict[str, Any] = vendor_members(root, MAPPED_MEMBERS)
     if any(candidates):
-        told["candidates"] = candidates
-    if counted := vendor_members(member_object(root, "usageMetadata"), MAPPED_USAGE_MEMBERS):
-        told["usageMetadata"] = counted
-    return {"google": told} if told else {}
+        extensions["candidates"] = candidates
+    if usage := vendor_members(member_object(root, "usageMetadata"), MAPPED_USAGE_MEMBERS):
+        extensions["usageMetadata"] = usage
+    return {"google": extensions} if extensions else {}
 
 
-def _map_choice(heard: Candidate, born: ResponseContext, root: Members) -> Choice:
-    """Raises: Failed, where the candidate is none."""
-    if code := failure_status(heard, is_silent=not heard.parts):
-        whole = build_error_body(code, heard.finish_reason, heard.finish_message, root)
-        raise VendorError(whole, has_begun=True, is_of_content=True)
-    choice = Choice(logprobs=openai_logprobs(heard.logprobs))
-    parts = list(limit_calls(heard.parts, born))
-    for one in parts:
-        if one.call:
-            choice.tool_calls.append(one.call)
-        elif one.text:
-            (choice.reasoning if one.is_thought else choice.content).append(one.text)
-    choice.finish = finish_reason(heard.finish_reason, calls=bool(choice.tool_calls))
-    if not all(one.is_plain for one in parts):
-        choice.extensions = {"google": {"parts": [one.original for one in parts]}}
+def _map_choice(candidate: ResponseCandidate, context: ResponseContext, root: Members) -> Choice:
+    """Raises: VendorError, when the finish reason is a failure."""
+    if code := failure_status(candidate, is_empty=not candidate.parts):
+        error_body = build_error_body(code, candidate.finish_reason, candidate.finish_message, root)
+        raise VendorError(error_body, has_content=True, is_content_error=True)
+    choice = Choice(logprobs=openai_logprobs(candidate.logprobs))
+    parts = list(limit_calls(candidate.parts, context))
+    for part in parts:
+        if part.call:
+            choice.tool_calls.append(part.call)
+        elif part.text:
+            (choice.reasoning if part.is_thought else choice.content).append(part.text)
+    choice.finish = finish_reason(candidate.finish_reason, has_calls=bool(choice.tool_calls))
+    if not all(part.is_plain for part in parts):
+        choice.extensions = {"google": {"parts": [part.original for part in parts]}}
     return choice

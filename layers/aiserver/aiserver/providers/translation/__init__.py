@@ -1,1 +1,1 @@
-"""Vendors that do not speak OpenAI's protocol: what each must bring, and what they share."""
+"""Adapters for vendors with a protocol of their own: the adapter contract, and code that the adapters share."""

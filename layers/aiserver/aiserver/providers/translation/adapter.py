@@ -1,4 +1,4 @@
-"""What a vendor must bring that speaks a protocol of its own."""
+"""The adapter contract: the functions that a vendor with a protocol of its own implements."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from aiserver.providers.translation.chat import Chat
 
 @dataclass(frozen=True)
 class ResponseContext:
-    """What the vendor does not tell of an answer: the second it was made, and ids for calls that have none.
+    """Values the vendor omits: the creation time in seconds, and ids for tool calls that have none.
 
-    `one_call` is whether the caller wants at most one call in it; not every vendor can be told so.
-    `id` and `model` are for those that do not even tell the answer's own id, and which model they were asked for.
+    `single_tool_call` is whether the caller wants at most one tool call; not every vendor has a parameter for that.
+    `id` and `model` are for vendors whose responses contain neither a response id nor the model.
     """
 
     created_s: int
@@ -29,7 +29,7 @@ class ResponseContext:
 
 @dataclass(frozen=True)
 class MappedResponse:
-    """A whole answer in OpenAI's words; `usage` as it is kept with a job."""
+    """A complete response in OpenAI's format; `usage` is the JSON text stored with a job."""
 
     body: bytes
     usage: str | None
@@ -37,26 +37,27 @@ class MappedResponse:
 
 
 class VendorEventMapper(EventMapper, Protocol):
-    """stream.Translation of a vendor's events. `request_id` is known once the first has come, where one tells it."""
+    """An EventMapper of a vendor's events. `request_id` is set after the first event, where the events contain it."""
 
     request_id: str | None
 
 
 class VendorError(Exception):
-    """What a vendor says is that it failed: in an event, or in place of an answer.
+    """The vendor reported an error in an event, or in a response with status 200.
 
-    `is_of_content` where it works, and what its model wrote is what failed.
+    `has_content` is whether the model had already produced output.
+    `is_content_error` is whether the vendor works and the model's output is what failed.
     """
 
-    def __init__(self, said: bytes, *, has_begun: bool, is_of_content: bool = False) -> None:
+    def __init__(self, body: bytes, *, has_content: bool, is_content_error: bool = False) -> None:
         super().__init__()
-        self.body = said
-        self.has_content = has_begun
-        self.is_content_error = is_of_content
+        self.body = body
+        self.has_content = has_content
+        self.is_content_error = is_content_error
 
 
 class EmptyResponse(Exception):
-    """A response with status 200 that holds no answer; `reason` says why, where the provider does not."""
+    """A response with status 200 but no completion; `reason` explains it, where the provider does not."""
 
     def __init__(self, reason: str = "") -> None:
         super().__init__()
@@ -65,9 +66,10 @@ class EmptyResponse(Exception):
 
 @dataclass(frozen=True)
 class ModelPages:
-    """How a vendor lists its models: how it is asked for the page after one, and the ids and the next page of it.
+    """How a vendor lists its models, page by page.
 
-    `read` raises what msgspec raises.
+    `build_request` takes the token of a page, None for the first one. `parse` returns the ids of a page and the token
+    of the next one; it raises what msgspec raises.
     """
 
     build_request: Callable[[str | None], ProviderRequest]
@@ -76,11 +78,12 @@ class ModelPages:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What there is to know of a vendor, as pure functions of bytes of JSON.
+    """One vendor's protocol, as pure functions of JSON bytes.
 
-    `request` is how it is asked, but for the key; it raises InvalidRequest. `answer`, and what `events` makes, raise
-    Failed; NoAnswer; and what msgspec raises where the vendor does not say what it says it does.
-    `error` tells an error in OpenAI's words, with the status that it stands for: one within a stream came with a 200.
+    `build_request` builds the request without the API key; it raises InvalidRequest.
+    `map_response` and the event mappers raise VendorError; EmptyResponse; and what msgspec raises, when the JSON does
+    not match the vendor's schema.
+    `map_error` returns an error in OpenAI's format with its own status: an error within a stream came with a 200.
     """
 
     capabilities: Capabilities
@@ -92,12 +95,12 @@ class Adapter:
 
 
 class Wire(Protocol):
-    """What a vendor needs beyond HTTP with a key and server-sent events."""
+    """Signing and framing of a vendor that uses neither an API key nor server-sent events."""
 
     def sign(self, provider: Provider, request: ProviderRequest) -> ProviderRequest:
-        """The request as one that is the caller's own to make."""
+        """The request with the vendor's signature in its headers."""
         ...
 
-    def decode_frames(self, pieces: Generator[list[bytes]]) -> Generator[list[bytes]]:
-        """The pieces of a stream as server-sent events. Raises: ProviderError, where they are damaged."""
+    def decode_frames(self, chunks: Generator[list[bytes]]) -> Generator[list[bytes]]:
+        """The chunks of a stream as server-sent events. Raises: ProviderError, when a frame is damaged."""
         ...

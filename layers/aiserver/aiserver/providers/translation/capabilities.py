@@ -1,4 +1,4 @@
-"""What a vendor has words for, as data: docs/providers.md shows it, and each request is judged by it."""
+"""The request fields that a vendor supports, as data: docs/providers.md shows them, validate.py enforces them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PassThrough:
-    """The value goes out as it came, as the vendor's member of that path; `words` tell what differs all the same."""
+    """The value is sent unchanged, as the vendor's field at the path `target`; `note` describes differences."""
 
     target: str
     note: str = ""
@@ -14,14 +14,14 @@ class PassThrough:
 
 @dataclass(frozen=True)
 class Mapped:
-    """How it is said there, in words for docs/providers.md."""
+    """The field is translated; `description` is the text in docs/providers.md."""
 
     description: str
 
 
 @dataclass(frozen=True)
 class Unsupported:
-    """The vendor has no words for it. `unless` are the JSON texts that ask for nothing beyond what it does anyhow."""
+    """The vendor does not support the field. `allowed_values` are JSON texts that equal the vendor's behaviour."""
 
     reason: str = ""
     allowed_values: tuple[str, ...] = ()
@@ -36,10 +36,10 @@ def _identity(id: str) -> str:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a vendor has words for, by the path of each member of a request. `member` holds what only it understands.
+    """A vendor's rule for each request field, by path. `extension_member` is the member for vendor-specific fields.
 
-    `call_id` makes an id of a tool call one that the vendor takes; `takes_white_space` is whether it takes a text of
-    nothing else.
+    `normalize_call_id` turns the id of a tool call into one that the vendor accepts.
+    `accepts_blank_text` is whether the vendor accepts a text that is only white space.
     """
 
     vendor: str

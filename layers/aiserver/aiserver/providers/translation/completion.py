@@ -1,4 +1,4 @@
-"""Answers in OpenAI's words, made of what another vendor said.
+"""Builds responses and stream events in OpenAI's format from another vendor's.
 
 Source: https://platform.openai.com/docs/api-reference/chat/object
 https://platform.openai.com/docs/api-reference/chat-streaming
@@ -17,7 +17,7 @@ DONE = sse.format_event(sse.DONE)
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens. `prompt` holds those that were read from a cache, `completion` those that were reasoning; as OpenAI's."""
+    """Token counts. As OpenAI's, `prompt` includes cached tokens, `completion` includes reasoning tokens."""
 
     prompt: int = 0
     completion: int = 0
@@ -26,26 +26,26 @@ class Usage:
 
     @property
     def to_openai(self) -> dict[str, Any]:
-        told: dict[str, Any] = {
+        usage: dict[str, Any] = {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
         }
         if self.cached is not None:
-            told["prompt_tokens_details"] = {"cached_tokens": self.cached}
+            usage["prompt_tokens_details"] = {"cached_tokens": self.cached}
         if self.reasoning is not None:
-            told["completion_tokens_details"] = {"reasoning_tokens": self.reasoning}
-        return told
+            usage["completion_tokens_details"] = {"reasoning_tokens": self.reasoning}
+        return usage
 
     @property
     def text(self) -> str:
-        """As it is kept with a job."""
+        """The JSON text that is stored with a job."""
         return msgspec.json.encode(self.to_openai).decode()
 
 
 @dataclass
 class Choice:
-    """One answer. `own` are the members of its message that only the vendor has, by the vendor's name."""
+    """One choice. `extensions` are the vendor-specific members of its message, under the vendor's name."""
 
     content: list[str] = field(default_factory=list[str])
     reasoning: list[str] = field(default_factory=list[str])
@@ -65,16 +65,16 @@ class Choice:
         return {"message": message | self.extensions, "logprobs": self.logprobs, "finish_reason": self.finish}
 
 
-def tool_call(id: str, name: str, arguments: str, **more: Any) -> dict[str, Any]:
-    """A call of a tool."""
-    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}, **more}
+def tool_call(id: str, name: str, arguments: str, **extensions: Any) -> dict[str, Any]:
+    """A tool call in OpenAI's format; `arguments` is JSON text."""
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}, **extensions}
 
 
 def build_completion(
     id: str, model: str, created_s: int, choices: Sequence[Choice], usage: Usage | None, extensions: Mapping[str, Any]
 ) -> bytes:
-    """A whole answer. `own` are the members that only the vendor has, by the vendor's name."""
-    told: dict[str, Any] = {
+    """A complete response. `extensions` are the vendor-specific members, under the vendor's name."""
+    completion: dict[str, Any] = {
         "id": id,
         "object": "chat.completion",
         "created": created_s,
@@ -82,13 +82,13 @@ def build_completion(
         "choices": [{"index": i, **choice.to_openai} for i, choice in enumerate(choices)],
         "usage": usage.to_openai if usage else None,
     }
-    return msgspec.json.encode(told | dict(extensions))
+    return msgspec.json.encode(completion | dict(extensions))
 
 
 class ChunkBuilder:
-    """The events of one answer. Its first says that the assistant speaks, and none comes before there is a word.
+    """Builds the events of one streamed response; the first event of a choice contains the role.
 
-    So one that fails before its first word can still be asked of another provider.
+    No event is sent before there is content: a stream that fails earlier can still fail over to another provider.
     """
 
     def __init__(self, created_s: int, *, include_usage: bool) -> None:
@@ -107,7 +107,7 @@ class ChunkBuilder:
         extensions: Mapping[str, Any] | None = None,
         **delta: Any,
     ) -> bytes:
-        """A piece of what is said, or why no more is. `own` are the event's members that only the vendor has."""
+        """An event with content, or the finish reason. `extensions` are the event's vendor-specific members."""
         if index not in self._started:
             self._started.add(index)
             delta = {"role": "assistant", "content": None if "tool_calls" in delta else ""} | delta
@@ -115,24 +115,24 @@ class ChunkBuilder:
         return self._event([choice], ({"usage": None} if self._include_usage else {}) | dict(extensions or {}))
 
     def end(self, usage: Usage | None) -> bytes:
-        """What comes after the last piece: the usage, if the caller asked for it."""
+        """The events after the last delta: the usage, if the caller requested it, and `[DONE]`."""
         return (self._event([], {"usage": usage.to_openai}) if usage and self._include_usage else b"") + DONE
 
-    def _event(self, choices: list[dict[str, Any]], more: Mapping[str, Any]) -> bytes:
-        told: dict[str, Any] = {
+    def _event(self, choices: list[dict[str, Any]], members: Mapping[str, Any]) -> bytes:
+        chunk: dict[str, Any] = {
             "id": self.id,
             "object": "chat.completion.chunk",
             "created": self._created_s,
             "model": self.model,
             "choices": choices,
         }
-        return sse.format_event(msgspec.json.encode(told | dict(more)))
+        return sse.format_event(msgspec.json.encode(chunk | dict(members)))
 
 
 def build_error(
     message: str, type: str, code: str | None, extensions: Mapping[str, Any], *, param: str | None = None
 ) -> bytes:
-    """An error. `own` is the vendor's whole one, by the vendor's name; `param` the member that it is about."""
+    """An error. `extensions` is the vendor's complete error, under the vendor's name; `param` the request field."""
     return msgspec.json.encode(
         {"error": {"message": message, "type": type, "code": code, "param": param}, **extensions}
     )

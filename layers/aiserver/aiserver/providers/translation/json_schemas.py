@@ -1,4 +1,4 @@
-"""Schemas of a caller's, which OpenAI takes without a type at the root and others refuse.
+"""JSON schemas from callers: OpenAI accepts a root without a type, other vendors reject it.
 
 Anthropic: "tools.0.custom.input_schema.type: Field required"; Bedrock: "inputSchema.json.type must be object".
 """
@@ -14,18 +14,18 @@ from aiserver.providers.translation.nulls import is_absent
 
 
 def tool_parameters(chat: Chat, path: str, tool: ToolDefinition) -> Raw | dict[str, Any] | None:
-    """The schema of what a tool is called with, with a type; None where it is called with nothing.
+    """The schema of a tool's arguments, with a type; None for a tool without arguments.
 
-    Raises: InvalidRequest, where it is no object.
+    Raises: InvalidRequest, when the schema is not an object.
     """
-    given = tool.function.parameters
-    if is_absent(given):
+    parameters = tool.function.parameters
+    if is_absent(parameters):
         return None
     try:
-        schema = decode_members(given)
+        schema = decode_members(parameters)
     except msgspec.DecodeError:
-        raise chat.unsupported(f"{path}.function.parameters", "it must be an object") from None
-    return _ensure_type(schema, given) if schema else None
+        raise chat.invalid(f"{path}.function.parameters", "must be an object") from None
+    return _ensure_type(schema, parameters) if schema else None
 
 
 def empty_parameters() -> dict[str, Any]:
@@ -33,28 +33,28 @@ def empty_parameters() -> dict[str, Any]:
 
 
 def response_schema(chat: Chat, format: SchemaFormat) -> Raw | dict[str, Any]:
-    """The schema of an answer, with a type where it has properties. Raises: InvalidRequest."""
-    given = format.json_schema.schema
+    """The schema of the response, with a type when it has properties. Raises: InvalidRequest."""
+    text = format.json_schema.schema
     try:
-        schema = decode_members(given)
+        schema = decode_members(text)
     except msgspec.DecodeError:
-        raise chat.unsupported("response_format.json_schema.schema", "it must be an object") from None
-    return _ensure_type(schema, given) if "properties" in schema else given
+        raise chat.invalid("response_format.json_schema.schema", "must be an object") from None
+    return _ensure_type(schema, text) if "properties" in schema else text
 
 
 def schema_with_description(chat: Chat, format: SchemaFormat) -> Raw | dict[str, Any]:
-    """The same with the description that stands beside it."""
-    given, description = response_schema(chat, format), format.json_schema.description
-    whole: dict[str, Any] = given if isinstance(given, dict) else decode_members(given)
-    return {**whole, "description": description} if description and "description" not in whole else given
+    """The schema of the response, including the description of `json_schema`."""
+    schema, description = response_schema(chat, format), format.json_schema.description
+    members: dict[str, Any] = schema if isinstance(schema, dict) else decode_members(schema)
+    return {**members, "description": description} if description and "description" not in members else schema
 
 
-def _ensure_type(schema: dict[str, Raw], given: Raw) -> Raw | dict[str, Any]:
-    """The caller's own text where it has a type; another spelling of an object's is set right."""
-    given_type = schema.get("type", Raw(b""))
-    kind: Any = None if is_absent(given_type) else msgspec.json.decode(given_type)
-    is_spelled = kind == [] or kind == "" or "object" in [str(one).lower() for one in _as_list(kind)]
-    return {**schema, "type": "object"} if kind is None or (is_spelled and kind != "object") else given
+def _ensure_type(schema: dict[str, Raw], original: Raw) -> Raw | dict[str, Any]:
+    """The caller's text, when it has a type; a missing type, or a variant of "object", becomes "object"."""
+    raw_type = schema.get("type", Raw(b""))
+    kind: Any = None if is_absent(raw_type) else msgspec.json.decode(raw_type)
+    is_object_variant = kind == [] or kind == "" or "object" in [str(name).lower() for name in _as_list(kind)]
+    return {**schema, "type": "object"} if kind is None or (is_object_variant and kind != "object") else original
 
 
 def _as_list(kind: Any) -> list[Any]:

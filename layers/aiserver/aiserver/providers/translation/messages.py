@@ -1,7 +1,7 @@
-"""The parts of a chat request that are read to be translated: messages, tools, formats.
+"""The parsed parts of a chat request: messages, tools, response formats.
 
-Schemas and a tool's arguments stay the caller's own text. An object with a member that is not here is refused, but in
-a turn of the assistant's: there it is ignored, since clients send back what a provider answered, with its own members.
+Schemas and tool arguments stay the caller's text. Unknown members of an object are rejected, except in assistant
+messages: there they are ignored, since clients send back a provider's response with its vendor-specific members.
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
@@ -20,16 +20,16 @@ decode_members = msgspec.json.Decoder(Members).decode
 
 
 class VendorExtensions(msgspec.Struct, kw_only=True):
-    """What one vendor only shall read."""
+    """Members that are sent to one vendor only."""
 
     anthropic: Raw = ABSENT
     google: Raw = ABSENT
     bedrock: Raw = ABSENT
 
     def for_vendor(self, member: str) -> dict[str, Raw]:
-        """The vendor's members of this object."""
-        given: Raw = getattr(self, member)
-        return {} if is_absent(given) else decode_members(given)
+        """The vendor-specific members of this object."""
+        extensions: Raw = getattr(self, member)
+        return {} if is_absent(extensions) else decode_members(extensions)
 
 
 class TextPart(VendorExtensions, tag="text", forbid_unknown_fields=True):
@@ -100,7 +100,7 @@ class UserMessage(VendorExtensions, tag_field="role", tag="user", forbid_unknown
 
 
 class AssistantMessage(VendorExtensions, tag_field="role", tag="assistant"):
-    """A turn of the model's; clients send back what they were answered, with all that stood in it."""
+    """A turn of the model; clients send back the response they received, with all its members."""
 
     content: str | list[Part] | None = None
     name: str | None = None
@@ -111,7 +111,7 @@ class AssistantMessage(VendorExtensions, tag_field="role", tag="assistant"):
 
 
 class ToolMessage(VendorExtensions, tag_field="role", tag="tool", forbid_unknown_fields=True):
-    """`name` is that of the tool that was called, once the call is known."""
+    """`name` is that of the called tool, after assign_call_ids has matched the call."""
 
     content: str | list[Part]
     tool_call_id: str | None = None
@@ -168,18 +168,18 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def call_arguments(call: ToolCall) -> Raw:
-    """The object that a tool is called with, as its text; no text, and null, is an empty one."""
+    """The arguments object of a tool call, as JSON text; a missing text and null are an empty object."""
     text = (call.function.arguments or "").strip()
     return Raw(b"{}" if text in ("", "null") else text.encode())
 
 
 def optional_members(raw: Raw) -> Members:
-    """The members of an object; of null, or nothing, none."""
+    """The members of an object; no members for null or an absent value."""
     return {} if is_absent(raw) else decode_members(raw)
 
 
 def member_object(members: Members, name: str) -> Members:
-    """The members of one that is an object; of one that is null, or is not there, none."""
+    """The members of the object `name`; no members when it is null or absent."""
     return optional_members(members.get(name, ABSENT))
 
 
@@ -188,5 +188,5 @@ def is_empty(value: Raw) -> bool:
 
 
 def vendor_members(members: Members, exclude: Collection[str]) -> Members:
-    """The members of a vendor's that say something, less those that are told otherwise."""
+    """The non-empty members that have no mapping; `exclude` names the mapped ones."""
     return {name: value for name, value in members.items() if name not in exclude and not is_empty(value)}

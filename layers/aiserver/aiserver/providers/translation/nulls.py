@@ -1,6 +1,6 @@
-"""Reads JSON in which null means absent, at every depth of what is read; JSON that is passed on keeps its nulls.
+"""Decodes JSON in which null means absent, at every depth; JSON that is passed on keeps its nulls.
 
-Clients and vendors write null for members that they do not have. What a type does not read (`Raw`) stays as it came.
+Clients and vendors write null for absent members. A member of type `Raw` is not decoded and stays unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _elements = msgspec.json.Decoder(list[Raw]).decode
 
 
 class _Object(msgspec.Struct, gc=False):
-    """Any object; nothing of it is built."""
+    """Any object; its members are not decoded."""
 
 
 _objects = msgspec.json.Decoder(list[_Object]).decode
@@ -31,10 +31,10 @@ def is_absent(raw: Raw) -> bool:
 
 
 def null_tolerant_decoder(kind: type[Read], empty: bytes = b"{}") -> Callable[[bytes], Read]:
-    """Decodes a value of that type; null, and no text at all, is an empty one. Raises: what msgspec raises."""
+    """A decoder for `kind`; null and an empty text decode as `empty`. It raises what msgspec raises."""
     decoder = msgspec.json.Decoder(kind)
 
-    def read(text: bytes) -> Read:
+    def decode(text: bytes) -> Read:
         if len(text) <= len(NULL) and is_absent(Raw(text)):
             return decoder.decode(empty)
         try:
@@ -42,29 +42,35 @@ def null_tolerant_decoder(kind: type[Read], empty: bytes = b"{}") -> Callable[[b
         except msgspec.ValidationError:
             return decoder.decode(msgspec.json.encode(strip_nulls(Raw(text), kind)))
 
-    return read
+    return decode
 
 
 def strip_nulls(raw: Raw, kind: Any) -> Any:
-    """The JSON value without the nulls that `kind` does not read.
+    """The JSON value without the nulls that `kind` does not accept.
 
-    Below a struct that ignores unknown members, unknown members and unknown kinds of objects are left out as well.
-    A list ends at its first element that is wrong all the same: decoding the result fails there.
+    Below a struct that ignores unknown members, unknown members and unknown kinds of objects are removed as well.
+    A list is cut after its first element that is still invalid: decoding the result fails there.
     """
-    found = _type_reader(kind).strip(raw, ignores_unknown=False)
-    return found[0] if found else raw
+    stripped = _type_reader(kind).strip(raw, ignores_unknown=False)
+    return stripped[0] if stripped else raw
 
 
 class _TypeReader:
-    """What is read of the values of one type: its structs by their tags, and what its lists hold."""
+    """Strips nulls from values of one type: its structs by tag, and the element type of its lists."""
 
     def __init__(self, kind: Any) -> None:
         kinds = list(_alternatives(kind))
-        structs = [one for one in kinds if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-        item = next((_type_reader(get_args(one)[0]) for one in kinds if get_origin(one) is list), None)
+        structs = [
+            alternative
+            for alternative in kinds
+            if isinstance(alternative, type) and issubclass(alternative, msgspec.Struct)
+        ]
+        item_reader = next(
+            (_type_reader(get_args(alternative)[0]) for alternative in kinds if get_origin(alternative) is list), None
+        )
         self.structs = {_tag(struct): _StructReader(struct) for struct in structs}
         self.tag_field = structs[0].__struct_config__.tag_field if structs else None
-        self.item = item if item and item.structs else None
+        self.item = item_reader if item_reader and item_reader.structs else None
         self.decode = msgspec.json.Decoder(kind).decode
 
     @property
@@ -72,7 +78,7 @@ class _TypeReader:
         return bool(self.structs or self.item)
 
     def strip(self, raw: Raw, *, ignores_unknown: bool) -> list[Any]:
-        """One value, or none where the object is to be left out."""
+        """A list of one value; an empty list when the object is to be removed."""
         first = bytes(memoryview(raw)[:1])
         if first == b"[" and self.item:
             return [self.item.strip_list(raw, ignores_unknown=ignores_unknown)]
@@ -81,28 +87,28 @@ class _TypeReader:
         return [raw]
 
     def strip_list(self, raw: Raw, *, ignores_unknown: bool) -> list[Raw]:
-        """The elements of a list of this type; one that can be decoded as it is stays as it is."""
-        _objects(raw)  # raises, before a list of them takes memory, where one is no object
-        kept: list[Raw] = []
-        for item in _elements(raw):
-            if self._is_one(item):
-                kept.append(item)
+        """The elements of a list of this type; a valid element stays unchanged."""
+        _objects(raw)  # raises when an element is not an object, before the list takes memory
+        elements: list[Raw] = []
+        for element in _elements(raw):
+            if self._is_valid(element):
+                elements.append(element)
                 continue
-            for one in self.strip(item, ignores_unknown=ignores_unknown):
-                kept.append(Raw(msgspec.json.encode(one)))
-                if not self._is_one(kept[-1]):
-                    return kept
-        return kept
+            for stripped in self.strip(element, ignores_unknown=ignores_unknown):
+                elements.append(Raw(msgspec.json.encode(stripped)))
+                if not self._is_valid(elements[-1]):
+                    return elements
+        return elements
 
-    def _is_one(self, raw: Raw) -> bool:
+    def _is_valid(self, raw: Raw) -> bool:
         try:
             self.decode(raw)
         except msgspec.ValidationError:
             return False
         return True
 
-    def _object(self, given: dict[str, Raw], *, ignores_unknown: bool) -> list[Any]:
-        members = {name: value for name, value in given.items() if not is_absent(value)}
+    def _object(self, object_members: dict[str, Raw], *, ignores_unknown: bool) -> list[Any]:
+        members = {name: value for name, value in object_members.items() if not is_absent(value)}
         tag = bytes(members.get(self.tag_field, b"")) if self.tag_field else b""
         if struct := self.structs.get(tag):
             return [struct.strip(members, ignores_unknown=ignores_unknown)]
@@ -110,7 +116,7 @@ class _TypeReader:
 
 
 class _StructReader:
-    """The members that a struct reads."""
+    """Strips nulls from the members of one struct."""
 
     def __init__(self, struct: Any) -> None:
         config, fields = struct.__struct_config__, msgspec.structs.fields(struct)
@@ -120,15 +126,15 @@ class _StructReader:
 
     def strip(self, members: dict[str, Raw], *, ignores_unknown: bool) -> dict[str, Any]:
         ignores_unknown = ignores_unknown or self.ignores_unknown
-        read: dict[str, Any] = {}
+        stripped: dict[str, Any] = {}
         for name, value in members.items():
-            member = self.types.get(name)
-            if member and member.reads_objects:
-                for one in member.strip(value, ignores_unknown=ignores_unknown):
-                    read[name] = one
+            reader = self.types.get(name)
+            if reader and reader.reads_objects:
+                for stripped_value in reader.strip(value, ignores_unknown=ignores_unknown):
+                    stripped[name] = stripped_value
             elif name in self.known or not ignores_unknown:
-                read[name] = value
-        return read
+                stripped[name] = value
+        return stripped
 
 
 @cache
@@ -137,15 +143,15 @@ def _type_reader(kind: Any) -> _TypeReader:
 
 
 def _tag(struct: Any) -> bytes:
-    """The JSON text of its tag; nothing where it has none."""
+    """The JSON text of the struct's tag; empty for a struct without a tag."""
     config = struct.__struct_config__
     return msgspec.json.encode(config.tag) if config.tag_field else b""
 
 
 def _alternatives(kind: Any) -> Iterator[Any]:
-    """The types of a union, one by one."""
+    """The member types of a union."""
     if get_origin(kind) is list or not get_args(kind):
         yield kind
         return
-    for one in get_args(kind):
-        yield from _alternatives(one)
+    for alternative in get_args(kind):
+        yield from _alternatives(alternative)

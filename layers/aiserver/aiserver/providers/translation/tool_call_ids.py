@@ -1,6 +1,6 @@
-"""Ids of tool calls: valid for the vendor, distinct in a request, and the same at a call and at its result.
+"""Ids of tool calls: valid for the vendor, unique in a request, and equal in a call and its result.
 
-Clients send ids that are empty, or the same in each turn, as some models make them; Anthropic and Bedrock refuse both.
+Some models produce ids that are empty or repeated, and clients send them back; Anthropic and Bedrock reject both.
 https://github.com/BerriAI/litellm/issues/23510 https://github.com/ducks/claux/issues/40
 """
 
@@ -13,41 +13,41 @@ DEFAULT_ID = "call"  # the id of a call without one
 
 
 def assign_call_ids(messages: Sequence[Message], normalize: Callable[[str], str]) -> Iterator[int]:
-    """Set the ids of calls and results, and each result's name to that of the tool that was called.
+    """Set the ids of calls and results, and each result's name to that of the called tool.
 
-    A result belongs to the latest turn that has an unanswered call of its id, and there to the first such call.
-    The ids follow from the messages alone. Yields the index of each result that has neither a call nor an id.
+    A result belongs to the latest turn with an unanswered call of its id, and there to the first such call.
+    The ids depend on the messages only. Yields the index of each result that has neither a call nor an id.
     """
     ids = _UniqueIds(normalize)
     unanswered: dict[str, list[deque[ToolCall]]] = {}
     for index, message in enumerate(messages):
         if isinstance(message, AssistantMessage):
-            for given, calls in _calls_by_id(message).items():
-                unanswered.setdefault(given, []).append(calls)
+            for original_id, calls in _calls_by_id(message).items():
+                unanswered.setdefault(original_id, []).append(calls)
             for call in message.tool_calls or ():
                 call.id = ids.make_unique(call.id or DEFAULT_ID)
         elif isinstance(message, ToolMessage):
-            given = message.tool_call_id or ""
-            if turns := unanswered.get(given):
-                called = turns[-1].popleft()
-                message.tool_call_id, message.name = called.id, called.function.name
+            original_id = message.tool_call_id or ""
+            if turns := unanswered.get(original_id):
+                answered_call = turns[-1].popleft()
+                message.tool_call_id, message.name = answered_call.id, answered_call.function.name
                 if not turns[-1]:
                     turns.pop()
-            elif given:
-                message.tool_call_id = normalize(given)
+            elif original_id:
+                message.tool_call_id = normalize(original_id)
             else:
                 yield index
 
 
-def restore_call_ids(said: Sequence[tuple[str, str]], calls: Sequence[ToolCall]) -> Iterator[str]:
-    """The ids for the calls that a vendor's own blocks hold, by `said` names and ids: those of the message's calls."""
-    names, ids = [name for name, _ in said], [id for _, id in said]
-    same = names == [call.function.name for call in calls]
-    return iter([call.id or "" for call in calls] if same else ids)
+def restore_call_ids(named_ids: Sequence[tuple[str, str]], calls: Sequence[ToolCall]) -> Iterator[str]:
+    """The ids of the message's calls for a vendor's blocks; `named_ids` are the tool names and ids of the blocks."""
+    names, ids = [name for name, _ in named_ids], [id for _, id in named_ids]
+    is_unchanged = names == [call.function.name for call in calls]
+    return iter([call.id or "" for call in calls] if is_unchanged else ids)
 
 
 def _calls_by_id(message: AssistantMessage) -> dict[str, deque[ToolCall]]:
-    """The calls of one turn, by the ids that its client gave them."""
+    """The calls of one turn, by the ids that the client sent."""
     calls: dict[str, deque[ToolCall]] = {}
     for call in message.tool_calls or ():
         calls.setdefault(call.id or "", deque()).append(call)
@@ -57,11 +57,11 @@ def _calls_by_id(message: AssistantMessage) -> dict[str, deque[ToolCall]]:
 class _UniqueIds:
     def __init__(self, normalize: Callable[[str], str]) -> None:
         self._normalize = normalize
-        self._numbers: dict[str, int] = {}  # the last that stands behind an id
+        self._numbers: dict[str, int] = {}  # the last suffix used for an id
 
-    def make_unique(self, given: str) -> str:
-        """The id as it is valid, with a number behind it where it is taken."""
-        id = name = self._normalize(given)
+    def make_unique(self, call_id: str) -> str:
+        """The normalized id, with a number as suffix when it is in use."""
+        id = name = self._normalize(call_id)
         while name in self._numbers:
             self._numbers[id] += 1
             name = self._normalize(f"{id}_{self._numbers[id]}")

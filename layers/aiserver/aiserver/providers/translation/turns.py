@@ -1,4 +1,4 @@
-"""What vendors are told alike: who says what, the turns in blocks of theirs, media, a schema, a member by its path."""
+"""Request mapping shared by the vendors: message parts, merged turns, data URLs, tool choice, fields by path."""
 
 import re
 from collections.abc import Callable
@@ -20,96 +20,96 @@ from aiserver.providers.translation.messages import (
 )
 from aiserver.providers.translation.nulls import NULL
 
-NO_USER_MESSAGE = "nobody says a word in them but the system"
-MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}  # by many, and refused by those who go by the register
+NO_USER_MESSAGE = "must contain at least one user message"
+MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}  # clients send it; some vendors accept registered media types only
 _DATA_URL = re.compile(r"data:([^;,]+)(?:;[^;,]+)*;base64,(.*)", re.DOTALL)
 
 
 def content_parts(chat: Chat, path: str, message: Message) -> list[tuple[str, Any]]:
-    """What the message at `path` says, as parts and where each stands.
+    """The content parts of the message at `path`, each with its own path.
 
-    A speaker's name stands before the first text; a blank text is none, unless the vendor's own members stand with it.
+    The message's `name` becomes a prefix of the first text. Blank texts without vendor-specific members are skipped.
     """
     content = message.content
     if isinstance(content, list):
-        all_said: list[tuple[str, Any]] = [(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
+        parts: list[tuple[str, Any]] = [(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
     else:
-        all_said = [(f"{path}.content", TextPart(content or ""))]
+        parts = [(f"{path}.content", TextPart(content or ""))]
     if isinstance(message, AssistantMessage) and message.refusal:
-        all_said.append((f"{path}.refusal", RefusalPart(message.refusal)))
-    own = chat.capabilities.extension_member
-    said = [(place, part) for place, part in all_said if not is_blank(chat, part) or part.for_vendor(own)]
-    if not message.name or isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and not said):
-        return said
-    if said and isinstance(said[0][1], TextPart):
-        place, first = said[0]
-        return [(place, msgspec.structs.replace(first, text=f"{message.name}: {first.text}")), *said[1:]]
-    return [(f"{path}.name", TextPart(f"{message.name}:")), *said]
+        parts.append((f"{path}.refusal", RefusalPart(message.refusal)))
+    vendor = chat.capabilities.extension_member
+    visible = [(part_path, part) for part_path, part in parts if not is_blank(chat, part) or part.for_vendor(vendor)]
+    if not message.name or isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and not visible):
+        return visible
+    if visible and isinstance(visible[0][1], TextPart):
+        first_path, first = visible[0]
+        return [(first_path, msgspec.structs.replace(first, text=f"{message.name}: {first.text}")), *visible[1:]]
+    return [(f"{path}.name", TextPart(f"{message.name}:")), *visible]
 
 
 def is_blank(chat: Chat, part: Part) -> bool:
-    """Whether it is a text that the vendor refuses, since it is empty, or white space only."""
+    """Whether the part is a text that the vendor rejects: empty, or white space only."""
     if not isinstance(part, TextPart | RefusalPart):
         return False
     text = part.text if isinstance(part, TextPart) else part.refusal
     return not text or (not chat.capabilities.accepts_blank_text and text.isspace())
 
 
-def system_blocks(chat: Chat, blocks: Callable[[Chat, str, Message], list[Any]]) -> list[Any]:
-    """What the system and the developer say, in blocks of the vendor's, wherever they do."""
-    said = [
+def system_blocks(chat: Chat, map_message: Callable[[Chat, str, Message], list[Any]]) -> list[Any]:
+    """The system and developer messages of all positions, as the vendor's blocks."""
+    messages = [
         (f"messages[{i}]", message) for i, message in enumerate(chat.messages) if isinstance(message, SystemMessage)
     ]
-    return [block for path, message in said for block in blocks(chat, path, message)]
+    return [block for path, message in messages for block in map_message(chat, path, message)]
 
 
-def merge_turns(chat: Chat, blocks: Callable[[Chat, str, Message], list[Any]]) -> list[dict[str, Any]]:
-    """The turns of user and assistant, each role's in a row as one: results of calls must stand together.
+def merge_turns(chat: Chat, map_message: Callable[[Chat, str, Message], list[Any]]) -> list[dict[str, Any]]:
+    """The user and assistant turns; consecutive turns of one role are merged, since tool results must be together.
 
-    One that says nothing is none.
+    Messages without content are skipped.
     """
-    told: list[dict[str, Any]] = []
+    turns: list[dict[str, Any]] = []
     for i, message in enumerate(chat.messages):
         if isinstance(message, SystemMessage):
             continue
-        said = blocks(chat, f"messages[{i}]", message)
+        content = map_message(chat, f"messages[{i}]", message)
         role = "assistant" if isinstance(message, AssistantMessage) else "user"
-        if said and (not told or told[-1]["role"] != role):
-            told.append({"role": role, "content": []})
-        if said:
-            told[-1]["content"] += said
-    if not told:
-        raise chat.unsupported("messages", NO_USER_MESSAGE)
-    return told
+        if content and (not turns or turns[-1]["role"] != role):
+            turns.append({"role": role, "content": []})
+        if content:
+            turns[-1]["content"] += content
+    if not turns:
+        raise chat.invalid("messages", NO_USER_MESSAGE)
+    return turns
 
 
 class DataUrl(NamedTuple):
-    """What a data URL holds."""
+    """The content of a data URL."""
 
     media_type: str
     base64: str
 
 
 def parse_data_url(url: str) -> DataUrl | None:
-    """What stands in `data:<media type>;base64,…`."""
-    found = _DATA_URL.fullmatch(url)
-    return DataUrl(MEDIA_TYPE_ALIASES.get(found[1], found[1]), found[2]) if found else None
+    """Parse `data:<media type>;base64,…`; None for another URL."""
+    match = _DATA_URL.fullmatch(url)
+    return DataUrl(MEDIA_TYPE_ALIASES.get(match[1], match[1]), match[2]) if match else None
 
 
 def has_tools(chat: Chat, extensions: Members) -> bool:
-    """Whether the request offers tools: the caller's, or the vendor's own in `tools` of `own`."""
+    """Whether the request offers tools, in `tools` or in `tools` of the vendor-specific `extensions`."""
     return bool(chat.tools) or not is_empty(extensions.get("tools", NULL))
 
 
 def check_tool_choice(chat: Chat) -> None:
-    """Raises: InvalidRequest, where a tool must be called and none is offered."""
+    """Raises: InvalidRequest, when a tool call is required and the request offers no tools."""
     if chat.tool_choice not in (None, "auto", "none"):
-        raise chat.unsupported("tool_choice", "the request offers no tools")
+        raise chat.invalid("tool_choice", "must be 'auto' or 'none'", "the request offers no tools")
 
 
 def set_path(request: dict[str, Any], path: str, value: Any) -> None:
-    """Set a member by its path, `inferenceConfig.maxTokens`."""
-    *above, name = path.split(".")
-    for step in above:
-        request = request.setdefault(step, {})
+    """Set a member by its path, such as `inferenceConfig.maxTokens`."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        request = request.setdefault(parent, {})
     request[name] = value

@@ -1,4 +1,4 @@
-"""Judges each member of a request by what a vendor has words for."""
+"""Checks each field of a request against a vendor's capabilities."""
 
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,11 @@ from aiserver.wire.upstream_body import VENDORS
 if TYPE_CHECKING:
     from aiserver.providers.translation.chat import Chat
 
-UNKNOWN_FIELD = "it is no member of OpenAI's that is known here"
+UNKNOWN_FIELD = "unknown field"
 
 
 def check_supported(chat: "Chat") -> None:
-    """Raises: InvalidRequest, for what the vendor has no words for, by its place."""
+    """Raises: InvalidRequest, which names the path of a field that the vendor does not support."""
     for name, value in chat.members.items():
         if name not in VENDORS:
             _check_capability(chat, name, name, value)
@@ -65,10 +65,10 @@ def _check_message(chat: "Chat", path: str, message: Message) -> None:
 def _check_part(chat: "Chat", path: str, role: str, part: Part) -> None:
     _check_extensions(chat, path, part)
     kind = str(part.__struct_config__.tag)
-    said_by = (
+    role_suffix = (
         "" if role in ("system", "developer", "user") or isinstance(part, TextPart | RefusalPart) else f" ({role})"
     )
-    _check_capability(chat, f"messages[].content[].{kind}{said_by}", f"{path}.{kind}")
+    _check_capability(chat, f"messages[].content[].{kind}{role_suffix}", f"{path}.{kind}")
     if not is_absent(getattr(part, "cache_control", ABSENT)):
         _check_capability(chat, "messages[].content[].cache_control", f"{path}.cache_control")
     if isinstance(part, ImagePart) and part.image_url.detail not in (None, "auto"):
@@ -81,17 +81,14 @@ def _check_extensions(chat: "Chat", path: str, value: VendorExtensions) -> None:
     try:
         value.for_vendor(chat.capabilities.extension_member)
     except msgspec.ValidationError:
-        raise chat.unsupported(f"{path}.{chat.capabilities.extension_member}", "it must be an object") from None
+        raise chat.invalid(f"{path}.{chat.capabilities.extension_member}", "must be an object") from None
 
 
 def _check_capability(chat: "Chat", rule_path: str, path: str, value: Raw = ABSENT) -> None:
     rule = chat.capabilities.rules.get(rule_path)
     if rule is None:
-        raise chat.unsupported(
-            path,
-            UNKNOWN_FIELD
-            + f"; what is {chat.capabilities.vendor}'s own stands in '{chat.capabilities.extension_member}'",
-        )
+        hint = f"put vendor-specific fields in '{chat.capabilities.extension_member}'"
+        raise chat.unsupported(path, f"{UNKNOWN_FIELD}; {hint}")
     if isinstance(rule, Unsupported) and not any(_is_equal(value, text) for text in rule.allowed_values):
         raise chat.unsupported(path, rule.reason)
 
@@ -100,7 +97,7 @@ def _check_arguments(chat: "Chat", path: str, call: ToolCall) -> None:
     try:
         decode_members(call_arguments(call))
     except msgspec.DecodeError:
-        raise chat.unsupported(path, "it must be the JSON text of an object") from None
+        raise chat.invalid(path, "must be the JSON text of an object") from None
 
 
 def _is_equal(value: Raw, text: str) -> bool:

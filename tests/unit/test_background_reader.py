@@ -1,4 +1,4 @@
-"""What comes slowly is read in another thread: nothing is lost, late, or read far ahead, and closing ends all of it."""
+"""read_ahead reads a source in a thread: no item is lost, late or far ahead, and close ends the thread."""
 
 import queue
 import threading
@@ -12,10 +12,10 @@ PATIENCE_S = 20
 
 
 class Source:
-    """Yields what it is given until it is given None, and an exception as such; `cancel` ends its waiting."""
+    """Yields the queued items until None, raises queued exceptions; `cancel` ends its wait."""
 
     def __init__(self) -> None:
-        self.given: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
         self.read = 0
         self.thread: threading.Thread | None = None
         self.closed = threading.Event()
@@ -23,7 +23,7 @@ class Source:
     def items(self) -> Generator[int]:
         self.thread = threading.current_thread()
         try:
-            while (item := self.given.get(timeout=PATIENCE_S)) is not None:
+            while (item := self.queue.get(timeout=PATIENCE_S)) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 self.read += 1
@@ -32,48 +32,48 @@ class Source:
             self.closed.set()
 
     def cancel(self) -> None:
-        self.given.put(None)
+        self.queue.put(None)
 
 
-def test_all_that_has_come_is_told_at_once_and_in_order() -> None:
+def test_available_items_are_returned_at_once_and_in_order() -> None:
     source = Source()
     for item in (1, 2, 3, None):
-        source.given.put(item)
+        source.queue.put(item)
     batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
     assert [item for batch in batches for item in batch] == [1, 2, 3]
     assert source.thread is not threading.current_thread()
     assert source.closed.is_set()
 
 
-def test_each_item_is_told_as_soon_as_it_comes() -> None:
+def test_each_item_is_returned_as_soon_as_it_arrives() -> None:
     source = Source()
     batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
     for item in range(3):
-        source.given.put(item)
+        source.queue.put(item)
         assert next(batches) == [item]
     batches.close()
 
 
-def test_while_nothing_comes_that_is_told_again_and_again() -> None:
+def test_silent_source_yields_an_empty_batch_per_poll() -> None:
     source = Source()
     batches = read_ahead(source.items(), source.cancel, poll_s=0.001)
     assert [next(batches) for _ in range(3)] == [[], [], []]
-    source.given.put(7)
+    source.queue.put(7)
     assert next(batch for batch in batches if batch) == [7]
     batches.close()
 
 
-def test_what_goes_wrong_is_raised_after_what_came_before() -> None:
+def test_exception_is_raised_after_the_items_before_it() -> None:
     source = Source()
-    source.given.put(1)
+    source.queue.put(1)
     batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
     assert next(batches) == [1]
-    source.given.put(ValueError("broken"))
-    with pytest.raises(ValueError, match="broken"):
+    source.queue.put(ValueError("invalid"))
+    with pytest.raises(ValueError, match="invalid"):
         next(batches)
 
 
-def test_whoever_closes_it_closes_what_is_read_even_while_that_waits() -> None:
+def test_close_closes_a_waiting_source() -> None:
     source = Source()
     batches = read_ahead(source.items(), source.cancel, poll_s=0.001)
     assert next(batches) == []
@@ -83,24 +83,24 @@ def test_whoever_closes_it_closes_what_is_read_even_while_that_waits() -> None:
     assert not source.thread.is_alive()
 
 
-def test_no_more_is_read_ahead_than_what_keeps_memory_flat() -> None:
+def test_number_of_items_read_ahead_is_limited() -> None:
     source = Source()
     for item in range(10 * MAX_ITEMS_AHEAD):
-        source.given.put(item)
-    source.given.put(None)
+        source.queue.put(item)
+    source.queue.put(None)
     batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
-    taken = 0
+    count = 0
     for batch in batches:
-        taken += len(batch)
+        count += len(batch)
         assert len(batch) <= MAX_ITEMS_AHEAD
-        assert source.read <= taken + MAX_ITEMS_AHEAD + 1
-    assert taken == 10 * MAX_ITEMS_AHEAD
+        assert source.read <= count + MAX_ITEMS_AHEAD + 1
+    assert count == 10 * MAX_ITEMS_AHEAD
 
 
-def test_closing_does_not_wait_for_room_that_nobody_makes() -> None:
+def test_close_does_not_wait_for_a_full_buffer() -> None:
     source = Source()
     for item in range(10 * MAX_ITEMS_AHEAD):
-        source.given.put(item)
+        source.queue.put(item)
     batches = read_ahead(source.items(), source.cancel, PATIENCE_S)
     next(batches)
     batches.close()
