@@ -151,7 +151,7 @@ def test_no_client_accepts_a_broken_stream_as_complete(kind: str, client: Any, p
     assert result.finish in ("stop" if STOP in broken.events else None, *(["error"] if isinstance(client, Npm) else []))
     assert result.error is not None
     assert result.error[2].startswith(
-        "The model has failed" if kind.startswith("error event") else "Provider scripted "
+        "The model has failed" if kind.startswith("error event") else "Provider scripted: "
     )
 
 
