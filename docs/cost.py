@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiserver import http_api
-from aiserver.aws.bodies import INLINE_BYTES
+from aiserver.aws.bodies import MAX_ITEM_BODY_BYTES
 from docs.generate import write
 from docs.metered import CapacityUsage, indexes_of, measure_capacity
 from docs.units import READ_BYTES, STORED_BYTES, TRANSACTION, WRITE_BYTES, item_bytes
@@ -114,12 +114,13 @@ def table(runs: list[JobRun]) -> str:
 
 def sentences(runs: list[JobRun]) -> str:
     """Conclusions from the same numbers."""
-    limit = f"{INLINE_BYTES // 1024} KB"
+    limit = f"{MAX_ITEM_BODY_BYTES // 1024} KB"
     return (
         f"The job item has about {round(runs[0].job.largest_job_bytes, -2)} bytes. A body's item is "
         f"{BODY_ITEM_BYTES} bytes larger than the body, so 1,024 bytes are billed as 2 KB.\n"
-        f"From a body size of {break_even() / 1024:.1f} KB, an S3 object is cheaper to write and read than an item: a "
-        f"million bodies of {limit} cost ${as_item(INLINE_BYTES):.2f} as items and ${PUT + GET:.2f} as objects.\n"
+        f"From a body size of {break_even() / 1024:.1f} KB, an S3 object is cheaper to write and read than an item: "
+        f"a million bodies of {limit} "
+        f"cost ${as_item(MAX_ITEM_BODY_BYTES):.2f} as items and ${PUT + GET:.2f} as objects.\n"
         f"[Decision 7](decisions/0007-bodies-up-to-32-kb-are-items.md) explains the limit of {limit}."
     )
 
@@ -132,7 +133,7 @@ def as_item(body: int) -> float:
 
 def break_even() -> int:
     """The smallest body size in bytes that costs more as an item than as an S3 object."""
-    return next(body for body in range(INLINE_BYTES) if as_item(body) > PUT + GET)
+    return next(body for body in range(MAX_ITEM_BODY_BYTES) if as_item(body) > PUT + GET)
 
 
 def storage(run: JobRun) -> float:

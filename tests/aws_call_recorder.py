@@ -105,7 +105,7 @@ def recording_stack(upstream: ScriptedProvider) -> Generator[RecordingStack]:
         hosted = {"name": "scripted", "base_url": upstream.base_url, "api_key_secret": PARAMETER}
         stack.set_providers(Provider.model_validate({**hosted, "models": {"llama3:8b": ""}}))
         yield RecordingStack(stack, upstream)
-        bootstrap.reset()
+        bootstrap.reset_for_tests()
     os.environ.clear()
     os.environ.update(before)
 

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable
 
 from aiserver.errors import ProviderCircuitOpen, ProviderError
-from aiserver.providers.breaker import Attempt, CircuitBreaker
+from aiserver.providers.breaker import CallTarget, CircuitBreaker
 from aiserver.providers.circuit import CLOSED_GATE, FAILURE_THRESHOLD, OPEN_MS, PROVIDER_GATE, CallStats, Circuit, Gate
 from tests.fakes import FakeCircuits, FakeClock
 
@@ -16,9 +16,9 @@ _numbers = itertools.count()
 
 def attempt(
     provider: str = "p", *, owner: str = KEY, model: str = MODEL, request: Callable[[], str] | None = None
-) -> Attempt:
+) -> CallTarget:
     """Return a call attempt, of a new request unless one is given."""
-    return Attempt(provider, owner, model, request or (lambda: str(next(_numbers))))
+    return CallTarget(provider, owner, model, request or (lambda: str(next(_numbers))))
 
 
 def provider_circuit(stats: CallStats = CLOSED_GATE.stats, retry_at: int | None = None, stamp: str = "") -> Circuit:

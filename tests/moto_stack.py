@@ -179,7 +179,7 @@ class MotoStack:
     def invoke(self, function: str, payload: Mapping[str, Any], **overrides: str) -> dict[str, Any]:
         """Run a function's handler, such as `chat`, in a fresh container; `overrides` replace environment variables."""
         logical_id = f"{function.capitalize()}Function"
-        bootstrap.reset()
+        bootstrap.reset_for_tests()
         for name in {name for function_id in FUNCTIONS for name in stack.variables(function_id)}:
             os.environ.pop(name, None)
         os.environ.update({**self.environment(logical_id), **overrides})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.aws.bodies import INLINE_BYTES
+from aiserver.aws.bodies import MAX_ITEM_BODY_BYTES
 from aiserver.aws.items import unpack
 from aiserver.clock import job_id as make_id
 from aiserver.jobs.job import Job, due_shard
@@ -69,7 +69,7 @@ def test_accepted_job_is_stored_with_its_request(jobs: JobStore, clock: FakeCloc
     assert jobs.get(accepted.job.id + 1) is None
 
 
-@pytest.mark.parametrize("size", [20, INLINE_BYTES + 1])
+@pytest.mark.parametrize("size", [20, MAX_ITEM_BODY_BYTES + 1])
 def test_synchronously_completed_job_is_stored_with_both_bodies(size: int, jobs: JobStore, clock: FakeClock) -> None:
     completed = job(clock, state=JobState.COMPLETED, due_shard=None, due_at=None)
     stored = jobs.create(completed, b"q" * size, now_ms=clock.now, result=b"a" * size).job
@@ -88,7 +88,7 @@ def test_ref_id_identifies_one_job_per_owner(jobs: JobStore, clock: FakeClock) -
     assert jobs.read_request(first.job) == b"1"
 
 
-@pytest.mark.parametrize("size", [1, INLINE_BYTES + 1])
+@pytest.mark.parametrize("size", [1, MAX_ITEM_BODY_BYTES + 1])
 def test_job_id_in_use_is_replaced_without_overwriting_a_body(size: int, jobs: JobStore, clock: FakeClock) -> None:
     used_id = make_id(clock.now, 4000)
     first_body, second_body = b"1" * size, b"2" * size
@@ -147,7 +147,7 @@ def test_claim_respects_not_before_and_deadline(ahead_s: int, jobs: JobStore, cl
     assert isinstance(claim(jobs, clock, late.id), Job) == (ahead_s > 0)
 
 
-@pytest.mark.parametrize("size", [2, INLINE_BYTES, INLINE_BYTES + 1, 300_000])
+@pytest.mark.parametrize("size", [2, MAX_ITEM_BODY_BYTES, MAX_ITEM_BODY_BYTES + 1, 300_000])
 def test_bodies_of_any_size_are_stored_byte_for_byte(size: int, jobs: JobStore, clock: FakeClock) -> None:
     body = b'"' + b"\xc3\xa9" * (size // 2 - 1) + b'"' * (1 + size % 2)
     created = jobs.create(job(clock), body, now_ms=clock.now).job
@@ -192,7 +192,7 @@ def test_late_worker_changes_nothing(jobs: JobStore, clock: FakeClock) -> None:
     assert jobs.get(late_job.id) == reclaimed
 
 
-@pytest.mark.parametrize("size", [2, INLINE_BYTES + 1])
+@pytest.mark.parametrize("size", [2, MAX_ITEM_BODY_BYTES + 1])
 def test_finish_committed_without_confirmation_counts_as_made(size: int, jobs: JobStore, clock: FakeClock) -> None:
     claimed_job = create_claimed_job(jobs, clock)
     params = completion_params(claimed_job, clock)
@@ -287,7 +287,7 @@ def test_items_stay_far_below_the_size_limit_of_dynamodb(
     """The limit is 400 KB; names and errors of any allowed length, and bodies of any size, stay far below."""
     longest_fields = {"ref_id": "\U0001f600" * 256, "tag": "\U0001f600" * 256, "model": "\U0001f600" * 256}
     longest_fields |= {"reply_to": "https://x.io/" + "x" * 2035, "error": "\U0001f600" * 1000, "usage": "x" * 2048}
-    for number, size in enumerate((INLINE_BYTES, INLINE_BYTES + 1, 399 * 1024, 400 * 1024)):
+    for number, size in enumerate((MAX_ITEM_BODY_BYTES, MAX_ITEM_BODY_BYTES + 1, 399 * 1024, 400 * 1024)):
         largest_job = job(
             clock, **longest_fields | {"owner": f"owner-{number}", "state": JobState.COMPLETED, "due_at": None}
         )

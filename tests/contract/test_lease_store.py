@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aiserver.aws.leases import DynamoLeases
-from aiserver.jobs.ports import LeaseStore
+from aiserver.aws.leases import DynamoConcurrencyLeases
+from aiserver.jobs.ports import ConcurrencyLeaseStore
 from tests import moto_stack
 from tests.contract.conftest import ministack_clients, table_properties
 from tests.fakes import FakeLeases
@@ -15,33 +15,38 @@ NOW, LATER = 1_800_000_000_000, 1_800_000_150_000
 
 
 @pytest.fixture(params=["fake", "moto", "ministack"])
-def leases(request: pytest.FixtureRequest) -> Iterator[LeaseStore]:
+def leases(request: pytest.FixtureRequest) -> Iterator[ConcurrencyLeaseStore]:
     if request.param == "fake":
         yield FakeLeases()
     elif request.param == "moto":
         with moto_stack.mock_aws():
             moto_stack.client("dynamodb").create_table(**table_properties())
-            yield DynamoLeases("jobs", moto_stack.client("dynamodb"))
+            yield DynamoConcurrencyLeases("jobs", moto_stack.client("dynamodb"))
     else:
         dynamodb, _ = ministack_clients(request.getfixturevalue("ministack"))
         dynamodb.create_table(**table_properties())
-        yield DynamoLeases("jobs", dynamodb)
+        yield DynamoConcurrencyLeases("jobs", dynamodb)
         dynamodb.delete_table(TableName="jobs")
 
 
 def acquire(
-    leases: LeaseStore, name: str = "a", *, indexes: Sequence[int] = (0, 1, 2), now_ms: int = NOW, **options: int
+    leases: ConcurrencyLeaseStore,
+    name: str = "a",
+    *,
+    indexes: Sequence[int] = (0, 1, 2),
+    now_ms: int = NOW,
+    **options: int,
 ) -> int | None:
     return leases.acquire(name, indexes, now_ms=now_ms, expires_ms=options.get("until_ms", LATER))
 
 
-def test_each_name_has_its_own_leases(leases: LeaseStore) -> None:
+def test_each_name_has_its_own_leases(leases: ConcurrencyLeaseStore) -> None:
     assert {acquire(leases) for _ in range(3)} == {0, 1, 2}
     assert acquire(leases) is None
     assert acquire(leases, "b") is not None
 
 
-def test_released_lease_is_free(leases: LeaseStore) -> None:
+def test_released_lease_is_free(leases: ConcurrencyLeaseStore) -> None:
     first, *_ = [acquire(leases) for _ in range(3)]
     assert first is not None
     leases.release("a", first, expires_ms=LATER)
@@ -49,13 +54,13 @@ def test_released_lease_is_free(leases: LeaseStore) -> None:
     assert acquire(leases) is None
 
 
-def test_lease_of_a_dead_holder_is_free_after_its_expiry(leases: LeaseStore) -> None:
+def test_lease_of_a_dead_holder_is_free_after_its_expiry(leases: ConcurrencyLeaseStore) -> None:
     assert {acquire(leases) for _ in range(3)} == {0, 1, 2}
     assert acquire(leases, now_ms=LATER) is None
     assert acquire(leases, now_ms=LATER + 1, until_ms=LATER + 150_000) is not None
 
 
-def test_late_holder_releases_no_lease_of_another(leases: LeaseStore) -> None:
+def test_late_holder_releases_no_lease_of_another(leases: ConcurrencyLeaseStore) -> None:
     assert acquire(leases, indexes=[0]) == 0
     assert acquire(leases, indexes=[0], now_ms=LATER + 1, until_ms=LATER + 150_000) == 0
     leases.release("a", 0, expires_ms=LATER)
@@ -63,21 +68,21 @@ def test_late_holder_releases_no_lease_of_another(leases: LeaseStore) -> None:
     assert acquire(leases, indexes=[0], now_ms=LATER + 2) is None
 
 
-def test_held_leases_of_many_names_are_counted(leases: LeaseStore) -> None:
+def test_held_leases_of_many_names_are_counted(leases: ConcurrencyLeaseStore) -> None:
     assert {acquire(leases), acquire(leases)} <= {0, 1, 2}
     assert acquire(leases, "b", until_ms=NOW + 1) is not None
     assert leases.count_held(["a", "b", "nobody", "a"], now_ms=NOW + 1) == {"a": 2, "b": 1, "nobody": 0}
     assert leases.count_held(["b"], now_ms=NOW + 2) == {"b": 0}
 
 
-def test_other_indexes_of_a_name_are_free(leases: LeaseStore) -> None:
+def test_other_indexes_of_a_name_are_free(leases: ConcurrencyLeaseStore) -> None:
     assert {acquire(leases) for _ in range(3)} == {0, 1, 2}
     assert acquire(leases, indexes=[1, 2]) is None
     assert acquire(leases, indexes=[2, 3]) == 3
     assert acquire(leases, indexes=[]) is None
 
 
-def test_concurrent_holders_do_not_exceed_the_number_of_leases(leases: LeaseStore) -> None:
+def test_concurrent_holders_do_not_exceed_the_number_of_leases(leases: ConcurrencyLeaseStore) -> None:
     with ThreadPoolExecutor(16) as pool:
         acquired = list(pool.map(lambda _: acquire(leases, indexes=range(8)), range(24)))
     held = [index for index in acquired if index is not None]

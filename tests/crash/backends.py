@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.jobs import DynamoJobs
-from aiserver.aws.leases import DynamoLeases
+from aiserver.aws.leases import DynamoConcurrencyLeases
 from aiserver.aws.messages import EventBridgePublisher, SqsMessageSender
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import EventPublisher, JobStore, LeaseStore, MessageSender
+from aiserver.jobs.ports import ConcurrencyLeaseStore, EventPublisher, JobStore, MessageSender
 from aiserver.providers.circuit import CircuitStore
 from local import aws
 from tests.contract.conftest import table_properties
@@ -39,7 +39,7 @@ class Backend(Protocol):
     job_store: JobStore
     messages: MessageSender
     events: EventPublisher
-    leases: LeaseStore
+    leases: ConcurrencyLeaseStore
     circuits: CircuitStore
 
     def take_sent_messages(self) -> list[SentMessage]:
@@ -102,7 +102,7 @@ class EmbeddedCloudBackend:
         self.jobs = DynamoJobs(self._table, BUCKET, dynamodb, s3, clock.job_id)
         self.messages = SqsMessageSender(sqs, hosted=job, gpu=job, callback=callback)
         self.events = EventBridgePublisher(BUS, events)
-        self.leases = DynamoLeases(self._table, dynamodb)
+        self.leases = DynamoConcurrencyLeases(self._table, dynamodb)
         self.circuits = DynamoCircuits(self._table, dynamodb, clock)
 
     def _create_table(self) -> str:

@@ -16,7 +16,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     http_api.logger.setLevel("CRITICAL")
     yield
     http_api.logger.setLevel("INFO")
-    bootstrap.reset()
+    bootstrap.reset_for_tests()
 
 
 @pytest.fixture(params=["fakes", "cloud"])

@@ -106,8 +106,8 @@ class Simulation:
         """Install the use cases in the handlers, as bootstrap does."""
         backend, use_cases = self.backend, self.use_cases
         http = HttpContext(self.clock, []), Authenticator(self.keys, self.clock)
-        bootstrap.reset()
-        bootstrap.override(
+        bootstrap.reset_for_tests()
+        bootstrap.override_for_tests(
             queue=bootstrap.QueueParts(
                 *http, use_cases.enqueue, use_cases.status, use_cases.redelivery, use_cases.sample_callback
             ),
@@ -185,7 +185,7 @@ class Simulation:
 
     def _run(self, function: str, payload: dict[str, Any], timeout_ms: int) -> dict[str, Any]:
         if function == "WorkerFunction":  # each runs in its own container and shares no cache
-            bootstrap.override(worker=self._build_use_cases().run_job)
+            bootstrap.override_for_tests(worker=self._build_use_cases().run_job)
         module = stack.module(function)
         name = stack.properties(function)["Handler"].rpartition(".")[2]
         with recorder.running(function):

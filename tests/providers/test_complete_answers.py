@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
-from aiserver.limits import MAX_ANSWER_BYTES, MAX_CHOICES, MAX_EVENT_BYTES, MAX_HEADERS_CHARS
+from aiserver.limits import MAX_CHOICES, MAX_EVENT_BYTES, MAX_HEADERS_CHARS, MAX_RESPONSE_BYTES
 from aiserver.providers.http import create_client
 from aiserver.providers.openai import OpenAiClient
-from aiserver.providers.openai_stream import OpenAiEvents
+from aiserver.providers.openai_stream import OpenAiEventMapper
 from aiserver.providers.stream import ProviderStream
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
@@ -299,7 +299,7 @@ def test_null_event_is_relayed(null: bytes) -> None:
 
 
 def stream_of(*chunks: bytes) -> ProviderStream:
-    events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
     return ProviderStream("p", {}, ([chunk] for chunk in chunks), events)
 
 
@@ -393,7 +393,7 @@ def test_event_with_too_many_choices_is_rejected_before_decoding() -> None:
 
 
 def test_endless_white_space_before_a_stream_is_not_buffered(upstream: ScriptedProvider) -> None:
-    compressed = gzip.compress(b" " * (MAX_ANSWER_BYTES + 1))
+    compressed = gzip.compress(b" " * (MAX_RESPONSE_BYTES + 1))
     upstream.respond_with(200, compressed, {"content-type": "application/json", "content-encoding": "gzip"})
 
     def open_stream() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout
-from aiserver.limits import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, MAX_EVENT_BYTES, MAX_LIST_BYTES
+from aiserver.limits import MAX_ERROR_BYTES, MAX_EVENT_BYTES, MAX_LIST_BYTES, MAX_RESPONSE_BYTES
 from aiserver.providers import decompression
 from aiserver.providers.decompression import STEP_BYTES, ContentCodingError, decompress
 from local.scripted import ScriptedProvider
@@ -143,7 +143,9 @@ def decompressed_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize(("status", "limit"), [(200, MAX_ANSWER_BYTES), (400, MAX_ERROR_BYTES), (500, MAX_ERROR_BYTES)])
+@pytest.mark.parametrize(
+    ("status", "limit"), [(200, MAX_RESPONSE_BYTES), (400, MAX_ERROR_BYTES), (500, MAX_ERROR_BYTES)]
+)
 def test_gzip_bomb_is_expanded_only_to_the_limit(
     status: int, limit: int, decompressed_sizes: list[int], upstream: ScriptedProvider
 ) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse
-from aiserver.limits import MAX_ERROR_BYTES, MAX_REASON_CHARS
+from aiserver.limits import MAX_ERROR_BYTES, MAX_ERROR_MESSAGE_CHARS
 from aiserver.providers.error_message import extract_message
 from aiserver.providers.http import create_client
 from aiserver.providers.openai import OpenAiClient
@@ -112,7 +112,7 @@ def test_error_message_is_truncated_at_the_limit(body: bytes, upstream: Scripted
     with pytest.raises(ProviderRejected) as rejection:
         call_provider(provider(upstream.base_url))
     assert rejection.value.message.startswith(("m", "Provider p: status 400: m"))
-    assert len(rejection.value.message) <= MAX_REASON_CHARS + 40
+    assert len(rejection.value.message) <= MAX_ERROR_MESSAGE_CHARS + 40
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from aiserver.errors import (
 from aiserver.providers import stream as stream_module
 from aiserver.providers.http import create_client
 from aiserver.providers.openai import OpenAiClient
-from aiserver.providers.openai_stream import OpenAiEvents
+from aiserver.providers.openai_stream import OpenAiEventMapper
 from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS, ProviderStream
 from aiserver.usecases.failover import OpenStream
 from aiserver.usecases.stream_response import stream_response
@@ -53,7 +53,7 @@ UNUSUAL = (
 
 def stream_of(chunks: list[bytes]) -> ProviderStream:
     """A stream of chunks, without a network."""
-    events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
     return ProviderStream("p", {}, ([chunk] for chunk in chunks), events)
 
 
@@ -521,7 +521,7 @@ def test_first_event_timeout_limits_the_wait() -> None:
             return self.now
 
     waits = iter(range(9))
-    events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
     stream = ProviderStream("p", {}, ([] for _ in waits), events)
     stream.await_first_event(Ticking(), 600_000)
     assert next(waits) == 2
@@ -533,7 +533,7 @@ def test_first_event_timeout_without_remaining_time_is_an_error() -> None:
             self.now += FIRST_EVENT_TIMEOUT_MS
             return self.now
 
-    events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
     with pytest.raises(ProviderTimeout, match="no response within the time limit"):
         ProviderStream("p", {}, ([] for _ in range(9)), events).await_first_event(Hasty(), FIRST_EVENT_TIMEOUT_MS)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.aws.bodies import INLINE_BYTES, BodyStore
+from aiserver.aws.bodies import MAX_ITEM_BODY_BYTES, BodyStore
 from aiserver.jobs.job import attribute_name
 from aiserver.jobs.transitions import TRANSITIONS
 from tests import stack
@@ -159,7 +159,7 @@ def test_reply_function_may_read_results_but_not_requests() -> None:
     s3: Any = SimpleNamespace(put_object=lambda **params: puts.append(params["Key"]))  # pyright: ignore
     bodies = BodyStore("jobs", "bodies", None, s3)  # pyright: ignore
     for kind in ("request", "result"):
-        bodies.put(job(FakeClock()), kind, "token", b"x" * (INLINE_BYTES + 1))
+        bodies.put(job(FakeClock()), kind, "token", b"x" * (MAX_ITEM_BODY_BYTES + 1))
     (allowed,) = [text for owner, text in ALLOWED if owner == "ReplyRole"]
     pattern = allowed.removeprefix("${BodiesBucket.Arn}/")
     assert [fnmatchcase(key, pattern) for key in puts] == [False, True]

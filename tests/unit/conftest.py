@@ -38,7 +38,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, upstream: ScriptedProvider) -> Iterat
         models = dict.fromkeys(MODELS, "")
         stack.set_providers(Provider(name="scripted", base_url=upstream.base_url, models=models))
         yield stack
-        bootstrap.reset()
+        bootstrap.reset_for_tests()
     os.environ.clear()
     os.environ.update(before)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from aiserver import bootstrap
-from aiserver.aws.leases import DynamoLeases
+from aiserver.aws.leases import DynamoConcurrencyLeases
 from aiserver.jobs.states import CallbackState
 from local.receiver import receiver
 from tests.answers import is_error, json_body, put_job, queued_job_id
@@ -63,7 +63,7 @@ def test_sample_callback_uses_all_secrets_and_is_rejected_without_lease(stack: M
         stack.invoke("queue", sample)
         delivery = hook.next(timeout_s=5)
         assert [delivery.is_signed_by(secret) for secret in rotated.active(0)] == [True, True]
-        leases = DynamoLeases("JobsTable", client("dynamodb"))
+        leases = DynamoConcurrencyLeases("JobsTable", client("dynamodb"))
         now = bootstrap.CLOCK.now_ms()
         while leases.acquire("callbacks#example00000", range(25), now_ms=now, expires_ms=now + 60_000) is not None:
             pass

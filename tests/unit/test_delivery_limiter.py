@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.aws.leases import DynamoLeases
+from aiserver.aws.leases import DynamoConcurrencyLeases
 from aiserver.usecases.delivery_limiter import DeliveryLimiter
 from tests.fakes import FakeLeases
 
@@ -80,4 +80,4 @@ class LostResponses:
 @pytest.mark.parametrize(("retries", "slot"), [(1, 0), (0, None)])
 def test_lease_acquired_by_a_write_with_a_lost_response_is_owned(retries: int, slot: int | None) -> None:
     dynamodb: Any = LostResponses(retries)
-    assert DynamoLeases("jobs", dynamodb).acquire("a", [0], now_ms=NOW, expires_ms=LATER) == slot
+    assert DynamoConcurrencyLeases("jobs", dynamodb).acquire("a", [0], now_ms=NOW, expires_ms=LATER) == slot

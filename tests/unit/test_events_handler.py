@@ -44,8 +44,8 @@ def advance_on_sleep(stack: MotoStack) -> Callable[..., None]:
                 action()
 
         jobs = stack.jobs()
-        bootstrap.reset()
-        bootstrap.override(
+        bootstrap.reset_for_tests()
+        bootstrap.override_for_tests(
             events=EventsParts(
                 HttpContext(clock, [], streams=streams),
                 Authenticator(stack.config(), clock),

@@ -16,7 +16,7 @@ from aiserver.errors import (
 )
 from aiserver.providers.breaker import MAX_COUNTED_GATES
 from aiserver.providers.circuit import FAILURE_THRESHOLD, MAX_GATES, MAX_PROBES, OPEN_MS
-from aiserver.providers.outcome import Outcome, classify
+from aiserver.providers.outcome import CallOutcome, classify
 from aiserver.providers.provider import Provider
 from aiserver.router import ProviderCall
 from aiserver.usecases.failover import try_candidates
@@ -303,22 +303,22 @@ TIMEOUT = ProviderTimeout()
 @pytest.mark.parametrize(
     ("error", "allowed_ms", "is_late", "expected"),
     [
-        (ProviderUnavailable("no connection"), 60_000, False, Outcome.HARD),
-        (ProviderUnavailable(upstream_status=503), 60_000, False, Outcome.SOFT),
-        (TIMEOUT, 60_000, False, Outcome.SOFT),
-        (TIMEOUT, 27_500, True, Outcome.SOFT),  # the request's own deadline
-        (TIMEOUT, 280_000, True, Outcome.NEUTRAL),  # the gateway's timeout
-        (TIMEOUT, 280_000, False, Outcome.SOFT),  # the provider's timeout_s
-        (TIMEOUT, 9_999, True, Outcome.NEUTRAL),
-        (ProviderError("no answer", may_be_billed=True), 60_000, False, Outcome.SOFT),
-        (status_error(501), 60_000, False, Outcome.NEUTRAL),
-        (status_error(500), 60_000, False, Outcome.SOFT),
-        (content_error(), 60_000, False, Outcome.NEUTRAL),
-        (ProviderRateLimited(), 60_000, False, Outcome.NEUTRAL),
+        (ProviderUnavailable("no connection"), 60_000, False, CallOutcome.HARD),
+        (ProviderUnavailable(upstream_status=503), 60_000, False, CallOutcome.SOFT),
+        (TIMEOUT, 60_000, False, CallOutcome.SOFT),
+        (TIMEOUT, 27_500, True, CallOutcome.SOFT),  # the request's own deadline
+        (TIMEOUT, 280_000, True, CallOutcome.NEUTRAL),  # the gateway's timeout
+        (TIMEOUT, 280_000, False, CallOutcome.SOFT),  # the provider's timeout_s
+        (TIMEOUT, 9_999, True, CallOutcome.NEUTRAL),
+        (ProviderError("no answer", may_be_billed=True), 60_000, False, CallOutcome.SOFT),
+        (status_error(501), 60_000, False, CallOutcome.NEUTRAL),
+        (status_error(500), 60_000, False, CallOutcome.SOFT),
+        (content_error(), 60_000, False, CallOutcome.NEUTRAL),
+        (ProviderRateLimited(), 60_000, False, CallOutcome.NEUTRAL),
     ],
 )
 def test_classification_of_call_outcomes(
-    error: ProviderError, allowed_ms: int, is_late: bool, expected: Outcome
+    error: ProviderError, allowed_ms: int, is_late: bool, expected: CallOutcome
 ) -> None:
     assert classify(error, allowed_ms=allowed_ms, is_late=is_late) == expected
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from aiserver.limits import MAX_RECEIVER_BYTES
-from aiserver.webhooks.client import MAX_EXCERPT_CHARS, TOTAL_S, DeliveryResult, WebhookClient
+from aiserver.webhooks.client import MAX_EXCERPT_CHARS, TOTAL_TIMEOUT_S, DeliveryResult, WebhookClient
 from aiserver.webhooks.url_policy import CallbackRefused
 from tests import hostile_servers
 from tests.hostile_servers import Authority, Behaviour, Loopback, Receiver
@@ -39,7 +39,7 @@ def trust_authority(authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
 
 
-def webhook_client(network: Loopback, *addresses: str, total_s: float = TOTAL_S) -> WebhookClient:
+def webhook_client(network: Loopback, *addresses: str, total_s: float = TOTAL_TIMEOUT_S) -> WebhookClient:
     """Return a production client with another resolver and network."""
     return WebhookClient(resolver=lambda host, port: list(addresses or [PUBLIC]), network=network, total_s=total_s)
 
@@ -51,7 +51,7 @@ class Target:
     receiver: Receiver
     network: Loopback
 
-    def post(self, total_s: float = TOTAL_S) -> DeliveryResult:
+    def post(self, total_s: float = TOTAL_TIMEOUT_S) -> DeliveryResult:
         return webhook_client(self.network, total_s=total_s).post(URL, b'{"a": 1}', {"x-a": "b"})
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aiserver.errors import InvalidRequest, ProviderError
 from aiserver.providers import stream as stream_module
 from aiserver.providers.http import ProviderRequest, send
-from aiserver.providers.openai_stream import OpenAiEvents
+from aiserver.providers.openai_stream import OpenAiEventMapper
 from aiserver.providers.stream import ProviderStream
 from aiserver.providers.transport import total_deadline
 from aiserver.webhooks import client
@@ -112,7 +112,7 @@ def test_stream_events_are_limited_in_bytes(
 ) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", BYTES_LIMIT)
     start, event = [chunk("a")] * preceding_events, [b"data: ", *chunks]
-    events = OpenAiEvents(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
     arriving = ([chunk_bytes] for chunk_bytes in [*start, *event, b"\n\n", chunk(finish="stop"), DONE])
     relayed, error = read_stream(ProviderStream("p", {}, arriving, events))
     if len(b"".join(event)) > BYTES_LIMIT:

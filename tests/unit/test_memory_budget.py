@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable
 
 from aiserver.errors import ProviderTimeout
-from aiserver.limits import MAX_PARALLEL_BYTES
+from aiserver.limits import LARGE_RESPONSE_BYTES
 from aiserver.providers.memory_budget import MemoryBudget, reserve
 
-LARGE = MAX_PARALLEL_BYTES + 1
+LARGE = LARGE_RESPONSE_BYTES + 1
 
 
 def in_thread(call: Callable[[], None]) -> Exception | None:
@@ -42,7 +42,7 @@ def test_second_large_response_waits_for_the_first_and_times_out() -> None:
         reserve(LARGE, lambda: 0)
         reserve(LARGE + 1, lambda: 0)  # a second reservation of the same call
         assert isinstance(in_thread(read(budget, LARGE)), ProviderTimeout)
-        assert in_thread(read(budget, MAX_PARALLEL_BYTES)) is None
+        assert in_thread(read(budget, LARGE_RESPONSE_BYTES)) is None
     assert in_thread(read(budget, LARGE)) is None
 
 

@@ -89,7 +89,7 @@ def test_empty_environment_is_an_error_naming_all_variables(
 ) -> None:
     for field in model.model_fields:
         monkeypatch.delenv(field.upper(), raising=False)
-    bootstrap.reset()
+    bootstrap.reset_for_tests()
     with pytest.raises(ValidationError) as error:
         build()
     assert set(variables_in(error)) == {field.upper() for field in model.model_fields}
@@ -98,7 +98,7 @@ def test_empty_environment_is_an_error_naming_all_variables(
 def test_preload_fails_during_init_on_lambda_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bootstrap.reset()
+    bootstrap.reset_for_tests()
     bootstrap.preload(bootstrap.finished)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "finished")
     with pytest.raises(ValidationError):

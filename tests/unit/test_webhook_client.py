@@ -54,7 +54,7 @@ def test_resolve_host_returns_each_address_once(monkeypatch: pytest.MonkeyPatch)
 def test_silent_resolver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver_done = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolver_done.wait(60))
-    monkeypatch.setattr(url_policy, "RESOLVE_S", 0.01)
+    monkeypatch.setattr(url_policy, "RESOLVE_TIMEOUT_S", 0.01)
     with pytest.raises(ResolverFailed, match=r"r\.example\.com could not be resolved within"):
         url_policy.resolve_host("r.example.com", 443)
     resolver_done.set()

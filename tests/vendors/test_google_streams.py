@@ -7,7 +7,7 @@ import pytest
 
 from aiserver.errors import ProviderResponse
 from aiserver.providers.google import GOOGLE
-from aiserver.providers.google.stream import GoogleEvents
+from aiserver.providers.google.stream import GoogleEventMapper
 from aiserver.providers.translation.adapter import ResponseContext, VendorError
 from aiserver.wire import sse
 from tests.vendors.google_calls import chat
@@ -28,7 +28,7 @@ def event(*candidates: dict[str, Any], **fields: Any) -> bytes:
     return b"data: %b\r\n\r\n" % json.dumps({"responseId": "r", "candidates": list(candidates), **fields}).encode()
 
 
-def create_mapper(**options: Any) -> GoogleEvents:
+def create_mapper(**options: Any) -> GoogleEventMapper:
     return GOOGLE.create_event_mapper(chat(stream=True, **options), CONTEXT)
 
 

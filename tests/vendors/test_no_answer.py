@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiserver.errors import ProviderError, ProviderResponse
-from aiserver.limits import MAX_ANSWER_VALUES, MAX_CONTENT_BLOCKS, MAX_REASON_CHARS
+from aiserver.limits import MAX_CONTENT_BLOCKS, MAX_ERROR_MESSAGE_CHARS, MAX_RESPONSE_VALUES
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.client import MappedEvents
 from aiserver.wire import sse
@@ -93,7 +93,7 @@ def test_status_200_without_content_is_a_502_with_the_provider_message(
 def test_status_200_without_content_or_message_is_a_502(dialect: Dialect) -> None:
     for response in (*WITHOUT_CONTENT[dialect.type], [], {"message": None}):
         assert map_failure(dialect, response).message == "Provider p: the response contains no completion"
-    assert len(map_failure(dialect, {"message": "x" * 100_000}).message) == MAX_REASON_CHARS
+    assert len(map_failure(dialect, {"message": "x" * 100_000}).message) == MAX_ERROR_MESSAGE_CHARS
 
 
 @every_vendor
@@ -285,13 +285,13 @@ VALUE_TEMPLATES: dict[str, list[bytes]] = {  # places for small values other tha
 )
 @pytest.mark.parametrize("element", [b"{}", b"0", b"[]"])
 def test_too_many_values_are_rejected_before_decoding(element: bytes, template: bytes, dialect: Dialect) -> None:
-    body = template % b",".join([element] * (MAX_ANSWER_VALUES + 1))
+    body = template % b",".join([element] * (MAX_RESPONSE_VALUES + 1))
     assert peak_bytes(lambda: map_failure(dialect, body)) < 30 * 1024 * 1024
 
 
 @every_vendor
 def test_event_with_too_many_values_is_rejected_before_decoding(dialect: Dialect) -> None:
-    body = VALUE_TEMPLATES[dialect.type][0] % b",".join([b"{}"] * (MAX_ANSWER_VALUES + 1))
+    body = VALUE_TEMPLATES[dialect.type][0] % b",".join([b"{}"] * (MAX_RESPONSE_VALUES + 1))
     with pytest.raises(ProviderError, match="too large"):
         map_stream(dialect, sse.format_event(body))
 

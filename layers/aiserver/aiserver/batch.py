@@ -10,7 +10,7 @@ from aiserver.errors import AiServerError, InvalidRequest, TooManyRequests
 from aiserver.http_api import logger
 
 MAX_RELAYED_ATTRIBUTES = 7  # of a dead letter: SQS allows ten attributes, three are added here
-MAX_REASON_CHARS = 1_000  # added to a dead letter: both must stay under SQS's limit of 1 MiB
+MAX_DEAD_LETTER_REASON_CHARS = 1_000  # added to a dead letter: both must stay under SQS's limit of 1 MiB
 
 Handle = Callable[[Mapping[str, Any]], None]
 
@@ -72,7 +72,7 @@ def with_dead_letter(handle: Handle, dead_letter: Callable[[str, Mapping[str, st
             failure = {
                 "messageId": record["messageId"],
                 "errorCode": error.error_code,
-                "reason": error.message[:MAX_REASON_CHARS],
+                "reason": error.message[:MAX_DEAD_LETTER_REASON_CHARS],
             }
             relayed = dict(list(_attributes(record).items())[:MAX_RELAYED_ATTRIBUTES])
             dead_letter(record["body"], {**relayed, **failure})

@@ -94,12 +94,12 @@ def build_once(build: Callable[[], Component]) -> Callable[[], Component]:
     return get
 
 
-def override(**components: object) -> None:
+def override_for_tests(**components: object) -> None:
     """Replace components, by their builders' names, for handlers. For tests."""
     _components.update(components)
 
 
-def reset() -> None:
+def reset_for_tests() -> None:
     """Close and discard all components: they are built again on next use. For tests."""
     if "http" in _components:
         _components["http"].close()
@@ -288,10 +288,10 @@ def _jobs(table: str, bucket: str) -> Any:
 
 
 def _delivery_limiter(settings: "QueueSettings | ReplySettings") -> "DeliveryLimiter":
-    from aiserver.aws.leases import DynamoLeases
+    from aiserver.aws.leases import DynamoConcurrencyLeases
     from aiserver.usecases.delivery_limiter import DeliveryLimiter
 
-    leases = DynamoLeases(settings.jobs_table, _client("dynamodb"))
+    leases = DynamoConcurrencyLeases(settings.jobs_table, _client("dynamodb"))
     return DeliveryLimiter(leases, per_key=settings.callbacks_per_key, per_receiver=settings.callbacks_per_receiver)
 
 
@@ -311,7 +311,7 @@ def _enqueue(jobs: Any, messages: Any, config: Any, webhook_client: "WebhookClie
 
 def _provider_router(config: Any, jobs_table: str) -> "Router":
     from aiserver.aws.circuits import DynamoCircuits
-    from aiserver.aws.leases import DynamoLeases
+    from aiserver.aws.leases import DynamoConcurrencyLeases
     from aiserver.aws.secrets import SsmSecrets
     from aiserver.providers.breaker import CircuitBreaker
     from aiserver.providers.registry import AdapterRegistry
@@ -325,7 +325,7 @@ def _provider_router(config: Any, jobs_table: str) -> "Router":
         adapters,
         SsmSecrets(_client("ssm"), CLOCK),
         CLOCK,
-        DynamoLeases(jobs_table, optional_client),
+        DynamoConcurrencyLeases(jobs_table, optional_client),
         CircuitBreaker(DynamoCircuits(jobs_table, optional_client, CLOCK), CLOCK),
     )
 

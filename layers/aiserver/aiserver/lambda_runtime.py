@@ -41,7 +41,7 @@ STREAMED = {
 }
 
 
-class Fault(Exception):
+class HandlerError(Exception):
     """A failure to load or run a handler; args: Lambda's error type, the message, lines in place of a stack trace."""
 
 
@@ -102,20 +102,22 @@ def load(name: str) -> Any:
     """Import the handler `name`, `module.function`. Raises: Fault, or any exception of the module."""
     module_name, _, function = name.rpartition(".")
     if not module_name:
-        raise Fault("Runtime.MalformedHandlerName", f"Bad handler '{name}'")
+        raise HandlerError("Runtime.MalformedHandlerName", f"Bad handler '{name}'")
     if module_name in sys.builtin_module_names:
-        raise Fault("Runtime.BuiltInModuleConflict", f"Cannot use built-in module {module_name} as a handler module")
+        raise HandlerError(
+            "Runtime.BuiltInModuleConflict", f"Cannot use built-in module {module_name} as a handler module"
+        )
     try:
         module = importlib.import_module(module_name.replace("/", "."))
     except ImportError as error:
-        raise Fault("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}") from error
+        raise HandlerError("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}") from error
     except SyntaxError as error:
         location = f'  File "{error.filename}" Line {error.lineno}\n    {error.text}'
-        raise Fault(
+        raise HandlerError(
             "Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}", location
         ) from error
     if not hasattr(module, function):
-        raise Fault("Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{module_name}'")
+        raise HandlerError("Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{module_name}'")
     return getattr(module, function)
 
 
@@ -127,7 +129,7 @@ def run(handler: Any, headers: Any, event: bytes) -> tuple[bytes, Any]:
     try:
         return json.dumps(result, ensure_ascii=False).encode(), None
     except (TypeError, ValueError) as error:
-        raise Fault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
+        raise HandlerError("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
 
 
 def failure(request_id: str = "") -> tuple[bytes, dict[str, str]]:
@@ -135,7 +137,7 @@ def failure(request_id: str = "") -> tuple[bytes, dict[str, str]]:
     error: Any = sys.exc_info()[1]
     frames = [tuple(frame) for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     error_type, message, trace = type(error).__name__, str(error), traceback.format_list(frames)
-    if isinstance(error, Fault):
+    if isinstance(error, HandlerError):
         error_type, message, *trace = error.args
     summary = f"[ERROR] {error_type}{message and ': '}{message}"
     line = f"{summary}\nTraceback (most recent call last):\n{''.join(trace)}".rstrip("\n")

@@ -25,7 +25,7 @@ MAX_BODY_BYTES = Limit(5 * MB, "bytes", "request body", "413")  # JSON-escaped i
 MAX_VALUES = Limit(500_000, "values", "JSON values of a request body", "400")
 MAX_DEPTH = Limit(100, "levels", "nesting of a request body", "400")
 MAX_MESSAGES = Limit(10_000, "messages", "messages of one chat request", "400")
-MAX_PROBLEMS = Limit(20, "errors", "errors listed for one request", "further errors are not listed")
+MAX_FIELD_ERRORS = Limit(20, "errors", "errors listed for one request", "further errors are not listed")
 MAX_BATCH = Limit(100, "requests", "requests of one batch", "400")
 MAX_NAME_CHARS = Limit(256, "characters", "model, RefId, Tag", "400")
 MAX_REPLY_TO_CHARS = Limit(2048, "characters", "ReplyTo", "400")
@@ -37,12 +37,12 @@ MAX_CORS_NAMES_CHARS = Limit(
 MAX_BUFFERED_BYTES = Limit(6 * MB - 64 * KB, "bytes", "response of a non-streaming function", "502")
 
 # Provider responses
-MAX_ANSWER_BYTES = Limit(64 * MB, "bytes", "complete provider response, decompressed", "502")
-MAX_PARALLEL_BYTES = Limit(
+MAX_RESPONSE_BYTES = Limit(64 * MB, "bytes", "complete provider response, decompressed", "502")
+LARGE_RESPONSE_BYTES = Limit(
     16 * MB, "bytes", "provider response of a job, read in parallel with others", "read one at a time"
 )
 MAX_CONTENT_BLOCKS = Limit(100_000, "blocks", "content blocks of one response from Anthropic, Gemini or Bedrock", "502")
-MAX_ANSWER_VALUES = Limit(
+MAX_RESPONSE_VALUES = Limit(
     1_000_000, "values", "JSON values of one response or event from Anthropic, Gemini or Bedrock", "502"
 )
 MAX_EVENT_BYTES = Limit(16 * MB, "bytes", "one event of a provider's stream", "502, or an error event")
@@ -50,7 +50,7 @@ MAX_ERROR_BYTES = Limit(1 * MB, "bytes", "error response of a provider", "the re
 MAX_LIST_BYTES = Limit(16 * MB, "bytes", "model list of a provider", "502")
 MAX_HEADER_CHARS = Limit(1024, "characters", "one relayed response header", "the header is not relayed")
 MAX_HEADERS_CHARS = Limit(4 * KB, "characters", "all relayed response headers", "further headers are not relayed")
-MAX_REASON_CHARS = Limit(4 * KB, "characters", "a provider's error message", "truncated")
+MAX_ERROR_MESSAGE_CHARS = Limit(4 * KB, "characters", "a provider's error message", "truncated")
 MAX_CHOICES = Limit(1024, "choices", "choices of one streamed response", "502, or an error event")
 MAX_EVENT_VALUES = Limit(
     100_000, "values", "JSON values of the choices in one streamed event", "502, or an error event"

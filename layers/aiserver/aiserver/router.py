@@ -12,9 +12,9 @@ from aiserver.clock import Clock
 from aiserver.errors import InvalidRequest, NotFound, ProviderBusy, ProviderResponse
 from aiserver.jobs.concurrency import lease
 from aiserver.jobs.job import request_hash
-from aiserver.jobs.ports import LeaseStore
+from aiserver.jobs.ports import ConcurrencyLeaseStore
 from aiserver.providers import registry
-from aiserver.providers.breaker import Attempt, CircuitBreaker
+from aiserver.providers.breaker import CallTarget, CircuitBreaker
 from aiserver.providers.provider import Provider
 from aiserver.providers.stream import ProviderStream
 from aiserver.wire.upstream_body import with_model
@@ -108,7 +108,7 @@ class Router:
         clients: Mapping[str, ProviderClient],
         secrets: Secrets | None,
         clock: Clock,
-        leases: LeaseStore | None = None,
+        leases: ConcurrencyLeaseStore | None = None,
         breaker: CircuitBreaker | None = None,
         check: Callable[[str, bytes, str], None] = registry.check_request,
     ) -> None:
@@ -233,7 +233,7 @@ class Router:
         """
         provider = candidate.provider
         timeout_ms = self._clock.now_ms() + round(provider.timeout_s * 1000)
-        attempt = Attempt(
+        attempt = CallTarget(
             provider.name,
             call.owner,
             candidate.upstream_model,

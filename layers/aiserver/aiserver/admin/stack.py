@@ -12,10 +12,10 @@ from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
-from aiserver.aws.leases import DynamoLeases
+from aiserver.aws.leases import DynamoConcurrencyLeases
 from aiserver.aws.messages import SqsMessageSender
 from aiserver.clock import Clock, SystemClock
-from aiserver.jobs.ports import JobStore, LeaseStore, MessageSender
+from aiserver.jobs.ports import ConcurrencyLeaseStore, JobStore, MessageSender
 from aiserver.providers.circuit import CircuitStore
 from aiserver.webhooks.url_policy import host_pattern
 from aiserver.wire.render import format_iso
@@ -47,7 +47,7 @@ class Admin:
     messages: MessageSender
     clock: Clock
     circuits: CircuitStore
-    leases: LeaseStore
+    leases: ConcurrencyLeaseStore
 
     def create_key(
         self, name: str, *, expires_days: int | None = None, callback_hosts: Iterable[str] = ()
@@ -221,5 +221,5 @@ def create_admin(stack: str, outputs: Mapping[str, str], client: Callable[[str],
         ),
         clock,
         DynamoCircuits(outputs["JobsTable"], dynamodb, clock),
-        DynamoLeases(outputs["JobsTable"], dynamodb),
+        DynamoConcurrencyLeases(outputs["JobsTable"], dynamodb),
     )

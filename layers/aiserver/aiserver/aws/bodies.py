@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["request", "result"]
 
-INLINE_BYTES = 32 * 1024  # an item saves one call, an object is cheaper: docs/decisions/0007
+MAX_ITEM_BODY_BYTES = 32 * 1024  # an item saves one call, an object is cheaper: docs/decisions/0007
 BODY_TTL_S = 60 * 86_400  # after the deadline: 3 days of callbacks, then at most 25 + 30 until the job is deleted
 ITEM = "item"  # the location of a body stored in the table
 
@@ -31,7 +31,7 @@ class BodyStore:
 
         A large body is written to S3 before this returns; `token` makes its key unique.
         """
-        if len(body) <= INLINE_BYTES:
+        if len(body) <= MAX_ITEM_BODY_BYTES:
             item = {**_key(job, kind), "body": body, "ttl": job.deadline // 1000 + BODY_TTL_S}
             return ITEM, [{"Put": {"TableName": self._table, "Item": pack(item)}}]
         if self._s3 is None:

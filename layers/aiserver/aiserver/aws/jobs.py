@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_s3.client import S3Client
 
-REF_TTL_S = BODY_TTL_S  # a RefId finds its job for as long as the bodies are stored
+REF_ID_TTL_S = BODY_TTL_S  # a RefId finds its job for as long as the bodies are stored
 PAUSE_S = 0.02
 MAX_WRITE_ATTEMPTS = 8  # each after a conflict with another write on the same item, or an id that is in use
 DUE_PAGE = 100  # of the due index: small enough to be current when processed
@@ -74,7 +74,7 @@ class DynamoJobs:
             "pk": f"REF#{job.owner}#{job.ref_id}",
             "sk": "REF",
             "job_id": job.id,
-            "ttl": job.deadline // 1000 + REF_TTL_S,
+            "ttl": job.deadline // 1000 + REF_ID_TTL_S,
         }
         return [
             {

@@ -14,7 +14,7 @@ MAX_ACQUIRE_ATTEMPTS = 4  # each after another process took the lease that was f
 RETENTION_S = 86_400  # an unused item is deleted
 
 
-class DynamoLeases:
+class DynamoConcurrencyLeases:
     """Implements jobs.ports.LeaseStore."""
 
     def __init__(self, table: str, dynamodb: "DynamoDBClient") -> None:

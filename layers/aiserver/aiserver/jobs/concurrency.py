@@ -5,13 +5,15 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from aiserver import log_events
-from aiserver.jobs.ports import LeaseStore
+from aiserver.jobs.ports import ConcurrencyLeaseStore
 
 log = logging.getLogger("aiserver.concurrency")
 
 
 @contextmanager
-def lease(store: LeaseStore, name: str, indexes: Sequence[int], *, now_ms: int, expires_ms: int) -> Generator[bool]:
+def lease(
+    store: ConcurrencyLeaseStore, name: str, indexes: Sequence[int], *, now_ms: int, expires_ms: int
+) -> Generator[bool]:
     """True if one of `indexes` was free. It is held for the block; if the process dies, until `expires_ms`."""
     index = store.acquire(name, indexes, now_ms=now_ms, expires_ms=expires_ms)
     try:
@@ -21,7 +23,7 @@ def lease(store: LeaseStore, name: str, indexes: Sequence[int], *, now_ms: int, 
             _release(store, name, index, expires_ms)
 
 
-def _release(store: LeaseStore, name: str, index: int, expires_ms: int) -> None:
+def _release(store: ConcurrencyLeaseStore, name: str, index: int, expires_ms: int) -> None:
     try:
         store.release(name, index, expires_ms=expires_ms)
     except Exception:  # the work is done, and the lease expires by itself

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
 
-SHARDS = 8  # of the due index: enough for 8,000 due writes per second, few enough to read every minute
+DUE_SHARDS = 8  # of the due index: enough for 8,000 due writes per second, few enough to read every minute
 
 
 @dataclass(frozen=True)
@@ -127,4 +127,4 @@ def request_hash(operation: str, body: bytes) -> str:
 
 
 def due_shard(job_id: int) -> str:
-    return str(job_id % SHARDS)
+    return str(job_id % DUE_SHARDS)

@@ -94,7 +94,7 @@ class MessageSender(Protocol):
         ...
 
 
-class LeaseStore(Protocol):
+class ConcurrencyLeaseStore(Protocol):
     """Concurrency leases shared by all functions. The lease of a process that dies expires."""
 
     def acquire(self, name: str, indexes: Sequence[int], *, now_ms: int, expires_ms: int) -> int | None:

@@ -15,7 +15,7 @@ from aiserver import log_events
 from aiserver.clock import Clock
 from aiserver.errors import ProviderCircuitOpen, ProviderError
 from aiserver.providers.circuit import PROVIDER_GATE, CallStats, Circuit, CircuitStore, GateKey, gate_keys
-from aiserver.providers.outcome import Outcome, classify
+from aiserver.providers.outcome import CallOutcome, classify
 
 CACHE_MS = 5_000
 UNSTABLE_CACHE_MS = 1_000  # while calls fail: successes must soon reach the containers that count the failures
@@ -29,7 +29,7 @@ log = logging.getLogger("aiserver.breaker")
 
 
 @dataclass(frozen=True)
-class Attempt:
+class CallTarget:
     """A call of a provider: the owner of the API key, the model, and a function that returns the request's hash."""
 
     provider: str
@@ -56,12 +56,12 @@ class CircuitBreaker:
         self._last_flush: dict[str, int] = {}
         self._lock = RLock()
 
-    def check(self, attempt: Attempt) -> None:
+    def check(self, attempt: CallTarget) -> None:
         """Raises: ProviderCircuitOpen, when the cached circuit is open for this attempt."""
         self._raise_if_open(attempt, self._current_circuit(attempt.provider))
 
     @contextmanager
-    def track_call(self, attempt: Attempt, *, deadline_ms: int) -> Generator[Callable[[], None]]:
+    def track_call(self, attempt: CallTarget, *, deadline_ms: int) -> Generator[Callable[[], None]]:
         """Record the outcome of the call in the `with` block. `deadline_ms`: its deadline, in epoch milliseconds.
 
         Yields a function that reports a successful probe early, since a response that has started may take long to end.
@@ -81,9 +81,9 @@ class CircuitBreaker:
             yield report_success
         except ProviderError as error:
             outcome = classify(error, allowed_ms=deadline_ms - started_ms, is_late=self._clock.now_ms() >= deadline_ms)
-            if outcome in (Outcome.HARD, Outcome.SOFT):
+            if outcome in (CallOutcome.HARD, CallOutcome.SOFT):
                 request = attempt.request() if error.upstream_status == INTERNAL_ERROR else ""
-                self._record_failure(attempt, probe, started_ms, is_hard=outcome == Outcome.HARD, request=request)
+                self._record_failure(attempt, probe, started_ms, is_hard=outcome == CallOutcome.HARD, request=request)
             elif probe and error.upstream_status is not None:
                 self._record_success(attempt, probe)
             raise
@@ -120,13 +120,13 @@ class CircuitBreaker:
     def _pause_store_access(self) -> None:
         self._store_down_until = self._clock.now_ms() + STORE_DOWN_MS
 
-    def _raise_if_open(self, attempt: Attempt, circuit: Circuit) -> None:
+    def _raise_if_open(self, attempt: CallTarget, circuit: Circuit) -> None:
         wait_ms = (circuit.retry_at(attempt.owner, attempt.model) or 0) - self._clock.now_ms()
         if wait_ms > 0:
             message = f"Provider {attempt.provider}: circuit breaker open after repeated failures; retry later"
             raise ProviderCircuitOpen(message, retry_after_s=-(-wait_ms // 1000))
 
-    def _admit(self, attempt: Attempt) -> Circuit | None:
+    def _admit(self, attempt: CallTarget) -> Circuit | None:
         """Return the circuit that this call probes, None when its gates are closed. Raises: ProviderCircuitOpen."""
         name, owner, model = attempt.provider, attempt.owner, attempt.model
         cached = self._current_circuit(name)
@@ -150,7 +150,7 @@ class CircuitBreaker:
         return None if stored.retry_at(owner, model) is None else stored
 
     def _record_failure(
-        self, attempt: Attempt, probe: Circuit | None, started_ms: int, *, is_hard: bool, request: str
+        self, attempt: CallTarget, probe: Circuit | None, started_ms: int, *, is_hard: bool, request: str
     ) -> None:
         if probe:
             now, owner, model = self._clock.now_ms(), attempt.owner, attempt.model
@@ -164,7 +164,7 @@ class CircuitBreaker:
         self._count(attempt, keys, is_success=False, request=request)
         self._flush(attempt.provider)
 
-    def _record_success(self, attempt: Attempt, probe: Circuit | None) -> None:
+    def _record_success(self, attempt: CallTarget, probe: Circuit | None) -> None:
         name, now = attempt.provider, self._clock.now_ms()
         if probe:
             self._update(name, lambda circuit: circuit.probe_succeeded(attempt.owner, attempt.model, now))
@@ -181,7 +181,7 @@ class CircuitBreaker:
             self._last_flush[name] = now
             self._flush(name, max_attempts=1)
 
-    def _count(self, attempt: Attempt, keys: Collection[GateKey], *, is_success: bool, request: str = "") -> None:
+    def _count(self, attempt: CallTarget, keys: Collection[GateKey], *, is_success: bool, request: str = "") -> None:
         name, now = attempt.provider, self._clock.now_ms()
         by_request = CallStats.for_call(now, is_success=is_success, request=request)
         by_owner = CallStats.for_call(now, is_success=is_success, request=attempt.owner)

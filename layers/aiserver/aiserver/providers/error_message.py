@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, cast
 
-from aiserver.limits import MAX_ERROR_BYTES, MAX_REASON_CHARS
+from aiserver.limits import MAX_ERROR_BYTES, MAX_ERROR_MESSAGE_CHARS
 
 MEMBERS = (
     "error_description",
@@ -127,10 +127,10 @@ def _alternating() -> Iterator[bool]:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(islice(text.split(), MAX_REASON_CHARS))
-    return "".join(char for char in line[: MAX_REASON_CHARS + 1] if char.isprintable())
+    line = " ".join(islice(text.split(), MAX_ERROR_MESSAGE_CHARS))
+    return "".join(char for char in line[: MAX_ERROR_MESSAGE_CHARS + 1] if char.isprintable())
 
 
 def truncate(text: str) -> str:
     """Shorten a message to MAX_REASON_CHARS."""
-    return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"
+    return text if len(text) <= MAX_ERROR_MESSAGE_CHARS else text[: MAX_ERROR_MESSAGE_CHARS - 1] + "…"

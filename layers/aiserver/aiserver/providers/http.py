@@ -13,7 +13,7 @@ import httpcore
 import httpx
 
 from aiserver.errors import ProviderAuth, ProviderError, ProviderResponse, ProviderTimeout, ProviderUnavailable
-from aiserver.limits import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, MAX_HEADER_CHARS, MAX_HEADERS_CHARS
+from aiserver.limits import MAX_ERROR_BYTES, MAX_HEADER_CHARS, MAX_HEADERS_CHARS, MAX_RESPONSE_BYTES
 from aiserver.providers.background_reader import read_ahead
 from aiserver.providers.decompression import ACCEPT_ENCODING, ContentCodingError, decode_body
 from aiserver.providers.memory_budget import reserve
@@ -27,7 +27,7 @@ RELAYED_HEADERS = ("content-type", "retry-after", "x-request-id", "x-should-retr
 JSON_TYPE = "application/json"
 JSON_LABEL = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 RELAYED_HEADER_PREFIX = "x-ratelimit-"
-CONNECT_S = 10
+CONNECT_TIMEOUT_S = 10
 KEEP_ALIVE_S = 4  # less than the 5 s of uvicorn, which vLLM uses: no request is written to a closing connection
 GRACE_S = 1.0  # the stream's consumer checks its deadline twice a second, and should end it first
 STREAMING = {"accept": "text/event-stream", "accept-encoding": "identity"}  # compression delays events
@@ -36,7 +36,7 @@ BODY_ERRORS = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.Protoc
 
 def create_client() -> httpx.Client:
     """Create the HTTP client shared by all calls of a container: thread-safe, without cookies."""
-    transport = Transport(DeadlineBackend(CONNECT_S), keep_alive_s=KEEP_ALIVE_S)
+    transport = Transport(DeadlineBackend(CONNECT_TIMEOUT_S), keep_alive_s=KEEP_ALIVE_S)
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # they would leak from one caller to another
     headers = {"accept-encoding": ACCEPT_ENCODING}
     return httpx.Client(transport=transport, cookies=no_cookies, headers=headers, trust_env=False)
@@ -54,7 +54,7 @@ class ProviderRequest:
     api_key: str | None
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
-    max_response_bytes: int = MAX_ANSWER_BYTES
+    max_response_bytes: int = MAX_RESPONSE_BYTES
     relayed_headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 

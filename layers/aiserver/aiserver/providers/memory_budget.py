@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from aiserver.errors import ProviderTimeout
-from aiserver.limits import MAX_PARALLEL_BYTES
+from aiserver.limits import LARGE_RESPONSE_BYTES
 
 # Held while a body is translated. Python runs one thread at a time, so that serializing translations costs no time.
 translation_lock = threading.Lock()
 
 
 class MemoryBudget:
-    """Calls may read responses of up to MAX_PARALLEL_BYTES in parallel, larger ones one at a time."""
+    """Calls may read responses of up to LARGE_RESPONSE_BYTES in parallel, larger ones one at a time."""
 
     def __init__(self) -> None:
         self._large = threading.Lock()
@@ -40,7 +40,7 @@ class _Share:
         self._is_large = False
 
     def grow(self, size: int, wait_s: Callable[[], float]) -> None:
-        if size <= MAX_PARALLEL_BYTES or self._is_large:
+        if size <= LARGE_RESPONSE_BYTES or self._is_large:
             return
         if not self._large.acquire(timeout=wait_s()):
             error = ProviderTimeout(

@@ -10,7 +10,7 @@ from aiserver.errors import ProviderError, ProviderResponse
 from aiserver.limits import MAX_LIST_BYTES
 from aiserver.providers.http import ProviderRequest, open_stream, send
 from aiserver.providers.openai_response import check_response, map_error, parse_model_ids
-from aiserver.providers.openai_stream import OpenAiEvents
+from aiserver.providers.openai_stream import OpenAiEventMapper
 from aiserver.providers.provider import Provider
 from aiserver.providers.redaction import Redaction
 from aiserver.providers.stream import ProviderStream
@@ -86,7 +86,9 @@ class OpenAiClient:
                 self._check_response(provider, operation, head, model_is_configured)
                 raise ProviderError(f"Provider {provider.name}: the response is not a stream", may_be_billed=True)
             hides_usage = upstream_body is not caller_body
-            events = OpenAiEvents(provider, operation, hides_usage=hides_usage, model_is_configured=model_is_configured)
+            events = OpenAiEventMapper(
+                provider, operation, hides_usage=hides_usage, model_is_configured=model_is_configured
+            )
             stream = ProviderStream(provider.name, head.headers, batches, events, redaction)
             stream.await_first_event(self._clock, min(provider.timeout_s * 1000, deadline_ms - self._clock.now_ms()))
         return stream

@@ -45,7 +45,7 @@ class _Choice(msgspec.Struct):
 _CHOICES = msgspec.json.Decoder(list[_Choice])
 
 
-class OpenAiEvents:
+class OpenAiEventMapper:
     """The EventMapper of OpenAI's events.
 
     With `hides_usage` the caller did not request the usage, and the event that contains only usage is dropped.

@@ -17,7 +17,7 @@ OWN_TIMEOUT_MS = 270_000
 NOT_IMPLEMENTED = 501  # for example a model without embeddings: counting it would open the circuit for chats, too
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     """How the result of a call counts for its provider."""
 
     SUCCESS = "good"
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
     NEUTRAL = "neutral"
 
 
-def classify(error: ProviderError, *, allowed_ms: int, is_late: bool) -> Outcome:
+def classify(error: ProviderError, *, allowed_ms: int, is_late: bool) -> CallOutcome:
     """Classify an error.
 
     A rejection or a rate limit is neutral, because the provider responded. Also neutral are a call that was cut off
@@ -38,5 +38,5 @@ def classify(error: ProviderError, *, allowed_ms: int, is_late: bool) -> Outcome
     is_rejection = isinstance(error, ProviderRejected | ProviderAuth | ProviderRateLimited) or 400 <= status < 500
     is_gateway_timeout = is_cut_off and (allowed_ms < MIN_CALL_MS or (is_late and allowed_ms >= OWN_TIMEOUT_MS))
     if is_gateway_timeout or is_rejection or error.is_neutral or status == NOT_IMPLEMENTED:
-        return Outcome.NEUTRAL
-    return Outcome.HARD if is_no_connection else Outcome.SOFT
+        return CallOutcome.NEUTRAL
+    return CallOutcome.HARD if is_no_connection else CallOutcome.SOFT

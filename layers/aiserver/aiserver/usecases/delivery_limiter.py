@@ -4,7 +4,7 @@ import random
 from contextlib import AbstractContextManager
 
 from aiserver.jobs.concurrency import lease
-from aiserver.jobs.ports import LeaseStore
+from aiserver.jobs.ports import ConcurrencyLeaseStore
 
 
 class DeliveryLimiter:
@@ -14,7 +14,7 @@ class DeliveryLimiter:
     https://aws.amazon.com/builders-library/workload-isolation-using-shuffle-sharding/).
     """
 
-    def __init__(self, leases: LeaseStore, *, per_key: int, per_receiver: int) -> None:
+    def __init__(self, leases: ConcurrencyLeaseStore, *, per_key: int, per_receiver: int) -> None:
         self._leases = leases
         self._per_key = per_key
         self._per_receiver = min(per_receiver, per_key)

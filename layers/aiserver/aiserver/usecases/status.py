@@ -9,9 +9,9 @@ from aiserver.jobs.ports import JobPage, JobStore
 from aiserver.jobs.states import JobState
 from aiserver.usecases import views
 
-POLL_S = 0.5  # a waiting caller gets the result within a second, at two reads per second
-LINK_S = 300
-MAX_TAKE = 200
+POLL_INTERVAL_S = 0.5  # a waiting caller gets the result within a second, at two reads per second
+LINK_TTL_S = 300
+MAX_PAGE_SIZE = 200
 
 
 class Status:
@@ -45,13 +45,13 @@ class Status:
         request = self._jobs.read_request(job)
         result = self._jobs.read_result(job) if views.may_fit_inline(job) else None
         return views.record_view(
-            job, request, result, request_link=self._jobs.presigned_url(job.request_location, seconds=LINK_S)
+            job, request, result, request_link=self._jobs.presigned_url(job.request_location, seconds=LINK_TTL_S)
         )
 
     def wait(self, job: Job, *, deadline_ms: int) -> Job:
         """The job once it has ended, or its state at `deadline_ms`."""
         while not job.has_ended and self._clock.now_ms() < deadline_ms:
-            self._sleep(POLL_S)
+            self._sleep(POLL_INTERVAL_S)
             job = self._jobs.get(job.id) or job
         return job
 
@@ -59,8 +59,8 @@ class Status:
         """The owner's jobs, newest first. Raises: InvalidRequest."""
         if state is not None and state not in list(JobState):
             raise InvalidRequest(f"'state' must be one of {', '.join(JobState)}", param="state")
-        if not 1 <= take <= MAX_TAKE:
-            raise InvalidRequest(f"'take' must be 1 to {MAX_TAKE}", param="take")
+        if not 1 <= take <= MAX_PAGE_SIZE:
+            raise InvalidRequest(f"'take' must be 1 to {MAX_PAGE_SIZE}", param="take")
         page = self._jobs.list_page(owner, tag=tag, state=state, take=take, cursor=cursor)
         now = self._clock.now_ms()
         return JobPage([job for job in page.jobs if not job.is_past_ttl(now)], page.cursor)
@@ -80,4 +80,4 @@ class Status:
                 raise NotFound(f"The result of job {job.id} is no longer stored")
             if views.fits_inline(result):
                 return result
-        return self._jobs.presigned_url(job.result_location, seconds=LINK_S) or self._jobs.read_result(job) or b""
+        return self._jobs.presigned_url(job.result_location, seconds=LINK_TTL_S) or self._jobs.read_result(job) or b""

@@ -8,7 +8,7 @@ from aiserver import log_events
 from aiserver.clock import Clock
 from aiserver.errors import ProviderTimeout
 from aiserver.jobs.backoff import MAX_DELAY_S, RESEND_CAP_MS, callback_retry_delay_s, resend_delay_ms, sqs_delay_s
-from aiserver.jobs.job import SHARDS, Job
+from aiserver.jobs.job import DUE_SHARDS, Job
 from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.jobs.transitions import (
@@ -52,7 +52,7 @@ class Sweep:
         clock: Clock,
         *,
         settled_days: int,
-        threads: int = SHARDS,
+        threads: int = DUE_SHARDS,
     ) -> None:
         self._jobs = jobs
         self._circuits = circuits
@@ -68,7 +68,9 @@ class Sweep:
         """
         now = self._clock.now_ms()
         with ThreadPoolExecutor(self._threads) as pool:
-            sweeps = [pool.submit(self._sweep_shard, str(shard), now, now + remaining_ms) for shard in range(SHARDS)]
+            sweeps = [
+                pool.submit(self._sweep_shard, str(shard), now, now + remaining_ms) for shard in range(DUE_SHARDS)
+            ]
             shards = [sweep.result() for sweep in sweeps]
         return SweepResult(
             sum(shard.jobs for shard in shards),

@@ -8,7 +8,9 @@ from aiserver.jobs.states import CallbackState, JobState
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.render import RawJson, format_duration, format_iso, render
 
-INLINE_BYTES = 4 * 1024 * 1024 - 8 * 1024  # of bodies in one response, which stays under 4 MB with its other members
+MAX_EMBEDDED_BYTES = (
+    4 * 1024 * 1024 - 8 * 1024
+)  # of bodies in one response, which stays under 4 MB with its other members
 ESCAPED_BYTES = 5 * 1024 * 1024 + 512 * 1024  # Lambda accepts a response as a JSON string of at most 6 MB
 STRING_BYTES = 1024 * 1024  # of one body as a JSON string, which Lambda's escaping doubles again
 
@@ -53,13 +55,13 @@ def status_view(job: Job, result: bytes | None) -> bytes:
 
 def may_fit_inline(job: Job) -> bool:
     """True if the result is small enough to be worth reading."""
-    return (job.result_bytes or 0) <= INLINE_BYTES
+    return (job.result_bytes or 0) <= MAX_EMBEDDED_BYTES
 
 
 def fits_inline(body: bytes, times: int = 1) -> bool:
     """True if a response can contain this body `times` times, both unescaped and after Lambda's escaping."""
     escaped = len(body) + sum(body.count(char) for char in (b'"', b"\\", b"\n", b"\r", b"\t"))
-    return times * len(body) <= INLINE_BYTES and times * escaped <= ESCAPED_BYTES
+    return times * len(body) <= MAX_EMBEDDED_BYTES and times * escaped <= ESCAPED_BYTES
 
 
 def record_view(

@@ -8,7 +8,7 @@ from aiserver.jobs.ports import JobStore
 from aiserver.usecases import views
 from aiserver.wire import sse
 
-POLL_S = 0.5  # at most two reads of the table per second and watcher
+POLL_INTERVAL_S = 0.5  # at most two reads of the table per second and watcher
 RETRY = b"retry: 1000\n"  # ms until a client reconnects after the stream's end; the default is several seconds
 
 
@@ -37,7 +37,7 @@ class WatchJob:
                 yield b""
             if current.has_ended or now_ms >= deadline_ms:
                 return
-            self._sleep(POLL_S)
+            self._sleep(POLL_INTERVAL_S)
             current = self._jobs.get(job.id)
 
 

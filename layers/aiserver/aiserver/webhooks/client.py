@@ -1,7 +1,7 @@
 """Delivers one POST to a URL chosen by a caller, protected against SSRF.
 
 The host name is resolved once, every IP address must be public, and the connection uses a checked address, so that DNS
-cannot change in between. The total time is limited to TOTAL_S, and only the start of the response is read.
+cannot change in between. The total time is limited to TOTAL_TIMEOUT_S, and only the start of the response is read.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -24,7 +24,7 @@ from aiserver.webhooks.url_policy import (
     resolve_host,
 )
 
-TOTAL_S = 15  # of one delivery, from name resolution to the last byte read
+TOTAL_TIMEOUT_S = 15  # of one delivery, from name resolution to the last byte read
 MAX_EXCERPT_CHARS = 512
 MAX_ADDRESSES = 4  # tried for one name: it could have thousands
 
@@ -50,7 +50,7 @@ class WebhookClient:
         unsafe: bool = False,
         resolver: Resolve = resolve_host,
         network: httpcore.NetworkBackend | None = None,
-        total_s: float = TOTAL_S,
+        total_s: float = TOTAL_TIMEOUT_S,
     ) -> None:
         self._unsafe = unsafe
         self._resolve = resolver

@@ -17,7 +17,7 @@ import idna
 
 from aiserver.errors import FieldError, InvalidRequest
 
-RESOLVE_S = 5.0  # the system's resolver would wait half a minute for silent servers
+RESOLVE_TIMEOUT_S = 5.0  # the system's resolver would wait half a minute for silent servers
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -163,7 +163,7 @@ def is_allowed_host(host: str, patterns: Collection[str]) -> bool:
 
 
 def resolve_host(host: str, port: int) -> list[str]:
-    """Return all IP addresses of a name, within RESOLVE_S seconds. Raises: NameNotFound, ResolverFailed."""
+    """Return all IP addresses of a name, within RESOLVE_TIMEOUT_S seconds. Raises: NameNotFound, ResolverFailed."""
     results: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def resolve_in_thread() -> None:
@@ -174,9 +174,9 @@ def resolve_host(host: str, port: int) -> list[str]:
 
     threading.Thread(target=resolve_in_thread, daemon=True).start()
     try:
-        addresses = results.get(timeout=RESOLVE_S)
+        addresses = results.get(timeout=RESOLVE_TIMEOUT_S)
     except queue.Empty as error:
-        raise ResolverFailed(f"{host} could not be resolved within {RESOLVE_S:.0f} s") from error
+        raise ResolverFailed(f"{host} could not be resolved within {RESOLVE_TIMEOUT_S:.0f} s") from error
     if isinstance(addresses, Exception):
         raise addresses
     return addresses

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiserver.errors import FieldError, InvalidRequest
-from aiserver.limits import MAX_PROBLEMS
+from aiserver.limits import MAX_FIELD_ERRORS
 from aiserver.wire.json_text import SPACE, STRING, Edit, Member, contains_only_objects, iterate_elements, parse_members
 from aiserver.wire.schemas import FieldType, ObjectSchema
 from aiserver.wire.validation import FieldPath, field_error, format_path
@@ -35,7 +35,7 @@ def bind(text: bytes, root_members: list[Member], schema: ObjectSchema, ignored:
     """Bind the root object of `text`, whose members are `root_members`; types of `ignored` members are not checked.
 
     Raises: InvalidRequest, for a duplicate of a known member, or with every invalid member listed (at most
-    MAX_PROBLEMS).
+    MAX_FIELD_ERRORS).
     """
     binder = _Binder(text)
     names = binder.bind_object(root_members, schema, (), ignored)
@@ -103,7 +103,7 @@ class _Binder:
                 self._bind_item(start, schema, (*path, index), field_type)
             else:
                 return
-            if len(self.bound.errors) >= MAX_PROBLEMS:
+            if len(self.bound.errors) >= MAX_FIELD_ERRORS:
                 return
             index += 1
 
@@ -158,5 +158,5 @@ class _Binder:
                 return
 
     def _report(self, path: FieldPath, problem: str) -> None:
-        if len(self.bound.errors) < MAX_PROBLEMS:
+        if len(self.bound.errors) < MAX_FIELD_ERRORS:
             self.bound.errors.setdefault(format_path(path), field_error(path, problem))

@@ -6,9 +6,14 @@ Source: https://platform.claude.com/docs/en/api/messages
 from aiserver.providers.anthropic.capabilities import CAPABILITIES
 from aiserver.providers.anthropic.request import build_request, list_models_request
 from aiserver.providers.anthropic.response import map_error, map_response, parse_models
-from aiserver.providers.anthropic.stream import AnthropicEvents
+from aiserver.providers.anthropic.stream import AnthropicEventMapper
 from aiserver.providers.translation.adapter import Adapter, ModelPages
 
 ANTHROPIC = Adapter(
-    CAPABILITIES, build_request, map_response, AnthropicEvents, map_error, ModelPages(list_models_request, parse_models)
+    CAPABILITIES,
+    build_request,
+    map_response,
+    AnthropicEventMapper,
+    map_error,
+    ModelPages(list_models_request, parse_models),
 )

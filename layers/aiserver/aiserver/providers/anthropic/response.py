@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from aiserver.errors import ProviderResponse
 from aiserver.providers.anthropic.capabilities import EQUIVALENT_STOP_REASONS, FINISH_REASONS, STATUSES
-from aiserver.providers.translation.adapter import EmptyResponse, MappedResponse, ResponseContext, VendorError
+from aiserver.providers.translation.adapter import MappedResponse, ResponseContext, UnusableResponse, VendorError
 from aiserver.providers.translation.completion import Choice, Usage, build_completion, build_error, tool_call
 from aiserver.providers.translation.messages import (
     ABSENT,
@@ -111,7 +111,7 @@ def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
     """Map a message to a completion.
 
     Compatible servers may omit the stop reason or the content, but not both.
-    Raises: VendorError, when the body is an error; EmptyResponse or msgspec.DecodeError, when it is neither.
+    Raises: VendorError, when the body is an error; UnusableResponse or msgspec.DecodeError, when it is neither.
     """
     root = decode_members(body)
     if root.get("type") == Raw(b'"error"'):
@@ -120,7 +120,7 @@ def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
     message = _message(body)
     blocks = _blocks(message.content)
     if not message.stop_reason and all(block.type in ("", "text") and not block.text for block in blocks):
-        raise EmptyResponse
+        raise UnusableResponse
     choice = Choice(finish=FINISH_REASONS.get(message.stop_reason or "", "stop"))
     for block in blocks:
         if block.type == "text":

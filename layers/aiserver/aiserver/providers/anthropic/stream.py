@@ -11,7 +11,7 @@ from msgspec import Raw
 from aiserver.providers.anthropic.capabilities import FINISH_REASONS
 from aiserver.providers.anthropic.partial_block import PartialBlock
 from aiserver.providers.anthropic.response import TokenUsage, decode_usage, map_usage, vendor_extensions
-from aiserver.providers.translation.adapter import EmptyResponse, ResponseContext, VendorError
+from aiserver.providers.translation.adapter import ResponseContext, UnusableResponse, VendorError
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import ChunkBuilder
 from aiserver.providers.translation.messages import ABSENT, Members, optional_members
@@ -49,7 +49,7 @@ _delta = null_tolerant_decoder(_Delta)
 _message_start = null_tolerant_decoder(_MessageStart)
 
 
-class AnthropicEvents:
+class AnthropicEventMapper:
     """The VendorEventMapper of Anthropic."""
 
     def __init__(self, chat: Chat, context: ResponseContext) -> None:
@@ -89,7 +89,7 @@ class AnthropicEvents:
                 return self._on_message_delta(stream_event)
             case "message_stop":
                 if not self._blocks and not self._stop_reason:
-                    raise EmptyResponse
+                    raise UnusableResponse
                 self.is_done = True
                 return self.on_end()
             case "error":

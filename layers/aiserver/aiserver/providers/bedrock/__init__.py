@@ -6,7 +6,9 @@ Source: https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-infere
 from aiserver.providers.bedrock.capabilities import CAPABILITIES
 from aiserver.providers.bedrock.request import build_request
 from aiserver.providers.bedrock.response import map_error, map_response
-from aiserver.providers.bedrock.stream import BedrockEvents
+from aiserver.providers.bedrock.stream import BedrockEventMapper
 from aiserver.providers.translation.adapter import Adapter
 
-BEDROCK = Adapter(CAPABILITIES, build_request, map_response, BedrockEvents, map_error)  # another host lists its models
+BEDROCK = Adapter(
+    CAPABILITIES, build_request, map_response, BedrockEventMapper, map_error
+)  # another host lists its models

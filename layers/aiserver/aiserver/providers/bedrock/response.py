@@ -19,7 +19,7 @@ from aiserver.providers.bedrock.capabilities import (
     UNKNOWN_MODEL_PREFIXES,
 )
 from aiserver.providers.bedrock.request import ERROR_TYPE_HEADER
-from aiserver.providers.translation.adapter import EmptyResponse, MappedResponse, ResponseContext, VendorError
+from aiserver.providers.translation.adapter import MappedResponse, ResponseContext, UnusableResponse, VendorError
 from aiserver.providers.translation.completion import Choice, Usage, build_completion, build_error, tool_call
 from aiserver.providers.translation.messages import ABSENT, Members, decode_members, member_object, vendor_members
 from aiserver.providers.translation.nulls import is_absent, null_tolerant_decoder
@@ -127,16 +127,16 @@ _error = msgspec.json.Decoder(_Error)
 def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
     """Map a response to a completion.
 
-    Raises: VendorError, when the model failed; EmptyResponse or msgspec.DecodeError, when there is no completion.
+    Raises: VendorError, when the model failed; UnusableResponse or msgspec.DecodeError, when there is no completion.
     """
     check_response_size(body, _response_type)
     response = _decode_response(body)
     raise_for_stop_reason(response.stop_reason)
     if response.output is None or response.output.message is None:
-        raise EmptyResponse
+        raise UnusableResponse
     content, blocks = _apply_single_call(response.output.message.content, context)
     if not response.stop_reason and all(block.text == "" for block in blocks):
-        raise EmptyResponse
+        raise UnusableResponse
     choice = Choice(finish=FINISH_REASONS.get(response.stop_reason, "stop"))
     for block in blocks:
         if block.visible_text is not None:

@@ -10,7 +10,7 @@ import msgspec
 from aiserver.providers.bedrock.capabilities import FINISH_REASONS
 from aiserver.providers.bedrock.partial_block import PartialBlock
 from aiserver.providers.bedrock.response import Members, map_usage, raise_for_stop_reason, vendor_extensions
-from aiserver.providers.translation.adapter import EmptyResponse, ResponseContext, VendorError
+from aiserver.providers.translation.adapter import ResponseContext, UnusableResponse, VendorError
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import ChunkBuilder, Usage
 from aiserver.providers.translation.messages import ABSENT, decode_members, optional_members
@@ -33,7 +33,7 @@ class _BlockEvent(msgspec.Struct, rename="camel"):
 _block_event = null_tolerant_decoder(_BlockEvent)
 
 
-class BedrockEvents:
+class BedrockEventMapper:
     """The VendorEventMapper of Bedrock; the final chunk waits for the metadata event, or the end of the stream."""
 
     def __init__(self, chat: Chat, context: ResponseContext) -> None:
@@ -101,7 +101,7 @@ class BedrockEvents:
 
     def _on_block_delta(self, event: _BlockEvent) -> bytes:
         if event.content_block_index is None and not event.delta:
-            raise EmptyResponse
+            raise UnusableResponse
         block = self._block(event)
         delta = block.append(event.delta)
         if delta.text:
@@ -127,7 +127,7 @@ class BedrockEvents:
         self._stop_reason = "" if is_absent(reason) else msgspec.json.decode(reason, type=str)
         raise_for_stop_reason(self._stop_reason)
         if not self._blocks and not self._stop_reason:
-            raise EmptyResponse
+            raise UnusableResponse
         self._root |= members
         self.is_complete = True
         return b"".join(self._on_block_stop(block) for block in self._blocks.values())

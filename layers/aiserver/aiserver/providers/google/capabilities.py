@@ -110,21 +110,21 @@ CAPABILITIES = Capabilities(
 
 # Name prefixes of models before Gemini 3: they take a number of reasoning tokens, newer ones a level.
 # https://ai.google.dev/gemini-api/docs/thinking
-BEFORE_3 = ("gemini-1.", "gemini-2.", "gemini-robotics-er-1.")
+MODELS_BEFORE_3 = ("gemini-1.", "gemini-2.", "gemini-robotics-er-1.")
 # As in Google's OpenAI-compatible endpoint. Gemini 2.5 Pro, and all models since Gemini 3, always reason.
 # https://ai.google.dev/gemini-api/docs/openai#thinking
 BUDGETS = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576}
 ALWAYS_REASONS = "gemini-2.5-pro"
 # https://github.com/googleapis/python-genai/blob/main/google/genai/types.py (ThinkingLevel); a model takes some only.
-LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH", "xhigh": "XHIGH"}
+THINKING_LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH", "xhigh": "XHIGH"}
 
 # Marks a tool call without a signature, which Gemini 3 and later reject otherwise.
 # https://ai.google.dev/gemini-api/docs/thought-signatures#faqs
-NO_SIGNATURE = "skip_thought_signature_validator"
+PLACEHOLDER_SIGNATURE = "skip_thought_signature_validator"
 
 TIERS = {"auto": None, "default": "standard", "flex": "flex", "priority": "priority"}
 # https://ai.google.dev/gemini-api/docs/media-resolution: per part since Gemini 3
-DETAILS = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
+MEDIA_RESOLUTIONS = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
 # https://ai.google.dev/gemini-api/docs/audio#supported-formats
 AUDIO_TYPES = {
     "wav": "audio/wav",

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.google.capabilities import AUDIO_TYPES, DETAILS, MEDIA_TYPES, NO_SIGNATURE
+from aiserver.providers.google.capabilities import AUDIO_TYPES, MEDIA_RESOLUTIONS, MEDIA_TYPES, PLACEHOLDER_SIGNATURE
 from aiserver.providers.google.models import is_before_3, needs_signatures
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.messages import (
@@ -117,7 +117,7 @@ def _media_resolution(chat: Chat, path: str, detail: str) -> str:
     if is_before_3(chat.model):
         reason = "this model has one resolution for all media: set 'google.generationConfig.mediaResolution'"
         raise chat.unsupported(path, reason)
-    return chat.map_value(path, detail, DETAILS)
+    return chat.map_value(path, detail, MEDIA_RESOLUTIONS)
 
 
 def _map_tool_call(chat: Chat, path: str, call: ToolCall) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _with_signature(parts: Parts) -> Parts:
     first = next((i for i, part in enumerate(parts) if "functionCall" in part), None)
     if first is None or "thoughtSignature" in parts[first]:
         return parts
-    return [*parts[:first], parts[first] | {"thoughtSignature": NO_SIGNATURE}, *parts[first + 1 :]]
+    return [*parts[:first], parts[first] | {"thoughtSignature": PLACEHOLDER_SIGNATURE}, *parts[first + 1 :]]
 
 
 def _tool_response(chat: Chat, path: str, message: ToolMessage) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from aiserver.providers.google.capabilities import BEFORE_3
+from aiserver.providers.google.capabilities import MODELS_BEFORE_3
 from aiserver.providers.http import ProviderRequest
 
 PATH = "/models?pageSize=1000"
@@ -47,7 +47,7 @@ def model_path(model: str) -> str:
 
 
 def is_before_3(model: str) -> bool:
-    return model.removeprefix(MODEL).startswith(BEFORE_3)
+    return model.removeprefix(MODEL).startswith(MODELS_BEFORE_3)
 
 
 def needs_signatures(model: str) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from aiserver.providers.google.capabilities import ALWAYS_REASONS, BUDGETS, LEVELS, TIERS
+from aiserver.providers.google.capabilities import ALWAYS_REASONS, BUDGETS, THINKING_LEVELS, TIERS
 from aiserver.providers.google.contents import map_contents, system_parts
 from aiserver.providers.google.models import is_before_3, model_path
 from aiserver.providers.http import ProviderRequest
@@ -97,6 +97,6 @@ def _set_reasoning(chat: Chat, request: dict[str, Any]) -> None:
     if uses_budget:
         set_path(request, f"{THINKING}.thinkingBudget", chat.map_value("reasoning_effort", effort, BUDGETS))
     else:
-        set_path(request, f"{THINKING}.thinkingLevel", chat.map_value("reasoning_effort", effort, LEVELS))
+        set_path(request, f"{THINKING}.thinkingLevel", chat.map_value("reasoning_effort", effort, THINKING_LEVELS))
     if effort != "none":
         set_path(request, f"{THINKING}.includeThoughts", True)

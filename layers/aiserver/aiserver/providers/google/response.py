@@ -16,7 +16,7 @@ from aiserver.providers.google.candidates import (
     vendor_members,
 )
 from aiserver.providers.google.errors import build_error_body
-from aiserver.providers.translation.adapter import EmptyResponse, MappedResponse, ResponseContext, VendorError
+from aiserver.providers.translation.adapter import MappedResponse, ResponseContext, UnusableResponse, VendorError
 from aiserver.providers.translation.completion import Choice, Usage, build_completion
 from aiserver.providers.translation.messages import ABSENT, decode_members, member_object
 from aiserver.providers.translation.nulls import is_absent, null_tolerant_decoder
@@ -73,7 +73,7 @@ _decode_usage = null_tolerant_decoder(TokenUsage)
 def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
     """Map a response to a completion, its candidates to choices.
 
-    Raises: VendorError, when the body is an error; EmptyResponse or msgspec.DecodeError, when it is neither.
+    Raises: VendorError, when the body is an error; UnusableResponse or msgspec.DecodeError, when it is neither.
     """
     check_response_size(body, _response_type)
     response, root = decode_response(body), decode_members(body)
@@ -84,7 +84,7 @@ def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
         (map_candidate(raw, context) for raw in response.candidates), key=lambda candidate: candidate.index
     )
     if not response.is_blocked and not any(candidate.parts or candidate.finish_reason for candidate in candidates):
-        raise EmptyResponse
+        raise UnusableResponse
     choices = [_map_choice(candidate, context, root) for candidate in candidates] or [Choice(finish="content_filter")]
     usage = map_usage(member_object(root, "usageMetadata"))
     extensions = vendor_extensions(root, [candidate.extensions for candidate in candidates])

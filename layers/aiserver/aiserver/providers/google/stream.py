@@ -20,7 +20,7 @@ from aiserver.providers.google.candidates import (
 )
 from aiserver.providers.google.errors import build_error_body
 from aiserver.providers.google.response import GenerateResponse, decode_response, map_usage, vendor_extensions
-from aiserver.providers.translation.adapter import EmptyResponse, ResponseContext, VendorError
+from aiserver.providers.translation.adapter import ResponseContext, UnusableResponse, VendorError
 from aiserver.providers.translation.chat import Chat
 from aiserver.providers.translation.completion import ChunkBuilder, Usage
 from aiserver.providers.translation.messages import decode_members, member_object
@@ -28,7 +28,15 @@ from aiserver.providers.translation.size_limits import check_block_count, check_
 from aiserver.wire import json_scan, sse
 
 # An event has at least one of these members. https://ai.google.dev/api/generate-content#GenerateContentResponse
-KNOWN = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "modelStatus", "createTime")
+KNOWN_EVENT_MEMBERS = (
+    "candidates",
+    "promptFeedback",
+    "usageMetadata",
+    "modelVersion",
+    "responseId",
+    "modelStatus",
+    "createTime",
+)
 
 
 class _Choice:
@@ -75,7 +83,7 @@ class _Choice:
         return {"text": "".join(texts)} if part.is_text else {}
 
 
-class GoogleEvents:
+class GoogleEventMapper:
     """The VendorEventMapper of Gemini."""
 
     is_done = False  # Gemini has no end event
@@ -111,8 +119,8 @@ class GoogleEvents:
         response, root = decode_response(data), decode_members(data)
         if response.is_error:
             raise VendorError(data, has_content=self._has_content)
-        if root and not root.keys() & set(KNOWN):
-            raise EmptyResponse
+        if root and not root.keys() & set(KNOWN_EVENT_MEMBERS):
+            raise UnusableResponse
         check_candidates(len(response.candidates))
         self._update_response(response, root)
         return b"".join(self._map_candidate(map_candidate(raw, self._context)) for raw in response.candidates)
@@ -123,7 +131,7 @@ class GoogleEvents:
                 finish="content_filter", extensions=vendor_extensions(self._root, [])
             ) + self._chunks.end(self._usage)
         if not self._choices:
-            raise EmptyResponse
+            raise UnusableResponse
         final_chunks = [self._final_chunk(index, self._choices[index]) for index in sorted(self._choices)]
         return b"".join(final_chunks) + self._chunks.end(self._usage)
 

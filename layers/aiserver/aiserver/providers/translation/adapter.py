@@ -56,7 +56,7 @@ class VendorError(Exception):
         self.is_content_error = is_content_error
 
 
-class EmptyResponse(Exception):
+class UnusableResponse(Exception):
     """A response with status 200 but no completion; `reason` explains it, where the provider does not."""
 
     def __init__(self, reason: str = "") -> None:
@@ -81,7 +81,7 @@ class Adapter:
     """One vendor's protocol, as pure functions of JSON bytes.
 
     `build_request` builds the request without the API key; it raises InvalidRequest.
-    `map_response` and the event mappers raise VendorError; EmptyResponse; and what msgspec raises, when the JSON does
+    `map_response` and the event mappers raise VendorError, UnusableResponse, or a msgspec error when the JSON does
     not match the vendor's schema.
     `map_error` returns an error in OpenAI's format with its own status: an error within a stream came with a 200.
     """

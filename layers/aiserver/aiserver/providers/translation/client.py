@@ -9,7 +9,7 @@ import msgspec
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, ProviderResponse
-from aiserver.limits import MAX_ANSWER_BYTES, MAX_ANSWER_VALUES, MAX_LIST_BYTES
+from aiserver.limits import MAX_LIST_BYTES, MAX_RESPONSE_BYTES, MAX_RESPONSE_VALUES
 from aiserver.providers import memory_budget
 from aiserver.providers.error_message import extract_message
 from aiserver.providers.http import ProviderRequest, open_stream, send
@@ -19,8 +19,8 @@ from aiserver.providers.redaction import Redaction
 from aiserver.providers.stream import ProviderStream
 from aiserver.providers.translation.adapter import (
     Adapter,
-    EmptyResponse,
     ResponseContext,
+    UnusableResponse,
     VendorError,
     VendorEventMapper,
     Wire,
@@ -150,7 +150,7 @@ class ResponseMapper:
             mapped = self._adapter.map_response(response.body, context)
         except VendorError as error:
             raise self.map_vendor_error(error) from None
-        except EmptyResponse as error:
+        except UnusableResponse as error:
             raise self.empty_response_error(response.body, error.reason) from None
         except DECODE_ERRORS:
             raise self.empty_response_error(response.body) from None
@@ -210,15 +210,15 @@ class MappedEvents:
 
     def on_event(self, event: bytes) -> bytes:
         self._bytes += len(event)
-        if self._bytes > MAX_ANSWER_BYTES:  # the mapper keeps the complete response for the final event
+        if self._bytes > MAX_RESPONSE_BYTES:  # the mapper keeps the complete response for the final event
             raise self._mapper.too_large_error()
         data = sse.event_data(event)
         if data.strip() in IGNORED_DATA:
             return b""
-        if count_values(data, MAX_ANSWER_VALUES) > MAX_ANSWER_VALUES:
+        if count_values(data, MAX_RESPONSE_VALUES) > MAX_RESPONSE_VALUES:
             raise self._mapper.too_large_error()
         if self._events.is_complete:  # an error after a complete response does not revoke it
-            with suppress(EmptyResponse, *DECODE_ERRORS):
+            with suppress(UnusableResponse, *DECODE_ERRORS):
                 return self._events.on_event(event)
             return b""
         return self._map_errors(lambda: self._events.on_event(event), data)
@@ -231,7 +231,7 @@ class MappedEvents:
             return map_event()
         except VendorError as error:
             raise self._mapper.map_vendor_error(error) from None
-        except EmptyResponse as error:
+        except UnusableResponse as error:
             raise self._mapper.empty_response_error(data, error.reason) from None
         except DECODE_ERRORS:
             raise self._mapper.empty_response_error(data) from None

@@ -6,18 +6,18 @@ from typing import Any
 
 import msgspec
 
-from aiserver.limits import MAX_ANSWER_VALUES, MAX_CHOICES, MAX_CONTENT_BLOCKS
-from aiserver.providers.translation.adapter import EmptyResponse
+from aiserver.limits import MAX_CHOICES, MAX_CONTENT_BLOCKS, MAX_RESPONSE_VALUES
+from aiserver.providers.translation.adapter import UnusableResponse
 from aiserver.wire.json_text import count_values
 
 
 def check_response_size(body: bytes, response_type: Callable[[type[msgspec.Struct]], Any]) -> None:
-    """`response_type` returns the response type for a given type of content block. Raises: EmptyResponse.
+    """`response_type` returns the response type for a given type of content block. Raises: UnusableResponse.
 
     Each block is an object, so blocks are counted exactly only when the body has that many braces.
     """
-    if count_values(body, MAX_ANSWER_VALUES) > MAX_ANSWER_VALUES:
-        raise EmptyResponse(f"the response has more than {int(MAX_ANSWER_VALUES):,} JSON values")
+    if count_values(body, MAX_RESPONSE_VALUES) > MAX_RESPONSE_VALUES:
+        raise UnusableResponse(f"the response has more than {int(MAX_RESPONSE_VALUES):,} JSON values")
     if body.count(b"{") <= MAX_CONTENT_BLOCKS:
         return
     count = 0
@@ -35,12 +35,12 @@ def check_response_size(body: bytes, response_type: Callable[[type[msgspec.Struc
 
 
 def check_block_count(count: int) -> None:
-    """Raises: EmptyResponse, when a response has too many content blocks."""
+    """Raises: UnusableResponse, when a response has too many content blocks."""
     if count > MAX_CONTENT_BLOCKS:
-        raise EmptyResponse(f"the response has more than {int(MAX_CONTENT_BLOCKS):,} content blocks")
+        raise UnusableResponse(f"the response has more than {int(MAX_CONTENT_BLOCKS):,} content blocks")
 
 
 def check_candidates(count: int) -> None:
-    """Raises: EmptyResponse, when a response has more candidates than a stream may have choices."""
+    """Raises: UnusableResponse, when a response has more candidates than a stream may have choices."""
     if count > MAX_CHOICES:
-        raise EmptyResponse(f"the response has more than {int(MAX_CHOICES):,} candidates")
+        raise UnusableResponse(f"the response has more than {int(MAX_CHOICES):,} candidates")
