@@ -188,7 +188,7 @@ class FakeLeases:
             if self.held.get(name, {}).get(index) == expires_ms:
                 del self.held[name][index]
 
-    def count_held(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
+    def count_active(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
         self.reads += 1
         return {name: sum(expires_ms >= now_ms for expires_ms in self.held.get(name, {}).values()) for name in names}
 

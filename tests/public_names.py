@@ -7,11 +7,14 @@ import argparse
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from aiserver import errors
 from aiserver.admin.__main__ import _parser
-from aiserver.jobs.states import CallbackState, JobState
+from aiserver.jobs.job import Job
+from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
+from aiserver.usecases import record_outcome, views
 from local.template import REPOSITORY
 from tests import stack
 
@@ -23,6 +26,8 @@ def names() -> dict[str, list[str]]:
     """Return the sorted names of each kind."""
     names_by_kind = {
         "error codes": _error_codes(),
+        "wait reasons": _wait_reasons(),
+        "job events": _job_events(),
         "job states": (str(state) for state in JobState),
         "callback states": (str(state) for state in CallbackState),
         "template: parameters": stack.TEMPLATE.source["Parameters"],
@@ -56,6 +61,29 @@ def _error_codes() -> Iterator[str]:
         pending.extend(error.__subclasses__())
         if error.__module__ == errors.__name__:
             yield f"{error.status} {error.error_code} {error.type} {error.code}"
+
+
+def _wait_reasons() -> Iterator[str]:
+    yield record_outcome.STORAGE_UNAVAILABLE
+    pending: list[type[errors.ProviderError]] = [errors.ProviderError]
+    while pending:
+        error = pending.pop()
+        pending.extend(error.__subclasses__())
+        is_retried = error.retryable or issubclass(error, errors.ProviderTimeout)
+        if is_retried and error.__module__ == errors.__name__:
+            yield from (record_outcome._wait_reason(_job(queue=queue), error()) for queue in ("hosted", "gpu"))
+
+
+def _job_events() -> Iterator[str]:
+    """Yield the detail types and the members of a detail."""
+    yield from (f"Job{state}" for state in TERMINAL_STATES)
+    yield from json.loads(views.event_view(_job(usage="{}")))
+
+
+def _job(**values: str) -> Job:
+    """A job in which every field has a value."""
+    samples = {field.name: 1 if "int" in str(field.type) else "x" for field in fields(Job)}
+    return Job(**(samples | {"state": JobState.COMPLETED, "callback": CallbackState.NONE} | values))  # type: ignore[arg-type]
 
 
 def _commands(parser: argparse.ArgumentParser, command: str) -> Iterator[str]:

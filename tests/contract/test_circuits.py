@@ -89,7 +89,7 @@ def test_concurrent_write_is_kept_and_returned(circuits: CircuitStore) -> None:
     assert circuits.read_all() == {"p": other_circuit}
 
 
-def test_repeated_write_counts_as_made(circuits: CircuitStore) -> None:
+def test_repeated_write_is_idempotent(circuits: CircuitStore) -> None:
     circuit = Circuit(GATES, "ours")
     circuits.replace("p", Circuit(), circuit)
     assert circuits.replace("p", Circuit(), circuit) == circuit

@@ -114,7 +114,7 @@ def test_ref_id_can_be_reused_after_its_retention_time(jobs: JobStore, clock: Fa
     assert second.job.id > first.job.id
 
 
-def test_claim_succeeds_once_and_its_repetition_counts_as_made(jobs: JobStore, clock: FakeClock) -> None:
+def test_claim_succeeds_once_and_its_repetition_is_idempotent(jobs: JobStore, clock: FakeClock) -> None:
     created = jobs.create(job(clock), b"{}", now_ms=clock.now).job
     claimed_job = claim(jobs, clock, created.id)
     assert isinstance(claimed_job, Job)
@@ -193,7 +193,7 @@ def test_late_worker_changes_nothing(jobs: JobStore, clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("size", [2, MAX_ITEM_BODY_BYTES + 1])
-def test_finish_committed_without_confirmation_counts_as_made(size: int, jobs: JobStore, clock: FakeClock) -> None:
+def test_finish_committed_without_confirmation_is_idempotent(size: int, jobs: JobStore, clock: FakeClock) -> None:
     claimed_job = create_claimed_job(jobs, clock)
     params = completion_params(claimed_job, clock)
     assert jobs.complete(COMPLETE, claimed_job, params, b"r" * size) is None

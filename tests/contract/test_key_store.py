@@ -66,7 +66,7 @@ def test_deleted_key_is_not_replaced(key_store: KeyStore) -> None:
     assert key_store.key("id") is None
 
 
-def test_repeated_replacement_counts_as_made(key_store: KeyStore) -> None:
+def test_repeated_replacement_is_idempotent(key_store: KeyStore) -> None:
     key_store.put_key(BARE, SECRETS)
     for _ in range(2):
         assert key_store.replace_key(BARE, FULL)

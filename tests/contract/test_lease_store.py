@@ -35,9 +35,9 @@ def acquire(
     *,
     indexes: Sequence[int] = (0, 1, 2),
     now_ms: int = NOW,
-    **options: int,
+    expires_ms: int = LATER,
 ) -> int | None:
-    return leases.acquire(name, indexes, now_ms=now_ms, expires_ms=options.get("until_ms", LATER))
+    return leases.acquire(name, indexes, now_ms=now_ms, expires_ms=expires_ms)
 
 
 def test_each_name_has_its_own_leases(leases: ConcurrencyLeaseStore) -> None:
@@ -57,12 +57,12 @@ def test_released_lease_is_free(leases: ConcurrencyLeaseStore) -> None:
 def test_lease_of_a_dead_holder_is_free_after_its_expiry(leases: ConcurrencyLeaseStore) -> None:
     assert {acquire(leases) for _ in range(3)} == {0, 1, 2}
     assert acquire(leases, now_ms=LATER) is None
-    assert acquire(leases, now_ms=LATER + 1, until_ms=LATER + 150_000) is not None
+    assert acquire(leases, now_ms=LATER + 1, expires_ms=LATER + 150_000) is not None
 
 
 def test_late_holder_releases_no_lease_of_another(leases: ConcurrencyLeaseStore) -> None:
     assert acquire(leases, indexes=[0]) == 0
-    assert acquire(leases, indexes=[0], now_ms=LATER + 1, until_ms=LATER + 150_000) == 0
+    assert acquire(leases, indexes=[0], now_ms=LATER + 1, expires_ms=LATER + 150_000) == 0
     leases.release("a", 0, expires_ms=LATER)
     leases.release("nobody", 0, expires_ms=LATER)
     assert acquire(leases, indexes=[0], now_ms=LATER + 2) is None
@@ -70,9 +70,9 @@ def test_late_holder_releases_no_lease_of_another(leases: ConcurrencyLeaseStore)
 
 def test_held_leases_of_many_names_are_counted(leases: ConcurrencyLeaseStore) -> None:
     assert {acquire(leases), acquire(leases)} <= {0, 1, 2}
-    assert acquire(leases, "b", until_ms=NOW + 1) is not None
-    assert leases.count_held(["a", "b", "nobody", "a"], now_ms=NOW + 1) == {"a": 2, "b": 1, "nobody": 0}
-    assert leases.count_held(["b"], now_ms=NOW + 2) == {"b": 0}
+    assert acquire(leases, "b", expires_ms=NOW + 1) is not None
+    assert leases.count_active(["a", "b", "nobody", "a"], now_ms=NOW + 1) == {"a": 2, "b": 1, "nobody": 0}
+    assert leases.count_active(["b"], now_ms=NOW + 2) == {"b": 0}
 
 
 def test_other_indexes_of_a_name_are_free(leases: ConcurrencyLeaseStore) -> None:
@@ -85,6 +85,6 @@ def test_other_indexes_of_a_name_are_free(leases: ConcurrencyLeaseStore) -> None
 def test_concurrent_holders_do_not_exceed_the_number_of_leases(leases: ConcurrencyLeaseStore) -> None:
     with ThreadPoolExecutor(16) as pool:
         acquired = list(pool.map(lambda _: acquire(leases, indexes=range(8)), range(24)))
-    held = [index for index in acquired if index is not None]
-    assert len(held) == len(set(held)) <= 8
-    assert held
+    indexes = [index for index in acquired if index is not None]
+    assert len(indexes) == len(set(indexes)) <= 8
+    assert indexes

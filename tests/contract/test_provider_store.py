@@ -27,7 +27,7 @@ def test_provider_is_added_changed_and_removed(config: DynamoConfig) -> None:
     assert config.providers() == []
 
 
-def test_concurrent_change_is_kept(config: DynamoConfig) -> None:
+def test_concurrent_change_is_not_overwritten(config: DynamoConfig) -> None:
     assert config.replace_provider("one", None, PROVIDER)
     text = stored_text(config)
     assert config.replace_provider("one", text, CHANGED_PROVIDER)
@@ -39,7 +39,7 @@ def test_concurrent_change_is_kept(config: DynamoConfig) -> None:
     assert not config.replace_provider("one", text, CHANGED_PROVIDER)
 
 
-def test_repeated_change_counts_as_made(config: DynamoConfig) -> None:
+def test_repeated_change_is_idempotent(config: DynamoConfig) -> None:
     assert config.replace_provider("one", None, PROVIDER)
     assert config.replace_provider("one", None, PROVIDER)
     assert config.replace_provider("one", stored_text(config), None)

@@ -181,7 +181,7 @@ def test_late_worker_changes_nothing(gpu: bool, moment: int, simulation: Simulat
     assert job(simulation) == before
 
 
-def test_finish_that_times_out_after_its_commit_counts_as_made(simulation: Simulation) -> None:
+def test_finish_that_times_out_after_its_commit_is_idempotent(simulation: Simulation) -> None:
     submit_job(simulation)
     assert run_worker(simulation, at=FINISH, after=True, dies=False)
     assert (job(simulation).state, job(simulation).calls, job(simulation).maybe_billed) == (JobState.COMPLETED, 1, 0)

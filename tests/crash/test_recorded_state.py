@@ -82,7 +82,7 @@ def test_recorded_keys_providers_and_model_listings_are_read(ministack: str) -> 
 def test_recorded_circuits_and_leases_are_read(simulation: Simulation) -> None:
     assert simulation.backend.circuits.read_all()["p"] == recorded_state.CIRCUIT
     names = ["provider#p", f"callbacks#{OWNER}#r.io"]
-    assert simulation.backend.leases.count_held(names, now_ms=simulation.clock.now) == dict.fromkeys(names, 1)
+    assert simulation.backend.leases.count_active(names, now_ms=simulation.clock.now) == dict.fromkeys(names, 1)
 
 
 def test_stored_format_equals_the_recorded_one(ministack: str) -> None:

@@ -70,7 +70,7 @@ def test_message_of_a_rejection_is_the_error_message(body: bytes, status: int, u
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 @pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
-def test_message_of_a_vendor_s_rejection_in_other_formats_is_kept(dialect: Dialect, body: bytes) -> None:
+def test_rejection_in_another_format_keeps_the_vendor_s_message(dialect: Dialect, body: bytes) -> None:
     error = response_mapper(dialect).map_error(ProviderResponse(400, {}, body))
     rendered = json.loads(wire_errors.render_error(error))
     assert MESSAGE in error.message

@@ -37,7 +37,19 @@ def sources() -> Iterator[Path]:
     )
     yield from (
         REPOSITORY / "docs" / f"{name}.md"
-        for name in ("api", "architecture", "callbacks", "events", "glossary", "jobs", "streaming")
+        for name in (
+            "api",
+            "architecture",
+            "callbacks",
+            "events",
+            "glossary",
+            "jobs",
+            "streaming",
+            "providers",
+            "operate",
+            "gpu",
+            "security",
+        )
     )
 
 

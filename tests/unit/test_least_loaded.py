@@ -79,7 +79,7 @@ def test_unknown_load_shares_calls_equally_among_all_equal_providers() -> None:
     def fail(*_: object, **__: object) -> dict[str, int]:
         raise ConnectionError("DynamoDB is unavailable")
 
-    app.leases.count_held = fail
+    app.leases.count_active = fail
     assert first_counts(app) == {"a": 20, "b": 20, "c": 20}
     assert set(order(app)) == {"a", "b", "c"}
 
@@ -99,14 +99,14 @@ def test_idle_provider_of_lower_priority_is_not_first() -> None:
 def test_provider_filled_after_the_load_was_read_is_skipped_in_that_pass() -> None:
     app = TestApp(provider("a", 1), provider("b", 2))
     set_load(app, b=1)
-    count_held = app.leases.count_held
+    count_active = app.leases.count_active
 
     def count_then_fill(*args: Any, **options: Any) -> dict[str, int]:
-        counts = count_held(*args, **options)
+        counts = count_active(*args, **options)
         set_load(app, a=1)
         return counts
 
-    app.leases.count_held = count_then_fill
+    app.leases.count_active = count_then_fill
     result = run_sync(app)
     assert (result.provider, result.attempts) == ("b", 1)
     set_load(app, a=0)
@@ -121,13 +121,13 @@ def test_pass_holds_one_lease_of_the_called_provider_and_none_afterwards() -> No
     call = app.provider_client.call
 
     def count_and_call(*args: Any, **options: Any) -> Any:
-        leases_during_call.append(app.leases.count_held(["provider#a", "provider#b"], now_ms=app.clock.now))
+        leases_during_call.append(app.leases.count_active(["provider#a", "provider#b"], now_ms=app.clock.now))
         return call(*args, **options)
 
     app.provider_client.call = count_and_call
     assert run_sync(app).provider == "a"
     assert leases_during_call == [{"provider#a": 2, "provider#b": 2}]
-    assert app.leases.count_held(["provider#a", "provider#b"], now_ms=app.clock.now) == {
+    assert app.leases.count_active(["provider#a", "provider#b"], now_ms=app.clock.now) == {
         "provider#a": 1,
         "provider#b": 2,
     }

@@ -84,7 +84,7 @@ def preload(build: Callable[[], object]) -> None:
 
 
 def build_once(build: Callable[[], Component]) -> Callable[[], Component]:
-    """`build`, with its first result cached until `reset`."""
+    """`build`, with its first result cached until `reset_for_tests`."""
 
     def get() -> Component:
         if build.__name__ not in _components:

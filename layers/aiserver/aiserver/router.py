@@ -211,7 +211,7 @@ class Router:
         if len(equals) == 1 or self._leases is None or not limited:
             return {}
         try:
-            in_use = self._leases.count_held(
+            in_use = self._leases.count_active(
                 [lease_name(provider) for provider in limited], now_ms=self._clock.now_ms()
             )
         except Exception:  # a provider at its limit is skipped when it is called

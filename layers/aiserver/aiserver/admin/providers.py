@@ -38,7 +38,7 @@ def show_provider(admin: Admin, name: str) -> dict[str, Any]:
     (_, provider), now = _get_provider(admin, name), admin.clock.now_ms()
     circuit, listing = admin.circuits.read_all().get(name, Circuit()), admin.config.model_listings().get(name)
     retry_at = circuit.gate(PROVIDER_GATE).retry_at
-    active_calls = admin.leases.count_held([lease_name(provider)], now_ms=now)[lease_name(provider)]
+    active_calls = admin.leases.count_active([lease_name(provider)], now_ms=now)[lease_name(provider)]
     return provider_view(provider) | {
         "circuit": "closed" if retry_at is None else "open",
         "asked_again": format_iso(retry_at),

@@ -42,7 +42,7 @@ class DynamoConcurrencyLeases:
     def release(self, name: str, index: int, *, expires_ms: int) -> None:
         self._update(name, f"REMOVE {_attribute(index)}", f"{_attribute(index)} = :until", {":until": expires_ms})
 
-    def count_held(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
+    def count_active(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
         keys = [_key(name) for name in dict.fromkeys(names)]
         response = self._dynamodb.batch_get_item(RequestItems={self._table: {"Keys": keys}})
         items = [unpack(item) for item in response["Responses"].get(self._table, [])]

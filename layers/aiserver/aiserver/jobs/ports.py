@@ -105,7 +105,7 @@ class ConcurrencyLeaseStore(Protocol):
         """Release the lease that expires at `expires_ms`; one held by another process since is not changed."""
         ...
 
-    def count_held(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
+    def count_active(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
         """How many leases of each name are held, in one read."""
         ...
 
