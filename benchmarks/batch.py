@@ -15,7 +15,7 @@ from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.clock import SystemClock
 from aiserver.jobs.states import JobState
-from aiserver.router import Router
+from aiserver.routing.router import Router
 from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.wire import requests
 from benchmarks import page

@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from aiserver.clock import SystemClock
 from aiserver.providers.provider import Provider
-from aiserver.router import Router
+from aiserver.routing.router import Router
 from aiserver.wire import requests
 from aiserver.wire.upstream_body import with_model
 from benchmarks import page

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aiserver.providers.adapters.base.capabilities import Capabilities, Mapped, PassThrough, Rule, Unsupported
 from aiserver.providers.catalogue import BY_TYPE
 from aiserver.providers.registry import load_adapter
-from aiserver.providers.translation.capabilities import Capabilities, Mapped, PassThrough, Rule, Unsupported
 from docs.generate import write
 
 PAGE = Path(__file__).parent / "providers.md"

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiserver import api_keys
+from aiserver.circuit_breaker.breaker import CircuitBreaker
 from aiserver.errors import InvalidRequest, ProviderError, ProviderResponse
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, MessageSender
-from aiserver.providers.breaker import CircuitBreaker
 from aiserver.providers.provider import Provider
-from aiserver.router import Router
+from aiserver.routing.router import Router
 from aiserver.usecases.callbacks import Redelivery, SampleCallback
 from aiserver.usecases.complete import Complete
 from aiserver.usecases.deliver_callback import DeliverCallback

@@ -3,9 +3,17 @@
 import itertools
 from collections.abc import Callable
 
+from aiserver.circuit_breaker.breaker import CallTarget, CircuitBreaker
+from aiserver.circuit_breaker.circuit import (
+    CLOSED_GATE,
+    FAILURE_THRESHOLD,
+    OPEN_MS,
+    PROVIDER_GATE,
+    CallStats,
+    Circuit,
+    Gate,
+)
 from aiserver.errors import ProviderCircuitOpen, ProviderError
-from aiserver.providers.breaker import CallTarget, CircuitBreaker
-from aiserver.providers.circuit import CLOSED_GATE, FAILURE_THRESHOLD, OPEN_MS, PROVIDER_GATE, CallStats, Circuit, Gate
 from tests.fakes import FakeCircuits, FakeClock
 
 FAILURE = ProviderError("bad", upstream_status=500)

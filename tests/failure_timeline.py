@@ -20,8 +20,8 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.providers.provider import Provider
-from aiserver.router import ProviderCall
-from aiserver.usecases.failover import try_candidates
+from aiserver.routing.failover import try_candidates
+from aiserver.routing.router import ProviderCall
 from aiserver.wire import requests
 from tests.app import BODY, ME, RESPONSE, WORKER_MS, FakeWebhookClient, UseCases, load_providers
 from tests.breaker_reference_model import ReferenceBreaker

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from aiserver.api_keys import ApiKey, WebhookSecrets
+from aiserver.circuit_breaker.circuit import Circuit
 from aiserver.clock import job_id
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, CreateResult, JobPage
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.jobs.transitions import AttributeValue, Condition, Transition, is_applied, resolve_value
-from aiserver.providers.circuit import Circuit
 
 
 class FakeClock:

@@ -35,18 +35,18 @@ TRANSLATION = [
     ["tests/vendors/test_streams.py", "tests/providers/test_conformance.py", "tests/vendors/test_bedrock_wire.py"],
 ]
 RULES = {
-    "aiserver.providers.circuit": FAILOVER,
-    "aiserver.usecases.failover": FAILOVER,
+    "aiserver.circuit_breaker.circuit": FAILOVER,
+    "aiserver.routing.failover": FAILOVER,
     "aiserver.usecases.stream_response": STREAMING,
     "aiserver.usecases.watch_job": STREAMING,
-    "aiserver.providers.openai_stream": STREAMING,
+    "aiserver.providers.adapters.openai.stream": STREAMING,
     "aiserver.providers.stream": STREAMING,
     "aiserver.wire.sse": STREAMING,
-    "aiserver.providers.translation.chat": TRANSLATION,
-    "aiserver.providers.translation.validate": TRANSLATION,
-    "aiserver.providers.translation.turns": TRANSLATION,
-    "aiserver.providers.translation.completion": TRANSLATION,
-    "aiserver.providers.translation.client": TRANSLATION,
+    "aiserver.providers.adapters.base.chat": TRANSLATION,
+    "aiserver.providers.adapters.base.validate": TRANSLATION,
+    "aiserver.providers.adapters.base.turns": TRANSLATION,
+    "aiserver.providers.adapters.base.completion": TRANSLATION,
+    "aiserver.providers.adapters.base.client": TRANSLATION,
 }
 OPPOSITES: dict[type[ast.AST], type[Any]] = {
     ast.Lt: ast.LtE,

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from aiserver import errors
-from aiserver.admin.__main__ import _parser
+from aiserver.admin.__main__ import _create_parser
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
 from aiserver.usecases import record_outcome, views
@@ -47,7 +47,7 @@ def names() -> dict[str, list[str]]:
         "environment variables": (
             f"{function} {name}" for function in stack.FUNCTIONS for name in stack.variables(function)
         ),
-        "admin commands": _commands(_parser(), ""),
+        "admin commands": _commands(_create_parser(), ""),
         "make targets": TARGET.findall((REPOSITORY / "Makefile").read_text()),
         "event files": (path.name for path in (REPOSITORY / "events").glob("*.json")),
     }

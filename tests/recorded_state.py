@@ -17,9 +17,9 @@ from aiserver.api_keys import ApiKey, WebhookSecrets
 from aiserver.aws.bodies import ITEM
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.items import pack
+from aiserver.circuit_breaker.circuit import PROVIDER_GATE, CallStats, Circuit, Gate
 from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse
 from aiserver.jobs.transitions import CLAIM, CLAIM_DELIVERY, MARK_CALL
-from aiserver.providers.circuit import PROVIDER_GATE, CallStats, Circuit, Gate
 from aiserver.providers.provider import ModelListing, Provider
 from aiserver.webhooks.client import DeliveryResult
 from local import aws

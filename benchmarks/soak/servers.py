@@ -13,10 +13,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from aiserver.http_client.transport import STALE_S
 from benchmarks.soak.audit_log import AuditLog
 from benchmarks.soak.faults import UPSTREAM_FAILURE_RATE, Fault, Faults, Point, parse_operation
 from benchmarks.soak.loopback import Handler, Loopback, Response
 
+# A kept-alive connection that ends sooner counts as stale, and its request is sent again: docs/decisions/0019.
+CUT_AFTER_S = 4 * STALE_S
 UPSTREAM_MAX_S = 0.05  # maximum of the random response time, so that there are calls to interrupt
 AWS_TIMEOUT_S = 30.0
 HOP_HEADERS = {"connection", "content-length", "transfer-encoding", "date", "server"}
@@ -112,6 +115,8 @@ class Upstream:
         outcome = rng.choice(tuple(FAILURES)) if rng.random() < UPSTREAM_FAILURE_RATE else "answered"
         self._audit_log.record_call(job_id, pid, outcome)
         time.sleep(rng.random() * UPSTREAM_MAX_S)
+        if outcome == "cut":
+            time.sleep(CUT_AFTER_S)
         if outcome != "answered":
             return FAILURES[outcome]
         body = _completion(f"chatcmpl-{job_id}-{call}")

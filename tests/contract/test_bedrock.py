@@ -10,10 +10,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderRejected
+from aiserver.providers.adapters.base.client import AdapterClient
 from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
 from aiserver.providers.registry import AdapterRegistry
-from aiserver.providers.translation.client import AdapterClient
 from aiserver.wire import sse
 from local import aws
 from tests.fakes import FakeClock

@@ -8,7 +8,7 @@ import pytest
 
 from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.circuits import _decode_circuit as decode_circuit
-from aiserver.providers.circuit import PROVIDER_GATE, CallStats, Circuit, CircuitStore, Gate
+from aiserver.circuit_breaker.circuit import PROVIDER_GATE, CallStats, Circuit, CircuitStore, Gate
 from tests import moto_stack
 from tests.contract.conftest import ministack_clients, table_properties
 from tests.fakes import FakeCircuits, FakeClock

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from aiserver.aws.leases import DynamoConcurrencyLeases
-from aiserver.jobs.ports import ConcurrencyLeaseStore
+from aiserver.concurrency import ConcurrencyLeaseStore
 from tests import moto_stack
 from tests.contract.conftest import ministack_clients, table_properties
 from tests.fakes import FakeLeases

@@ -10,9 +10,10 @@ from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.aws.leases import DynamoConcurrencyLeases
 from aiserver.aws.messages import EventBridgePublisher, SqsMessageSender
+from aiserver.circuit_breaker.circuit import CircuitStore
+from aiserver.concurrency import ConcurrencyLeaseStore
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import ConcurrencyLeaseStore, EventPublisher, JobStore, MessageSender
-from aiserver.providers.circuit import CircuitStore
+from aiserver.jobs.ports import EventPublisher, JobStore, MessageSender
 from local import aws
 from tests.contract.conftest import table_properties
 from tests.crash.fault_points import FaultPoints, FaultyProxy

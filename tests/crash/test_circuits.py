@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
+from aiserver.circuit_breaker.circuit import CONFIRM_MS, FAILURE_THRESHOLD, OPEN_MS, PROBE_TIMEOUT_MS, Circuit
 from aiserver.jobs.states import JobState
-from aiserver.providers.circuit import CONFIRM_MS, FAILURE_THRESHOLD, OPEN_MS, PROBE_TIMEOUT_MS, Circuit
 from tests.crash.backends import OWNER, EmbeddedCloudBackend
 from tests.crash.simulation import Simulation, provider_error
 

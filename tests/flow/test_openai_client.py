@@ -6,7 +6,7 @@ import threading
 import openai
 import pytest
 
-from aiserver.providers.transport import STALE_S
+from aiserver.http_client.transport import STALE_S
 from tests.flow.conftest import Product
 
 MESSAGES = [

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-from aiserver.providers.translation.capabilities import Unsupported
+from aiserver.providers.adapters.base.capabilities import Unsupported
 from local.choose_upstream import Upstream
 from local.cloud import Cloud
 from tests import hostile_servers

@@ -1,8 +1,8 @@
 """Calls to one provider of OpenAI's protocol, as the router makes them."""
 
 from aiserver.errors import ProviderResponse
+from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.http import create_client
-from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from tests.fakes import FakeClock
 

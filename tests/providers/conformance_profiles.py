@@ -14,14 +14,14 @@ import httpx
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderResponse
+from aiserver.providers.adapters.base.adapter import ResponseContext
+from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.openai.client import PATHS, OpenAiClient
 from aiserver.providers.catalogue import CATALOGUE, Preset
 from aiserver.providers.http import ProviderRequest
-from aiserver.providers.openai import PATHS, OpenAiClient
 from aiserver.providers.provider import Provider
 from aiserver.providers.registry import AdapterRegistry
-from aiserver.providers.translation.adapter import ResponseContext
-from aiserver.providers.translation.chat import Chat
-from aiserver.router import ProviderClient
+from aiserver.routing.router import ProviderClient
 from tests.fakes import FakeClock
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors.dialect import Dialect

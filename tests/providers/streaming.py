@@ -6,8 +6,8 @@ from contextlib import closing, contextmanager
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError
+from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.http import create_client
-from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from aiserver.providers.stream import ProviderStream
 from tests import hostile_servers

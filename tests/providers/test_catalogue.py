@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 from pydantic import ValidationError
 
+from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.catalogue import CATALOGUE, GENERIC
 from aiserver.providers.http import create_client
-from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from local.scripted import ScriptedProvider
 from tests.fakes import FakeClock

@@ -12,9 +12,9 @@ import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.limits import MAX_CHOICES, MAX_EVENT_BYTES, MAX_HEADERS_CHARS, MAX_RESPONSE_BYTES
+from aiserver.providers.adapters.openai.client import OpenAiClient
+from aiserver.providers.adapters.openai.stream import OpenAiEventMapper
 from aiserver.providers.http import create_client
-from aiserver.providers.openai import OpenAiClient
-from aiserver.providers.openai_stream import OpenAiEventMapper
 from aiserver.providers.stream import ProviderStream
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider

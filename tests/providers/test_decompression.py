@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout
+from aiserver.http_client import decompression
+from aiserver.http_client.decompression import STEP_BYTES, ContentCodingError, decompress
 from aiserver.limits import MAX_ERROR_BYTES, MAX_EVENT_BYTES, MAX_LIST_BYTES, MAX_RESPONSE_BYTES
-from aiserver.providers import decompression
-from aiserver.providers.decompression import STEP_BYTES, ContentCodingError, decompress
 from local.scripted import ScriptedProvider
 from tests import hostile_servers
 from tests.providers.calls import call_provider, list_models, provider

@@ -22,12 +22,12 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
+from aiserver.http_client.transport import DeadlineBackend, total_deadline
+from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.http import create_client
-from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
-from aiserver.providers.transport import DeadlineBackend, total_deadline
-from aiserver.router import ProviderCall, Router
-from aiserver.usecases.failover import FailoverResult, try_candidates
+from aiserver.routing.failover import FailoverResult, try_candidates
+from aiserver.routing.router import ProviderCall, Router
 from local.scripted import ScriptedProvider
 from tests import hostile_servers
 from tests.fakes import FakeClock

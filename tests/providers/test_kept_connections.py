@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from aiserver.errors import ProviderTimeout
-from aiserver.providers import transport
+from aiserver.http_client import transport
+from aiserver.http_client.transport import STALE_S
+from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.http import create_client
-from aiserver.providers.openai import OpenAiClient
-from aiserver.providers.transport import STALE_S
 from tests import hostile_servers
 from tests.fakes import FakeClock
 from tests.hostile_servers import Behaviour, Connection

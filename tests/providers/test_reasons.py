@@ -9,9 +9,9 @@ import pytest
 
 from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse
 from aiserver.limits import MAX_ERROR_BYTES, MAX_ERROR_MESSAGE_CHARS
+from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.error_message import extract_message
 from aiserver.providers.http import create_client
-from aiserver.providers.openai import OpenAiClient
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
 from tests import hostile_servers

@@ -18,11 +18,11 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.providers import stream as stream_module
+from aiserver.providers.adapters.openai.client import OpenAiClient
+from aiserver.providers.adapters.openai.stream import OpenAiEventMapper
 from aiserver.providers.http import create_client
-from aiserver.providers.openai import OpenAiClient
-from aiserver.providers.openai_stream import OpenAiEventMapper
 from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS, ProviderStream
-from aiserver.usecases.failover import OpenStream
+from aiserver.routing.failover import OpenStream
 from aiserver.usecases.stream_response import stream_response
 from aiserver.wire import errors as wire_errors
 from tests import hostile_servers

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from aiserver.providers.adapters.openai.client import MODELS_PATH, PATHS
 from aiserver.providers.catalogue import CATALOGUE
-from aiserver.providers.openai import MODELS_PATH, PATHS
 from aiserver.providers.provider import Provider
 from local.template import REPOSITORY, read_yaml
 from tests.stack import TEMPLATE

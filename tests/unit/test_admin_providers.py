@@ -8,9 +8,9 @@ import pytest
 
 from aiserver.admin import changes, providers
 from aiserver.admin.stack import Admin, AdminError, create_admin
-from aiserver.providers.circuit import Circuit, Gate
+from aiserver.circuit_breaker.circuit import Circuit, Gate
+from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.http import create_client
-from aiserver.providers.openai import OpenAiClient
 from aiserver.providers.provider import Provider
 from local.scripted import MODELS, ScriptedProvider
 from tests import moto_stack

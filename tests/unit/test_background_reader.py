@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from aiserver.providers.background_reader import MAX_ITEMS_AHEAD, read_ahead
+from aiserver.http_client.background_reader import MAX_ITEMS_AHEAD, read_ahead
 
 PATIENCE_S = 20
 

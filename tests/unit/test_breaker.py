@@ -10,6 +10,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from aiserver.circuit_breaker.breaker import CACHE_MS
+from aiserver.circuit_breaker.circuit import (
+    CONFIRM_MS,
+    FAILURE_THRESHOLD,
+    MIN_CALLS,
+    OPEN_MS,
+    WINDOW_S,
+    CallStats,
+    Gate,
+)
+from aiserver.circuit_breaker.outcome import MIN_CALL_MS
 from aiserver.errors import (
     ProviderAuth,
     ProviderBusy,
@@ -21,9 +32,6 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.breaker import CACHE_MS
-from aiserver.providers.circuit import CONFIRM_MS, FAILURE_THRESHOLD, MIN_CALLS, OPEN_MS, WINDOW_S, CallStats, Gate
-from aiserver.providers.outcome import MIN_CALL_MS
 from tests.containers import FAILURE, LONG_MS, Fleet, attempt, fleet_due_for_probe
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiserver.circuit_breaker.breaker import CACHE_MS, MAX_WRITE_ATTEMPTS, CircuitBreaker
+from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD, OPEN_MS, PROBE_TIMEOUT_MS, Circuit
+from aiserver.circuit_breaker.outcome import MIN_CALL_MS
 from aiserver.errors import ProviderError, ProviderTimeout, ProviderUnavailable
-from aiserver.providers.breaker import CACHE_MS, MAX_WRITE_ATTEMPTS, CircuitBreaker
-from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, PROBE_TIMEOUT_MS, Circuit
-from aiserver.providers.outcome import MIN_CALL_MS
 from tests.containers import FAILURE, KEY, LONG_MS, MODEL, Fleet, attempt, fleet_due_for_probe
 from tests.examples import examples
 from tests.fakes import FakeCircuits

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiserver.circuit_breaker.breaker import CACHE_MS, CircuitBreaker
+from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD, OPEN_MS, CallStats, Circuit
 from aiserver.errors import ProviderCircuitOpen, ProviderError
-from aiserver.providers.breaker import CACHE_MS, CircuitBreaker
-from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, CallStats, Circuit
 from tests.containers import FAILURE, LONG_MS, Fleet, attempt, fleet_due_for_probe, provider_circuit
 from tests.examples import examples
 from tests.fakes import FakeCircuits, FakeClock

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse, ProviderUnavailable
-from aiserver.providers.circuit import (
+from aiserver.circuit_breaker.circuit import (
     FAILURE_THRESHOLD,
     MAX_PROBES,
     MIN_CALLS,
@@ -20,6 +19,7 @@ from aiserver.providers.circuit import (
     SHARED_CONFIRM_MS,
     Circuit,
 )
+from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse, ProviderUnavailable
 from tests.containers import Fleet
 from tests.examples import examples
 

@@ -3,8 +3,8 @@
 import pytest
 
 from aiserver import bootstrap
-from aiserver.providers.breaker import CACHE_MS, STORE_DOWN_MS, CircuitBreaker
-from aiserver.providers.circuit import FAILURE_THRESHOLD, OPEN_MS, WINDOW_S, CallStats, Circuit
+from aiserver.circuit_breaker.breaker import CACHE_MS, STORE_DOWN_MS, CircuitBreaker
+from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD, OPEN_MS, WINDOW_S, CallStats, Circuit
 from tests.containers import FAILURE, LONG_MS, Fleet, attempt, fleet_due_for_probe, provider_circuit
 from tests.fakes import FakeCircuits, FakeClock
 

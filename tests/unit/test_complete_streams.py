@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD
 from aiserver.errors import (
     Conflict,
     ProviderError,
@@ -14,7 +15,6 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.jobs.states import JobState
-from aiserver.providers.circuit import FAILURE_THRESHOLD
 from aiserver.usecases import views
 from aiserver.usecases.complete import FIRST_BYTE_TIMEOUT_MS, CompletionResult
 from aiserver.wire import requests

@@ -9,8 +9,8 @@ import pytest
 
 from aiserver.errors import ProviderBusy, ProviderError, ProviderResponse, ProviderTimeout
 from aiserver.jobs.states import JobState
-from aiserver.router import LEASE_MARGIN_MS, ProviderCall
-from aiserver.usecases.failover import try_candidates
+from aiserver.routing.failover import try_candidates
+from aiserver.routing.router import LEASE_MARGIN_MS, ProviderCall
 from aiserver.wire import requests
 from tests.app import BODY, RESPONSE, TestApp
 from tests.containers import provider_circuit

@@ -9,8 +9,8 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.router import ProviderCall
-from aiserver.usecases.failover import FailoverResult, try_candidates
+from aiserver.routing.failover import FailoverResult, try_candidates
+from aiserver.routing.router import ProviderCall
 from tests.app import BODY, TestApp
 from tests.containers import provider_circuit
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from aiserver.circuit_breaker.breaker import MAX_COUNTED_GATES
+from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD, MAX_GATES, MAX_PROBES, OPEN_MS
+from aiserver.circuit_breaker.outcome import CallOutcome, classify
 from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
@@ -14,12 +17,9 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.breaker import MAX_COUNTED_GATES
-from aiserver.providers.circuit import FAILURE_THRESHOLD, MAX_GATES, MAX_PROBES, OPEN_MS
-from aiserver.providers.outcome import CallOutcome, classify
 from aiserver.providers.provider import Provider
-from aiserver.router import ProviderCall
-from aiserver.usecases.failover import try_candidates
+from aiserver.routing.failover import try_candidates
+from aiserver.routing.router import ProviderCall
 from tests.app import RESPONSE, FakeWebhookClient, UseCases, load_providers
 from tests.containers import FAILURE, Fleet
 from tests.examples import IS_FULL

@@ -13,9 +13,9 @@ from moto.moto_api import recorder
 
 from aiserver import api_keys, bootstrap
 from aiserver.aws.circuits import DynamoCircuits
+from aiserver.circuit_breaker.circuit import Circuit, Gate
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.limits import MAX_BODY_BYTES
-from aiserver.providers.circuit import Circuit, Gate
 from local import template
 from local.scripted import MODELS, ScriptedProvider
 from tests.answers import PROMPT, event_with_headers, is_error, json_body, put_job, queued_job_id

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiserver.jobs.states import JobState
-from aiserver.router import ProviderCall
-from aiserver.usecases.failover import FailoverResult, try_candidates
+from aiserver.routing.failover import FailoverResult, try_candidates
+from aiserver.routing.router import ProviderCall
 from tests.app import BODY, TestApp
 
 

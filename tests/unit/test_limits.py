@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest, ProviderError
+from aiserver.http_client.transport import total_deadline
 from aiserver.providers import stream as stream_module
+from aiserver.providers.adapters.openai.stream import OpenAiEventMapper
 from aiserver.providers.http import ProviderRequest, send
-from aiserver.providers.openai_stream import OpenAiEventMapper
 from aiserver.providers.stream import ProviderStream
-from aiserver.providers.transport import total_deadline
 from aiserver.webhooks import client
 from aiserver.wire import json_text, requests
 from aiserver.wire.requests import Options

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.provider import Provider
-from aiserver.router import ProviderCall, Router
+from aiserver.routing.router import ProviderCall, Router
 from tests.app import FakeProviderClient
 from tests.body_strategies import BODIES, Tree, expected_binding, with_model
 from tests.fakes import FakeClock

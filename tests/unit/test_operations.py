@@ -8,7 +8,7 @@ import pytest
 from aiserver.errors import NotFound
 from aiserver.providers.catalogue import Operation
 from aiserver.providers.provider import ModelListing, Provider
-from aiserver.router import CACHE_MS, Router
+from aiserver.routing.router import CACHE_MS, Router
 from aiserver.usecases.models import Models
 from local.scripted import MODELS, ScriptedProvider
 from tests.answers import is_error, json_body

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from aiserver.errors import InvalidRequest, NotFound
 from aiserver.providers.provider import Provider
-from aiserver.router import Router
+from aiserver.routing.router import Router
 from tests.fakes import FakeClock
 
 

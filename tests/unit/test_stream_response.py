@@ -10,7 +10,7 @@ import pytest
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.jobs.states import JobState
 from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS
-from aiserver.usecases.failover import OpenStream
+from aiserver.routing.failover import OpenStream
 from aiserver.usecases.stream_response import StreamOutcome, stream_response
 from aiserver.wire import sse
 from tests.app import FakeStream

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import pytest
 
+from aiserver.circuit_breaker.circuit import OPEN_MS
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderUnavailable
 from aiserver.jobs.backoff import CAP_S
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed
 from aiserver.jobs.states import JobState
 from aiserver.jobs.transitions import AttributeValue, Transition
-from aiserver.providers.circuit import OPEN_MS
 from aiserver.usecases.sweep import Sweep
 from tests.app import TestApp
 from tests.examples import examples

@@ -9,7 +9,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.transport import SLICE_BYTES, DeadlineStream, total_deadline
+from aiserver.http_client.transport import SLICE_BYTES, DeadlineStream, total_deadline
 from aiserver.webhooks import url_policy
 from aiserver.webhooks.client import DeliveryResult, WebhookClient
 from aiserver.webhooks.signature import signature_headers

@@ -11,7 +11,7 @@ from typing import Any
 import anthropic.types as sdk
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
 
-from aiserver.providers.anthropic import ANTHROPIC
+from aiserver.providers.adapters.anthropic import ANTHROPIC
 from aiserver.providers.http import ProviderRequest
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors import semantics

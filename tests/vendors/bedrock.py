@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 import botocore.session
 
-from aiserver.providers.bedrock import BEDROCK
+from aiserver.providers.adapters.bedrock import BEDROCK
 from aiserver.providers.http import ProviderRequest
 from aiserver.wire import sse
 from tests.providers.fake_provider import FakeResponse

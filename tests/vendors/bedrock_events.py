@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.bedrock import BEDROCK
-from aiserver.providers.translation.adapter import ResponseContext
-from aiserver.providers.translation.chat import Chat
+from aiserver.providers.adapters.base.adapter import ResponseContext
+from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.bedrock import BEDROCK
 from tests.vendors.bedrock import REQUEST_SHAPE
 from tests.vendors.botocore_validator import problems
 from tests.vendors.conversations import CALLS, user

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+from aiserver.providers.adapters.base.adapter import Adapter
 from aiserver.providers.http import ProviderRequest
-from aiserver.providers.translation.adapter import Adapter
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors.semantics import Request, Response
 

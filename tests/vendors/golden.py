@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.translation.adapter import ResponseContext
-from aiserver.providers.translation.chat import Chat
+from aiserver.providers.adapters.base.adapter import ResponseContext
+from aiserver.providers.adapters.base.chat import Chat
 from aiserver.wire import sse
 from tests.vendors.conversations import CONVERSATIONS, Conversation
 from tests.vendors.dialect import Dialect

@@ -10,7 +10,7 @@ from typing import Any
 
 import google.genai.types as sdk
 
-from aiserver.providers.google import GOOGLE
+from aiserver.providers.adapters.google import GOOGLE
 from aiserver.providers.http import ProviderRequest
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors import semantics

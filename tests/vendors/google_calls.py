@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.google import GOOGLE
-from aiserver.providers.translation.chat import Chat
+from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.google import GOOGLE
 from tests.vendors.conversations import user
 from tests.vendors.google_body import check_request
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from aiserver.errors import InvalidRequest, ProviderRejected, ProviderResponse
-from aiserver.providers.anthropic import ANTHROPIC
+from aiserver.providers.adapters.anthropic import ANTHROPIC
+from aiserver.providers.adapters.base.adapter import ResponseContext, VendorError
+from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.openai.errors import map_error
 from aiserver.providers.http import ProviderRequest
-from aiserver.providers.openai_response import map_error
 from aiserver.providers.provider import Provider
-from aiserver.providers.translation.adapter import ResponseContext, VendorError
-from aiserver.providers.translation.chat import Chat
 from aiserver.wire import sse
 from tests.vendors.conversations import PDF, TIME, WEATHER, text, user
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.providers.bedrock import BEDROCK
+from aiserver.providers.adapters.bedrock import BEDROCK
 from tests.vendors.bedrock import BedrockDialect
 from tests.vendors.bedrock_events import CONTEXT, request_body
 from tests.vendors.conversations import user

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from aiserver.providers.bedrock import BEDROCK
-from aiserver.providers.translation.adapter import ResponseContext
-from aiserver.providers.translation.chat import Chat
+from aiserver.providers.adapters.base.adapter import ResponseContext
+from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.bedrock import BEDROCK
 from aiserver.wire import sse
 from tests.vendors.bedrock_events import CONTEXT, MESSAGE_START, delta, start, stop
 

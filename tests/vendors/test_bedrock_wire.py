@@ -13,11 +13,11 @@ from botocore.exceptions import CredentialRetrievalError
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderAuth
-from aiserver.providers.bedrock import BEDROCK
+from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.bedrock import BEDROCK
 from aiserver.providers.http import ProviderRequest, create_client
 from aiserver.providers.provider import Provider
 from aiserver.providers.registry import AdapterRegistry
-from aiserver.providers.translation.chat import Chat
 from tests.fakes import FakeClock
 from tests.providers.fake_provider import FakeResponse, run_fake_provider
 from tests.vendors.bedrock import BedrockDialect

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.google import GOOGLE
+from aiserver.providers.adapters.base.adapter import ResponseContext
+from aiserver.providers.adapters.base.client import AdapterClient
+from aiserver.providers.adapters.google import GOOGLE
 from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
-from aiserver.providers.translation.adapter import ResponseContext
-from aiserver.providers.translation.client import AdapterClient
 from aiserver.wire import sse
 from tests.fakes import FakeClock
 from tests.vendors.conversations import TIME, WEATHER, user

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from aiserver.errors import ProviderAuth, ProviderRateLimited, ProviderResponse
-from aiserver.providers.google import GOOGLE
-from aiserver.providers.openai_response import map_error
+from aiserver.providers.adapters.google import GOOGLE
+from aiserver.providers.adapters.openai.errors import map_error
 from aiserver.providers.provider import Provider
 
 RPC = "type.googleapis.com/google.rpc"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.providers.google import GOOGLE
+from aiserver.providers.adapters.google import GOOGLE
 from tests.vendors.conversations import TIME, WEATHER, text, user
 from tests.vendors.google_calls import MODEL, OLDER_MODEL, assistant, chat, rejected_field, request_body
 

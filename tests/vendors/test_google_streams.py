@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from aiserver.errors import ProviderResponse
-from aiserver.providers.google import GOOGLE
-from aiserver.providers.google.stream import GoogleEventMapper
-from aiserver.providers.translation.adapter import ResponseContext, VendorError
+from aiserver.providers.adapters.base.adapter import ResponseContext, VendorError
+from aiserver.providers.adapters.google import GOOGLE
+from aiserver.providers.adapters.google.stream import GoogleEventMapper
 from aiserver.wire import sse
 from tests.vendors.google_calls import chat
 

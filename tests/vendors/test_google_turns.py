@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aiserver.providers.google import GOOGLE
+from aiserver.providers.adapters.google import GOOGLE
 from tests.vendors.conversations import CALLS, PIXEL, image, text, user
 from tests.vendors.google_calls import OLDER_MODEL, assistant, chat, rejected_field, request_body, tool_result
 

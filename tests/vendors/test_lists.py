@@ -6,10 +6,10 @@ import pytest
 
 from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderError, ProviderRateLimited
+from aiserver.providers.adapters.base.client import MAX_PAGES
 from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
 from aiserver.providers.registry import AdapterRegistry
-from aiserver.providers.translation.client import MAX_PAGES
 from tests.fakes import FakeClock
 from tests.providers.fake_provider import FakeResponse, run_fake_provider
 

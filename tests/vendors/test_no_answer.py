@@ -7,8 +7,8 @@ import pytest
 
 from aiserver.errors import ProviderError, ProviderResponse
 from aiserver.limits import MAX_CONTENT_BLOCKS, MAX_ERROR_MESSAGE_CHARS, MAX_RESPONSE_VALUES
-from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.client import MappedEvents
+from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.base.client import MappedEvents
 from aiserver.wire import sse
 from tests.memory import peak_bytes
 from tests.vendors.dialect import Dialect

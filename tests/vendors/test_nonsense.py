@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest, ProviderError, ProviderResponse
+from aiserver.providers.adapters.base.adapter import ResponseContext
+from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.base.client import MappedEvents, ResponseMapper
 from aiserver.providers.provider import Provider
-from aiserver.providers.translation.adapter import ResponseContext
-from aiserver.providers.translation.chat import Chat
-from aiserver.providers.translation.client import MappedEvents, ResponseMapper
 from aiserver.wire import sse
 from tests.examples import examples
 from tests.fakes import FakeClock

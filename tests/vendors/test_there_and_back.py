@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from aiserver.providers.translation.adapter import ResponseContext
-from aiserver.providers.translation.chat import Chat
+from aiserver.providers.adapters.base.adapter import ResponseContext
+from aiserver.providers.adapters.base.chat import Chat
 from aiserver.wire import sse
 from tests.examples import examples
 from tests.vendors import calls

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
+from aiserver.providers.adapters.base.chat import Chat
 from aiserver.providers.http import ProviderRequest
-from aiserver.providers.translation.chat import Chat
 from tests.vendors.conversations import TIME, WEATHER, user
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, dialect_type

@@ -7,8 +7,8 @@ import pytest
 from openai.types.chat import completion_create_params
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.translation.capabilities import Mapped, PassThrough, Unsupported
-from aiserver.providers.translation.chat import Chat
+from aiserver.providers.adapters.base.capabilities import Mapped, PassThrough, Unsupported
+from aiserver.providers.adapters.base.chat import Chat
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.schemas import CHAT
 from aiserver.wire.upstream_body import VENDORS

@@ -17,7 +17,7 @@ from aiserver.http_api import HttpContext
 
 if TYPE_CHECKING:
     from aiserver.aws.messages import SqsDeadLetters
-    from aiserver.router import Router
+    from aiserver.routing.router import Router
     from aiserver.settings import QueueSettings, ReplySettings
     from aiserver.usecases.callbacks import Redelivery, SampleCallback
     from aiserver.usecases.complete import Complete
@@ -196,7 +196,7 @@ def worker() -> "RunJob":
 @build_once
 def status() -> StatusParts:
     from aiserver.aws.config import DynamoConfig
-    from aiserver.router import Router
+    from aiserver.routing.router import Router
     from aiserver.settings import StatusSettings
     from aiserver.usecases.models import Models
     from aiserver.usecases.status import Status
@@ -296,7 +296,7 @@ def _delivery_limiter(settings: "QueueSettings | ReplySettings") -> "DeliveryLim
 
 
 def _enqueue(jobs: Any, messages: Any, config: Any, webhook_client: "WebhookClient", settled_days: int) -> "Enqueue":
-    from aiserver.router import Router
+    from aiserver.routing.router import Router
     from aiserver.usecases.enqueue import Enqueue
 
     return Enqueue(
@@ -313,9 +313,9 @@ def _provider_router(config: Any, jobs_table: str) -> "Router":
     from aiserver.aws.circuits import DynamoCircuits
     from aiserver.aws.leases import DynamoConcurrencyLeases
     from aiserver.aws.secrets import SsmSecrets
-    from aiserver.providers.breaker import CircuitBreaker
+    from aiserver.circuit_breaker.breaker import CircuitBreaker
     from aiserver.providers.registry import AdapterRegistry
-    from aiserver.router import Router
+    from aiserver.routing.router import Router
 
     optional_client = _client("dynamodb", is_vital=False)
     adapters = AdapterRegistry(http, CLOCK, _bedrock)

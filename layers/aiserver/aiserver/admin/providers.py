@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from aiserver.admin.changes import check_key, parse_stored, provider_view
 from aiserver.admin.stack import Admin, AdminError
 from aiserver.aws.secrets import SsmSecrets
+from aiserver.circuit_breaker.circuit import PROVIDER_GATE, Circuit
 from aiserver.errors import ProviderAuth, ProviderError
-from aiserver.providers.circuit import PROVIDER_GATE, Circuit
 from aiserver.providers.provider import ANY_MODEL, ModelListing, Provider
-from aiserver.router import lease_name
+from aiserver.routing.router import lease_name
 from aiserver.wire.render import format_iso
 
 CHECK_S = 10  # timeout of a request for the model list
@@ -20,7 +20,7 @@ MAX_LISTED_BYTES = 300_000  # of model ids stored for a provider: a DynamoDB ite
 
 
 class ModelLister(Protocol):
-    """The part of an adapter that lists a provider's models; its contract is in providers/openai.py."""
+    """The part of an adapter that lists a provider's models; its contract is in providers/adapters/openai/client.py."""
 
     def list_models(self, provider: Provider, *, api_key: str | None, timeout_s: float) -> list[str]: ...
 

@@ -14,9 +14,10 @@ from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.aws.leases import DynamoConcurrencyLeases
 from aiserver.aws.messages import SqsMessageSender
+from aiserver.circuit_breaker.circuit import CircuitStore
 from aiserver.clock import Clock, SystemClock
-from aiserver.jobs.ports import ConcurrencyLeaseStore, JobStore, MessageSender
-from aiserver.providers.circuit import CircuitStore
+from aiserver.concurrency import ConcurrencyLeaseStore
+from aiserver.jobs.ports import JobStore, MessageSender
 from aiserver.webhooks.url_policy import host_pattern
 from aiserver.wire.render import format_iso
 

@@ -4,8 +4,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from aiserver.aws.items import pack, unpack
+from aiserver.circuit_breaker.circuit import (
+    CLOSED_GATE,
+    PROVIDER_GATE,
+    CallStats,
+    Circuit,
+    FailureRecord,
+    Gate,
+    GateKey,
+)
 from aiserver.clock import Clock
-from aiserver.providers.circuit import CLOSED_GATE, PROVIDER_GATE, CallStats, Circuit, FailureRecord, Gate, GateKey
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient

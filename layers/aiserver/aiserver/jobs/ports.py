@@ -1,6 +1,6 @@
 """Ports of the job state machine; fakes and AWS adapters pass the same contract suite."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,22 +91,6 @@ class MessageSender(Protocol):
 
     def send_callback(self, job_id: int, *, due: int | None, delay_s: int = 0) -> None:
         """`due` is the `callback_next_at` the message is sent for; a message of an earlier wait has another."""
-        ...
-
-
-class ConcurrencyLeaseStore(Protocol):
-    """Concurrency leases shared by all functions. The lease of a process that dies expires."""
-
-    def acquire(self, name: str, indexes: Sequence[int], *, now_ms: int, expires_ms: int) -> int | None:
-        """Lease a free one of these indexes of `name` until `expires_ms`; None when all are held."""
-        ...
-
-    def release(self, name: str, index: int, *, expires_ms: int) -> None:
-        """Release the lease that expires at `expires_ms`; one held by another process since is not changed."""
-        ...
-
-    def count_active(self, names: Collection[str], *, now_ms: int) -> dict[str, int]:
-        """How many leases of each name are held, in one read."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""Providers: configuration, HTTP transport, circuit breaker, and one adapter for each protocol."""
+"""Providers: configuration, calls, and one adapter for each protocol."""

@@ -13,13 +13,13 @@ import httpcore
 import httpx
 
 from aiserver.errors import ProviderAuth, ProviderError, ProviderResponse, ProviderTimeout, ProviderUnavailable
+from aiserver.http_client.background_reader import read_ahead
+from aiserver.http_client.decompression import ACCEPT_ENCODING, ContentCodingError, decode_body
+from aiserver.http_client.transport import WAKE_S, Deadline, DeadlineBackend, Transport, remaining_s, total_deadline
 from aiserver.limits import MAX_ERROR_BYTES, MAX_HEADER_CHARS, MAX_HEADERS_CHARS, MAX_RESPONSE_BYTES
-from aiserver.providers.background_reader import read_ahead
-from aiserver.providers.decompression import ACCEPT_ENCODING, ContentCodingError, decode_body
 from aiserver.providers.memory_budget import reserve
 from aiserver.providers.provider import Provider
 from aiserver.providers.redaction import Redaction
-from aiserver.providers.transport import WAKE_S, Deadline, DeadlineBackend, Transport, remaining_s, total_deadline
 from aiserver.wire import json_scan, sse
 
 BEARER_HEADER = "authorization"  # any other header contains the bare key, without "Bearer"

@@ -11,9 +11,9 @@ from aiserver.clock import Clock
 if TYPE_CHECKING:
     import httpx
 
-    from aiserver.providers.openai import OpenAiClient
-    from aiserver.providers.translation.adapter import Adapter, Wire
-    from aiserver.providers.translation.client import AdapterClient
+    from aiserver.providers.adapters.base.adapter import Adapter, Wire
+    from aiserver.providers.adapters.base.client import AdapterClient
+    from aiserver.providers.adapters.openai.client import OpenAiClient
 
 
 class AdapterRegistry(dict[str, "OpenAiClient | AdapterClient"]):
@@ -35,12 +35,12 @@ class AdapterRegistry(dict[str, "OpenAiClient | AdapterClient"]):
         )
 
     def _create_openai_client(self) -> "OpenAiClient":
-        from aiserver.providers.openai import OpenAiClient
+        from aiserver.providers.adapters.openai.client import OpenAiClient
 
         return OpenAiClient(self._http(), self._clock)
 
     def _create_adapter_client(self, type: str) -> "AdapterClient":
-        from aiserver.providers.translation.client import AdapterClient
+        from aiserver.providers.adapters.base.client import AdapterClient
 
         wire = self._wire() if type == "bedrock" else None
         return AdapterClient(self._http(), self._clock, load_adapter(type), wire)
@@ -51,7 +51,7 @@ def check_request(type: str, body: bytes, model: str) -> None:
     if type == "openai":
         return
     from aiserver.providers import memory_budget
-    from aiserver.providers.translation.chat import Chat
+    from aiserver.providers.adapters.base.chat import Chat
     from aiserver.wire.upstream_body import with_model
 
     adapter = load_adapter(type)
@@ -62,15 +62,15 @@ def check_request(type: str, body: bytes, model: str) -> None:
 def load_adapter(type: str) -> "Adapter":
     match type:
         case "anthropic":
-            from aiserver.providers.anthropic import ANTHROPIC
+            from aiserver.providers.adapters.anthropic import ANTHROPIC
 
             return ANTHROPIC
         case "google":
-            from aiserver.providers.google import GOOGLE
+            from aiserver.providers.adapters.google import GOOGLE
 
             return GOOGLE
         case "bedrock":
-            from aiserver.providers.bedrock import BEDROCK
+            from aiserver.providers.adapters.bedrock import BEDROCK
 
             return BEDROCK
         case _:

@@ -12,8 +12,8 @@ from aiserver.errors import Conflict, ProviderTimeout
 from aiserver.jobs.job import Job, request_hash
 from aiserver.jobs.ports import JobStore
 from aiserver.jobs.states import JobState
-from aiserver.router import ProviderCall, Router
-from aiserver.usecases.failover import FailoverResult, try_candidates
+from aiserver.routing.failover import FailoverResult, try_candidates
+from aiserver.routing.router import ProviderCall, Router
 from aiserver.usecases.stream_response import StreamOutcome, stream_response
 from aiserver.usecases.terminal import failure_fields, settled_ttl
 from aiserver.wire import sse

@@ -3,8 +3,7 @@
 import random
 from contextlib import AbstractContextManager
 
-from aiserver.jobs.concurrency import lease
-from aiserver.jobs.ports import ConcurrencyLeaseStore
+from aiserver.concurrency import ConcurrencyLeaseStore, lease
 
 
 class DeliveryLimiter:

@@ -14,7 +14,7 @@ from aiserver.jobs.job import Job, due_shard, request_hash
 from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
 from aiserver.jobs.states import JobState
 from aiserver.jobs.transitions import CANCEL, REQUEST_CANCEL
-from aiserver.router import ProviderCall, Router
+from aiserver.routing.router import ProviderCall, Router
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.terminal import terminal_fields
 from aiserver.wire.requests import ModelRequest

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiserver.providers.provider import ANY_MODEL, ModelListing, Provider
-from aiserver.router import Router
+from aiserver.routing.router import Router
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from aiserver.jobs.transitions import (
     AttributeValue,
     Transition,
 )
-from aiserver.usecases.failover import FailoverResult
+from aiserver.routing.failover import FailoverResult
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.terminal import failure_fields, terminal_fields
 

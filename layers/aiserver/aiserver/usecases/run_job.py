@@ -13,8 +13,8 @@ from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
 from aiserver.jobs.states import JobState
 from aiserver.jobs.transitions import CLAIM, EXPIRE, MARK_CALL, AttributeValue
 from aiserver.providers.memory_budget import MemoryBudget
-from aiserver.router import Candidate, ProviderCall, Router
-from aiserver.usecases.failover import FailoverResult, try_candidates
+from aiserver.routing.failover import FailoverResult, try_candidates
+from aiserver.routing.router import Candidate, ProviderCall, Router
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.record_outcome import JobLease, OutcomeRecorder
 from aiserver.usecases.terminal import expiry_fields, terminal_fields

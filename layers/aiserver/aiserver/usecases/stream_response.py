@@ -9,7 +9,7 @@ from aiserver.clock import Clock
 from aiserver.errors import AiServerError, ProviderError, ProviderTimeout
 from aiserver.jobs.states import JobState
 from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS
-from aiserver.usecases.failover import OpenStream
+from aiserver.routing.failover import OpenStream
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 

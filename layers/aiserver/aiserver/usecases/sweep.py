@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from aiserver import log_events
+from aiserver.circuit_breaker.circuit import CircuitStore
 from aiserver.clock import Clock
 from aiserver.errors import ProviderTimeout
 from aiserver.jobs.backoff import MAX_DELAY_S, RESEND_CAP_MS, callback_retry_delay_s, resend_delay_ms, sqs_delay_s
@@ -22,7 +23,6 @@ from aiserver.jobs.transitions import (
     RESEND_CALLBACK,
     AttributeValue,
 )
-from aiserver.providers.circuit import CircuitStore
 from aiserver.usecases.deliver_callback import DEAD_CALLBACK_DAYS
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.terminal import CALLBACK_DUE_MS, expiry_fields, failure_fields, settled_ttl, terminal_fields

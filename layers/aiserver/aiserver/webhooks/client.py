@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import httpcore
 import httpx
 
+from aiserver.http_client.transport import DeadlineStream, Transport, remaining_s, total_deadline
 from aiserver.limits import MAX_RECEIVER_BYTES
-from aiserver.providers.transport import DeadlineStream, Transport, remaining_s, total_deadline
 from aiserver.webhooks.url_policy import (
     CallbackRefused,
     NameNotFound,

@@ -1,0 +1,1 @@
+"""Circuit breaker: rules, shared state, and one breaker per container."""

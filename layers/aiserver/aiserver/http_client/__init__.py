@@ -1,0 +1,1 @@
+"""HTTP transport with a total deadline; shared by providers and webhooks."""

@@ -1,0 +1,85 @@
+"""Differences between Claude models, at Anthropic and Bedrock: reasoning and sampling parameters.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/effort
+https://platform.claude.com/docs/en/about-claude/models/migration-guide
+"""
+
+from typing import Any
+
+from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.base.messages import ToolChoice
+
+# Models that take a number of reasoning tokens; newer ones take an effort.
+# https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
+BUDGET_MODELS = (
+    *("claude-3", "claude-opus-4-0", "claude-opus-4-1", "claude-opus-4-2", "claude-opus-4-5"),
+    *("claude-sonnet-4-0", "claude-sonnet-4-2", "claude-sonnet-4-5", "claude-haiku-4-5"),
+)
+EFFORTS = {"minimal": "low", **{effort: effort for effort in ("low", "medium", "high", "xhigh", "max")}}
+# The budgets of Gemini's OpenAI-compatible endpoint; Anthropic publishes none. At least 1,024, below `max_tokens`.
+BUDGETS = {"minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576, "xhigh": 31_999, "max": 31_999}
+MIN_BUDGET = 1_024
+
+# Models before 4.7 take sampling parameters; some of them take temperature or top_p, but not both.
+# https://docs.memberjunction.org/v6.2/api/functions/_memberjunction_ai-anthropic.RejectsSamplingParams.html
+# https://github.com/open-webui/functions/pull/9
+SAMPLING_MODELS = ("claude-2", "claude-3", "claude-opus-4", "claude-sonnet-4", "claude-haiku-4")
+NO_SAMPLING_MODELS = ("claude-opus-4-7", "claude-opus-4-8")
+SINGLE_SAMPLING_PARAM_MODELS = (
+    *("claude-opus-4-1", "claude-opus-4-5", "claude-opus-4-6"),
+    *("claude-sonnet-4-5", "claude-sonnet-4-6", "claude-haiku-4-5"),
+)
+DEFAULT_SAMPLING_VALUE = 1  # of temperature and top_p: the model's default
+MIN_TOP_P = 0.95  # with reasoning: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+
+
+def thinking_params(chat: Chat, model: str, max_tokens: int) -> tuple[dict[str, Any] | None, str | None]:
+    """The `thinking` object and the effort, for a response of at most `max_tokens` tokens; None is not sent.
+
+    Raises: InvalidRequest.
+    """
+    effort = chat.get_typed("reasoning_effort", str)
+    if effort is None:
+        return None, None
+    if effort == "none":
+        return {"type": "disabled"}, None
+    if not model.startswith(BUDGET_MODELS):
+        return {"type": "adaptive", "display": "summarized"}, chat.map_value("reasoning_effort", effort, EFFORTS)
+    if chat.lacks_reasoning:
+        return None, None  # the model would require its earlier reasoning, which the request lacks
+    if isinstance(chat.tool_choice, ToolChoice) or chat.tool_choice == "required":
+        raise chat.invalid(
+            "tool_choice", "must be 'auto' or 'none'", "this model does not support forced tool calls with reasoning"
+        )
+    budget = min(chat.map_value("reasoning_effort", effort, BUDGETS), max_tokens - 1)
+    if budget < MIN_BUDGET:
+        raise chat.unsupported("reasoning_effort", f"this model requires max_tokens above {MIN_BUDGET} for reasoning")
+    return {"type": "enabled", "budget_tokens": budget}, None
+
+
+def sampling_params_to_omit(chat: Chat, model: str) -> list[str]:
+    """Which of `temperature` and `top_p` are not sent, since they equal the model's default.
+
+    Models other than Claude get both. Raises: InvalidRequest, when the model does not support a value.
+    """
+    params = {name: value for name in ("temperature", "top_p") if (value := chat.get_typed(name, float)) is not None}
+    if params.get("temperature", 0) > 1:
+        raise chat.invalid("temperature", "must be at most 1")
+    supports_sampling = not model.startswith("claude-") or (
+        model.startswith(SAMPLING_MODELS) and not model.startswith(NO_SAMPLING_MODELS)
+    )
+    non_default = {name: value for name, value in params.items() if value != DEFAULT_SAMPLING_VALUE}
+    is_reasoning = chat.get_typed("reasoning_effort", str) not in (None, "none")
+    for name, value in non_default.items():
+        if not supports_sampling:
+            raise chat.unsupported(name, "this model has no sampling parameters")
+        if is_reasoning and (name == "temperature" or value < MIN_TOP_P):
+            constraint = "must be 1" if name == "temperature" else f"must be at least {MIN_TOP_P}"
+            raise chat.invalid(name, constraint, "reasoning is enabled")
+    if len(non_default) > 1 and model.startswith(SINGLE_SAMPLING_PARAM_MODELS):
+        raise chat.unsupported("top_p", "this model accepts 'temperature' or 'top_p', not both")
+    return [
+        name
+        for name in params
+        if name not in non_default and (not supports_sampling or model.startswith(SINGLE_SAMPLING_PARAM_MODELS))
+    ]

@@ -1,0 +1,1 @@
+"""OpenAI's protocol: responses, streams and errors."""

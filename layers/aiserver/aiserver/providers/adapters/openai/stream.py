@@ -1,0 +1,170 @@
+"""Checks the events of an OpenAI stream. All pass unchanged, except the usage event that only the gateway requested.
+
+Source: https://platform.openai.com/docs/api-reference/chat-streaming
+https://platform.openai.com/docs/api-reference/responses-streaming
+"""
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from aiserver.errors import ProviderError
+from aiserver.limits import MAX_CHOICES, MAX_ERROR_BYTES, MAX_EVENT_VALUES
+from aiserver.providers.adapters.openai.errors import (
+    EMPTY_ERRORS,
+    choice_error,
+    empty_response_error,
+    map_stream_error,
+    storable_usage,
+)
+from aiserver.providers.provider import Provider
+from aiserver.wire import json_scan, sse
+from aiserver.wire.json_text import count_values
+
+READ_MEMBERS = ("choices", "usage", "error", "object", "type", "response")
+END_TYPES = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
+NOT_FINISHED = (b"", b"null", b'""', b"false")
+_CONTENT = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|arguments|delta)"\s*:\s*"(?!")')
+# For data that is not valid JSON, such as Python's NaN. Quotes within JSON strings are escaped and never match.
+_RESPONSE = re.compile(rb'"(?:choices|response\.[a-z_.]+)"')
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"(?!")')
+_NO_CHOICE = re.compile(rb"(?:null|\[\s*\])?")
+_INDEX_BYTES = 32  # of a choice's index, used as its key
+_BEGINS_WITH_ERROR = re.compile(rb'\s*\{\s*"error"\s*:\s*[{"\[]')
+
+
+class _Choice(msgspec.Struct):
+    """The members of a choice that are read, of any JSON type."""
+
+    index: msgspec.Raw = msgspec.Raw(b"")
+    finish_reason: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = msgspec.Raw(b"")
+
+
+_CHOICES = msgspec.json.Decoder(list[_Choice])
+
+
+class OpenAiEventMapper:
+    """The EventMapper of OpenAI's events.
+
+    With `hides_usage` the caller did not request the usage, and the event that contains only usage is dropped.
+    A chat is complete after `[DONE]`, or when each choice has a finish reason.
+    Events before the first content event are buffered until it arrives. A `[DONE]` without content is an error.
+    """
+
+    def __init__(self, provider: Provider, operation: str, *, hides_usage: bool, model_is_configured: bool) -> None:
+        self.usage: str | None = None
+        self.content_events = 0
+        self.is_complete = False
+        self.is_done = False
+        self._provider = provider
+        self._is_chat = operation == "chat.completions"
+        self._hides_usage = hides_usage
+        self._model_is_configured = model_is_configured
+        self._unfinished: dict[bytes, bool] = {}  # by the index of each choice that has begun
+        self._has_content = False
+        self._buffered: list[bytes] = []
+        self._buffered_bytes = 0
+        self._first_data = b""  # the data of the first event without content
+
+    def on_event(self, event: bytes) -> bytes:
+        data = sse.event_data(event)
+        if data.strip() == sse.DONE:
+            if not self._has_content:
+                raise empty_response_error(self._provider, self._first_data, {})
+            self.is_complete = self.is_done = True
+            return event
+        self._raise_if_error(event, data)
+        self.content_events += bool(_CONTENT.search(data))
+        members = json_scan.find_members(
+            json_scan.unwrap_single(data) if data.startswith(b"[") else data, *READ_MEMBERS
+        )
+        if members is None:  # a comment, or not a JSON object
+            self._has_content = self._has_content or bool(_RESPONSE.search(data))
+            self.is_complete = self.is_complete or bool(self._is_chat and _FINISHED.search(data))
+            return self._release_buffer(event) if self._has_content or not data.strip() else self._buffer(event, data)
+        self._track_completion(members)
+        usage = _find_usage(members)
+        self.usage = storable_usage(usage) or self.usage
+        if self._hides_usage and usage[:1] == b"{" and _NO_CHOICE.fullmatch(members.get("choices", b"")):
+            return b""
+        return self._release_buffer(event) if self._has_content else self._buffer(event, data)
+
+    def on_end(self) -> bytes:
+        return b""
+
+    def _buffer(self, event: bytes, data: bytes) -> bytes:
+        """Keep the event until the first content event, up to MAX_ERROR_BYTES in total."""
+        self._first_data = self._first_data or data
+        self._buffered.append(event)
+        self._buffered_bytes += len(event)
+        return b"" if self._buffered_bytes <= MAX_ERROR_BYTES else self._release_buffer(b"")
+
+    def _release_buffer(self, event: bytes) -> bytes:
+        """Return the event, preceded by the buffered events once content has arrived; a comment passes at once."""
+        if not self._buffered or not (self._has_content or self._buffered_bytes > MAX_ERROR_BYTES):
+            return event
+        buffered, self._buffered, self._buffered_bytes = b"".join(self._buffered), [], 0
+        return buffered + event
+
+    def _track_completion(self, members: Mapping[str, bytes]) -> None:
+        if not self._is_chat:
+            self._has_content = self._has_content or members.get("type", b"").startswith(b'"response.')
+            self.is_complete = self.is_complete or members.get("type") in END_TYPES
+            return
+        choices = members.get("choices", b"")
+        if count_values(choices, MAX_EVENT_VALUES) > MAX_EVENT_VALUES:
+            raise self._too_many_choices()
+        for choice in _decode_choices(choices):
+            if error := choice_error(bytes(choice.finish_reason), bytes(choice.error)):
+                raise self._map_error(error)
+            index, has_finished = bytes(choice.index)[:_INDEX_BYTES], bytes(choice.finish_reason) not in NOT_FINISHED
+            self._unfinished[index] = self._unfinished.get(index, True) and not has_finished
+        if len(self._unfinished) > MAX_CHOICES:
+            raise self._too_many_choices()
+        self._has_content = self._has_content or bool(self._unfinished)
+        self.is_complete = bool(self._unfinished) and not any(self._unfinished.values())
+
+    def _too_many_choices(self) -> ProviderError:
+        return ProviderError(f"Provider {self._provider.name}: the response has too many choices", may_be_billed=True)
+
+    def _raise_if_error(self, event: bytes, data: bytes) -> None:
+        error = sse.event_data(event, b"error") if b"error" in event else b""
+        if error or _is_error(data) or (data and sse.is_error_event(event)):
+            raise self._map_error(error or data)
+
+    def _map_error(self, data: bytes) -> ProviderError:
+        return map_stream_error(
+            self._provider,
+            data,
+            has_content=self.content_events > 0,
+            model_is_configured=self._model_is_configured,
+        )
+
+
+def _is_error(data: bytes) -> bool:
+    if b"error" not in data:
+        return False
+    members = json_scan.find_members(
+        json_scan.unwrap_single(data) if data.startswith(b"[") else data, "error", "object", "type"
+    )
+    if members is None:
+        return bool(_BEGINS_WITH_ERROR.match(data))
+    return members.get("error", b"null") not in EMPTY_ERRORS or b'"error"' in (
+        members.get("object"),
+        members.get("type"),
+    )
+
+
+def _decode_choices(text: bytes) -> list[_Choice]:
+    try:
+        return _CHOICES.decode(text) if text else []
+    except (msgspec.DecodeError, RecursionError):
+        return []
+
+
+def _find_usage(members: Mapping[str, bytes]) -> bytes:
+    """Return the usage of a chat event, or of the `response` object within a Responses event."""
+    response = json_scan.find_members(members["response"], "usage") if "response" in members else None
+    return members.get("usage") or (response or {}).get("usage", b"")

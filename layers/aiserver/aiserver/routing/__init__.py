@@ -1,0 +1,1 @@
+"""Provider selection, admission and failover."""
