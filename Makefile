@@ -82,6 +82,7 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed $(
 	$(BIN)/python -m docs.vendors --check
 	$(BIN)/python -m docs.limits --check
 	$(BIN)/python -m docs.log_events --check
+	$(BIN)/python -m docs.layers --check
 	$(BIN)/python -m benchmarks.page --check
 
 docs: $(VENV)/local.installed $(VENV)/test.installed  ## update the generated parts of the docs
@@ -92,6 +93,7 @@ docs: $(VENV)/local.installed $(VENV)/test.installed  ## update the generated pa
 	@$(BIN)/python -m docs.vendors
 	@$(BIN)/python -m docs.limits
 	@$(BIN)/python -m docs.log_events
+	@$(BIN)/python -m docs.layers
 	@$(BIN)/python -m benchmarks.page
 
 mutate: $(VENV)/local.installed $(VENV)/test.installed  ## mutation tests for the state machine and failover (minutes)

@@ -11,11 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from aiserver.aws.bedrock import bedrock_transport
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.clock import SystemClock
 from aiserver.jobs.states import JobState
-from aiserver.routing.router import Router
+from aiserver.providers.registry import AdapterRegistry
+from aiserver.routing.selection import ProviderDirectory
 from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.wire import requests
 from benchmarks import page
@@ -49,9 +51,14 @@ def accept_jobs(cloud: Cloud, model: str, count: int) -> list[int]:
     """Accept jobs without queue messages and return their ids. The sweeper sends the messages after a minute."""
     clock = SystemClock()
     config = DynamoConfig(cloud.outputs["ConfigTable"], aws.client("dynamodb", cloud.endpoint_url))
-    router = Router(config.providers, {}, None, clock)
     enqueue = Enqueue(
-        job_store(cloud), NoMessages(), router, clock, check_reply_to=lambda url, hosts: None, settled_days=1
+        job_store(cloud),
+        NoMessages(),
+        ProviderDirectory(config.providers, clock),
+        AdapterRegistry(clock, bedrock_transport),
+        clock,
+        check_reply_to=lambda url, hosts: None,
+        settled_days=1,
     )
     chat = requests.bind_openai_queue_chat(
         json.dumps({"model": model, "messages": [{"role": "user", "content": "How do LLMs work?"}]}),

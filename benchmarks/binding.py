@@ -15,8 +15,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from aiserver.clock import SystemClock
+from aiserver.operations import OPERATIONS
 from aiserver.providers.provider import Provider
-from aiserver.routing.router import Router
+from aiserver.routing.selection import ProviderDirectory, order_by_load
 from aiserver.wire import requests
 from aiserver.wire.upstream_body import with_model
 from benchmarks import page
@@ -31,7 +32,8 @@ PROVIDERS = [
     *(Provider(name=f"other-{i}", base_url="http://127.0.0.1:1/v1", models={f"model-{i}:7b": ""}) for i in range(10)),
 ]
 SENTENCE = "How do language models work, and why? "
-ROUTER = Router(lambda: PROVIDERS, {}, None, SystemClock())
+CLOCK = SystemClock()
+DIRECTORY = ProviderDirectory(lambda: PROVIDERS, CLOCK)
 
 
 def chat(count: int, length: int, text: str = SENTENCE) -> dict[str, Any]:
@@ -103,8 +105,9 @@ BODIES: Mapping[str, str] = {
 def bind_and_route(text: str) -> bytes:
     """The request body for the first candidate."""
     request = requests.bind_chat(text)
-    candidate = ROUTER.order_by_load(ROUTER.candidates(request.model, operation=request.operation))[0]
-    return with_model(request.body, candidate.upstream_model)
+    candidates = DIRECTORY.candidates(request.model, operation=OPERATIONS[request.operation])
+    upstream = order_by_load(candidates, {}, CLOCK.fraction())[0].upstream()
+    return with_model(request.body, upstream.model)
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -121,7 +121,8 @@ def sentences(runs: list[JobRun]) -> str:
         f"From a body size of {break_even() / 1024:.1f} KB, an S3 object is cheaper to write and read than an item: "
         f"a million bodies of {limit} "
         f"cost ${as_item(MAX_ITEM_BODY_BYTES):.2f} as items and ${PUT + GET:.2f} as objects.\n"
-        f"[Decision 7](decisions/0007-bodies-up-to-32-kb-are-items.md) explains the limit of {limit}."
+        "[Decision 7](decisions/0007-store-bodies-up-to-32-kb-in-dynamodb-and-larger-ones-in-s3.md) "
+        f"explains the limit of {limit}."
     )
 
 

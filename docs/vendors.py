@@ -9,14 +9,14 @@ from pathlib import Path
 
 from aiserver.providers.adapters.base.capabilities import Capabilities, Mapped, PassThrough, Rule, Unsupported
 from aiserver.providers.catalogue import BY_TYPE
-from aiserver.providers.registry import load_adapter
+from aiserver.providers.registry import load_translator
 from docs.generate import write
 
 PAGE = Path(__file__).parent / "providers.md"
 
 
 def main(arguments: list[str]) -> int:
-    return write(PAGE, "docs/vendors.py", [table([load_adapter(type).capabilities for type in BY_TYPE])], arguments)
+    return write(PAGE, "docs/vendors.py", [table([load_translator(type).capabilities for type in BY_TYPE])], arguments)
 
 
 def table(vendors: Sequence[Capabilities]) -> str:

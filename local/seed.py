@@ -9,8 +9,9 @@ from aiserver.admin.changes import apply_changes, plan_changes
 from aiserver.admin.providers import refresh_model_listings
 from aiserver.admin.stack import create_admin
 from aiserver.api_keys import NewKey
-from aiserver.aws.bedrock import BedrockWire
+from aiserver.aws.bedrock import bedrock_transport
 from aiserver.clock import SystemClock
+from aiserver.providers.dispatch import Dispatcher
 from aiserver.providers.http import create_client
 from aiserver.providers.registry import AdapterRegistry
 from local import aws
@@ -57,7 +58,8 @@ def seed(
     admin = create_admin("aiserver", outputs, lambda service: aws.client(service, endpoint_url))
     apply_changes(admin, plan_changes(admin, providers, environment))
     with create_client() as http:
-        for line in refresh_model_listings(admin, AdapterRegistry(lambda: http, admin.clock, BedrockWire)):
+        dispatcher = Dispatcher(http, AdapterRegistry(admin.clock, bedrock_transport), admin.clock)
+        for line in refresh_model_listings(admin, dispatcher):
             print(line, file=sys.stderr)
     for new_key in (keys.first, keys.second):
         admin.config.put_key(new_key.key, new_key.secrets)

@@ -1,16 +1,24 @@
 """The use cases over in-memory fakes, with one API key owner and a scripted provider."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiserver import api_keys
 from aiserver.circuit_breaker.breaker import CircuitBreaker
-from aiserver.errors import InvalidRequest, ProviderError, ProviderResponse
+from aiserver.clock import Deadline
+from aiserver.errors import InvalidRequest, ProviderError
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore, MessageSender
+from aiserver.operations import CHAT
+from aiserver.providers.call import ProviderCall, Upstream
 from aiserver.providers.provider import Provider
-from aiserver.routing.router import Router
+from aiserver.providers.response import ProviderResponse
+from aiserver.providers.stream import keep_alive
+from aiserver.routing.admission import AdmissionControl
+from aiserver.routing.failover import Failover, FailoverResult
+from aiserver.routing.selection import ProviderDirectory
 from aiserver.usecases.callbacks import Redelivery, SampleCallback
 from aiserver.usecases.complete import Complete
 from aiserver.usecases.deliver_callback import DeliverCallback
@@ -44,6 +52,10 @@ class FakeEventMapper:
     content_events: int = 0
     is_done: bool = False
     is_complete: bool = False
+    request_id: str | None = None
+
+    def on_event(self, event: bytes) -> bytes:
+        return event
 
     def on_end(self) -> bytes:
         return b""
@@ -51,10 +63,10 @@ class FakeEventMapper:
 
 @dataclass
 class FakeStream:
-    """stream.Stream that yields a script: chunks, errors to raise, and floats for seconds without any chunk."""
+    """stream.ProviderStream with a script: chunks, errors to raise, and floats for seconds without any chunk."""
 
     clock: FakeClock
-    script: list[bytes | Exception | float]
+    script: list[bytes | Exception | float | None]
     usage: str | None = None
     content_events: int = 0
     interval_s: float = 0
@@ -68,7 +80,11 @@ class FakeStream:
     def mapper(self) -> FakeEventMapper:
         return FakeEventMapper(self.usage, self.content_events, self.is_done, self.is_complete)
 
-    def __iter__(self) -> Iterator[bytes | None]:
+    @property
+    def events(self) -> Iterator[bytes | None]:
+        return keep_alive(self._run_script(), self.clock)
+
+    def _run_script(self) -> Iterator[Any]:
         for step in self.script:
             self.clock.advance(self.interval_s)
             if isinstance(step, Exception):
@@ -82,10 +98,11 @@ class FakeStream:
 
 
 @dataclass
-class FakeProviderClient:
-    """router.ProviderClient that returns the scripted outcomes in order, then RESPONSE or STREAM_BODY.
+class FakeDispatcher:
+    """dispatch.Dispatcher that returns the scripted outcomes in order, then RESPONSE or STREAM_BODY.
 
-    `check` rejects every request for a model in `unsupported_models`, and counts its calls in `checks`.
+    `check` rejects every request for a model in `unsupported_models`, and counts its calls in `checks`. `calls` are
+    the provider's name and the call's options; timeouts are in seconds, as dispatch.Dispatcher computes them.
     """
 
     clock: FakeClock
@@ -95,24 +112,56 @@ class FakeProviderClient:
     unsupported_models: tuple[str, ...] = ()
     checks: int = 0
 
-    def check(self, type: str, body: bytes, model: str) -> None:
+    def check(self, upstream: Upstream, call: ProviderCall) -> None:
         self.checks += 1
-        if model in self.unsupported_models:
-            raise InvalidRequest(f"'seed' is not supported by {model}", param="seed")
+        if upstream.model in self.unsupported_models:
+            raise InvalidRequest(f"'seed' is not supported by {upstream.model}", param="seed")
 
-    def call(self, provider: Provider, operation: str, body: bytes, **options: Any) -> Any:
-        return self._outcome(RESPONSE, provider, operation, body, options)
+    def send(self, upstream: Upstream, call: ProviderCall) -> Any:
+        return self._outcome(RESPONSE, upstream, call, timeout_s=timeout_s(upstream, call, self.clock))
 
-    def stream(self, provider: Provider, operation: str, body: bytes, **options: Any) -> Any:
-        return self._outcome(FakeStream(self.clock, [STREAM_BODY]), provider, operation, body, options)
+    @contextmanager
+    def open_stream(self, upstream: Upstream, call: ProviderCall) -> Generator[Any]:
+        stream = self._outcome(
+            FakeStream(self.clock, [STREAM_BODY]),
+            upstream,
+            call,
+            head_timeout_s=timeout_s(upstream, call, self.clock),
+            total_timeout_s=call.deadline.remaining_s(self.clock),
+        )
+        with closing(stream):
+            yield stream
 
-    def _outcome(self, default: Any, provider: Provider, operation: str, body: bytes, options: dict[str, Any]) -> Any:
-        self.calls.append((provider.name, {"operation": operation, "body": body, **options}))
+    def _outcome(self, default: Any, upstream: Upstream, call: ProviderCall, **timeouts: float) -> Any:
+        options = {
+            "operation": call.operation.name,
+            "body": call.body,
+            "model": upstream.model,
+            "api_key": upstream.api_key,
+            "idempotency_key": call.idempotency_key,
+            "model_is_configured": upstream.model_is_configured,
+        }
+        self.calls.append((upstream.provider.name, options | timeouts))
         self.clock.advance(self.latency_s)
         outcome = self.outcomes.pop(0) if self.outcomes else default
         if isinstance(outcome, ProviderError):
             raise outcome
         return outcome
+
+
+def timeout_s(upstream: Upstream, call: ProviderCall, clock: FakeClock) -> float:
+    """Seconds until a call must have begun to respond."""
+    return min(call.begin_deadline.remaining_s(clock), upstream.provider.timeout_s)
+
+
+class FakeAdapters:
+    """registry.AdapterRegistry that checks requests as the dispatcher does."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
+
+    def check(self, provider: Provider, call: ProviderCall, model: str) -> None:
+        self._dispatcher.check(Upstream(provider, model, model_is_configured=True), call)
 
 
 class FakeWebhookClient:
@@ -146,24 +195,32 @@ class UseCases:
         clock: FakeClock,
         jobs: JobStore,
         messages: MessageSender,
-        provider_client: Any,
+        dispatcher: Any,
         webhook_client: Any,
         keys: FakeKeyStore,
         leases: Any,
         circuits: Any,
         secrets: Any = None,
         per_key: int = PER_KEY,
-        check: Any = None,
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
-        breaker = CircuitBreaker(circuits, clock)
-        self.router = Router(
-            lambda: providers, {"openai": provider_client}, secrets, clock, leases, breaker, check or (lambda *_: None)
-        )
-        self.enqueue = Enqueue(jobs, messages, self.router, clock, check_reply_to=webhook_client.check_url, **common)
-        self.complete = Complete(jobs, self.router, clock, **common)
+        self._clock = clock
+        self.directory = ProviderDirectory(lambda: providers, clock)
+        self.admission = AdmissionControl(clock, leases, CircuitBreaker(circuits, clock))
+        self.failover = Failover(dispatcher, self.admission, secrets, clock)
+        adapters: Any = FakeAdapters(dispatcher)
+        check_reply_to = webhook_client.check_url
+        self.enqueue = Enqueue(jobs, messages, self.directory, adapters, clock, check_reply_to=check_reply_to, **common)
+        self.complete = Complete(jobs, self.directory, self.failover, clock, **common)
         self.run_job = RunJob(
-            jobs, messages, self.router, clock, sleep=clock.advance, lease_margin_s=MARGIN_S, **common
+            jobs,
+            messages,
+            self.directory,
+            self.failover,
+            clock,
+            sleep=clock.advance,
+            lease_margin_s=MARGIN_S,
+            **common,
         )
         self.sweep = Sweep(jobs, messages, circuits, clock, threads=1, **common)
         self.status = Status(jobs, clock, clock.advance)
@@ -180,6 +237,11 @@ class UseCases:
             lease_margin_s=MARGIN_S,
             **common,
         )
+
+    def try_providers(self, timeout_ms: int, body: bytes = BODY.encode(), owner: str = "") -> FailoverResult:
+        """One pass over the providers of model `m`, as for a sync request."""
+        call = ProviderCall(CHAT, body, Deadline(self._clock.now + timeout_ms), owner)
+        return self.failover.try_candidates(call, self.directory.candidates("m"))
 
 
 def load_providers(*providers: dict[str, Any]) -> list[Provider]:
@@ -210,21 +272,20 @@ class TestApp(UseCases):
         self.leases = FakeLeases()
         self.circuits = FakeCircuits()
         self.webhook_client = FakeWebhookClient()
-        self.provider_client = FakeProviderClient(self.clock)
+        self.dispatcher = FakeDispatcher(self.clock)
         self.providers = load_providers(*(providers or ({"name": "p", "models": {"m": ""}},)))
         super().__init__(
             self.providers,
             clock=self.clock,
             jobs=self.jobs,
             messages=self.messages,
-            provider_client=self.provider_client,
+            dispatcher=self.dispatcher,
             webhook_client=webhook_client or self.webhook_client,
             keys=self.keys,
             leases=self.leases,
             circuits=self.circuits,
             secrets=secrets(self.clock),
             per_key=per_key,
-            check=self.provider_client.check,
         )
 
     def accept(self, **options: Any) -> Job:

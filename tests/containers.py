@@ -13,6 +13,7 @@ from aiserver.circuit_breaker.circuit import (
     Circuit,
     Gate,
 )
+from aiserver.clock import Deadline
 from aiserver.errors import ProviderCircuitOpen, ProviderError
 from tests.fakes import FakeCircuits, FakeClock
 
@@ -57,7 +58,7 @@ class Fleet:
         self.clock.now += 1
         try:
             breaker.check(call)
-            with breaker.track_call(call, deadline_ms=self.clock.now + remaining_ms):
+            with breaker.track_call(call, deadline=Deadline(self.clock.now + remaining_ms)):
                 if outcome:
                     raise outcome
         except ProviderCircuitOpen:

@@ -15,15 +15,14 @@ from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
     ProviderRejected,
-    ProviderResponse,
     ProviderTimeout,
     ProviderUnavailable,
 )
+from aiserver.providers.call import ProviderCall, Upstream
 from aiserver.providers.provider import Provider
-from aiserver.routing.failover import try_candidates
-from aiserver.routing.router import ProviderCall
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire import requests
-from tests.app import BODY, ME, RESPONSE, WORKER_MS, FakeWebhookClient, UseCases, load_providers
+from tests.app import BODY, ME, RESPONSE, WORKER_MS, FakeWebhookClient, UseCases, load_providers, timeout_s
 from tests.breaker_reference_model import ReferenceBreaker
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
 from tests.virtual_scheduler import VirtualScheduler
@@ -113,24 +112,26 @@ class DayTimeline:
         """Return the times of the calls to a provider in that interval."""
         return [at for at, provider in self.calls if provider == name and begin_s <= at < end_s]
 
-    def call(
-        self, provider: Provider, _operation: str, _body: bytes, *, timeout_s: float, **_: Any
-    ) -> ProviderResponse:
-        """router.ProviderClient."""
+    def check(self, upstream: Upstream, call: ProviderCall) -> None:
+        """dispatch.Dispatcher.check."""
+
+    def send(self, upstream: Upstream, call: ProviderCall) -> ProviderResponse:
+        """dispatch.Dispatcher.send."""
+        provider = upstream.provider
         now, failover_pass, breaker = self.clock.now, self._pass.current, self.breakers[provider.name]
         outcome = self._outcome(provider.name)
         self._check_call(failover_pass, provider)
-        call = breaker.begin(now)
+        breaker_call = breaker.begin(now)
         self.calls.append((self._second_of(now), provider.name))
         failover_pass.outcomes[provider.name] = outcome
         if failover_pass.job and (outcome == "400" or (outcome == "silent" and provider.queue == "hosted")):
             self._final[failover_pass.job] = outcome
         self._in_flight[provider.name] += 1
-        duration_s = timeout_s if outcome == "silent" else TAKES_S.get(outcome, 0)
+        duration_s = timeout_s(upstream, call, self.clock) if outcome == "silent" else TAKES_S.get(outcome, 0)
         if duration_s:
             self.scheduler.sleep(duration_s)
         self._in_flight[provider.name] -= 1
-        breaker.end(call, self.clock.now, outcome)
+        breaker.end(breaker_call, self.clock.now, outcome)
         if outcome in ERRORS:
             raise ERRORS[outcome]()
         return RESPONSE
@@ -168,7 +169,7 @@ class DayTimeline:
             clock=self.clock,
             jobs=self.jobs,
             messages=self._messages,
-            provider_client=self,
+            dispatcher=self,
             webhook_client=FakeWebhookClient(),
             keys=FakeKeyStore(),
             leases=self._slots,
@@ -180,8 +181,7 @@ class DayTimeline:
         container = self._chats.popleft() if self._chats else self._container()
         begin_ms = self.clock.now
         self._pass.current = FailoverPass(begin_ms)
-        call, candidates = ProviderCall("chat.completions", self._body(), ME.owner), container.router.candidates("m")
-        result = try_candidates(container.router, call, candidates, clock=self.clock, deadline_ms=begin_ms + SYNC_MS)
+        result = container.try_providers(SYNC_MS, self._body(), ME.owner)
         assert self.clock.now <= begin_ms + SYNC_MS
         self.responses.append((self._second_of(begin_ms), result.error.status if result.error else 200))
         self._chats.append(container)

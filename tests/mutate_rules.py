@@ -18,7 +18,12 @@ from tests.mutate import DETECTED, SURVIVED, TARGET, run
 FAILOVER = [
     ["tests/unit/test_failover.py", "tests/unit/test_concurrency.py", "tests/unit/test_breaker.py"],
     ["tests/unit/test_breaker_probes.py", "tests/unit/test_breaker_store.py", "tests/unit/test_breaker_races.py"],
+    ["tests/unit/test_fair_breaker.py", "tests/unit/test_breaker_reference.py"],
     ["tests/unit/test_failure_timeline.py", "tests/unit/test_jobs.py", "tests/unit/test_waits.py"],
+]
+ROUTING = [
+    ["tests/unit/test_providers.py", "tests/unit/test_least_loaded.py", "tests/unit/test_supported_requests.py"],
+    *FAILOVER,
 ]
 STREAMING = [
     [
@@ -36,6 +41,8 @@ TRANSLATION = [
 ]
 RULES = {
     "aiserver.circuit_breaker.circuit": FAILOVER,
+    "aiserver.routing.selection": ROUTING,
+    "aiserver.routing.admission": FAILOVER,
     "aiserver.routing.failover": FAILOVER,
     "aiserver.usecases.stream_response": STREAMING,
     "aiserver.usecases.watch_job": STREAMING,
@@ -46,7 +53,7 @@ RULES = {
     "aiserver.providers.adapters.base.validate": TRANSLATION,
     "aiserver.providers.adapters.base.turns": TRANSLATION,
     "aiserver.providers.adapters.base.completion": TRANSLATION,
-    "aiserver.providers.adapters.base.client": TRANSLATION,
+    "aiserver.providers.adapters.base.translation": TRANSLATION,
 }
 OPPOSITES: dict[type[ast.AST], type[Any]] = {
     ast.Lt: ast.LtE,

@@ -18,9 +18,10 @@ from aiserver.aws.bodies import ITEM
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.items import pack
 from aiserver.circuit_breaker.circuit import PROVIDER_GATE, CallStats, Circuit, Gate
-from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse
+from aiserver.errors import ProviderError, ProviderRejected
 from aiserver.jobs.transitions import CLAIM, CLAIM_DELIVERY, MARK_CALL
 from aiserver.providers.provider import ModelListing, Provider
+from aiserver.providers.response import ProviderResponse
 from aiserver.webhooks.client import DeliveryResult
 from local import aws
 from local.ministack import running
@@ -122,7 +123,7 @@ def _jobs(simulation: Simulation) -> dict[str, int]:
         return jobs[name]
 
     def work(job_id: int, *outcomes: ProviderError) -> None:
-        simulation.provider_client.outcomes = list(outcomes)
+        simulation.dispatcher.outcomes = list(outcomes)
         simulation.messages = [message for message in simulation.messages if message.job_id != job_id]
         simulation.run_process(lambda: simulation.run_worker(job_id))
 

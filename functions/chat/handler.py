@@ -20,7 +20,7 @@ def model_route(bind: Callable[[bytes], ModelRequest]) -> Callable[[Request], Re
             bind(request.body).with_provider(provider),
             owner=owner,
             base_url=request.base_url,
-            deadline_ms=request.deadline_ms,
+            deadline=request.deadline,
         )
         headers = {**completion.headers, "x-provider": completion.provider, "x-attempts": str(completion.attempts)}
         if completion.is_replay:

@@ -17,7 +17,7 @@ def events(request: Request) -> Response:
         # Not an event stream, so that an EventSource does not reconnect. A 204 would do the same, but responses without
         # a body are known to hang where routes stream (docs/decisions/0016).
         return Response(views.status_view(job, None))
-    stream = parts.watch.events(job, last_event_id=last_event_id, deadline_ms=request.deadline_ms)
+    stream = parts.watch.events(job, last_event_id=last_event_id, deadline=request.deadline)
     return Response(stream, headers=sse.HEADERS)
 
 

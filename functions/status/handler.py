@@ -24,7 +24,7 @@ def chat(request: Request) -> Response:
 
 def wait(request: Request) -> Response:
     status = bootstrap.status().status
-    job = status.wait(_job(request), deadline_ms=request.deadline_ms)
+    job = status.wait(_job(request), deadline=request.deadline)
     return Response(render({"result": status.record(job)}))
 
 
@@ -51,7 +51,7 @@ def result(request: Request) -> Response:
     body_or_link = bootstrap.status().status.result(job)
     if isinstance(body_or_link, str):
         return Response(b"", 302, {"location": body_or_link})
-    return Response(body_or_link)
+    return Response(body_or_link, headers={"content-type": job.result_type} if job.result_type else {})
 
 
 def models(request: Request) -> Response:

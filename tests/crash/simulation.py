@@ -13,14 +13,16 @@ from typing import Any
 from aiserver import api_keys, bootstrap
 from aiserver.api_keys import Authenticator, WebhookSecrets
 from aiserver.aws.items import pack
-from aiserver.errors import ProviderError, ProviderRateLimited, ProviderResponse, ProviderTimeout, ProviderUnavailable
+from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, ProviderUnavailable
 from aiserver.http_api import HttpContext
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import TERMINAL_STATES, CallbackState
+from aiserver.providers.call import ProviderCall, Upstream
+from aiserver.providers.response import ProviderResponse
 from aiserver.usecases.job_finished import JobFinishedNotifier
 from aiserver.webhooks.client import DeliveryResult
 from tests import stack
-from tests.app import REPLY_MS, WORKER_MS, FakeProviderClient, FakeWebhookClient, UseCases, load_providers
+from tests.app import REPLY_MS, WORKER_MS, FakeDispatcher, FakeWebhookClient, UseCases, load_providers
 from tests.crash.backends import BackendFactory, FakeBackend
 from tests.crash.fault_points import FaultPoints, ProcessDied, check_invariant
 from tests.fakes import FakeClock, FakeKeyStore
@@ -69,7 +71,7 @@ class Simulation:
         self.clock = FakeClock()
         self.fault_points = FaultPoints()
         self.backend = create_backend(self.clock, self.fault_points)
-        self.provider_client = FakeProviderClient(self.clock)
+        self.dispatcher = FakeDispatcher(self.clock)
         self.webhook_client = FakeWebhookClient()
         self.messages: list[Message] = []
         self.billed_calls: dict[int, int] = {}  # hosted calls whose outcome is success or unknown
@@ -90,7 +92,7 @@ class Simulation:
             clock=self.clock,
             jobs=backend.jobs,
             messages=backend.messages,
-            provider_client=_Stub(call=self.fault_points.wrap(self._call, "provider")),
+            dispatcher=_Stub(check=self.dispatcher.check, send=self.fault_points.wrap(self._send, "provider")),
             webhook_client=_Stub(
                 receiver=self.webhook_client.receiver,
                 check_url=self.webhook_client.check_url,
@@ -219,12 +221,12 @@ class Simulation:
 
     # --- invariants
 
-    def _call(self, *args: Any, **kwargs: Any) -> ProviderResponse:
-        provider, job_id = args[0], int(kwargs["idempotency_key"].split("-")[1])
+    def _send(self, upstream: Upstream, call: ProviderCall) -> ProviderResponse:
+        provider, job_id = upstream.provider, int((call.idempotency_key or "").split("-")[1])
         error: ProviderError | None = None
         try:
-            response = self.provider_client.call(*args, **kwargs)
-            return replace(response, body=b'{"x":"%s"}' % LARGE.encode()) if LARGE.encode() in args[2] else response
+            response = self.dispatcher.send(upstream, call)
+            return replace(response, body=b'{"x":"%s"}' % LARGE.encode()) if LARGE.encode() in call.body else response
         except ProviderError as provider_failure:
             error = provider_failure
             raise

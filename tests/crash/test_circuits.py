@@ -47,7 +47,7 @@ def run_steps(simulation: Simulation, crash: CrashPoint | None = None) -> dict[s
     steps: dict[str, Step] = defaultdict(Step)
 
     def step(name: str, outcome: str | None) -> None:
-        simulation.provider_client.outcomes = [provider_error(outcome)] if outcome else []
+        simulation.dispatcher.outcomes = [provider_error(outcome)] if outcome else []
         number = len(simulation.job_ids)
         simulation.run_process(lambda: simulation.submit(f"job-{number}"))
 
@@ -59,7 +59,7 @@ def run_steps(simulation: Simulation, crash: CrashPoint | None = None) -> dict[s
 
         crashes = crash is not None and crash.step == name
         simulation.run_process(work, at=crash.at if crash and crashes else None, after=bool(crash and crash.after))
-        simulation.provider_client.outcomes = []
+        simulation.dispatcher.outcomes = []
         circuit = simulation.backend.circuits.read_all().get("hosted", Circuit())
         steps[name].is_open = circuit.retry_at(OWNER, "m") is not None
         simulation.fault_points.begin()

@@ -77,7 +77,7 @@ def check_job(simulation: Simulation, crash: CrashPoint) -> None:
     job = simulation.load_job(simulation.job_ids[0])
     if crash.step != "work":
         assert job.state == JobState.COMPLETED
-        assert len(simulation.provider_client.calls) == 1
+        assert len(simulation.dispatcher.calls) == 1
     elif job.call_queue != "gpu" and job.state == JobState.FAILED:
         assert (job.error_code, job.maybe_billed) == ("ProviderTimeout", 1)
     else:

@@ -51,7 +51,7 @@ def test_job_runs_after_a_crash_that_follows_the_write(simulation: Simulation) -
     submit_job(simulation)  # the caller retries and finds the job
     assert len(simulation.backend.all_jobs()) == 1
     simulation.settle()
-    assert (job(simulation).state, len(simulation.provider_client.calls)) == (JobState.COMPLETED, 1)
+    assert (job(simulation).state, len(simulation.dispatcher.calls)) == (JobState.COMPLETED, 1)
 
 
 def test_job_is_accepted_and_sent_by_the_sweeper_when_the_sqs_send_fails(simulation: Simulation) -> None:
@@ -98,7 +98,7 @@ def test_concurrent_duplicate_messages_make_one_call(simulation: Simulation) -> 
         simulation.interrupt_at(moment, lambda: simulation.run_worker(first_job_id(simulation)))
         run_worker(simulation)
     simulation.settle()
-    assert (job(simulation).attempt, job(simulation).calls, len(simulation.provider_client.calls)) == (1, 1, 1)
+    assert (job(simulation).attempt, job(simulation).calls, len(simulation.dispatcher.calls)) == (1, 1, 1)
 
 
 def test_message_after_the_terminal_state_changes_nothing(simulation: Simulation) -> None:
@@ -107,7 +107,7 @@ def test_message_after_the_terminal_state_changes_nothing(simulation: Simulation
     before = job(simulation)
     assert run_worker(simulation)
     assert job(simulation) == before
-    assert len(simulation.provider_client.calls) == 1
+    assert len(simulation.dispatcher.calls) == 1
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "null", '{"id":null}', '{"id":"x"}', '{"id":1e999}', '{"job":1}'])
@@ -159,7 +159,7 @@ def test_worker_killed_after_the_finish_but_before_the_acknowledgement(simulatio
     assert job(simulation).state == JobState.COMPLETED
     assert [message.receives for message in simulation.messages if message.kind == "job"] == [1]
     simulation.settle()
-    assert len(simulation.provider_client.calls) == 1
+    assert len(simulation.dispatcher.calls) == 1
 
 
 @pytest.mark.parametrize("moment", [READ, CHECK_CIRCUIT, MARK, CALL, FINISH])
@@ -191,9 +191,9 @@ def test_mark_that_times_out_requeues_the_job_without_a_call(simulation: Simulat
     submit_job(simulation)
     assert run_worker(simulation, at=MARK, after=True, dies=False)
     assert (job(simulation).state, job(simulation).wait_reason) == (JobState.QUEUED, "storage_unavailable")
-    assert simulation.provider_client.calls == []
+    assert simulation.dispatcher.calls == []
     simulation.settle()
-    assert (job(simulation).state, len(simulation.provider_client.calls)) == (JobState.COMPLETED, 1)
+    assert (job(simulation).state, len(simulation.dispatcher.calls)) == (JobState.COMPLETED, 1)
 
 
 # --- waiting
@@ -203,14 +203,14 @@ def test_two_hours_of_429_cost_only_waiting_time(simulation: Simulation) -> None
     submit_job(simulation, reply_to=False)
     start = simulation.clock.now
     while simulation.clock.now < start + 7_200_000:
-        simulation.provider_client.outcomes = [ProviderRateLimited(retry_after_s=600)]
+        simulation.dispatcher.outcomes = [ProviderRateLimited(retry_after_s=600)]
         simulation.receive(0)
         assert (job(simulation).state, job(simulation).wait_reason) == (JobState.QUEUED, "provider_rate_limited")
         (message,) = simulation.messages  # the old message is acknowledged; the new one has no receives
         assert (message.visible_at, message.receives) == (job(simulation).not_before + 1000, 0)
         simulation.clock.now = message.visible_at
     assert job(simulation).attempt == 12
-    simulation.provider_client.outcomes.clear()
+    simulation.dispatcher.outcomes.clear()
     simulation.settle()
     assert (job(simulation).state, job(simulation).maybe_billed) == (JobState.COMPLETED, 0)
 
@@ -238,7 +238,7 @@ def test_cancel_that_races_claim_and_finish_ends_the_job_once(moment: int, simul
     simulation.interrupt_at(moment, lambda: simulation.cancel(first_job_id(simulation)))
     run_worker(simulation)
     assert job(simulation).state == JobState.CANCELLED
-    assert len(simulation.provider_client.calls) == (1 if moment > MARK else 0)
+    assert len(simulation.dispatcher.calls) == (1 if moment > MARK else 0)
     simulation.settle()
     assert job(simulation).callback == CallbackState.DELIVERED
 
@@ -298,12 +298,12 @@ def test_clock_skew_of_a_minute_takes_no_job_from_a_live_worker(
 @pytest.mark.parametrize(("first_s", "second_s"), [(-60, 60), (60, -60)])
 def test_clock_skew_of_a_minute_loses_no_waiting_job(first_s: int, second_s: int, simulation: Simulation) -> None:
     simulation.run_process(lambda: simulation.submit("r"), skew_s=first_s)
-    simulation.provider_client.outcomes = [ProviderRateLimited(retry_after_s=90)]
+    simulation.dispatcher.outcomes = [ProviderRateLimited(retry_after_s=90)]
     simulation.receive(0, skew_s=second_s)
     while job(simulation).state == JobState.QUEUED:
         simulation.clock.now = min(message.visible_at for message in simulation.messages)
         simulation.receive(0, skew_s=first_s)
-    assert (job(simulation).state, len(simulation.provider_client.calls)) == (JobState.COMPLETED, 2)
+    assert (job(simulation).state, len(simulation.dispatcher.calls)) == (JobState.COMPLETED, 2)
 
 
 # --- storage
@@ -328,7 +328,7 @@ def test_failed_s3_read_of_a_request_makes_the_job_wait(ministack: str) -> None:
     assert (job(simulation).state, job(simulation).wait_reason) == (JobState.QUEUED, "storage_unavailable")
     simulation.fault_points.broken.clear()
     simulation.settle()
-    assert (job(simulation).state, len(simulation.provider_client.calls)) == (JobState.COMPLETED, 1)
+    assert (job(simulation).state, len(simulation.dispatcher.calls)) == (JobState.COMPLETED, 1)
 
 
 def test_transient_s3_failure_loses_no_result(ministack: str) -> None:

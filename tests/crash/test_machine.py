@@ -46,7 +46,7 @@ class SimulationMachine(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(["unavailable", "rate limited", "timeout", "error"]))
     def fail_next_provider_call(self, kind: str) -> None:
-        self.simulation.provider_client.outcomes.append(provider_error(kind))
+        self.simulation.dispatcher.outcomes.append(provider_error(kind))
 
     @rule(status=st.sampled_from([500, 410, 302, None]))
     def fail_next_delivery(self, status: int | None) -> None:

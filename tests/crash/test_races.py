@@ -15,7 +15,7 @@ def simulation_in(situation: str, outcome: str | None) -> Simulation:
     simulation = Simulation()
     SITUATIONS[situation](simulation)
     if outcome:
-        simulation.provider_client.outcomes.append(provider_error(outcome))
+        simulation.dispatcher.outcomes.append(provider_error(outcome))
         simulation.webhook_client.outcomes.append(DeliveryResult(500, outcome))
     return simulation
 

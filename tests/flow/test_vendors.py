@@ -226,7 +226,7 @@ def test_vendor_errors_keep_their_status_and_retry_after(sdk: Any, vendor: Vendo
 def test_unsupported_field_is_rejected_before_any_call(sdk: Any, vendor: VendorServer, model: str) -> None:
     with pytest.raises(openai.BadRequestError) as bad_request:
         sdk.create(model=model, messages=[user()], logit_bias={"1": 2})
-    assert (bad_request.value.param, vendor.dialect.adapter.capabilities.vendor in bad_request.value.message) == (
+    assert (bad_request.value.param, vendor.dialect.translator.capabilities.vendor in bad_request.value.message) == (
         "logit_bias",
         True,
     )
@@ -270,7 +270,7 @@ def test_failover_skips_vendors_that_do_not_support_a_field(product: Product, sd
     supporting_types = [
         type
         for type in TYPES
-        if not isinstance(product.vendors[type].dialect.adapter.capabilities.rules["seed"], Unsupported)
+        if not isinstance(product.vendors[type].dialect.translator.capabilities.rules["seed"], Unsupported)
     ]
     raw = sdk.with_raw_response.create(model="any", messages=[user("Again?")], seed=7)
     assert (raw.headers["x-provider"], raw.headers["x-attempts"]) == (supporting_types[0], "1")

@@ -10,18 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import httpx
-
-from aiserver.aws.bedrock import BedrockWire
-from aiserver.errors import ProviderResponse
-from aiserver.providers.adapters.base.adapter import ResponseContext
-from aiserver.providers.adapters.base.chat import Chat
-from aiserver.providers.adapters.openai.client import PATHS, OpenAiClient
+from aiserver.operations import OPERATIONS
+from aiserver.providers.adapters.base.adapter import ChatTranslator, ResponseContext
+from aiserver.providers.adapters.base.validate import parse_chat
 from aiserver.providers.catalogue import CATALOGUE, Preset
-from aiserver.providers.http import ProviderRequest
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import AdapterRegistry
-from aiserver.routing.router import ProviderClient
+from aiserver.providers.registry import load_translator
+from aiserver.providers.request import ProviderRequest
+from aiserver.providers.response import ProviderResponse
 from tests.fakes import FakeClock
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors.dialect import Dialect
@@ -51,10 +47,11 @@ STREAM = (
 )
 
 
-class Client(ProviderClient, Protocol):
-    """The methods of a protocol's client."""
+class ConstantTokenClock(FakeClock):
+    """A clock with a constant token, so that response ids are those of the profiles."""
 
-    def list_models(self, provider: Provider, *, api_key: str | None, timeout_s: float) -> list[str]: ...
+    def token(self) -> str:
+        return TOKEN
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,6 @@ class ConformanceProfile(Protocol):
     def stream_type(self) -> str: ...
 
     def provider(self, origin: str) -> Provider: ...
-    def client(self, http: httpx.Client) -> Client: ...
     def error_response(self, status: int, message: str) -> FakeResponse: ...
     def client_error(self, status: int, message: str) -> dict[str, Any]: ...
 
@@ -145,7 +141,7 @@ class PresetProfile:
 
     def _exchange(self, operation: str) -> Exchange:
         request, response = REQUEST_BODIES[operation], RESPONSE_BODIES[operation] % USAGE.encode()
-        return Exchange(operation, request, self._path + PATHS[operation], request, response, response, USAGE)
+        return Exchange(operation, request, self._path + OPERATIONS[operation].path, request, response, response, USAGE)
 
     @property
     def credential(self) -> tuple[str, str]:
@@ -183,9 +179,6 @@ class PresetProfile:
         base_url = origin + self._path
         return Provider.model_validate({"name": "p", "preset": self.name, "base_url": base_url, "models": {"m": ""}})
 
-    def client(self, http: httpx.Client) -> Client:
-        return OpenAiClient(http, FakeClock())
-
     def error_response(self, status: int, message: str) -> FakeResponse:
         return FakeResponse(status, json.dumps(ERRORS.get(self.name, openai_error)(status, message)).encode())
 
@@ -198,13 +191,6 @@ class PresetProfile:
         return {**error, "error": {"message": message, "type": "invalid_request_error", "code": "invalid_request"}}
 
 
-class ConstantTokenClock(FakeClock):
-    """A clock with a constant token, so that response ids are predictable."""
-
-    def token(self) -> str:
-        return TOKEN
-
-
 @dataclass(frozen=True)
 class AdapterProfile:
     """The profile of a preset with an adapter."""
@@ -214,9 +200,13 @@ class AdapterProfile:
     dialect: Dialect
 
     @property
+    def _translator(self) -> ChatTranslator:
+        return load_translator(self.preset.type)
+
+    @property
     def exchanges(self) -> list[Exchange]:
         upstream_response = self.dialect.encode_response(Response("Hello"))
-        response = self.dialect.adapter.map_response(upstream_response, CONTEXT)
+        response = self._translator.map_response(upstream_response, CONTEXT)
         body, request = self._request
         path, upstream_body, usage = self._path + request.path, request.body or b"", response.usage or ""
         return [Exchange("chat.completions", body, path, upstream_body, upstream_response, response.body, usage)]
@@ -224,7 +214,7 @@ class AdapterProfile:
     @property
     def _request(self) -> tuple[bytes, ProviderRequest]:
         body = b'{"messages":[{"role":"user","content":"\\u00fc"}],"model":"m","temperature":2.50e-1}'
-        return body, self.dialect.adapter.build_request(Chat(body, self.dialect.adapter.capabilities))
+        return body, self._translator.build_request(parse_chat(body, self._translator.capabilities))
 
     @property
     def _path(self) -> str:
@@ -236,9 +226,8 @@ class AdapterProfile:
 
     @property
     def list_path(self) -> str:
-        return (
-            self._path + self.dialect.adapter.model_pages.build_request(None).path if self.preset.lists_models else ""
-        )
+        pages = self._translator.model_pages
+        return self._path + pages.build_request(None).path if pages and self.preset.lists_models else ""
 
     @property
     def listing(self) -> bytes | None:
@@ -255,8 +244,7 @@ class AdapterProfile:
 
     @property
     def stream(self) -> tuple[bytes, bytes]:
-        chat = Chat(self._request[0], self.dialect.adapter.capabilities)
-        mapper = self.dialect.adapter.create_event_mapper(chat, CONTEXT)
+        mapper = self._translator.create_event_mapper(CONTEXT)
         events = self.dialect.encode_events(Response("Hello, you"))
         output = b"".join(mapper.on_event(event) for event in events)
         output += b"" if mapper.is_done else mapper.on_end()
@@ -270,15 +258,12 @@ class AdapterProfile:
         base_url = origin + self._path
         return Provider.model_validate({"name": "p", "preset": self.name, "base_url": base_url, "models": {"m": ""}})
 
-    def client(self, http: httpx.Client) -> Client:
-        return AdapterRegistry(lambda: http, ConstantTokenClock(), BedrockWire)[self.preset.type]
-
     def error_response(self, status: int, message: str) -> FakeResponse:
         return FakeResponse(status, self.dialect.error_response(status, message).body)
 
     def client_error(self, status: int, message: str) -> dict[str, Any]:
         response = ProviderResponse(status, {}, self.error_response(status, message).body)
-        error = json.loads(self.dialect.adapter.map_error(response).body)
+        error = json.loads(self._translator.map_error(response).body)
         assert error["error"]["message"] == message
         return error
 

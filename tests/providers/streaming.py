@@ -1,19 +1,22 @@
-"""Streamed calls to one provider, as the router makes them, and streams that servers send."""
+"""Streamed calls to one provider, as the gateway makes them, and streams that servers send."""
 
 import json
-from collections.abc import Generator, Iterable
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import httpx
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError
-from aiserver.providers.adapters.openai.client import OpenAiClient
+from aiserver.operations import CHAT
+from aiserver.providers.adapters.openai.stream import OpenAiEventMapper
 from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
-from aiserver.providers.stream import ProviderStream
+from aiserver.providers.stream import EventMapper, ProviderStream, map_events, split_events
 from tests import hostile_servers
 from tests.fakes import FakeClock
 from tests.hostile_servers import Behaviour
-from tests.providers.calls import provider
+from tests.providers.calls import dispatcher, make_call, provider, upstream_of
 
 REQUEST_BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}'
 HEAD = hostile_servers.head(200, "content-type: text/event-stream", "transfer-encoding: chunked")
@@ -45,23 +48,32 @@ def open_stream(
     operation: str = "chat.completions",
     *,
     body: bytes = REQUEST_BODY,
-    model_is_configured: bool = True,
+    api_key: str | None = "k",
     head_timeout_s: float = 5,
     total_timeout_s: float = 20,
     clock: Clock | None = None,
+    http: httpx.Client | None = None,
 ) -> Generator[ProviderStream]:
-    with create_client() as http:
-        stream = OpenAiClient(http, clock or FakeClock()).stream(
-            target,
-            operation,
-            body,
-            api_key="k",
-            model_is_configured=model_is_configured,
-            head_timeout_s=head_timeout_s,
-            total_timeout_s=total_timeout_s,
-        )
-        with closing(stream):
-            yield stream
+    """A streamed call over `http`, or over a connection of its own."""
+    clock = clock or FakeClock()
+    call = make_call(
+        operation, body, timeout_s=total_timeout_s, head_timeout_s=head_timeout_s, clock=clock, stream=True
+    )
+    with (
+        create_client() if http is None else nullcontext(http) as client,
+        dispatcher(client, clock).open_stream(upstream_of(target, api_key=api_key), call) as stream,
+    ):
+        yield stream
+
+
+def openai_mapper() -> OpenAiEventMapper:
+    """The mapper of a chat whose caller requested the usage."""
+    return OpenAiEventMapper(upstream_of(provider("http://x/v1")), CHAT, hides_usage=False)
+
+
+def stream_of(*chunks: bytes, mapper: EventMapper | None = None) -> Iterator[bytes | None]:
+    """The client events for chunks of a provider, without a network."""
+    return map_events(split_events(iter([[chunk] for chunk in chunks]), "p"), mapper or openai_mapper(), "p")
 
 
 def read_stream(stream: Iterable[bytes | None]) -> tuple[bytes, ProviderError | None]:
@@ -75,13 +87,13 @@ def read_stream(stream: Iterable[bytes | None]) -> tuple[bytes, ProviderError | 
 
 
 def stream_from(
-    *behaviours: Behaviour, operation: str = "chat.completions", preset: str = ""
+    *behaviours: Behaviour, operation: str = "chat.completions", preset: str = "", api_key: str = "k"
 ) -> tuple[bytes, ProviderError | None]:
     """Return bytes and error of a stream from a server with these behaviours. The call itself may fail instead."""
     with hostile_servers.receiver(*behaviours) as server:
         target = provider(f"http://127.0.0.1:{server.port}/v1", preset=preset)
         try:
-            with open_stream(target, operation) as stream:
-                return read_stream(stream)
+            with open_stream(target, operation, api_key=api_key) as stream:
+                return read_stream(stream.events)
         except ProviderError as error:
             return b"", error

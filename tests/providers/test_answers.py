@@ -13,7 +13,7 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.limits import MAX_ERROR_BYTES, MAX_LIST_BYTES
-from aiserver.providers.adapters.openai.errors import ACCOUNT_CODES
+from aiserver.providers.error_mapping import ACCOUNT_CODES
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
 from tests.providers.calls import call_provider, list_models, provider

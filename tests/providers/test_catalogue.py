@@ -2,17 +2,14 @@
 
 import json
 import re
-from contextlib import closing
 
 import pytest
 from pydantic import ValidationError
 
-from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.catalogue import CATALOGUE, GENERIC
-from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
 from local.scripted import ScriptedProvider
-from tests.fakes import FakeClock
+from tests.providers.streaming import open_stream
 
 REQUEST_BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true%s}'
 USAGE_OPTION = b',"stream_options":{"include_usage":true}'
@@ -70,18 +67,8 @@ def test_every_preset_fact_has_a_source_url() -> None:
 
 def stream_chat(target: Provider, body: bytes) -> tuple[bytes, str | None]:
     """Return the bytes of a streamed chat and its usage."""
-    with create_client() as http:
-        stream = OpenAiClient(http, FakeClock()).stream(
-            target,
-            "chat.completions",
-            body,
-            api_key=None,
-            model_is_configured=True,
-            head_timeout_s=5,
-            total_timeout_s=5,
-        )
-        with closing(stream):
-            return b"".join(chunk or b"" for chunk in stream), stream.mapper.usage
+    with open_stream(target, body=body, api_key=None, total_timeout_s=5) as stream:
+        return b"".join(chunk or b"" for chunk in stream.events), stream.mapper.usage
 
 
 @pytest.mark.parametrize("preset", ["", *(name for name, entry in CATALOGUE.items() if entry.type == "openai")])

@@ -5,26 +5,32 @@ import json
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
 from aiserver.limits import MAX_CHOICES, MAX_EVENT_BYTES, MAX_HEADERS_CHARS, MAX_RESPONSE_BYTES
-from aiserver.providers.adapters.openai.client import OpenAiClient
-from aiserver.providers.adapters.openai.stream import OpenAiEventMapper
 from aiserver.providers.http import create_client
-from aiserver.providers.stream import ProviderStream
+from aiserver.providers.stream import read_first_event
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
 from tests import hostile_servers
 from tests.fakes import FakeClock
 from tests.hostile_servers import Authority, Behaviour, Connection
 from tests.memory import peak_bytes
-from tests.providers.calls import call_provider, provider
-from tests.providers.conformance_profiles import PROFILES, ConformanceProfile
-from tests.providers.streaming import DONE, REQUEST_BODY, chunk, http_chunks, read_stream, serve_stream, stream_from
+from tests.providers.calls import call_provider, dispatcher, make_call, provider, upstream_of
+from tests.providers.conformance_profiles import PROFILES, ConformanceProfile, ConstantTokenClock
+from tests.providers.streaming import (
+    DONE,
+    chunk,
+    http_chunks,
+    open_stream,
+    read_stream,
+    serve_stream,
+    stream_from,
+    stream_of,
+)
 
 JSON = "content-type: application/json"
 CHUNKED = "transfer-encoding: chunked"
@@ -123,18 +129,17 @@ def test_stream_of_any_provider_is_complete_without_its_last_chunk(profile: Conf
     events, expected = profile.stream
     output = hostile_servers.head(200, f"content-type: {profile.stream_type}", CHUNKED) + http_chunks(events)
     behaviour = hostile_servers.send_raw(output) if end == "FIN" else send_then_reset(output)
-    with hostile_servers.receiver(behaviour) as server, create_client() as http:
-        stream = profile.client(http).stream(
+    with (
+        hostile_servers.receiver(behaviour) as server,
+        open_stream(
             profile.provider(f"http://127.0.0.1:{server.port}"),
-            "chat.completions",
-            profile.exchanges[0].request_body,
+            body=profile.exchanges[0].request_body,
             api_key="abcd-1234-key",
-            model_is_configured=True,
-            head_timeout_s=5,
             total_timeout_s=5,
-        )
-        with closing(stream):
-            assert read_stream(stream) == (expected, None)
+            clock=ConstantTokenClock(),
+        ) as stream,
+    ):
+        assert read_stream(stream.events) == (expected, None)
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
@@ -144,14 +149,9 @@ def test_response_of_any_provider_is_complete_without_its_last_chunk(profile: Co
             hostile_servers.head(200, JSON, CHUNKED) + http_chunks(exchange.upstream_response)
         )
         with hostile_servers.receiver(behaviour) as server, create_client() as http:
-            response = profile.client(http).call(
-                profile.provider(f"http://127.0.0.1:{server.port}"),
-                exchange.operation,
-                exchange.request_body,
-                api_key="abcd-1234-key",
-                idempotency_key=None,
-                model_is_configured=True,
-                timeout_s=5,
+            response = dispatcher(http, ConstantTokenClock()).send(
+                upstream_of(profile.provider(f"http://127.0.0.1:{server.port}"), api_key="abcd-1234-key"),
+                make_call(exchange.operation, exchange.request_body),
             )
         assert response.body == exchange.response_body
 
@@ -298,11 +298,6 @@ def test_null_event_is_relayed(null: bytes) -> None:
 # --- limits ---
 
 
-def stream_of(*chunks: bytes) -> ProviderStream:
-    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
-    return ProviderStream("p", {}, ([chunk] for chunk in chunks), events)
-
-
 def test_too_many_choices_are_an_error() -> None:
     events = [chunk("a").replace(b'"index": 0', b'"index": %d' % index) for index in range(MAX_CHOICES + 1)]
     _, error = read_stream(stream_of(*events))
@@ -322,7 +317,7 @@ def test_json_split_over_events_is_collected_in_linear_time() -> None:
 def test_endless_comments_before_the_first_event_are_an_error() -> None:
     stream = stream_of(*[b": " + b"x" * 1_000_000 + b"\n\n"] * (MAX_EVENT_BYTES // 1_000_000 + 1))
     with pytest.raises(ProviderError, match="comments"):
-        stream.await_first_event(FakeClock(), 60_000)
+        read_first_event(stream, FakeClock(), 60_000, "p")
 
 
 def test_relayed_headers_are_limited_in_total() -> None:
@@ -396,19 +391,14 @@ def test_endless_white_space_before_a_stream_is_not_buffered(upstream: ScriptedP
     compressed = gzip.compress(b" " * (MAX_RESPONSE_BYTES + 1))
     upstream.respond_with(200, compressed, {"content-type": "application/json", "content-encoding": "gzip"})
 
-    def open_stream() -> None:
-        with pytest.raises(ProviderError, match="too large"), create_client() as http:
-            OpenAiClient(http, FakeClock()).stream(
-                provider(upstream.base_url),
-                "chat.completions",
-                REQUEST_BODY,
-                api_key="k",
-                model_is_configured=True,
-                head_timeout_s=30,
-                total_timeout_s=30,
-            )
+    def stream() -> None:
+        with (
+            pytest.raises(ProviderError, match="too large"),
+            open_stream(provider(upstream.base_url), head_timeout_s=30, total_timeout_s=30),
+        ):
+            pass
 
-    assert peak_bytes(open_stream) < 10_000_000
+    assert peak_bytes(stream) < 10_000_000
 
 
 # --- complete responses ---

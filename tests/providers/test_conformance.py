@@ -5,7 +5,6 @@ The tests are independent of protocols: each profile encodes requests and respon
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +16,16 @@ from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
     ProviderRejected,
-    ProviderResponse,
     ProviderTimeout,
     ProviderUnavailable,
 )
+from aiserver.providers.dispatch import Dispatcher
 from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire import errors as wire_errors
-from tests.providers.conformance_profiles import KEY, PROFILES, Client, ConformanceProfile, Exchange
+from tests.providers.calls import dispatcher, make_call, upstream_of
+from tests.providers.conformance_profiles import KEY, PROFILES, ConformanceProfile, ConstantTokenClock, Exchange
 from tests.providers.fake_provider import FakeProvider, FakeResponse, run_fake_provider
 from tests.providers.streaming import read_stream
 
@@ -34,40 +35,26 @@ MESSAGE = "the words of the provider"
 
 @dataclass
 class Subject:
-    """A provider, its client and the fake server."""
+    """A provider, the dispatcher that calls it, and the fake server."""
 
     profile: ConformanceProfile
     server: FakeProvider
     provider: Provider
-    client: Client
+    dispatcher: Dispatcher
 
     def call(
         self, exchange: Exchange, *, api_key: str | None = KEY, model_is_configured: bool = True
     ) -> ProviderResponse:
-        return self.client.call(
-            self.provider,
-            exchange.operation,
-            exchange.request_body,
-            api_key=api_key,
-            idempotency_key=None,
-            model_is_configured=model_is_configured,
-            timeout_s=TIMEOUT_S,
-        )
+        upstream = upstream_of(self.provider, api_key=api_key, model_is_configured=model_is_configured)
+        call = make_call(exchange.operation, exchange.request_body, timeout_s=TIMEOUT_S)
+        return self.dispatcher.send(upstream, call)
 
     def stream(self, response: FakeResponse) -> tuple[bytes, ProviderError | None]:
         """Return bytes and error of a stream when the server sends this response."""
         self.server.responses.append(response)
-        stream = self.client.stream(
-            self.provider,
-            "chat.completions",
-            self.profile.exchanges[0].request_body,
-            api_key=KEY,
-            model_is_configured=True,
-            head_timeout_s=TIMEOUT_S,
-            total_timeout_s=TIMEOUT_S,
-        )
-        with closing(stream):
-            return read_stream(stream)
+        call = make_call(body=self.profile.exchanges[0].request_body, timeout_s=TIMEOUT_S, stream=True)
+        with self.dispatcher.open_stream(upstream_of(self.provider, api_key=KEY), call) as stream:
+            return read_stream(stream.events)
 
     def expect_error(self, response: FakeResponse, **options: Any) -> ProviderError:
         """Return the error of a call when the server sends this response."""
@@ -94,7 +81,7 @@ def subject(request: pytest.FixtureRequest, http: httpx.Client) -> Iterator[Subj
     with run_fake_provider(
         paths, profile.credential, profile.error_response(401, f"No such key: {KEY[:5]}***")
     ) as server:
-        yield Subject(profile, server, profile.provider(server.origin), profile.client(http))
+        yield Subject(profile, server, profile.provider(server.origin), dispatcher(http, ConstantTokenClock()))
 
 
 def test_operations_are_those_of_the_provider(subject: Subject) -> None:
@@ -122,7 +109,8 @@ def test_request_is_sent_with_the_key_and_its_response_returned(subject: Subject
 )
 def test_list_models_returns_model_names_as_used_in_requests(subject: Subject) -> None:
     subject.server.responses.append(FakeResponse(200, subject.profile.listing or b""))
-    assert subject.client.list_models(subject.provider, api_key=KEY, timeout_s=TIMEOUT_S) == subject.profile.models
+    upstream = upstream_of(subject.provider, api_key=KEY, model_is_configured=False)
+    assert subject.dispatcher.list_models(upstream, timeout_s=TIMEOUT_S) == subject.profile.models
     request = subject.server.requests[-1]
     assert (request.method, request.path, request.body) == ("GET", subject.profile.list_path, b"")
 

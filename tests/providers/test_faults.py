@@ -23,16 +23,16 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.http_client.transport import DeadlineBackend, total_deadline
-from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
-from aiserver.routing.failover import FailoverResult, try_candidates
-from aiserver.routing.router import ProviderCall, Router
+from aiserver.routing.admission import AdmissionControl
+from aiserver.routing.failover import Failover, FailoverResult
+from aiserver.routing.selection import select_candidates
 from local.scripted import ScriptedProvider
 from tests import hostile_servers
 from tests.fakes import FakeClock
 from tests.hostile_servers import Authority, Behaviour, Connection
-from tests.providers.calls import REQUEST_BODY, call_provider, list_models, provider
+from tests.providers.calls import call_provider, dispatcher, list_models, make_call, provider
 
 SHORT_S = 0.5  # for timeouts that expire
 LONG_S = 20
@@ -183,10 +183,9 @@ def fail_over(*providers: Provider) -> FailoverResult:
     """One failover pass over the providers, as a request makes it."""
     clock = FakeClock()
     with create_client() as http:
-        router = Router(lambda: list(providers), {"openai": OpenAiClient(http, clock)}, None, clock)
-        deadline_ms = clock.now_ms() + 1000 * LONG_S
-        call = ProviderCall("chat.completions", REQUEST_BODY)
-        return try_candidates(router, call, router.candidates("m"), clock=clock, deadline_ms=deadline_ms)
+        failover = Failover(dispatcher(http, clock), AdmissionControl(clock), None, clock)
+        call = make_call(timeout_s=LONG_S, clock=clock)
+        return failover.try_candidates(call, select_candidates(providers, "m"))
 
 
 def test_provider_with_a_trusted_authority_is_called_over_tls() -> None:

@@ -5,17 +5,18 @@ import struct
 import time
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from aiserver.errors import ProviderTimeout
 from aiserver.http_client import transport
 from aiserver.http_client.transport import STALE_S
-from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.http import create_client
+from aiserver.providers.provider import Provider
 from tests import hostile_servers
-from tests.fakes import FakeClock
 from tests.hostile_servers import Behaviour, Connection
-from tests.providers.calls import REQUEST_BODY, provider
+from tests.providers.calls import dispatcher, make_call, provider, upstream_of
+from tests.providers.streaming import open_stream
 
 RESPONSE = hostile_servers.head(200, "content-type: application/json", "content-length: 16") + b'{"choices":[{}]}'
 End = Callable[[Connection], None]
@@ -57,26 +58,17 @@ def end_first(end: End) -> Behaviour:
     return behave
 
 
+def send(http: httpx.Client, target: Provider) -> None:
+    dispatcher(http).send(upstream_of(target), make_call())
+
+
 def call_twice(*behaviours: Behaviour) -> tuple[int, int]:
     """Return the numbers of requests and connections. Raises: ProviderError of the second call."""
     with hostile_servers.receiver(*behaviours) as server, create_client() as http:
-        client = OpenAiClient(http, FakeClock())
         target = provider(f"http://127.0.0.1:{server.port}/v1")
-
-        def call() -> None:
-            client.call(
-                target,
-                "chat.completions",
-                REQUEST_BODY,
-                api_key="k",
-                idempotency_key=None,
-                model_is_configured=True,
-                timeout_s=5,
-            )
-
-        call()
+        send(http, target)
         try:
-            call()
+            send(http, target)
         finally:
             counts = len(server.requests), server.connections
     return counts
@@ -119,18 +111,8 @@ def test_new_connection_that_closes_is_not_retried(end: End) -> None:
         hostile_servers.receiver(end_first(end), hostile_servers.send_raw(RESPONSE)) as server,
         create_client() as http,
     ):
-        client = OpenAiClient(http, FakeClock())
-        target = provider(f"http://127.0.0.1:{server.port}/v1")
         with pytest.raises(ProviderTimeout):
-            client.call(
-                target,
-                "chat.completions",
-                REQUEST_BODY,
-                api_key="k",
-                idempotency_key=None,
-                model_is_configured=True,
-                timeout_s=5,
-            )
+            send(http, provider(f"http://127.0.0.1:{server.port}/v1"))
         assert (len(server.requests), server.connections) == (1, 1)
 
 
@@ -142,25 +124,7 @@ def test_stream_on_a_keep_alive_connection_that_closes_is_retried_once() -> None
         hostile_servers.receiver(serve_once(close), hostile_servers.send_raw(head + events)) as server,
         create_client() as http,
     ):
-        client = OpenAiClient(http, FakeClock())
         target = provider(f"http://127.0.0.1:{server.port}/v1")
-        client.call(
-            target,
-            "chat.completions",
-            REQUEST_BODY,
-            api_key="k",
-            idempotency_key=None,
-            model_is_configured=True,
-            timeout_s=5,
-        )
-        stream = client.stream(
-            target,
-            "chat.completions",
-            REQUEST_BODY,
-            api_key="k",
-            model_is_configured=True,
-            head_timeout_s=5,
-            total_timeout_s=5,
-        )
-        assert b"".join(chunk or b"" for chunk in stream) == events
-        stream.close()
+        send(http, target)
+        with open_stream(target, total_timeout_s=5, http=http) as stream:
+            assert b"".join(chunk or b"" for chunk in stream.events) == events

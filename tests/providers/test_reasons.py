@@ -7,18 +7,15 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse
+from aiserver.errors import ProviderError, ProviderRejected
 from aiserver.limits import MAX_ERROR_BYTES, MAX_ERROR_MESSAGE_CHARS
-from aiserver.providers.adapters.openai.client import OpenAiClient
 from aiserver.providers.error_message import extract_message
-from aiserver.providers.http import create_client
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire import errors as wire_errors
 from local.scripted import ScriptedProvider
-from tests import hostile_servers
-from tests.fakes import FakeClock
 from tests.providers.calls import call_provider, provider
 from tests.providers.fake_provider import FakeResponse
-from tests.providers.streaming import DONE, REQUEST_BODY, chunk, read_stream, serve_stream
+from tests.providers.streaming import DONE, chunk, serve_stream, stream_from
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, dialect_type
 from tests.vendors.test_nonsense import CONTEXT, response_mapper
@@ -243,32 +240,12 @@ def test_short_api_key_masks_nothing(key: str | None, upstream: ScriptedProvider
     assert call_provider(provider(upstream.base_url), api_key=key).body == body
 
 
-def stream_with_key(behaviour: hostile_servers.Behaviour, key: str) -> tuple[bytes, ProviderError | None]:
-    with hostile_servers.receiver(behaviour) as server, create_client() as http:
-        target = provider(f"http://127.0.0.1:{server.port}/v1")
-        try:
-            stream = OpenAiClient(http, FakeClock()).stream(
-                target,
-                "chat.completions",
-                REQUEST_BODY,
-                api_key=key,
-                model_is_configured=True,
-                head_timeout_s=5,
-                total_timeout_s=20,
-            )
-        except ProviderError as error:
-            return b"", error
-        result = read_stream(stream)
-        stream.close()
-        return result
-
-
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("cut", [0, 9, 40])
 def test_api_key_in_a_stream_error_is_masked_however_it_is_split(cut: int, is_first: bool) -> None:
     event = b"data: " + json.dumps({"error": {"message": f"{MESSAGE} {KEY}"}}).encode() + b"\n\n"
     first_event = b"" if is_first else chunk("hi")
-    received, error = stream_with_key(serve_stream(first_event, event[:cut], event[cut:]), KEY)
+    received, error = stream_from(serve_stream(first_event, event[:cut], event[cut:]), api_key=KEY)
     assert received == first_event
     assert error is not None
     assert MESSAGE in error.message
@@ -277,8 +254,8 @@ def test_api_key_in_a_stream_error_is_masked_however_it_is_split(cut: int, is_fi
 
 def test_api_key_in_a_relayed_event_is_masked() -> None:
     event = chunk("hi", debug="abcd-1234-efgh-5678")
-    received, error = stream_with_key(
-        serve_stream(event[:-20], event[-20:], chunk(finish="stop"), DONE), "abcd-1234-efgh-5678"
+    received, error = stream_from(
+        serve_stream(event[:-20], event[-20:], chunk(finish="stop"), DONE), api_key="abcd-1234-efgh-5678"
     )
     assert error is None
     assert received == event.replace(b"abcd-1234-efgh-5678", b"[key]") + chunk(finish="stop") + DONE

@@ -2,13 +2,15 @@
 
 import itertools
 import json
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiserver.clock import SystemClock
+from aiserver.clock import Deadline, SystemClock
 from aiserver.errors import (
     ProviderAuth,
     ProviderError,
@@ -18,13 +20,12 @@ from aiserver.errors import (
     ProviderUnavailable,
 )
 from aiserver.providers import stream as stream_module
-from aiserver.providers.adapters.openai.client import OpenAiClient
-from aiserver.providers.adapters.openai.stream import OpenAiEventMapper
 from aiserver.providers.http import create_client
-from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS, ProviderStream
+from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS, map_events, read_first_event
 from aiserver.routing.failover import OpenStream
 from aiserver.usecases.stream_response import stream_response
 from aiserver.wire import errors as wire_errors
+from aiserver.wire import sse
 from tests import hostile_servers
 from tests.examples import examples
 from tests.fakes import FakeClock
@@ -36,9 +37,11 @@ from tests.providers.streaming import (
     chunk,
     http_chunks,
     open_stream,
+    openai_mapper,
     read_stream,
     serve_stream,
     stream_from,
+    stream_of,
 )
 
 CONTENT_EVENTS = [chunk("Grüße "), chunk("語"), chunk("😀"), chunk(finish="stop")]
@@ -49,12 +52,6 @@ UNUSUAL = (
     b'data:{"choices":[{"delta":{"content":"b"},"finish_reason":"stop"}]}\n\n'
     b"retry: 5\n\n" + DONE
 )
-
-
-def stream_of(chunks: list[bytes]) -> ProviderStream:
-    """A stream of chunks, without a network."""
-    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
-    return ProviderStream("p", {}, ([chunk] for chunk in chunks), events)
 
 
 # --- relayed events ---
@@ -68,8 +65,7 @@ def test_every_event_is_relayed_byte_for_byte(body: bytes) -> None:
 def test_stream_is_relayed_byte_for_byte_wherever_it_is_split() -> None:
     for body in (COMPLETE, UNUSUAL):
         for cut in range(len(body) + 1):
-            chunks = list(stream_of([body[:cut], body[cut:]]))
-            assert b"".join(chunks) == body, cut
+            assert read_stream(stream_of(body[:cut], body[cut:])) == (body, None), cut
 
 
 @given(st.lists(st.integers(0, len(COMPLETE)), max_size=6), st.integers(0, len(COMPLETE) - 1))
@@ -77,7 +73,7 @@ def test_stream_is_relayed_byte_for_byte_wherever_it_is_split() -> None:
 def test_truncated_stream_is_an_error_after_complete_events_only(cuts: list[int], end: int) -> None:
     offsets = sorted({0, *(cut for cut in cuts if cut < end), end})
     chunks = [COMPLETE[start:stop] for start, stop in itertools.pairwise(offsets)]
-    received, error = read_stream(stream_of(chunks))
+    received, error = read_stream(stream_of(*chunks))
     whole_events = COMPLETE[: COMPLETE.rfind(b"\n\n", 0, end) + 2] if b"\n\n" in COMPLETE[:end] else b""
     lacks_only_line_ends = COMPLETE[:end].rstrip(b"\n").endswith(b"[DONE]") and end >= len(COMPLETE) - 2
     if lacks_only_line_ends:
@@ -121,8 +117,8 @@ def test_one_megabyte_event_is_relayed() -> None:
 
 def test_event_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", 100)
-    assert type(read_stream(stream_of([b"data: " + b"x" * 94]))[1]) is ProviderTimeout
-    assert type(read_stream(stream_of([b"data: " + b"x" * 95]))[1]) is ProviderError
+    assert type(read_stream(stream_of(b"data: " + b"x" * 94))[1]) is ProviderTimeout
+    assert type(read_stream(stream_of(b"data: " + b"x" * 95))[1]) is ProviderError
 
 
 def test_partial_json_after_an_event_is_a_timeout_error() -> None:
@@ -167,17 +163,8 @@ def test_connection_is_reused_after_a_complete_stream() -> None:
         target = provider(f"http://127.0.0.1:{server.port}/v1")
         with create_client() as http:
             for _ in range(2):
-                stream = OpenAiClient(http, FakeClock()).stream(
-                    target,
-                    "chat.completions",
-                    REQUEST_BODY,
-                    api_key="k",
-                    model_is_configured=True,
-                    head_timeout_s=5,
-                    total_timeout_s=5,
-                )
-                assert read_stream(stream) == (COMPLETE, None)
-                stream.close()
+                with open_stream(target, total_timeout_s=5, http=http) as stream:
+                    assert read_stream(stream.events) == (COMPLETE, None)
         assert server.connections == 1
 
 
@@ -381,7 +368,7 @@ def test_usage_is_recorded_and_relayed_if_not_requested_by_the_gateway() -> None
         hostile_servers.receiver(serve_stream(*CONTENT_EVENTS, USAGE_EVENT, DONE)) as server,
         open_stream(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
-        assert read_stream(stream) == (b"".join(CONTENT_EVENTS) + USAGE_EVENT + DONE, None)
+        assert read_stream(stream.events) == (b"".join(CONTENT_EVENTS) + USAGE_EVENT + DONE, None)
         assert json.loads(stream.mapper.usage or "") == USAGE
     assert server.requests[0].endswith(REQUEST_BODY.decode())
 
@@ -392,7 +379,7 @@ def test_usage_in_the_last_event_is_recorded_and_relayed() -> None:
         hostile_servers.receiver(serve_stream(CONTENT_EVENTS[0], last_event, DONE)) as server,
         open_stream(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm")) as stream,
     ):
-        assert read_stream(stream) == (CONTENT_EVENTS[0] + last_event + DONE, None)
+        assert read_stream(stream.events) == (CONTENT_EVENTS[0] + last_event + DONE, None)
         assert json.loads(stream.mapper.usage or "") == USAGE
 
 
@@ -417,7 +404,7 @@ def test_usage_is_requested_from_the_server_and_relayed_on_request(
         hostile_servers.receiver(serve_stream(first_event, *CONTENT_EVENTS, USAGE_EVENT, DONE)) as server,
         open_stream(provider(f"http://127.0.0.1:{server.port}/v1", preset="vllm"), body=request_body) as stream,
     ):
-        received, error = read_stream(stream)
+        received, error = read_stream(stream.events)
         assert error is None
         assert received == first_event + b"".join(CONTENT_EVENTS) + (USAGE_EVENT if is_relayed else b"") + DONE
         assert json.loads(stream.mapper.usage or "") == USAGE
@@ -431,7 +418,7 @@ def test_truncated_stream_reports_its_number_of_content_events() -> None:
         hostile_servers.receiver(serve_stream(chunk(""), *CONTENT_EVENTS[:3], end=b"")) as server,
         open_stream(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
-        read_stream(stream)
+        read_stream(stream.events)
         assert (stream.mapper.usage, stream.mapper.content_events) == (None, 3)
 
 
@@ -453,7 +440,7 @@ def test_responses_stream_ends_with_its_last_event(last: str) -> None:
         hostile_servers.receiver(serve_stream(*events)) as server,
         open_stream(provider(f"http://127.0.0.1:{server.port}/v1", preset="openai"), "responses") as stream,
     ):
-        assert read_stream(stream) == (b"".join(events), None)
+        assert read_stream(stream.events) == (b"".join(events), None)
         assert json.loads(stream.mapper.usage or "") == {"input_tokens": 1, "output_tokens": 2}
         assert stream.mapper.content_events == 1
     assert "stream_options" not in server.requests[0]
@@ -486,25 +473,90 @@ def test_responses_stream_without_last_event_is_a_timeout_error() -> None:
 # --- timeouts ---
 
 
-def test_silent_stream_is_handed_over_after_the_first_event_timeout() -> None:
-    class Hasty(FakeClock):
-        def now_ms(self) -> int:
-            self.now += FIRST_EVENT_TIMEOUT_MS
-            return self.now
+def send_in_two_parts(first: bytes, second: bytes) -> hostile_servers.Behaviour:
+    """Send the second part after a tenth of a second, and keep the connection open."""
 
+    def behave(connection: hostile_servers.Connection) -> None:
+        hostile_servers.send_raw(first)(connection)
+        time.sleep(0.1)
+        connection.socket.sendall(second)
+        hostile_servers.hang(connection)
+
+    return behave
+
+
+def test_first_event_that_arrives_in_parts_is_not_preceded_by_a_ping() -> None:
+    event, pause = CONTENT_EVENTS[0], len(CONTENT_EVENTS[0]) // 2
+    behaviour = send_in_two_parts(HEAD + http_chunks(event[:pause]), http_chunks(event[pause:]))
     with (
-        hostile_servers.receiver(hostile_servers.send_then_hang(HEAD)) as server,
-        open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), total_timeout_s=600, clock=Hasty()) as stream,
+        hostile_servers.receiver(behaviour) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
-        assert next(iter(stream)) is None
+        assert next(stream.events) == event
+
+
+def test_silence_longer_than_timeout_s_ends_a_stream_that_has_begun() -> None:
+    with (
+        hostile_servers.receiver(hostile_servers.send_then_hang(HEAD + http_chunks(CONTENT_EVENTS[0]))) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1", timeout_s=0.2)) as stream,
+    ):
+        received, error = read_stream(stream.events)
+    assert received == CONTENT_EVENTS[0]
+    assert type(error) is ProviderTimeout
+    assert error.may_be_billed
+    assert error.message == "Provider p: no event received within its timeout_s"
+
+
+def test_silence_after_a_complete_response_is_a_success() -> None:
+    events = b"".join(CONTENT_EVENTS)
+    with (
+        hostile_servers.receiver(hostile_servers.send_then_hang(HEAD + http_chunks(events))) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1", timeout_s=0.2)) as stream,
+    ):
+        assert read_stream(stream.events) == (events, None)
+
+
+class SteppingClock(FakeClock):
+    """A clock that, from the first connection of a server on, advances with each reading."""
+
+    def __init__(self, step_s: float) -> None:
+        super().__init__()
+        self._step_s = step_s
+        self._is_running = False
+
+    def now_ms(self) -> int:
+        self.advance(self._step_s if self._is_running else 0)
+        return self.now
+
+    def run_with(self, behaviour: hostile_servers.Behaviour) -> hostile_servers.Behaviour:
+        def behave(connection: hostile_servers.Connection) -> None:
+            self._is_running = True
+            behaviour(connection)
+
+        return behave
+
+
+def test_silent_stream_is_handed_over_after_the_first_event_timeout() -> None:
+    clock = SteppingClock(FIRST_EVENT_TIMEOUT_MS / 1000)
+    with (
+        hostile_servers.receiver(clock.run_with(hostile_servers.send_then_hang(HEAD))) as server,
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), total_timeout_s=600, clock=clock) as stream,
+    ):
+        assert next(stream.events) == sse.PING
         assert not stream.has_first_event
 
 
-@pytest.mark.parametrize(("timeout_s", "total_s"), [(0.2, 20), (600, 0.2)])
-def test_shorter_timeouts_limit_the_wait_for_the_first_event(timeout_s: float, total_s: float) -> None:
+@pytest.mark.parametrize(
+    ("timeout_s", "total_s", "message"),
+    [
+        (0.2, 20, "no event received within its timeout_s"),
+        (600, 0.2, "no response within the time limit"),
+    ],
+)
+def test_shorter_timeouts_limit_the_wait_for_the_first_event(timeout_s: float, total_s: float, message: str) -> None:
     with (
         hostile_servers.receiver(hostile_servers.send_then_hang(HEAD + http_chunks(b": wait\n\n"))) as server,
-        pytest.raises(ProviderTimeout, match="no response within the time limit"),
+        pytest.raises(ProviderTimeout, match=message),
         open_stream(
             provider(f"http://127.0.0.1:{server.port}/v1", timeout_s=timeout_s),
             total_timeout_s=total_s,
@@ -515,39 +567,34 @@ def test_shorter_timeouts_limit_the_wait_for_the_first_event(timeout_s: float, t
 
 
 def test_first_event_timeout_limits_the_wait() -> None:
-    class Ticking(FakeClock):
-        def now_ms(self) -> int:
-            self.now += FIRST_EVENT_TIMEOUT_MS // 3
-            return self.now
-
-    waits = iter(range(9))
-    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
-    stream = ProviderStream("p", {}, ([] for _ in waits), events)
-    stream.await_first_event(Ticking(), 600_000)
-    assert next(waits) == 2
+    clock, waits = FakeClock(), iter(range(9))
+    assert read_first_event(silent_stream(clock, waits), clock, 600_000, "p") == [None] * 3
+    assert next(waits) == 3
 
 
 def test_first_event_timeout_without_remaining_time_is_an_error() -> None:
-    class Hasty(FakeClock):
-        def now_ms(self) -> int:
-            self.now += FIRST_EVENT_TIMEOUT_MS
-            return self.now
-
-    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    clock = FakeClock()
     with pytest.raises(ProviderTimeout, match="no response within the time limit"):
-        ProviderStream("p", {}, ([] for _ in range(9)), events).await_first_event(Hasty(), FIRST_EVENT_TIMEOUT_MS)
+        read_first_event(silent_stream(clock, iter(range(9))), clock, FIRST_EVENT_TIMEOUT_MS, "p")
+
+
+def silent_stream(clock: FakeClock, waits: Iterator[int]) -> Iterator[bytes | None]:
+    """The client events of a silent provider; each wait takes a third of the first event timeout."""
+
+    def wait() -> Iterator[None]:
+        for _ in waits:
+            clock.advance(FIRST_EVENT_TIMEOUT_MS / 3000)
+            yield None
+
+    return map_events(wait(), openai_mapper(), "p")
 
 
 def test_late_head_reduces_the_wait_for_the_first_event() -> None:
-    class Later(FakeClock):
-        def now_ms(self) -> int:
-            self.now += 8_000
-            return self.now
-
+    clock = SteppingClock(8)
     with (
-        hostile_servers.receiver(hostile_servers.send_then_hang(HEAD)) as server,
+        hostile_servers.receiver(clock.run_with(hostile_servers.send_then_hang(HEAD))) as server,
         pytest.raises(ProviderTimeout, match="no response within the time limit"),
-        open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), total_timeout_s=20, clock=Later()),
+        open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), total_timeout_s=20, clock=clock),
     ):
         pass
 
@@ -561,11 +608,11 @@ def test_endless_stream_ends_at_the_deadline_of_the_response() -> None:
     ):
         resources = ExitStack()
         resources.push(lambda kind, *_: exit_types.append(kind))
-        open_response = OpenStream(stream, resources, idle_timeout_s=20, on_first_event=lambda: None)
+        open_response = OpenStream(stream, resources, on_first_event=lambda: None)
         *_, last_chunk = stream_response(
-            "p", open_response, clock, deadline_ms=clock.now_ms() + 200, on_end=lambda _: None
+            "p", open_response, clock, deadline=Deadline.after(0.2, clock), on_end=lambda _: None
         )
-    assert b"The deadline passed" in last_chunk
+    assert b"The deadline passed" in (last_chunk or b"")
     assert exit_types == [None]
 
 
@@ -574,7 +621,7 @@ def test_stream_that_hangs_is_a_timeout_error() -> None:
         hostile_servers.receiver(hostile_servers.send_then_hang(HEAD + http_chunks(CONTENT_EVENTS[0]))) as server,
         open_stream(provider(f"http://127.0.0.1:{server.port}/v1"), total_timeout_s=0.2) as stream,
     ):
-        received, error = read_stream(stream)
+        received, error = read_stream(stream.events)
     assert received == CONTENT_EVENTS[0]
     assert type(error) is ProviderTimeout
 
@@ -600,5 +647,5 @@ def test_closing_a_stream_closes_the_provider_connection() -> None:
         hostile_servers.receiver(wait_for_close) as server,
         open_stream(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
-        assert next(iter(stream)) == CONTENT_EVENTS[0]
+        assert next(stream.events) == CONTENT_EVENTS[0]
     assert closed == [True]

@@ -1,17 +1,18 @@
 """Translation of a vendor's events to OpenAI's, with a toy vendor."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from aiserver.errors import ProviderError, ProviderTimeout
-from aiserver.providers.stream import ProviderStream
-from tests.providers.streaming import DONE, read_stream
+from tests.providers.streaming import DONE, read_stream, stream_of
 from tests.providers.toy import Toy
 
 STREAM = b"WORD Hello\n\nWORD world\n\nUSED 3 5\n\nBYE\n\n"
 
 
-def toy(*chunks: bytes, shows_usage: bool = False) -> ProviderStream:
-    return ProviderStream("toy", {}, ([chunk] for chunk in chunks), Toy(shows_usage=shows_usage))
+def toy(*chunks: bytes) -> Iterator[bytes | None]:
+    return stream_of(*chunks, mapper=Toy(shows_usage=False))
 
 
 def content(word: str) -> bytes:
@@ -26,13 +27,13 @@ USAGE = b'data: {"choices":[],"usage":{"prompt_tokens": 3, "completion_tokens": 
 def test_events_are_translated_wherever_the_stream_is_split(shows_usage: bool) -> None:
     expected = content("Hello") + content("world") + STOP + (USAGE if shows_usage else b"") + DONE
     for cut in range(len(STREAM)):
-        stream = toy(STREAM[:cut], STREAM[cut:], shows_usage=shows_usage)
-        assert read_stream(stream) == (expected, None)
-        assert stream.mapper.usage == '{"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}'
+        mapper = Toy(shows_usage=shows_usage)
+        assert read_stream(stream_of(STREAM[:cut], STREAM[cut:], mapper=mapper)) == (expected, None)
+        assert mapper.usage == '{"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}'
 
 
 def test_event_is_translated_as_soon_as_it_is_complete() -> None:
-    chunks = iter(toy(b"WORD Hello\n\nWORD wo", b"rld\n\n", b"BYE\n\n"))
+    chunks = toy(b"WORD Hello\n\nWORD wo", b"rld\n\n", b"BYE\n\n")
     assert next(chunks) == content("Hello")
     assert next(chunks) == content("world")
 

@@ -13,6 +13,7 @@ class Toy:
     """stream.EventMapper of the toy's events; the usage is sent to the caller only when requested."""
 
     def __init__(self, *, shows_usage: bool) -> None:
+        self.request_id: str | None = None
         self.usage: str | None = None
         self.content_events = 0
         self.is_complete = False

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from aiserver.providers.adapters.openai.client import MODELS_PATH, PATHS
+from aiserver.operations import OPERATIONS
+from aiserver.providers.adapters.openai.request import MODELS_PATH
 from aiserver.providers.catalogue import CATALOGUE
 from aiserver.providers.provider import Provider
 from local.template import REPOSITORY, read_yaml
@@ -155,7 +156,7 @@ def test_engine_offers_all_operations_of_the_provider_of_the_page(engine: str) -
 
 def test_proxy_forwards_only_the_provider_s_operations_and_model_list() -> None:
     root = urlsplit(provider().base_url).path
-    paths = {root + PATHS[operation] for operation in provider().operations} | {root + MODELS_PATH}
+    paths = {root + OPERATIONS[operation].path for operation in provider().operations} | {root + MODELS_PATH}
     (forwarded,) = re.findall(
         r"^\t@allowed path (.+)\n\thandle @allowed {\n\t\treverse_proxy ", CADDYFILE, re.MULTILINE
     )

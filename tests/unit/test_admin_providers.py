@@ -8,10 +8,12 @@ import pytest
 
 from aiserver.admin import changes, providers
 from aiserver.admin.stack import Admin, AdminError, create_admin
+from aiserver.aws.bedrock import bedrock_transport
 from aiserver.circuit_breaker.circuit import Circuit, Gate
-from aiserver.providers.adapters.openai.client import OpenAiClient
+from aiserver.providers.dispatch import Dispatcher
 from aiserver.providers.http import create_client
 from aiserver.providers.provider import Provider
+from aiserver.providers.registry import AdapterRegistry
 from local.scripted import MODELS, ScriptedProvider
 from tests import moto_stack
 from tests.containers import provider_circuit
@@ -30,9 +32,9 @@ def admin(stack: MotoStack) -> Admin:
 
 
 @pytest.fixture
-def protocols(admin: Admin) -> Iterator[dict[str, Any]]:
+def dispatcher(admin: Admin) -> Iterator[Dispatcher]:
     with create_client() as http:
-        yield {"openai": OpenAiClient(http, admin.clock)}
+        yield Dispatcher(http, AdapterRegistry(admin.clock, bedrock_transport), admin.clock)
 
 
 def provider_file(*entries: dict[str, Any]) -> str:
@@ -125,15 +127,13 @@ def test_api_key_with_invalid_header_characters_is_rejected(key: str, admin: Adm
 
 
 @pytest.mark.parametrize("key", UNSENDABLE)
-def test_stored_key_with_invalid_header_characters_is_reported(
-    key: str, admin: Admin, protocols: dict[str, Any]
-) -> None:
+def test_stored_key_with_invalid_header_characters_is_reported(key: str, admin: Admin, dispatcher: Dispatcher) -> None:
     keyed = {**GPU, "api_key_secret": "/aiserver/gpu"}
     apply_file(admin, keyed)
     admin.ssm.put_parameter(Name="/aiserver/gpu", Value=key, Type="SecureString")
     for action in (
         lambda: changes.plan_changes(admin, provider_file(keyed), {}),
-        lambda: providers.check_provider(admin, "gpu", protocols),
+        lambda: providers.check_provider(admin, "gpu", dispatcher),
     ):
         with pytest.raises(AdminError) as exc_info:
             action()
@@ -148,15 +148,15 @@ def test_api_key_with_valid_header_characters_is_accepted(key: str, admin: Admin
 
 
 def test_api_key_is_stored_encrypted_removed_with_provider_and_never_shown(
-    admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
+    admin: Admin, upstream: ScriptedProvider, dispatcher: Dispatcher
 ) -> None:
     keyed = {**GPU, "base_url": upstream.base_url, "api_key_var": "KEY"}
     output = [*apply_file(admin, keyed), providers.list_providers(admin), providers.show_provider(admin, "gpu")]
-    output.append(providers.check_provider(admin, "gpu", protocols))
+    output.append(providers.check_provider(admin, "gpu", dispatcher))
     assert upstream.requests[-1].headers["authorization"] == f"Bearer {KEY}"
     upstream.respond_with(401, b'{"error":{"message":"Incorrect API key provided: %s"}}' % KEY.encode())
     with pytest.raises(AdminError) as exc_info:
-        providers.check_provider(admin, "gpu", protocols)
+        providers.check_provider(admin, "gpu", dispatcher)
     assert str(exc_info.value) == "provider gpu: rejected the API key (status 401)"
     assert KEY not in repr([output, exc_info.value])
     (name,) = [view["api_key_secret"] for view in providers.list_providers(admin)]
@@ -224,7 +224,7 @@ def test_unreadable_provider_is_skipped_and_repaired_by_the_file(admin: Admin) -
 
 
 def test_check_counts_models_and_stores_the_list_of_wildcard_providers(
-    admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
+    admin: Admin, upstream: ScriptedProvider, dispatcher: Dispatcher
 ) -> None:
     apply_file(
         admin,
@@ -232,7 +232,7 @@ def test_check_counts_models_and_stores_the_list_of_wildcard_providers(
         {**GPU, "name": "any", "base_url": upstream.base_url, "models": {"*": ""}},
     )
     for name in providers.providers_to_check(admin, []):
-        assert providers.check_provider(admin, name, protocols) == {"name": name, "models": len(MODELS)}
+        assert providers.check_provider(admin, name, dispatcher) == {"name": name, "models": len(MODELS)}
     assert {name: listing.ids for name, listing in admin.config.model_listings().items()} == {
         "any": tuple(sorted(MODELS))
     }
@@ -242,21 +242,21 @@ def test_check_counts_models_and_stores_the_list_of_wildcard_providers(
 
 
 def test_model_list_is_truncated_to_the_item_size_limit(
-    admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
+    admin: Admin, upstream: ScriptedProvider, dispatcher: Dispatcher
 ) -> None:
     apply_file(admin, {**GPU, "base_url": upstream.base_url, "models": {"*": ""}})
     ids = [f"{number:05}-" + "語" * 200 for number in range(3_000)]  # 3.6 MB as stored
     upstream.respond_with(200, json.dumps({"data": [{"id": model_id} for model_id in ids]}).encode())
-    assert providers.check_provider(admin, "gpu", protocols)["models"] == 3_000
+    assert providers.check_provider(admin, "gpu", dispatcher)["models"] == 3_000
     stored_ids = admin.config.model_listings()["gpu"].ids
     assert stored_ids == tuple(ids[: len(stored_ids)])
     assert len(stored_ids) > 200
 
 
-def test_check_reports_missing_api_key_parameter(admin: Admin, protocols: dict[str, Any]) -> None:
+def test_check_reports_missing_api_key_parameter(admin: Admin, dispatcher: Dispatcher) -> None:
     apply_file(admin, {**GPU, "api_key_secret": "/aiserver/nowhere"})
     with pytest.raises(AdminError) as exc_info:
-        providers.check_provider(admin, "gpu", protocols)
+        providers.check_provider(admin, "gpu", dispatcher)
     assert str(exc_info.value) == "provider gpu: The provider's API key is not stored"
 
 
@@ -277,54 +277,54 @@ def test_check_of_all_skips_disabled_providers(admin: Admin) -> None:
     ],
 )
 def test_check_reports_the_upstream_error(
-    status: int, body: bytes, reason: str, admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
+    status: int, body: bytes, reason: str, admin: Admin, upstream: ScriptedProvider, dispatcher: Dispatcher
 ) -> None:
     apply_file(admin, {**GPU, "base_url": upstream.base_url})
     upstream.respond_with(status, body)
     with pytest.raises(AdminError) as exc_info:
-        providers.check_provider(admin, "gpu", protocols)
+        providers.check_provider(admin, "gpu", dispatcher)
     assert str(exc_info.value) == "provider gpu: " + reason.replace("{base_url}", upstream.base_url)
 
 
 def test_check_reports_models_that_are_not_listed(
-    admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
+    admin: Admin, upstream: ScriptedProvider, dispatcher: Dispatcher
 ) -> None:
     models = {"llama3:8b": "", "mine": "not-there", "*": "nor-this"}
     apply_file(admin, {**GPU, "base_url": upstream.base_url, "models": models})
     with pytest.raises(
         AdminError, match="provider gpu: does not list nor-this, not-there; listed models: gpt-4-turbo, "
     ):
-        providers.check_provider(admin, "gpu", protocols)
+        providers.check_provider(admin, "gpu", dispatcher)
 
 
 def test_model_without_tag_matches_listed_latest_tag(
-    admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
+    admin: Admin, upstream: ScriptedProvider, dispatcher: Dispatcher
 ) -> None:
     apply_file(admin, {**GPU, "base_url": upstream.base_url, "models": {"llama3": ""}})
     upstream.respond_with(200, b'{"data":[{"id":"llama3:latest"}]}')
-    assert providers.check_provider(admin, "gpu", protocols) == {"name": "gpu", "models": 1}
+    assert providers.check_provider(admin, "gpu", dispatcher) == {"name": "gpu", "models": 1}
 
 
-def test_check_reports_unreachable_and_unlistable_providers(admin: Admin, protocols: dict[str, Any]) -> None:
+def test_check_reports_unreachable_and_unlistable_providers(admin: Admin, dispatcher: Dispatcher) -> None:
     with refusing_port() as port:
         apply_file(
             admin, {**GPU, "base_url": f"http://127.0.0.1:{port}/v1"}, {**GPU, "name": "azure", "preset": "azure"}
         )
         with pytest.raises(AdminError, match=r"gpu: could not connect \(.*refused\)"):
-            providers.check_provider(admin, "gpu", protocols)
-    view = providers.check_provider(admin, "azure", protocols)
+            providers.check_provider(admin, "gpu", dispatcher)
+    view = providers.check_provider(admin, "azure", dispatcher)
     assert view == {"name": "azure", "models": None, "note": "Azure OpenAI (v1) does not list its models"}
 
 
 def test_only_wildcard_providers_are_listed_after_apply(
-    admin: Admin, upstream: ScriptedProvider, protocols: dict[str, Any]
+    admin: Admin, upstream: ScriptedProvider, dispatcher: Dispatcher
 ) -> None:
     with refusing_port() as port:
         unreachable = {**GPU, "name": "away", "base_url": f"http://127.0.0.1:{port}/v1", "models": {"*": ""}}
         reachable = {**unreachable, "name": "here", "base_url": upstream.base_url}
         mapped = {**reachable, "name": "one", "models": {"*": "always-this"}}
         apply_file(admin, GPU, unreachable, reachable, mapped, {**unreachable, "name": "off", "enabled": False})
-        (line,) = providers.refresh_model_listings(admin, protocols)
+        (line,) = providers.refresh_model_listings(admin, dispatcher)
     assert line.startswith("/v1/models does not include the models of away: provider away: could not connect")
     assert list(admin.config.model_listings()) == ["here"]
 

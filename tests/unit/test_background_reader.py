@@ -54,10 +54,10 @@ def test_each_item_is_returned_as_soon_as_it_arrives() -> None:
     batches.close()
 
 
-def test_silent_source_yields_an_empty_batch_per_poll() -> None:
+def test_silent_source_yields_none_per_poll() -> None:
     source = Source()
     batches = read_ahead(source.items(), source.cancel, poll_s=0.001)
-    assert [next(batches) for _ in range(3)] == [[], [], []]
+    assert [next(batches) for _ in range(3)] == [None, None, None]
     source.queue.put(7)
     assert next(batch for batch in batches if batch) == [7]
     batches.close()
@@ -76,7 +76,7 @@ def test_exception_is_raised_after_the_items_before_it() -> None:
 def test_close_closes_a_waiting_source() -> None:
     source = Source()
     batches = read_ahead(source.items(), source.cancel, poll_s=0.001)
-    assert next(batches) == []
+    assert next(batches) is None
     batches.close()
     assert source.closed.is_set()
     assert source.thread

@@ -21,6 +21,7 @@ from aiserver.circuit_breaker.circuit import (
     Gate,
 )
 from aiserver.circuit_breaker.outcome import MIN_CALL_MS
+from aiserver.clock import Deadline
 from aiserver.errors import (
     ProviderAuth,
     ProviderBusy,
@@ -28,10 +29,10 @@ from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
     ProviderRejected,
-    ProviderResponse,
     ProviderTimeout,
     ProviderUnavailable,
 )
+from aiserver.providers.response import ProviderResponse
 from tests.containers import FAILURE, LONG_MS, Fleet, attempt, fleet_due_for_probe
 
 
@@ -181,7 +182,7 @@ def test_one_concurrent_call_is_the_probe_of_an_open_circuit() -> None:
         breaker = fleet.breakers[container]
         barrier.wait(60)
         try:
-            with breaker.track_call(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
+            with breaker.track_call(attempt(), deadline=Deadline(fleet.clock.now + LONG_MS)):
                 in_flight.release()
                 assert release.wait(60)
         except ProviderCircuitOpen:
@@ -224,7 +225,7 @@ def test_next_probe_starts_after_the_probe_timeout_of_a_lost_one() -> None:
     class Killed(BaseException):
         pass
 
-    with pytest.raises(Killed), fleet.breakers[1].track_call(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
+    with pytest.raises(Killed), fleet.breakers[1].track_call(attempt(), deadline=Deadline(fleet.clock.now + LONG_MS)):
         raise Killed
     fleet.clock.now += 30_000 - 2
     assert not fleet.call(2)
@@ -235,7 +236,7 @@ def test_calls_in_flight_at_opening_do_not_extend_the_open_period() -> None:
     fleet = Fleet(1)
 
     def slow_call() -> None:
-        with fleet.breakers[0].track_call(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
+        with fleet.breakers[0].track_call(attempt(), deadline=Deadline(fleet.clock.now + LONG_MS)):
             fleet.calls("B" * FAILURE_THRESHOLD)
             fleet.clock.now += OPEN_MS - 1
             raise FAILURE

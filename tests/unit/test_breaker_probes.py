@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from aiserver.circuit_breaker.breaker import CACHE_MS, MAX_WRITE_ATTEMPTS, CircuitBreaker
 from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD, OPEN_MS, PROBE_TIMEOUT_MS, Circuit
 from aiserver.circuit_breaker.outcome import MIN_CALL_MS
+from aiserver.clock import Deadline
 from aiserver.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from tests.containers import FAILURE, KEY, LONG_MS, MODEL, Fleet, attempt, fleet_due_for_probe
 from tests.examples import examples
@@ -61,7 +62,9 @@ def test_recording_a_failure_is_safe_while_another_thread_reads_circuits() -> No
 def begin(fleet: Fleet, container: int = 0, remaining_ms: int = LONG_MS) -> ExitStack:
     """Start a call that is in flight until the stack is closed."""
     call = ExitStack()
-    call.enter_context(fleet.breakers[container].track_call(attempt(), deadline_ms=fleet.clock.now + remaining_ms))
+    call.enter_context(
+        fleet.breakers[container].track_call(attempt(), deadline=Deadline(fleet.clock.now + remaining_ms))
+    )
     return call
 
 
@@ -159,10 +162,11 @@ def test_slow_failures_allow_one_probe_at_a_time_and_recovery_in_a_minute(
 
     def call() -> None:
         duration_s, breaker = chance.choice(durations_s), chance.choice(fleet.breakers)
-        is_up, deadline_ms = fleet.clock.now >= recovery, fleet.clock.now + max(LONG_MS, duration_s * 1000)
+        is_up = fleet.clock.now >= recovery
+        deadline = Deadline(fleet.clock.now + max(LONG_MS, duration_s * 1000))
         with contextlib.suppress(ProviderError):
             breaker.check(attempt())
-            with breaker.track_call(attempt(), deadline_ms=deadline_ms):
+            with breaker.track_call(attempt(), deadline=deadline):
                 call_times.append(fleet.clock.now)
                 if not is_up:
                     scheduler.sleep(duration_s)
@@ -186,7 +190,7 @@ def test_connect_timeout_of_a_too_short_call_is_not_a_failure() -> None:
     fleet = Fleet(1)
 
     def time_out(timeout_ms: int) -> None:
-        with fleet.breakers[0].track_call(attempt(), deadline_ms=fleet.clock.now + timeout_ms):
+        with fleet.breakers[0].track_call(attempt(), deadline=Deadline(fleet.clock.now + timeout_ms)):
             fleet.clock.now += timeout_ms
             raise ProviderUnavailable("no connection in time")
 

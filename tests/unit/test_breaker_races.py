@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from aiserver.circuit_breaker.breaker import CACHE_MS, CircuitBreaker
 from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD, OPEN_MS, CallStats, Circuit
+from aiserver.clock import Deadline
 from aiserver.errors import ProviderCircuitOpen, ProviderError
 from tests.containers import FAILURE, LONG_MS, Fleet, attempt, fleet_due_for_probe, provider_circuit
 from tests.examples import examples
@@ -120,7 +121,10 @@ def test_circuits_of_300_providers_are_read_in_one_call() -> None:
     breaker, names = fleet.breakers[0], [f"p{number}" for number in range(300)]
     for name in names:
         for _ in range(FAILURE_THRESHOLD):
-            with pytest.raises(ProviderError), breaker.track_call(attempt(name), deadline_ms=fleet.clock.now + LONG_MS):
+            with (
+                pytest.raises(ProviderError),
+                breaker.track_call(attempt(name), deadline=Deadline(fleet.clock.now + LONG_MS)),
+            ):
                 raise FAILURE
     assert fleet.circuits.reads == 1
     for name in names:

@@ -19,7 +19,8 @@ from aiserver.circuit_breaker.circuit import (
     SHARED_CONFIRM_MS,
     Circuit,
 )
-from aiserver.errors import ProviderError, ProviderRejected, ProviderResponse, ProviderUnavailable
+from aiserver.errors import ProviderError, ProviderRejected, ProviderUnavailable
+from aiserver.providers.response import ProviderResponse
 from tests.containers import Fleet
 from tests.examples import examples
 

@@ -5,6 +5,7 @@ import pytest
 from aiserver import bootstrap
 from aiserver.circuit_breaker.breaker import CACHE_MS, STORE_DOWN_MS, CircuitBreaker
 from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD, OPEN_MS, WINDOW_S, CallStats, Circuit
+from aiserver.clock import Deadline
 from tests.containers import FAILURE, LONG_MS, Fleet, attempt, fleet_due_for_probe, provider_circuit
 from tests.fakes import FakeCircuits, FakeClock
 
@@ -96,7 +97,7 @@ def test_store_outage_at_the_end_of_a_probe_leaves_closing_to_the_next() -> None
     store.hangs = False
     fleet.calls("B" * FAILURE_THRESHOLD)
     fleet.clock.now += OPEN_MS
-    with fleet.breakers[0].track_call(attempt(), deadline_ms=fleet.clock.now + LONG_MS):
+    with fleet.breakers[0].track_call(attempt(), deadline=Deadline(fleet.clock.now + LONG_MS)):
         store.hangs = True
     store.hangs = False
     assert not fleet.call()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD
+from aiserver.clock import Deadline
 from aiserver.errors import (
     Conflict,
     ProviderError,
@@ -16,7 +17,7 @@ from aiserver.errors import (
 )
 from aiserver.jobs.states import JobState
 from aiserver.usecases import views
-from aiserver.usecases.complete import FIRST_BYTE_TIMEOUT_MS, CompletionResult
+from aiserver.usecases.complete import FIRST_BYTE_TIMEOUT_S, CompletionResult
 from aiserver.wire import requests
 from tests.app import ME, STREAM_BODY, FakeStream, TestApp
 
@@ -30,14 +31,14 @@ def make_app(**options: Any) -> TestApp:
 
 def complete(app: TestApp, fields: str = "", body: str = BODY) -> CompletionResult:
     request = requests.bind_chat(body % fields)
-    deadline_ms = app.clock.now + LIMIT_MS
-    return app.complete.run(request, owner=ME.owner, base_url="https://x.io", deadline_ms=deadline_ms)
+    deadline = Deadline(app.clock.now + LIMIT_MS)
+    return app.complete.run(request, owner=ME.owner, base_url="https://x.io", deadline=deadline)
 
 
 def test_stream_is_forwarded_with_provider_headers_and_closed() -> None:
     app = make_app()
     stream = FakeStream(app.clock, [STREAM_BODY], headers={"x-request-id": "up-1", "content-type": "text/plain"})
-    app.provider_client.outcomes = [stream]
+    app.dispatcher.outcomes = [stream]
     result = complete(app)
     assert (result.status, result.provider, result.attempts) == (200, "a", 1)
     assert result.headers["x-request-id"] == "up-1"
@@ -45,21 +46,21 @@ def test_stream_is_forwarded_with_provider_headers_and_closed() -> None:
     assert result.headers["cache-control"] == "no-cache"
     assert list(result.body) == [STREAM_BODY]
     assert stream.is_closed
-    ((_, call),) = app.provider_client.calls
-    assert json.loads(call["body"]) == json.loads(BODY % "") | {"model": "x"}
+    ((_, call),) = app.dispatcher.calls
+    assert (json.loads(call["body"]), call["model"]) == (json.loads(BODY % ""), "x")
 
 
 def test_first_byte_timeout_is_shorter_than_total_timeout() -> None:
     app = make_app(timeout_s=700)
     complete(app)
-    ((_, call),) = app.provider_client.calls
-    assert (call["head_timeout_s"], call["total_timeout_s"]) == (FIRST_BYTE_TIMEOUT_MS / 1000, LIMIT_MS / 1000)
+    ((_, call),) = app.dispatcher.calls
+    assert (call["head_timeout_s"], call["total_timeout_s"]) == (FIRST_BYTE_TIMEOUT_S, LIMIT_MS / 1000)
 
 
 @pytest.mark.parametrize("error", [ProviderUnavailable("away"), ProviderRateLimited("slow"), ProviderError("broken")])
 def test_failover_before_the_stream_has_started(error: ProviderError) -> None:
     app = make_app()
-    app.provider_client.outcomes = [error]
+    app.dispatcher.outcomes = [error]
     result = complete(app)
     assert (result.provider, result.attempts) == ("b", 2)
     assert list(result.body) == [STREAM_BODY]
@@ -68,28 +69,26 @@ def test_failover_before_the_stream_has_started(error: ProviderError) -> None:
 @pytest.mark.parametrize("error", [ProviderRejected("bad"), ProviderTimeout("cut", may_be_billed=True)])
 def test_rejected_or_possibly_billed_call_is_not_repeated(error: ProviderError) -> None:
     app = make_app()
-    app.provider_client.outcomes = [error]
+    app.dispatcher.outcomes = [error]
     with pytest.raises(type(error)):
         complete(app)
-    assert len(app.provider_client.calls) == 1
+    assert len(app.dispatcher.calls) == 1
 
 
 @pytest.mark.parametrize("body", [BODY, BODY.replace('"stream":true,', "")])
 def test_first_byte_timeout_error_suggests_the_queue(body: str) -> None:
     app = TestApp({"name": "p", "models": {"m": ""}, "timeout_s": 800})
-    app.provider_client.latency_s = FIRST_BYTE_TIMEOUT_MS / 1000
-    app.provider_client.outcomes = [
-        ProviderTimeout("Provider p: no response within the time limit", may_be_billed=True)
-    ]
+    app.dispatcher.latency_s = FIRST_BYTE_TIMEOUT_S
+    app.dispatcher.outcomes = [ProviderTimeout("Provider p: no response within the time limit", may_be_billed=True)]
     with pytest.raises(ProviderTimeout, match="within the time limit; queue the request"):
         complete(app, body=body)
-    ((_, call),) = app.provider_client.calls
-    assert call.get("head_timeout_s", call.get("timeout_s")) == FIRST_BYTE_TIMEOUT_MS / 1000 == 280
+    ((_, call),) = app.dispatcher.calls
+    assert call.get("head_timeout_s", call.get("timeout_s")) == FIRST_BYTE_TIMEOUT_S == 280
 
 
 def test_truncated_response_error_does_not_suggest_the_queue() -> None:
     app = TestApp({"name": "p", "models": {"m": ""}})
-    app.provider_client.outcomes = [ProviderTimeout("Provider p: the response is incomplete", may_be_billed=True)]
+    app.dispatcher.outcomes = [ProviderTimeout("Provider p: the response is incomplete", may_be_billed=True)]
     with pytest.raises(ProviderTimeout, match=r"incomplete$"):
         complete(app)
 
@@ -104,7 +103,7 @@ def stored_job(app: TestApp) -> Any:
 
 def test_stream_with_ref_id_is_stored_with_usage_and_without_body() -> None:
     app = make_app()
-    app.provider_client.outcomes = [FakeStream(app.clock, [STREAM_BODY, 2.0], usage='{"total_tokens":3}')]
+    app.dispatcher.outcomes = [FakeStream(app.clock, [STREAM_BODY, 2.0], usage='{"total_tokens":3}')]
     result = complete(app, ',"refId":"r","tag":"t"')
     assert app.jobs.find_by_ref_id(ME.owner, "r", now_ms=app.clock.now) is None
     list(result.body)
@@ -125,7 +124,7 @@ def test_stream_without_ref_id_or_tag_is_not_stored() -> None:
 def test_interrupted_stream_is_stored_as_failed_with_estimated_usage() -> None:
     app = make_app()
     error = ProviderTimeout("Provider a: the stream ended before the response was complete", may_be_billed=True)
-    app.provider_client.outcomes = [FakeStream(app.clock, [STREAM_BODY, error], content_events=4)]
+    app.dispatcher.outcomes = [FakeStream(app.clock, [STREAM_BODY, error], content_events=4)]
     *_, last_event = complete(app, ',"tag":"t"').body
     assert b'"errorCode":"ProviderTimeout"' in bytes(last_event)
     job = stored_job(app)
@@ -135,16 +134,18 @@ def test_interrupted_stream_is_stored_as_failed_with_estimated_usage() -> None:
 
 def test_interrupted_responses_stream_estimates_output_tokens() -> None:
     app = TestApp({"name": "p", "models": {"m": ""}, "operations": ["responses"]})
-    app.provider_client.outcomes = [FakeStream(app.clock, [STREAM_BODY, ProviderError("cut")], content_events=2)]
+    app.dispatcher.outcomes = [FakeStream(app.clock, [STREAM_BODY, ProviderError("cut")], content_events=2)]
     request = requests.bind_responses('{"model":"m","input":"hi","stream":true,"tag":"t"}')
-    result = app.complete.run(request, owner=ME.owner, base_url="https://x.io", deadline_ms=app.clock.now + LIMIT_MS)
+    result = app.complete.run(
+        request, owner=ME.owner, base_url="https://x.io", deadline=Deadline(app.clock.now + LIMIT_MS)
+    )
     list(result.body)
     assert json.loads(stored_job(app).usage) == {"output_tokens": 2, "estimated": True}
 
 
 def test_stream_of_disconnected_client_is_stored_as_cancelled() -> None:
     app = make_app()
-    app.provider_client.outcomes = [stream := FakeStream(app.clock, [STREAM_BODY, STREAM_BODY], content_events=2)]
+    app.dispatcher.outcomes = [stream := FakeStream(app.clock, [STREAM_BODY, STREAM_BODY], content_events=2)]
     result = complete(app, ',"tag":"t"')
     assert not isinstance(result.body, bytes)
     next(result.body)
@@ -169,7 +170,7 @@ def test_repeated_ref_id_of_a_stream_is_a_conflict() -> None:
     list(complete(app, ',"refId":"r"').body)
     with pytest.raises(Conflict, match="has no stored response"):
         complete(app, ',"refId":"r"')
-    assert len(app.provider_client.calls) == 1
+    assert len(app.dispatcher.calls) == 1
 
 
 # --- circuits and leases ---
@@ -190,7 +191,7 @@ def test_concurrency_lease_is_held_until_the_stream_ends() -> None:
 def app_due_for_probe() -> TestApp:
     """Return an app whose only provider has an open circuit; the next call is a probe."""
     app = TestApp({"name": "p", "models": {"m": ""}})
-    app.provider_client.outcomes = [ProviderError("broken") for _ in range(FAILURE_THRESHOLD)]
+    app.dispatcher.outcomes = [ProviderError("broken") for _ in range(FAILURE_THRESHOLD)]
     for _ in range(FAILURE_THRESHOLD):
         with pytest.raises(ProviderError):
             complete(app)
@@ -211,7 +212,7 @@ def test_probe_succeeds_at_the_first_event_of_its_stream() -> None:
 
 def test_probe_with_late_first_event_succeeds_at_that_event() -> None:
     app = app_due_for_probe()
-    app.provider_client.outcomes = [FakeStream(app.clock, [20.0, STREAM_BODY, 1.0], has_first_event=False)]
+    app.dispatcher.outcomes = [FakeStream(app.clock, [20.0, STREAM_BODY, 1.0], has_first_event=False)]
     events = iter(complete(app).body)
     next(events)
     assert app.circuits.stored["p"].retry_at("me", "m") is not None
@@ -221,7 +222,7 @@ def test_probe_with_late_first_event_succeeds_at_that_event() -> None:
 
 def test_probe_without_any_event_does_not_succeed() -> None:
     app = app_due_for_probe()
-    app.provider_client.outcomes = [FakeStream(app.clock, [700.0], has_first_event=False)]
+    app.dispatcher.outcomes = [FakeStream(app.clock, [700.0, ProviderTimeout("silent", may_be_billed=True)])]
     result = complete(app)
     assert app.circuits.stored["p"].retry_at("me", "m") is not None
     list(result.body)
@@ -231,7 +232,7 @@ def test_probe_without_any_event_does_not_succeed() -> None:
 def test_streams_cut_by_the_gateway_limit_do_not_open_the_circuit() -> None:
     app = TestApp({"name": "p", "models": {"m": ""}, "timeout_s": 80_000})
     for _ in range(2 * FAILURE_THRESHOLD):
-        app.provider_client.outcomes = [FakeStream(app.clock, [STREAM_BODY, 900.0, STREAM_BODY])]
+        app.dispatcher.outcomes = [FakeStream(app.clock, [STREAM_BODY, 900.0, STREAM_BODY])]
         *_, last = complete(app).body
         assert b"The deadline passed" in bytes(last)
     list(complete(app).body)
@@ -240,7 +241,7 @@ def test_streams_cut_by_the_gateway_limit_do_not_open_the_circuit() -> None:
 def test_interrupted_streams_open_the_circuit() -> None:
     app = TestApp({"name": "p", "models": {"m": ""}})
     interruption = ProviderTimeout("cut", may_be_billed=True)
-    app.provider_client.outcomes = [FakeStream(app.clock, [STREAM_BODY, interruption]) for _ in range(50)]
+    app.dispatcher.outcomes = [FakeStream(app.clock, [STREAM_BODY, interruption]) for _ in range(50)]
     for _ in range(50):
         list(complete(app).body)
         if app.circuits.stored["p"].retry_at("me", "m") is not None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from aiserver.errors import ProviderBusy, ProviderError, ProviderResponse, ProviderTimeout
+from aiserver.errors import ProviderBusy, ProviderError, ProviderTimeout
 from aiserver.jobs.states import JobState
-from aiserver.routing.failover import try_candidates
-from aiserver.routing.router import LEASE_MARGIN_MS, ProviderCall
-from aiserver.wire import requests
-from tests.app import BODY, RESPONSE, TestApp
+from aiserver.providers.response import ProviderResponse
+from aiserver.routing.admission import LEASE_MARGIN_MS
+from aiserver.routing.failover import FailoverResult
+from tests.app import RESPONSE, TestApp
 from tests.containers import provider_circuit
 
 ONE: dict[str, Any] = {"name": "one", "concurrency": 1, "priority": 1, "models": {"m": ""}}
@@ -20,11 +20,9 @@ OTHER: dict[str, Any] = {"name": "other", "models": {"m": ""}}
 DEADLINE_MS = 28_000
 
 
-def fail_over(app: TestApp) -> Any:
+def fail_over(app: TestApp) -> FailoverResult:
     """Return the failover result of a synchronous request."""
-    call = ProviderCall("chat.completions", requests.bind_chat(BODY).body)
-    candidates = app.router.candidates("m")
-    return try_candidates(app.router, call, candidates, clock=app.clock, deadline_ms=app.clock.now + DEADLINE_MS)
+    return app.try_providers(DEADLINE_MS)
 
 
 def take_lease(app: TestApp, expires_ms: int | None = None) -> None:
@@ -50,7 +48,7 @@ def test_without_free_provider_a_request_gets_429_and_a_job_waits() -> None:
     take_lease(app)
     result = fail_over(app)
     assert isinstance(result.error, ProviderBusy)
-    assert (result.error.status, result.error.retry_after_s, result.attempts, app.provider_client.calls) == (
+    assert (result.error.status, result.error.retry_after_s, result.attempts, app.dispatcher.calls) == (
         429,
         2,
         0,
@@ -68,7 +66,7 @@ def test_lease_is_released_after_every_outcome(
     outcome: ProviderResponse | ProviderError,
 ) -> None:
     app = TestApp(ONE)
-    app.provider_client.outcomes = [outcome]
+    app.dispatcher.outcomes = [outcome]
     fail_over(app)
     assert fail_over(app).response == RESPONSE
 
@@ -84,10 +82,10 @@ def test_lease_of_a_killed_container_expires_a_minute_after_the_deadline() -> No
 
     release = app.leases.release
     app.leases.release = lambda *_, **__: None  # a killed container releases nothing
-    call, app.provider_client.call = app.provider_client.call, kill
+    send, app.dispatcher.send = app.dispatcher.send, kill
     with pytest.raises(Killed):
         fail_over(app)
-    app.provider_client.call, app.leases.release = call, release
+    app.dispatcher.send, app.leases.release = send, release
     app.clock.now += DEADLINE_MS + LEASE_MARGIN_MS
     assert isinstance(fail_over(app).error, ProviderBusy)
     app.clock.now += 1
@@ -119,7 +117,7 @@ def test_concurrent_calls_never_exceed_the_limit() -> None:
         assert release.wait(60)
         return RESPONSE
 
-    app.provider_client.call = blocking_call
+    app.dispatcher.send = blocking_call
     with ThreadPoolExecutor(12) as pool:
         passes = [pool.submit(fail_over, app) for _ in range(12)]
         for _ in range(3):

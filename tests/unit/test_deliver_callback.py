@@ -53,7 +53,7 @@ def test_every_unsuccessful_end_sends_a_callback(end: str) -> None:
     app = TestApp()
     job = app.accept(reply_to="https://r.io/hook", deadline=60)
     if end == "Failed":
-        app.provider_client.outcomes = [ProviderRejected("too long")]
+        app.dispatcher.outcomes = [ProviderRejected("too long")]
         app.run(job)
     elif end == "Cancelled":
         app.enqueue.cancel(job)
@@ -337,7 +337,7 @@ def test_second_message_of_a_waiting_callback_is_dropped() -> None:
 
 def test_callback_of_a_large_result_has_only_its_url() -> None:
     app = TestApp()
-    app.provider_client.outcomes = [type(RESPONSE)(200, {}, b'{"x":"%s"}' % (b"y" * MAX_CALLBACK_BYTES))]
+    app.dispatcher.outcomes = [type(RESPONSE)(200, {}, b'{"x":"%s"}' % (b"y" * MAX_CALLBACK_BYTES))]
     job = run_completed_job(app)
     app.deliver(job)
     ((_, body, headers),) = app.webhook_client.posts

@@ -14,10 +14,10 @@ from aiserver.errors import (
     ProviderError,
     ProviderRateLimited,
     ProviderRejected,
-    ProviderResponse,
     ProviderTimeout,
     UnsupportedMediaType,
 )
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire import errors as wire_errors
 
 

@@ -9,9 +9,8 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.routing.failover import FailoverResult, try_candidates
-from aiserver.routing.router import ProviderCall
-from tests.app import BODY, TestApp
+from aiserver.routing.failover import FailoverResult
+from tests.app import TestApp
 from tests.containers import provider_circuit
 
 SYNC_MS = 27_500
@@ -28,9 +27,8 @@ def make_app(*queues: str) -> TestApp:
 
 
 def fail_over(app: TestApp, *outcomes: ProviderError) -> FailoverResult:
-    app.provider_client.outcomes = list(outcomes)
-    call, candidates = ProviderCall("chat.completions", BODY.encode()), app.router.candidates("m")
-    return try_candidates(app.router, call, candidates, clock=app.clock, deadline_ms=app.clock.now + SYNC_MS)
+    app.dispatcher.outcomes = list(outcomes)
+    return app.try_providers(SYNC_MS)
 
 
 WAIT_60_S, WAIT_5_S, WAIT = (
@@ -78,9 +76,9 @@ def test_retry_after_is_set_when_all_providers_send_one(
 
 def test_no_failover_at_the_deadline() -> None:
     app = make_app("gpu", "hosted")
-    app.provider_client.latency_s = SYNC_MS / 1000
+    app.dispatcher.latency_s = SYNC_MS / 1000
     result = fail_over(app, ProviderTimeout(may_be_billed=True))
-    assert ([name for name, _ in app.provider_client.calls], result.error and result.error.status) == (["a"], 504)
+    assert ([name for name, _ in app.dispatcher.calls], result.error and result.error.status) == (["a"], 504)
 
 
 def test_retry_after_is_the_earliest_probe_when_all_circuits_are_open() -> None:

@@ -3,24 +3,16 @@
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from aiserver.circuit_breaker.breaker import MAX_COUNTED_GATES
 from aiserver.circuit_breaker.circuit import FAILURE_THRESHOLD, MAX_GATES, MAX_PROBES, OPEN_MS
 from aiserver.circuit_breaker.outcome import CallOutcome, classify
-from aiserver.errors import (
-    ProviderError,
-    ProviderRateLimited,
-    ProviderResponse,
-    ProviderTimeout,
-    ProviderUnavailable,
-)
-from aiserver.providers.provider import Provider
-from aiserver.routing.failover import try_candidates
-from aiserver.routing.router import ProviderCall
-from tests.app import RESPONSE, FakeWebhookClient, UseCases, load_providers
+from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, ProviderUnavailable
+from aiserver.providers.call import ProviderCall, Upstream
+from aiserver.providers.response import ProviderResponse
+from tests.app import RESPONSE, FakeWebhookClient, UseCases, load_providers, timeout_s
 from tests.containers import FAILURE, Fleet
 from tests.examples import IS_FULL
 from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
@@ -104,14 +96,15 @@ class LoadSimulation:
         for number in range(CONCURRENT_CALLS):
             self.scheduler.schedule(self.begin_ms + number * 50, loop)
 
-    def call(
-        self, _provider: Provider, _operation: str, body: bytes, *, timeout_s: float, **_: Any
-    ) -> ProviderResponse:
-        """router.ProviderClient."""
-        outcome = body.partition(b'"outcome":"')[2].partition(b'"')[0].decode()
+    def check(self, upstream: Upstream, call: ProviderCall) -> None:
+        """dispatch.Dispatcher.check."""
+
+    def send(self, upstream: Upstream, call: ProviderCall) -> ProviderResponse:
+        """dispatch.Dispatcher.send."""
+        outcome = call.body.partition(b'"outcome":"')[2].partition(b'"')[0].decode()
         is_unreachable = self.now_s < self.unreachable_until_s
         duration_s, error = OUTCOMES["refused"] if is_unreachable else OUTCOMES.get(outcome, (GOOD_S, None))
-        self.scheduler.sleep(timeout_s if duration_s is None else duration_s)
+        self.scheduler.sleep(timeout_s(upstream, call, self.clock) if duration_s is None else duration_s)
         self.provider_calls.append((self.now_s, outcome))
         if error:
             raise error()
@@ -121,9 +114,7 @@ class LoadSimulation:
         container = self._free.popleft() if self._free else self._container()
         seed = 0 if outcome == POISON else next(self._seeds)
         body = f'{{"model":"m","seed":{seed},"outcome":"{outcome}","messages":[]}}'.encode()
-        call, candidates = ProviderCall("chat.completions", body, owner), container.router.candidates("m")
-        deadline_ms = self.clock.now + SYNC_MS
-        result = try_candidates(container.router, call, candidates, clock=self.clock, deadline_ms=deadline_ms)
+        result = container.try_providers(SYNC_MS, body, owner)
         status = result.error.status if result.error else 200
         self.statuses.setdefault(owner, Counter())[status] += 1
         self.responses.append((self.now_s, owner, status))
@@ -135,7 +126,7 @@ class LoadSimulation:
             clock=self.clock,
             jobs=FakeJobs(self.clock),
             messages=FakeMessageSender(),
-            provider_client=self,
+            dispatcher=self,
             webhook_client=FakeWebhookClient(),
             keys=FakeKeyStore(),
             leases=FakeLeases(),

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from aiserver import http_api
-from aiserver.errors import NotFound, ProviderRateLimited, ProviderResponse
+from aiserver.errors import NotFound, ProviderRateLimited
 from aiserver.http_api import HttpContext, Request, Response, canonical_name
+from aiserver.providers.response import ProviderResponse
 from local.gateway import Gateway
 from local.template import Route, gateway_responses, read_template
 from tests.fakes import FakeClock

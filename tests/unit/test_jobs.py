@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import pytest
 
-from aiserver.clock import job_id
+from aiserver.clock import Deadline, job_id
 from aiserver.errors import (
     Conflict,
     InvalidRequest,
@@ -44,16 +44,16 @@ def test_accepted_job_is_run_once_and_stores_its_result() -> None:
         app.clock.now // 1000 + 7 * 86_400,
     )
     app.run(job)
-    assert len(app.provider_client.calls) == 1
+    assert len(app.dispatcher.calls) == 1
 
 
 def test_provider_receives_an_idempotency_key_and_its_model_name() -> None:
     app = TestApp({"name": "p", "models": {"m": "vendor/m-8b"}})
     job = app.accept()
     app.run(job)
-    (_, call) = app.provider_client.calls[0]
+    (_, call) = app.dispatcher.calls[0]
     assert call["idempotency_key"] == f"job-{job.id}-0"
-    assert call["body"] == BODY.replace('"m"', '"vendor/m-8b"').encode()
+    assert (call["body"], call["model"]) == (BODY.encode(), "vendor/m-8b")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_temporary_errors_requeue_the_job_instead_of_failing_it(
 ) -> None:
     app = TestApp()
     job = app.accept()
-    app.provider_client.outcomes = [error]
+    app.dispatcher.outcomes = [error]
     waiting = app.run(job)
     wait_ms = waiting.not_before - app.clock.now
     assert (waiting.state, waiting.wait_reason, waiting.lease_token) == (JobState.QUEUED, reason, None)
@@ -85,7 +85,7 @@ def test_job_waits_for_a_cold_gpu_until_its_deadline() -> None:
     app = TestApp(GPU)
     job = app.accept(deadline=3600)
     while app.reload(job).state == JobState.QUEUED:
-        app.provider_client.outcomes = [ProviderUnavailable()]
+        app.dispatcher.outcomes = [ProviderUnavailable()]
         waiting = app.run(job)
         app.clock.now = max(app.clock.now + 1000, waiting.not_before)
     failed = app.reload(job)
@@ -98,7 +98,7 @@ def test_job_fails_after_too_many_invalid_responses() -> None:
     app = TestApp()
     job = app.accept()
     for _ in range(MAX_INVALID_RESPONSES):
-        app.provider_client.outcomes = [ProviderAuth()]
+        app.dispatcher.outcomes = [ProviderAuth()]
         app.clock.now = app.run(job).not_before
     assert (app.reload(job).state, app.reload(job).error_sub_code) == (JobState.FAILED, "provider_auth")
 
@@ -107,10 +107,10 @@ def test_waits_do_not_count_as_invalid_responses() -> None:
     app = TestApp()
     job = app.accept()
     for _ in range(2 * MAX_INVALID_RESPONSES):
-        app.provider_client.outcomes = [ProviderRateLimited(retry_after_s=1)]
+        app.dispatcher.outcomes = [ProviderRateLimited(retry_after_s=1)]
         app.clock.now = app.run(job).not_before
     for _ in range(MAX_INVALID_RESPONSES - 1):
-        app.provider_client.outcomes = [ProviderError()]
+        app.dispatcher.outcomes = [ProviderError()]
         app.clock.now = app.run(job).not_before
     assert app.run(job).state == JobState.COMPLETED
 
@@ -120,7 +120,7 @@ def test_redriven_job_has_all_its_attempts_again() -> None:
     job = app.accept()
     for calls in (MAX_INVALID_RESPONSES, 2 * MAX_INVALID_RESPONSES):
         while app.reload(job).state == JobState.QUEUED:
-            app.provider_client.outcomes = [ProviderError()]
+            app.dispatcher.outcomes = [ProviderError()]
             app.clock.now = max(app.clock.now, app.run(job).not_before)
         assert (app.reload(job).state, app.reload(job).calls) == (JobState.FAILED, calls)
         now, deadline = app.clock.now, app.clock.now + 86_400_000
@@ -130,7 +130,7 @@ def test_redriven_job_has_all_its_attempts_again() -> None:
 def test_each_gpu_call_with_unknown_outcome_is_counted_in_maybe_billed() -> None:
     app = TestApp(GPU, GPU | {"name": "gpu-2"}, GPU | {"name": "gpu-3"})
     job = app.accept()
-    app.provider_client.outcomes = [ProviderTimeout(may_be_billed=True), ProviderTimeout(may_be_billed=True)]
+    app.dispatcher.outcomes = [ProviderTimeout(may_be_billed=True), ProviderTimeout(may_be_billed=True)]
     completed = app.run(job)
     assert (completed.state, completed.calls, completed.maybe_billed) == (JobState.COMPLETED, 3, 2)
 
@@ -138,7 +138,7 @@ def test_each_gpu_call_with_unknown_outcome_is_counted_in_maybe_billed() -> None
 def test_rejected_request_fails_the_job_at_once() -> None:
     app = TestApp()
     job = app.accept()
-    app.provider_client.outcomes = [ProviderRejected("too long")]
+    app.dispatcher.outcomes = [ProviderRejected("too long")]
     failed = app.run(job)
     assert (failed.state, failed.error, failed.attempt) == (JobState.FAILED, "too long", 1)
 
@@ -146,16 +146,16 @@ def test_rejected_request_fails_the_job_at_once() -> None:
 def test_hosted_call_with_unknown_outcome_is_not_retried_or_failed_over() -> None:
     app = TestApp({"name": "p", "priority": 1, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
     job = app.accept()
-    app.provider_client.outcomes = [ProviderTimeout(may_be_billed=True)]
+    app.dispatcher.outcomes = [ProviderTimeout(may_be_billed=True)]
     failed = app.run(job)
     assert (failed.state, failed.error_code, failed.maybe_billed) == (JobState.FAILED, "ProviderTimeout", 1)
-    assert [name for name, _ in app.provider_client.calls] == ["p"]
+    assert [name for name, _ in app.dispatcher.calls] == ["p"]
 
 
 def test_gpu_call_with_unknown_outcome_is_retried() -> None:
     app = TestApp(GPU)
     job = app.accept()
-    app.provider_client.outcomes = [ProviderTimeout(may_be_billed=True)]
+    app.dispatcher.outcomes = [ProviderTimeout(may_be_billed=True)]
     waiting = app.run(job)
     assert (waiting.state, waiting.maybe_billed) == (JobState.QUEUED, 1)
     app.clock.now = waiting.not_before
@@ -166,7 +166,7 @@ def test_gpu_call_with_unknown_outcome_is_retried() -> None:
 def test_unavailable_provider_fails_over_to_the_next() -> None:
     app = TestApp({"name": "p", "priority": 2, "models": {"m": ""}}, {"name": "q", "models": {"m": ""}})
     job = app.accept()
-    app.provider_client.outcomes = [ProviderUnavailable()]
+    app.dispatcher.outcomes = [ProviderUnavailable()]
     assert app.run(job).served_by == "q"
     assert app.reload(job).calls == 2
 
@@ -227,7 +227,7 @@ def test_queued_job_is_cancelled_at_once() -> None:
     assert app.enqueue.cancel(job).state == JobState.CANCELLED
     assert app.enqueue.cancel(job).state == JobState.CANCELLED
     assert app.run(job).state == JobState.CANCELLED
-    assert app.provider_client.calls == []
+    assert app.dispatcher.calls == []
 
 
 @pytest.mark.parametrize(
@@ -236,15 +236,15 @@ def test_queued_job_is_cancelled_at_once() -> None:
 def test_started_job_with_a_cancel_request_is_cancelled_by_any_outcome(outcome: object) -> None:
     app = TestApp()
     job = app.accept()
-    call = app.provider_client.call
+    send = app.dispatcher.send
 
-    def cancel_and_call(*args: object, **options: object) -> object:
+    def cancel_and_send(*args: object) -> object:
         cancelling = app.enqueue.cancel(app.reload(job))
         assert (cancelling.state, cancelling.cancel_requested_at) == (JobState.STARTED, app.clock.now)
-        return call(*args, **options)  # pyright: ignore
+        return send(*args)  # pyright: ignore
 
-    app.provider_client.outcomes = [outcome]  # pyright: ignore
-    app.provider_client.call = cancel_and_call  # pyright: ignore
+    app.dispatcher.outcomes = [outcome]  # pyright: ignore
+    app.dispatcher.send = cancel_and_send  # pyright: ignore
     cancelled = app.run(job)
     assert (cancelled.state, cancelled.result_location) == (JobState.CANCELLED, None)
     assert cancelled.maybe_billed == int(isinstance(outcome, ProviderTimeout))
@@ -296,15 +296,15 @@ def test_wait_reads_at_most_twice_a_second_and_returns_within_a_second() -> None
         app.clock.now = round(after)
 
     status = Status(FaultyProxy(app.jobs, reads), app.clock, sleep)  # pyright: ignore[reportArgumentType]
-    assert status.wait(job, deadline_ms=app.clock.now + 20_000).state == JobState.COMPLETED
+    assert status.wait(job, deadline=Deadline(app.clock.now + 20_000)).state == JobState.COMPLETED
     assert ends_at <= app.clock.now <= ends_at + 1000
     assert reads.calls <= 2 * 3.2 + 1
     at_once = app.clock.now
-    assert status.wait(app.reload(job), deadline_ms=at_once + 20_000).has_ended
+    assert status.wait(app.reload(job), deadline=Deadline(at_once + 20_000)).has_ended
     assert app.clock.now == at_once
     waiting = app.accept()
     reads.begin()
-    assert not status.wait(waiting, deadline_ms=at_once + 20_000).has_ended
+    assert not status.wait(waiting, deadline=Deadline(at_once + 20_000)).has_ended
     assert (app.clock.now, reads.calls) == (at_once + 20_000, 40)
 
 
@@ -347,7 +347,7 @@ def test_transition_names_are_unique_and_terminal_rows_are_complete() -> None:
 def test_redriven_job_starts_a_new_epoch_and_sends_a_new_callback() -> None:
     app = TestApp()
     job = app.accept(deadline=60, reply_to="https://r.io/hook")
-    app.provider_client.outcomes = [ProviderRejected("no")]
+    app.dispatcher.outcomes = [ProviderRejected("no")]
     app.run(job)
     deadline = app.clock.now + 86_400_000
     redriven = app.jobs.apply(REDRIVE, job.id, {"now": app.clock.now, "due_at": deadline, "deadline": deadline})
@@ -362,7 +362,7 @@ def test_redriven_job_starts_a_new_epoch_and_sends_a_new_callback() -> None:
     assert (redriven.callback, redriven.callback_sequence) == (CallbackState.NONE, 1)
     done = app.run(job)
     assert (done.state, done.attempt, done.callback) == (JobState.COMPLETED, 2, CallbackState.PENDING)
-    assert [call["idempotency_key"] for _, call in app.provider_client.calls] == [f"job-{job.id}-0", f"job-{job.id}-1"]
+    assert [call["idempotency_key"] for _, call in app.dispatcher.calls] == [f"job-{job.id}-0", f"job-{job.id}-1"]
     outcome = app.jobs.apply(REDRIVE, job.id, {"now": app.clock.now, "due_at": deadline, "deadline": deadline})
     assert isinstance(outcome, ConditionFailed)
 
@@ -372,20 +372,20 @@ def test_job_of_a_cold_gpu_fails_over_to_a_hosted_provider() -> None:
     app = TestApp(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
     job = app.accept()
     assert job.queue == "gpu"
-    app.provider_client.outcomes = [ProviderUnavailable()]
+    app.dispatcher.outcomes = [ProviderUnavailable()]
     assert app.run(job).served_by == "hosted"
     app.providers[0] = app.providers[0].model_copy(update={"priority": -1})
     app.clock.advance(31)
     hosted_job = app.accept()
-    app.provider_client.outcomes = [ProviderUnavailable()]
+    app.dispatcher.outcomes = [ProviderUnavailable()]
     assert (hosted_job.queue, app.run(hosted_job).state) == ("hosted", JobState.QUEUED)
-    assert [name for name, _ in app.provider_client.calls] == ["gpu", "hosted", "hosted"]
+    assert [name for name, _ in app.dispatcher.calls] == ["gpu", "hosted", "hosted"]
 
 
 def test_hosted_call_of_a_gpu_job_with_unknown_outcome_is_not_retried() -> None:
     app = TestApp(GPU | {"priority": 9}, {"name": "hosted", "models": {"m": ""}})
     job = app.accept()
-    app.provider_client.outcomes = [ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
+    app.dispatcher.outcomes = [ProviderUnavailable(), ProviderTimeout(may_be_billed=True)]
     failed = app.run(job)
     assert (failed.state, failed.error_code, failed.maybe_billed) == (JobState.FAILED, "ProviderTimeout", 1)
 

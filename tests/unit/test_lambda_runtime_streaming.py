@@ -89,14 +89,15 @@ def test_each_chunk_is_sent_before_the_next_is_produced(start: Start, gate: sock
     assert stream.chunk() is None
 
 
-def test_empty_chunk_sends_nothing(start: Start, gate: socket.socket) -> None:
-    stream = start(
-        handler_source("yield b''", "yield b'one'", "yield b''", "yield b''", "yield b'two'", "yield b''")
-    ).call(port(gate))
+@pytest.mark.parametrize("empty", ["b''", "None"])
+def test_empty_chunk_sends_nothing(start: Start, gate: socket.socket, empty: str) -> None:
+    pause = f"yield {empty}"
+    source = handler_source(pause, "yield b'one'", pause, pause, "yield b'two'", pause)
+    stream = start(source).call(port(gate))
     assert [stream.chunk() for _ in range(4)] == [HEAD_CHUNK, b"one", b"two", None]
 
 
-@pytest.mark.parametrize("chunk", ["b''", "b'x' * 1000"], ids=["empty chunks", "chunks"])
+@pytest.mark.parametrize("chunk", ["b''", "None", "b'x' * 1000"], ids=["empty chunks", "None", "chunks"])
 def test_handler_is_closed_when_the_reader_hangs_up_then_next_is_polled(
     start: Start, gate: socket.socket, chunk: str
 ) -> None:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiserver.jobs.states import JobState
-from aiserver.routing.failover import FailoverResult, try_candidates
-from aiserver.routing.router import ProviderCall
-from tests.app import BODY, TestApp
+from aiserver.routing.failover import FailoverResult
+from aiserver.routing.selection import equal_limited_providers, order_by_load
+from tests.app import TestApp
 
 
 def provider(name: str, concurrency: int | None = None, *, priority: int = 0, model: str = "m") -> dict[str, Any]:
@@ -25,12 +25,13 @@ def set_load(app: TestApp, **calls: int) -> None:
 
 
 def order(app: TestApp) -> list[str]:
-    return [candidate.provider.name for candidate in app.router.order_by_load(app.router.candidates("m"))]
+    candidates = app.directory.candidates("m")
+    loads = app.admission.loads(equal_limited_providers(candidates))
+    return [candidate.provider.name for candidate in order_by_load(candidates, loads, app.clock.fraction())]
 
 
 def run_sync(app: TestApp) -> FailoverResult:
-    call, candidates = ProviderCall("chat.completions", BODY.encode()), app.router.candidates("m")
-    return try_candidates(app.router, call, candidates, clock=app.clock, deadline_ms=app.clock.now + 27_000)
+    return app.try_providers(27_000)
 
 
 CHANCES = [(number + 0.5) / 60 for number in range(60)]  # divisible among two, three, four or five providers
@@ -118,13 +119,13 @@ def test_pass_holds_one_lease_of_the_called_provider_and_none_afterwards() -> No
     app = TestApp(provider("a", 3), provider("b", 3))
     set_load(app, a=1, b=2)
     leases_during_call: list[dict[str, int]] = []
-    call = app.provider_client.call
+    send = app.dispatcher.send
 
-    def count_and_call(*args: Any, **options: Any) -> Any:
+    def count_and_send(*args: Any) -> Any:
         leases_during_call.append(app.leases.count_active(["provider#a", "provider#b"], now_ms=app.clock.now))
-        return call(*args, **options)
+        return send(*args)
 
-    app.provider_client.call = count_and_call
+    app.dispatcher.send = count_and_send
     assert run_sync(app).provider == "a"
     assert leases_during_call == [{"provider#a": 2, "provider#b": 2}]
     assert app.leases.count_active(["provider#a", "provider#b"], now_ms=app.clock.now) == {

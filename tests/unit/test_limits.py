@@ -11,12 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aiserver import operations
 from aiserver.errors import InvalidRequest, ProviderError
 from aiserver.http_client.transport import total_deadline
 from aiserver.providers import stream as stream_module
 from aiserver.providers.adapters.openai.stream import OpenAiEventMapper
-from aiserver.providers.http import ProviderRequest, send
-from aiserver.providers.stream import ProviderStream
+from aiserver.providers.call import Upstream
+from aiserver.providers.http import send
+from aiserver.providers.request import ProviderRequest
+from aiserver.providers.stream import map_events, split_events
 from aiserver.webhooks import client
 from aiserver.wire import json_text, requests
 from aiserver.wire.requests import Options
@@ -112,9 +115,10 @@ def test_stream_events_are_limited_in_bytes(
 ) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENT_BYTES", BYTES_LIMIT)
     start, event = [chunk("a")] * preceding_events, [b"data: ", *chunks]
-    events = OpenAiEventMapper(provider("http://x/v1"), "chat.completions", hides_usage=False, model_is_configured=True)
+    upstream = Upstream(provider("http://x/v1"), "m", model_is_configured=True)
+    mapper = OpenAiEventMapper(upstream, operations.CHAT, hides_usage=False)
     arriving = ([chunk_bytes] for chunk_bytes in [*start, *event, b"\n\n", chunk(finish="stop"), DONE])
-    relayed, error = read_stream(ProviderStream("p", {}, arriving, events))
+    relayed, error = read_stream(map_events(split_events(arriving, "p"), mapper, "p"))
     if len(b"".join(event)) > BYTES_LIMIT:
         assert error is not None
         assert "too large" in error.message

@@ -4,23 +4,22 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from aiserver.clock import Deadline
 from aiserver.errors import InvalidRequest
+from aiserver.operations import CHAT
+from aiserver.providers.adapters.openai.request import build_body
+from aiserver.providers.call import ProviderCall
 from aiserver.providers.provider import Provider
-from aiserver.routing.router import ProviderCall, Router
-from tests.app import FakeProviderClient
+from aiserver.routing.selection import select_candidates
 from tests.body_strategies import BODIES, Tree, expected_binding, with_model
-from tests.fakes import FakeClock
 
 
 def request_body(body: str, upstream_model: str) -> str:
     """Return the body sent to a provider that maps every model to `upstream_model`."""
     provider = Provider(name="p", base_url="http://127.0.0.1:1/v1", models={"*": upstream_model})
-    provider_client = FakeProviderClient(FakeClock())
-    router = Router(lambda: [provider], {"openai": provider_client}, None, FakeClock())
-    (candidate,) = router.candidates("any")
-    router.call(candidate, ProviderCall("chat.completions", body.encode()), api_key=None, timeout_s=1)
-    ((_, options),) = provider_client.calls
-    return options["body"].decode()
+    (candidate,) = select_candidates([provider], "any")
+    call = ProviderCall(CHAT, body.encode(), Deadline(0))
+    return build_body(candidate.upstream(), call).decode()
 
 
 @pytest.mark.parametrize("text", ['"a\\/b"', '"a\\u002fb"', '"\\u0061/b"', '"a/b"'])

@@ -8,7 +8,7 @@ import pytest
 from aiserver.errors import NotFound
 from aiserver.providers.catalogue import Operation
 from aiserver.providers.provider import ModelListing, Provider
-from aiserver.routing.router import CACHE_MS, Router
+from aiserver.routing.selection import CACHE_MS, ProviderDirectory
 from aiserver.usecases.models import Models
 from local.scripted import MODELS, ScriptedProvider
 from tests.answers import is_error, json_body
@@ -129,7 +129,7 @@ def test_response_with_a_ref_id_is_replayed_for_any_operation(stack: MotoStack, 
 def models(clock: FakeClock, listings: dict[str, ModelListing], *configs: dict[str, Any]) -> Models:
     base = {"base_url": "http://127.0.0.1:1/v1"}
     providers = [Provider.model_validate({**base, **config}) for config in configs]
-    return Models(Router(lambda: providers, {}, None, clock), lambda: listings)
+    return Models(ProviderDirectory(lambda: providers, clock), lambda: listings)
 
 
 def test_model_list_has_configured_and_listed_models() -> None:
@@ -157,9 +157,9 @@ def test_disabled_provider_leaves_the_model_list_with_the_routing_cache() -> Non
     clock = FakeClock()
     provider = Provider(name="one", base_url="http://127.0.0.1:1/v1", models={"m": ""})
     stored = [provider]
-    router = Router(lambda: stored, {}, None, clock)
-    listed = Models(router, dict)
-    router.providers()
+    directory = ProviderDirectory(lambda: stored, clock)
+    listed = Models(directory, dict)
+    directory.providers()
     clock.now += CACHE_MS - 1
     assert [model.name for model in listed.all()] == ["m"]
     stored[0] = provider.model_copy(update={"enabled": False})

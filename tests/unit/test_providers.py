@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from aiserver.errors import InvalidRequest, NotFound
 from aiserver.providers.provider import Provider
-from aiserver.routing.router import Router
+from aiserver.routing.selection import ProviderDirectory
 from tests.fakes import FakeClock
 
 
@@ -13,8 +13,8 @@ def provider(name: str = "p", **config: object) -> Provider:
     return Provider.model_validate({"name": name, "base_url": "http://127.0.0.1:1/v1", "models": {"m": ""}} | config)
 
 
-def router(*providers: Provider) -> Router:
-    return Router(lambda: list(providers), {}, None, FakeClock())
+def directory(*providers: Provider) -> ProviderDirectory:
+    return ProviderDirectory(lambda: list(providers), FakeClock())
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_model_matches_exactly_then_by_tag_then_any(
 
 
 def test_candidates_are_ordered_by_match_then_priority() -> None:
-    candidates = router(
+    candidates = directory(
         provider("any", models={"*": ""}, priority=9),
         provider("low"),
         provider("high", priority=5),
@@ -49,7 +49,7 @@ def test_candidates_are_ordered_by_match_then_priority() -> None:
 
 
 def test_requested_provider_is_the_only_candidate_and_must_serve_the_model() -> None:
-    providers = router(provider("p"), provider("q"))
+    providers = directory(provider("p"), provider("q"))
     assert [candidate.provider.name for candidate in providers.candidates("m", "q")] == ["q"]
     with pytest.raises(InvalidRequest) as invalid:
         providers.candidates("m", "r")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from aiserver.errors import ProviderError, ProviderTimeout
+from aiserver.clock import Deadline
+from aiserver.errors import ProviderError
 from aiserver.jobs.states import JobState
-from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS
 from aiserver.routing.failover import OpenStream
 from aiserver.usecases.stream_response import StreamOutcome, stream_response
 from aiserver.wire import sse
@@ -17,18 +17,15 @@ from tests.app import FakeStream
 from tests.fakes import FakeClock
 
 EVENT = b'data: {"choices":[]}\n\n'
-SILENCE_S = 600
 TOTAL_MS = 893_000
-NO_EVENT = b""
+NO_EVENT = None
 START_MS = FakeClock().now
 
 
 class ScriptedResponse:
     """stream_response over a scripted stream, with its outcomes and the releases of the provider's lease."""
 
-    def __init__(
-        self, *script: bytes | Exception | float, usage: str | None = None, count: int = 0, silence_s: float = SILENCE_S
-    ) -> None:
+    def __init__(self, *script: bytes | Exception | float | None, usage: str | None = None, count: int = 0) -> None:
         self.clock = FakeClock()
         self.begin_calls: list[int] = []
         self.outcomes: list[StreamOutcome] = []
@@ -37,10 +34,10 @@ class ScriptedResponse:
         resources = ExitStack()
         resources.push(lambda error_type, *_: self.releases.append(error_type))
         resources.callback(self.stream.close)
-        open_stream: Any = OpenStream(self.stream, resources, silence_s, lambda: self.begin_calls.append(1))  # pyright: ignore[reportArgumentType]
-        deadline_ms = self.clock.now + TOTAL_MS
-        self.events: Generator[bytes] = stream_response(
-            "p", open_stream, self.clock, deadline_ms=deadline_ms, on_end=self.outcomes.append
+        open_stream: Any = OpenStream(self.stream, resources, lambda: self.begin_calls.append(1))  # pyright: ignore[reportArgumentType]
+        deadline = Deadline(self.clock.now + TOTAL_MS)
+        self.events: Generator[bytes | None] = stream_response(
+            "p", open_stream, self.clock, deadline=deadline, on_end=self.outcomes.append
         )
 
 
@@ -74,42 +71,19 @@ def test_stream_begins_at_its_first_event_not_at_a_comment() -> None:
     assert begin_counts == [(b": wait\n\n", 0), (NO_EVENT, 0), (EVENT, 1), (EVENT, 1)]
 
 
-@pytest.mark.parametrize("silence_s", [30, 100_000])
-def test_complete_stream_with_an_open_connection_is_completed(silence_s: float) -> None:
-    response = ScriptedResponse(EVENT, *[20.0] * 100, silence_s=silence_s)
+def test_complete_stream_with_an_open_connection_is_completed() -> None:
+    response = ScriptedResponse(EVENT, *[20.0] * 100)
     response.stream.is_complete = True
     assert {event for event in response.events if event not in (NO_EVENT, sse.PING)} == {EVENT}
     (outcome,) = response.outcomes
     assert (outcome.state, outcome.error, response.releases) == (JobState.COMPLETED, None, [None])
 
 
-def test_silent_provider_times_out_after_its_timeout_s() -> None:
-    response = ScriptedResponse(EVENT, *[30.0] * 100)
-    assert last_event(response)["error"]["message"] == "Provider p: no event received within its timeout_s"
-    assert response.clock.now - START_MS == SILENCE_S * 1000
-    (outcome,) = response.outcomes
-    assert (outcome.state, type(outcome.error)) == (JobState.FAILED, ProviderTimeout)
-    assert response.releases == [ProviderTimeout]
-
-
-def test_wait_for_the_first_event_counts_as_silence() -> None:
-    response = ScriptedResponse(*[15.0] * 100)
-    response.stream.has_first_event = False
-    assert last_event(response)["error"]["message"] == "Provider p: no event received within its timeout_s"
-    assert response.clock.now - START_MS == SILENCE_S * 1000 - FIRST_EVENT_TIMEOUT_MS
-
-
-def test_upstream_event_without_client_event_is_not_silence() -> None:
-    response = ScriptedResponse(*[b"", 20.0] * 4, EVENT, silence_s=30)
-    assert list(response.events)[-1] == EVENT
-    assert response.outcomes[0].state == JobState.COMPLETED
-
-
-@pytest.mark.parametrize("script", [[EVENT] * 10_000, [1.0] * 2000, [b""] * 10_000])
+@pytest.mark.parametrize("script", [[EVENT] * 10_000, [1.0] * 2000, [None] * 10_000])
 def test_endless_stream_ends_at_the_deadline_without_a_provider_failure(
     script: list[Any],
 ) -> None:
-    response = ScriptedResponse(EVENT, *script, silence_s=5000)
+    response = ScriptedResponse(EVENT, *script)
     response.stream.interval_s = 0.5
     assert "The deadline passed" in last_event(response)["error"]["message"]
     assert response.clock.now <= START_MS + TOTAL_MS + 1500
@@ -119,13 +93,13 @@ def test_endless_stream_ends_at_the_deadline_without_a_provider_failure(
 
 
 def test_silent_stream_ends_exactly_at_the_deadline() -> None:
-    response = ScriptedResponse(EVENT, *[1.0] * 2000, silence_s=5000)
+    response = ScriptedResponse(EVENT, *[1.0] * 2000)
     last_event(response)
     assert response.clock.now == START_MS + TOTAL_MS
 
 
 def test_stream_that_is_done_at_the_deadline_is_completed() -> None:
-    response = ScriptedResponse(EVENT, float(TOTAL_MS / 1000 + 1), silence_s=5000)
+    response = ScriptedResponse(EVENT, float(TOTAL_MS / 1000 + 1))
     response.stream.is_done = True
     assert [event for event in response.events if event] == [EVENT, sse.PING]
     assert response.outcomes[0].state == JobState.COMPLETED

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from aiserver.clock import Deadline
 from aiserver.errors import InvalidRequest, ProviderUnavailable
 from aiserver.jobs.states import JobState
 from aiserver.providers.provider import Provider
@@ -18,22 +19,24 @@ def make_app(*unsupported_models: str) -> TestApp:
     """Return an app with providers a, b and c of one model, whose upstream names are x, y and z."""
     configs = [("a", "x", 3), ("b", "y", 2), ("c", "z", 1)]
     app = TestApp(*({"name": name, "priority": priority, "models": {"m": model}} for name, model, priority in configs))
-    app.provider_client.unsupported_models = unsupported_models
+    app.dispatcher.unsupported_models = unsupported_models
     return app
 
 
 def complete(app: TestApp) -> CompletionResult:
-    return app.complete.run(requests.bind_chat(BODY), owner=ME.owner, base_url="", deadline_ms=app.clock.now + 9_000)
+    return app.complete.run(
+        requests.bind_chat(BODY), owner=ME.owner, base_url="", deadline=Deadline(app.clock.now + 9_000)
+    )
 
 
 def provider_names(app: TestApp) -> list[str]:
-    return [name for name, _ in app.provider_client.calls]
+    return [name for name, _ in app.dispatcher.calls]
 
 
 def test_request_fails_over_among_providers_that_support_it() -> None:
     assert complete(make_app("x")).provider == "b"
     app = make_app("y")
-    app.provider_client.outcomes = [ProviderUnavailable("unavailable")]
+    app.dispatcher.outcomes = [ProviderUnavailable("unavailable")]
     assert complete(app).provider == "c"
     assert provider_names(app) == ["a", "c"]
 
@@ -50,7 +53,7 @@ def test_request_that_no_provider_supports_is_rejected_without_a_call() -> None:
 
 def test_provider_failure_is_raised_when_others_do_not_support_the_request() -> None:
     app = make_app("y", "z")
-    app.provider_client.outcomes = [ProviderUnavailable("unavailable", retry_after_s=3)]
+    app.dispatcher.outcomes = [ProviderUnavailable("unavailable", retry_after_s=3)]
     with pytest.raises(ProviderUnavailable):
         complete(app)
 
@@ -59,7 +62,7 @@ def test_requested_provider_must_support_the_request() -> None:
     app = make_app("x")
     request = requests.bind_chat(BODY).with_provider("a")
     with pytest.raises(InvalidRequest, match="is not supported by x"):
-        app.complete.run(request, owner=ME.owner, base_url="", deadline_ms=app.clock.now + 9_000)
+        app.complete.run(request, owner=ME.owner, base_url="", deadline=Deadline(app.clock.now + 9_000))
 
 
 def test_job_goes_to_the_queue_of_the_first_supporting_provider() -> None:
@@ -67,14 +70,14 @@ def test_job_goes_to_the_queue_of_the_first_supporting_provider() -> None:
         {"name": "gpu", "queue": "gpu", "priority": 1, "models": {"m": "x"}}, {"name": "b", "models": {"m": "y"}}
     )
     assert app.accept().queue == "gpu"
-    app.provider_client.unsupported_models = ("x",)
+    app.dispatcher.unsupported_models = ("x",)
     assert app.accept().queue == "hosted"
 
 
 def test_accepted_job_that_is_no_longer_supported_fails() -> None:
     app = make_app()
     job = app.accept()
-    app.provider_client.unsupported_models = ("x", "y", "z")
+    app.dispatcher.unsupported_models = ("x", "y", "z")
     failed = app.run(job)
     assert (failed.state, failed.error_code, provider_names(app)) == (JobState.FAILED, "ValidationException", [])
 
@@ -82,7 +85,7 @@ def test_accepted_job_that_is_no_longer_supported_fails() -> None:
 def test_support_is_checked_once_for_equal_providers() -> None:
     app = TestApp(*({"name": name, "models": {"m": "x"}} for name in ("a", "b", "c")))
     complete(app)
-    assert app.provider_client.checks == 1
+    assert app.dispatcher.checks == 1
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_record_view_fits_the_lambda_limit_and_links_omitted_bodies(fill: str, m
 @pytest.mark.parametrize("error", [ProviderRejected("no"), ProviderTimeout(may_be_billed=True)])
 def test_failed_job_has_errors_and_meta_in_status_and_callback(error: ProviderError) -> None:
     app = TestApp()
-    app.provider_client.outcomes = [error]
+    app.dispatcher.outcomes = [error]
     job = app.run(app.accept())
     for document in (views.status_view(job, None), views.error_view(job)):
         view = json.loads(document)["responseStatus"]

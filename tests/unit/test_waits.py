@@ -30,7 +30,7 @@ class Backlog:
     def __init__(self, count: int, pass_ms: int) -> None:
         self.app = TestApp(GPU)
         self.jobs = [self.app.accept() for _ in range(count)]
-        self.app.provider_client.outcomes = [ProviderRateLimited(retry_after_s=300)] * 10_000
+        self.app.dispatcher.outcomes = [ProviderRateLimited(retry_after_s=300)] * 10_000
         self._pass_ms = pass_ms
         self.queue: list[tuple[int, int, int, int]] = []
         self._order = itertools.count()
@@ -49,10 +49,10 @@ class Backlog:
                 self._collect()
             clock.now = max(clock.now, start_ms)
             _, _, job_id, attempt = heapq.heappop(self.queue)
-            calls = len(self.app.provider_client.calls)
+            calls = len(self.app.dispatcher.calls)
             self.app.run_job.run(job_id, remaining_ms=900_000, attempt=attempt)
             self._collect()
-            heapq.heappush(free_at, clock.now + (self._pass_ms if len(self.app.provider_client.calls) > calls else 50))
+            heapq.heappush(free_at, clock.now + (self._pass_ms if len(self.app.dispatcher.calls) > calls else 50))
 
     def _collect(self) -> None:
         messages = self.app.messages
@@ -88,7 +88,7 @@ class Outage:
         while self._queue:
             clock.now, job_id, attempt = heapq.heappop(self._queue)
             clock.chance = self._random.random()
-            self.app.provider_client.outcomes = [ProviderUnavailable()] if clock.now < recovery_ms else []
+            self.app.dispatcher.outcomes = [ProviderUnavailable()] if clock.now < recovery_ms else []
             self.app.run_job.run(job_id, remaining_ms=900_000, attempt=attempt)
             for (_, next_job_id, delay_s), next_attempt in zip(messages.jobs, messages.attempts, strict=True):
                 heapq.heappush(self._queue, (clock.now + delay_s * 1000, next_job_id, next_attempt))
@@ -111,7 +111,7 @@ def test_jobs_complete_soon_after_their_provider_recovers(down_s: int) -> None:
 def test_job_message_of_an_earlier_wait_is_dropped(attempt: int | None, is_resent: bool) -> None:
     app = TestApp()
     job = app.accept()
-    app.provider_client.outcomes = [ProviderRateLimited(retry_after_s=2000)]
+    app.dispatcher.outcomes = [ProviderRateLimited(retry_after_s=2000)]
     app.run(job)
     app.messages.jobs.clear()
     app.run_job.run(job.id, remaining_ms=900_000, attempt=attempt)
@@ -122,7 +122,7 @@ def test_retry_after_zero_does_not_cause_a_call_loop() -> None:
     app = TestApp()
     job = app.accept()
     for _ in range(100):
-        app.provider_client.outcomes = [ProviderRateLimited(retry_after_s=0)]
+        app.dispatcher.outcomes = [ProviderRateLimited(retry_after_s=0)]
         app.clock.now = max(app.clock.now, app.run(job).not_before)
     assert (app.clock.now - job.created_at) / 1000 > 3600
 
@@ -130,10 +130,10 @@ def test_retry_after_zero_does_not_cause_a_call_loop() -> None:
 def test_long_retry_after_of_one_provider_does_not_delay_another() -> None:
     app = TestApp({"name": "a", "priority": 2, "models": {"m": ""}}, {"name": "b", "models": {"m": ""}})
     job = app.accept()
-    app.provider_client.outcomes = [ProviderRateLimited(retry_after_s=86_400), ProviderUnavailable()]
+    app.dispatcher.outcomes = [ProviderRateLimited(retry_after_s=86_400), ProviderUnavailable()]
     assert app.run(job).not_before <= app.clock.now + 2000
     app.clock.advance(2)
-    app.provider_client.outcomes = [ProviderRateLimited(retry_after_s=86_400)]
+    app.dispatcher.outcomes = [ProviderRateLimited(retry_after_s=86_400)]
     assert app.run(job).served_by == "b"
 
 
@@ -165,7 +165,7 @@ def test_call_timeout_excludes_the_time_of_its_mark_and_secret() -> None:
     app = TestApp(PROVIDER_WITH_SECRET, jobs=SlowJobs, secrets=lambda clock: Secrets(clock, 10))
     job, begin_ms = app.accept(), app.clock.now
     app.run_job.run(job.id, remaining_ms=60_000)
-    ((_, call),) = app.provider_client.calls
+    ((_, call),) = app.dispatcher.calls
     assert app.clock.now - begin_ms == 40_000
     assert call["timeout_s"] == 60 - 10 - 40
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from aiserver.clock import Deadline
 from aiserver.errors import ProviderRateLimited, ProviderRejected
 from aiserver.jobs import transitions
 from aiserver.jobs.job import Job
@@ -48,10 +49,12 @@ class WatchScenario:
         self.app.clock.now = max(self.app.clock.now, wake_ms)
 
     def chunks(self, job: Job, *, last_event_id: str | None = None, for_ms: int = HOUR_MS) -> list[tuple[int, bytes]]:
-        """Return all chunks of the watch, each with the milliseconds since its begin."""
+        """Return all chunks of the watch, b"" for none, each with the milliseconds since its begin."""
         begin_ms = self.app.clock.now
-        stream = self.watch.events(self.app.reload(job), last_event_id=last_event_id, deadline_ms=begin_ms + for_ms)
-        return [(self.app.clock.now - begin_ms, chunk) for chunk in stream]
+        stream = self.watch.events(
+            self.app.reload(job), last_event_id=last_event_id, deadline=Deadline(begin_ms + for_ms)
+        )
+        return [(self.app.clock.now - begin_ms, chunk or b"") for chunk in stream]
 
     def events(self, job: Job, *, last_event_id: str | None = None, for_ms: int = HOUR_MS) -> list[Event]:
         return read(b"".join(chunk for _, chunk in self.chunks(job, last_event_id=last_event_id, for_ms=for_ms)))
@@ -70,8 +73,8 @@ def test_watch_sends_each_change_until_the_job_ends() -> None:
     scenario = WatchScenario()
     app = scenario.app
     job = app.accept(ref_id="r", tag="t")
-    app.provider_client.outcomes = [ProviderRateLimited(retry_after_s=20)]
-    app.provider_client.latency_s = 3  # the watch sees only the outcome of a pass
+    app.dispatcher.outcomes = [ProviderRateLimited(retry_after_s=20)]
+    app.dispatcher.latency_s = 3  # the watch sees only the outcome of a pass
     scenario.after(2, lambda: app.run(job))
     scenario.after(25, lambda: app.run(job))
     events = scenario.events(job)
@@ -100,7 +103,7 @@ def test_watch_sends_the_start_and_a_cancel_request_of_a_job() -> None:
 def test_failed_job_is_sent_with_its_error_and_ends_the_stream() -> None:
     scenario = WatchScenario()
     job = scenario.app.accept()
-    scenario.app.provider_client.outcomes = [ProviderRejected("max_tokens is too large")]
+    scenario.app.dispatcher.outcomes = [ProviderRejected("max_tokens is too large")]
     scenario.after(1, lambda: scenario.app.run(job))
     events = scenario.events(job)
     assert states(events) == ["Queued", "Failed"]
@@ -250,7 +253,7 @@ def test_stored_job_past_its_ttl_ends_the_stream() -> None:
 def test_watch_stops_reading_after_close() -> None:
     scenario = WatchScenario()
     job = scenario.app.accept()
-    stream = scenario.watch.events(job, last_event_id=None, deadline_ms=scenario.app.clock.now + HOUR_MS)
+    stream = scenario.watch.events(job, last_event_id=None, deadline=Deadline(scenario.app.clock.now + HOUR_MS))
     for _ in range(3):
         next(stream)
     assert scenario.reads.calls == 2
@@ -261,6 +264,8 @@ def test_watch_stops_reading_after_close() -> None:
 
 def test_watch_closed_before_its_begin_reads_nothing() -> None:
     scenario = WatchScenario()
-    stream = scenario.watch.events(scenario.app.accept(), last_event_id=None, deadline_ms=FakeClock().now + HOUR_MS)
+    stream = scenario.watch.events(
+        scenario.app.accept(), last_event_id=None, deadline=Deadline(FakeClock().now + HOUR_MS)
+    )
     stream.close()
     assert scenario.reads.calls == 0

@@ -12,7 +12,7 @@ import anthropic.types as sdk
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
 
 from aiserver.providers.adapters.anthropic import ANTHROPIC
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.request import ProviderRequest
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors import semantics
 from tests.vendors.semantics import MediaPart, Request, Response, TextPart, Tool, ToolCall, ToolResult
@@ -42,7 +42,7 @@ class AnthropicDialect:
     """dialect.Dialect"""
 
     type = "anthropic"
-    adapter = ANTHROPIC
+    translator = ANTHROPIC
     model = "claude-sonnet-4-6"  # the newest model that accepts sampling parameters
     has_urls = True
     counts_reasoning = True

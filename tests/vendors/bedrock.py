@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import botocore.session
 
 from aiserver.providers.adapters.bedrock import BEDROCK
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.request import ProviderRequest
 from aiserver.wire import sse
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors import semantics
@@ -39,7 +39,7 @@ class BedrockDialect:
     """dialect.Dialect"""
 
     type = "bedrock"
-    adapter = BEDROCK
+    translator = BEDROCK
     model = "us.anthropic.claude-sonnet-4-6"
     has_urls = False
     counts_reasoning = False

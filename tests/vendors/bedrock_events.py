@@ -7,7 +7,7 @@ import pytest
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.adapters.base.adapter import ResponseContext
-from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.base.validate import parse_chat
 from aiserver.providers.adapters.bedrock import BEDROCK
 from tests.vendors.bedrock import REQUEST_SHAPE
 from tests.vendors.botocore_validator import problems
@@ -28,7 +28,7 @@ MESSAGE_START = {"messageStart": {"role": "assistant"}}
 def request_body(model: str = SONNET_5, **members: Any) -> Any:
     """The request body, validated by botocore's model."""
     body = {"model": model, "messages": [user()], **members}
-    request = json.loads(BEDROCK.build_request(Chat(json.dumps(body).encode(), BEDROCK.capabilities)).body or b"")
+    request = json.loads(BEDROCK.build_request(parse_chat(json.dumps(body).encode(), BEDROCK.capabilities)).body or b"")
     assert problems({"modelId": model, **request}, REQUEST_SHAPE) == []
     return request
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from aiserver.providers.adapters.base.adapter import Adapter
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.adapters.base.adapter import ChatTranslator
+from aiserver.providers.request import ProviderRequest
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors.semantics import Request, Response
 
@@ -19,7 +19,7 @@ class Dialect(Protocol):
     """
 
     type: str
-    adapter: Adapter
+    translator: ChatTranslator
     model: str
     has_urls: bool
     counts_reasoning: bool

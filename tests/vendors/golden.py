@@ -5,12 +5,14 @@ Each file contains `asked` (the client's request), `sent` (the vendor's request)
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.adapters.base.adapter import ResponseContext
 from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.base.validate import parse_chat
 from aiserver.wire import sse
 from tests.vendors.conversations import CONVERSATIONS, Conversation
 from tests.vendors.dialect import Dialect
@@ -24,8 +26,8 @@ def build_golden(dialect: Dialect, conversation: Conversation) -> dict[str, Any]
     """The content of one golden file, as the code produces it now."""
     request_body = {"model": dialect.model, **conversation.request}
     try:
-        chat = Chat(json.dumps(request_body).encode(), dialect.adapter.capabilities)
-        request = dialect.adapter.build_request(chat)
+        chat = parse_chat(json.dumps(request_body).encode(), dialect.translator.capabilities)
+        request = dialect.translator.build_request(chat)
     except InvalidRequest as refusal:
         return {"asked": request_body, "refused": refusal.message}
     dialect.parse_request(request)
@@ -41,12 +43,12 @@ def _golden_response(dialect: Dialect, chat: Chat, conversation: Conversation) -
     response_body = dialect.encode_response(conversation.response)
     return {
         "said": json.loads(response_body),
-        "answered": json.loads(dialect.adapter.map_response(response_body, CONTEXT).body),
+        "answered": json.loads(dialect.translator.map_response(response_body, CONTEXT).body),
     }
 
 
 def _golden_stream(dialect: Dialect, chat: Chat, conversation: Conversation) -> dict[str, Any]:
-    mapper = dialect.adapter.create_event_mapper(chat, CONTEXT)
+    mapper = dialect.translator.create_event_mapper(replace(CONTEXT, include_usage=chat.include_usage))
     events = dialect.encode_events(conversation.response)
     output = b"".join(mapper.on_event(event) for event in events) + (b"" if mapper.is_done else mapper.on_end())
     output_events = [sse.event_data(event).decode() for event in sse.EventSplitter().split(output)]

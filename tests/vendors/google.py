@@ -11,7 +11,7 @@ from typing import Any
 import google.genai.types as sdk
 
 from aiserver.providers.adapters.google import GOOGLE
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.request import ProviderRequest
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors import semantics
 from tests.vendors.google_body import check_request
@@ -38,7 +38,7 @@ class GoogleDialect:
     """dialect.Dialect"""
 
     type = "google"
-    adapter = GOOGLE
+    translator = GOOGLE
     model = "gemini-3.8-flash"
     has_urls = True
     counts_reasoning = True

@@ -12,7 +12,7 @@ import google.genai.types as sdk
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.request import ProviderRequest
 
 PATH = re.compile(r"/models/([^/:]+):(generateContent|streamGenerateContent\?alt=sse)")
 

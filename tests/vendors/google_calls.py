@@ -7,6 +7,7 @@ import pytest
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.base.validate import parse_chat
 from aiserver.providers.adapters.google import GOOGLE
 from tests.vendors.conversations import user
 from tests.vendors.google_body import check_request
@@ -23,7 +24,7 @@ def request_body(*messages: dict[str, Any], model: str = MODEL, **members: Any) 
 
 def chat(*messages: dict[str, Any], model: str = MODEL, **members: Any) -> Chat:
     body = {"model": model, "messages": list(messages) or [user()], **members}
-    return Chat(json.dumps(body).encode(), GOOGLE.capabilities)
+    return parse_chat(json.dumps(body).encode(), GOOGLE.capabilities)
 
 
 def rejected_field(*messages: dict[str, Any], **members: Any) -> str:

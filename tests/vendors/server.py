@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.request import ProviderRequest
 from local.scripted import RecordedRequest
 from tests.providers.fake_provider import FakeResponse
 from tests.vendors.dialect import Dialect

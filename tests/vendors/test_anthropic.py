@@ -1,32 +1,36 @@
 """The Anthropic adapter: reasoning, sampling, betas, prompt caching, content blocks, streams and errors."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from aiserver.errors import InvalidRequest, ProviderRejected, ProviderResponse
+from aiserver.errors import InvalidRequest, ProviderRejected
 from aiserver.providers.adapters.anthropic import ANTHROPIC
 from aiserver.providers.adapters.base.adapter import ResponseContext, VendorError
 from aiserver.providers.adapters.base.chat import Chat
-from aiserver.providers.adapters.openai.errors import map_error
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.adapters.base.validate import parse_chat
+from aiserver.providers.call import Upstream
+from aiserver.providers.error_mapping import map_error
 from aiserver.providers.provider import Provider
+from aiserver.providers.request import ProviderRequest
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire import sse
 from tests.vendors.conversations import PDF, TIME, WEATHER, text, user
 
-ADAPTER = ANTHROPIC
 PROVIDER = Provider.model_validate({"name": "p", "type": "anthropic", "models": {"*": ""}})
+UPSTREAM = Upstream(PROVIDER, "claude-sonnet-5", model_is_configured=True)
 CONTEXT = ResponseContext(1_700_000_000, lambda: "call_born")
 CACHE = {"type": "ephemeral", "ttl": "1h"}
 
 
 def chat(model: str = "claude-sonnet-5", /, **members: Any) -> Chat:
-    return Chat(json.dumps({"model": model, "messages": [user()], **members}).encode(), ADAPTER.capabilities)
+    return parse_chat(json.dumps({"model": model, "messages": [user()], **members}).encode(), ANTHROPIC.capabilities)
 
 
 def build_request(model: str = "claude-sonnet-5", /, **members: Any) -> ProviderRequest:
-    return ADAPTER.build_request(chat(model, **members))
+    return ANTHROPIC.build_request(chat(model, **members))
 
 
 def request_body(model: str = "claude-sonnet-5", /, **members: Any) -> Any:
@@ -47,12 +51,12 @@ def blocks(*content: Any, **members: Any) -> Any:
 def map_response(*content: Any, **fields: Any) -> Any:
     message = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "content": list(content)}
     usage = {"usage": {"input_tokens": 5, "output_tokens": 6}}
-    return json.loads(ADAPTER.map_response(json.dumps(message | usage | fields).encode(), CONTEXT).body)
+    return json.loads(ANTHROPIC.map_response(json.dumps(message | usage | fields).encode(), CONTEXT).body)
 
 
-def map_stream(*events: dict[str, Any], chat: Chat | None = None) -> list[Any]:
+def map_stream(*events: dict[str, Any], context: ResponseContext = CONTEXT) -> list[Any]:
     """The chunks that a stream of these events produces."""
-    mapper = ADAPTER.create_event_mapper(chat or Chat(b'{"model":"m","messages":[]}', ADAPTER.capabilities), CONTEXT)
+    mapper = ANTHROPIC.create_event_mapper(context)
     output = b"".join(mapper.on_event(sse.format_event(json.dumps(event).encode())) for event in events)
     chunks = [sse.event_data(event) for event in sse.EventSplitter().split(output)]
     return [json.loads(chunk) for chunk in chunks if chunk != sse.DONE]
@@ -434,7 +438,7 @@ def test_cache_writes_count_as_prompt_tokens_and_are_kept() -> None:
 
 def test_error_body_with_status_200_is_an_error() -> None:
     with pytest.raises(VendorError) as failed:
-        ADAPTER.map_response(b'{"type": "error", "error": {"type": "api_error", "message": "x"}}', CONTEXT)
+        ANTHROPIC.map_response(b'{"type": "error", "error": {"type": "api_error", "message": "x"}}', CONTEXT)
     assert failed.value.has_content
 
 
@@ -456,18 +460,18 @@ def test_error_body_with_status_200_is_an_error() -> None:
 )
 def test_error_type_maps_to_its_status(error_type: str, status: int) -> None:
     body = json.dumps({"type": "error", "error": {"type": error_type, "message": "M"}, "request_id": "req_9"}).encode()
-    mapped = ADAPTER.map_error(ProviderResponse(200, {}, body))
+    mapped = ANTHROPIC.map_error(ProviderResponse(200, {}, body))
     assert (mapped.status, mapped.headers) == (status, {"x-request-id": "req_9"})
     assert json.loads(mapped.body)["error"] == {"message": "M", "type": error_type, "code": None, "param": None}
-    assert ADAPTER.map_error(ProviderResponse(418, {"x-request-id": "r"}, body)).status == 418
+    assert ANTHROPIC.map_error(ProviderResponse(418, {"x-request-id": "r"}, body)).status == 418
 
 
 @pytest.mark.parametrize("message", ["File not found: file_1", "Container not found"])
 def test_not_found_of_a_caller_s_file_is_a_client_error(message: str) -> None:
     body = json.dumps({"type": "error", "error": {"type": "not_found_error", "message": message}}).encode()
-    mapped = ADAPTER.map_error(ProviderResponse(404, {}, body))
+    mapped = ANTHROPIC.map_error(ProviderResponse(404, {}, body))
     assert json.loads(mapped.body)["error"]["param"] == "anthropic"
-    error = map_error(PROVIDER, mapped, model_is_configured=True, retry_after_s=None)
+    error = map_error(UPSTREAM, mapped, retry_after_s=None)
     assert (type(error), error.status, error.message) == (ProviderRejected, 404, message)
 
 
@@ -532,8 +536,8 @@ def test_usage_is_taken_from_the_last_event() -> None:
         "delta": {"stop_reason": "end_turn"},
         "usage": {"input_tokens": 9, "output_tokens": 4, "speed": "fast"},
     }
-    streaming_chat = chat(stream=True, stream_options={"include_usage": True})
-    finish, usage = map_stream(MESSAGE_START, message_delta, {"type": "message_stop"}, chat=streaming_chat)
+    context = replace(CONTEXT, include_usage=True)
+    finish, usage = map_stream(MESSAGE_START, message_delta, {"type": "message_stop"}, context=context)
     assert usage["usage"] == {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
     assert finish["anthropic"] == {"usage": {"speed": "fast"}}
     assert finish["choices"][0] == {
@@ -594,7 +598,7 @@ def test_stream_error_is_billable_only_after_output(events: list[dict[str, Any]]
 
 def test_error_event_without_type_is_an_error() -> None:
     """Some compatible servers omit the type in the data of an error event."""
-    events = ADAPTER.create_event_mapper(chat(stream=True), CONTEXT)
+    events = ANTHROPIC.create_event_mapper(CONTEXT)
     with pytest.raises(VendorError) as failed:
         events.on_event(b'event: error\ndata: {"error": {"message": "no room"}}\n\n')
     assert not failed.value.has_content
@@ -602,7 +606,7 @@ def test_error_event_without_type_is_an_error() -> None:
 
 def test_pings_and_unknown_events_are_ignored() -> None:
     assert map_stream({"type": "ping"}, {"type": "aurora", "index": 3}) == []
-    events = ADAPTER.create_event_mapper(chat(stream=True), CONTEXT)
+    events = ANTHROPIC.create_event_mapper(CONTEXT)
     assert events.on_event(b": comment\n\n") == b""
 
 
@@ -610,9 +614,9 @@ def test_pings_and_unknown_events_are_ignored() -> None:
 
 
 def test_model_list_is_paged_and_omits_retired_models() -> None:
-    assert ADAPTER.model_pages.build_request(None).path == "/v1/models?limit=1000"
-    assert ADAPTER.model_pages.build_request("b").path == "/v1/models?limit=1000&after_id=b"
+    assert ANTHROPIC.model_pages.build_request(None).path == "/v1/models?limit=1000"
+    assert ANTHROPIC.model_pages.build_request("b").path == "/v1/models?limit=1000&after_id=b"
     models = [{"id": "a", "lifecycle": "active"}, {"id": "b", "lifecycle": "retired"}, {"id": "c"}]
     page = {"data": models, "has_more": True, "last_id": "c"}
-    assert ADAPTER.model_pages.parse(json.dumps(page).encode()) == (["a", "c"], "c")
-    assert ADAPTER.model_pages.parse(json.dumps(page | {"has_more": False}).encode()) == (["a", "c"], None)
+    assert ANTHROPIC.model_pages.parse(json.dumps(page).encode()) == (["a", "c"], "c")
+    assert ANTHROPIC.model_pages.parse(json.dumps(page | {"has_more": False}).encode()) == (["a", "c"], None)

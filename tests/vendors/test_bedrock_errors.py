@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import (
     ProviderAuth,
     ProviderError,
@@ -14,16 +13,15 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.providers.http import create_client
+from aiserver.providers.call import Upstream
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import AdapterRegistry
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
-from tests.fakes import FakeClock
 from tests.providers.fake_provider import FakeResponse, run_fake_provider
 from tests.providers.streaming import read_stream
 from tests.vendors.bedrock import BedrockDialect, frame
 from tests.vendors.bedrock_events import MESSAGE_START, delta, stop
+from tests.vendors.dispatch import open_stream, send
 from tests.vendors.semantics import Response
 
 DIALECT = BedrockDialect()
@@ -38,21 +36,16 @@ def error_of_call(
 ) -> tuple[bytes, ProviderError]:
     """Return the bytes received before the error that the caller gets, and that error."""
     body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-    options: dict[str, Any] = {"api_key": "k", "model_is_configured": model_is_configured}
-    with (
-        create_client() as http,
-        run_fake_provider(PATHS, ("authorization", "Bearer k"), FakeResponse(401, b"{}")) as server,
-    ):
+    with run_fake_provider(PATHS, ("authorization", "Bearer k"), FakeResponse(401, b"{}")) as server:
         server.responses.append(response)
-        caller: Any = AdapterRegistry(lambda: http, FakeClock(), BedrockWire)["bedrock"]
         provider = Provider.model_validate({**PROVIDER, "base_url": server.origin})
+        upstream = Upstream(provider, "m", model_is_configured, api_key="k")
         try:
             if not streams:
-                caller.call(provider, "chat.completions", body, idempotency_key=None, timeout_s=5, **options)
+                send(upstream, body)
                 raise AssertionError
-            received, stream_error = read_stream(
-                caller.stream(provider, "chat.completions", body, head_timeout_s=5, total_timeout_s=5, **options)
-            )
+            with open_stream(upstream, body) as stream:
+                received, stream_error = read_stream(stream.events)
         except ProviderError as error:
             return b"", error
     assert stream_error

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from aiserver.providers.adapters.base.adapter import ResponseContext
-from aiserver.providers.adapters.base.chat import Chat
 from aiserver.providers.adapters.bedrock import BEDROCK
 from aiserver.wire import sse
 from tests.vendors.bedrock_events import CONTEXT, MESSAGE_START, delta, start, stop
@@ -17,7 +16,7 @@ def map_stream(
     *events: dict[str, Any], is_complete: bool = True, context: ResponseContext = CONTEXT
 ) -> list[dict[str, Any]]:
     """The chunks that a caller gets."""
-    mapper = BEDROCK.create_event_mapper(Chat(b'{"messages":[]}', BEDROCK.capabilities), context)
+    mapper = BEDROCK.create_event_mapper(context)
     output = b"".join(mapper.on_event(sse.format_event(json.dumps(event).encode())) for event in events)
     assert mapper.is_complete == is_complete
     output += b"" if mapper.is_done or not is_complete else mapper.on_end()

@@ -11,16 +11,16 @@ from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.credentials import Credentials
 from botocore.exceptions import CredentialRetrievalError
 
-from aiserver.aws.bedrock import BedrockWire
+from aiserver.aws.bedrock import BedrockSigner
 from aiserver.errors import ProviderAuth
-from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.base.validate import parse_chat
 from aiserver.providers.adapters.bedrock import BEDROCK
-from aiserver.providers.http import ProviderRequest, create_client
+from aiserver.providers.call import Upstream
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import AdapterRegistry
-from tests.fakes import FakeClock
+from aiserver.providers.request import ProviderRequest
 from tests.providers.fake_provider import FakeResponse, run_fake_provider
 from tests.vendors.bedrock import BedrockDialect
+from tests.vendors.dispatch import send
 from tests.vendors.semantics import Response
 
 REGION = "eu-central-1"
@@ -91,7 +91,7 @@ def test_signed_request_equals_boto3_request(model: str, streams: bool, token: d
             },
         ],
     }
-    request = BEDROCK.build_request(Chat(json.dumps(body).encode(), BEDROCK.capabilities))
+    request = BEDROCK.build_request(parse_chat(json.dumps(body).encode(), BEDROCK.capabilities))
     boto3_signed, signed = _sign_in_the_same_second(request, model, streams, session(**token))
     assert boto3_signed.url == f"https://bedrock-runtime.{REGION}.amazonaws.com{request.path}"
     assert json.loads(boto3_signed.body) == json.loads(request.body or b"")
@@ -123,7 +123,7 @@ def _sign_in_the_same_second(
             ],
         )
         unsigned = ProviderRequest(request.method, request.path, None, boto3_signed.body, request.headers)
-        signed = BedrockWire(aws_session).sign(provider(), unsigned)
+        signed = BedrockSigner(aws_session)(provider(), unsigned)
         if signed.headers["X-Amz-Date"] == header(boto3_signed, "X-Amz-Date"):
             return boto3_signed, signed
 
@@ -132,15 +132,11 @@ def _sign_in_the_same_second(
 def test_request_arrives_as_it_was_signed(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", REGION)
     request = json.dumps({"model": model, "messages": [{"role": "user", "content": "ü"}]}).encode()
-    path = BEDROCK.build_request(Chat(request, BEDROCK.capabilities)).path
-    with (
-        create_client() as http,
-        run_fake_provider({path}, ("content-type", "application/json"), FakeResponse(401, b"{}")) as server,
-    ):
+    path = BEDROCK.build_request(parse_chat(request, BEDROCK.capabilities)).path
+    with run_fake_provider({path}, ("content-type", "application/json"), FakeResponse(401, b"{}")) as server:
         server.responses.append(FakeResponse(200, BedrockDialect().encode_response(Response("Hi"))))
-        client = AdapterRegistry(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
-        options: Any = {"idempotency_key": None, "model_is_configured": True, "timeout_s": 5}
-        response = client.call(provider(server.origin), "chat.completions", request, api_key=None, **options)
+        upstream = Upstream(provider(server.origin), model, model_is_configured=True)
+        response = send(upstream, request, session=session())
         assert json.loads(response.body)["model"] == model
         received = server.requests[-1]
     signed_headers = received.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
@@ -157,14 +153,11 @@ def test_request_arrives_as_it_was_signed(model: str, monkeypatch: pytest.Monkey
 
 def test_request_with_an_api_key_is_not_signed() -> None:
     body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-    with (
-        create_client() as http,
-        run_fake_provider({"/model/m/converse"}, ("authorization", "Bearer k"), FakeResponse(401, b"{}")) as server,
-    ):
+    paths = {"/model/m/converse"}
+    with run_fake_provider(paths, ("authorization", "Bearer k"), FakeResponse(401, b"{}")) as server:
         server.responses.append(FakeResponse(200, BedrockDialect().encode_response(Response("Hi"))))
-        client = AdapterRegistry(lambda: http, FakeClock(), lambda: BedrockWire(session()))["bedrock"]
-        options: Any = {"idempotency_key": None, "model_is_configured": True, "timeout_s": 5}
-        client.call(provider(server.origin), "chat.completions", body, api_key="k", **options)
+        upstream = Upstream(provider(server.origin), "m", model_is_configured=True, api_key="k")
+        send(upstream, body, session=session())
         assert not [name for name in server.requests[-1].headers if name.startswith("x-amz")]
 
 
@@ -182,9 +175,8 @@ def test_signing_region_comes_from_the_host_or_the_environment(
     host: str, region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_REGION", "ap-south-1")
-    signed = BedrockWire(session()).sign(
-        provider(f"https://{host}"), ProviderRequest("POST", "/model/m/converse", None, b"{}")
-    )
+    request = ProviderRequest("POST", "/model/m/converse", None, b"{}")
+    signed = BedrockSigner(session())(provider(f"https://{host}"), request)
     assert f"/{region}/bedrock/aws4_request" in signed.headers["Authorization"]
 
 
@@ -201,8 +193,8 @@ def test_missing_credentials_or_region_is_a_provider_auth_error(monkeypatch: pyt
             raise CredentialRetrievalError(provider="sso", error_msg="expired")
 
     with pytest.raises(ProviderAuth):
-        BedrockWire(ExpiredCredentials()).sign(provider(), request)
+        BedrockSigner(ExpiredCredentials())(provider(), request)
     with pytest.raises(ProviderAuth):
-        BedrockWire(NoCredentials()).sign(provider(), request)
+        BedrockSigner(NoCredentials())(provider(), request)
     with pytest.raises(ProviderAuth):
-        BedrockWire(session()).sign(provider("https://proxy.example.com"), request)
+        BedrockSigner(session())(provider("https://proxy.example.com"), request)

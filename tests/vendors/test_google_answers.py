@@ -7,9 +7,9 @@ import google.genai.types as sdk
 import pytest
 from openai.types.chat import ChatCompletion
 
-from aiserver.errors import ProviderResponse
 from aiserver.providers.adapters.base.adapter import ResponseContext, VendorError
 from aiserver.providers.adapters.google import GOOGLE
+from aiserver.providers.response import ProviderResponse
 from tests.vendors.google_calls import assistant, request_body, user
 
 CONTEXT = ResponseContext(1_700_000_000, lambda: "call_born")

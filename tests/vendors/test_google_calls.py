@@ -8,13 +8,12 @@ import pytest
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.adapters.base.adapter import ResponseContext
-from aiserver.providers.adapters.base.client import AdapterClient
 from aiserver.providers.adapters.google import GOOGLE
-from aiserver.providers.http import create_client
+from aiserver.providers.call import Upstream
 from aiserver.providers.provider import Provider
 from aiserver.wire import sse
-from tests.fakes import FakeClock
 from tests.vendors.conversations import TIME, WEATHER, user
+from tests.vendors.dispatch import open_stream, send
 from tests.vendors.google import GoogleDialect
 from tests.vendors.google_calls import request_body
 from tests.vendors.server import VendorServer, run_vendor_server
@@ -35,43 +34,21 @@ def server() -> Iterator[VendorServer]:
 
 
 def call_message(server: VendorServer, **options: Any) -> dict[str, Any]:
-    with create_client() as http:
-        client = AdapterClient(http, FakeClock(), GOOGLE)
-        body = json.dumps(REQUEST | options).encode()
-        response = client.call(
-            provider(server),
-            "chat.completions",
-            body,
-            api_key=KEY,
-            idempotency_key=None,
-            model_is_configured=True,
-            timeout_s=9,
-        )
+    response = send(upstream(server), json.dumps(REQUEST | options).encode())
     return json.loads(response.body)["choices"][0]["message"]
 
 
 def stream_call_names(server: VendorServer, **options: Any) -> list[Any]:
-    with create_client() as http:
-        client = AdapterClient(http, FakeClock(), GOOGLE)
-        body = json.dumps(REQUEST | {"stream": True} | options).encode()
-        stream = client.stream(
-            provider(server),
-            "chat.completions",
-            body,
-            api_key=KEY,
-            model_is_configured=True,
-            head_timeout_s=9,
-            total_timeout_s=9,
-        )
-        events = b"".join(piece or b"" for piece in stream)
+    with open_stream(upstream(server), json.dumps(REQUEST | {"stream": True} | options).encode()) as stream:
+        events = b"".join(event or b"" for event in stream.events)
     *chunks, _ = [sse.event_data(event) for event in sse.EventSplitter().split(events)]
     deltas = [choice["delta"] for chunk in chunks for choice in json.loads(chunk)["choices"]]
     return [call["function"]["name"] for delta in deltas for call in delta.get("tool_calls", ())]
 
 
-def provider(server: VendorServer) -> Provider:
+def upstream(server: VendorServer) -> Upstream:
     fields = {"name": "p", "preset": "google", "base_url": server.origin, "models": {"m": ""}}
-    return Provider.model_validate(fields)
+    return Upstream(Provider.model_validate(fields), GoogleDialect.model, model_is_configured=True, api_key=KEY)
 
 
 def test_parallel_tool_calls_are_returned_by_default(server: VendorServer) -> None:

@@ -6,13 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from aiserver.errors import ProviderAuth, ProviderRateLimited, ProviderResponse
+from aiserver.errors import ProviderAuth, ProviderRateLimited
 from aiserver.providers.adapters.google import GOOGLE
-from aiserver.providers.adapters.openai.errors import map_error
+from aiserver.providers.call import Upstream
+from aiserver.providers.error_mapping import map_error
 from aiserver.providers.provider import Provider
+from aiserver.providers.response import ProviderResponse
 
 RPC = "type.googleapis.com/google.rpc"
 PROVIDER = Provider.model_validate({"name": "p", "preset": "google", "models": {"m": ""}})
+UPSTREAM = Upstream(PROVIDER, "m", model_is_configured=True)
 
 
 def google_error(code: int, status: str, message: str, *details: dict[str, Any]) -> dict[str, Any]:
@@ -72,13 +75,13 @@ def test_body_that_is_not_a_google_error_is_a_decode_error(body: bytes) -> None:
 )
 def test_invalid_gateway_key_is_a_provider_auth_error(message: str) -> None:
     error = map_google_error(400, google_error(400, "INVALID_ARGUMENT", message))
-    provider_error = map_error(PROVIDER, error, model_is_configured=True, retry_after_s=None)
+    provider_error = map_error(UPSTREAM, error, retry_after_s=None)
     assert isinstance(provider_error, ProviderAuth)
 
 
 def test_exceeded_quota_is_a_rate_limit_error() -> None:
     error = map_google_error(429, google_error(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota"))
-    provider_error = map_error(PROVIDER, error, model_is_configured=True, retry_after_s=9)
+    provider_error = map_error(UPSTREAM, error, retry_after_s=9)
     assert isinstance(provider_error, ProviderRateLimited)
 
 

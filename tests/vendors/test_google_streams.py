@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from aiserver.errors import ProviderResponse
 from aiserver.providers.adapters.base.adapter import ResponseContext, VendorError
 from aiserver.providers.adapters.google import GOOGLE
-from aiserver.providers.adapters.google.stream import GoogleEventMapper
+from aiserver.providers.response import ProviderResponse
+from aiserver.providers.stream import EventMapper
 from aiserver.wire import sse
-from tests.vendors.google_calls import chat
 
 CONTEXT = ResponseContext(1_700_000_000, lambda: "call_born")
 USAGE = {"promptTokenCount": 3, "candidatesTokenCount": 5, "totalTokenCount": 8}
@@ -28,8 +27,8 @@ def event(*candidates: dict[str, Any], **fields: Any) -> bytes:
     return b"data: %b\r\n\r\n" % json.dumps({"responseId": "r", "candidates": list(candidates), **fields}).encode()
 
 
-def create_mapper(**options: Any) -> GoogleEventMapper:
-    return GOOGLE.create_event_mapper(chat(stream=True, **options), CONTEXT)
+def create_mapper() -> EventMapper:
+    return GOOGLE.create_event_mapper(CONTEXT)
 
 
 def chunks(output: bytes) -> list[dict[str, Any]]:
@@ -37,9 +36,9 @@ def chunks(output: bytes) -> list[dict[str, Any]]:
     return [json.loads(data) for data in events if data != sse.DONE]
 
 
-def map_stream(*events: bytes, **options: Any) -> list[dict[str, Any]]:
+def map_stream(*events: bytes) -> list[dict[str, Any]]:
     """The chunks of a complete stream of these events."""
-    mapper = create_mapper(**options)
+    mapper = create_mapper()
     output = b"".join(mapper.on_event(event) for event in events)
     assert mapper.is_complete
     return chunks(output + mapper.on_end())
@@ -108,7 +107,7 @@ def test_parts_are_sent_at_the_end_with_texts_joined_up_to_a_signature() -> None
 
 
 def test_candidates_finish_independently() -> None:
-    mapper = create_mapper(n=2)
+    mapper = create_mapper()
     output = mapper.on_event(event(candidate(text("A"), index=0), candidate(text("B"), index=1)))
     output += mapper.on_event(event(candidate(index=0, finishReason="STOP")))
     assert not mapper.is_complete
@@ -123,7 +122,7 @@ def test_candidates_finish_independently() -> None:
 
 
 def test_missing_candidate_or_blocked_output_completes_the_stream() -> None:
-    mapper = create_mapper(n=2)
+    mapper = create_mapper()
     mapper.on_event(event(candidate(text("A"), finishReason="STOP")))
     assert mapper.is_complete
     chunk_list = map_stream(event(candidate(text("A"))), event(promptFeedback={"blockReason": "SAFETY"}))
@@ -165,7 +164,6 @@ def test_logprobs_are_sent_with_their_tokens() -> None:
     chunk_list = map_stream(
         event(candidate(text("It"), logprobsResult=first_logprobs)),
         event(candidate(text(""), logprobsResult=last_logprobs, finishReason="STOP")),
-        logprobs=True,
     )
     token_lists = [[entry["token"] for entry in chunk["choices"][0]["logprobs"]["content"]] for chunk in chunk_list]
     assert token_lists == [["It"], ["."]]

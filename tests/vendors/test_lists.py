@@ -4,29 +4,26 @@ import json
 
 import pytest
 
-from aiserver.aws.bedrock import BedrockWire
 from aiserver.errors import ProviderError, ProviderRateLimited
-from aiserver.providers.adapters.base.client import MAX_PAGES
-from aiserver.providers.http import create_client
+from aiserver.providers.call import Upstream
+from aiserver.providers.dispatch import MAX_PAGES
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import AdapterRegistry
-from tests.fakes import FakeClock
 from tests.providers.fake_provider import FakeResponse, run_fake_provider
+from tests.vendors import dispatch
 
 UNAUTHORIZED = FakeResponse(401, b"{}")
 
 
 def list_models(*pages: object, paths: set[str]) -> tuple[list[str], list[str]]:
     """Return the models and the requested paths."""
-    with run_fake_provider(paths, ("x-api-key", "k"), UNAUTHORIZED) as server, create_client() as http:
+    with run_fake_provider(paths, ("x-api-key", "k"), UNAUTHORIZED) as server:
         server.responses.extend(
             page if isinstance(page, FakeResponse) else FakeResponse(200, json.dumps(page).encode()) for page in pages
         )
         provider = Provider.model_validate(
             {"name": "p", "type": "anthropic", "base_url": server.origin, "models": {"*": ""}}
         )
-        client = AdapterRegistry(lambda: http, FakeClock(), BedrockWire)["anthropic"]
-        models = client.list_models(provider, api_key="k", timeout_s=5)
+        models = dispatch.list_models(Upstream(provider, "", model_is_configured=False, api_key="k"))
         return models, [request.path for request in server.requests]
 
 

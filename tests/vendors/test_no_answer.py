@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from aiserver.errors import ProviderError, ProviderResponse
+from aiserver.errors import ProviderError
 from aiserver.limits import MAX_CONTENT_BLOCKS, MAX_ERROR_MESSAGE_CHARS, MAX_RESPONSE_VALUES
-from aiserver.providers.adapters.base.chat import Chat
-from aiserver.providers.adapters.base.client import MappedEvents
+from aiserver.providers.adapters.base.translation import MappedEvents
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire import sse
 from tests.memory import peak_bytes
 from tests.vendors.dialect import Dialect
@@ -64,12 +64,7 @@ def map_failure(dialect: Dialect, response: Any) -> ProviderError:
 
 def map_stream(dialect: Dialect, *payloads: Any) -> list[Any]:
     """The chunks that a stream of these events produces."""
-    mapper = MappedEvents(
-        dialect.adapter.create_event_mapper(
-            Chat(b'{"model":"m","messages":[]}', dialect.adapter.capabilities), CONTEXT
-        ),
-        response_mapper(dialect),
-    )
+    mapper = MappedEvents(dialect.translator.create_event_mapper(CONTEXT), response_mapper(dialect))
     encoded_events = [
         payload if isinstance(payload, bytes) else sse.format_event(json.dumps(payload).encode())
         for payload in payloads

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiserver.errors import InvalidRequest, ProviderError, ProviderResponse
+from aiserver.errors import InvalidRequest, ProviderError
 from aiserver.providers.adapters.base.adapter import ResponseContext
-from aiserver.providers.adapters.base.chat import Chat
-from aiserver.providers.adapters.base.client import MappedEvents, ResponseMapper
+from aiserver.providers.adapters.base.translation import MappedEvents, ResponseMapper
+from aiserver.providers.adapters.base.validate import parse_chat
+from aiserver.providers.call import Upstream
 from aiserver.providers.provider import Provider
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire import sse
 from tests.examples import examples
 from tests.fakes import FakeClock
@@ -30,7 +32,7 @@ every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
 
 def response_mapper(dialect: Dialect) -> ResponseMapper:
     provider = Provider.model_validate({"name": "p", "base_url": "http://127.0.0.1:1", "models": {"*": ""}})
-    return ResponseMapper(dialect.adapter, provider, FakeClock(), model_is_configured=False)
+    return ResponseMapper(dialect.translator, Upstream(provider, "m", model_is_configured=False), FakeClock())
 
 
 @st.composite
@@ -81,8 +83,7 @@ def test_mutated_error_is_mapped_to_an_error_status(dialect: Dialect, data: st.D
 @PROPERTY_SETTINGS
 @given(data=st.data())
 def test_stream_of_mutated_and_shuffled_events_never_crashes(dialect: Dialect, data: st.DataObject) -> None:
-    chat = Chat(b'{"model":"m","messages":[],"stream":true}', dialect.adapter.capabilities)
-    mapper = MappedEvents(dialect.adapter.create_event_mapper(chat, CONTEXT), response_mapper(dialect))
+    mapper = MappedEvents(dialect.translator.create_event_mapper(CONTEXT), response_mapper(dialect))
     original_events = dialect.encode_events(data.draw(calls.responses()))
     order = data.draw(st.permutations(original_events) | st.just(original_events))
     try:
@@ -107,4 +108,6 @@ def test_mutated_request_is_translated_or_rejected(dialect: Dialect, data: st.Da
     body = data.draw(mutations(request) | st.just(with_mutated_messages))
     request_object = body if isinstance(body, dict) else {"model": "m", "messages": [body]}
     with contextlib.suppress(InvalidRequest):
-        dialect.adapter.build_request(Chat(json.dumps(request_object).encode(), dialect.adapter.capabilities))
+        dialect.translator.build_request(
+            parse_chat(json.dumps(request_object).encode(), dialect.translator.capabilities)
+        )

@@ -2,23 +2,21 @@
 
 import json
 from collections.abc import Generator
-from contextlib import closing, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import pytest
 
-from aiserver.aws.bedrock import BedrockWire
 from aiserver.clock import Clock, SystemClock
 from aiserver.errors import ProviderError, ProviderTimeout
-from aiserver.providers.http import create_client
+from aiserver.providers.call import Upstream
 from aiserver.providers.provider import Provider
-from aiserver.providers.registry import AdapterRegistry
 from aiserver.providers.stream import ProviderStream
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 from tests import hostile_servers
 from tests.fakes import FakeClock
 from tests.providers.streaming import LAST_CHUNK, http_chunks, read_stream
+from tests.vendors import dispatch
 from tests.vendors.conversations import user
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, dialect_type
@@ -28,27 +26,21 @@ every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
 RESPONSE = Response(
     "Grüße 語 😀", reasoning="Hm.", calls=(ToolCall("call_1", "look", {"at": "ü"}),), finish="tool_calls"
 )
-REQUEST: dict[str, Any] = {"messages": [user()], "stream": True, "stream_options": {"include_usage": True}}
+BODY = json.dumps(
+    {"model": "m", "messages": [user()], "stream": True, "stream_options": {"include_usage": True}}
+).encode()
 STEP_BYTES = 211  # distance of the cuts, as each needs a connection
 
 
 @contextmanager
-def open_stream(dialect: Dialect, port: int, clock: Clock, total_s: float = 20) -> Generator[ProviderStream]:
+def open_stream(dialect: Dialect, port: int, clock: Clock, timeout_s: float = 20) -> Generator[ProviderStream]:
     """Open a stream from the server at that port."""
-    body = json.dumps({"model": dialect.model, **REQUEST}).encode()
     provider = Provider.model_validate(
         {"name": "p", "type": dialect.type, "base_url": f"http://127.0.0.1:{port}", "models": {"*": ""}}
     )
-    options: dict[str, Any] = {
-        "api_key": "k",
-        "model_is_configured": True,
-        "head_timeout_s": 5,
-        "total_timeout_s": total_s,
-    }
-    with create_client() as http:
-        client = AdapterRegistry(lambda: http, clock, BedrockWire)[dialect.type]
-        with closing(client.stream(provider, "chat.completions", body, **options)) as stream:
-            yield stream
+    upstream = Upstream(provider, dialect.model, model_is_configured=True, api_key="k")
+    with dispatch.open_stream(upstream, BODY, clock=clock, timeout_s=timeout_s) as stream:
+        yield stream
 
 
 def stream_from(dialect: Dialect, *parts: bytes, end: bytes = LAST_CHUNK) -> tuple[bytes, ProviderError | None]:
@@ -57,7 +49,7 @@ def stream_from(dialect: Dialect, *parts: bytes, end: bytes = LAST_CHUNK) -> tup
     with hostile_servers.receiver(hostile_servers.send_raw(head, http_chunks(*parts) + end)) as server:
         try:
             with open_stream(dialect, server.port, FakeClock()) as stream:
-                return read_stream(stream)
+                return read_stream(stream.events)
         except ProviderError as error:
             return b"", error
 
@@ -112,7 +104,7 @@ def test_stream_that_hangs_is_a_timeout_at_the_total_timeout(dialect: Dialect) -
     with (
         hostile_servers.receiver(hostile_servers.send_then_hang(head)) as server,
         pytest.raises(ProviderTimeout),
-        open_stream(dialect, server.port, SystemClock(), total_s=0.6),
+        open_stream(dialect, server.port, SystemClock(), timeout_s=0.6),
     ):
         pass
 
@@ -128,6 +120,24 @@ def test_response_that_is_not_a_stream_is_an_error_that_may_be_billed(dialect: D
     ):
         pass
     assert failed.value.may_be_billed
+
+
+@every_vendor
+def test_closing_a_stream_closes_the_vendor_connection(dialect: Dialect) -> None:
+    head = hostile_servers.head(200, f"content-type: {dialect.stream_type}", "transfer-encoding: chunked")
+    closed: list[bool] = []
+
+    def wait_for_close(connection: hostile_servers.Connection) -> None:
+        connection.take_request()
+        connection.socket.sendall(head + http_chunks(*frames(dialect)[:-2]))
+        closed.append(connection.socket.recv(1) == b"")
+
+    with (
+        hostile_servers.receiver(wait_for_close) as server,
+        open_stream(dialect, server.port, FakeClock()) as stream,
+    ):
+        assert next(event for event in stream.events if event)
+    assert closed == [True]
 
 
 @every_vendor

@@ -1,6 +1,7 @@
 """Translation keeps everything that both protocols support, in requests, responses and streams."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from aiserver.providers.adapters.base.adapter import ResponseContext
 from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.base.validate import parse_chat
 from aiserver.wire import sse
 from tests.examples import examples
 from tests.vendors import calls
@@ -23,7 +25,7 @@ every_vendor = pytest.mark.parametrize("dialect", DIALECTS, ids=dialect_type)
 
 
 def chat(dialect: Dialect, body: dict[str, Any]) -> Chat:
-    return Chat(json.dumps(body).encode(), dialect.adapter.capabilities)
+    return parse_chat(json.dumps(body).encode(), dialect.translator.capabilities)
 
 
 @every_vendor
@@ -31,7 +33,7 @@ def chat(dialect: Dialect, body: dict[str, Any]) -> Chat:
 @given(data=st.data())
 def test_request_keeps_everything_both_protocols_support(dialect: Dialect, data: st.DataObject) -> None:
     body = data.draw(calls.requests(dialect))
-    parsed = dialect.parse_request(dialect.adapter.build_request(chat(dialect, body)))
+    parsed = dialect.parse_request(dialect.translator.build_request(chat(dialect, body)))
     assert parsed == parse_request(body)
 
 
@@ -39,7 +41,7 @@ def test_request_keeps_everything_both_protocols_support(dialect: Dialect, data:
 @PROPERTY_SETTINGS
 @given(response=calls.responses())
 def test_response_keeps_everything_both_protocols_support(dialect: Dialect, response: Any) -> None:
-    mapped = dialect.adapter.map_response(dialect.encode_response(response), CONTEXT)
+    mapped = dialect.translator.map_response(dialect.encode_response(response), CONTEXT)
     completion = json.loads(mapped.body)
     assert parse_completion(completion) == expected_response(dialect, response)
     assert ChatCompletion.model_validate(completion, strict=True).created == CONTEXT.created_s
@@ -52,7 +54,8 @@ def test_response_keeps_everything_both_protocols_support(dialect: Dialect, resp
 def test_stream_keeps_everything_both_protocols_support(dialect: Dialect, response: Any, shows_usage: bool) -> None:
     body: dict[str, Any] = {"model": "m", "messages": [], "stream": True}
     options = {"stream_options": {"include_usage": True}} if shows_usage else {}
-    mapper = dialect.adapter.create_event_mapper(chat(dialect, body | options), CONTEXT)
+    include_usage = chat(dialect, body | options).include_usage
+    mapper = dialect.translator.create_event_mapper(replace(CONTEXT, include_usage=include_usage))
     output = [mapper.on_event(event) for event in dialect.encode_events(response)]
     output += [] if mapper.is_done else [mapper.on_end()]
     *chunks, last_event = [sse.event_data(event) for event in sse.EventSplitter().split(b"".join(output))]
@@ -75,7 +78,7 @@ def test_stream_keeps_everything_both_protocols_support(dialect: Dialect, respon
 @PROPERTY_SETTINGS
 @given(response=calls.responses())
 def test_assistant_turn_sent_back_equals_the_vendor_s_turn(dialect: Dialect, response: Any) -> None:
-    turn = json.loads(dialect.adapter.map_response(dialect.encode_response(response), CONTEXT).body)["choices"][0][
+    turn = json.loads(dialect.translator.map_response(dialect.encode_response(response), CONTEXT).body)["choices"][0][
         "message"
     ]
     results = [{"role": "tool", "tool_call_id": call.id, "content": "done"} for call in response.calls]
@@ -83,5 +86,5 @@ def test_assistant_turn_sent_back_equals_the_vendor_s_turn(dialect: Dialect, res
     body = {"model": dialect.model, "max_tokens": 9, "messages": [question, turn, *results, question]}
     if response.calls:
         body["tools"] = [{"type": "function", "function": {"name": name}} for name in {c.name for c in response.calls}]
-    sent = json.loads(dialect.adapter.build_request(chat(dialect, body)).body or b"")
+    sent = json.loads(dialect.translator.build_request(chat(dialect, body)).body or b"")
     assert dialect.model_turn(json.loads(dialect.encode_response(response))) in dialect.model_turns(sent)

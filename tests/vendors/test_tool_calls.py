@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiserver.errors import InvalidRequest
-from aiserver.providers.adapters.base.chat import Chat
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.adapters.base.validate import parse_chat
+from aiserver.providers.request import ProviderRequest
 from tests.vendors.conversations import TIME, WEATHER, user
 from tests.vendors.dialect import Dialect
 from tests.vendors.dialects import DIALECTS, dialect_type
@@ -28,7 +28,7 @@ NO_TOOLS: list[dict[str, Any]] = [{}, {"tools": []}, {"tools": None}]
 
 def build_request(dialect: Dialect, *messages: Any, **members: Any) -> ProviderRequest:
     body = {"model": dialect.model, "messages": list(messages) or [user()], **members}
-    return dialect.adapter.build_request(Chat(json.dumps(body).encode(), dialect.adapter.capabilities))
+    return dialect.translator.build_request(parse_chat(json.dumps(body).encode(), dialect.translator.capabilities))
 
 
 def request_body(dialect: Dialect, *messages: Any, **members: Any) -> Any:

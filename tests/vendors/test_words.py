@@ -8,7 +8,7 @@ from openai.types.chat import completion_create_params
 
 from aiserver.errors import InvalidRequest
 from aiserver.providers.adapters.base.capabilities import Mapped, PassThrough, Unsupported
-from aiserver.providers.adapters.base.chat import Chat
+from aiserver.providers.adapters.base.validate import parse_chat
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.schemas import CHAT
 from aiserver.wire.upstream_body import VENDORS
@@ -91,7 +91,7 @@ NESTED: dict[str, dict[str, Any]] = {
 def translate(dialect: Dialect, **members: Any) -> Any:
     """Path, headers and body of the vendor's request for these members."""
     body = {"model": dialect.model, "messages": [user()], **members}
-    request = dialect.adapter.build_request(Chat(json.dumps(body).encode(), dialect.adapter.capabilities))
+    request = dialect.translator.build_request(parse_chat(json.dumps(body).encode(), dialect.translator.capabilities))
     return request.path, request.headers, json.loads(request.body or b"")
 
 
@@ -114,8 +114,8 @@ def test_each_member_of_the_openai_client_or_the_wire_has_a_value_here() -> None
 
 @every_vendor
 def test_each_member_has_a_capability_rule(dialect: Dialect) -> None:
-    rules = dialect.adapter.capabilities.rules
-    assert rules.keys() == DIALECTS[0].adapter.capabilities.rules.keys()
+    rules = dialect.translator.capabilities.rules
+    assert rules.keys() == DIALECTS[0].translator.capabilities.rules.keys()
     assert {*VALUES, *NESTED, "model", "messages", "stream_options"} <= rules.keys()
     assert {rule for rule in rules if "[" not in rule} == {*VALUES, "model", "messages", "stream_options"}
 
@@ -123,7 +123,7 @@ def test_each_member_has_a_capability_rule(dialect: Dialect) -> None:
 @pytest.mark.parametrize("member", VALUES)
 @every_vendor
 def test_root_member_is_forwarded_mapped_or_rejected_by_name(dialect: Dialect, member: str) -> None:
-    rule, value, required = dialect.adapter.capabilities.rules[member], VALUES[member], REQUIRED_WITH.get(member, {})
+    rule, value, required = dialect.translator.capabilities.rules[member], VALUES[member], REQUIRED_WITH.get(member, {})
     request: dict[str, Any] = {member: value} | required
     match rule:
         case PassThrough(to):
@@ -134,7 +134,7 @@ def test_root_member_is_forwarded_mapped_or_rejected_by_name(dialect: Dialect, m
         case Unsupported(_, unless):
             error = refusal(dialect, **request)
             assert (error.param, error.status) == (member, 400)
-            assert f"'{member}' is not supported by {dialect.adapter.capabilities.vendor}" in error.message
+            assert f"'{member}' is not supported by {dialect.translator.capabilities.vendor}" in error.message
             for neutral in unless:
                 assert translate(dialect, **{member: json.loads(neutral)}) == translate(dialect)
 
@@ -142,7 +142,7 @@ def test_root_member_is_forwarded_mapped_or_rejected_by_name(dialect: Dialect, m
 @pytest.mark.parametrize("path", NESTED)
 @every_vendor
 def test_nested_member_is_mapped_or_rejected_with_its_path(dialect: Dialect, path: str) -> None:
-    rule, body = dialect.adapter.capabilities.rules[path], NESTED[path]
+    rule, body = dialect.translator.capabilities.rules[path], NESTED[path]
     if isinstance(rule, Mapped) and rule.description.startswith(NOT_SENT):
         translate(dialect, **body)
         return
@@ -157,7 +157,7 @@ def test_nested_member_is_mapped_or_rejected_with_its_path(dialect: Dialect, pat
 
 @every_vendor
 def test_unknown_member_is_rejected_by_name(dialect: Dialect) -> None:
-    member = dialect.adapter.capabilities.extension_member
+    member = dialect.translator.capabilities.extension_member
     error = refusal(dialect, frobnicate=1)
     assert (error.param, member in error.message) == ("frobnicate", True)
     assert refusal(dialect, messages=[user(frobnicate=1)]).param == "messages[0].frobnicate"
@@ -176,7 +176,7 @@ def test_null_members_are_ignored(dialect: Dialect) -> None:
 @every_vendor
 def test_unsupported_member_is_reported_in_both_error_formats(dialect: Dialect) -> None:
     unsupported = [
-        member for member, rule in dialect.adapter.capabilities.rules.items() if isinstance(rule, Unsupported)
+        member for member, rule in dialect.translator.capabilities.rules.items() if isinstance(rule, Unsupported)
     ]
     member = next(member for member in unsupported if member in VALUES)
     envelope = json.loads(wire_errors.render_error(refusal(dialect, **{member: VALUES[member]})))
@@ -188,14 +188,14 @@ def test_unsupported_member_is_reported_in_both_error_formats(dialect: Dialect) 
 
 @every_vendor
 def test_extension_of_another_vendor_is_not_sent(dialect: Dialect) -> None:
-    extensions = {member: {"x": 1} for member in VENDORS if member != dialect.adapter.capabilities.extension_member}
+    extensions = {member: {"x": 1} for member in VENDORS if member != dialect.translator.capabilities.extension_member}
     message = user([text("Is it?") | extensions], **extensions)
     assert translate(dialect, messages=[message], **extensions) == translate(dialect, messages=[user([text("Is it?")])])
 
 
 @every_vendor
 def test_extension_is_sent_and_cannot_override_mapped_fields(dialect: Dialect) -> None:
-    member = dialect.adapter.capabilities.extension_member
+    member = dialect.translator.capabilities.extension_member
     assert translate(dialect, **{member: {"some_new_option": [1, 2.50]}})[2]["some_new_option"] == [1, 2.5]
     mapped_field = next(iter(translate(dialect)[2]))
     assert refusal(dialect, **{member: {mapped_field: "x"}}).param == f"{member}.{mapped_field}"
@@ -240,7 +240,7 @@ def test_null_message_members_are_ignored(dialect: Dialect) -> None:
 
 @every_vendor
 def test_unusable_nested_member_is_rejected_with_its_path(dialect: Dialect) -> None:
-    member = dialect.adapter.capabilities.extension_member
+    member = dialect.translator.capabilities.extension_member
     for role in ("system", "user", "assistant"):
         error = refusal(dialect, messages=[{"role": role, "content": "x", member: {"odd": 1}}])
         assert error.param == f"messages[0].{member}.odd"
@@ -250,7 +250,7 @@ def test_unusable_nested_member_is_rejected_with_its_path(dialect: Dialect) -> N
 
 @every_vendor
 def test_extension_cannot_set_stream_model_or_messages(dialect: Dialect) -> None:
-    member = dialect.adapter.capabilities.extension_member
+    member = dialect.translator.capabilities.extension_member
     for field, value in (("stream", True), ("model", "other"), ("messages", [])):
         assert refusal(dialect, **{member: {field: value}}).param == f"{member}.{field}"
 
@@ -258,9 +258,10 @@ def test_extension_cannot_set_stream_model_or_messages(dialect: Dialect) -> None
 @every_vendor
 def test_neutral_values_are_accepted_in_any_spelling(dialect: Dialect) -> None:
     body = '{"model": "%s", "messages": [{"role": "user", "content": "Is it?"}], "modalities": [ "text" ], "n": 1.0}'
-    if not isinstance(dialect.adapter.capabilities.rules["n"], Unsupported):
+    if not isinstance(dialect.translator.capabilities.rules["n"], Unsupported):
         body = body.replace(', "n": 1.0', "")
-    request = dialect.adapter.build_request(Chat((body % dialect.model).encode(), dialect.adapter.capabilities))
+    chat = parse_chat((body % dialect.model).encode(), dialect.translator.capabilities)
+    request = dialect.translator.build_request(chat)
     assert json.loads(request.body or b"") == translate(dialect)[2]
 
 
@@ -280,7 +281,7 @@ def test_schema_and_arguments_keep_their_numbers(dialect: Dialect) -> None:
     turn = '{"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": %s}]}' % function
     messages = '[{"role": "user", "content": "x"}, %s]' % turn
     body = '{"model": "%s", "messages": %s, "tools": [%s]}' % (dialect.model, messages, tool)
-    request = dialect.adapter.build_request(Chat(body.encode(), dialect.adapter.capabilities))
+    request = dialect.translator.build_request(parse_chat(body.encode(), dialect.translator.capabilities))
     assert request.body is not None
     assert b"1.50e400" in request.body
     assert b"10000000000000000000001.50" in request.body

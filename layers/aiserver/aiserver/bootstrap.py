@@ -17,7 +17,8 @@ from aiserver.http_api import HttpContext
 
 if TYPE_CHECKING:
     from aiserver.aws.messages import SqsDeadLetters
-    from aiserver.routing.router import Router
+    from aiserver.routing.failover import Failover
+    from aiserver.routing.selection import ProviderDirectory
     from aiserver.settings import QueueSettings, ReplySettings
     from aiserver.usecases.callbacks import Redelivery, SampleCallback
     from aiserver.usecases.complete import Complete
@@ -114,12 +115,12 @@ def chat() -> ChatParts:
 
     settings = ChatSettings.read()
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
-    router = _provider_router(config, settings.jobs_table)
+    directory, failover = _routing(config, settings.jobs_table)
     jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
     return ChatParts(
         HttpContext(CLOCK, settings.cors_origins, settings.public_base_url, settings.streams),
         Authenticator(config, CLOCK),
-        Complete(jobs, router, CLOCK, settled_days=settings.settled_job_days),
+        Complete(jobs, directory, failover, CLOCK, settled_days=settings.settled_job_days),
     )
 
 
@@ -182,10 +183,12 @@ def worker() -> "RunJob":
     from aiserver.usecases.run_job import RunJob
 
     settings = WorkerSettings.read()
+    directory, failover = _routing(DynamoConfig(settings.config_table, _client("dynamodb")), settings.jobs_table)
     return RunJob(
         _jobs(settings.jobs_table, settings.bodies_bucket),
         SqsMessageSender(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url),
-        _provider_router(DynamoConfig(settings.config_table, _client("dynamodb")), settings.jobs_table),
+        directory,
+        failover,
         CLOCK,
         sleep=time.sleep,
         settled_days=settings.settled_job_days,
@@ -196,7 +199,7 @@ def worker() -> "RunJob":
 @build_once
 def status() -> StatusParts:
     from aiserver.aws.config import DynamoConfig
-    from aiserver.routing.router import Router
+    from aiserver.routing.selection import ProviderDirectory
     from aiserver.settings import StatusSettings
     from aiserver.usecases.models import Models
     from aiserver.usecases.status import Status
@@ -207,7 +210,7 @@ def status() -> StatusParts:
         HttpContext(CLOCK, settings.cors_origins, settings.public_base_url),
         Authenticator(config, CLOCK),
         Status(_jobs(settings.jobs_table, settings.bodies_bucket), CLOCK, time.sleep),
-        Models(Router(config.providers, {}, None, CLOCK), config.model_listings),
+        Models(ProviderDirectory(config.providers, CLOCK), config.model_listings),
     )
 
 
@@ -296,44 +299,50 @@ def _delivery_limiter(settings: "QueueSettings | ReplySettings") -> "DeliveryLim
 
 
 def _enqueue(jobs: Any, messages: Any, config: Any, webhook_client: "WebhookClient", settled_days: int) -> "Enqueue":
-    from aiserver.routing.router import Router
+    from aiserver.providers.registry import AdapterRegistry
+    from aiserver.routing.selection import ProviderDirectory
     from aiserver.usecases.enqueue import Enqueue
 
     return Enqueue(
         jobs,
         messages,
-        Router(config.providers, {}, None, CLOCK),
+        ProviderDirectory(config.providers, CLOCK),
+        AdapterRegistry(CLOCK, _bedrock),
         CLOCK,
         check_reply_to=webhook_client.check_url,
         settled_days=settled_days,
     )
 
 
-def _provider_router(config: Any, jobs_table: str) -> "Router":
+def _routing(config: Any, jobs_table: str) -> "tuple[ProviderDirectory, Failover]":
     from aiserver.aws.circuits import DynamoCircuits
     from aiserver.aws.leases import DynamoConcurrencyLeases
     from aiserver.aws.secrets import SsmSecrets
     from aiserver.circuit_breaker.breaker import CircuitBreaker
+    from aiserver.providers.dispatch import Dispatcher
     from aiserver.providers.registry import AdapterRegistry
-    from aiserver.routing.router import Router
+    from aiserver.routing.admission import AdmissionControl
+    from aiserver.routing.failover import Failover
+    from aiserver.routing.selection import ProviderDirectory
 
     optional_client = _client("dynamodb", is_vital=False)
-    adapters = AdapterRegistry(http, CLOCK, _bedrock)
-    adapters.preload("openai")  # used by most providers; the others are built on first use
-    return Router(
-        config.providers,
-        adapters,
+    leases = DynamoConcurrencyLeases(jobs_table, optional_client)
+    breaker = CircuitBreaker(DynamoCircuits(jobs_table, optional_client, CLOCK), CLOCK)
+    adapters = AdapterRegistry(CLOCK, _bedrock)
+    adapters.adapter_for("openai")  # used by most providers; the others are built on first use
+    failover = Failover(
+        Dispatcher(http(), adapters, CLOCK),
+        AdmissionControl(CLOCK, leases, breaker),
         SsmSecrets(_client("ssm"), CLOCK),
         CLOCK,
-        DynamoConcurrencyLeases(jobs_table, optional_client),
-        CircuitBreaker(DynamoCircuits(jobs_table, optional_client, CLOCK), CLOCK),
     )
+    return ProviderDirectory(config.providers, CLOCK), failover
 
 
 def _bedrock() -> Any:
-    from aiserver.aws.bedrock import BedrockWire
+    from aiserver.aws.bedrock import bedrock_transport
 
-    return BedrockWire(_session())
+    return bedrock_transport(_session())
 
 
 @build_once

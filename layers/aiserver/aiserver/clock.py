@@ -1,4 +1,4 @@
-"""Time, ids and random numbers behind one protocol, which tests replace.
+"""Time, ids and random numbers behind one protocol, which tests replace; and a deadline in that time.
 
 Times are integer milliseconds since 1970, UTC (`_ms`); responses render them as ISO-8601.
 """
@@ -6,7 +6,8 @@ Times are integer milliseconds since 1970, UTC (`_ms`); responses render them as
 import random
 import secrets
 import time
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 ID_EPOCH_MS = 1_735_689_600_000  # 2025-01-01: leaves ids below 2^53 (an exact number in JavaScript) until 2094
 ID_RANDOM_BITS = 12
@@ -48,3 +49,22 @@ class SystemClock:
 
 def job_id(now_ms: int, random_part: int) -> int:
     return ((now_ms - ID_EPOCH_MS) << ID_RANDOM_BITS) | random_part
+
+
+@dataclass(frozen=True, order=True)
+class Deadline:
+    """A time by which something must have ended, in Unix ms; the earliest of several is their `min`."""
+
+    at_ms: int
+
+    def remaining_s(self, clock: Clock) -> float:
+        """Seconds until the deadline; negative after it."""
+        return (self.at_ms - clock.now_ms()) / 1000
+
+    def has_passed(self, clock: Clock) -> bool:
+        return clock.now_ms() >= self.at_ms
+
+    @classmethod
+    def after(cls, seconds: float, clock: Clock) -> Self:
+        """The deadline `seconds` from now."""
+        return cls(clock.now_ms() + round(seconds * 1000))

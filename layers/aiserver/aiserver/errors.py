@@ -23,6 +23,7 @@ The worker and the failover decide by `retryable` alone.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -116,21 +117,15 @@ class TooManyRequests(AiServerError):
     code = "rate_limit_exceeded"
 
 
-@dataclass(frozen=True)
-class ProviderResponse:
-    """An unmodified provider response: status, relayed headers, body bytes.
-
-    `usage` is the provider's JSON text of the usage; None where the response contains none.
-    """
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    usage: str | None = None
+class RelayedResponse(Protocol):
+    """The provider's response that an error relays to the caller: providers.response.ProviderResponse."""
 
     @property
-    def is_success(self) -> bool:
-        return 200 <= self.status < 300
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
 
 
 class ProviderError(AiServerError):
@@ -148,7 +143,7 @@ class ProviderError(AiServerError):
         param: str | None = None,
         fields: tuple[FieldError, ...] = (),
         retry_after_s: int | None = None,
-        upstream: ProviderResponse | None = None,
+        upstream: RelayedResponse | None = None,
         upstream_status: int | None = None,
         may_be_billed: bool = False,
     ) -> None:

@@ -3,6 +3,7 @@
 Errors become responses here only, so that a handler parses, calls one use case and responds.
 """
 
+import base64
 import json
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 from aws_lambda_powertools import Logger
 
 from aiserver import cors, log_events
-from aiserver.clock import Clock
+from aiserver.clock import Clock, Deadline
 from aiserver.errors import AiServerError, NotFound, ProviderError
 from aiserver.limits import MAX_BUFFERED_BYTES
 from aiserver.request_body import read_body
@@ -43,17 +44,18 @@ class Request:
     params: Mapping[str, str]
     body: bytes
     base_url: str
-    deadline_ms: int
+    deadline: Deadline
 
 
 @dataclass(frozen=True)
 class Response:
     """A complete or streamed response; JSON unless `headers` contain another content type.
 
-    A generator may raise an AiServerError. It must be closed, even if it was never read.
+    A generator yields None when there is nothing to send, and may raise an AiServerError. It must be closed, even if it
+    was never read.
     """
 
-    body: bytes | Generator[bytes]
+    body: bytes | Generator[bytes | None]
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -77,13 +79,15 @@ class HttpContext:
 def respond(event: Mapping[str, Any], context: Any, routes: Routes, http: HttpContext) -> dict[str, Any]:
     """Serve one request of a REST API proxy integration by the route that API Gateway matched."""
     response = _dispatch(event, context, routes, http, lambda response: _buffer(response, _request_id(event)))
-    body = cast(bytes, response.body).decode(errors="replace")  # a provider's stream may contain invalid UTF-8
-    return {**_head(response), "body": body, "isBase64Encoded": False}
+    body, is_text = cast(bytes, response.body), _is_text(response.headers["content-type"])
+    # A provider's stream may contain invalid UTF-8.
+    text = body.decode(errors="replace") if is_text else base64.b64encode(body).decode()
+    return {**_head(response), "body": text, "isBase64Encoded": not is_text}
 
 
 def respond_streaming(
     event: Mapping[str, Any], context: Any, routes: Routes, http: HttpContext
-) -> dict[str, Any] | Generator[dict[str, Any] | bytes]:
+) -> dict[str, Any] | Generator[dict[str, Any] | bytes | None]:
     """Like `respond`; where the function's routes stream, yields the head, then the body in chunks.
 
     An error after the head ends the stream with an error event.
@@ -93,7 +97,7 @@ def respond_streaming(
 
 def _stream_response(
     event: Mapping[str, Any], context: Any, routes: Routes, http: HttpContext
-) -> Generator[dict[str, Any] | bytes]:
+) -> Generator[dict[str, Any] | bytes | None]:
     response = _dispatch(event, context, routes, http, lambda response: response)
     body = response.body
     if isinstance(body, bytes):
@@ -103,6 +107,10 @@ def _stream_response(
     with closing(body):
         yield _head(response)
         yield from _with_error_event(body, _request_id(event))
+
+
+def _is_text(content_type: str) -> bool:
+    return content_type.startswith(("application/json", "text/"))
 
 
 def _head(response: Response) -> dict[str, Any]:
@@ -148,7 +156,7 @@ def _to_error(exception: Exception, request_id: str) -> AiServerError:
     return AiServerError(f"Internal error; quote request ID {request_id} when you report it")
 
 
-def _with_error_event(body: Generator[bytes], request_id: str) -> Generator[bytes]:
+def _with_error_event(body: Generator[bytes | None], request_id: str) -> Generator[bytes | None]:
     """The chunks of `body`, followed by an error event if it raises."""
     try:
         yield from body
@@ -167,15 +175,14 @@ def remaining_ms(context: Any) -> int:
 
 
 def _request(event: Mapping[str, Any], headers: Mapping[str, str], context: Any, http: HttpContext) -> Request:
+    margin_ms = STREAM_MARGIN_MS if http.streams else RESPONSE_MARGIN_MS
     return Request(
         headers=headers,
         query=_string_map(event, "queryStringParameters"),
         params={k: unquote(v) for k, v in _string_map(event, "pathParameters").items()},
         body=read_body(event, headers),
         base_url=http.public_base_url or _request_base_url(event),
-        deadline_ms=http.clock.now_ms()
-        + remaining_ms(context)
-        - (STREAM_MARGIN_MS if http.streams else RESPONSE_MARGIN_MS),
+        deadline=Deadline(http.clock.now_ms() + remaining_ms(context) - margin_ms),
     )
 
 
@@ -201,11 +208,17 @@ def _request_base_url(event: Mapping[str, Any]) -> str:
 
 def _buffer(response: Response, request_id: str) -> Response:
     """The response with its complete body. Raises: ProviderError, when that exceeds Lambda's response limit."""
-    body = response.body if isinstance(response.body, bytes) else b"".join(_with_error_event(response.body, request_id))
+    body = (
+        response.body
+        if isinstance(response.body, bytes)
+        else b"".join(filter(None, _with_error_event(response.body, request_id)))
+    )
     # Measured only in case of doubt: as text the body takes four times as much memory, or more. Escaping never shrinks
     # a JSON text and at most doubles it; Lambda's own client does not escape letters.
     size = len(body)
-    if size > MAX_BUFFERED_BYTES or (size * 2 > MAX_BUFFERED_BYTES and _json_string_size(body) > MAX_BUFFERED_BYTES):
+    if size > MAX_BUFFERED_BYTES or (
+        size * 2 > MAX_BUFFERED_BYTES and _event_size(response, body) > MAX_BUFFERED_BYTES
+    ):
         message = (
             "The response is too large to send at once: request less output, or queue the chat and fetch its result"
         )
@@ -213,7 +226,10 @@ def _buffer(response: Response, request_id: str) -> Response:
     return replace(response, body=body)
 
 
-def _json_string_size(body: bytes) -> int:
+def _event_size(response: Response, body: bytes) -> int:
+    """The size of a body in Lambda's response: base64, or a JSON string."""
+    if not _is_text(response.headers.get("content-type", JSON_TYPE)):
+        return len(body) * 4 // 3
     return len(json.dumps(body.decode(), ensure_ascii=False).encode())
 
 

@@ -1,7 +1,7 @@
 """List, show, enable, disable and check a stack's providers."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from typing import Any, Protocol
@@ -11,8 +11,9 @@ from aiserver.admin.stack import Admin, AdminError
 from aiserver.aws.secrets import SsmSecrets
 from aiserver.circuit_breaker.circuit import PROVIDER_GATE, Circuit
 from aiserver.errors import ProviderAuth, ProviderError
+from aiserver.providers.call import Upstream
 from aiserver.providers.provider import ANY_MODEL, ModelListing, Provider
-from aiserver.routing.router import lease_name
+from aiserver.routing.admission import lease_name
 from aiserver.wire.render import format_iso
 
 CHECK_S = 10  # timeout of a request for the model list
@@ -20,9 +21,9 @@ MAX_LISTED_BYTES = 300_000  # of model ids stored for a provider: a DynamoDB ite
 
 
 class ModelLister(Protocol):
-    """The part of an adapter that lists a provider's models; its contract is in providers/adapters/openai/client.py."""
+    """The part of dispatch.Dispatcher that lists a provider's models."""
 
-    def list_models(self, provider: Provider, *, api_key: str | None, timeout_s: float) -> list[str]: ...
+    def list_models(self, upstream: Upstream, *, timeout_s: float) -> list[str]: ...
 
 
 def list_providers(admin: Admin) -> list[dict[str, Any]]:
@@ -70,7 +71,7 @@ def providers_to_check(admin: Admin, names: Sequence[str]) -> list[str]:
     return list(names) or [provider.name for provider in admin.config.providers() if provider.enabled]
 
 
-def check_provider(admin: Admin, name: str, listers: Mapping[str, ModelLister]) -> dict[str, Any]:
+def check_provider(admin: Admin, name: str, lister: ModelLister) -> dict[str, Any]:
     """Request a provider's model list, which is free, and count the models.
 
     For a provider that accepts any model, the list is stored for /v1/models.
@@ -84,7 +85,7 @@ def check_provider(admin: Admin, name: str, listers: Mapping[str, ModelLister]) 
             "models": None,
             "note": f"{provider.catalogue_preset.title} does not list its models",
         }
-    ids = _fetch_model_ids(admin, provider, listers)
+    ids = _fetch_model_ids(admin, provider, lister)
     store_model_listing(admin, provider, ids)
     known = {*ids, *(model_id.removesuffix(":latest") for model_id in ids)}
     names = {upstream or name for name, upstream in provider.models.items() if name != ANY_MODEL or upstream}
@@ -95,12 +96,12 @@ def check_provider(admin: Admin, name: str, listers: Mapping[str, ModelLister]) 
     return {"name": provider.name, "models": len(ids)}
 
 
-def refresh_model_listings(admin: Admin, listers: Mapping[str, ModelLister]) -> Iterator[str]:
+def refresh_model_listings(admin: Admin, lister: ModelLister) -> Iterator[str]:
     """Store the model lists of enabled providers that accept any model; yields a line for each failure."""
     for provider in admin.config.providers():
         if provider.enabled and provider.accepts_any_model and provider.catalogue_preset.lists_models:
             try:
-                store_model_listing(admin, provider, _fetch_model_ids(admin, provider, listers))
+                store_model_listing(admin, provider, _fetch_model_ids(admin, provider, lister))
             except AdminError as error:
                 yield f"/v1/models does not include the models of {provider.name}: {error}"
 
@@ -113,10 +114,11 @@ def store_model_listing(admin: Admin, provider: Provider, ids: list[str]) -> Non
         admin.config.put_model_listing(provider.name, ModelListing(stored_ids, admin.clock.now_ms()))
 
 
-def _fetch_model_ids(admin: Admin, provider: Provider, listers: Mapping[str, ModelLister]) -> list[str]:
+def _fetch_model_ids(admin: Admin, provider: Provider, lister: ModelLister) -> list[str]:
     try:
         key = provider.api_key_secret and SsmSecrets(admin.ssm, admin.clock).value(provider.api_key_secret)
-        return listers[provider.type].list_models(provider, api_key=key or None, timeout_s=CHECK_S)
+        upstream = Upstream(provider, "", model_is_configured=False, api_key=key or None)
+        return lister.list_models(upstream, timeout_s=CHECK_S)
     except ProviderError as error:
         raise AdminError(f"provider {provider.name}: {_error_text(provider, error)}") from error
 

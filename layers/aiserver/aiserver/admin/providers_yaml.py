@@ -8,7 +8,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from aiserver.admin.stack import AdminError
-from aiserver.providers.catalogue import ALL_OPERATIONS, CATALOGUE
+from aiserver.operations import OPERATIONS
+from aiserver.providers.catalogue import CATALOGUE
 from aiserver.providers.provider import Provider
 
 # Messages by field and pydantic error type; other errors keep pydantic's message.
@@ -19,7 +20,7 @@ MESSAGES = {
     ("auth_header", "string_pattern_mismatch"): "must be a header name in lower case",
     ("api_key_secret", "string_pattern_mismatch"): "must be an SSM parameter name, for example /aiserver/my-key",
     ("models", "dict_type"): "must map model names to upstream names, for example {llama3:8b: meta/llama-3-8b}",
-    ("operations", "literal_error"): f"must be a list of {', '.join(ALL_OPERATIONS)}",
+    ("operations", "value_error"): f"must be a list of {', '.join(OPERATIONS)}",
 }
 
 

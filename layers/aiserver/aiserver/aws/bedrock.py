@@ -7,8 +7,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +18,9 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import get_session
 
 from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.adapters.base.adapter import FrameDecoder
 from aiserver.providers.provider import Provider
+from aiserver.providers.request import ProviderRequest
 from aiserver.wire import sse
 
 SERVICE = "bedrock"
@@ -28,13 +28,13 @@ FRAME_ERRORS = (ParserError, struct.error, KeyError, ValueError)  # raised by bo
 _REGION = re.compile(r"[/.]bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.")  # the id of a VPC endpoint may precede it
 
 
-class BedrockWire:
-    """The wire of the Bedrock adapter. It uses the credentials of the process: on Lambda the function's role."""
+class BedrockSigner:
+    """The RequestSigner of the Bedrock adapter, with the credentials of the process: on Lambda the function's role."""
 
     def __init__(self, session: Any = None) -> None:
         self._session = session or get_session()
 
-    def sign(self, provider: Provider, request: ProviderRequest) -> ProviderRequest:
+    def __call__(self, provider: Provider, request: ProviderRequest) -> ProviderRequest:
         """The request, signed for the region of the base_url. Raises: ProviderAuth, without credentials or a region."""
         match = _REGION.search(provider.base_url)
         region = match[1] if match else os.environ.get("AWS_REGION")
@@ -56,31 +56,37 @@ class BedrockWire:
         except BotoCoreError as error:
             raise ProviderAuth("The AWS credentials for Bedrock cannot be refreshed") from error
 
-    def decode_frames(self, chunks: Generator[list[bytes]]) -> Generator[list[bytes]]:
-        """Each frame as one server-sent event, `{"<event type>": <payload>}`; an exception frame is an `error` event.
 
-        An incomplete frame yields an empty event, because data has arrived. Raises: ProviderError, when a frame is
-        invalid; ProviderTimeout, when the stream ends inside a frame.
-        """
-        frames: Any = EventStreamBuffer()
-        unread_bytes = 0
-        with closing(chunks):
-            for batch in chunks:
-                received = b"".join(batch)
-                frames.add_data(received)
-                unread_bytes += len(received)
-                events: list[bytes] = []
-                try:
-                    for frame in frames:
-                        unread_bytes -= frame.prelude.total_length
-                        events.append(_format_frame(frame))
-                except FRAME_ERRORS as error:
-                    yield events
-                    raise ProviderError("Bedrock returned an invalid event stream", may_be_billed=True) from error
-                yield events or (batch[:1] and [b""])
-        if unread_bytes:
-            message = "Bedrock closed the connection before the response was complete"
-            raise ProviderTimeout(message, may_be_billed=True)
+def decode_frames(batches: Iterator[list[bytes] | None], provider: str) -> Generator[list[bytes] | None]:
+    """Each frame as one server-sent event, `{"<event type>": <payload>}`; an exception frame is an `error` event.
+
+    The FrameDecoder of the Bedrock adapter. Raises: ProviderError, when a frame is invalid; ProviderTimeout, when the
+    stream ends inside a frame.
+    """
+    frames: Any = EventStreamBuffer()
+    unread_bytes = 0
+    for chunks in batches:
+        received = b"".join(chunks or ())
+        frames.add_data(received)
+        unread_bytes += len(received)
+        events: list[bytes] = []
+        try:
+            for frame in frames:
+                unread_bytes -= frame.prelude.total_length
+                events.append(_format_frame(frame))
+        except FRAME_ERRORS as error:
+            yield events or None
+            message = f"Provider {provider}: Bedrock returned an invalid event stream"
+            raise ProviderError(message, may_be_billed=True) from error
+        yield events or None
+    if unread_bytes:
+        message = f"Provider {provider}: Bedrock closed the connection before the response was complete"
+        raise ProviderTimeout(message, may_be_billed=True)
+
+
+def bedrock_transport(session: Any = None) -> tuple[BedrockSigner, FrameDecoder]:
+    """What the adapter registry needs for Bedrock, whose adapter does no I/O and does not import botocore."""
+    return BedrockSigner(session), decode_frames
 
 
 def _format_frame(frame: Any) -> bytes:

@@ -37,7 +37,7 @@ class BodyStore:
         if self._s3 is None:
             raise AiServerError("This function cannot write large bodies: it has no S3 client")
         key = f"jobs/{job.id}/{kind}-{token}"
-        self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
+        self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
         return key, []
 
     def read(self, job: Job, kind: Kind, location: str) -> bytes | None:
@@ -53,11 +53,11 @@ class BodyStore:
         except self._s3.exceptions.NoSuchKey:  # needs the permission to list the bucket; without it S3 returns 403
             return None
 
-    def presigned_url(self, location: str | None, *, seconds: int) -> str | None:
+    def presigned_url(self, location: str | None, *, seconds: int, content_type: str) -> str | None:
         """A signed URL of an S3 object; None for an item."""
         if location in (None, ITEM) or self._s3 is None:
             return None
-        params = {"Bucket": self._bucket, "Key": location, "ResponseContentType": "application/json"}
+        params = {"Bucket": self._bucket, "Key": location, "ResponseContentType": content_type}
         return self._s3.generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)
 
 

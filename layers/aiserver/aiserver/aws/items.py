@@ -20,9 +20,16 @@ def unpack(item: Item) -> dict[str, Any]:
 
 
 def _pack(value: str | int | bytes) -> dict[str, Any]:
-    if isinstance(value, bytes):
-        return {"B": value}
-    return {"N": str(value)} if isinstance(value, int) else {"S": str(value)}
+    """Raises: TypeError, for a value of another type: DynamoDB would store its text."""
+    match value:
+        case bytes():
+            return {"B": value}
+        case int() if not isinstance(value, bool):
+            return {"N": str(value)}
+        case str():
+            return {"S": str(value)}
+        case _:
+            raise TypeError(f"cannot be stored in DynamoDB: {type(value).__name__}")
 
 
 def update_arguments(transition: Transition, params: Mapping[str, AttributeValue]) -> dict[str, Any]:

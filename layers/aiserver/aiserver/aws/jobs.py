@@ -19,6 +19,7 @@ from aiserver.errors import AiServerError
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, CreateResult, JobPage
 from aiserver.jobs.transitions import AttributeValue, Transition, is_applied
+from aiserver.wire.render import JSON_MEDIA_TYPE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -157,8 +158,8 @@ class DynamoJobs:
     def read_result(self, job: Job) -> bytes | None:
         return self._body_store.read(job, "result", job.result_location) if job.result_location else None
 
-    def presigned_url(self, location: str | None, *, seconds: int) -> str | None:
-        return self._body_store.presigned_url(location, seconds=seconds)
+    def presigned_url(self, location: str | None, *, seconds: int, content_type: str | None = None) -> str | None:
+        return self._body_store.presigned_url(location, seconds=seconds, content_type=content_type or JSON_MEDIA_TYPE)
 
     def due_jobs(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:
         start: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from threading import RLock
 from aiserver import log_events
 from aiserver.circuit_breaker.circuit import PROVIDER_GATE, CallStats, Circuit, CircuitStore, GateKey, gate_keys
 from aiserver.circuit_breaker.outcome import CallOutcome, classify
-from aiserver.clock import Clock
+from aiserver.clock import Clock, Deadline
 from aiserver.errors import ProviderCircuitOpen, ProviderError
 
 CACHE_MS = 5_000
@@ -56,38 +56,24 @@ class CircuitBreaker:
         self._last_flush: dict[str, int] = {}
         self._lock = RLock()
 
-    def check(self, attempt: CallTarget) -> None:
-        """Raises: ProviderCircuitOpen, when the cached circuit is open for this attempt."""
-        self._raise_if_open(attempt, self._current_circuit(attempt.provider))
+    def check(self, target: CallTarget) -> None:
+        """Raises: ProviderCircuitOpen, when the cached circuit is open for this target."""
+        self._raise_if_open(target, self._current_circuit(target.provider))
 
     @contextmanager
-    def track_call(self, attempt: CallTarget, *, deadline_ms: int) -> Generator[Callable[[], None]]:
-        """Record the outcome of the call in the `with` block. `deadline_ms`: its deadline, in epoch milliseconds.
-
-        Yields a function that reports a successful probe early, since a response that has started may take long to end.
+    def track_call(self, target: CallTarget, *, deadline: Deadline) -> Generator["TrackedCall"]:
+        """Record the outcome of the call in the `with` block, which must begin to respond by `deadline`.
 
         Raises: ProviderCircuitOpen, when another call is the probe of a half-open gate.
         """
-        probe = self._admit(attempt)
-        started_ms = self._clock.now_ms()
-
-        def report_success() -> None:
-            nonlocal probe
-            if probe:
-                self._record_success(attempt, probe)
-                probe = None
-
+        call = TrackedCall(self, target, self._admit(target), self._clock.now_ms())
         try:
-            yield report_success
+            yield call
         except ProviderError as error:
-            outcome = classify(error, allowed_ms=deadline_ms - started_ms, is_late=self._clock.now_ms() >= deadline_ms)
-            if outcome in (CallOutcome.HARD, CallOutcome.SOFT):
-                request = attempt.request() if error.upstream_status == INTERNAL_ERROR else ""
-                self._record_failure(attempt, probe, started_ms, is_hard=outcome == CallOutcome.HARD, request=request)
-            elif probe and error.upstream_status is not None:
-                self._record_success(attempt, probe)
+            allowed_ms = deadline.at_ms - call.started_ms
+            call.on_error(error, classify(error, allowed_ms=allowed_ms, is_late=deadline.has_passed(self._clock)))
             raise
-        self._record_success(attempt, probe)
+        call.on_success()
 
     def _current_circuit(self, name: str) -> Circuit:
         now = self._clock.now_ms()
@@ -120,60 +106,60 @@ class CircuitBreaker:
     def _pause_store_access(self) -> None:
         self._store_down_until = self._clock.now_ms() + STORE_DOWN_MS
 
-    def _raise_if_open(self, attempt: CallTarget, circuit: Circuit) -> None:
-        wait_ms = (circuit.retry_at(attempt.owner, attempt.model) or 0) - self._clock.now_ms()
+    def _raise_if_open(self, target: CallTarget, circuit: Circuit) -> None:
+        wait_ms = (circuit.retry_at(target.owner, target.model) or 0) - self._clock.now_ms()
         if wait_ms > 0:
-            message = f"Provider {attempt.provider}: circuit breaker open after repeated failures; retry later"
+            message = f"Provider {target.provider}: circuit breaker open after repeated failures; retry later"
             raise ProviderCircuitOpen(message, retry_after_s=-(-wait_ms // 1000))
 
-    def _admit(self, attempt: CallTarget) -> Circuit | None:
+    def _admit(self, target: CallTarget) -> Circuit | None:
         """Return the circuit that this call probes, None when its gates are closed. Raises: ProviderCircuitOpen."""
-        name, owner, model = attempt.provider, attempt.owner, attempt.model
+        name, owner, model = target.provider, target.owner, target.model
         cached = self._current_circuit(name)
         if cached.retry_at(owner, model) is None:
             return None
         with self._lock:  # outcomes from before a gate opened no longer count when it closes
-            for key in attempt.keys:
+            for key in target.keys:
                 if cached.gate(key).retry_at is not None:
                     self._local.get(name, {}).pop(key, None)
                     self._unflushed.get(name, {}).pop(key, None)
         now = self._clock.now_ms()
 
         def begin_probe(circuit: Circuit) -> Circuit:
-            self._raise_if_open(attempt, circuit)
+            self._raise_if_open(target, circuit)
             return circuit.half_open(owner, model, now)
 
         stored = self._update(name, begin_probe)
         if stored is None:  # every write lost a race, or the store is unavailable: decide by the cache
-            self._raise_if_open(attempt, self._cache.get(name, cached))
+            self._raise_if_open(target, self._cache.get(name, cached))
             return cached
         return None if stored.retry_at(owner, model) is None else stored
 
-    def _record_failure(
-        self, attempt: CallTarget, probe: Circuit | None, started_ms: int, *, is_hard: bool, request: str
+    def record_failure(
+        self, target: CallTarget, probe: Circuit | None, started_ms: int, *, is_hard: bool, request: str
     ) -> None:
         if probe:
-            now, owner, model = self._clock.now_ms(), attempt.owner, attempt.model
+            now, owner, model = self._clock.now_ms(), target.owner, target.model
             self._update(
-                attempt.provider,
+                target.provider,
                 lambda circuit: circuit.probe_failed(probe, owner, model, started_ms, now, is_hard=is_hard),
             )
             return
-        provider_key, model_key, owner_key = attempt.keys
+        provider_key, model_key, owner_key = target.keys
         keys = [provider_key, model_key, owner_key] if is_hard else [model_key, owner_key]
-        self._count(attempt, keys, is_success=False, request=request)
-        self._flush(attempt.provider)
+        self._count(target, keys, is_success=False, request=request)
+        self._flush(target.provider)
 
-    def _record_success(self, attempt: CallTarget, probe: Circuit | None) -> None:
-        name, now = attempt.provider, self._clock.now_ms()
+    def record_success(self, target: CallTarget, probe: Circuit | None) -> None:
+        name, now = target.provider, self._clock.now_ms()
         if probe:
-            self._update(name, lambda circuit: circuit.probe_succeeded(attempt.owner, attempt.model, now))
+            self._update(name, lambda circuit: circuit.probe_succeeded(target.owner, target.model, now))
             return
-        self._count(attempt, attempt.keys, is_success=True)
+        self._count(target, target.keys, is_success=True)
         cached = self._cache.get(name, Circuit())
-        ends_failures = any(cached.gate(key).stats.failures for key in attempt.keys)
+        ends_failures = any(cached.gate(key).stats.failures for key in target.keys)
         matters_to_other_owners = any(
-            key[1] == attempt.model and gate.stats.failures for key, gate in cached.gates.items()
+            key[1] == target.model and gate.stats.failures for key, gate in cached.gates.items()
         )
         pause_ms = SUCCESS_FLUSH_MS if matters_to_other_owners else CACHE_MS
         is_due = now >= self._last_flush.get(name, 0) + pause_ms
@@ -181,15 +167,15 @@ class CircuitBreaker:
             self._last_flush[name] = now
             self._flush(name, max_attempts=1)
 
-    def _count(self, attempt: CallTarget, keys: Collection[GateKey], *, is_success: bool, request: str = "") -> None:
-        name, now = attempt.provider, self._clock.now_ms()
+    def _count(self, target: CallTarget, keys: Collection[GateKey], *, is_success: bool, request: str = "") -> None:
+        name, now = target.provider, self._clock.now_ms()
         by_request = CallStats.for_call(now, is_success=is_success, request=request)
-        by_owner = CallStats.for_call(now, is_success=is_success, request=attempt.owner)
+        by_owner = CallStats.for_call(now, is_success=is_success, request=target.owner)
         with self._lock:
             for counts in (self._local, self._unflushed):
                 stats_by_gate = counts.setdefault(name, {})
                 for key in keys:
-                    call = by_owner if key == ("", attempt.model) else by_request
+                    call = by_owner if key == ("", target.model) else by_request
                     stats_by_gate[key] = stats_by_gate.get(key, CallStats()).merge(call, now)
                 if len(stats_by_gate) > MAX_COUNTED_GATES:
                     counts[name] = _most_recent(stats_by_gate)
@@ -244,6 +230,42 @@ class CircuitBreaker:
                 owner, model = key
                 fields = {"provider": name} | ({"model": model} if model else {}) | ({"key_id": owner} if owner else {})
                 log.warning(log_events.CIRCUIT_OPENED if is_open else log_events.CIRCUIT_CLOSED, extra=fields)
+
+
+class TrackedCall:
+    """One admitted call. `probe` is the circuit that it probes, None when its gates are closed.
+
+    Its outcome is recorded once: when it ends, or for a probe at the first event of its response, since a response
+    that has started may take long to end.
+    """
+
+    def __init__(self, breaker: CircuitBreaker, target: CallTarget, probe: Circuit | None, started_ms: int) -> None:
+        self.started_ms = started_ms
+        self._breaker = breaker
+        self._target = target
+        self._probe = probe
+        self._is_withdrawn = False
+
+    def on_first_event(self) -> None:
+        if self._probe:
+            self._breaker.record_success(self._target, self._probe)
+            self._probe = None
+
+    def withdraw(self) -> None:
+        """The provider was not called after all: no outcome is recorded."""
+        self._is_withdrawn = True
+
+    def on_success(self) -> None:
+        if not self._is_withdrawn:
+            self._breaker.record_success(self._target, self._probe)
+
+    def on_error(self, error: ProviderError, outcome: CallOutcome) -> None:
+        if outcome in (CallOutcome.HARD, CallOutcome.SOFT):
+            request = self._target.request() if error.upstream_status == INTERNAL_ERROR else ""
+            is_hard = outcome is CallOutcome.HARD
+            self._breaker.record_failure(self._target, self._probe, self.started_ms, is_hard=is_hard, request=request)
+        elif self._probe and error.upstream_status is not None:
+            self._breaker.record_success(self._target, self._probe)
 
 
 def _most_recent(stats_by_gate: Mapping[GateKey, CallStats]) -> dict[GateKey, CallStats]:

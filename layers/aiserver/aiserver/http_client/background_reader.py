@@ -15,8 +15,10 @@ MAX_ITEMS_AHEAD = 16  # items read before the consumer takes one: bounds the mem
 Item = TypeVar("Item")
 
 
-def read_ahead(items: Generator[Item], cancel: Callable[[], None], poll_s: float = POLL_S) -> Generator[list[Item]]:
-    """Yield the items received since the last batch; an empty list after `poll_s` seconds without an item.
+def read_ahead(
+    items: Generator[Item], cancel: Callable[[], None], poll_s: float = POLL_S
+) -> Generator[list[Item] | None]:
+    """Yield the items received since the last batch; None after `poll_s` seconds without an item.
 
     Exceptions of `items` are raised here. Closing this generator closes `items`: `cancel` must end any wait in them.
     """
@@ -46,7 +48,7 @@ def read_ahead(items: Generator[Item], cancel: Callable[[], None], poll_s: float
             for _ in batch:
                 capacity.release()
             if batch or end is None:
-                yield batch
+                yield batch or None
             if end is not None:
                 break
         if end.error:

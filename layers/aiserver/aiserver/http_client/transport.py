@@ -30,28 +30,35 @@ class StaleConnection(httpcore.NetworkError):
     """A kept-alive connection that ended while the next request was written, without a byte of a response."""
 
 
-class Deadline:
-    """When all waits end. If another thread makes it earlier, a wait for a response ends within `wake_s` seconds."""
+class NetworkDeadline:
+    """When all network waits of one call end; `seconds` from now, and at once after `cancel`.
+
+    A wait for a response notices within `wake_s` seconds that another thread has cancelled it.
+    """
 
     def __init__(self, seconds: float, wake_s: float = math.inf) -> None:
         self.wake_s = wake_s
-        self.extend(seconds)
+        self._is_cancelled = False
+        self.reset(seconds)
 
-    def extend(self, seconds: float) -> None:
+    def reset(self, seconds: float) -> None:
         """Set the deadline to `seconds` from now."""
         self._at = time.monotonic() + seconds
 
+    def cancel(self) -> None:
+        self._is_cancelled = True
+
     def remaining_s(self) -> float:
-        return self._at - time.monotonic()
+        return -math.inf if self._is_cancelled else self._at - time.monotonic()
 
 
-_deadline: ContextVar[Deadline] = ContextVar("deadline")
+_deadline: ContextVar[NetworkDeadline] = ContextVar("deadline")
 
 
 @contextmanager
-def total_deadline(deadline: float | Deadline) -> Generator[None]:
+def total_deadline(deadline: float | NetworkDeadline) -> Generator[None]:
     """Limit all network waits in the `with` block by one deadline; a number is seconds from now."""
-    token = _deadline.set(deadline if isinstance(deadline, Deadline) else Deadline(deadline))
+    token = _deadline.set(deadline if isinstance(deadline, NetworkDeadline) else NetworkDeadline(deadline))
     try:
         yield
     finally:

@@ -1,12 +1,28 @@
 """The job record: one queued or recorded request, independent of its operation."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
 
 DUE_SHARDS = 8  # of the due index: enough for 8,000 due writes per second, few enough to read every minute
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What the caller asked for. `owner` is the id of the API key; `body_hash` is `request_hash` of the body."""
+
+    owner: str
+    ref_id: str
+    operation: str
+    model: str
+    body_hash: str
+    base_url: str
+    tag: str | None = None
+    provider: str | None = None
+    reply_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -18,6 +34,7 @@ class Job:
     `call_queue` is the queue of the provider being called: "gpu" where an unknown outcome costs no money.
     `base_url` is the URL the caller used; links to the job are built from it.
     `request_location` and `result_location` locate a body: "item", or the key of an S3 object.
+    `result_type` is the media type of the result; None for JSON.
     """
 
     id: int
@@ -58,6 +75,7 @@ class Job:
     served_by: str | None = None
     result_location: str | None = None
     result_bytes: int | None = None
+    result_type: str | None = None
     usage: str | None = None
     error_code: str | None = None
     error: str | None = None
@@ -73,6 +91,69 @@ class Job:
     callback_lease_until: int | None = None
     callback_last_status: int | None = None
     callback_last_error: str | None = None
+
+    @classmethod
+    def accepted(cls, id: int, request: JobRequest, *, queue: str, created_at: int, deadline: int, due_at: int) -> Self:
+        """A queued job."""
+        return cls._create(
+            id,
+            request,
+            queue=queue,
+            state=JobState.QUEUED,
+            created_at=created_at,
+            deadline=deadline,
+            reply_to=request.reply_to,
+            due_shard=due_shard(id),
+            due_at=due_at,
+        )
+
+    @classmethod
+    def recorded(
+        cls,
+        id: int,
+        request: JobRequest,
+        *,
+        state: JobState,
+        started_at: int,
+        completed_at: int,
+        calls: int,
+        error: Mapping[str, Any],
+        **outcome: Any,
+    ) -> Self:
+        """An ended job of a request that was answered synchronously, which has no callback.
+
+        `outcome` are the fields that describe the response; `error` are those of `failure_fields`.
+        """
+        return cls._create(
+            id,
+            request,
+            queue="",
+            state=state,
+            created_at=started_at,
+            started_at=started_at,
+            completed_at=completed_at,
+            deadline=completed_at,
+            attempt=calls,
+            calls=calls,
+            **outcome,
+            **error,
+        )
+
+    @classmethod
+    def _create(cls, id: int, request: JobRequest, **fields: Any) -> Self:
+        return cls(
+            id=id,
+            owner=request.owner,
+            ref_id=request.ref_id,
+            operation=request.operation,
+            model=request.model,
+            request_location="",
+            request_hash=request.body_hash,
+            base_url=request.base_url,
+            tag=request.tag,
+            provider=request.provider,
+            **fields,
+        )
 
     @property
     def has_ended(self) -> bool:

@@ -69,8 +69,11 @@ class JobStore(Protocol):
         """The result body; None when there is none, or it is no longer stored."""
         ...
 
-    def presigned_url(self, location: str | None, *, seconds: int) -> str | None:
-        """A signed URL for a body stored as an S3 object; None for a body stored in the table."""
+    def presigned_url(self, location: str | None, *, seconds: int, content_type: str | None = None) -> str | None:
+        """A signed URL for a body stored as an S3 object; None for a body stored in the table.
+
+        S3 answers with `content_type`, JSON if it is None.
+        """
         ...
 
     def due_jobs(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:

@@ -88,7 +88,7 @@ _LEASE_ATTRIBUTES = (*_CALL_ATTRIBUTES, "cancel_requested_at", "wait_reason")
 # callback (`due_at`) or, without a callback, when the job may be deleted (`ttl`).
 _TERMINAL_EFFECTS = {"completed_at": _NOW} | _params("callback", "callback_next_at", "due_at", "ttl")
 _FAILURE_EFFECTS = _params("error_code", "error", "error_type", "error_sub_code")
-_RESULT_EFFECTS = _params("served_by", "usage", "maybe_billed", "result_location", "result_bytes")
+_RESULT_EFFECTS = _params("served_by", "usage", "maybe_billed", "result_location", "result_bytes", "result_type")
 
 
 CLAIM = Transition(

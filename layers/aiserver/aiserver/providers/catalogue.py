@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-Operation = Literal["chat.completions", "embeddings", "responses"]
+from aiserver.operations import CHAT, EMBEDDINGS, RESPONSES
+
 QueueName = Literal["hosted", "gpu"]
 ProviderType = Literal["openai", "anthropic", "google", "bedrock"]
 
-CHAT: tuple[Operation, ...] = ("chat.completions",)
-CHAT_AND_EMBEDDINGS: tuple[Operation, ...] = ("chat.completions", "embeddings")
-CHAT_AND_RESPONSES: tuple[Operation, ...] = ("chat.completions", "responses")
-ALL_OPERATIONS: tuple[Operation, ...] = ("chat.completions", "embeddings", "responses")
+CHAT_ONLY = (CHAT.name,)
+CHAT_AND_EMBEDDINGS = (CHAT.name, EMBEDDINGS.name)
+CHAT_AND_RESPONSES = (CHAT.name, RESPONSES.name)
+ALL_OPERATIONS = (CHAT.name, EMBEDDINGS.name, RESPONSES.name)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Preset:
     type: ProviderType = "openai"
     queue: QueueName = "hosted"
     auth_header: str = "authorization"
-    operations: tuple[Operation, ...] = CHAT_AND_EMBEDDINGS
+    operations: tuple[str, ...] = CHAT_AND_EMBEDDINGS
     lists_models: bool = True
     id_prefix: str = ""
     stream_usage: str = ""
@@ -135,7 +136,7 @@ HOSTED = {
         "DeepSeek",
         "https://api.deepseek.com",
         "https://api-docs.deepseek.com/",
-        operations=CHAT,
+        operations=CHAT_ONLY,
         stream_usage="https://api-docs.deepseek.com/api/create-chat-completion",
         quirks=(
             Quirk(
@@ -280,7 +281,7 @@ NATIVE = {
         type="anthropic",
         rejected_url_suffixes=("/v1", "/v1/messages"),
         auth_header="x-api-key",
-        operations=CHAT,
+        operations=CHAT_ONLY,
         credential_errors=(
             CredentialError(
                 400, "Your credit balance is too low", "https://github.com/anthropics/claude-code/issues/5300"
@@ -303,7 +304,7 @@ NATIVE = {
         type="google",
         rejected_url_suffixes=("/openai",),
         auth_header="x-goog-api-key",
-        operations=CHAT,
+        operations=CHAT_ONLY,
         credential_errors=(
             CredentialError(400, "API key not valid", "https://github.com/cequence-io/openai-scala-client/issues/109"),
             CredentialError(400, "API Key not found", "https://github.com/google-gemini/gemini-cli/issues/25198"),
@@ -329,7 +330,7 @@ NATIVE = {
         "https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference.html",
         type="bedrock",
         rejected_url_suffixes=("/v1", "/openai"),
-        operations=CHAT,
+        operations=CHAT_ONLY,
         lists_models=False,
         credential_errors=(
             CredentialError(
@@ -407,7 +408,7 @@ SELF_HOSTED = {
         "http://{host}:{port}/v1",
         "https://github.com/huggingface/text-generation-inference/blob/main/docs/source/messages_api.md",
         queue="gpu",
-        operations=CHAT,
+        operations=CHAT_ONLY,
         stream_usage="https://github.com/huggingface/text-generation-inference/blob/main/docs/openapi.json",
         quirks=(
             Quirk(

@@ -3,28 +3,38 @@
 import io
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import chain
+from typing import cast
 
 import httpcore
 import httpx
 
-from aiserver.errors import ProviderAuth, ProviderError, ProviderResponse, ProviderTimeout, ProviderUnavailable
+from aiserver.errors import ProviderAuth, ProviderError, ProviderTimeout, ProviderUnavailable
 from aiserver.http_client.background_reader import read_ahead
 from aiserver.http_client.decompression import ACCEPT_ENCODING, ContentCodingError, decode_body
-from aiserver.http_client.transport import WAKE_S, Deadline, DeadlineBackend, Transport, remaining_s, total_deadline
-from aiserver.limits import MAX_ERROR_BYTES, MAX_HEADER_CHARS, MAX_HEADERS_CHARS, MAX_RESPONSE_BYTES
+from aiserver.http_client.transport import (
+    WAKE_S,
+    DeadlineBackend,
+    NetworkDeadline,
+    Transport,
+    remaining_s,
+    total_deadline,
+)
+from aiserver.limits import MAX_ERROR_BYTES, MAX_HEADER_CHARS, MAX_HEADERS_CHARS
 from aiserver.providers.memory_budget import reserve
 from aiserver.providers.provider import Provider
 from aiserver.providers.redaction import Redaction
+from aiserver.providers.request import ProviderRequest
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire import json_scan, sse
+from aiserver.wire.render import JSON_MEDIA_TYPE
 
 BEARER_HEADER = "authorization"  # any other header contains the bare key, without "Bearer"
 RELAYED_HEADERS = ("content-type", "retry-after", "x-request-id", "x-should-retry")
-JSON_TYPE = "application/json"
 JSON_LABEL = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 RELAYED_HEADER_PREFIX = "x-ratelimit-"
 CONNECT_TIMEOUT_S = 10
@@ -42,22 +52,6 @@ def create_client() -> httpx.Client:
     return httpx.Client(transport=transport, cookies=no_cookies, headers=headers, trust_env=False)
 
 
-@dataclass(frozen=True)
-class ProviderRequest:
-    """A request to a provider. `api_key` goes into its `auth_header`; a response over `max_response_bytes` fails.
-
-    `relayed_headers` maps the provider's header names to the names that callers get.
-    """
-
-    method: str
-    path: str
-    api_key: str | None
-    body: bytes | None = None
-    headers: dict[str, str] = field(default_factory=dict[str, str])
-    max_response_bytes: int = MAX_RESPONSE_BYTES
-    relayed_headers: Mapping[str, str] = field(default_factory=dict[str, str])
-
-
 def send(http: httpx.Client, provider: Provider, request: ProviderRequest, *, timeout_s: float) -> ProviderResponse:
     """Return the complete response of any status. `timeout_s` is wall time from connecting to the last byte.
 
@@ -70,24 +64,42 @@ def send(http: httpx.Client, provider: Provider, request: ProviderRequest, *, ti
         )
 
 
+@dataclass(frozen=True)
+class StreamTimeouts:
+    """Limits of a streamed response, in seconds of wall time from now, and between two chunks (`idle_s`)."""
+
+    head_s: float
+    total_s: float
+    idle_s: float
+
+
+@dataclass(frozen=True)
+class OpenResponse:
+    """The head of a response, and its body as batches of chunks; None where the head contains the complete body."""
+
+    head: ProviderResponse
+    chunks: Iterator[list[bytes] | None] | None
+
+
 @contextmanager
 def open_stream(
-    http: httpx.Client, provider: Provider, request: ProviderRequest, *, head_timeout_s: float, total_timeout_s: float
-) -> Generator[tuple[ProviderResponse, Generator[list[bytes]] | None]]:
-    """Yield the response head and its body as batches of chunks (an empty batch after half a second of silence).
+    http: httpx.Client, provider: Provider, request: ProviderRequest, timeouts: StreamTimeouts
+) -> Generator[OpenResponse]:
+    """Yield a response once its head is received. Its chunks are read by a thread, which ends with the `with` block.
 
-    A response that is not a stream is complete in the head, with None as its body. The body is closed when the `with`
-    block fails, else by its consumer. `head_timeout_s` is wall time until the head, `total_timeout_s` until the end.
-    Raises, here and when the body is iterated: as `send`.
+    A batch contains the chunks received since the last one; None means that none was received for half a second.
+    A response that is not a stream is complete in the head.
+    Raises, here and when the chunks are iterated: as `send`.
     """
-    deadline = Deadline(head_timeout_s, WAKE_S)
-    batches = read_ahead(_read_stream(http, provider, request, deadline, total_timeout_s), lambda: deadline.extend(0))
-    with ExitStack() as cleanup:
-        cleanup.callback(batches.close)
-        head, *first = next(batch for batch in batches if batch)
+    deadline = NetworkDeadline(timeouts.head_s, WAKE_S)
+    with closing(read_ahead(_read_stream(http, provider, request, deadline, timeouts), deadline.cancel)) as batches:
+        head, *first_chunks = next(batch for batch in batches if batch)
         assert isinstance(head, _Head)  # `_read_stream` yields it first
-        yield head.response, _remaining_batches(first, batches) if head.is_stream else None
-        cleanup.pop_all()
+        if not head.is_stream:
+            yield OpenResponse(head.response, None)
+            return
+        all_batches = chain([first_chunks], batches) if first_chunks else batches
+        yield OpenResponse(head.response, cast(Iterator[list[bytes] | None], all_batches))
 
 
 @dataclass(frozen=True)
@@ -99,25 +111,42 @@ class _Head:
 
 
 def _read_stream(
-    http: httpx.Client, provider: Provider, request: ProviderRequest, deadline: Deadline, total_timeout_s: float
+    http: httpx.Client,
+    provider: Provider,
+    request: ProviderRequest,
+    deadline: NetworkDeadline,
+    timeouts: StreamTimeouts,
 ) -> Generator[_Head | bytes]:
-    end_time = time.monotonic() + total_timeout_s
-    with (
-        total_deadline(deadline),
-        _open_response(http, provider, replace(request, headers=STREAMING | request.headers)) as response,
-    ):
+    """Yield the head, then the chunks of the body. `deadline` limits the current wait."""
+    end_time = time.monotonic() + timeouts.total_s + GRACE_S
+    streaming_request = replace(request, headers=STREAMING | request.headers)
+    with total_deadline(deadline), _open_response(http, provider, streaming_request) as response:
         body = decode_body(response)
-        is_labelled = response.is_success and _is_labelled_json(response)
-        start = b"".join(_read_start(body, request.max_response_bytes)) if is_labelled else b""
-        if not response.is_success or (_is_labelled_json(response) and not sse.starts_with_field(start)):
+        start = _read_start(response, body, request.max_response_bytes)
+        if not _is_stream(response, start):
             content = _read_body(response, chain([start], body), request.max_response_bytes)
             yield _Head(_build_response(response, request, content), is_stream=False)
             return
-        deadline.extend(end_time + GRACE_S - time.monotonic())
         yield _Head(_build_response(response, request, b""), is_stream=True)
         if start:
             yield start
-        yield from body
+        while True:
+            deadline.reset(min(timeouts.idle_s, end_time - time.monotonic()))
+            try:
+                chunk = next(body)
+            except StopIteration:
+                return
+            except httpcore.ReadTimeout as error:
+                if time.monotonic() >= end_time:
+                    raise
+                message = f"Provider {provider.name}: no event received within its timeout_s"
+                raise ProviderTimeout(message, may_be_billed=True) from error
+            yield chunk
+
+
+def _is_stream(response: httpx.Response, start: bytes) -> bool:
+    """Whether the body is a stream of events: any successful one, unless it is labelled and starts as JSON."""
+    return response.is_success and (not _is_labelled_json(response) or sse.starts_with_field(start))
 
 
 def _is_labelled_json(response: httpx.Response) -> bool:
@@ -125,25 +154,22 @@ def _is_labelled_json(response: httpx.Response) -> bool:
     return "json" in response.headers.get("content-type", "").lower()
 
 
-def _read_start(body: Iterator[bytes], max_bytes: int) -> Generator[bytes]:
-    """Yield the start of a body, enough to distinguish events from JSON, without leading white space."""
+def _read_start(response: httpx.Response, body: Iterator[bytes], max_bytes: int) -> bytes:
+    """Return the start of a successful body that is labelled as JSON, without leading white space; else b"".
+
+    It is long enough to distinguish events from JSON. Raises: ProviderError, when the body is too large.
+    """
+    if not response.is_success or not _is_labelled_json(response):
+        return b""
     start, size = b"", 0
     for chunk in body:
         size += len(chunk)
         if size > max_bytes:
             raise ProviderError("The provider's response is too large", may_be_billed=True)
-        content = chunk if start else chunk.lstrip()
-        yield content
-        start = (start + content)[: sse.MAX_PREFIX_BYTES]
-        if len(start) == sse.MAX_PREFIX_BYTES or b":" in start or start[:1] in (b"{", b"["):
-            return
-
-
-def _remaining_batches(first: list[_Head | bytes], batches: Generator[list[_Head | bytes]]) -> Generator[list[bytes]]:
-    """Yield the chunks after the head."""
-    with closing(batches):
-        for batch in chain([first], batches):
-            yield [chunk for chunk in batch if isinstance(chunk, bytes)]
+        start += chunk if start else chunk.lstrip()
+        if len(start) >= sse.MAX_PREFIX_BYTES or b":" in start or start[:1] in (b"{", b"["):
+            break
+    return start
 
 
 @contextmanager
@@ -182,7 +208,7 @@ def _auth_headers(provider: Provider, api_key: str | None) -> dict[str, str]:
 
 def _build_response(response: httpx.Response, request: ProviderRequest, body: bytes) -> ProviderResponse:
     redaction = Redaction(request.api_key)
-    headers = redaction.mask_headers(_select_headers(response.headers, request.relayed_headers))
+    headers = redaction.mask_headers(_select_headers(response.headers, request))
     return ProviderResponse(response.status_code, headers, redaction.mask(body))
 
 
@@ -203,11 +229,12 @@ def _read_body(response: httpx.Response, chunks: Iterator[bytes], max_bytes: int
     return content.getvalue()
 
 
-def _select_headers(headers: httpx.Headers, names: Mapping[str, str]) -> dict[str, str]:
+def _select_headers(headers: httpx.Headers, request: ProviderRequest) -> dict[str, str]:
     """The headers relayed to callers, the most useful first; headers over the size limits are omitted."""
+    names = request.relayed_headers
     candidates = {names.get(k, k): v for k, v in headers.items()}
-    if not JSON_LABEL.fullmatch(candidates.get("content-type", JSON_TYPE)):  # only JSON is relayed
-        candidates["content-type"] = JSON_TYPE
+    if request.expects_json and not JSON_LABEL.fullmatch(candidates.get("content-type", JSON_MEDIA_TYPE)):
+        candidates["content-type"] = JSON_MEDIA_TYPE
     rate_limits = (name for name in candidates if name.startswith(RELAYED_HEADER_PREFIX))
     relayed: dict[str, str] = {}
     remaining_chars = MAX_HEADERS_CHARS

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from aiserver.providers.catalogue import BY_TYPE, CATALOGUE, GENERIC, Operation, Preset, ProviderType, QueueName
+from aiserver.operations import OPERATIONS
+from aiserver.providers.catalogue import BY_TYPE, CATALOGUE, GENERIC, Preset, ProviderType, QueueName
 
 ANY_MODEL = "*"
 
@@ -26,6 +27,16 @@ def _check_host(url: str) -> str:
     if not is_host:
         raise ValueError("invalid host or port")
     return url
+
+
+def _check_operation(name: str) -> str:
+    """Raises: ValueError, when there is no such operation."""
+    if name not in OPERATIONS:
+        raise ValueError(f"unknown operation: use one of {', '.join(OPERATIONS)}")
+    return name
+
+
+OperationName = Annotated[str, AfterValidator(_check_operation)]
 
 
 def _catalogue_preset(preset: str, type: str) -> Preset:
@@ -49,7 +60,7 @@ class Provider(BaseModel):
     api_key_var: str | None = None
     api_key_secret: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]+$")] | None = None
     queue: QueueName = GENERIC.queue
-    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = GENERIC.operations
+    operations: Annotated[tuple[OperationName, ...], Field(min_length=1)] = GENERIC.operations
     concurrency: Annotated[int, Field(ge=1, le=500)] | None = None
     priority: int = 0
     enabled: bool = True

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from urllib.parse import quote
 
-from aiserver.errors import ProviderError, ProviderResponse
+from aiserver.errors import ProviderError
 from aiserver.limits import MAX_ERROR_BYTES
+from aiserver.providers.response import ProviderResponse
 
 MASK = b"[key]"
 MIN_KEY_CHARS = 8  # a shorter key could be an ordinary word of an error
@@ -42,7 +43,7 @@ class Redaction:
             error.args = (error.message,)
             if response := error.upstream:
                 body = self._mask_any_spelling(response.body)
-                error.upstream = ProviderResponse(response.status, response.headers, body, response.usage)
+                error.upstream = ProviderResponse(response.status, response.headers, body)
             raise
 
     def _mask_any_spelling(self, text: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Creates the client of each provider type when it is first used.
+"""Creates the adapter of each provider type when it is first used.
 
 Unused adapters are not imported, because imports take most of a cold start.
 """
@@ -7,59 +7,47 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiserver.clock import Clock
+from aiserver.providers.call import ProviderCall
+from aiserver.providers.provider import Provider
 
 if TYPE_CHECKING:
-    import httpx
+    from aiserver.providers.adapters.base.adapter import Adapter, ChatTranslator, FrameDecoder, RequestSigner
 
-    from aiserver.providers.adapters.base.adapter import Adapter, Wire
-    from aiserver.providers.adapters.base.client import AdapterClient
-    from aiserver.providers.adapters.openai.client import OpenAiClient
+OPENAI = "openai"
+# Creates Bedrock's request signer and its frame decoder, which need botocore.
+BedrockTransport = Callable[[], "tuple[RequestSigner, FrameDecoder]"]
 
 
-class AdapterRegistry(dict[str, "OpenAiClient | AdapterClient"]):
-    """Clients by provider type. `wire` creates Bedrock's request signer and frame decoder."""
+class AdapterRegistry:
+    """Adapters by provider type."""
 
-    def __init__(self, http: "Callable[[], httpx.Client]", clock: Clock, wire: "Callable[[], Wire]") -> None:
-        super().__init__()
-        self._http = http
+    def __init__(self, clock: Clock, bedrock: BedrockTransport) -> None:
         self._clock = clock
-        self._wire = wire
+        self._bedrock = bedrock
+        self._adapters: dict[str, Adapter] = {}
 
-    def preload(self, type: str) -> None:
-        """Create the client now."""
-        self[type]
+    def adapter_for(self, type: str) -> "Adapter":
+        if type not in self._adapters:
+            self._adapters[type] = self._create(type)
+        return self._adapters[type]
 
-    def __missing__(self, type: str) -> "OpenAiClient | AdapterClient":
-        return self.setdefault(
-            type, self._create_openai_client() if type == "openai" else self._create_adapter_client(type)
-        )
+    def check(self, provider: Provider, call: ProviderCall, model: str) -> None:
+        """Raises: InvalidRequest, when the provider's protocol does not support a field of the request."""
+        if provider.type != OPENAI:  # whose adapter supports every request, and need not be imported for that
+            self.adapter_for(provider.type).check(call, model)
 
-    def _create_openai_client(self) -> "OpenAiClient":
-        from aiserver.providers.adapters.openai.client import OpenAiClient
+    def _create(self, type: str) -> "Adapter":
+        if type == OPENAI:
+            from aiserver.providers.adapters.openai.adapter import OpenAiAdapter
 
-        return OpenAiClient(self._http(), self._clock)
+            return OpenAiAdapter(self._clock)
+        from aiserver.providers.adapters.base.translation import TranslatingAdapter
 
-    def _create_adapter_client(self, type: str) -> "AdapterClient":
-        from aiserver.providers.adapters.base.client import AdapterClient
-
-        wire = self._wire() if type == "bedrock" else None
-        return AdapterClient(self._http(), self._clock, load_adapter(type), wire)
-
-
-def check_request(type: str, body: bytes, model: str) -> None:
-    """Raises: InvalidRequest, when the provider type does not support this chat; `openai` supports every chat."""
-    if type == "openai":
-        return
-    from aiserver.providers import memory_budget
-    from aiserver.providers.adapters.base.chat import Chat
-    from aiserver.wire.upstream_body import with_model
-
-    adapter = load_adapter(type)
-    with memory_budget.translation_lock:
-        adapter.build_request(Chat(with_model(body, model), adapter.capabilities))
+        sign, decode_frames = self._bedrock() if type == "bedrock" else (None, None)
+        return TranslatingAdapter(load_translator(type), self._clock, sign, decode_frames)
 
 
-def load_adapter(type: str) -> "Adapter":
+def load_translator(type: str) -> "ChatTranslator":
     match type:
         case "anthropic":
             from aiserver.providers.adapters.anthropic import ANTHROPIC

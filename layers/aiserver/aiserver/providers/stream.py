@@ -1,10 +1,16 @@
-"""A streamed response: maps the vendor's events to OpenAI's and detects incomplete streams.
+"""The stages of a streamed response. dispatch.open_stream composes them:
+
+    read_ahead -> split_events -> map_events -> keep_alive -> http_api
+
+Each stage is a generator over the stage before it. None means in every stage: nothing to pass on yet. No stage closes
+the one before it: the connection belongs to the `with` block of dispatch.open_stream.
 
 Vendors differ only in their events: a new vendor needs one EventMapper (tests/providers/toy.py is an example).
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from aiserver.clock import Clock
@@ -25,6 +31,7 @@ class EventMapper(Protocol):
 
     `content_events` counts the events with content: an estimate of the tokens when the stream ends early.
     `is_complete`: the response is complete. `is_done`: no further event matters.
+    `request_id` is set after the first event, where the vendor's events contain it.
     """
 
     @property
@@ -35,6 +42,8 @@ class EventMapper(Protocol):
     def is_complete(self) -> bool: ...
     @property
     def is_done(self) -> bool: ...
+    @property
+    def request_id(self) -> str | None: ...
 
     def on_event(self, event: bytes) -> bytes:
         """Return the client events for one event of the vendor, or b"". Raises: ProviderError."""
@@ -45,146 +54,195 @@ class EventMapper(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class ProviderStream:
-    """A response that has begun: iterate once, then close. None: nothing was received for half a second.
+    """A response that has begun. `events` are the events and pings for the caller.
 
-    b"": an upstream event that produced no client event. Raises, when iterated: ProviderError, when the provider sends
-    an error; ProviderTimeout, when the response is incomplete. After a complete response, a broken connection is no
-    error. `redaction` masks the provider's API key in events and errors.
+    They raise: ProviderError, when the provider sends an error; ProviderTimeout, when the response is incomplete.
+    After a complete response, a broken connection is no error. `has_first_event`: whether an event has arrived already.
     """
 
-    def __init__(
-        self,
-        name: str,
-        headers: dict[str, str],
-        batches: Generator[list[bytes]],
-        mapper: EventMapper,
-        redaction: Redaction = NO_REDACTION,
-    ) -> None:
-        self.headers = headers
-        self.mapper = mapper
-        self.has_first_event = False  # comments do not count
-        self._name = name
-        self._batches = batches
-        self._redaction = redaction
-        self._events = self._mask()
-        self._first: list[bytes] = []
-        self._splitter = sse.EventSplitter()
-        self._has_events = False
-        self._text = bytearray()  # a body without events: a response or an error, as JSON or HTML
-        self._first_ignored_data = b""  # the data of the first event without content
-        self._read_error: ProviderError | None = None  # the error that ended the connection early
+    headers: dict[str, str]
+    events: Iterator[bytes | None]
+    mapper: EventMapper
+    has_first_event: bool
 
-    def await_first_event(self, clock: Clock, timeout_ms: float) -> None:
-        """Wait for the first event with data, for FIRST_EVENT_TIMEOUT_MS or `timeout_ms`, whichever is less.
 
-        Until then, failover to another provider is possible.
+def split_events(batches: Iterator[list[bytes] | None], provider: str) -> Generator[list[bytes] | None]:
+    """Yield the events that each batch of chunks completes, byte for byte; at the end an IncompleteEvent.
 
-        Raises: as iteration does; ProviderTimeout, when no event was received within `timeout_ms`.
-        """
-        deadline_ms = clock.now_ms() + min(FIRST_EVENT_TIMEOUT_MS, timeout_ms)
-        size = 0
-        while not self.has_first_event and clock.now_ms() < deadline_ms:
-            events = next(self._events, b"") or b""
-            self._first.append(events)
-            self.has_first_event = bool(sse.event_data(events))
-            size += len(events)
-            if size > MAX_EVENT_BYTES and not self.has_first_event:
-                raise ProviderError(f"Provider {self._name}: the stream contains only comments", may_be_billed=True)
-        if not self.has_first_event and timeout_ms <= FIRST_EVENT_TIMEOUT_MS:
-            raise ProviderTimeout(f"Provider {self._name}: no response within the time limit", may_be_billed=True)
+    Raises: ProviderError, when an event is larger than MAX_EVENT_BYTES; errors of `batches`.
+    """
+    splitter = sse.EventSplitter()
+    try:
+        for chunks in batches:
+            yield splitter.split(b"".join(chunks or ())) or None
+            if len(splitter.buffer) > MAX_EVENT_BYTES:
+                raise _event_too_large(provider)
+    except ProviderError:
+        if splitter.buffer:
+            yield [sse.IncompleteEvent(splitter.buffer)]
+        raise
+    if splitter.buffer:
+        yield [sse.IncompleteEvent(splitter.buffer)]
 
-    def __iter__(self) -> Generator[bytes | None]:
-        if first := b"".join(self._first):
-            yield first
-        yield from self._events
 
-    def close(self) -> None:
-        self._events.close()
-        self._batches.close()
+def map_events(
+    batches: Iterator[list[bytes] | None], mapper: EventMapper, provider: str, redaction: Redaction = NO_REDACTION
+) -> Generator[bytes | None]:
+    """Yield the client events for the events of the provider, and detect responses that are incomplete or no events.
 
-    def _mask(self) -> Generator[bytes | None]:
-        with self._redaction.redact_errors():
-            yield from self._map_events()
-
-    def _map_events(self) -> Generator[bytes | None]:
-        for chunks in self._read_batches():
+    `redaction` masks the provider's API key in events and errors. Raises: ProviderError.
+    """
+    response = _MappedResponse(mapper, provider, redaction)
+    with redaction.redact_errors():
+        for events in response.until_error(batches):
             client_events: list[bytes] = []
             try:
-                self._map_chunk(b"".join(chunks), client_events)
+                response.map_batch(events or [], client_events)
             except ProviderError:
                 if any(client_events):
                     yield b"".join(client_events)
                 raise
-            if len(self._splitter.buffer) + len(self._text) > MAX_EVENT_BYTES:
-                raise ProviderError(f"Provider {self._name}: an event of the stream is too large", may_be_billed=True)
-            yield b"".join(client_events) if chunks else None
-            if self.mapper.is_done:
+            yield b"".join(client_events) or None
+            if mapper.is_done:
                 with suppress(ProviderError):  # read the end of the body, so that the connection can be reused
-                    next(self._batches, None)
+                    next(batches, None)
                 return
-        if not self._has_events and not self.mapper.content_events:
-            self._raise_for_body(self._redaction.mask(bytes(self._text + self._splitter.buffer)))
-        yield self._finish()
+        yield response.finish() or None
 
-    def _read_batches(self) -> Generator[list[bytes]]:
+
+def keep_alive(events: Iterator[bytes | None], clock: Clock) -> Generator[bytes | None]:
+    """Yield the events, and a ping when nothing was sent for PING_MS, or at all."""
+    ping_at = clock.now_ms()
+    for event in events:
+        if not event and clock.now_ms() < ping_at:
+            yield None
+        else:
+            yield event or sse.PING
+            ping_at = clock.now_ms() + sse.PING_MS
+
+
+def read_first_event(
+    events: Iterator[bytes | None], clock: Clock, timeout_ms: float, provider: str
+) -> list[bytes | None]:
+    """Read until the first event with data, for FIRST_EVENT_TIMEOUT_MS or `timeout_ms`, whichever is less.
+
+    Until then, failover to another provider is possible. Comments do not count as events.
+
+    Raises: errors of `events`; ProviderTimeout, when no event was received within `timeout_ms`.
+    """
+    deadline_ms = clock.now_ms() + min(FIRST_EVENT_TIMEOUT_MS, timeout_ms)
+    received: list[bytes | None] = []
+    size = 0
+    for event in events:
+        received.append(event)
+        size += len(event or b"")
+        if has_event([event]):
+            return received
+        if size > MAX_EVENT_BYTES:
+            raise ProviderError(f"Provider {provider}: the stream contains only comments", may_be_billed=True)
+        if clock.now_ms() >= deadline_ms:
+            break
+    else:
+        return received
+    if timeout_ms <= FIRST_EVENT_TIMEOUT_MS:
+        raise ProviderTimeout(f"Provider {provider}: no response within the time limit", may_be_billed=True)
+    return received
+
+
+def has_event(received: list[bytes | None]) -> bool:
+    """Whether one of the items contains an event with data, and not only comments."""
+    return any(sse.event_data(item or b"") for item in received)
+
+
+class _MappedResponse:
+    """The mapping of one response, with what is known of a response that is not a complete event stream."""
+
+    def __init__(self, mapper: EventMapper, provider: str, redaction: Redaction) -> None:
+        self._mapper = mapper
+        self._provider = provider
+        self._redaction = redaction
+        self._has_events = False
+        self._other_body = bytearray()  # a body without events: a response or an error, as JSON or HTML
+        self._incomplete_event = b""
+        self._first_ignored_data = b""  # the data of the first event without content
+        self._read_error: ProviderError | None = None
+
+    def until_error(self, batches: Iterator[list[bytes] | None]) -> Generator[list[bytes] | None]:
+        """The batches; an error that ends the connection is kept, because the response may be complete."""
         try:
-            yield from self._batches
+            for events in batches:  # noqa: UP028  `yield from` would close `batches`
+                yield events
         except ProviderError as error:
             self._read_error = error
 
-    def _map_chunk(self, chunk: bytes, output: list[bytes]) -> None:
-        """Append the client events for the upstream events that this chunk completes."""
-        for upstream_event in self._splitter.split(chunk):
+    def map_batch(self, events: list[bytes], client_events: list[bytes]) -> None:
+        """Append the client events of these events. Raises: ProviderError."""
+        for upstream_event in events:
             event = self._redaction.mask(upstream_event)
-            self._has_events = self._has_events or bool(sse.event_data(event))
-            if not self._has_events and (self._text or event.lstrip()[:1] in NON_EVENT_PREFIXES):
-                self._text += event
-                continue
-            output.append(self.mapper.on_event(_wrap_bare_json(event)))
-            if not (output[-1] or self._first_ignored_data):
-                self._first_ignored_data = sse.event_data(event)
-            if self.mapper.is_done:
+            if isinstance(upstream_event, sse.IncompleteEvent):
+                self._incomplete_event = event
                 return
+            self._has_events = self._has_events or bool(sse.event_data(event))
+            if not self._has_events and (self._other_body or event.lstrip()[:1] in NON_EVENT_PREFIXES):
+                self._add_other_body(event)
+                continue
+            client_events.append(self._mapper.on_event(_wrap_bare_json(event)))
+            if not (client_events[-1] or self._first_ignored_data):
+                self._first_ignored_data = sse.event_data(event)
+            if self._mapper.is_done:
+                return
+
+    def _add_other_body(self, text: bytes) -> None:
+        self._other_body += text
+        if len(self._other_body) > MAX_EVENT_BYTES:
+            raise _event_too_large(self._provider)
+
+    def finish(self) -> bytes:
+        """Return the client events for the end of the stream: the last event may lack its blank line.
+
+        Raises: ProviderError, when the response is incomplete.
+        """
+        if not self._has_events and not self._mapper.content_events:
+            self._raise_for_body(bytes(self._other_body + self._incomplete_event))
+        event = _wrap_bare_json(self._incomplete_event + b"\n\n")
+        data = sse.event_data(event)
+        is_event = data.strip() == sse.DONE or json_scan.find_members(data) is not None
+        client_events = self._mapper.on_event(event) if is_event else b""
+        if not self._mapper.is_complete:
+            raise self._incomplete_error()
+        return client_events if self._mapper.is_done else client_events + self._mapper.on_end()
 
     def _raise_for_body(self, text: bytes) -> None:
         """Raises: ProviderError, where the body is JSON or text instead of events."""
         is_json = text.lstrip()[:1] in JSON
-        if self._read_error and not (is_json and json_scan.find_members(json_scan.unwrap_single(text)) is not None):
+        if self._read_error and not (is_json and _is_json_object(text)):
             raise self._read_error
         if is_json:
-            self.mapper.on_event(sse.format_event(text))
+            self._mapper.on_event(sse.format_event(text))
         elif len(text.strip()) <= sse.MAX_PREFIX_BYTES or sse.starts_with_field(text):
             return  # empty, comments, or an incomplete event
-        message = extract_message(text) or f"Provider {self._name}: the response is not a stream"
+        message = extract_message(text) or f"Provider {self._provider}: the response is not a stream"
         raise ProviderError(message, may_be_billed=True)
 
-    def _finish(self) -> bytes:
-        """Return the client events for the last upstream event, which may lack its blank line.
+    def _incomplete_error(self) -> ProviderError:
+        has_no_content = self._first_ignored_data and not self._mapper.content_events
+        if has_no_content and (message := extract_message(self._first_ignored_data)):
+            return ProviderError(message, may_be_billed=True)
+        message = f"Provider {self._provider}: the stream ended before the response was complete"
+        return self._read_error or ProviderTimeout(message, may_be_billed=True)
 
-        Raises: ProviderError, when the response is incomplete.
-        """
-        event = _wrap_bare_json(self._redaction.mask(bytes(self._splitter.buffer)) + b"\n\n")
-        data = sse.event_data(event)
-        is_event = data.strip() == sse.DONE or json_scan.find_members(data) is not None
-        client_events = self.mapper.on_event(event) if is_event else b""
-        if not self.mapper.is_complete:
-            if (
-                self._first_ignored_data
-                and not self.mapper.content_events
-                and (message := extract_message(self._first_ignored_data))
-            ):
-                raise ProviderError(message, may_be_billed=True)
-            message = f"Provider {self._name}: the stream ended before the response was complete"
-            raise self._read_error or ProviderTimeout(message, may_be_billed=True)
-        return client_events if self.mapper.is_done else client_events + self.mapper.on_end()
+
+def _event_too_large(provider: str) -> ProviderError:
+    return ProviderError(f"Provider {provider}: an event of the stream is too large", may_be_billed=True)
 
 
 def _wrap_bare_json(event: bytes) -> bytes:
     """Wrap bare JSON as an event: some servers write an error without event framing into a running stream."""
     text = event.strip()
-    return (
-        sse.format_event(text)
-        if text[:1] in JSON and json_scan.find_members(json_scan.unwrap_single(text)) is not None
-        else event
-    )
+    return sse.format_event(text) if text[:1] in JSON and _is_json_object(text) else event
+
+
+def _is_json_object(text: bytes) -> bool:
+    return json_scan.find_members(json_scan.unwrap_single(text)) is not None

@@ -1,39 +1,102 @@
-"""Provider failover: call the candidates in order until one responds. Shared by sync requests and queued jobs."""
+"""Provider failover: try the candidates in order until one responds. Shared by sync requests and queued jobs."""
 
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Protocol
 
 from aiserver import log_events
 from aiserver.clock import Clock
 from aiserver.errors import (
+    AiServerError,
+    InvalidRequest,
     ProviderBusy,
     ProviderCircuitOpen,
     ProviderError,
     ProviderRateLimited,
-    ProviderResponse,
     ProviderTimeout,
 )
+from aiserver.providers.call import ProviderCall
+from aiserver.providers.dispatch import Dispatcher
+from aiserver.providers.response import ProviderResponse
 from aiserver.providers.stream import ProviderStream
-from aiserver.routing.router import Candidate, ProviderCall, Router
+from aiserver.routing.admission import AdmissionControl
+from aiserver.routing.selection import Candidate, equal_limited_providers, order_by_load
 
 SKIP_ERRORS = (ProviderBusy, ProviderCircuitOpen)
 
 log = logging.getLogger("aiserver.failover")
 
 
+class Secrets(Protocol):
+    """Reads providers' API keys."""
+
+    def value(self, name: str) -> str:
+        """Raises: ProviderAuth (not stored), ProviderUnavailable (cannot be read now)."""
+        ...
+
+
+class CallPermission(StrEnum):
+    """Whether a call may be made; anything but GRANTED ends the pass before the call."""
+
+    GRANTED = "granted"
+    LEASE_LOST = "lease lost"  # the job was cancelled, or another worker has it
+    STORE_UNAVAILABLE = "store unavailable"  # the call could not be marked
+
+
+# Asked before each call, with the candidate and the number of unknown outcomes so far.
+RequestPermission = Callable[[Candidate, int], CallPermission]
+
+
+def always_granted(candidate: Candidate, unknown_outcomes: int) -> CallPermission:
+    return CallPermission.GRANTED
+
+
 @dataclass(frozen=True)
 class OpenStream:
     """A streamed response. Closing `resources` closes it, frees its lease and reports the outcome to the breaker.
 
-    Call `on_first_event` when the first event with content arrives. `idle_timeout_s` limits the time between events.
+    Call `on_first_event` when the first event with content arrives.
     """
 
     stream: ProviderStream
     resources: ExitStack
-    idle_timeout_s: float
     on_first_event: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of one candidate: a `response`, an open `stream`, an `error`, or a call that was not permitted.
+
+    `was_called` is False where no request was sent. An InvalidRequest means that the candidate does not support the
+    request.
+    """
+
+    candidate: Candidate
+    response: ProviderResponse | None = None
+    stream: OpenStream | None = None
+    error: ProviderError | InvalidRequest | None = None
+    was_called: bool = False
+    permission: CallPermission = CallPermission.GRANTED
+
+    @property
+    def may_be_billed(self) -> bool:
+        return isinstance(self.error, ProviderError) and self.error.may_be_billed
+
+    @property
+    def allows_next(self) -> bool:
+        """Whether the next candidate may be called: only after an attempt that is known to have had no effect.
+
+        An unknown outcome of a self-hosted GPU allows it too, because it costs no money.
+        """
+        if isinstance(self.error, InvalidRequest):
+            return True
+        if self.error is None or not _is_temporary(self.error):
+            return False
+        return not self.error.may_be_billed or self.candidate.provider.queue == "gpu"
 
 
 @dataclass(frozen=True)
@@ -43,73 +106,117 @@ class FailoverResult:
     `attempts` counts the calls; `unknown_outcomes` those without a response that may be billed.
     `can_retry` is True if another pass is safe: no call to a hosted provider has an unknown outcome.
     `retry_after_s` is the shortest requested wait, if every candidate requested one.
+    `permission` is the answer that ended the pass before a call.
     """
 
     response: ProviderResponse | None
-    error: ProviderError | None
+    error: AiServerError | None
     provider: str
     attempts: int
     unknown_outcomes: int
     can_retry: bool
     retry_after_s: int | None = None
     stream: OpenStream | None = None
+    permission: CallPermission = CallPermission.GRANTED
 
 
-def try_candidates(
-    router: Router,
-    call: ProviderCall,
-    candidates: list[Candidate],
-    *,
-    clock: Clock,
-    deadline_ms: int,
-    on_attempt: Callable[[Candidate, int], None] = lambda _candidate, _unknown: None,
-) -> FailoverResult:
-    """One pass over the candidates, without sleeping. The next one is called only after a call without effect.
+class Failover:
+    """Tries candidates within one process."""
 
-    An unknown outcome of a self-hosted GPU also continues with the next, because it costs no money; that of a hosted
-    provider ends the pass. `on_attempt` is called before each call, with the candidate and the number of unknown
-    outcomes so far. A stream counts as a response once its first event has arrived; later errors go to the caller.
-    """
-    errors: list[ProviderError] = []
-    attempts = unknown_outcomes = 0
-    name = ""
-    for candidate in router.order_by_load(candidates):
-        if clock.now_ms() >= deadline_ms:
-            break
-        name = candidate.provider.name
-        try:
-            api_key = router.api_key(candidate)
-            with ExitStack() as stack:
-                on_first_event = stack.enter_context(router.admit(candidate, call, deadline_ms=deadline_ms))
-                on_attempt(candidate, unknown_outcomes)
-                attempts += 1
-                now = clock.now_ms()  # again, because the reads and writes above take time
-                remaining_s = (deadline_ms - now) / 1000
-                if call.stream_deadline_ms is None:
-                    response = router.call(candidate, call, api_key=api_key, timeout_s=remaining_s)
-                    return FailoverResult(response, None, name, attempts, unknown_outcomes, can_retry=False)
-                total_s = (call.stream_deadline_ms - now) / 1000
-                stream = router.stream(
-                    candidate, call, api_key=api_key, head_timeout_s=remaining_s, total_timeout_s=total_s
-                )
-                stack.callback(stream.close)
-                open_stream = OpenStream(stream, stack.pop_all(), candidate.provider.timeout_s, on_first_event)
-                return FailoverResult(None, None, name, attempts, unknown_outcomes, can_retry=False, stream=open_stream)
-        except ProviderError as error:
-            fields = {"provider": name, "error": type(error).__name__, "upstream_status": error.upstream_status}
-            if isinstance(error, SKIP_ERRORS):
-                log.info(log_events.PROVIDER_SKIPPED, extra=fields)
-            else:
-                log.warning(log_events.PROVIDER_CALL_FAILED, extra=fields)
-            errors.append(error)
-            unknown_outcomes += error.may_be_billed
-            if not (error.retryable or isinstance(error, ProviderTimeout)):
+    def __init__(
+        self, dispatcher: Dispatcher, admission: AdmissionControl, secrets: Secrets | None, clock: Clock
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._admission = admission
+        self._secrets = secrets
+        self._clock = clock
+
+    def try_candidates(
+        self, call: ProviderCall, candidates: list[Candidate], request_permission: RequestPermission = always_granted
+    ) -> FailoverResult:
+        """One pass over the candidates, without sleeping, until the call's `begin_deadline`.
+
+        A stream counts as a response once its first event has arrived; later errors go to the caller.
+        """
+        attempts: list[Attempt] = []
+        for candidate in self._in_call_order(candidates):
+            if call.begin_deadline.has_passed(self._clock):
                 break
-            if error.may_be_billed and candidate.provider.queue != "gpu":
-                return FailoverResult(None, error, name, attempts, unknown_outcomes, can_retry=False)
-    error = _error_to_report(errors)
-    can_retry = error.retryable or isinstance(error, ProviderTimeout)
-    return FailoverResult(None, error, name, attempts, unknown_outcomes, can_retry, _shortest_wait_s(errors))
+            unknown_outcomes = sum(attempt.may_be_billed for attempt in attempts)
+            attempts.append(self._try(candidate, call, partial(request_permission, candidate, unknown_outcomes)))
+            if not attempts[-1].allows_next:
+                break
+        return _fold(attempts)
+
+    def _in_call_order(self, candidates: list[Candidate]) -> list[Candidate]:
+        loads = self._admission.loads(equal_limited_providers(candidates))
+        return order_by_load(candidates, loads, self._clock.fraction())
+
+    def _try(
+        self, candidate: Candidate, call: ProviderCall, request_permission: Callable[[], CallPermission]
+    ) -> Attempt:
+        """Call one candidate, if it supports the request, is admitted and the call is permitted."""
+        was_called = False
+        try:
+            self._dispatcher.check(candidate.upstream(), call)
+            upstream = candidate.upstream(self._api_key(candidate))
+            with ExitStack() as resources:
+                admission = resources.enter_context(self._admission.admit(upstream, call))
+                permission = request_permission()
+                if permission is not CallPermission.GRANTED:
+                    admission.withdraw()
+                    return Attempt(candidate, permission=permission)
+                was_called = True
+                if not call.stream:
+                    return Attempt(candidate, response=self._dispatcher.send(upstream, call), was_called=True)
+                stream = resources.enter_context(self._dispatcher.open_stream(upstream, call))
+                open_stream = OpenStream(stream, resources.pop_all(), admission.on_first_event)
+                return Attempt(candidate, stream=open_stream, was_called=True)
+        except (ProviderError, InvalidRequest) as error:
+            _log_failure(candidate, error)
+            return Attempt(candidate, error=error, was_called=was_called)
+
+    def _api_key(self, candidate: Candidate) -> str | None:
+        """Raises: as Secrets.value."""
+        secret = candidate.provider.api_key_secret
+        return self._secrets.value(secret) if secret and self._secrets else None
+
+
+def _fold(attempts: list[Attempt]) -> FailoverResult:
+    """The result of a pass: the last attempt's response, stream or denied permission, else the error to report."""
+    last = attempts[-1] if attempts else None
+    error = None
+    if last is None or last.error is not None:
+        error = _error_to_report([attempt.error for attempt in attempts if attempt.error])
+    return FailoverResult(
+        response=last.response if last else None,
+        error=error,
+        provider=last.candidate.provider.name if last else "",
+        attempts=sum(attempt.was_called for attempt in attempts),
+        unknown_outcomes=sum(attempt.may_be_billed for attempt in attempts),
+        can_retry=isinstance(error, ProviderError) and _is_temporary(error) and (last is None or last.allows_next),
+        retry_after_s=_shortest_wait_s([a.error for a in attempts if isinstance(a.error, ProviderError)]),
+        stream=last.stream if last else None,
+        permission=last.permission if last else CallPermission.GRANTED,
+    )
+
+
+def _is_temporary(error: ProviderError) -> bool:
+    return error.retryable or isinstance(error, ProviderTimeout)
+
+
+def _log_failure(candidate: Candidate, error: ProviderError | InvalidRequest) -> None:
+    if isinstance(error, InvalidRequest):  # another provider may support the request
+        return
+    fields = {
+        "provider": candidate.provider.name,
+        "error": type(error).__name__,
+        "upstream_status": error.upstream_status,
+    }
+    if isinstance(error, SKIP_ERRORS):
+        log.info(log_events.PROVIDER_SKIPPED, extra=fields)
+    else:
+        log.warning(log_events.PROVIDER_CALL_FAILED, extra=fields)
 
 
 def _shortest_wait_s(errors: list[ProviderError]) -> int | None:
@@ -121,17 +228,21 @@ def _shortest_wait_s(errors: list[ProviderError]) -> int | None:
     return None if None in waits or not waits else min(wait for wait in waits if wait is not None)
 
 
-def _error_to_report(errors: list[ProviderError]) -> ProviderError:
+def _error_to_report(errors: list[ProviderError | InvalidRequest]) -> AiServerError:
     """The error for the caller after no candidate responded: the 429 with the shortest wait, else the last error.
 
     A rejected request, or one with an unknown outcome, ended the pass and is therefore the last error. An open circuit
-    is reported only if there is no other error.
+    is reported only if there is no other error. That a candidate does not support the request is reported only if no
+    candidate does.
     """
     if not errors:
         return ProviderTimeout("The deadline passed before a provider could be called")
-    call_errors = [error for error in errors if not isinstance(error, ProviderCircuitOpen)]
+    provider_errors = [error for error in errors if isinstance(error, ProviderError)]
+    if not provider_errors:
+        return errors[0]
+    call_errors = [error for error in provider_errors if not isinstance(error, ProviderCircuitOpen)]
     if not call_errors:
-        return min(errors, key=_retry_after_s)
+        return min(provider_errors, key=_retry_after_s)
     last = call_errors[-1]
     rate_limits = [error for error in call_errors if isinstance(error, ProviderRateLimited)]
     if not rate_limits or not last.retryable or last.may_be_billed:

@@ -4,24 +4,27 @@ import logging
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from aiserver import log_events
-from aiserver.clock import Clock
-from aiserver.errors import Conflict, ProviderTimeout
+from aiserver.clock import Clock, Deadline
+from aiserver.errors import AiServerError, Conflict, ProviderTimeout
 from aiserver.jobs.job import Job, request_hash
 from aiserver.jobs.ports import JobStore
 from aiserver.jobs.states import JobState
-from aiserver.routing.failover import FailoverResult, try_candidates
-from aiserver.routing.router import ProviderCall, Router
+from aiserver.operations import OPERATIONS
+from aiserver.providers.call import ProviderCall
+from aiserver.providers.response import ProviderResponse
+from aiserver.routing.failover import Failover, FailoverResult
+from aiserver.routing.selection import ProviderDirectory
+from aiserver.usecases.job_request import describe_request
 from aiserver.usecases.stream_response import StreamOutcome, stream_response
-from aiserver.usecases.terminal import failure_fields, settled_ttl
+from aiserver.usecases.terminal import failure_fields, settled_ttl, stored_type
 from aiserver.wire import sse
 from aiserver.wire.render import render
-from aiserver.wire.requests import QUEUEABLE_OPERATIONS, ModelRequest
+from aiserver.wire.requests import ModelRequest
 
 CLOCK_SKEW_MS = 500  # tolerated between the clocks that measure one call
-FIRST_BYTE_TIMEOUT_MS = 280_000  # API Gateway drops a response whose first byte takes longer than 300 s
+FIRST_BYTE_TIMEOUT_S = 280  # API Gateway drops a response whose first byte takes longer than 300 s
 
 log = logging.getLogger("aiserver.complete")
 
@@ -35,53 +38,70 @@ class CompletionResult:
 
     status: int
     headers: dict[str, str]
-    body: bytes | Generator[bytes]
+    body: bytes | Generator[bytes | None]
     provider: str
     attempts: int
     is_replay: bool = False
 
 
 class Complete:
-    def __init__(self, jobs: JobStore, router: Router, clock: Clock, *, settled_days: int) -> None:
+    def __init__(
+        self, jobs: JobStore, directory: ProviderDirectory, failover: Failover, clock: Clock, *, settled_days: int
+    ) -> None:
         self._jobs = jobs
-        self._router = router
+        self._directory = directory
+        self._failover = failover
         self._clock = clock
         self._settled_days = settled_days
 
-    def run(self, request: ModelRequest, *, owner: str, base_url: str, deadline_ms: int) -> CompletionResult:
+    def run(self, request: ModelRequest, *, owner: str, base_url: str, deadline: Deadline) -> CompletionResult:
         """Call the best provider, and the next one if a call is known to have had no effect.
 
-        A RefId that was served before returns the stored response. A stream must end by `deadline_ms`; every response
-        must start within FIRST_BYTE_TIMEOUT_MS.
+        A RefId that was served before returns the stored response. A stream must end by `deadline`; every response
+        must start within FIRST_BYTE_TIMEOUT_S.
         Raises: NotFound (model), InvalidRequest (provider; unsupported field), Conflict (RefId), ProviderError.
         """
         started_ms = self._clock.now_ms()
-        if request.options.ref_id and (
-            stored_job := self._jobs.find_by_ref_id(owner, request.options.ref_id, now_ms=started_ms)
-        ):
+        if stored_job := self._find_stored_job(request, owner, started_ms):
             return self._replay(stored_job, request)
-        stream_deadline_ms = deadline_ms if request.stream else None
-        call = ProviderCall(request.operation, request.body, owner, stream_deadline_ms=stream_deadline_ms)
-        serving = self._router.candidates(request.model, request.options.provider, request.operation)
-        candidates = self._router.filter_supported(serving, call)
-        begin_deadline_ms = min(deadline_ms, started_ms + FIRST_BYTE_TIMEOUT_MS)
-        failover = try_candidates(self._router, call, candidates, clock=self._clock, deadline_ms=begin_deadline_ms)
-        if isinstance(failover.error, ProviderTimeout) and failover.error.upstream is None:
-            is_past_deadline = self._clock.now_ms() >= begin_deadline_ms - CLOCK_SKEW_MS
-            can_queue = is_past_deadline and request.operation in QUEUEABLE_OPERATIONS
-            hint = "; queue the request to wait for longer" if can_queue else ""
-            raise ProviderTimeout(failover.error.message + hint, may_be_billed=True)
-        completed = _CompletedCall(request, owner, base_url, started_ms, failover)
-        if stream := failover.stream:
-            headers = {**stream.stream.headers, **sse.HEADERS}
-            record = partial(self._record, completed)
-            events = stream_response(failover.provider, stream, self._clock, deadline_ms=deadline_ms, on_end=record)
-            return CompletionResult(200, headers, events, failover.provider, failover.attempts)
-        if failover.response is None:
-            raise failover.error or AssertionError("a failover without a response has an error")
-        response = failover.response
-        self._record(completed, StreamOutcome(JobState.COMPLETED, None, response.usage), response.body)
-        return CompletionResult(response.status, response.headers, response.body, failover.provider, failover.attempts)
+        call = self._call(request, owner, deadline)
+        candidates = self._directory.candidates(request.model, request.options.provider, call.operation)
+        result = self._failover.try_candidates(call, candidates)
+        record = partial(self._record, _CompletedCall(request, owner, base_url, started_ms, result))
+        if result.stream:
+            headers = {**result.stream.stream.headers, **sse.HEADERS}
+            events = stream_response(result.provider, result.stream, self._clock, deadline=deadline, on_end=record)
+            return CompletionResult(200, headers, events, result.provider, result.attempts)
+        if result.response is None:
+            raise self._error_to_raise(result, call)
+        response = result.response
+        record(StreamOutcome(JobState.COMPLETED, None, response.usage), response)
+        return CompletionResult(response.status, response.headers, response.body, result.provider, result.attempts)
+
+    def _call(self, request: ModelRequest, owner: str, deadline: Deadline) -> ProviderCall:
+        head_deadline = min(deadline, Deadline.after(FIRST_BYTE_TIMEOUT_S, self._clock))
+        return ProviderCall(
+            OPERATIONS[request.operation],
+            request.body,
+            deadline if request.stream else head_deadline,
+            owner,
+            stream=request.stream,
+            head_deadline=head_deadline,
+        )
+
+    def _error_to_raise(self, result: FailoverResult, call: ProviderCall) -> AiServerError:
+        """The error of the pass; a timeout caused by the deadline suggests to queue the request."""
+        error = result.error or AiServerError("a failover without a response has an error")
+        if not isinstance(error, ProviderTimeout) or error.upstream is not None:
+            return error
+        is_past_deadline = self._clock.now_ms() >= call.begin_deadline.at_ms - CLOCK_SKEW_MS
+        can_queue = is_past_deadline and call.operation.can_queue
+        hint = "; queue the request to wait for longer" if can_queue else ""
+        return ProviderTimeout(error.message + hint, may_be_billed=True)
+
+    def _find_stored_job(self, request: ModelRequest, owner: str, now_ms: int) -> Job | None:
+        ref_id = request.options.ref_id
+        return self._jobs.find_by_ref_id(owner, ref_id, now_ms=now_ms) if ref_id else None
 
     def _replay(self, job: Job, request: ModelRequest) -> CompletionResult:
         if job.request_hash != request_hash(request.operation, request.body):
@@ -90,41 +110,30 @@ class Complete:
         if result is None:
             reason = " and has no stored response" if job.state == JobState.COMPLETED else ""
             raise Conflict(f"RefId {job.ref_id} belongs to a job that is {job.state}{reason}", param="refId")
-        return CompletionResult(200, {}, result, job.served_by or "", job.attempt, is_replay=True)
+        headers = {"content-type": job.result_type} if job.result_type else {}
+        return CompletionResult(200, headers, result, job.served_by or "", job.attempt, is_replay=True)
 
-    def _record(self, call: "_CompletedCall", outcome: StreamOutcome, result: bytes | None = None) -> None:
+    def _record(self, call: "_CompletedCall", outcome: StreamOutcome, response: ProviderResponse | None = None) -> None:
         """Record a call with a RefId or Tag as an ended job. Never raises: the caller gets the response in any case."""
-        options, failover = call.request.options, call.failover
+        options = call.request.options
         if not (options.ref_id or options.tag):
             return
         now = self._clock.now_ms()
-        error_fields: Any = failure_fields(outcome.error) if outcome.error else {}
-        job = Job(
-            id=self._clock.job_id(),
-            owner=call.owner,
-            ref_id=options.ref_id or self._clock.token(),
-            operation=call.request.operation,
-            model=call.request.model,
-            queue="",
+        job = Job.recorded(
+            self._clock.job_id(),
+            describe_request(call.request, call.owner, call.base_url, self._clock),
             state=outcome.state,
-            created_at=call.started_at,
             started_at=call.started_at,
             completed_at=now,
-            deadline=now,
-            request_location="",
-            request_hash=request_hash(call.request.operation, call.request.body),
-            base_url=call.base_url,
-            tag=options.tag,
-            provider=options.provider,
-            attempt=failover.attempts,
-            calls=failover.attempts,
-            served_by=failover.provider,
+            calls=call.failover.attempts,
+            served_by=call.failover.provider,
             usage=_usage_to_record(call.request.operation, outcome),
+            result_type=stored_type(response.content_type) if response else None,
             ttl=settled_ttl(now, self._settled_days),
-            **error_fields,
+            error=failure_fields(outcome.error) if outcome.error else {},
         )
         try:
-            self._jobs.create(job, call.request.body, now_ms=now, result=result)
+            self._jobs.create(job, call.request.body, now_ms=now, result=response.body if response else None)
         except Exception:
             log.exception(log_events.SYNC_RESPONSE_RECORD_FAILED)
 
@@ -133,8 +142,7 @@ def _usage_to_record(operation: str, outcome: StreamOutcome) -> str | None:
     """The provider's usage, as JSON; for a stream that broke off, an estimate from the number of its content events."""
     if outcome.usage or outcome.state == JobState.COMPLETED:
         return outcome.usage
-    name = "output_tokens" if operation == "responses" else "completion_tokens"
-    return render({name: outcome.content_events, "estimated": True}).decode()
+    return render({OPERATIONS[operation].usage_unit: outcome.content_events, "estimated": True}).decode()
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from aiserver.webhooks.client import DeliveryResult, WebhookClient
 from aiserver.webhooks.signature import signature_headers
 from aiserver.webhooks.url_policy import CallbackRefused
 from aiserver.wire.http_dates import retry_after_s
+from aiserver.wire.render import JSON_MEDIA_TYPE
 
 MAX_RETRY_AFTER_S = 86_400
 DEAD_CALLBACK_DAYS = 30  # added to the retention of a job with a dead callback, so that it can be redelivered
@@ -137,7 +138,7 @@ class DeliverCallback:
         if job.state != JobState.COMPLETED:
             return views.error_view(job), {}
         if (job.result_bytes or 0) <= MAX_CALLBACK_BYTES and (result := self._jobs.read_result(job)) is not None:
-            return result, {}
+            return result, {"content-type": job.result_type or JSON_MEDIA_TYPE}
         return views.status_view(job, None), {"x-result-url": views.result_url(job)}
 
     def _post(
@@ -156,7 +157,7 @@ class DeliverCallback:
             if secrets is None:
                 log.error(log_events.WEBHOOK_SECRET_MISSING, extra={"job_id": job.id, "key_id": key.id})
                 raise CallbackRefused("the API key has no webhook secret, so the callback cannot be signed")
-            headers = extra_headers | job_headers(job.id, job.ref_id, job.state, job.callback_attempt, job.tag)
+            headers = job_headers(job.id, job.ref_id, job.state, job.callback_attempt, job.tag) | extra_headers
             headers |= signature_headers(secrets.active(now), message_id, now // 1000, body)
             return self._webhooks.post(job.reply_to or "", body, headers, key.callback_hosts)
         except CallbackRefused as error:

@@ -7,14 +7,19 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
-from aiserver.clock import Clock
+from aiserver.clock import Clock, Deadline
 from aiserver.errors import Conflict, NotFound
-from aiserver.jobs.job import Job, due_shard, request_hash
+from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
 from aiserver.jobs.states import JobState
 from aiserver.jobs.transitions import CANCEL, REQUEST_CANCEL
-from aiserver.routing.router import ProviderCall, Router
+from aiserver.operations import OPERATIONS
+from aiserver.providers.call import ProviderCall, Upstream
+from aiserver.providers.registry import AdapterRegistry
+from aiserver.routing.selection import ProviderDirectory, first_supported
+from aiserver.usecases.job_request import describe_request
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.terminal import terminal_fields
 from aiserver.wire.requests import ModelRequest
@@ -42,7 +47,8 @@ class Enqueue:
         self,
         jobs: JobStore,
         messages: MessageSender,
-        router: Router,
+        directory: ProviderDirectory,
+        adapters: AdapterRegistry,
         clock: Clock,
         *,
         check_reply_to: Callable[[str, Collection[str]], None],
@@ -50,7 +56,8 @@ class Enqueue:
     ) -> None:
         self._jobs = jobs
         self._messages = messages
-        self._router = router
+        self._directory = directory
+        self._adapters = adapters
         self._clock = clock
         self._check_reply_to = check_reply_to
         self._settled_days = settled_days
@@ -73,31 +80,22 @@ class Enqueue:
         return [self._write(job, request.body) for job, request in zip(jobs, batch, strict=True)]
 
     def _prepare(self, request: ModelRequest, caller: Caller) -> Job:
-        now = self._clock.now_ms()
-        options = request.options
+        now, options = self._clock.now_ms(), request.options
         deadline = _deadline(options.deadline, now)
-        serving = self._router.candidates(request.model, options.provider, request.operation)
-        best = self._router.filter_supported(serving, ProviderCall(request.operation, request.body))[0]
-        job_id = self._clock.job_id()
-        return Job(
-            id=job_id,
-            owner=caller.owner,
-            ref_id=options.ref_id or self._clock.token(),
-            operation=request.operation,
-            model=request.model,
+        call = ProviderCall(OPERATIONS[request.operation], request.body, Deadline(deadline))
+        candidates = self._directory.candidates(request.model, options.provider, call.operation)
+        best = first_supported(candidates, partial(self._check_supported, call))
+        return Job.accepted(
+            self._clock.job_id(),
+            describe_request(request, caller.owner, caller.base_url, self._clock),
             queue=best.provider.queue,
-            state=JobState.QUEUED,
             created_at=now,
             deadline=deadline,
-            request_location="",
-            request_hash=request_hash(request.operation, request.body),
-            base_url=caller.base_url,
-            tag=options.tag,
-            provider=options.provider,
-            reply_to=options.reply_to,
-            due_shard=due_shard(job_id),
             due_at=now + QUEUED_DUE_MS,
         )
+
+    def _check_supported(self, call: ProviderCall, upstream: Upstream) -> None:
+        self._adapters.check(upstream.provider, call, upstream.model)
 
     def _check_all(self, reply_tos: Collection[str], caller: Caller) -> None:
         """Check each distinct URL, in parallel, so that slow DNS lookups do not add up."""

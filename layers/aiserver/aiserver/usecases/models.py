@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiserver.providers.provider import ANY_MODEL, ModelListing, Provider
-from aiserver.routing.router import Router
+from aiserver.routing.selection import ProviderDirectory
 
 
 @dataclass(frozen=True)
@@ -16,24 +16,24 @@ class Model:
 
 
 class Models:
-    def __init__(self, router: Router, listings: Callable[[], Mapping[str, ModelListing]]) -> None:
-        self._router = router
+    def __init__(self, directory: ProviderDirectory, listings: Callable[[], Mapping[str, ModelListing]]) -> None:
+        self._directory = directory
         self._listings = listings
         self._cached: tuple[list[Provider], list[Model]] | None = None
 
     def all(self) -> list[Model]:
         """Every routable model, sorted by name; for a provider that accepts any model, those of its last listing.
 
-        Computed once per read of the router's providers.
+        Computed once per read of the providers.
         """
-        providers = self._router.providers()
+        providers = self._directory.providers()
         if self._cached is None or self._cached[0] is not providers:
             self._cached = (providers, [self.one(name) for name in sorted(self._names(providers))])
         return self._cached[1]
 
     def one(self, name: str) -> Model:
         """The model with that name. Raises: NotFound, when no provider serves it."""
-        return Model(name, self._router.candidates(name)[0].provider.name)
+        return Model(name, self._directory.candidates(name)[0].provider.name)
 
     def _names(self, providers: list[Provider]) -> set[str]:
         listings = self._listings()

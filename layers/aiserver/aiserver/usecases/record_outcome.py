@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from aiserver import log_events
-from aiserver.clock import Clock
+from aiserver.clock import Clock, Deadline
 from aiserver.errors import (
     AiServerError,
     ProviderBusy,
     ProviderError,
     ProviderRateLimited,
-    ProviderResponse,
     ProviderTimeout,
     ProviderUnavailable,
 )
@@ -28,13 +27,14 @@ from aiserver.jobs.transitions import (
     AttributeValue,
     Transition,
 )
+from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import FailoverResult
 from aiserver.usecases.notify_worker import notify_worker
-from aiserver.usecases.terminal import failure_fields, terminal_fields
+from aiserver.usecases.terminal import failure_fields, stored_type, terminal_fields
 
 # Retries after provider errors; a provider that is unavailable or rate limited is retried until the deadline.
 MAX_INVALID_RESPONSES = 8
-MAX_WRITE_MS = 60_000  # how long the write of an outcome is retried while the store is unavailable
+MAX_WRITE_S = 60  # how long the write of an outcome is retried while the store is unavailable
 # The waitReason of a job whose request could not be read, or whose call could not be marked.
 STORAGE_UNAVAILABLE = "storage_unavailable"
 
@@ -44,11 +44,11 @@ Written = TypeVar("Written")
 
 @dataclass(frozen=True)
 class JobLease:
-    """A claimed job, the fence params of its transitions, and the end of the worker's time (Unix ms)."""
+    """A claimed job, the fence params of its transitions, and the end of the worker's time."""
 
     job: Job
     fence: dict[str, AttributeValue]
-    end_ms: int
+    end: Deadline
 
 
 class OutcomeRecorder:
@@ -90,6 +90,7 @@ class OutcomeRecorder:
         params |= {
             "served_by": failover.provider,
             "usage": response.usage,
+            "result_type": stored_type(response.content_type),
             "maybe_billed": job.maybe_billed + failover.unknown_outcomes,
         }
         if self._write_with_retry(lease, lambda: self._jobs.complete(COMPLETE, job, params, response.body)) is None:
@@ -146,13 +147,13 @@ class OutcomeRecorder:
 
         A repeated write is harmless: a committed write whose confirmation was lost counts as applied.
         """
-        deadline_ms = min(lease.end_ms, self._clock.now_ms() + MAX_WRITE_MS)
+        deadline = min(lease.end, Deadline.after(MAX_WRITE_S, self._clock))
         pause_s = 1.0
         while True:
             try:
                 return write()
             except Exception:
-                if self._clock.now_ms() + pause_s * 1000 >= deadline_ms:
+                if pause_s >= deadline.remaining_s(self._clock):
                     raise
                 log.exception(log_events.JOB_OUTCOME_WRITE_FAILED, extra={"job_id": lease.job.id})
             self._sleep(pause_s)
@@ -162,7 +163,7 @@ class OutcomeRecorder:
         log.info(event, extra={"job_id": job.id, "attempt": job.attempt, **fields})
 
 
-def _wait_reason(job: Job, error: ProviderError) -> str:
+def _wait_reason(job: Job, error: AiServerError) -> str:
     if isinstance(error, ProviderBusy):
         return "provider_busy"
     if isinstance(error, ProviderRateLimited):

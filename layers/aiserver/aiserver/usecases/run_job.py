@@ -5,16 +5,18 @@ import logging
 from collections.abc import Callable
 
 from aiserver import log_events
-from aiserver.clock import Clock
+from aiserver.clock import Clock, Deadline
 from aiserver.errors import InvalidRequest, NotFound
 from aiserver.jobs.backoff import sqs_delay_s
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
 from aiserver.jobs.states import JobState
 from aiserver.jobs.transitions import CLAIM, EXPIRE, MARK_CALL, AttributeValue
+from aiserver.operations import Operation, find_operation
+from aiserver.providers.call import ProviderCall
 from aiserver.providers.memory_budget import MemoryBudget
-from aiserver.routing.failover import FailoverResult, try_candidates
-from aiserver.routing.router import Candidate, ProviderCall, Router
+from aiserver.routing.failover import CallPermission, Failover, RequestPermission
+from aiserver.routing.selection import Candidate, ProviderDirectory
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.record_outcome import JobLease, OutcomeRecorder
 from aiserver.usecases.terminal import expiry_fields, terminal_fields
@@ -26,24 +28,13 @@ OUTCOME_MARGIN_SHARE = 4  # at most a quarter of a short timeout
 log = logging.getLogger("aiserver.run_job")
 
 
-class _CallNotMade(Exception):
-    """The failover ended before a call; `unknown_outcomes` earlier calls may be billed without a response."""
-
-    def __init__(self, unknown_outcomes: int = 0) -> None:
-        super().__init__()
-        self.unknown_outcomes = unknown_outcomes
-
-
-class _LeaseLost(_CallNotMade):
-    """The job changed meanwhile: it was cancelled, or another worker has it."""
-
-
 class RunJob:
     def __init__(
         self,
         jobs: JobStore,
         messages: MessageSender,
-        router: Router,
+        directory: ProviderDirectory,
+        failover: Failover,
         clock: Clock,
         *,
         sleep: Callable[[float], None],
@@ -52,7 +43,8 @@ class RunJob:
     ) -> None:
         self._jobs = jobs
         self._messages = messages
-        self._router = router
+        self._directory = directory
+        self._failover = failover
         self._clock = clock
         self._recorder = OutcomeRecorder(jobs, messages, clock, sleep, settled_days)
         self._settled_days = settled_days
@@ -66,27 +58,33 @@ class RunJob:
         message can be deleted, whatever the outcome; after an exception it is retried.
         """
         now = self._clock.now_ms()
-        token, end_ms = self._clock.token(), now + remaining_ms
-        params = {"now": now, "lease_token": token, "lease_until": end_ms + self._lease_margin_ms}
+        token, end = self._clock.token(), Deadline(now + remaining_ms)
+        params = {"now": now, "lease_token": token, "lease_until": end.at_ms + self._lease_margin_ms}
         claimed = self._jobs.apply(CLAIM, job_id, params)
         if isinstance(claimed, ConditionFailed):
             self._on_claim_failed(claimed.job, now, attempt)
             return
         with self._memory.share():
-            self._run(JobLease(claimed, {"attempt": claimed.attempt, "lease_token": token}, end_ms))
+            self._run(JobLease(claimed, {"attempt": claimed.attempt, "lease_token": token}, end))
 
     def _run(self, lease: JobLease) -> None:
         try:
-            failover = self._call_providers(lease)
-        except _LeaseLost as stop:
-            self._recorder.cancel(lease, stop.unknown_outcomes)
-        except _CallNotMade as stop:
-            log.exception(log_events.JOB_DEFERRED, extra={"job_id": lease.job.id})
-            self._recorder.defer_store_unavailable(lease, stop.unknown_outcomes)
+            call, candidates = self._prepare(lease)
         except (NotFound, InvalidRequest) as error:  # model or provider no longer configured, or request not stored
             self._recorder.fail(lease, error)
-        else:
-            self._recorder.record_outcome(lease, failover)
+            return
+        except Exception:
+            log.exception(log_events.JOB_DEFERRED, extra={"job_id": lease.job.id})
+            self._recorder.defer_store_unavailable(lease)
+            return
+        result = self._failover.try_candidates(call, candidates, self._permission(lease))
+        match result.permission:
+            case CallPermission.LEASE_LOST:
+                self._recorder.cancel(lease, result.unknown_outcomes)
+            case CallPermission.STORE_UNAVAILABLE:
+                self._recorder.defer_store_unavailable(lease, result.unknown_outcomes)
+            case CallPermission.GRANTED:
+                self._recorder.record_outcome(lease, result)
 
     def _on_claim_failed(self, job: Job | None, now: int, attempt: int | None) -> None:
         """The claim failed: the job has ended or is claimed, the message is too early, or the deadline has passed.
@@ -102,49 +100,46 @@ class RunJob:
         elif job.not_before > now and attempt in (None, job.attempt):
             notify_worker(self._messages, job, delay_s=sqs_delay_s(job.not_before - now))
 
-    def _call_providers(self, lease: JobLease) -> FailoverResult:
-        """Raises: _LeaseLost; _CallNotMade (store unavailable); NotFound, InvalidRequest (no provider can serve)."""
-        job = lease.job
-        try:
-            request, serving = self._jobs.read_request(job), self._candidates(job)
-        except (NotFound, InvalidRequest):
-            raise
-        except Exception as error:
-            raise _CallNotMade from error
+    def _prepare(self, lease: JobLease) -> tuple[ProviderCall, list[Candidate]]:
+        """The job's call and its candidates.
+
+        Raises: NotFound (request not stored; operation, model), InvalidRequest (provider); errors of the store.
+        """
+        job, operation = lease.job, find_operation(lease.job.operation)
+        request = self._jobs.read_request(job)
         if request is None:
             raise NotFound("The job's request is no longer stored")
-        call = ProviderCall(job.operation, request, job.owner, idempotency_key=f"job-{job.id}-{job.epoch}")
-        candidates = self._router.filter_supported(serving, call)
-        calls = itertools.count(job.calls + 1)
+        deadline = min(_call_deadline(lease.end, self._clock), Deadline(job.deadline))
+        call = ProviderCall(operation, request, deadline, job.owner, idempotency_key=f"job-{job.id}-{job.epoch}")
+        return call, self._candidates(job, operation)
 
-        def mark_call(candidate: Candidate, unknown_outcomes: int) -> None:
+    def _permission(self, lease: JobLease) -> RequestPermission:
+        """A function that marks each call in the store, and permits it if the lease is still valid."""
+        job, calls = lease.job, itertools.count(lease.job.calls + 1)
+
+        def mark_call(candidate: Candidate, unknown_outcomes: int) -> CallPermission:
             params: dict[str, AttributeValue] = {"now": self._clock.now_ms(), "call_queue": candidate.provider.queue}
             params |= lease.fence | {"calls": next(calls), "maybe_billed": job.maybe_billed + unknown_outcomes}
             try:
                 marked = self._jobs.apply(MARK_CALL, job.id, params)
-            except Exception as error:
-                raise _CallNotMade(unknown_outcomes) from error
-            if isinstance(marked, ConditionFailed):
-                raise _LeaseLost(unknown_outcomes)
+            except Exception:
+                log.exception(log_events.JOB_DEFERRED, extra={"job_id": job.id})
+                return CallPermission.STORE_UNAVAILABLE
+            return CallPermission.LEASE_LOST if isinstance(marked, ConditionFailed) else CallPermission.GRANTED
 
-        return try_candidates(
-            self._router,
-            call,
-            candidates,
-            clock=self._clock,
-            deadline_ms=min(lease.end_ms - _outcome_margin_ms(lease.end_ms - self._clock.now_ms()), job.deadline),
-            on_attempt=mark_call,
-        )
+        return mark_call
 
-    def _candidates(self, job: Job) -> list[Candidate]:
+    def _candidates(self, job: Job, operation: Operation) -> list[Candidate]:
         """The candidates; for a job of the hosted queue without GPUs, which only the gpu queue's limit protects.
 
         If none remains, the operator has moved the model to a GPU since, and the job uses the GPU.
         """
-        candidates = self._router.candidates(job.model, job.provider, job.operation)
+        candidates = self._directory.candidates(job.model, job.provider, operation)
         allowed = [candidate for candidate in candidates if candidate.provider.queue in (job.queue, "hosted")]
         return allowed or candidates
 
 
-def _outcome_margin_ms(remaining_ms: int) -> int:
-    return min(OUTCOME_MARGIN_MS, remaining_ms // OUTCOME_MARGIN_SHARE)
+def _call_deadline(end: Deadline, clock: Clock) -> Deadline:
+    """When calls must have ended, so that the worker can record the outcome before `end`."""
+    remaining_ms = end.at_ms - clock.now_ms()
+    return Deadline(end.at_ms - min(OUTCOME_MARGIN_MS, remaining_ms // OUTCOME_MARGIN_SHARE))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from aiserver.clock import Clock
+from aiserver.clock import Clock, Deadline
 from aiserver.errors import Conflict, InvalidRequest, NotFound
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobPage, JobStore
@@ -48,9 +48,9 @@ class Status:
             job, request, result, request_link=self._jobs.presigned_url(job.request_location, seconds=LINK_TTL_S)
         )
 
-    def wait(self, job: Job, *, deadline_ms: int) -> Job:
-        """The job once it has ended, or its state at `deadline_ms`."""
-        while not job.has_ended and self._clock.now_ms() < deadline_ms:
+    def wait(self, job: Job, *, deadline: Deadline) -> Job:
+        """The job once it has ended, or its state at `deadline`."""
+        while not job.has_ended and not deadline.has_passed(self._clock):
             self._sleep(POLL_INTERVAL_S)
             job = self._jobs.get(job.id) or job
         return job
@@ -66,7 +66,7 @@ class Status:
         return JobPage([job for job in page.jobs if not job.is_past_ttl(now)], page.cursor)
 
     def result(self, job: Job) -> bytes | str:
-        """The result body, or a signed URL for a large one.
+        """The result body, of media type `job.result_type`, or a signed URL for a large one.
 
         Raises: Conflict, when the job is not Completed; NotFound, when the result is not stored.
         """
@@ -74,10 +74,11 @@ class Status:
             raise Conflict(f"Job {job.id} is {job.state} and has no result")
         if job.result_location is None:
             raise NotFound(f"Job {job.id} was streamed; streamed responses are not stored")
-        if views.may_fit_inline(job):
+        if (job.result_bytes or 0) <= views.MAX_EMBEDDED_BYTES:
             result = self._jobs.read_result(job)
             if result is None:
                 raise NotFound(f"The result of job {job.id} is no longer stored")
             if views.fits_inline(result):
                 return result
-        return self._jobs.presigned_url(job.result_location, seconds=LINK_TTL_S) or self._jobs.read_result(job) or b""
+        link = self._jobs.presigned_url(job.result_location, seconds=LINK_TTL_S, content_type=job.result_type)
+        return link or self._jobs.read_result(job) or b""

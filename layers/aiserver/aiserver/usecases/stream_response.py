@@ -1,14 +1,13 @@
-"""Relay a streamed response to the caller, with keep-alive pings, and report how it ended."""
+"""Relay a streamed response to the caller until the deadline, and report how it ended."""
 
 import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from aiserver import log_events
-from aiserver.clock import Clock
+from aiserver.clock import Clock, Deadline
 from aiserver.errors import AiServerError, ProviderError, ProviderTimeout
 from aiserver.jobs.states import JobState
-from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS
 from aiserver.routing.failover import OpenStream
 from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
@@ -30,27 +29,27 @@ class StreamOutcome:
 
 
 def stream_response(
-    provider: str, stream: OpenStream, clock: Clock, *, deadline_ms: int, on_end: Callable[[StreamOutcome], None]
-) -> Generator[bytes]:
-    """The events, pings while none arrives, and b"" when there is nothing to send.
+    provider: str, stream: OpenStream, clock: Clock, *, deadline: Deadline, on_end: Callable[[StreamOutcome], None]
+) -> Generator[bytes | None]:
+    """The events and pings of the stream; None when there is nothing to send.
 
     After a failure the last event is an error event; it is sent before the cleanup. The generator is returned started,
     so that closing it closes the upstream call, even without iteration. `on_end` is called exactly once.
     """
-    events = _stream(provider, stream, clock, deadline_ms, on_end)
+    events = _stream(provider, stream, clock, deadline, on_end)
     next(events)
     return events
 
 
 def _stream(
-    provider: str, stream: OpenStream, clock: Clock, deadline_ms: int, on_end: Callable[[StreamOutcome], None]
-) -> Generator[bytes]:
+    provider: str, stream: OpenStream, clock: Clock, deadline: Deadline, on_end: Callable[[StreamOutcome], None]
+) -> Generator[bytes | None]:
     state, error = JobState.FAILED, AiServerError("The gateway failed during the stream")
     try:
         with stream.resources:
-            yield b""
+            yield None
             try:
-                if (yield from _keep_alive(provider, stream, clock, deadline_ms)):
+                if (yield from _until_deadline(stream, clock, deadline)):
                     state, error = JobState.COMPLETED, None
                 else:  # not the provider's fault
                     error = ProviderTimeout("The deadline passed before the response was complete", may_be_billed=True)
@@ -72,32 +71,16 @@ def _stream(
         on_end(StreamOutcome(state, error, mapper.usage, mapper.content_events))
 
 
-def _keep_alive(provider: str, stream: OpenStream, clock: Clock, deadline_ms: int) -> Generator[bytes, None, bool]:
-    """Relay the events with pings. Returns True if the stream ended before the deadline."""
-    has_first_event = False
-    last_sent_ms = clock.now_ms()
-    last_received_ms = last_sent_ms - (0 if stream.stream.has_first_event else FIRST_EVENT_TIMEOUT_MS)
-    has_sent = False
-    mapper = stream.stream.mapper
-    for events in stream.stream:
-        now = clock.now_ms()
-        last_received_ms = last_received_ms if events is None else now
-        if events and not has_first_event and sse.event_data(events):
-            has_first_event = True
+def _until_deadline(stream: OpenStream, clock: Clock, deadline: Deadline) -> Generator[bytes | None, None, bool]:
+    """Relay the events until their end or the deadline. Returns whether the response is complete."""
+    mapper, is_first = stream.stream.mapper, True
+    for events in stream.stream.events:
+        if is_first and events and sse.event_data(events):
+            is_first = False
             stream.on_first_event()
-        is_late, is_silent = now >= deadline_ms, now >= last_received_ms + stream.idle_timeout_s * 1000
-        if (is_late or is_silent) and mapper.is_complete and not mapper.is_done:  # only the connection's end is missing
-            yield (events or b"") + mapper.on_end()
-            return True
-        if is_late and not mapper.is_done:
-            return False
-        if is_silent:
-            raise ProviderTimeout(f"Provider {provider}: no event received within its timeout_s", may_be_billed=True)
-        if events or now >= last_sent_ms + sse.PING_MS or not has_sent:
-            yield events or sse.PING
-            last_sent_ms = clock.now_ms()
-            last_received_ms = last_sent_ms if events else last_received_ms  # a slow caller is not a silent provider
-        else:
-            yield b""
-        has_sent = True
+        if deadline.has_passed(clock) and not mapper.is_done:
+            if mapper.is_complete:  # only the connection's end is missing
+                yield (events or b"") + mapper.on_end()
+            return mapper.is_complete
+        yield events
     return True

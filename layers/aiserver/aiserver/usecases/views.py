@@ -54,8 +54,8 @@ def status_view(job: Job, result: bytes | None) -> bytes:
 
 
 def may_fit_inline(job: Job) -> bool:
-    """True if the result is small enough to be worth reading."""
-    return (job.result_bytes or 0) <= MAX_EMBEDDED_BYTES
+    """True if the result is JSON and small enough to be worth reading."""
+    return job.result_type is None and (job.result_bytes or 0) <= MAX_EMBEDDED_BYTES
 
 
 def fits_inline(body: bytes, times: int = 1) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator
 
-from aiserver.clock import Clock
+from aiserver.clock import Clock, Deadline
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore
 from aiserver.usecases import views
@@ -18,10 +18,10 @@ class WatchJob:
         self._clock = clock
         self._sleep = sleep
 
-    def events(self, job: Job, *, last_event_id: str | None, deadline_ms: int) -> Generator[bytes]:
-        """The job's current state, unless `last_event_id` is its id, then each change, until its end or `deadline_ms`.
+    def events(self, job: Job, *, last_event_id: str | None, deadline: Deadline) -> Generator[bytes | None]:
+        """The job's current state, unless `last_event_id` is its id, then each change, until its end or `deadline`.
 
-        Yields b"" when there is nothing to send. Several changes between two reads are sent as one event.
+        Yields None when there is nothing to send. Several changes between two reads are sent as one event.
         """
         last_id, sent_ms, prefix = last_event_id, None, RETRY
         current: Job | None = job
@@ -34,8 +34,8 @@ class WatchJob:
                 yield sse.PING
                 sent_ms = now_ms
             else:
-                yield b""
-            if current.has_ended or now_ms >= deadline_ms:
+                yield None
+            if current.has_ended or now_ms >= deadline.at_ms:
                 return
             self._sleep(POLL_INTERVAL_S)
             current = self._jobs.get(job.id)

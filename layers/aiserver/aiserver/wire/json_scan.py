@@ -33,6 +33,14 @@ def find_members(body: bytes, *names: str) -> dict[str, bytes] | None:
         return None
 
 
+def member_view(body: bytes, name: str) -> memoryview:
+    """The JSON text of a member of the object in `body`, without a copy of it; empty when there is none."""
+    try:
+        return memoryview(getattr(_decoder((name,)).decode(_without_bom(body)), name))
+    except msgspec.DecodeError:  # half a surrogate pair, which find_members accepts
+        return memoryview((find_members(body, name) or {}).get(name, b""))
+
+
 def unwrap_single(body: bytes) -> bytes:
     """The JSON text of the only element of the array in `body`; `body` itself when it is not such an array."""
     try:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-JSON_TYPE = "application/json; charset=utf-8"
+JSON_MEDIA_TYPE = "application/json"
+JSON_TYPE = f"{JSON_MEDIA_TYPE}; charset=utf-8"  # of responses
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from aiserver.wire.schemas import CHAT, EMBEDDINGS, RESPONSES, ObjectSchema, fol
 from aiserver.wire.validation import invalid_field
 
 GATEWAY_FIELDS = {fold_name(name): name for name in ("refId", "tag", "replyTo", "deadline", "provider")}
-QUEUEABLE_OPERATIONS = ("chat.completions",)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

@@ -19,6 +19,10 @@ _LINES = re.compile(rb"\r\n|\n|\r")
 _MAX_END_BYTES = len(b"\r\n\r\n")
 
 
+class IncompleteEvent(bytes):
+    """The start of an event, without the blank line that ends it."""
+
+
 class EventSplitter:
     """Splits a stream into complete events, independent of its chunks; `buffer` holds the incomplete event.
 

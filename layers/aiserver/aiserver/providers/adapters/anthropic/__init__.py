@@ -4,12 +4,13 @@ Source: https://platform.claude.com/docs/en/api/messages
 """
 
 from aiserver.providers.adapters.anthropic.capabilities import CAPABILITIES
+from aiserver.providers.adapters.anthropic.errors import map_error
 from aiserver.providers.adapters.anthropic.request import build_request, list_models_request
-from aiserver.providers.adapters.anthropic.response import map_error, map_response, parse_models
+from aiserver.providers.adapters.anthropic.response import map_response, parse_models
 from aiserver.providers.adapters.anthropic.stream import AnthropicEventMapper
-from aiserver.providers.adapters.base.adapter import Adapter, ModelPages
+from aiserver.providers.adapters.base.adapter import ChatTranslator, ModelPages
 
-ANTHROPIC = Adapter(
+ANTHROPIC = ChatTranslator(
     CAPABILITIES,
     build_request,
     map_response,

@@ -109,11 +109,6 @@ CAPABILITIES = Capabilities(
     normalize_call_id,
 )
 
-MAX_TOKENS = 32_000  # supported by every model since Claude 4
-# The maximum of older models, by name prefix.
-# https://platform.claude.com/docs/en/about-claude/models/overview
-OLDER_MAX_TOKENS = {"claude-3-5": 8_192, "claude-3-7": 32_000, "claude-3": 4_096, "claude-2": 4_096}
-
 FINISH_REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",

@@ -4,14 +4,18 @@ from typing import Annotated, Any
 
 import msgspec
 
-from aiserver.providers.adapters.anthropic.capabilities import MAX_TOKENS, OLDER_MAX_TOKENS
-from aiserver.providers.adapters.anthropic.turns import cache_control, content_blocks
+from aiserver.providers.adapters.anthropic.content import cache_control, content_blocks
 from aiserver.providers.adapters.base.chat import Chat
 from aiserver.providers.adapters.base.json_schemas import empty_parameters, schema_with_description, tool_parameters
 from aiserver.providers.adapters.base.messages import JsonFormat, SchemaFormat, ToolChoice, ToolDefinition
 from aiserver.providers.adapters.base.turns import check_tool_choice, has_tools, merge_turns, set_path, system_blocks
-from aiserver.providers.adapters.families.claude import sampling_params_to_omit, thinking_params
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.adapters.families.claude import (
+    MAX_TOKENS,
+    OLDER_MAX_TOKENS,
+    sampling_params_to_omit,
+    thinking_params,
+)
+from aiserver.providers.request import ProviderRequest
 
 PATH = "/v1/messages"
 MODELS_PATH = "/v1/models?limit=1000"

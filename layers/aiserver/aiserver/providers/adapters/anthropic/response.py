@@ -1,14 +1,13 @@
-"""Maps Anthropic's responses and errors to OpenAI's format; members without a mapping go into `anthropic`."""
+"""Maps Anthropic's responses to OpenAI's format; members without a mapping go into `anthropic`."""
 
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from aiserver.errors import ProviderResponse
-from aiserver.providers.adapters.anthropic.capabilities import EQUIVALENT_STOP_REASONS, FINISH_REASONS, STATUSES
+from aiserver.providers.adapters.anthropic.capabilities import EQUIVALENT_STOP_REASONS, FINISH_REASONS
 from aiserver.providers.adapters.base.adapter import MappedResponse, ResponseContext, UnusableResponse, VendorError
-from aiserver.providers.adapters.base.completion import Choice, Usage, build_completion, build_error, tool_call
+from aiserver.providers.adapters.base.completion import Choice, Usage, build_completion, tool_call
 from aiserver.providers.adapters.base.messages import (
     ABSENT,
     Members,
@@ -20,7 +19,6 @@ from aiserver.providers.adapters.base.messages import (
 from aiserver.providers.adapters.base.nulls import is_absent, null_tolerant_decoder
 from aiserver.providers.adapters.base.size_limits import check_response_size
 
-CALLER_RESOURCE_PREFIXES = ("File ", "Container ")  # of messages about resources that the caller named
 MAPPED_MEMBERS = ("id", "type", "role", "model", "content", "stop_reason", "usage")
 MAPPED_USAGE_MEMBERS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "output_tokens_details")
 
@@ -89,22 +87,11 @@ class _ModelPage(msgspec.Struct):
     last_id: str | None = None
 
 
-class _Error(msgspec.Struct):
-    message: str = ""
-    type: str = ""
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _Error
-    request_id: str | None = None
-
-
 decode_block = null_tolerant_decoder(Block)
 decode_usage = null_tolerant_decoder(TokenUsage)
 _blocks = null_tolerant_decoder(list[Block], b"[]")
 _message = null_tolerant_decoder(_Message)
 _model_page = msgspec.json.Decoder(_ModelPage)
-_error_body = msgspec.json.Decoder(_ErrorBody)
 
 
 def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
@@ -161,22 +148,6 @@ def vendor_extensions(root: Members, stop_reason: str | None) -> dict[str, Any]:
     if usage := vendor_members(member_object(root, "usage"), MAPPED_USAGE_MEMBERS):
         extensions["usage"] = usage
     return {"anthropic": extensions} if extensions else {}
-
-
-def map_error(response: ProviderResponse) -> ProviderResponse:
-    """Map an error to OpenAI's format. Raises: msgspec.DecodeError, when the body is not an error of Anthropic's."""
-    error_body = _error_body.decode(response.body)
-    error = error_body.error
-    status = STATUSES.get(error.type, 500) if response.is_success else response.status
-    headers = ({"x-request-id": error_body.request_id} if error_body.request_id else {}) | response.headers
-    return ProviderResponse(status, headers, _error(error, Raw(response.body)))
-
-
-def _error(error: _Error, original: Raw) -> bytes:
-    names_caller_resource = error.message.startswith(CALLER_RESOURCE_PREFIXES)
-    return build_error(
-        error.message, error.type, None, {"anthropic": original}, param="anthropic" if names_caller_resource else None
-    )
 
 
 def parse_models(page: bytes) -> tuple[list[str], str | None]:

@@ -12,7 +12,6 @@ from aiserver.providers.adapters.anthropic.capabilities import FINISH_REASONS
 from aiserver.providers.adapters.anthropic.partial_block import PartialBlock
 from aiserver.providers.adapters.anthropic.response import TokenUsage, decode_usage, map_usage, vendor_extensions
 from aiserver.providers.adapters.base.adapter import ResponseContext, UnusableResponse, VendorError
-from aiserver.providers.adapters.base.chat import Chat
 from aiserver.providers.adapters.base.completion import ChunkBuilder
 from aiserver.providers.adapters.base.messages import ABSENT, Members, optional_members
 from aiserver.providers.adapters.base.nulls import is_absent, null_tolerant_decoder
@@ -50,15 +49,15 @@ _message_start = null_tolerant_decoder(_MessageStart)
 
 
 class AnthropicEventMapper:
-    """The VendorEventMapper of Anthropic."""
+    """The EventMapper of Anthropic."""
 
-    def __init__(self, chat: Chat, context: ResponseContext) -> None:
+    def __init__(self, context: ResponseContext) -> None:
         self.usage: str | None = None
         self.content_events = 0
         self.is_complete = False
         self.is_done = False
         self.request_id: str | None = None
-        self._chunks = ChunkBuilder(context.created_s, include_usage=chat.include_usage)
+        self._chunks = ChunkBuilder(context.created_s, include_usage=context.include_usage)
         self._context = context
         self._blocks: dict[int, PartialBlock] = {}
         self._call_count = 0

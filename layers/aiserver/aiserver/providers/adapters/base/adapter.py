@@ -1,15 +1,74 @@
-"""The adapter contract: the functions that a vendor with a protocol of its own implements."""
+"""The adapter contract: what the gateway needs of each provider type, and what a vendor's chat translator implements.
 
-from collections.abc import Callable, Generator
+Adapters do no I/O: dispatch.py sends their requests.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiserver.errors import ProviderResponse
+from aiserver.errors import ProviderError
 from aiserver.providers.adapters.base.capabilities import Capabilities
 from aiserver.providers.adapters.base.chat import Chat
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.call import ProviderCall, Upstream
 from aiserver.providers.provider import Provider
+from aiserver.providers.request import ProviderRequest
+from aiserver.providers.response import ProviderResponse
 from aiserver.providers.stream import EventMapper
+
+# Adds a vendor's signature to the headers of a request without an API key. Raises: ProviderAuth.
+RequestSigner = Callable[[Provider, ProviderRequest], ProviderRequest]
+# Turns the chunks of a stream without server-sent events into such events; a stage, as stream.split_events.
+FrameDecoder = Callable[[Iterator[list[bytes] | None], str], Iterator[list[bytes] | None]]
+
+
+class Exchange(Protocol):
+    """One request in the provider's protocol, and the functions that map its response to OpenAI's format."""
+
+    @property
+    def request(self) -> ProviderRequest: ...
+
+    @property
+    def decode_frames(self) -> FrameDecoder | None:
+        """For a stream without server-sent events."""
+        ...
+
+    def map_response(self, response: ProviderResponse) -> ProviderResponse:
+        """The complete response in OpenAI's format. Raises: ProviderError, when it failed or has no result."""
+        ...
+
+    def create_event_mapper(self) -> EventMapper: ...
+
+
+@dataclass(frozen=True)
+class ModelPages:
+    """How a provider lists its models, page by page.
+
+    `build_request` takes the token of a page, None for the first one. `parse` returns the ids of a page and the token
+    of the next one; it raises what msgspec raises.
+    """
+
+    build_request: Callable[[str | None], ProviderRequest]
+    parse: Callable[[bytes], tuple[list[str], str | None]]
+
+
+class Adapter(Protocol):
+    """One provider protocol."""
+
+    @property
+    def model_pages(self) -> ModelPages | None: ...
+
+    def check(self, call: ProviderCall, model: str) -> None:
+        """Raises: InvalidRequest, when the protocol does not support a field of the request for this model."""
+        ...
+
+    def prepare(self, upstream: Upstream, call: ProviderCall) -> Exchange:
+        """Raises: as `check`; ProviderAuth, when the request cannot be signed."""
+        ...
+
+    def map_error(self, upstream: Upstream, response: ProviderResponse) -> ProviderError:
+        """Map a failed response."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -18,6 +77,7 @@ class ResponseContext:
 
     `single_tool_call` is whether the caller wants at most one tool call; not every vendor has a parameter for that.
     `id` and `model` are for vendors whose responses contain neither a response id nor the model.
+    `include_usage` is whether the caller wants an event with the usage.
     """
 
     created_s: int
@@ -25,6 +85,7 @@ class ResponseContext:
     single_tool_call: bool = False
     id: str = ""
     model: str = ""
+    include_usage: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,12 +95,6 @@ class MappedResponse:
     body: bytes
     usage: str | None
     request_id: str | None = None
-
-
-class VendorEventMapper(EventMapper, Protocol):
-    """An EventMapper of a vendor's events. `request_id` is set after the first event, where the events contain it."""
-
-    request_id: str | None
 
 
 class VendorError(Exception):
@@ -65,20 +120,8 @@ class UnusableResponse(Exception):
 
 
 @dataclass(frozen=True)
-class ModelPages:
-    """How a vendor lists its models, page by page.
-
-    `build_request` takes the token of a page, None for the first one. `parse` returns the ids of a page and the token
-    of the next one; it raises what msgspec raises.
-    """
-
-    build_request: Callable[[str | None], ProviderRequest]
-    parse: Callable[[bytes], tuple[list[str], str | None]]
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """One vendor's protocol, as pure functions of JSON bytes.
+class ChatTranslator:
+    """One vendor's chat protocol, as pure functions of JSON bytes.
 
     `build_request` builds the request without the API key; it raises InvalidRequest.
     `map_response` and the event mappers raise VendorError, UnusableResponse, or a msgspec error when the JSON does
@@ -89,18 +132,6 @@ class Adapter:
     capabilities: Capabilities
     build_request: Callable[[Chat], ProviderRequest]
     map_response: Callable[[bytes, ResponseContext], MappedResponse]
-    create_event_mapper: Callable[[Chat, ResponseContext], VendorEventMapper]
+    create_event_mapper: Callable[[ResponseContext], EventMapper]
     map_error: Callable[[ProviderResponse], ProviderResponse]
     model_pages: ModelPages | None = None
-
-
-class Wire(Protocol):
-    """Signing and framing of a vendor that uses neither an API key nor server-sent events."""
-
-    def sign(self, provider: Provider, request: ProviderRequest) -> ProviderRequest:
-        """The request with the vendor's signature in its headers."""
-        ...
-
-    def decode_frames(self, chunks: Generator[list[bytes]]) -> Generator[list[bytes]]:
-        """The chunks of a stream as server-sent events. Raises: ProviderError, when a frame is damaged."""
-        ...

@@ -1,4 +1,4 @@
-"""A chat request in OpenAI's format, parsed for translation; fields the vendor does not support are rejected.
+"""A chat request in OpenAI's format, parsed for translation.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
@@ -26,9 +26,9 @@ from aiserver.providers.adapters.base.messages import (
 )
 from aiserver.providers.adapters.base.nulls import is_absent, strip_nulls
 from aiserver.providers.adapters.base.tool_call_ids import assign_call_ids
-from aiserver.providers.adapters.base.validate import UNKNOWN_FIELD, check_supported
 from aiserver.wire.validation import invalid_field
 
+UNKNOWN_FIELD = "unknown field"
 RESERVED_MEMBERS = ("model", "messages", "stream")  # they route the request and select the response format
 Read = TypeVar("Read")
 
@@ -38,12 +38,17 @@ _UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`$")
 
 
 class Chat:
-    """One request, checked against one vendor's `capabilities`."""
+    """One request for one vendor; validate.parse_chat creates it."""
 
-    def __init__(self, body: bytes, capabilities: Capabilities) -> None:
-        """Raises: InvalidRequest, which names the field and the vendor, when the vendor does not support a field."""
+    def __init__(self, body: bytes, capabilities: Capabilities, model: str | None = None) -> None:
+        """`model` replaces the model that the body names.
+
+        Raises: InvalidRequest, which names the field and the vendor, when a field has the wrong type.
+        """
         self.capabilities = capabilities
         self.members = {name: value for name, value in decode_members(body).items() if not is_absent(value)}
+        if model is not None:
+            self.members["model"] = Raw(msgspec.json.encode(model))
         self.model = self.get_typed("model", str) or ""
         self.messages: list[Message] = self.get_typed("messages", list[Message]) or []
         for i in assign_call_ids(self.messages, capabilities.normalize_call_id):
@@ -64,7 +69,6 @@ class Chat:
                 raise self.unsupported(
                     f"{capabilities.extension_member}.{name}", f"set '{name}' in the request instead"
                 )
-        check_supported(self)
 
     def get_typed(self, name: str, kind: Any) -> Any:
         """The field, decoded as `kind`; None when it is absent. Raises: InvalidRequest, when its type is wrong."""

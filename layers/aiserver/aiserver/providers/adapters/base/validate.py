@@ -1,11 +1,10 @@
-"""Checks each field of a request against a vendor's capabilities."""
-
-from typing import TYPE_CHECKING
+"""Parses a chat and checks each of its fields against a vendor's capabilities."""
 
 import msgspec
 from msgspec import Raw
 
-from aiserver.providers.adapters.base.capabilities import Unsupported
+from aiserver.providers.adapters.base.capabilities import Capabilities, Unsupported
+from aiserver.providers.adapters.base.chat import UNKNOWN_FIELD, Chat
 from aiserver.providers.adapters.base.messages import (
     ABSENT,
     AssistantMessage,
@@ -23,14 +22,18 @@ from aiserver.providers.adapters.base.messages import (
 from aiserver.providers.adapters.base.nulls import is_absent
 from aiserver.wire.upstream_body import VENDORS
 
-if TYPE_CHECKING:
-    from aiserver.providers.adapters.base.chat import Chat
 
-UNKNOWN_FIELD = "unknown field"
+def parse_chat(body: bytes, capabilities: Capabilities, model: str | None = None) -> Chat:
+    """The chat in `body`; `model` replaces the model that it names.
+
+    Raises: InvalidRequest, which names the path of a field that is invalid or that the vendor does not support.
+    """
+    chat = Chat(body, capabilities, model)
+    _check_supported(chat)
+    return chat
 
 
-def check_supported(chat: "Chat") -> None:
-    """Raises: InvalidRequest, which names the path of a field that the vendor does not support."""
+def _check_supported(chat: Chat) -> None:
     for name, value in chat.members.items():
         if name not in VENDORS:
             _check_capability(chat, name, name, value)
@@ -44,7 +47,7 @@ def check_supported(chat: "Chat") -> None:
             _check_capability(chat, "tools[].function.strict", f"tools[{i}].function.strict")
 
 
-def _check_message(chat: "Chat", path: str, message: Message) -> None:
+def _check_message(chat: Chat, path: str, message: Message) -> None:
     _check_extensions(chat, path, message)
     role = str(message.__struct_config__.tag)
     _check_capability(chat, f"messages[].role: {role}", f"{path}.role")
@@ -62,7 +65,7 @@ def _check_message(chat: "Chat", path: str, message: Message) -> None:
             _check_part(chat, f"{path}.content[{i}]", role, part)
 
 
-def _check_part(chat: "Chat", path: str, role: str, part: Part) -> None:
+def _check_part(chat: Chat, path: str, role: str, part: Part) -> None:
     _check_extensions(chat, path, part)
     kind = str(part.__struct_config__.tag)
     role_suffix = (
@@ -77,14 +80,14 @@ def _check_part(chat: "Chat", path: str, role: str, part: Part) -> None:
         _check_capability(chat, "messages[].content[].file.file_id", f"{path}.file.file_id")
 
 
-def _check_extensions(chat: "Chat", path: str, value: VendorExtensions) -> None:
+def _check_extensions(chat: Chat, path: str, value: VendorExtensions) -> None:
     try:
         value.for_vendor(chat.capabilities.extension_member)
     except msgspec.ValidationError:
         raise chat.invalid(f"{path}.{chat.capabilities.extension_member}", "must be an object") from None
 
 
-def _check_capability(chat: "Chat", rule_path: str, path: str, value: Raw = ABSENT) -> None:
+def _check_capability(chat: Chat, rule_path: str, path: str, value: Raw = ABSENT) -> None:
     rule = chat.capabilities.rules.get(rule_path)
     if rule is None:
         hint = f"put vendor-specific fields in '{chat.capabilities.extension_member}'"
@@ -93,7 +96,7 @@ def _check_capability(chat: "Chat", rule_path: str, path: str, value: Raw = ABSE
         raise chat.unsupported(path, rule.reason)
 
 
-def _check_arguments(chat: "Chat", path: str, call: ToolCall) -> None:
+def _check_arguments(chat: Chat, path: str, call: ToolCall) -> None:
     try:
         decode_members(call_arguments(call))
     except msgspec.DecodeError:

@@ -8,10 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from aiserver.providers.adapters.anthropic.capabilities import MAX_TOKENS
 from aiserver.providers.adapters.base.chat import Chat
 from aiserver.providers.adapters.base.turns import set_path
-from aiserver.providers.adapters.families.claude import EFFORTS, sampling_params_to_omit, thinking_params
+from aiserver.providers.adapters.families.claude import EFFORTS, MAX_TOKENS, sampling_params_to_omit, thinking_params
 
 FIELDS = "additionalModelRequestFields"
 CLAUDE = "anthropic.claude-"

@@ -23,7 +23,7 @@ from aiserver.providers.adapters.bedrock.capabilities import TIERS
 from aiserver.providers.adapters.bedrock.content import cache_point, content_blocks
 from aiserver.providers.adapters.bedrock.document_names import make_names_unique
 from aiserver.providers.adapters.bedrock.models import FIELDS, is_claude, params_to_omit, set_reasoning
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.request import ProviderRequest
 
 EVENT_STREAM_TYPE = "application/vnd.amazon.eventstream"
 ERROR_TYPE_HEADER = "x-amzn-errortype"  # the only place of an error's type

@@ -1,4 +1,4 @@
-"""Maps Converse's responses and errors to OpenAI's format; members without a mapping go into `bedrock`.
+"""Maps Converse's responses to OpenAI's format; members without a mapping go into `bedrock`.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html#API_runtime_Converse_ResponseSyntax
 """
@@ -8,22 +8,16 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.errors import ProviderResponse
 from aiserver.providers.adapters.base.adapter import MappedResponse, ResponseContext, UnusableResponse, VendorError
-from aiserver.providers.adapters.base.completion import Choice, Usage, build_completion, build_error, tool_call
+from aiserver.providers.adapters.base.completion import Choice, Usage, build_completion, tool_call
 from aiserver.providers.adapters.base.messages import ABSENT, Members, decode_members, member_object, vendor_members
 from aiserver.providers.adapters.base.nulls import is_absent, null_tolerant_decoder
 from aiserver.providers.adapters.base.size_limits import check_response_size
 from aiserver.providers.adapters.bedrock.capabilities import (
     CONTENT_FAILURES,
-    CREDENTIAL_ERRORS,
     EQUIVALENT_STOP_REASONS,
     FINISH_REASONS,
-    STATUS_OVERRIDES,
-    STATUSES,
-    UNKNOWN_MODEL_PREFIXES,
 )
-from aiserver.providers.adapters.bedrock.request import ERROR_TYPE_HEADER
 
 MAPPED_MEMBERS = ("output", "stopReason", "usage")
 MAPPED_USAGE_MEMBERS = ("inputTokens", "outputTokens", "totalTokens", "cacheReadInputTokens")
@@ -111,17 +105,10 @@ class _Response(msgspec.Struct, rename="camel"):
     stop_reason: str = ""
 
 
-class _Error(msgspec.Struct):
-    message: str = ""
-    capitalized_message: str = msgspec.field(name="Message", default="")
-    original_message: str = msgspec.field(name="originalMessage", default="")
-
-
 _decode_response = null_tolerant_decoder(_Response)
 _blocks = null_tolerant_decoder(list[_Block], b"[]")
 _raws = msgspec.json.Decoder(list[Raw])
 _decode_usage = null_tolerant_decoder(_TokenUsage)
-_error = msgspec.json.Decoder(_Error)
 
 
 def map_response(body: bytes, context: ResponseContext) -> MappedResponse:
@@ -200,26 +187,3 @@ def vendor_extensions(root: Members, stop_reason: str) -> dict[str, Any]:
     if usage := vendor_members(member_object(root, "usage"), MAPPED_USAGE_MEMBERS):
         extensions["usage"] = usage
     return {"bedrock": extensions} if extensions else {}
-
-
-def map_error(response: ProviderResponse) -> ProviderResponse:
-    """Map an error to OpenAI's format; a body that is not an error of Bedrock's stays unchanged.
-
-    A header contains the error's type. In a stream the error is `{"<type>": {…}}`, and the type starts in lower case.
-    """
-    headers = {name: value for name, value in response.headers.items() if name != ERROR_TYPE_HEADER}
-    type, status, body = response.headers.get(ERROR_TYPE_HEADER, "").partition(":")[0], response.status, response.body
-    try:
-        if response.is_success:
-            ((name, body),) = decode_members(body).items()
-            type = name if name in CONTENT_FAILURES else name[:1].upper() + name[1:]
-            status = STATUSES.get(type, 500)
-        status = 403 if type in CREDENTIAL_ERRORS else status
-        details = _error.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return ProviderResponse(response.status, headers, response.body)
-    message = details.message or details.capitalized_message or details.original_message
-    if status == 400 and message.startswith(UNKNOWN_MODEL_PREFIXES):
-        status = 404
-    error = build_error(message, type, None, {"bedrock": Raw(response.body)})
-    return ProviderResponse(STATUS_OVERRIDES.get(status, status), headers, error)

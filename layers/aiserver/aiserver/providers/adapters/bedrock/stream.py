@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from aiserver.providers.adapters.base.adapter import ResponseContext, UnusableResponse, VendorError
-from aiserver.providers.adapters.base.chat import Chat
 from aiserver.providers.adapters.base.completion import ChunkBuilder, Usage
 from aiserver.providers.adapters.base.messages import ABSENT, decode_members, optional_members
 from aiserver.providers.adapters.base.nulls import is_absent, null_tolerant_decoder
@@ -34,15 +33,15 @@ _block_event = null_tolerant_decoder(_BlockEvent)
 
 
 class BedrockEventMapper:
-    """The VendorEventMapper of Bedrock; the final chunk waits for the metadata event, or the end of the stream."""
+    """The EventMapper of Bedrock; the final chunk waits for the metadata event, or the end of the stream."""
 
-    def __init__(self, chat: Chat, context: ResponseContext) -> None:
+    def __init__(self, context: ResponseContext) -> None:
         self.usage: str | None = None
         self.content_events = 0
         self.is_complete = False
         self.is_done = False
         self.request_id: str | None = None  # Bedrock sends it as a header
-        self._chunks = ChunkBuilder(context.created_s, include_usage=chat.include_usage)
+        self._chunks = ChunkBuilder(context.created_s, include_usage=context.include_usage)
         self._chunks.id, self._chunks.model = context.id, context.model
         self._context = context
         self._blocks: dict[int, PartialBlock] = {}

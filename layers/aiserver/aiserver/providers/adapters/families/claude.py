@@ -9,6 +9,11 @@ from typing import Any
 from aiserver.providers.adapters.base.chat import Chat
 from aiserver.providers.adapters.base.messages import ToolChoice
 
+MAX_TOKENS = 32_000  # supported by every model since Claude 4
+# The maximum of older models, by name prefix.
+# https://platform.claude.com/docs/en/about-claude/models/overview
+OLDER_MAX_TOKENS = {"claude-3-5": 8_192, "claude-3-7": 32_000, "claude-3": 4_096, "claude-2": 4_096}
+
 # Models that take a number of reasoning tokens; newer ones take an effort.
 # https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
 BUDGET_MODELS = (

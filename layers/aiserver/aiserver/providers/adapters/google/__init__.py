@@ -3,7 +3,7 @@
 Source: https://ai.google.dev/api/generate-content
 """
 
-from aiserver.providers.adapters.base.adapter import Adapter, ModelPages
+from aiserver.providers.adapters.base.adapter import ChatTranslator, ModelPages
 from aiserver.providers.adapters.google.capabilities import CAPABILITIES
 from aiserver.providers.adapters.google.errors import map_error
 from aiserver.providers.adapters.google.models import list_models_request, parse_models
@@ -11,7 +11,7 @@ from aiserver.providers.adapters.google.request import build_request
 from aiserver.providers.adapters.google.response import map_response
 from aiserver.providers.adapters.google.stream import GoogleEventMapper
 
-GOOGLE = Adapter(
+GOOGLE = ChatTranslator(
     CAPABILITIES,
     build_request,
     map_response,

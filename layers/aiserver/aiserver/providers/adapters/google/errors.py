@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from aiserver.errors import ProviderResponse
 from aiserver.providers.adapters.base.completion import build_error
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire import json_scan
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from aiserver.providers.adapters.google.capabilities import MODELS_BEFORE_3
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.request import ProviderRequest
 
 PATH = "/models?pageSize=1000"
 GENERATE_METHOD = "generateContent"

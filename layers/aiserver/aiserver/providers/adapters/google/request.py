@@ -9,9 +9,9 @@ from aiserver.providers.adapters.base.json_schemas import schema_with_descriptio
 from aiserver.providers.adapters.base.messages import JsonFormat, SchemaFormat, ToolChoice, ToolDefinition
 from aiserver.providers.adapters.base.turns import check_tool_choice, has_tools, set_path
 from aiserver.providers.adapters.google.capabilities import ALWAYS_REASONS, BUDGETS, THINKING_LEVELS, TIERS
-from aiserver.providers.adapters.google.contents import map_contents, system_parts
+from aiserver.providers.adapters.google.content import map_contents, system_parts
 from aiserver.providers.adapters.google.models import is_before_3, model_path
-from aiserver.providers.http import ProviderRequest
+from aiserver.providers.request import ProviderRequest
 
 GENERATE = ":generateContent"
 STREAM_GENERATE = ":streamGenerateContent?alt=sse"

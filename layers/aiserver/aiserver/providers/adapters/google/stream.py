@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Raw
 
 from aiserver.providers.adapters.base.adapter import ResponseContext, UnusableResponse, VendorError
-from aiserver.providers.adapters.base.chat import Chat
 from aiserver.providers.adapters.base.completion import ChunkBuilder, Usage
 from aiserver.providers.adapters.base.messages import decode_members, member_object
 from aiserver.providers.adapters.base.size_limits import check_block_count, check_candidates
@@ -84,15 +83,15 @@ class _Choice:
 
 
 class GoogleEventMapper:
-    """The VendorEventMapper of Gemini."""
+    """The EventMapper of Gemini."""
 
     is_done = False  # Gemini has no end event
 
-    def __init__(self, chat: Chat, context: ResponseContext) -> None:
+    def __init__(self, context: ResponseContext) -> None:
         self.usage: str | None = None
         self.content_events = 0
         self.request_id: str | None = None
-        self._chunks = ChunkBuilder(context.created_s, include_usage=chat.include_usage)
+        self._chunks = ChunkBuilder(context.created_s, include_usage=context.include_usage)
         self._context = context
         self._choices: dict[int, _Choice] = {}
         self._root: Members = {}

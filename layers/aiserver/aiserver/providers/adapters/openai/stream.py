@@ -11,19 +11,19 @@ import msgspec
 
 from aiserver.errors import ProviderError
 from aiserver.limits import MAX_CHOICES, MAX_ERROR_BYTES, MAX_EVENT_VALUES
+from aiserver.operations import CHAT, Operation
 from aiserver.providers.adapters.openai.errors import (
     EMPTY_ERRORS,
     choice_error,
     empty_response_error,
     map_stream_error,
-    storable_usage,
 )
-from aiserver.providers.provider import Provider
+from aiserver.providers.adapters.openai.response import storable_usage
+from aiserver.providers.call import Upstream
 from aiserver.wire import json_scan, sse
 from aiserver.wire.json_text import count_values
 
 READ_MEMBERS = ("choices", "usage", "error", "object", "type", "response")
-END_TYPES = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 NOT_FINISHED = (b"", b"null", b'""', b"false")
 _CONTENT = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|arguments|delta)"\s*:\s*"(?!")')
 # For data that is not valid JSON, such as Python's NaN. Quotes within JSON strings are escaped and never match.
@@ -53,15 +53,17 @@ class OpenAiEventMapper:
     Events before the first content event are buffered until it arrives. A `[DONE]` without content is an error.
     """
 
-    def __init__(self, provider: Provider, operation: str, *, hides_usage: bool, model_is_configured: bool) -> None:
+    def __init__(self, upstream: Upstream, operation: Operation, *, hides_usage: bool) -> None:
+        self.request_id: str | None = None
         self.usage: str | None = None
         self.content_events = 0
         self.is_complete = False
         self.is_done = False
-        self._provider = provider
-        self._is_chat = operation == "chat.completions"
+        self._upstream = upstream
+        self._is_chat = operation is CHAT
+        self._end_types = [f'"{type}"'.encode() for type in operation.end_events]
+        self._type_prefixes = tuple(f'"{type.partition(".")[0]}.'.encode() for type in operation.end_events)
         self._hides_usage = hides_usage
-        self._model_is_configured = model_is_configured
         self._unfinished: dict[bytes, bool] = {}  # by the index of each choice that has begun
         self._has_content = False
         self._buffered: list[bytes] = []
@@ -72,7 +74,7 @@ class OpenAiEventMapper:
         data = sse.event_data(event)
         if data.strip() == sse.DONE:
             if not self._has_content:
-                raise empty_response_error(self._provider, self._first_data, {})
+                raise empty_response_error(self._upstream.provider, self._first_data, {})
             self.is_complete = self.is_done = True
             return event
         self._raise_if_error(event, data)
@@ -110,8 +112,8 @@ class OpenAiEventMapper:
 
     def _track_completion(self, members: Mapping[str, bytes]) -> None:
         if not self._is_chat:
-            self._has_content = self._has_content or members.get("type", b"").startswith(b'"response.')
-            self.is_complete = self.is_complete or members.get("type") in END_TYPES
+            self._has_content = self._has_content or members.get("type", b"").startswith(self._type_prefixes)
+            self.is_complete = self.is_complete or members.get("type") in self._end_types
             return
         choices = members.get("choices", b"")
         if count_values(choices, MAX_EVENT_VALUES) > MAX_EVENT_VALUES:
@@ -127,7 +129,9 @@ class OpenAiEventMapper:
         self.is_complete = bool(self._unfinished) and not any(self._unfinished.values())
 
     def _too_many_choices(self) -> ProviderError:
-        return ProviderError(f"Provider {self._provider.name}: the response has too many choices", may_be_billed=True)
+        return ProviderError(
+            f"Provider {self._upstream.provider.name}: the response has too many choices", may_be_billed=True
+        )
 
     def _raise_if_error(self, event: bytes, data: bytes) -> None:
         error = sse.event_data(event, b"error") if b"error" in event else b""
@@ -135,12 +139,7 @@ class OpenAiEventMapper:
             raise self._map_error(error or data)
 
     def _map_error(self, data: bytes) -> ProviderError:
-        return map_stream_error(
-            self._provider,
-            data,
-            has_content=self.content_events > 0,
-            model_is_configured=self._model_is_configured,
-        )
+        return map_stream_error(self._upstream, data, has_content=self.content_events > 0)
 
 
 def _is_error(data: bytes) -> bool:

@@ -1,0 +1,91 @@
+"""The API operations, as data: a new one is one row. Everything else that differs between operations is its schema.
+
+Source: https://platform.openai.com/docs/api-reference
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from aiserver.errors import NotFound
+
+
+class BodyKind(StrEnum):
+    """The format of a request body."""
+
+    JSON = "json"
+    FORM = "form"  # multipart/form-data
+
+
+class ResponseKind(StrEnum):
+    """The format of a complete response body."""
+
+    JSON = "json"
+    TEXT = "text"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The member that a JSON response must contain, and the start of its JSON text."""
+
+    member: str
+    start: re.Pattern[bytes]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One API operation.
+
+    `path` is its path at providers of OpenAI's protocol. A JSON response must contain `result`.
+    `end_events` are the types of the events that complete a stream, without `[DONE]`; a chat's stream is complete
+    when all its choices are. `usage_unit` is the member of the usage that a stream's events are counted as.
+    `alternative` is a hint for callers of providers that do not support the operation.
+    """
+
+    name: str
+    path: str
+    request: BodyKind = BodyKind.JSON
+    response: ResponseKind = ResponseKind.JSON
+    result: Result | None = None
+    end_events: tuple[str, ...] = ()
+    usage_unit: str = ""
+    can_queue: bool = False
+    alternative: str = ""
+
+
+_OBJECTS, _ARRAY = re.compile(rb"\[\s*\{"), re.compile(rb"\[")  # the output of a response may be empty
+
+CHAT = Operation(
+    name="chat.completions",
+    path="/chat/completions",
+    result=Result("choices", _OBJECTS),
+    usage_unit="completion_tokens",
+    can_queue=True,
+)
+EMBEDDINGS = Operation(
+    name="embeddings",
+    path="/embeddings",
+    result=Result("data", _OBJECTS),
+    usage_unit="prompt_tokens",
+)
+RESPONSES = Operation(
+    name="responses",
+    path="/responses",
+    result=Result("output", _ARRAY),
+    end_events=("response.completed", "response.incomplete", "response.failed"),
+    usage_unit="output_tokens",
+    alternative="use /v1/chat/completions (LangChain: use_responses_api=False)",
+)
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType({row.name: row for row in (CHAT, EMBEDDINGS, RESPONSES)})
+
+
+def find_operation(name: str) -> Operation:
+    """The operation of a stored job. Raises: NotFound, for one of a newer version."""
+    operation = OPERATIONS.get(name)
+    if operation is None:
+        raise NotFound(f"Operation {name} is not supported")
+    return operation

@@ -1,0 +1,123 @@
+"""Sends one call to one upstream, complete or as a stream, and lists a provider's models."""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+
+import httpx
+import msgspec
+
+from aiserver.clock import Clock, Deadline
+from aiserver.errors import ProviderError
+from aiserver.limits import MAX_LIST_BYTES
+from aiserver.providers import http
+from aiserver.providers.adapters.base.adapter import Exchange
+from aiserver.providers.call import ProviderCall, Upstream
+from aiserver.providers.redaction import Redaction
+from aiserver.providers.registry import AdapterRegistry
+from aiserver.providers.response import ProviderResponse
+from aiserver.providers.stream import (
+    ProviderStream,
+    has_event,
+    keep_alive,
+    map_events,
+    read_first_event,
+    split_events,
+)
+
+MAX_PAGES = 20  # of a list of models
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError)
+
+
+class Dispatcher:
+    """Calls providers of all types over one HTTP client."""
+
+    def __init__(self, client: httpx.Client, adapters: AdapterRegistry, clock: Clock) -> None:
+        self._client = client
+        self._adapters = adapters
+        self._clock = clock
+
+    def check(self, upstream: Upstream, call: ProviderCall) -> None:
+        """Raises: InvalidRequest, when the provider's protocol does not support a field of the request."""
+        self._adapters.check(upstream.provider, call, upstream.model)
+
+    def send(self, upstream: Upstream, call: ProviderCall) -> ProviderResponse:
+        """Return the complete response, in OpenAI's format.
+
+        Raises: ProviderUnavailable (nothing was sent), ProviderTimeout (sent, outcome unknown), ProviderRateLimited,
+        ProviderAuth, ProviderRejected (other 4xx, final), ProviderError (5xx, or no valid response).
+        """
+        exchange = self._prepare(upstream, call)
+        timeout_s = self._timeout_s(upstream, call.begin_deadline)
+        with Redaction(upstream.api_key).redact_errors():
+            return exchange.map_response(
+                http.send(self._client, upstream.provider, exchange.request, timeout_s=timeout_s)
+            )
+
+    @contextmanager
+    def open_stream(self, upstream: Upstream, call: ProviderCall) -> Generator[ProviderStream]:
+        """Yield the stream once its first event has arrived, or a limited time after its head.
+
+        The connection ends with the `with` block. Raises: as `send`, also when the events are iterated;
+        ProviderTimeout, when the stream ends before its first event.
+        """
+        exchange, provider = self._prepare(upstream, call), upstream.provider
+        redaction = Redaction(upstream.api_key)
+        timeouts = http.StreamTimeouts(
+            head_s=self._timeout_s(upstream, call.begin_deadline),
+            total_s=call.deadline.remaining_s(self._clock),
+            idle_s=provider.timeout_s,
+        )
+        opened = http.open_stream(self._client, provider, exchange.request, timeouts)
+        with redaction.redact_errors(), opened as response:
+            if response.chunks is None:
+                exchange.map_response(response.head)
+                raise ProviderError(f"Provider {provider.name}: the response is not a stream", may_be_billed=True)
+            mapper = exchange.create_event_mapper()
+            vendor_events = _vendor_events(exchange, response.chunks, provider.name)
+            events = map_events(vendor_events, mapper, provider.name, redaction)
+            timeout_ms = min(provider.timeout_s, call.deadline.remaining_s(self._clock)) * 1000
+            first = read_first_event(events, self._clock, timeout_ms, provider.name)
+            headers = response.head.headers
+            if mapper.request_id:
+                headers = {"x-request-id": mapper.request_id} | headers
+            received = [event for event in first if event] or [None]  # no ping before an event that has arrived
+            yield ProviderStream(headers, keep_alive(chain(received, events), self._clock), mapper, has_event(first))
+
+    def list_models(self, upstream: Upstream, *, timeout_s: float) -> list[str]:
+        """Return the sorted ids of the models that the provider lists, in the form that requests use.
+
+        Raises: as `send`; ProviderError, when the response is not a list of models.
+        """
+        provider, adapter = upstream.provider, self._adapters.adapter_for(upstream.provider.type)
+        assert adapter.model_pages  # the provider's catalogue preset has a model list
+        ids: set[str] = set()
+        page_token: str | None = None
+        for _ in range(MAX_PAGES):
+            request = adapter.model_pages.build_request(page_token)
+            request = replace(request, api_key=upstream.api_key, max_response_bytes=MAX_LIST_BYTES)
+            with Redaction(upstream.api_key).redact_errors():
+                response = http.send(self._client, provider, request, timeout_s=timeout_s)
+                if not response.is_success:
+                    raise adapter.map_error(upstream, response)
+            try:
+                page_ids, page_token = adapter.model_pages.parse(response.body)
+            except DECODE_ERRORS:
+                raise ProviderError(f"Provider {provider.name}: the response is not a list of models") from None
+            ids.update(id.removeprefix(provider.catalogue_preset.id_prefix) for id in page_ids)
+            if page_token is None:
+                break
+        return sorted(ids)
+
+    def _prepare(self, upstream: Upstream, call: ProviderCall) -> Exchange:
+        return self._adapters.adapter_for(upstream.provider.type).prepare(upstream, call)
+
+    def _timeout_s(self, upstream: Upstream, deadline: Deadline) -> float:
+        return min(deadline.remaining_s(self._clock), upstream.provider.timeout_s)
+
+
+def _vendor_events(
+    exchange: Exchange, chunks: Iterator[list[bytes] | None], provider: str
+) -> Iterator[list[bytes] | None]:
+    return (exchange.decode_frames or split_events)(chunks, provider)

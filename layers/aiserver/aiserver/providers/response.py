@@ -1,0 +1,27 @@
+"""A provider's response."""
+
+from dataclasses import dataclass
+
+from aiserver.wire.render import JSON_MEDIA_TYPE
+
+
+@dataclass(frozen=True)
+class ProviderResponse:
+    """A complete response: status, the headers relayed to callers, and the unmodified body.
+
+    `usage` is the provider's JSON text of the usage; None where the response contains none.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    usage: str | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body; JSON unless the headers contain another one."""
+        return self.headers.get("content-type", JSON_MEDIA_TYPE)

@@ -1,0 +1,21 @@
+"""What a request asks for, as it is stored with its job."""
+
+from aiserver.clock import Clock
+from aiserver.jobs.job import JobRequest, request_hash
+from aiserver.wire.requests import ModelRequest
+
+
+def describe_request(request: ModelRequest, owner: str, base_url: str, clock: Clock) -> JobRequest:
+    """The stored facts of a request; one without a RefId gets a random one."""
+    options = request.options
+    return JobRequest(
+        owner=owner,
+        ref_id=options.ref_id or clock.token(),
+        operation=request.operation,
+        model=request.model,
+        body_hash=request_hash(request.operation, request.body),
+        base_url=base_url,
+        tag=options.tag,
+        provider=options.provider,
+        reply_to=options.reply_to,
+    )
