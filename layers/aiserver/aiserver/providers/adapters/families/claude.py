@@ -4,6 +4,8 @@ Source: https://platform.claude.com/docs/en/build-with-claude/effort
 https://platform.claude.com/docs/en/about-claude/models/migration-guide
 """
 
+from collections.abc import Mapping
+from enum import Enum, auto
 from typing import Any
 
 from aiserver.providers.adapters.base.chat import Chat
@@ -25,15 +27,28 @@ EFFORTS = {"minimal": "low", **{effort: effort for effort in ("low", "medium", "
 BUDGETS = {"minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576, "xhigh": 31_999, "max": 31_999}
 MIN_BUDGET = 1_024
 
-# Models before 4.7 take sampling parameters; some of them take temperature or top_p, but not both.
+
+class SamplingSupport(Enum):
+    """Which of `temperature` and `top_p` a model takes, if they differ from its default."""
+
+    BOTH = auto()
+    ONE = auto()
+    NONE = auto()
+
+
+# By name prefix, the first match decides; other vendors' models have no `claude-` in their name.
 # https://docs.memberjunction.org/v6.2/api/functions/_memberjunction_ai-anthropic.RejectsSamplingParams.html
 # https://github.com/open-webui/functions/pull/9
-SAMPLING_MODELS = ("claude-2", "claude-3", "claude-opus-4", "claude-sonnet-4", "claude-haiku-4")
-NO_SAMPLING_MODELS = ("claude-opus-4-7", "claude-opus-4-8")
-SINGLE_SAMPLING_PARAM_MODELS = (
-    *("claude-opus-4-1", "claude-opus-4-5", "claude-opus-4-6"),
-    *("claude-sonnet-4-5", "claude-sonnet-4-6", "claude-haiku-4-5"),
-)
+SAMPLING_SUPPORT = {
+    **dict.fromkeys(("claude-opus-4-7", "claude-opus-4-8"), SamplingSupport.NONE),
+    **dict.fromkeys(("claude-opus-4-1", "claude-opus-4-5", "claude-opus-4-6"), SamplingSupport.ONE),
+    **dict.fromkeys(("claude-sonnet-4-5", "claude-sonnet-4-6", "claude-haiku-4-5"), SamplingSupport.ONE),
+    **dict.fromkeys(
+        ("claude-2", "claude-3", "claude-opus-4", "claude-sonnet-4", "claude-haiku-4"), SamplingSupport.BOTH
+    ),
+    "claude-": SamplingSupport.NONE,
+    "": SamplingSupport.BOTH,
+}
 DEFAULT_SAMPLING_VALUE = 1  # of temperature and top_p: the model's default
 MIN_TOP_P = 0.95  # with reasoning: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
 
@@ -63,28 +78,27 @@ def thinking_params(chat: Chat, model: str, max_tokens: int) -> tuple[dict[str, 
 
 
 def sampling_params_to_omit(chat: Chat, model: str) -> list[str]:
-    """Which of `temperature` and `top_p` are not sent, since they equal the model's default.
+    """Which of `temperature` and `top_p` are not sent: those that equal the model's default, if it may reject them.
 
-    Models other than Claude get both. Raises: InvalidRequest, when the model does not support a value.
+    Raises: InvalidRequest, when the model does not support a value.
     """
     params = {name: value for name in ("temperature", "top_p") if (value := chat.get_typed(name, float)) is not None}
-    if params.get("temperature", 0) > 1:
+    changed = {name: value for name, value in params.items() if value != DEFAULT_SAMPLING_VALUE}
+    support = next(support for prefix, support in SAMPLING_SUPPORT.items() if model.startswith(prefix))
+    _check_sampling(chat, changed, support)
+    return [] if support is SamplingSupport.BOTH else [name for name in params if name not in changed]
+
+
+def _check_sampling(chat: Chat, changed: Mapping[str, float], support: SamplingSupport) -> None:
+    """Raises: InvalidRequest, when the model does not support the values that differ from its default."""
+    if changed.get("temperature", 0) > 1:
         raise chat.invalid("temperature", "must be at most 1")
-    supports_sampling = not model.startswith("claude-") or (
-        model.startswith(SAMPLING_MODELS) and not model.startswith(NO_SAMPLING_MODELS)
-    )
-    non_default = {name: value for name, value in params.items() if value != DEFAULT_SAMPLING_VALUE}
-    is_reasoning = chat.get_typed("reasoning_effort", str) not in (None, "none")
-    for name, value in non_default.items():
-        if not supports_sampling:
-            raise chat.unsupported(name, "this model has no sampling parameters")
-        if is_reasoning and (name == "temperature" or value < MIN_TOP_P):
-            constraint = "must be 1" if name == "temperature" else f"must be at least {MIN_TOP_P}"
-            raise chat.invalid(name, constraint, "reasoning is enabled")
-    if len(non_default) > 1 and model.startswith(SINGLE_SAMPLING_PARAM_MODELS):
+    if changed and support is SamplingSupport.NONE:
+        raise chat.unsupported(next(iter(changed)), "this model has no sampling parameters")
+    if chat.get_typed("reasoning_effort", str) not in (None, "none"):
+        if "temperature" in changed:
+            raise chat.invalid("temperature", "must be 1", "reasoning is enabled")
+        if changed.get("top_p", 1) < MIN_TOP_P:
+            raise chat.invalid("top_p", f"must be at least {MIN_TOP_P}", "reasoning is enabled")
+    if len(changed) > 1 and support is SamplingSupport.ONE:
         raise chat.unsupported("top_p", "this model accepts 'temperature' or 'top_p', not both")
-    return [
-        name
-        for name in params
-        if name not in non_default and (not supports_sampling or model.startswith(SINGLE_SAMPLING_PARAM_MODELS))
-    ]
