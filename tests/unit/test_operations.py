@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiserver.errors import NotFound
-from aiserver.providers.catalogue import Operation
+from aiserver.operations import OPERATIONS
 from aiserver.providers.provider import ModelListing, Provider
 from aiserver.routing.selection import CACHE_MS, ProviderDirectory
 from aiserver.usecases.models import Models
@@ -15,7 +15,7 @@ from tests.answers import is_error, json_body
 from tests.fakes import FakeClock
 from tests.moto_stack import MotoStack, event
 
-ALL: tuple[Operation, ...] = ("chat.completions", "embeddings", "responses")
+ALL = tuple(OPERATIONS)
 EMBEDDINGS = ' {"input" : ["a", [1, 2]], "model":"text-embedding-3-small",\n"x":2.50, "dimensions":8} '
 RESPONSES = '{"model":"llama3:8b","input":[{"role":"user","content":"hi"}],"store":false,"x":1E400}'
 
@@ -27,7 +27,7 @@ def post_event(path: str, text: str) -> dict[str, Any]:
     return post
 
 
-def set_provider(stack: MotoStack, upstream: ScriptedProvider, *operations: Operation) -> None:
+def set_provider(stack: MotoStack, upstream: ScriptedProvider, *operations: str) -> None:
     models = dict.fromkeys(MODELS, "")
     stack.set_providers(Provider(name="p", base_url=upstream.base_url, operations=operations, models=models))
 

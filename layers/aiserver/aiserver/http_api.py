@@ -79,7 +79,7 @@ class HttpContext:
 def respond(event: Mapping[str, Any], context: Any, routes: Routes, http: HttpContext) -> dict[str, Any]:
     """Serve one request of a REST API proxy integration by the route that API Gateway matched."""
     response = _dispatch(event, context, routes, http, lambda response: _buffer(response, _request_id(event)))
-    body, is_text = cast(bytes, response.body), _is_text(response.headers["content-type"])
+    body, is_text = cast(bytes, response.body), _is_text(response.headers.get("content-type", JSON_TYPE))
     # A provider's stream may contain invalid UTF-8.
     text = body.decode(errors="replace") if is_text else base64.b64encode(body).decode()
     return {**_head(response), "body": text, "isBase64Encoded": not is_text}
