@@ -15,7 +15,6 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from aiserver.clock import SystemClock
-from aiserver.operations import OPERATIONS
 from aiserver.providers.provider import Provider
 from aiserver.routing.selection import ProviderDirectory, order_by_load
 from aiserver.wire import requests
@@ -105,7 +104,7 @@ BODIES: Mapping[str, str] = {
 def bind_and_route(text: str) -> bytes:
     """The request body for the first candidate."""
     request = requests.bind_chat(text)
-    candidates = DIRECTORY.candidates(request.model, operation=OPERATIONS[request.operation])
+    candidates = DIRECTORY.candidates(request.model, operation=request.operation)
     upstream = order_by_load(candidates, {}, CLOCK.fraction())[0].upstream()
     return with_model(request.body, upstream.model)
 

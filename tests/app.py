@@ -72,7 +72,6 @@ class FakeStream:
     interval_s: float = 0
     headers: dict[str, str] = field(default_factory=dict[str, str])
     is_closed: bool = False
-    has_first_event: bool = True
     is_done: bool = False
     is_complete: bool = False
 
@@ -160,8 +159,8 @@ class FakeAdapters:
     def __init__(self, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
 
-    def check(self, provider: Provider, call: ProviderCall, model: str) -> None:
-        self._dispatcher.check(Upstream(provider, model, model_is_configured=True), call)
+    def check(self, upstream: Upstream, call: ProviderCall) -> None:
+        self._dispatcher.check(upstream, call)
 
 
 class FakeWebhookClient:
@@ -240,7 +239,8 @@ class UseCases:
 
     def try_providers(self, timeout_ms: int, body: bytes = BODY.encode(), owner: str = "") -> FailoverResult:
         """One pass over the providers of model `m`, as for a sync request."""
-        call = ProviderCall(CHAT, body, Deadline(self._clock.now + timeout_ms), owner)
+        deadline = Deadline(self._clock.now + timeout_ms)
+        call = ProviderCall(CHAT, body, deadline, deadline, owner)
         return self.failover.try_candidates(call, self.directory.candidates("m"))
 
 

@@ -46,9 +46,9 @@ def make_call(
         OPERATIONS[operation],
         body,
         Deadline.after(timeout_s, clock),
+        Deadline.after(timeout_s if head_timeout_s is None else head_timeout_s, clock),
         idempotency_key=idempotency_key,
         stream=stream,
-        head_deadline=None if head_timeout_s is None else Deadline.after(head_timeout_s, clock),
     )
 
 

@@ -237,7 +237,7 @@ def test_queue_request_binds_in_every_style_without_stream_fields() -> None:
     )
     assert request.body.decode() == '{"model":"m",%s}' % MESSAGES
     assert (request.operation, request.model, request.options.ref_id, request.options.tag) == (
-        "chat.completions",
+        CHAT,
         "m",
         "r",
         "t",

@@ -49,6 +49,9 @@ class ReferenceGate:
         successes = [i for i, (_, outcome, *_) in enumerate(self.outcomes) if outcome == "good"]
         return self.outcomes[successes[-1] + 1 if successes else 0 :]
 
+    def has_failed(self) -> bool:
+        return any(outcome in FAILURES for _, outcome, *_ in self.outcomes)
+
     def is_failing(self) -> bool:
         failures = sum(outcome in FAILURES for _, outcome, *_ in self.outcomes)
         has_threshold = len(self.consecutive_failures) >= FAILURE_THRESHOLD
@@ -126,7 +129,7 @@ class Reference:
             for gate in gates:
                 if gate in open_gates:
                     gate.close()
-                else:
+                elif gate.has_failed():  # the breaker stores only such gates, and counts a probe nowhere else
                     gate.outcomes.append((now, "good", owner, request))
         if outcome in FAILURES and model_gate.retry_at is None and model_gate.is_failing_for_all(now):
             model_gate.retry_at = now + OPEN_MS
@@ -205,6 +208,15 @@ BURSTS = st.lists(
         Burst("b", "m", ("503",), "x", 2, 2_000),
         Burst("c", "m", ("503",), "x", 2, 3_000),
         Burst("b", "m", ("good",), "x", 1, 1),
+    ]
+)
+@example(
+    [  # the success of a probe does not count at a gate without failures
+        *[Burst("a", "m", ("good",), "x", 1, 1)] * 3,
+        Burst("a", "n", ("refused",), "x", 5, 1),
+        Burst("a", "m", ("good",), "x", 2, OPEN_MS),
+        Burst("a", "m", ("503", "503", "good"), "x", 5, 1),
+        Burst("a", "m", ("refused",), "x", 3, 1),
     ]
 )
 def test_breaker_admits_exactly_the_calls_of_the_reference_model(bursts: list[Burst]) -> None:

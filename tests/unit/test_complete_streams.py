@@ -212,7 +212,7 @@ def test_probe_succeeds_at_the_first_event_of_its_stream() -> None:
 
 def test_probe_with_late_first_event_succeeds_at_that_event() -> None:
     app = app_due_for_probe()
-    app.dispatcher.outcomes = [FakeStream(app.clock, [20.0, STREAM_BODY, 1.0], has_first_event=False)]
+    app.dispatcher.outcomes = [FakeStream(app.clock, [20.0, STREAM_BODY, 1.0])]
     events = iter(complete(app).body)
     next(events)
     assert app.circuits.stored["p"].retry_at("me", "m") is not None

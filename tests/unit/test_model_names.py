@@ -18,7 +18,7 @@ def request_body(body: str, upstream_model: str) -> str:
     """Return the body sent to a provider that maps every model to `upstream_model`."""
     provider = Provider(name="p", base_url="http://127.0.0.1:1/v1", models={"*": upstream_model})
     (candidate,) = select_candidates([provider], "any")
-    call = ProviderCall(CHAT, body.encode(), Deadline(0))
+    call = ProviderCall(CHAT, body.encode(), Deadline(0), Deadline(0))
     return build_body(candidate.upstream(), call).decode()
 
 

@@ -19,7 +19,6 @@ from aiserver.providers.http import create_client
 from aiserver.providers.registry import AdapterRegistry
 from aiserver.routing.admission import AdmissionControl
 from aiserver.routing.failover import Failover
-from aiserver.usecases import complete, enqueue
 from aiserver.usecases.complete import CompletionResult
 from aiserver.wire.requests import ModelRequest, Options
 from local.scripted import ScriptedProvider
@@ -43,7 +42,7 @@ def upstream() -> Iterator[ScriptedProvider]:
 @pytest.fixture
 def app(upstream: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestApp]:
     """The use cases with the two operations, over a real HTTP client."""
-    for module in (operations, provider_module, complete, enqueue):
+    for module in (operations, provider_module):
         monkeypatch.setattr(module, "OPERATIONS", ROWS)
     upstream.requests.clear()
     config = {"name": "p", "base_url": upstream.base_url, "operations": list(ROWS), "models": {"m": "voice-1"}}
@@ -57,13 +56,18 @@ def app(upstream: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield test_app
 
 
+def make_call(app: TestApp, operation: Operation, body: bytes) -> ProviderCall:
+    deadline = Deadline(app.clock.now + 20_000)
+    return ProviderCall(operation, body, deadline, deadline)
+
+
 def run_sync(app: TestApp, request: ModelRequest) -> CompletionResult:
     deadline = Deadline(app.clock.now + 20_000)
     return app.complete.run(request, owner=ME.owner, base_url=ME.base_url, deadline=deadline)
 
 
 def aloud(**options: str) -> ModelRequest:
-    return ModelRequest(READ_ALOUD.name, b'{"model":"m","input":"hi"}', "m", Options(**options))
+    return ModelRequest(READ_ALOUD, b'{"model":"m","input":"hi"}', "m", Options(**options))
 
 
 def test_json_request_returns_bytes_with_their_content_type(app: TestApp, upstream: ScriptedProvider) -> None:
@@ -76,7 +80,7 @@ def test_json_request_returns_bytes_with_their_content_type(app: TestApp, upstre
 
 def test_form_request_returns_text(app: TestApp, upstream: ScriptedProvider) -> None:
     upstream.respond_with(200, b"hello", {"content-type": "text/plain"})
-    call = ProviderCall(WRITE_DOWN, FORM, Deadline(app.clock.now + 20_000), content_type=FORM_TYPE)
+    call = replace(make_call(app, WRITE_DOWN, FORM), content_type=FORM_TYPE)
     result = app.failover.try_candidates(call, app.directory.candidates("m", operation=WRITE_DOWN))
     assert result.response is not None
     assert (result.response.body, result.response.content_type) == (b"hello", "text/plain")
@@ -87,7 +91,7 @@ def test_form_request_returns_text(app: TestApp, upstream: ScriptedProvider) -> 
 def test_error_of_an_operation_with_bytes_is_mapped_as_json(app: TestApp, upstream: ScriptedProvider) -> None:
     error = b'{"error":{"message":"no such voice","type":"invalid_request_error","code":null,"param":"voice"}}'
     upstream.respond_with(400, error)
-    call = ProviderCall(READ_ALOUD, aloud().body, Deadline(app.clock.now + 20_000))
+    call = make_call(app, READ_ALOUD, aloud().body)
     result = app.failover.try_candidates(call, app.directory.candidates("m", operation=READ_ALOUD))
     assert result.error is not None
     assert (result.error.status, result.error.message, result.can_retry) == (400, "no such voice", False)
@@ -118,8 +122,7 @@ def test_stream_of_an_operation_ends_with_its_end_event(app: TestApp, upstream: 
     end = b'data: {"type":"aloud.done","usage":{"input_tokens":1}}\n\n'
     upstream.stream_with(iter([b'data: {"type":"aloud.delta","audio":"AA"}\n\n', end]))
     streamed = replace(READ_ALOUD, end_events=("aloud.done",))
-    deadline = Deadline(app.clock.now + 20_000)
-    call = ProviderCall(streamed, aloud().body, deadline, stream=True)
+    call = replace(make_call(app, streamed, aloud().body), stream=True)
     result = app.failover.try_candidates(call, app.directory.candidates("m", operation=READ_ALOUD))
     assert result.stream is not None
     with result.stream.resources:

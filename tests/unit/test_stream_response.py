@@ -133,6 +133,7 @@ def test_close_at_the_error_event_is_a_failure_not_a_cancellation() -> None:
     next(response.events)
     response.events.close()
     assert response.outcomes == [StreamOutcome(JobState.FAILED, error, None, 0)]
+    assert response.releases == [ProviderError]  # the circuit breaker counts it
 
 
 def test_internal_error_is_a_failure_not_a_cancellation() -> None:

@@ -70,6 +70,6 @@ def test_unsupported_body_is_translated_once_for_each_model(upstream: ScriptedPr
 def test_body_is_not_translated_for_a_candidate_that_is_not_reached(
     upstream: ScriptedProvider, models: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiserver.routing.failover.Attempt.allows_next", False)
+    monkeypatch.setattr("aiserver.routing.failover.CandidateOutcome.allows_next", False)
     assert run_pass(upstream, "claude-a", "claude-b").attempts == 1
     assert models == ["claude-a"]

@@ -28,7 +28,8 @@ def create_dispatcher(clock: Clock, session: Any = None) -> Generator[Dispatcher
 def send(upstream: Upstream, body: bytes, *, session: Any = None) -> ProviderResponse:
     clock = FakeClock()
     with create_dispatcher(clock, session) as dispatcher:
-        return dispatcher.send(upstream, ProviderCall(CHAT, body, Deadline.after(TIMEOUT_S, clock)))
+        deadline = Deadline.after(TIMEOUT_S, clock)
+        return dispatcher.send(upstream, ProviderCall(CHAT, body, deadline, deadline))
 
 
 @contextmanager
@@ -36,7 +37,8 @@ def open_stream(
     upstream: Upstream, body: bytes, *, session: Any = None, clock: Clock | None = None, timeout_s: float = TIMEOUT_S
 ) -> Generator[ProviderStream]:
     clock = clock or FakeClock()
-    call = ProviderCall(CHAT, body, Deadline.after(timeout_s, clock), stream=True)
+    deadline = Deadline.after(timeout_s, clock)
+    call = ProviderCall(CHAT, body, deadline, deadline, stream=True)
     with create_dispatcher(clock, session) as dispatcher, dispatcher.open_stream(upstream, call) as stream:
         yield stream
 

@@ -110,7 +110,8 @@ def _stream_response(
 
 
 def _is_text(content_type: str) -> bool:
-    return content_type.startswith(("application/json", "text/"))
+    """Whether a body is sent as text; API Gateway decodes any other from base64, if its type is a binary media type."""
+    return content_type.lower().startswith(("application/json", "text/"))
 
 
 def _head(response: Response) -> dict[str, Any]:

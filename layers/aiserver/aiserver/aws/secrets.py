@@ -15,7 +15,10 @@ JITTER = 0.2  # so that containers started together do not read SSM together
 
 
 class SsmSecrets:
-    """Implements router.Secrets. While SSM is unavailable or throttles (at 40 reads per second), the cache is used."""
+    """Implements routing.failover.Secrets.
+
+    While SSM is unavailable or throttles (at 40 reads per second), the cache is used.
+    """
 
     def __init__(self, ssm: "SSMClient", clock: Clock) -> None:
         self._ssm = ssm

@@ -235,8 +235,8 @@ class CircuitBreaker:
 class TrackedCall:
     """One admitted call. `probe` is the circuit that it probes, None when its gates are closed.
 
-    Its outcome is recorded once: when it ends, or for a probe at the first event of its response, since a response
-    that has started may take long to end.
+    Its outcome is recorded when it ends. The success of a probe is recorded at the first event of its response, too,
+    since a response that has started may take long to end.
     """
 
     def __init__(self, breaker: CircuitBreaker, target: CallTarget, probe: Circuit | None, started_ms: int) -> None:

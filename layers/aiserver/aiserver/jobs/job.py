@@ -117,12 +117,15 @@ class Job:
         started_at: int,
         completed_at: int,
         calls: int,
+        served_by: str,
+        usage: str | None,
+        result_type: str | None,
+        ttl: int,
         error: Mapping[str, Any],
-        **outcome: Any,
     ) -> Self:
         """An ended job of a request that was answered synchronously, which has no callback.
 
-        `outcome` are the fields that describe the response; `error` are those of `failure_fields`.
+        `error` are the fields that store an error with the job; empty when there is none.
         """
         return cls._create(
             id,
@@ -135,7 +138,10 @@ class Job:
             deadline=completed_at,
             attempt=calls,
             calls=calls,
-            **outcome,
+            served_by=served_by,
+            usage=usage,
+            result_type=result_type,
+            ttl=ttl,
             **error,
         )
 

@@ -15,26 +15,21 @@ class ProviderCall:
     """One request, the same for every provider that is tried.
 
     `body` names the model as the caller did. `owner` is the id of the caller's API key.
-    A complete response must have been received by `deadline`; a stream must have begun by `head_deadline`.
+    The response must have begun by `begin_deadline` and ended by `deadline`; they differ for a stream only.
     `translations` are filled by the adapters: the request in a vendor's format, or the reason why it has none.
     """
 
     operation: Operation
     body: bytes
     deadline: Deadline
+    begin_deadline: Deadline
     owner: str = ""
     idempotency_key: str | None = None
     stream: bool = False
-    head_deadline: Deadline | None = None
     content_type: str = JSON_MEDIA_TYPE
     translations: dict[tuple[str, str], TranslatedRequest | InvalidRequest] = field(
         default_factory=dict[tuple[str, str], TranslatedRequest | InvalidRequest], repr=False, compare=False
     )
-
-    @property
-    def begin_deadline(self) -> Deadline:
-        """The time by which a response must have begun: a complete one has then also ended."""
-        return self.head_deadline or self.deadline
 
 
 @dataclass(frozen=True)

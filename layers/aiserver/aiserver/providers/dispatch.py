@@ -1,6 +1,6 @@
 """Sends one call to one upstream, complete or as a stream, and lists a provider's models."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -19,7 +19,6 @@ from aiserver.providers.registry import AdapterRegistry
 from aiserver.providers.response import ProviderResponse
 from aiserver.providers.stream import (
     ProviderStream,
-    has_event,
     keep_alive,
     map_events,
     read_first_event,
@@ -40,7 +39,7 @@ class Dispatcher:
 
     def check(self, upstream: Upstream, call: ProviderCall) -> None:
         """Raises: InvalidRequest, when the provider's protocol does not support a field of the request."""
-        self._adapters.check(upstream.provider, call, upstream.model)
+        self._adapters.check(upstream, call)
 
     def send(self, upstream: Upstream, call: ProviderCall) -> ProviderResponse:
         """Return the complete response, in OpenAI's format.
@@ -75,7 +74,7 @@ class Dispatcher:
                 exchange.map_response(response.head)
                 raise ProviderError(f"Provider {provider.name}: the response is not a stream", may_be_billed=True)
             mapper = exchange.create_event_mapper()
-            vendor_events = _vendor_events(exchange, response.chunks, provider.name)
+            vendor_events = (exchange.decode_frames or split_events)(response.chunks, provider.name)
             events = map_events(vendor_events, mapper, provider.name, redaction)
             timeout_ms = min(provider.timeout_s, call.deadline.remaining_s(self._clock)) * 1000
             first = read_first_event(events, self._clock, timeout_ms, provider.name)
@@ -83,7 +82,7 @@ class Dispatcher:
             if mapper.request_id:
                 headers = {"x-request-id": mapper.request_id} | headers
             received = [event for event in first if event] or [None]  # no ping before an event that has arrived
-            yield ProviderStream(headers, keep_alive(chain(received, events), self._clock), mapper, has_event(first))
+            yield ProviderStream(headers, keep_alive(chain(received, events), self._clock), mapper)
 
     def list_models(self, upstream: Upstream, *, timeout_s: float) -> list[str]:
         """Return the sorted ids of the models that the provider lists, in the form that requests use.
@@ -115,9 +114,3 @@ class Dispatcher:
 
     def _timeout_s(self, upstream: Upstream, deadline: Deadline) -> float:
         return min(deadline.remaining_s(self._clock), upstream.provider.timeout_s)
-
-
-def _vendor_events(
-    exchange: Exchange, chunks: Iterator[list[bytes] | None], provider: str
-) -> Iterator[list[bytes] | None]:
-    return (exchange.decode_frames or split_events)(chunks, provider)

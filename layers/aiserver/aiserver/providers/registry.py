@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiserver.clock import Clock
-from aiserver.providers.call import ProviderCall
-from aiserver.providers.provider import Provider
+from aiserver.providers.call import ProviderCall, Upstream
 
 if TYPE_CHECKING:
     from aiserver.providers.adapters.base.adapter import Adapter, ChatTranslator, FrameDecoder, RequestSigner
@@ -31,10 +30,10 @@ class AdapterRegistry:
             self._adapters[type] = self._create(type)
         return self._adapters[type]
 
-    def check(self, provider: Provider, call: ProviderCall, model: str) -> None:
+    def check(self, upstream: Upstream, call: ProviderCall) -> None:
         """Raises: InvalidRequest, when the provider's protocol does not support a field of the request."""
-        if provider.type != OPENAI:  # whose adapter supports every request, and need not be imported for that
-            self.adapter_for(provider.type).check(call, model)
+        if upstream.provider.type != OPENAI:  # whose adapter supports every request, and need not be imported for that
+            self.adapter_for(upstream.provider.type).check(upstream, call)
 
     def _create(self, type: str) -> "Adapter":
         if type == OPENAI:

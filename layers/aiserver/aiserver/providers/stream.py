@@ -2,8 +2,8 @@
 
     read_ahead -> split_events -> map_events -> keep_alive -> http_api
 
-Each stage is a generator over the stage before it. None means in every stage: nothing to pass on yet. No stage closes
-the one before it: the connection belongs to the `with` block of dispatch.open_stream.
+Each stage is a generator over the stage before it. None means in every stage: nothing to pass on yet. The stages of
+this module close none: the connection belongs to the `with` block of dispatch.open_stream.
 
 Vendors differ only in their events: a new vendor needs one EventMapper (tests/providers/toy.py is an example).
 """
@@ -59,13 +59,12 @@ class ProviderStream:
     """A response that has begun. `events` are the events and pings for the caller.
 
     They raise: ProviderError, when the provider sends an error; ProviderTimeout, when the response is incomplete.
-    After a complete response, a broken connection is no error. `has_first_event`: whether an event has arrived already.
+    After a complete response, a broken connection is no error.
     """
 
     headers: dict[str, str]
     events: Iterator[bytes | None]
     mapper: EventMapper
-    has_first_event: bool
 
 
 def split_events(batches: Iterator[list[bytes] | None], provider: str) -> Generator[list[bytes] | None]:

@@ -68,10 +68,10 @@ class OpenStream:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class CandidateOutcome:
     """What became of one candidate: a `response`, an open `stream`, an `error`, or a call that was not permitted.
 
-    `was_called` is False where no request was sent. An InvalidRequest means that the candidate does not support the
+    `was_called`: the call was admitted and permitted. An InvalidRequest means that the candidate does not support the
     request.
     """
 
@@ -88,7 +88,7 @@ class Attempt:
 
     @property
     def allows_next(self) -> bool:
-        """Whether the next candidate may be called: only after an attempt that is known to have had no effect.
+        """Whether the next candidate may be called: only if this one is known to have done nothing.
 
         An unknown outcome of a self-hosted GPU allows it too, because it costs no money.
         """
@@ -138,15 +138,15 @@ class Failover:
 
         A stream counts as a response once its first event has arrived; later errors go to the caller.
         """
-        attempts: list[Attempt] = []
+        outcomes: list[CandidateOutcome] = []
         for candidate in self._in_call_order(candidates):
             if call.begin_deadline.has_passed(self._clock):
                 break
-            unknown_outcomes = sum(attempt.may_be_billed for attempt in attempts)
-            attempts.append(self._try(candidate, call, partial(request_permission, candidate, unknown_outcomes)))
-            if not attempts[-1].allows_next:
+            unknown_outcomes = sum(outcome.may_be_billed for outcome in outcomes)
+            outcomes.append(self._try(candidate, call, partial(request_permission, candidate, unknown_outcomes)))
+            if not outcomes[-1].allows_next:
                 break
-        return _fold(attempts)
+        return _fold(outcomes)
 
     def _in_call_order(self, candidates: list[Candidate]) -> list[Candidate]:
         loads = self._admission.loads(equal_limited_providers(candidates))
@@ -154,7 +154,7 @@ class Failover:
 
     def _try(
         self, candidate: Candidate, call: ProviderCall, request_permission: Callable[[], CallPermission]
-    ) -> Attempt:
+    ) -> CandidateOutcome:
         """Call one candidate, if it supports the request, is admitted and the call is permitted."""
         was_called = False
         try:
@@ -165,16 +165,18 @@ class Failover:
                 permission = request_permission()
                 if permission is not CallPermission.GRANTED:
                     admission.withdraw()
-                    return Attempt(candidate, permission=permission)
+                    return CandidateOutcome(candidate, permission=permission)
                 was_called = True
                 if not call.stream:
-                    return Attempt(candidate, response=self._dispatcher.send(upstream, call), was_called=True)
+                    return CandidateOutcome(candidate, response=self._dispatcher.send(upstream, call), was_called=True)
                 stream = resources.enter_context(self._dispatcher.open_stream(upstream, call))
                 open_stream = OpenStream(stream, resources.pop_all(), admission.on_first_event)
-                return Attempt(candidate, stream=open_stream, was_called=True)
-        except (ProviderError, InvalidRequest) as error:
+                return CandidateOutcome(candidate, stream=open_stream, was_called=True)
+        except InvalidRequest as error:  # another provider may support the request
+            return CandidateOutcome(candidate, error=error)
+        except ProviderError as error:
             _log_failure(candidate, error)
-            return Attempt(candidate, error=error, was_called=was_called)
+            return CandidateOutcome(candidate, error=error, was_called=was_called)
 
     def _api_key(self, candidate: Candidate) -> str | None:
         """Raises: as Secrets.value."""
@@ -182,22 +184,24 @@ class Failover:
         return self._secrets.value(secret) if secret and self._secrets else None
 
 
-def _fold(attempts: list[Attempt]) -> FailoverResult:
-    """The result of a pass: the last attempt's response, stream or denied permission, else the error to report."""
-    last = attempts[-1] if attempts else None
-    error = None
-    if last is None or last.error is not None:
-        error = _error_to_report([attempt.error for attempt in attempts if attempt.error])
+def _fold(outcomes: list[CandidateOutcome]) -> FailoverResult:
+    """The result of a pass: the last candidate's response, stream or denied permission, else the error to report."""
+    if not outcomes:
+        error = ProviderTimeout("The deadline passed before a provider could be called")
+        return FailoverResult(None, error, "", attempts=0, unknown_outcomes=0, can_retry=True)
+    last = outcomes[-1]
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    error = _error_to_report(errors) if last.error else None
     return FailoverResult(
-        response=last.response if last else None,
+        response=last.response,
         error=error,
-        provider=last.candidate.provider.name if last else "",
-        attempts=sum(attempt.was_called for attempt in attempts),
-        unknown_outcomes=sum(attempt.may_be_billed for attempt in attempts),
-        can_retry=isinstance(error, ProviderError) and _is_temporary(error) and (last is None or last.allows_next),
-        retry_after_s=_shortest_wait_s([a.error for a in attempts if isinstance(a.error, ProviderError)]),
-        stream=last.stream if last else None,
-        permission=last.permission if last else CallPermission.GRANTED,
+        provider=last.candidate.provider.name,
+        attempts=sum(outcome.was_called for outcome in outcomes),
+        unknown_outcomes=sum(outcome.may_be_billed for outcome in outcomes),
+        can_retry=isinstance(error, ProviderError) and _is_temporary(error) and last.allows_next,
+        retry_after_s=_shortest_wait_s([error for error in errors if isinstance(error, ProviderError)]),
+        stream=last.stream,
+        permission=last.permission,
     )
 
 
@@ -205,9 +209,7 @@ def _is_temporary(error: ProviderError) -> bool:
     return error.retryable or isinstance(error, ProviderTimeout)
 
 
-def _log_failure(candidate: Candidate, error: ProviderError | InvalidRequest) -> None:
-    if isinstance(error, InvalidRequest):  # another provider may support the request
-        return
+def _log_failure(candidate: Candidate, error: ProviderError) -> None:
     fields = {
         "provider": candidate.provider.name,
         "error": type(error).__name__,
@@ -235,8 +237,6 @@ def _error_to_report(errors: list[ProviderError | InvalidRequest]) -> AiServerEr
     is reported only if there is no other error. That a candidate does not support the request is reported only if no
     candidate does.
     """
-    if not errors:
-        return ProviderTimeout("The deadline passed before a provider could be called")
     provider_errors = [error for error in errors if isinstance(error, ProviderError)]
     if not provider_errors:
         return errors[0]

@@ -110,10 +110,10 @@ def first_supported(candidates: list[Candidate], check: Callable[[Upstream], Non
 
 
 def order_by_load(candidates: list[Candidate], loads: Mapping[str, float], fraction: float) -> list[Candidate]:
-    """The candidates in call order: of equal order, the least loaded first; equally loaded ones are rotated.
+    """The candidates in call order: of equal order, the least loaded first; equally loaded ones in random order.
 
     `loads` is the share of its `concurrency` that a provider has in use, by provider name; one without counts as idle.
-    `fraction`, in [0, 1), selects the first of equally loaded candidates.
+    `fraction`, in [0, 1), is the random number.
     """
 
     def key(candidate: Candidate) -> tuple[tuple[bool, int, int], float]:
@@ -121,10 +121,18 @@ def order_by_load(candidates: list[Candidate], loads: Mapping[str, float], fract
 
     ordered: list[Candidate] = []
     for _, group in groupby(sorted(candidates, key=key), key):
-        equals = list(group)
-        first = int(fraction * len(equals))
-        ordered += equals[first:] + equals[:first]
+        ordered += _permute(list(group), fraction)
     return ordered
+
+
+def _permute(candidates: list[Candidate], fraction: float) -> list[Candidate]:
+    """One of all orders, each equally likely: one of several equal candidates may be skipped later."""
+    permuted: list[Candidate] = []
+    while candidates:
+        position = fraction * len(candidates)
+        permuted.append(candidates.pop(int(position)))
+        fraction = position % 1
+    return permuted
 
 
 def equal_limited_providers(candidates: list[Candidate]) -> list[Provider]:

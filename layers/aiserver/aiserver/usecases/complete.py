@@ -11,7 +11,7 @@ from aiserver.errors import AiServerError, Conflict, ProviderTimeout
 from aiserver.jobs.job import Job, request_hash
 from aiserver.jobs.ports import JobStore
 from aiserver.jobs.states import JobState
-from aiserver.operations import OPERATIONS
+from aiserver.operations import Operation
 from aiserver.providers.call import ProviderCall
 from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import Failover, FailoverResult
@@ -64,7 +64,7 @@ class Complete:
         started_ms = self._clock.now_ms()
         if stored_job := self._find_stored_job(request, owner, started_ms):
             return self._replay(stored_job, request)
-        call = self._call(request, owner, deadline)
+        call = _create_call(request, owner, deadline, Deadline(started_ms + FIRST_BYTE_TIMEOUT_S * 1000))
         candidates = self._directory.candidates(request.model, request.options.provider, call.operation)
         result = self._failover.try_candidates(call, candidates)
         record = partial(self._record, _CompletedCall(request, owner, base_url, started_ms, result))
@@ -78,20 +78,10 @@ class Complete:
         record(StreamOutcome(JobState.COMPLETED, None, response.usage), response)
         return CompletionResult(response.status, response.headers, response.body, result.provider, result.attempts)
 
-    def _call(self, request: ModelRequest, owner: str, deadline: Deadline) -> ProviderCall:
-        head_deadline = min(deadline, Deadline.after(FIRST_BYTE_TIMEOUT_S, self._clock))
-        return ProviderCall(
-            OPERATIONS[request.operation],
-            request.body,
-            deadline if request.stream else head_deadline,
-            owner,
-            stream=request.stream,
-            head_deadline=head_deadline,
-        )
-
     def _error_to_raise(self, result: FailoverResult, call: ProviderCall) -> AiServerError:
         """The error of the pass; a timeout caused by the deadline suggests to queue the request."""
-        error = result.error or AiServerError("a failover without a response has an error")
+        error = result.error
+        assert error  # a failover without a response has one
         if not isinstance(error, ProviderTimeout) or error.upstream is not None:
             return error
         is_past_deadline = self._clock.now_ms() >= call.begin_deadline.at_ms - CLOCK_SKEW_MS
@@ -104,7 +94,7 @@ class Complete:
         return self._jobs.find_by_ref_id(owner, ref_id, now_ms=now_ms) if ref_id else None
 
     def _replay(self, job: Job, request: ModelRequest) -> CompletionResult:
-        if job.request_hash != request_hash(request.operation, request.body):
+        if job.request_hash != request_hash(request.operation.name, request.body):
             raise Conflict(f"RefId {job.ref_id} was already used for another request", param="refId")
         result = self._jobs.read_result(job) if job.state == JobState.COMPLETED else None
         if result is None:
@@ -138,11 +128,23 @@ class Complete:
             log.exception(log_events.SYNC_RESPONSE_RECORD_FAILED)
 
 
-def _usage_to_record(operation: str, outcome: StreamOutcome) -> str | None:
+def _create_call(request: ModelRequest, owner: str, deadline: Deadline, first_byte_deadline: Deadline) -> ProviderCall:
+    begin_deadline = min(deadline, first_byte_deadline)
+    return ProviderCall(
+        request.operation,
+        request.body,
+        deadline if request.stream else begin_deadline,
+        begin_deadline,
+        owner,
+        stream=request.stream,
+    )
+
+
+def _usage_to_record(operation: Operation, outcome: StreamOutcome) -> str | None:
     """The provider's usage, as JSON; for a stream that broke off, an estimate from the number of its content events."""
     if outcome.usage or outcome.state == JobState.COMPLETED:
         return outcome.usage
-    return render({OPERATIONS[operation].usage_unit: outcome.content_events, "estimated": True}).decode()
+    return render({operation.usage_unit: outcome.content_events, "estimated": True}).decode()
 
 
 @dataclass(frozen=True)

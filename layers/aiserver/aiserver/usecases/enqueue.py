@@ -15,8 +15,7 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
 from aiserver.jobs.states import JobState
 from aiserver.jobs.transitions import CANCEL, REQUEST_CANCEL
-from aiserver.operations import OPERATIONS
-from aiserver.providers.call import ProviderCall, Upstream
+from aiserver.providers.call import ProviderCall
 from aiserver.providers.registry import AdapterRegistry
 from aiserver.routing.selection import ProviderDirectory, first_supported
 from aiserver.usecases.job_request import describe_request
@@ -82,9 +81,9 @@ class Enqueue:
     def _prepare(self, request: ModelRequest, caller: Caller) -> Job:
         now, options = self._clock.now_ms(), request.options
         deadline = _deadline(options.deadline, now)
-        call = ProviderCall(OPERATIONS[request.operation], request.body, Deadline(deadline))
+        call = ProviderCall(request.operation, request.body, Deadline(deadline), Deadline(deadline))
         candidates = self._directory.candidates(request.model, options.provider, call.operation)
-        best = first_supported(candidates, partial(self._check_supported, call))
+        best = first_supported(candidates, partial(self._adapters.check, call=call))
         return Job.accepted(
             self._clock.job_id(),
             describe_request(request, caller.owner, caller.base_url, self._clock),
@@ -93,9 +92,6 @@ class Enqueue:
             deadline=deadline,
             due_at=now + QUEUED_DUE_MS,
         )
-
-    def _check_supported(self, call: ProviderCall, upstream: Upstream) -> None:
-        self._adapters.check(upstream.provider, call, upstream.model)
 
     def _check_all(self, reply_tos: Collection[str], caller: Caller) -> None:
         """Check each distinct URL, in parallel, so that slow DNS lookups do not add up."""

@@ -11,9 +11,9 @@ def describe_request(request: ModelRequest, owner: str, base_url: str, clock: Cl
     return JobRequest(
         owner=owner,
         ref_id=options.ref_id or clock.token(),
-        operation=request.operation,
+        operation=request.operation.name,
         model=request.model,
-        body_hash=request_hash(request.operation, request.body),
+        body_hash=request_hash(request.operation.name, request.body),
         base_url=base_url,
         tag=options.tag,
         provider=options.provider,

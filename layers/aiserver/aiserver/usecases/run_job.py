@@ -110,7 +110,9 @@ class RunJob:
         if request is None:
             raise NotFound("The job's request is no longer stored")
         deadline = min(_call_deadline(lease.end, self._clock), Deadline(job.deadline))
-        call = ProviderCall(operation, request, deadline, job.owner, idempotency_key=f"job-{job.id}-{job.epoch}")
+        call = ProviderCall(
+            operation, request, deadline, deadline, job.owner, idempotency_key=f"job-{job.id}-{job.epoch}"
+        )
         return call, self._candidates(job, operation)
 
     def _permission(self, lease: JobLease) -> RequestPermission:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aiserver import log_events
@@ -56,7 +57,8 @@ def _stream(
                     yield wire_errors.render_error_event(error)
             except ProviderError as provider_error:
                 error = provider_error
-                yield wire_errors.render_error_event(provider_error)
+                with suppress(GeneratorExit):  # the provider failed, even if the caller has left
+                    yield wire_errors.render_error_event(provider_error)
                 raise
     except ProviderError:
         pass  # the error event has been sent

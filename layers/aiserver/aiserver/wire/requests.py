@@ -8,8 +8,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from aiserver import operations
 from aiserver.errors import InvalidRequest
 from aiserver.limits import MAX_BATCH, MAX_NAME_CHARS, MAX_REPLY_TO_CHARS
+from aiserver.operations import Operation
 from aiserver.wire import json_text as json_text
 from aiserver.wire.binding import bind, scalar_value
 from aiserver.wire.json_text import Member
@@ -40,10 +42,10 @@ class Options:
 class ModelRequest:
     """A request as it is sent to the provider, except for the model's name.
 
-    `operation` names the API operation; queueing, calls, waits and callbacks depend on nothing else of the request.
+    Queueing, calls, waits and callbacks depend on nothing of the request but its operation.
     """
 
-    operation: str
+    operation: Operation
     body: bytes
     model: str
     options: Options
@@ -67,17 +69,17 @@ def bind_chat(body: str | bytes, *, drop: Collection[str] = ()) -> ModelRequest:
 
     Raises: InvalidRequest, with every invalid member listed.
     """
-    return _bind_request("chat.completions", body, CHAT, drop)
+    return _bind_request(operations.CHAT, body, CHAT, drop)
 
 
 def bind_embeddings(body: str | bytes) -> ModelRequest:
     """Bind an OpenAI embeddings body. Raises: InvalidRequest."""
-    return _bind_request("embeddings", body, EMBEDDINGS)
+    return _bind_request(operations.EMBEDDINGS, body, EMBEDDINGS)
 
 
 def bind_responses(body: str | bytes) -> ModelRequest:
     """Bind a body of OpenAI's Responses API. Raises: InvalidRequest."""
-    return _bind_request("responses", body, RESPONSES)
+    return _bind_request(operations.RESPONSES, body, RESPONSES)
 
 
 def bind_queue_chat(body: str | bytes) -> ModelRequest:
@@ -192,7 +194,9 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
-def _bind_request(operation: str, body: str | bytes, schema: ObjectSchema, drop: Collection[str] = ()) -> ModelRequest:
+def _bind_request(
+    operation: Operation, body: str | bytes, schema: ObjectSchema, drop: Collection[str] = ()
+) -> ModelRequest:
     """Split a body into the request for the provider and the gateway's options."""
     text = _check_json(body)
     root = _root_members(text)

@@ -58,8 +58,8 @@ class Adapter(Protocol):
     @property
     def model_pages(self) -> ModelPages | None: ...
 
-    def check(self, call: ProviderCall, model: str) -> None:
-        """Raises: InvalidRequest, when the protocol does not support a field of the request for this model."""
+    def check(self, upstream: Upstream, call: ProviderCall) -> None:
+        """Raises: InvalidRequest, when the protocol or the model does not support a field of the request."""
         ...
 
     def prepare(self, upstream: Upstream, call: ProviderCall) -> Exchange:

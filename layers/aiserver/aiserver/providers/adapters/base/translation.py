@@ -49,8 +49,8 @@ class TranslatingAdapter:
         self._sign = sign
         self._decode_frames = decode_frames
 
-    def check(self, call: ProviderCall, model: str) -> None:
-        self._translate(call, model)
+    def check(self, upstream: Upstream, call: ProviderCall) -> None:
+        self._translate(call, upstream.model)
 
     def prepare(self, upstream: Upstream, call: ProviderCall) -> "TranslatedExchange":
         translated = self._translate(call, upstream.model)

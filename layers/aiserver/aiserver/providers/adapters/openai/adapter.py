@@ -24,7 +24,7 @@ class OpenAiAdapter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def check(self, call: ProviderCall, model: str) -> None:
+    def check(self, upstream: Upstream, call: ProviderCall) -> None:
         """Every field is passed to the provider, which checks it."""
 
     def prepare(self, upstream: Upstream, call: ProviderCall) -> "OpenAiExchange":
