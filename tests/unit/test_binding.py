@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiserver import operations
 from aiserver.errors import InvalidRequest
 from aiserver.wire import requests
 from aiserver.wire.json_text import check_json, encode_utf8, parse_members, without_members
@@ -237,7 +238,7 @@ def test_queue_request_binds_in_every_style_without_stream_fields() -> None:
     )
     assert request.body.decode() == '{"model":"m",%s}' % MESSAGES
     assert (request.operation, request.model, request.options.ref_id, request.options.tag) == (
-        CHAT,
+        operations.CHAT,
         "m",
         "r",
         "t",
