@@ -6,13 +6,12 @@ from dataclasses import replace
 from itertools import chain
 
 import httpx
-import msgspec
 
 from aiserver.clock import Clock, Deadline
 from aiserver.errors import ProviderError
 from aiserver.limits import MAX_LIST_BYTES
 from aiserver.providers import http
-from aiserver.providers.adapters.base.adapter import Exchange
+from aiserver.providers.adapters.base.adapter import DECODE_ERRORS, Exchange
 from aiserver.providers.call import ProviderCall, Upstream
 from aiserver.providers.redaction import Redaction
 from aiserver.providers.registry import AdapterRegistry
@@ -26,7 +25,6 @@ from aiserver.providers.stream import (
 )
 
 MAX_PAGES = 20  # of a list of models
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError)
 
 
 class Dispatcher:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from aiserver.errors import ProviderError
 from aiserver.providers.adapters.base.capabilities import Capabilities
 from aiserver.providers.adapters.base.chat import Chat
@@ -15,6 +17,9 @@ from aiserver.providers.provider import Provider
 from aiserver.providers.request import ProviderRequest
 from aiserver.providers.response import ProviderResponse
 from aiserver.providers.stream import EventMapper
+
+# What a translator raises for JSON that does not match the vendor's schema.
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError)
 
 # Adds a vendor's signature to the headers of a request without an API key. Raises: ProviderAuth.
 RequestSigner = Callable[[Provider, ProviderRequest], ProviderRequest]
@@ -45,7 +50,7 @@ class ModelPages:
     """How a provider lists its models, page by page.
 
     `build_request` takes the token of a page, None for the first one. `parse` returns the ids of a page and the token
-    of the next one; it raises what msgspec raises.
+    of the next one; it raises one of DECODE_ERRORS.
     """
 
     build_request: Callable[[str | None], ProviderRequest]
@@ -124,8 +129,7 @@ class ChatTranslator:
     """One vendor's chat protocol, as pure functions of JSON bytes.
 
     `build_request` builds the request without the API key; it raises InvalidRequest.
-    `map_response` and the event mappers raise VendorError, UnusableResponse, or a msgspec error when the JSON does
-    not match the vendor's schema.
+    `map_response` and the event mappers raise VendorError, UnusableResponse, or one of DECODE_ERRORS.
     `map_error` returns an error in OpenAI's format with its own status: an error within a stream came with a 200.
     """
 

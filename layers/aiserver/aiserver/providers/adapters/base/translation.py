@@ -4,13 +4,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import msgspec
-
 from aiserver.clock import Clock
 from aiserver.errors import InvalidRequest, ProviderError
 from aiserver.limits import MAX_RESPONSE_BYTES, MAX_RESPONSE_VALUES
 from aiserver.providers import memory_budget
 from aiserver.providers.adapters.base.adapter import (
+    DECODE_ERRORS,
     ChatTranslator,
     FrameDecoder,
     RequestSigner,
@@ -30,7 +29,6 @@ from aiserver.wire.http_dates import retry_after_s
 from aiserver.wire.json_text import count_values
 
 IGNORED_DATA = (sse.DONE, b"null", b"{}")  # from proxies that add OpenAI's end event, or a keep-alive, to any stream
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError)
 
 
 class TranslatingAdapter:

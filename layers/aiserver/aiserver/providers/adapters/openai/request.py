@@ -3,7 +3,6 @@
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
-from aiserver.limits import MAX_LIST_BYTES
 from aiserver.operations import CHAT, BodyKind, ResponseKind
 from aiserver.providers.call import ProviderCall, Upstream
 from aiserver.providers.request import ProviderRequest
@@ -34,4 +33,4 @@ def build_request(upstream: Upstream, call: ProviderCall, body: bytes) -> Provid
 
 
 def list_models_request(page_token: str | None) -> ProviderRequest:
-    return ProviderRequest("GET", MODELS_PATH, None, max_response_bytes=MAX_LIST_BYTES)
+    return ProviderRequest("GET", MODELS_PATH, None)
