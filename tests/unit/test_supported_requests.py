@@ -58,6 +58,14 @@ def test_provider_failure_is_raised_when_others_do_not_support_the_request() -> 
         complete(app)
 
 
+def test_error_names_the_best_candidate_whatever_the_call_order_is() -> None:
+    app = TestApp({"name": "a", "models": {"m": "x"}}, {"name": "b", "models": {"m": "y"}})
+    app.dispatcher.unsupported_models = ("x", "y")
+    for app.clock.chance in (0.1, 0.9):
+        with pytest.raises(InvalidRequest, match="is not supported by x"):
+            complete(app)
+
+
 def test_requested_provider_must_support_the_request() -> None:
     app = make_app("x")
     request = requests.bind_chat(BODY).with_provider("a")

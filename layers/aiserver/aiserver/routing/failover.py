@@ -190,8 +190,10 @@ def _fold(outcomes: list[CandidateOutcome]) -> FailoverResult:
         error = ProviderTimeout("The deadline passed before a provider could be called")
         return FailoverResult(None, error, "", attempts=0, unknown_outcomes=0, can_retry=True)
     last = outcomes[-1]
-    errors = [outcome.error for outcome in outcomes if outcome.error]
-    error = _error_to_report(errors) if last.error else None
+    errors = [outcome.error for outcome in outcomes if isinstance(outcome.error, ProviderError)]
+    error = None
+    if last.error:  # that a candidate does not support the request matters only if none does
+        error = _error_to_report(errors) if errors else min(outcomes, key=_selection_order).error
     return FailoverResult(
         response=last.response,
         error=error,
@@ -199,10 +201,15 @@ def _fold(outcomes: list[CandidateOutcome]) -> FailoverResult:
         attempts=sum(outcome.was_called for outcome in outcomes),
         unknown_outcomes=sum(outcome.may_be_billed for outcome in outcomes),
         can_retry=isinstance(error, ProviderError) and _is_temporary(error) and last.allows_next,
-        retry_after_s=_shortest_wait_s([error for error in errors if isinstance(error, ProviderError)]),
+        retry_after_s=_shortest_wait_s(errors),
         stream=last.stream,
         permission=last.permission,
     )
+
+
+def _selection_order(outcome: CandidateOutcome) -> tuple[tuple[bool, int, int], str]:
+    """The order without regard to load and chance, so that a request always gets the same error."""
+    return outcome.candidate.sort_key
 
 
 def _is_temporary(error: ProviderError) -> bool:
@@ -230,19 +237,15 @@ def _shortest_wait_s(errors: list[ProviderError]) -> int | None:
     return None if None in waits or not waits else min(wait for wait in waits if wait is not None)
 
 
-def _error_to_report(errors: list[ProviderError | InvalidRequest]) -> AiServerError:
+def _error_to_report(errors: list[ProviderError]) -> ProviderError:
     """The error for the caller after no candidate responded: the 429 with the shortest wait, else the last error.
 
     A rejected request, or one with an unknown outcome, ended the pass and is therefore the last error. An open circuit
-    is reported only if there is no other error. That a candidate does not support the request is reported only if no
-    candidate does.
+    is reported only if there is no other error.
     """
-    provider_errors = [error for error in errors if isinstance(error, ProviderError)]
-    if not provider_errors:
-        return errors[0]
-    call_errors = [error for error in provider_errors if not isinstance(error, ProviderCircuitOpen)]
+    call_errors = [error for error in errors if not isinstance(error, ProviderCircuitOpen)]
     if not call_errors:
-        return min(provider_errors, key=_retry_after_s)
+        return min(errors, key=_retry_after_s)
     last = call_errors[-1]
     rate_limits = [error for error in call_errors if isinstance(error, ProviderRateLimited)]
     if not rate_limits or not last.retryable or last.may_be_billed:

@@ -27,8 +27,13 @@ class Candidate:
 
     @property
     def order(self) -> tuple[bool, int, int]:
-        """The sort key: a provider that names the model before `*`, then priority, then name before tag."""
+        """A provider that names the model before `*`, then priority, then name before tag."""
         return not self.names_model, -self.provider.priority, self.rank
+
+    @property
+    def sort_key(self) -> tuple[tuple[bool, int, int], str]:
+        """The order, and the provider's name among equals."""
+        return self.order, self.provider.name
 
     def upstream(self, api_key: str | None = None) -> Upstream:
         model_is_configured = self.names_model or not self.provider.accepts_any_model
@@ -80,7 +85,7 @@ def select_candidates(
         candidates = [candidate for candidate in candidates if candidate.provider.name == provider]
         if not candidates:
             raise InvalidRequest(_unavailable_reason(configured, provider, model, operation), param="provider")
-    return sorted(candidates, key=lambda candidate: (candidate.order, candidate.provider.name))
+    return sorted(candidates, key=lambda candidate: candidate.sort_key)
 
 
 def _unavailable_reason(providers: list[Provider], name: str, model: str, operation: Operation | None) -> str:
