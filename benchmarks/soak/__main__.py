@@ -48,7 +48,7 @@ GPU_SHARE, REPLY_TO_SHARE, REPEATED_SHARE = 0.15, 0.33, 0.1  # shares of the job
 PACE_S = 0.08  # between two requests, so that jobs run while others are queued
 CALLERS = 8
 POLL_S = 1.0
-MAX_S = 330  # then the invariants are checked, even when jobs are still open
+MAX_S = 600  # then the invariants are checked, even when jobs are still open
 
 
 class InvariantViolated(Exception):
