@@ -2,7 +2,7 @@
 
 import itertools
 import json
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -19,9 +19,10 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
+from aiserver.providers import dispatch
 from aiserver.providers import stream as stream_module
 from aiserver.providers.http import create_client
-from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS, map_events, read_first_event
+from aiserver.providers.stream import FIRST_EVENT_TIMEOUT_MS, map_events, read_first_event, split_events
 from aiserver.routing.failover import OpenStream
 from aiserver.usecases.stream_response import stream_response
 from aiserver.wire import errors as wire_errors
@@ -473,23 +474,25 @@ def test_responses_stream_without_last_event_is_a_timeout_error() -> None:
 # --- timeouts ---
 
 
-def send_in_two_parts(first: bytes, second: bytes) -> hostile_servers.Behaviour:
-    """Send the second part after a tenth of a second, and keep the connection open."""
+def test_first_event_that_arrives_in_parts_is_not_preceded_by_a_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    event, middle = CONTENT_EVENTS[0], len(CONTENT_EVENTS[0]) // 2
+    nothing_yet = threading.Event()
 
-    def behave(connection: hostile_servers.Connection) -> None:
-        hostile_servers.send_raw(first)(connection)
-        time.sleep(0.1)
-        connection.socket.sendall(second)
+    def split_and_report(batches: Iterator[list[bytes] | None], name: str) -> Iterator[list[bytes] | None]:
+        for events in split_events(batches, name):
+            if events is None:
+                nothing_yet.set()
+            yield events
+
+    def send_second_part_late(connection: hostile_servers.Connection) -> None:
+        hostile_servers.send_raw(HEAD + http_chunks(event[:middle]))(connection)
+        assert nothing_yet.wait(60)
+        connection.socket.sendall(http_chunks(event[middle:]))
         hostile_servers.hang(connection)
 
-    return behave
-
-
-def test_first_event_that_arrives_in_parts_is_not_preceded_by_a_ping() -> None:
-    event, pause = CONTENT_EVENTS[0], len(CONTENT_EVENTS[0]) // 2
-    behaviour = send_in_two_parts(HEAD + http_chunks(event[:pause]), http_chunks(event[pause:]))
+    monkeypatch.setattr(dispatch, "split_events", split_and_report)
     with (
-        hostile_servers.receiver(behaviour) as server,
+        hostile_servers.receiver(send_second_part_late) as server,
         open_stream(provider(f"http://127.0.0.1:{server.port}/v1")) as stream,
     ):
         assert next(stream.events) == event

@@ -35,6 +35,7 @@ def sources() -> Iterator[Path]:
     yield from (
         REPOSITORY / name for name in ("template.yaml", "Makefile", "README.md", "CONTRIBUTING.md", "SECURITY.md")
     )
+    yield from sorted((REPOSITORY / "docs" / "decisions").glob("*.md"))
     yield from (
         REPOSITORY / "docs" / f"{name}.md"
         for name in (

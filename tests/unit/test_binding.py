@@ -27,7 +27,7 @@ def test_openai_body_is_forwarded_byte_for_byte() -> None:
     assert bind(body) == body
 
 
-def test_gateway_fields_are_removed_and_other_fields_kept() -> None:
+def test_gateway_fields_are_removed_and_other_fields_pass() -> None:
     body = '{"refId":"r","model":"m","tag":"t",%s,"provider":"p","unknown":[1.0,2.50],"replyTo":"https://x.io"}'
     request = requests.bind_chat(body % MESSAGES)
     assert request.body.decode() == '{"model":"m",%s,"unknown":[1.0,2.50]}' % MESSAGES

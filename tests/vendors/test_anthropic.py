@@ -421,7 +421,7 @@ def test_stop_reason_is_mapped_and_kept_when_more_specific(stop_reason: str, fin
     assert completion.get("anthropic") == extension
 
 
-def test_cache_writes_count_as_prompt_tokens_and_are_kept() -> None:
+def test_cache_writes_count_as_prompt_tokens_and_are_reported() -> None:
     usage = {"input_tokens": 5, "output_tokens": 6, "cache_creation_input_tokens": 7, "cache_read_input_tokens": 8}
     completion = map_response(
         stop_reason="end_turn", usage=usage | {"server_tool_use": {"web_search_requests": 1}, "service_tier": None}

@@ -186,7 +186,7 @@ def test_null_is_absent_at_every_depth(dialect: Dialect) -> None:
 
 
 @every_vendor
-def test_nulls_in_the_caller_s_json_values_are_kept(dialect: Dialect) -> None:
+def test_nulls_in_the_caller_s_json_values_pass_through(dialect: Dialect) -> None:
     schema = {"type": "object", "properties": {"x": {"enum": ["a", None], "default": None}}}
     tool = {"type": "function", "function": {"name": "f", "parameters": schema, "odd": None}}
     turn = tool_calls(tool_call("c", "f", '{"x": null}'), name=None)
