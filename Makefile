@@ -120,6 +120,7 @@ deploy: build  ## deploy to your AWS account, with the settings of samconfig.tom
 	SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy
 
 verify-deploy: $(VENV)/local.installed  ## test a deployment over HTTP: make verify-deploy URL=… KEY=…
-	@URL="$(URL)" KEY="$(KEY)" MODEL="$(MODEL)" SLOW_MODEL="$(SLOW_MODEL)" $(BIN)/python -m local.verify_deploy
+	@URL="$(URL)" KEY="$(KEY)" MODEL="$(MODEL)" SLOW_MODEL="$(SLOW_MODEL)" SPEECH_MODEL="$(SPEECH_MODEL)" VOICE="$(VOICE)" TRANSCRIPTION_MODEL="$(TRANSCRIPTION_MODEL)" \
+		$(BIN)/python -m local.verify_deploy
 
 .PHONY: real-model verify-deploy bench soak mutate help lock demo dev invoke test test-full check docs build deploy

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiserver.providers.catalogue import ALL_OPERATIONS, CATALOGUE
+from aiserver.operations import OPERATIONS
+from aiserver.providers.catalogue import CATALOGUE
 from local.ministack import CloudFailed
 from local.scripted import MODELS, ScriptedProvider
 
@@ -20,6 +21,8 @@ OPENAI_MODEL = "gpt-4o-mini"  # low price, available to every account; OPENAI_MO
 PROBE_TIMEOUT_S = 1.0
 CHUNK_DELAY_S = 0.04  # about the speed of a small model on a laptop
 DEMO_MODELS = ("llama3:8b", "gpt-4-turbo")
+# The names that AI Server's requests use, at OpenAI.
+AUDIO_MODELS = {"speech-to-text": "whisper-1", "text-to-speech": {"model": "tts-1", "voice": "alloy"}}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def choose(environment: Mapping[str, str]) -> Generator[Upstream]:
     elif environment.get("OPENAI_API_KEY"):
         model = environment.get("OPENAI_MODEL", OPENAI_MODEL)
         base_url = environment.get("OPENAI_BASE_URL", CATALOGUE["openai"].base_url)
-        models = {**dict.fromkeys(DEMO_MODELS, model), "*": ""}
+        models = {**dict.fromkeys(DEMO_MODELS, model), **AUDIO_MODELS, "*": ""}
         openai = {"name": "openai", "preset": "openai", "api_key_var": "OPENAI_API_KEY", "models": models}
         description = f"Using OpenAI ({base_url}); {_aliases(model)}."
         yield _create_upstream({**openai, "base_url": base_url}, environment, description)
@@ -58,7 +61,7 @@ def choose(environment: Mapping[str, str]) -> Generator[Upstream]:
 
 def build_scripted_upstream(scripted: ScriptedProvider) -> Upstream:
     """The scripted provider, once for each job queue."""
-    common = {"base_url": scripted.base_url, "operations": ALL_OPERATIONS}
+    common = {"base_url": scripted.base_url, "operations": list(OPERATIONS)}
     hosted = {**common, "name": "scripted", "models": dict.fromkeys(MODELS[:-1], "")}
     gpu = {**common, "name": "scripted-gpu", "queue": "gpu", "models": {MODELS[-1]: ""}}
     description = (

@@ -4,12 +4,17 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
 
 from local.choose_upstream import choose
 from local.cloud import Cloud
 from local.demo_steps import StepFailed, create_client, expect_status, print_stream, receive_callback, run_steps, step
 from local.receiver import receiver
 
+AUDIO_DIR = Path(".local/audio")
 CHAT = {
     "messages": [
         {"role": "system", "content": "You are a helpful AI assistant."},
@@ -65,6 +70,33 @@ def _run(started_at: float) -> None:
         headers = {"authorization": f"Bearer {cloud.keys.other_api_key}"}
         not_found = expect_status(http.get(queued["statusUrl"], headers=headers), 404)
         print(f"   404 {not_found['responseStatus']['errorCode']}: {not_found['responseStatus']['message']}")
+
+        _run_audio(http)
+
+
+def _run_audio(http: httpx.Client) -> None:
+    """Speak a sentence, download the file without an API key, and transcribe it."""
+    step("7. Speech: POST /api/TextToSpeech")
+    speech = {"input": "Hello, how are you?", "model": "text-to-speech"}
+    response = http.post("/api/TextToSpeech", json=speech)
+    if response.status_code == 404:  # Ollama, for example
+        print(f"   skipped: {response.json()['responseStatus']['message']}")
+        return
+    url = str(expect_status(response, 200)["results"][0]["url"])
+    file = httpx.get(url, follow_redirects=True, trust_env=False)
+    if file.status_code != 200:
+        raise StepFailed(f"the file's URL returned {file.status_code}")
+    name = urlsplit(url).path.rpartition("/")[2]
+    path = AUDIO_DIR / name
+    AUDIO_DIR.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.content)
+    print(f"   {url}\n   {len(file.content):,} bytes of {file.headers['content-type']}, saved as {path}")
+
+    step("8. Transcription: POST /v1/audio/transcriptions with that file")
+    form = {"model": "whisper-1", "response_format": "json"}
+    upload = {"file": (name, file.content, file.headers["content-type"])}
+    transcript = expect_status(http.post("/v1/audio/transcriptions", data=form, files=upload), 200)
+    print(f"   {transcript['text']}")
 
 
 if __name__ == "__main__":

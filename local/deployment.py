@@ -31,17 +31,21 @@ GATEWAY_ERRORS = {
 
 @dataclass
 class Deployment:
-    """The deployment under test, and the job that one probe leaves for the next.
+    """The deployment under test, and the job and the audio file that one probe leaves for the next.
 
-    `slow_model` needs more than `buffered_s` seconds for a long response; empty: it is not called.
+    `slow_model` needs more than `buffered_s` seconds for a long response; a model whose name is empty is not called.
     """
 
     http: httpx.Client
     model: str
     slow_model: str = ""
+    speech_model: str = ""
+    voice: str = "alloy"
+    transcription_model: str = ""
     buffered_s: float = BUFFERED_S
     ref_id: str = field(default_factory=lambda: f"verify-{secrets.token_hex(8)}")
     job: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    audio: bytes = b""
 
     @property
     def callback_url(self) -> str:

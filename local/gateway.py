@@ -4,6 +4,7 @@ Routes and gateway responses come from the transformed template; handlers run in
 """
 
 import base64
+import binascii
 import contextlib
 import json
 import re
@@ -24,6 +25,7 @@ from local.template import GatewayResponse, Route
 
 MAX_BODY_BYTES = 10 * 1024 * 1024  # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
 FRAMING_HEADERS = ("content-length", "transfer-encoding", "connection")  # set by the gateway itself
+STATUSES_WITHOUT_BODY = (204, 304)
 STOP_POLL_S = 0.1  # how often a listener checks whether to stop
 Invoke = Callable[[str, bytes, str, Sink | None], bytes]
 _PARAMETER = re.compile(r"\{(\w+)(\+?)\}")
@@ -100,6 +102,10 @@ class HttpRequest:
     body: bytes
     source_ip: str
 
+    def header(self, name: str) -> str:
+        """The first header with that lower-case name, or an empty string."""
+        return next((value for header_name, value in self.headers if header_name.lower() == name), "")
+
 
 @dataclass(frozen=True)
 class HttpResponse:
@@ -135,7 +141,8 @@ class _Dispatcher:
         try:
             response = self._invoke(route.function, event.encode(), request_id, streamed)
             if streamed is None:
-                return _http_response(json.loads(response))
+                accepts_binary = _is_binary(request.header("accept"), route)
+                return _http_response(json.loads(response), accepts_binary=accepts_binary)
             streamed.end()
             return None
         except (FunctionFailed, MalformedStream) as failure:
@@ -146,6 +153,8 @@ class _Dispatcher:
                 return self.error("REQUEST_TOO_LARGE", 413, "Request Too Long", request, request_id)
             if (streamed and streamed.is_late) or time.monotonic() >= deadline:  # API Gateway times out first
                 return self.error("INTEGRATION_TIMEOUT", 504, "Endpoint request timed out", request, request_id)
+        except binascii.Error:  # https://github.com/localstack/localstack/pull/12199 observed this status
+            return self.error("DEFAULT_5XX", 500, "Internal server error", request, request_id)
         except (ValueError, TypeError, KeyError, AttributeError):
             pass  # a malformed proxy response
         return self.error("DEFAULT_5XX", 502, "Internal server error", request, request_id)
@@ -189,6 +198,7 @@ def _event(request: HttpRequest, route: Route, params: Mapping[str, str], reques
         multi_query.setdefault(name, []).append(value)
     request_headers = {name.lower(): value for name, value in request.headers}
     now = time.time()
+    body, is_base64 = _event_body(request, route)
     return {
         "resource": route.path,
         "path": path,
@@ -214,12 +224,41 @@ def _event(request: HttpRequest, route: Route, params: Mapping[str, str], reques
             "apiId": "local",
             "identity": {"sourceIp": request.source_ip, "userAgent": request_headers.get("user-agent")},
         },
-        "body": request.body.decode("utf-8", "replace") if request.body else None,
-        "isBase64Encoded": False,
+        "body": body,
+        "isBase64Encoded": is_base64,
     }
 
 
-def _http_response(response: Mapping[str, Any]) -> HttpResponse:
+def _event_body(request: HttpRequest, route: Route) -> tuple[str | None, bool]:
+    """The body in the event, and whether it is in base64. Other bodies are text: invalid UTF-8 becomes U+FFFD."""
+    if not request.body:
+        return None, False
+    if _is_binary(request.header("content-type"), route):
+        return base64.b64encode(request.body).decode(), True
+    return request.body.decode("utf-8", "replace"), False
+
+
+def _is_binary(header: str, route: Route) -> bool:
+    """Whether a Content-Type, or the first media type of an Accept header, is one of the API's binary media types.
+
+    A listed `*/*` matches everything, and `image/*` all images; a wildcard in the header matches no specific type.
+
+    Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/lambda-proxy-binary-media.html. Reports from
+    deployed APIs: https://github.com/localstack/localstack/pull/12199,
+    https://github.com/ministackorg/ministack/pull/767.
+    """
+    media_type = header.partition(",")[0].partition(";")[0].strip().lower()
+    main_type, slash, _ = media_type.partition("/")
+    matches = {"*/*", media_type, f"{main_type}{slash}*"}
+    return any(binary_type.lower() in matches for binary_type in route.binary_media_types)
+
+
+def _http_response(response: Mapping[str, Any], *, accepts_binary: bool = False) -> HttpResponse:
+    """A proxy response as HTTP. Without `accepts_binary`, a base64 body is sent as text.
+
+    Raises: binascii.Error, when the body is not base64; ValueError, TypeError, KeyError or AttributeError, when the
+    response is malformed.
+    """
     single_headers: dict[str, Any] = response.get("headers") or {}
     multi_headers: dict[str, list[Any]] = response.get("multiValueHeaders") or {}
     headers = [(name, str(value)) for name, value in single_headers.items()]
@@ -227,7 +266,9 @@ def _http_response(response: Mapping[str, Any]) -> HttpResponse:
         headers = [pair for pair in headers if pair[0].lower() != name.lower()]
         headers += [(name, str(value)) for value in values]
     body = response.get("body") or ""
-    content = base64.b64decode(body) if response.get("isBase64Encoded") else body.encode()
+    content = body.encode()
+    if accepts_binary and response.get("isBase64Encoded"):
+        content = base64.b64decode(content, validate=True)
     if any(character in text for pair in headers for text in pair for character in "\r\n"):
         raise ValueError("a header contains a line break")
     return HttpResponse(int(response["statusCode"]), headers, content)
@@ -288,26 +329,34 @@ class _Handler(StrictHandler):
             self._send(dispatcher.error(kind, status, message, self._request(b""), str(uuid.uuid4())))
 
     def _send(self, response: HttpResponse) -> None:
-        has_no_body = response.status in (204, 304)
-        length = [] if has_no_body else [("Content-Length", str(len(response.body)))]
-        content = b"" if has_no_body or self.command == "HEAD" else response.body
+        has_no_length = response.status in STATUSES_WITHOUT_BODY
+        length = [] if has_no_length else [("Content-Length", str(len(response.body)))]
+        content = response.body if self._sends_body(response.status) else b""
         self.wfile.write(self._head(response, length) + content)
 
     def _create_streamed(self, timeout_s: float) -> StreamedResponse:
         return StreamedResponse(self.connection, self._send_head, timeout_s=timeout_s)
 
     def _send_head(self, head: Mapping[str, Any]) -> Callable[[bytes], None]:
-        """Send the head of a streamed response; the returned function sends body chunks, an empty one ends the body."""
+        """Send the head of a streamed response; the returned function sends body chunks, an empty one ends the body.
+
+        The head of a response to HEAD is that of GET; nothing follows it (RFC 9112, section 6.3).
+        """
         response = _http_response(head)
-        is_chunked = self.request_version != "HTTP/1.0" and response.status not in (204, 304)
+        sends_body = self._sends_body(response.status)
+        is_chunked = self.request_version != "HTTP/1.0" and response.status not in STATUSES_WITHOUT_BODY
         if not is_chunked:  # HTTP/1.0 has no chunks: closing the connection ends the body
             self.close_connection = True
         self.wfile.write(self._head(response, [("Transfer-Encoding", "chunked")] if is_chunked else []))
 
         def send(chunk: bytes) -> None:
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if is_chunked else chunk)
+            if sends_body:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if is_chunked else chunk)
 
         return send
+
+    def _sends_body(self, status: int) -> bool:
+        return self.command != "HEAD" and status not in STATUSES_WITHOUT_BODY
 
     def _head(self, response: HttpResponse, framing: list[tuple[str, str]]) -> bytes:
         lines = [f"HTTP/1.1 {response.status} {self.responses.get(response.status, ('',))[0]}"]

@@ -16,11 +16,14 @@ from types import TracebackType
 from typing import Self
 
 from local.http_head import StrictHandler
-from local.scripted_answers import default_response
+from local.scripted_answers import DefaultResponse, default_response
 
 EVENT_STREAM = {"content-type": "text/event-stream"}
 MAX_BODY_BYTES = 64 * 1024 * 1024
-MODELS = ("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "text-embedding-3-small", "gpu-llama")
+MODELS = (
+    *("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "text-embedding-3-small", "whisper-1", "tts-1"),
+    *("speech-to-text", "text-to-speech", "gpu-llama"),
+)
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,13 @@ class ScriptedProvider:
 
         class Handler(StrictHandler):
             def do_GET(self) -> None:
-                self._respond(lambda _body: (200, models()))
+                self._respond(lambda _body: DefaultResponse(200, models()))
 
             def do_POST(self) -> None:
-                self._respond(lambda body: default_response(self.path, body, next(count)))
+                content_type = self.headers.get("content-type", "")
+                self._respond(lambda body: default_response(self.path, content_type, body, next(count)))
 
-            def _respond(self, create_default: Callable[[bytes], tuple[int, bytes | list[bytes]]]) -> None:
+            def _respond(self, create_default: Callable[[bytes], DefaultResponse]) -> None:
                 if (body := self.read_limited_body(MAX_BODY_BYTES)) is None:
                     return
                 headers = {name.lower(): value for name, value in self.headers.items()}
@@ -105,11 +109,12 @@ class ScriptedProvider:
                 if provider._script:
                     self._play(provider._script.popleft())
                 else:
-                    status, content = create_default(body)
-                    if isinstance(content, bytes):
-                        self._send(status, content)
+                    response = create_default(body)
+                    headers = {"content-type": response.content_type}
+                    if isinstance(response.content, bytes):
+                        self._send(response.status, response.content, headers)
                     else:
-                        self._stream(status, content, EVENT_STREAM)
+                        self._stream(response.status, response.content, headers)
 
             def _play(self, scripted: ScriptedResponse) -> None:
                 if scripted.hold:

@@ -1,29 +1,99 @@
 """Default responses of the scripted provider: their content identifies them as scripted."""
 
 import base64
+import io
 import json
+import math
 import struct
+import wave
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
+from aiserver.errors import InvalidRequest
+from aiserver.wire import forms
+
+JSON, EVENT_STREAM, TEXT, WAV = "application/json", "text/event-stream", "text/plain; charset=utf-8", "audio/wav"
 EMBEDDING_SIZE = 4
+SAMPLE_RATE = 8000
+SECONDS_PER_CHAR = 0.02  # of a scripted tone, which takes the place of speech
+TEXT_FORMATS = ("text", "srt", "vtt")
 CHARS_PER_TOKEN = 4  # a rule of thumb; these tokens are not billed
 
 
-def default_response(path: str, body: bytes, number: int) -> tuple[int, bytes | list[bytes]]:
-    """Status and body for a request without a scripted response: a success, or an error in OpenAI's format.
+@dataclass(frozen=True)
+class DefaultResponse:
+    """A success, or an error in OpenAI's format. The content of a streamed response is a list of events."""
 
-    The body of a streamed response is a list of events.
-    """
-    if path not in OPERATIONS:
-        return 404, _error(f"Unknown path {path}", "not_found")
-    description, create_response = OPERATIONS[path]
+    status: int
+    content: bytes | list[bytes]
+    content_type: str = JSON
+
+
+def default_response(path: str, content_type: str, body: bytes, number: int) -> DefaultResponse:
+    """The response to a request without a scripted response."""
     try:
+        if path in TRANSCRIPTS:
+            return _transcript(body, content_type)
+        if path == "/v1/audio/speech":
+            return DefaultResponse(200, _tone(json.loads(body)["input"]), WAV)
+        if path not in OPERATIONS:
+            return DefaultResponse(404, _error(f"Unknown path {path}", "not_found"))
         request = json.loads(body)
-        response = create_response(request, number)
-        return 200, STREAMS[path](request, response) if request.get("stream") else json.dumps(response).encode()
-    except (ValueError, KeyError, TypeError):
-        return 400, _error(f"The request is not {description}", "invalid_request")
+        response = OPERATIONS[path](request, number)
+        if request.get("stream"):
+            return DefaultResponse(200, STREAMS[path](request, response), EVENT_STREAM)
+        return DefaultResponse(200, json.dumps(response).encode())
+    except (ValueError, KeyError, TypeError, InvalidRequest):
+        return DefaultResponse(400, _error(f"The request is not valid for {path}", "invalid_request"))
+
+
+def _transcript(body: bytes, content_type: str) -> DefaultResponse:
+    """A sentence that names the file and its duration; a real provider would write down what it hears."""
+    parts = forms.parse_form(body, content_type)
+    file = next((part for part in parts if part.is_file), None)
+    if file is None:
+        raise ValueError("no file")
+    seconds = _wav_seconds(file.content)
+    text = (
+        "This is a scripted transcript. It uses no real model. "
+        f"You sent {file.file_name} with {seconds:.1f} seconds of audio."
+    )
+    format_ = forms.text_value(parts, "response_format")
+    if format_ in TEXT_FORMATS:
+        return DefaultResponse(200, f"{text}\n".encode(), TEXT)
+    usage = {"type": "duration", "seconds": math.ceil(seconds)}
+    if forms.text_value(parts, "stream") == "true":
+        words = [{"type": "transcript.text.delta", "delta": f"{word} "} for word in text.split(" ")]
+        done = {"type": "transcript.text.done", "text": text, "usage": usage}
+        return DefaultResponse(200, [_encode_event(event) for event in (*words, done)], EVENT_STREAM)
+    document: dict[str, Any] = {"text": text, "usage": usage}
+    if format_ == "verbose_json":
+        segment = {"id": 0, "start": 0.0, "end": seconds, "text": text}
+        document |= {"task": "transcribe", "language": "english", "duration": seconds, "segments": [segment]}
+    return DefaultResponse(200, json.dumps(document).encode())
+
+
+def _wav_seconds(content: bytes) -> float:
+    """The duration of a WAV file. Raises: ValueError, when it is none."""
+    try:
+        with wave.open(io.BytesIO(content)) as file:
+            return file.getnframes() / file.getframerate()
+    except (wave.Error, EOFError) as error:
+        raise ValueError("not a WAV file") from error
+
+
+def _tone(text: str) -> bytes:
+    """A WAV file with a tone that lasts longer for a longer text."""
+    frames = range(int(SAMPLE_RATE * SECONDS_PER_CHAR * max(1, len(text))))
+    samples = [int(8000 * math.sin(2 * math.pi * 440 * frame / SAMPLE_RATE)) for frame in frames]
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+    return target.getvalue()
 
 
 def _completion(request: dict[str, Any], number: int) -> dict[str, Any]:
@@ -85,10 +155,11 @@ def _response(request: dict[str, Any], number: int) -> dict[str, Any]:
     }
 
 
-OPERATIONS: dict[str, tuple[str, Callable[[dict[str, Any], int], dict[str, Any]]]] = {
-    "/v1/chat/completions": ("a chat completion", _completion),
-    "/v1/embeddings": ("a request for embeddings", _embeddings),
-    "/v1/responses": ("a request for a response", _response),
+TRANSCRIPTS = ("/v1/audio/transcriptions", "/v1/audio/translations")
+OPERATIONS: dict[str, Callable[[dict[str, Any], int], dict[str, Any]]] = {
+    "/v1/chat/completions": _completion,
+    "/v1/embeddings": _embeddings,
+    "/v1/responses": _response,
 }
 
 

@@ -24,13 +24,17 @@ _FUNCTION_OF_URI = re.compile(r"\$\{(\w+)\.Arn\}")
 
 @dataclass(frozen=True)
 class Route:
-    """One method of one path; `function` is the logical id of the Lambda function behind it."""
+    """One method of one path; `function` is the logical id of the Lambda function behind it.
+
+    `binary_media_types` are those of the API: API Gateway converts their bodies from and to base64.
+    """
 
     method: str
     path: str
     function: str
     timeout_s: float
     is_streamed: bool
+    binary_media_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,9 @@ def transform(source: Mapping[str, Any]) -> dict[str, Any]:
 def routes(template: Template, parameters: Mapping[str, str] | None = None) -> list[Route]:
     """Every method of every path of the REST API, resolved with `parameters`."""
     api_routes: list[Route] = []
-    for path, methods in _api_body(template)["paths"].items():
+    body = _api_body(template)
+    binary_media_types = tuple(body.get("x-amazon-apigateway-binary-media-types", []))
+    for path, methods in body["paths"].items():
         for method, operation in methods.items():
             unresolved = operation["x-amazon-apigateway-integration"]
             integration = {name: resolve(template, value, parameters or {}) for name, value in unresolved.items()}
@@ -132,6 +138,7 @@ def routes(template: Template, parameters: Mapping[str, str] | None = None) -> l
                     function=function[1],
                     timeout_s=integration.get("timeoutInMillis", INTEGRATION_TIMEOUT_MS) / 1000,
                     is_streamed=integration.get("responseTransferMode") == "STREAM" and "-streaming-" in uri,
+                    binary_media_types=binary_media_types,
                 )
             )
     return api_routes

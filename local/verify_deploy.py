@@ -2,7 +2,8 @@
 
 Safe on a real account. The provider receives short prompts limited to 5 tokens (a synchronous chat, two or three jobs)
 and to 80 (a streamed chat); thousands of tokens only if SLOW_MODEL names a model. One job is large because of a field
-outside its prompt. Bodies at the size limits name an unknown provider. Callbacks go to the deployment itself.
+outside its prompt. Bodies at the size limits name an unknown provider. Callbacks go to the deployment itself. Audio is
+generated only if SPEECH_MODEL names a model.
 """
 
 import gzip
@@ -13,7 +14,7 @@ import time
 
 import httpx
 
-from local import verify_stream
+from local import verify_audio, verify_stream
 from local.deployment import (
     CALL_S,
     MB,
@@ -174,6 +175,7 @@ PROBES = (
     Probe("4.9 MB of three-byte letters", "400 for the provider, not for the size", _three_byte_letters),
     Probe("4.9 MB of quotes, longer when escaped", "413 in the gateway's error format", _quotes),
     Probe("5.1 MB", "413 that names the limit of 5 MB", _too_large),
+    *verify_audio.PROBES,
 )
 
 
@@ -194,7 +196,14 @@ def main() -> int:
         except (ValueError, LookupError):
             print(f"verify-deploy: no model: set MODEL; {url}/v1/models returned {response_summary(models)}")
             return 1
-        deployment = Deployment(http, model, os.environ.get("SLOW_MODEL", ""))
+        deployment = Deployment(
+            http,
+            model,
+            slow_model=os.environ.get("SLOW_MODEL", ""),
+            speech_model=os.environ.get("SPEECH_MODEL", ""),
+            voice=os.environ.get("VOICE") or "alloy",
+            transcription_model=os.environ.get("TRANSCRIPTION_MODEL", ""),
+        )
         print(ROW.format("", "probe", "expected", "observed"))
         marks = [_run_probe(probe, deployment) for probe in PROBES]
     unchecked = f", {marks.count(None)} not checked" if None in marks else ""

@@ -25,7 +25,10 @@ from local.deployment import (
 CHAT = "/v1/chat/completions"
 EVENTS = "/v1/jobs/{id}/events"
 # The routes that use response streaming in template.yaml, also for requests without `stream`.
-STREAMED_ROUTES = (CHAT, "/api/OpenAiChatCompletion", "/v1/embeddings", "/v1/responses")
+STREAMED_ROUTES = (
+    *(CHAT, "/api/OpenAiChatCompletion", "/v1/embeddings", "/v1/responses", "/api/SpeechToText", "/api/TextToSpeech"),
+    *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/speech"),
+)
 COUNT: dict[str, object] = {
     "messages": [{"role": "user", "content": "Count from one to thirty, in words."}],
     "max_tokens": 80,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiserver import api_keys
+from aiserver.artifacts import ArtifactUrls
 from aiserver.circuit_breaker.breaker import CircuitBreaker
 from aiserver.clock import Deadline
 from aiserver.errors import InvalidRequest, ProviderError
@@ -27,9 +28,18 @@ from aiserver.usecases.enqueue import Caller, Enqueue
 from aiserver.usecases.run_job import RunJob
 from aiserver.usecases.status import Status
 from aiserver.usecases.sweep import Sweep
+from aiserver.usecases.sync_records import SyncRecords
 from aiserver.webhooks.client import DeliveryResult
 from aiserver.wire import requests
-from tests.fakes import FakeCircuits, FakeClock, FakeJobs, FakeKeyStore, FakeLeases, FakeMessageSender
+from tests.fakes import (
+    FakeArtifactSecrets,
+    FakeCircuits,
+    FakeClock,
+    FakeJobs,
+    FakeKeyStore,
+    FakeLeases,
+    FakeMessageSender,
+)
 
 BODY = '{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 STREAM_BODY = b'data: {"id":"1"}\n\ndata: [DONE]\n\n'
@@ -74,6 +84,7 @@ class FakeStream:
     is_closed: bool = False
     is_done: bool = False
     is_complete: bool = False
+    has_events: bool = True
 
     @property
     def mapper(self) -> FakeEventMapper:
@@ -210,7 +221,8 @@ class UseCases:
         adapters: Any = FakeAdapters(dispatcher)
         check_reply_to = webhook_client.check_url
         self.enqueue = Enqueue(jobs, messages, self.directory, adapters, clock, check_reply_to=check_reply_to, **common)
-        self.complete = Complete(jobs, self.directory, self.failover, clock, **common)
+        self.records = SyncRecords(jobs, clock, clock.advance, **common, lease_margin_s=MARGIN_S)
+        self.complete = Complete(jobs, self.directory, self.failover, self.records, clock)
         self.run_job = RunJob(
             jobs,
             messages,
@@ -222,7 +234,8 @@ class UseCases:
             **common,
         )
         self.sweep = Sweep(jobs, messages, circuits, clock, threads=1, **common)
-        self.status = Status(jobs, clock, clock.advance)
+        urls = ArtifactUrls(FakeArtifactSecrets(), clock, hours=24)
+        self.status = Status(jobs, clock, clock.advance, urls)
         self.redelivery = Redelivery(jobs, messages, clock)
         limiter = DeliveryLimiter(leases, per_key=per_key, per_receiver=PER_RECEIVER)
         self.sample_callback = SampleCallback(keys, webhook_client, limiter, clock)
@@ -234,6 +247,7 @@ class UseCases:
             limiter,
             clock,
             lease_margin_s=MARGIN_S,
+            urls=urls,
             **common,
         )
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from aiserver.api_keys import ApiKey, WebhookSecrets
+from aiserver.artifacts import ArtifactSecrets, artifact_key
 from aiserver.circuit_breaker.circuit import Circuit
 from aiserver.clock import job_id
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, CreateResult, JobPage
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.jobs.transitions import AttributeValue, Condition, Transition, is_applied, resolve_value
+from aiserver.wire.media_types import is_file
 
 
 class FakeClock:
@@ -39,6 +41,26 @@ class FakeClock:
         self.now += round(seconds * 1000)
 
 
+def result_location(job: Job, result: bytes, content_type: str | None) -> str:
+    return artifact_key(job.owner, job.created_at, result, content_type or "") if is_file(content_type) else "item"
+
+
+class FakeArtifactSecrets:
+    """artifacts.ArtifactSecretStore."""
+
+    def __init__(self) -> None:
+        self.stored: ArtifactSecrets | None = None
+
+    def artifact_secrets(self) -> ArtifactSecrets | None:
+        return self.stored
+
+    def replace_artifact_secrets(self, old: ArtifactSecrets | None, new: ArtifactSecrets) -> bool:
+        if self.stored != old:
+            return self.stored == new
+        self.stored = new
+        return True
+
+
 class FakeJobs:
     """jobs.ports.JobStore in a dict, driven by the same table of transitions."""
 
@@ -57,7 +79,8 @@ class FakeJobs:
             job = replace(job, id=self._clock.job_id())
         job = replace(job, request_location="item")
         if result is not None:
-            job = replace(job, result_location="item", result_bytes=len(result))
+            location = result_location(job, result, job.result_type)
+            job = replace(job, result_location=location, result_bytes=len(result))
             self.bodies[job.id, "result"] = result
         self.items[job.id] = {name: value for name, value in vars(job).items() if value is not None}
         self.bodies[job.id, "request"] = request
@@ -92,7 +115,9 @@ class FakeJobs:
     def complete(
         self, transition: Transition, job: Job, params: Mapping[str, AttributeValue], result: bytes
     ) -> ConditionFailed | None:
-        located = {**params, "result_location": "item", "result_bytes": len(result)}
+        content_type = str(params["result_type"]) if params["result_type"] else None
+        location = result_location(job, result, content_type)
+        located = {**params, "result_location": location, "result_bytes": len(result)}
         outcome = self.apply(transition, job.id, located)
         if isinstance(outcome, ConditionFailed):
             return outcome
@@ -105,7 +130,7 @@ class FakeJobs:
     def read_result(self, job: Job) -> bytes | None:
         return self.bodies.get((job.id, "result")) if job.result_location else None
 
-    def presigned_url(self, location: str | None, *, seconds: int) -> str | None:
+    def presigned_url(self, location: str | None, *, seconds: int, content_type: str | None = None) -> str | None:
         return None
 
     def due_jobs(self, shard: str, *, now_ms: int) -> Iterator[tuple[int, int]]:

@@ -1,19 +1,20 @@
 """State of tables, bucket and queues with jobs in every stage: `python -m tests.recorded_state` records it.
 
-It writes tests/vectors/state.json, which later versions must read, complete and deliver. Record it again only when
-the stored format changes on purpose, and keep the older file next to it.
+It writes the last of FILES, which later versions must read, complete and deliver. When the stored format changes on
+purpose, add a file and record it; the older ones stay.
 """
 
 import base64
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from aiserver.api_keys import ApiKey, WebhookSecrets
+from aiserver.artifacts import ArtifactSecrets
 from aiserver.aws.bodies import ITEM
 from aiserver.aws.config import DynamoConfig
 from aiserver.aws.items import pack
@@ -30,7 +31,8 @@ from tests.contract.conftest import table_properties
 from tests.crash.backends import BUCKET, OWNER, EmbeddedCloudBackend
 from tests.crash.simulation import Message, Simulation, provider_error
 
-FILE = Path(__file__).parent / "vectors" / "state.json"
+FOLDER = Path(__file__).parent / "vectors"
+FILES = (FOLDER / "state.json", FOLDER / "state-audio.json")
 FIRST_TOKEN = 10_000  # of a simulation that resumes a recorded state: no token is issued twice
 CONFIG = "recorded-config"
 KEY = ApiKey("k-full", "full", "5e8848", 1, 2, None, ("hooks.example.com", "*.example.org"))
@@ -46,6 +48,10 @@ EARLIER_KEY = {  # stored by version 0.1.0: the webhook secret is in the key's i
 }
 PROVIDER = Provider.model_validate({"name": "p", "base_url": "http://127.0.0.1:1/v1", "models": {"m": "upstream-m"}})
 LISTING = ModelListing(("m", "n"), 7)
+ARTIFACT_SECRETS = ArtifactSecrets("6e6577", "6f6c64", 4)
+SYNC_CALL = 4  # number of the provider's call in the first synchronous request, after RefId, job and circuits
+SPEECH = ProviderResponse(200, {"content-type": "audio/mpeg"}, b"ID3 audio")
+TRANSCRIPT = ProviderResponse(200, {"content-type": "text/plain; charset=utf-8"}, b"hi")
 CIRCUIT = Circuit(
     {
         PROVIDER_GATE: Gate(CallStats({1_799_999_990: (1, 2)}, 5, 6, ((1_799_999_990_000, ""),))),
@@ -71,6 +77,7 @@ def record(endpoint_url: str) -> dict[str, Any]:
     dynamodb.put_item(TableName=CONFIG, Item=pack(EARLIER_KEY))
     config.replace_provider("p", None, PROVIDER)
     config.put_model_listing("p", LISTING)
+    config.replace_artifact_secrets(None, ARTIFACT_SECRETS)
     tables = {kind: _items(dynamodb, table) for kind, table in _tables(dynamodb).items()}
     return {
         "now": now,
@@ -118,11 +125,19 @@ def _jobs(simulation: Simulation) -> dict[str, int]:
     jobs: dict[str, int] = {}
 
     def accept(name: str, **options: Any) -> int:
-        simulation.run_process(lambda: simulation.submit(name, **options))
+        return queue(name, partial(simulation.submit, **options))
+
+    def queue(name: str, submit: Callable[[str], None]) -> int:
+        simulation.run_process(lambda: submit(name))
         jobs[name] = simulation.job_ids[-1]
         return jobs[name]
 
-    def work(job_id: int, *outcomes: ProviderError) -> None:
+    def chat(name: str, *outcomes: ProviderError, **fault: Any) -> None:
+        simulation.dispatcher.outcomes = list(outcomes)
+        simulation.run_process(lambda: simulation.chat(name), **fault)
+        (jobs[name],) = (job.id for job in simulation.backend.all_jobs() if job.ref_id == name)
+
+    def work(job_id: int, *outcomes: ProviderError | ProviderResponse) -> None:
         simulation.dispatcher.outcomes = list(outcomes)
         simulation.messages = [message for message in simulation.messages if message.job_id != job_id]
         simulation.run_process(lambda: simulation.run_worker(job_id))
@@ -166,6 +181,13 @@ def _jobs(simulation: Simulation) -> dict[str, int]:
     simulation.backend.job_store.apply(
         CLAIM_DELIVERY, leased.id, {"now": simulation.clock.now, "completed_at": leased.completed_at, **lease}
     )
+    chat("synchronous, called", at=SYNC_CALL, after=True)
+    chat("synchronous, completed")
+    chat("synchronous, failed", provider_error("unavailable"))
+    queue("speech, queued", simulation.submit_speech)
+    work(queue("speech, callback pending", simulation.submit_speech), SPEECH)
+    queue("transcription, queued", simulation.submit_transcription)
+    work(queue("transcription, callback pending", simulation.submit_transcription), TRANSCRIPT)
     return jobs
 
 
@@ -196,4 +218,4 @@ def _decode(item: Mapping[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with TemporaryDirectory() as folder, running(Path(folder)) as endpoint_url:
-        FILE.write_text(json.dumps(record(endpoint_url), indent=1) + "\n")
+        FILES[-1].write_text(json.dumps(record(endpoint_url), indent=1) + "\n")

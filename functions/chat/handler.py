@@ -15,17 +15,13 @@ def model_route(bind: Callable[[bytes], ModelRequest]) -> Callable[[Request], Re
     def complete(request: Request) -> Response:
         parts = bootstrap.chat()
         owner = parts.keys.authenticate(request.headers).id
-        provider = requests.options_from_headers(request.headers).provider
         completion = parts.complete.run(
-            bind(request.body).with_provider(provider),
+            bind(request.body).with_options(requests.options_from_headers(request.headers)),
             owner=owner,
             base_url=request.base_url,
             deadline=request.deadline,
         )
-        headers = {**completion.headers, "x-provider": completion.provider, "x-attempts": str(completion.attempts)}
-        if completion.is_replay:
-            headers["x-replayed"] = "true"
-        return Response(completion.body, completion.status, headers)
+        return Response(completion.body, completion.status, completion.response_headers)
 
     return complete
 

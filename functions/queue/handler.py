@@ -1,5 +1,6 @@
-"""Serves POST /api/{name} and the queue route: accepts and cancels jobs, sends callbacks again, sends samples."""
+"""Serves POST /api/{name} and the queue routes: accepts and cancels jobs, sends callbacks again, sends samples."""
 
+from collections.abc import Callable
 from typing import Any
 
 from aiserver import bootstrap, http_api
@@ -9,8 +10,9 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.states import JobState
 from aiserver.usecases import views
 from aiserver.usecases.enqueue import Caller
-from aiserver.wire import requests
+from aiserver.wire import aiserver_media, media_requests, requests
 from aiserver.wire.render import dump_json, render
+from aiserver.wire.requests import ModelRequest
 from aiserver.wire.samples import CHAT_COMPLETION
 
 BATCH = "[]"
@@ -21,6 +23,32 @@ def queue_openai(request: Request) -> Response:
     bound = requests.bind_openai_queue_chat(request.body, requests.options_from_headers(request.headers))
     job = bootstrap.queue().enqueue.accept(bound, caller)
     return Response(render(views.accepted_view(job)), 202, {"location": views.status_url(job)})
+
+
+def queue_audio(bind: Callable[..., ModelRequest]) -> Callable[[Request], Response]:
+    """A route that queues a request for audio, which `bind` parses."""
+
+    def queue(request: Request) -> Response:
+        caller = _caller(request)
+        bound = bind(request.body, request.headers.get("content-type", ""), is_queued=True)
+        bound = bound.with_options(requests.options_from_headers(request.headers))
+        job = bootstrap.queue().enqueue.accept(bound, caller)
+        return Response(render(views.accepted_view(job)), 202, {"location": views.status_url(job)})
+
+    return queue
+
+
+def queue_media(name: str, bind: Callable[..., ModelRequest]) -> Callable[[Request], Response]:
+    """AI Server's queue request `name`, which `bind` parses."""
+
+    def queue(request: Request) -> Response:
+        caller = _caller(request)
+        bound = bind(request.body, request.headers.get("content-type", ""), request.query, name=name)
+        bound = bound.with_options(requests.options_from_headers(request.headers))
+        job = bootstrap.queue().enqueue.accept(bound, caller)
+        return Response(render(views.accepted_view(job)), headers={"x-ignored": job.ignored} if job.ignored else {})
+
+    return queue
 
 
 def queue_chat(request: Request) -> Response:
@@ -78,12 +106,17 @@ def by_name(request: Request) -> Response:
 NAMES = {
     "queueopenaichatcompletion": queue_chat,
     "queueopenaichatcompletion" + BATCH: queue_chats,
+    "queuespeechtotext": queue_media("QueueSpeechToText", aiserver_media.bind_speech_to_text),
+    "queuetexttospeech": queue_media("QueueTextToSpeech", aiserver_media.bind_text_to_speech),
     "canceljob": cancel,
     "redelivercallback": redeliver,
     "testcallback": test_callback,
 }
 ROUTES: http_api.Routes = {
     ("POST", "/v1/queue/chat/completions"): queue_openai,
+    ("POST", "/v1/queue/audio/transcriptions"): queue_audio(media_requests.bind_transcription),
+    ("POST", "/v1/queue/audio/translations"): queue_audio(media_requests.bind_translation),
+    ("POST", "/v1/queue/audio/speech"): queue_audio(media_requests.bind_speech),
     ("POST", "/api/{proxy+}"): by_name,
 }
 

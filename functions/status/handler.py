@@ -1,13 +1,16 @@
-"""Serves job states, jobs, waits for jobs, results and models."""
+"""Serves job states, jobs, waits for jobs, results, artifacts and models."""
 
+from functools import partial
 from typing import Any
 
 from aiserver import bootstrap, http_api
+from aiserver.artifacts import artifact_owner
 from aiserver.errors import NotFound
 from aiserver.http_api import Request, Response
 from aiserver.jobs.job import Job
 from aiserver.usecases import views
 from aiserver.usecases.models import Model
+from aiserver.usecases.status import LINK_TTL_S
 from aiserver.wire import requests
 from aiserver.wire.render import RawJson, render
 
@@ -54,6 +57,28 @@ def result(request: Request) -> Response:
     return Response(body_or_link, headers={"content-type": job.result_type} if job.result_type else {})
 
 
+def artifact(request: Request, *, is_head: bool = False) -> Response:
+    """Redirects to a file, for a signed URL or the API key that owns the file; anything else is a 404."""
+    parts, key = bootstrap.status(), f"artifacts/{request.params['proxy']}"
+    owner = None if "%" in request.path else artifact_owner(key)
+    is_signed = parts.artifact_urls.is_valid(key, request.query.get("e", ""), request.query.get("s", ""))
+    if owner is None or not (is_signed or parts.keys.find_id(request.headers) == owner):
+        raise NotFound("Artifact not found")
+    link = parts.artifacts.link(key, seconds=LINK_TTL_S, is_head=is_head)
+    if link is None:
+        raise NotFound("Artifact not found")
+    return Response(b"", 302, {"location": link})
+
+
+def voices(request: Request) -> Response:
+    """AI Server's voices: the models for speech whose voice is configured."""
+    _owner(request)
+    entries = [{"id": voice.id, "model": voice.model} for voice in bootstrap.status().models.voices()]
+    skip = requests.query_integer(request.query, "skip") or 0
+    take = requests.query_integer(request.query, "take") or len(entries)
+    return Response(render({"offset": skip, "total": len(entries), "results": entries[skip : skip + take]}))
+
+
 def models(request: Request) -> Response:
     _owner(request)
     entries = [RawJson(_model(model)) for model in bootstrap.status().models.all()]
@@ -81,12 +106,17 @@ NAMES = {
     "getopenaichatstatus": chat_status,
     "getopenaichat": chat,
     "waitforopenaichat": wait,
+    "gettextgenerationstatus": chat_status,
+    "getartifactgenerationstatus": chat_status,
+    "querytexttospeechvoices": voices,
     "queryjobs": query_jobs,
     "activeaimodels": active_models,
 }
 ROUTES: http_api.Routes = {
     ("GET", "/api/{proxy+}"): by_name,
     ("GET", "/v1/jobs/{id}/result"): result,
+    ("GET", "/artifacts/{proxy+}"): artifact,
+    ("HEAD", "/artifacts/{proxy+}"): partial(artifact, is_head=True),
     ("GET", "/v1/models"): models,
     ("GET", "/v1/models/{proxy+}"): model,
     ("GET", "/health"): health,

@@ -55,7 +55,7 @@ def completion_params(claimed_job: Job, clock: FakeClock, token: str = "t1") -> 
     return (
         fence
         | terminal_fields(claimed_job, now_ms=clock.now, settled_days=7)
-        | {"served_by": "p", "usage": '{"total_tokens":1}', "maybe_billed": 0, "result_type": None}
+        | {"served_by": "p", "calls": 1, "usage": '{"total_tokens":1}', "maybe_billed": 0, "result_type": None}
     )
 
 

@@ -1,14 +1,15 @@
 """The situations of one job and the actions on it, for the tests of races and crashes."""
 
 from collections.abc import Callable
+from typing import Any
 
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S
 from aiserver.jobs.transitions import CLAIM, CLAIM_DELIVERY, MARK_CALL
 from aiserver.webhooks.client import DeliveryResult
-from tests.app import CALLBACK_LEASE_MS, LEASE_MS
+from tests.app import CALLBACK_LEASE_MS, LEASE_MS, MARGIN_S
 from tests.crash.backends import OWNER
 from tests.crash.fault_points import check_invariant
-from tests.crash.simulation import Simulation
+from tests.crash.simulation import HTTP_MS, Simulation, provider_error
 
 
 def first_job_id(simulation: Simulation) -> int:
@@ -79,6 +80,15 @@ def start_delivery(simulation: Simulation, *, last: bool = False) -> None:
     simulation.clock.advance(CALLBACK_LEASE_MS / 1000 + 1)
 
 
+def make_synchronous_request(simulation: Simulation, *, outcome: str | None = None, **fault: Any) -> None:
+    """It has the RefId of `submit`; its process may have died, and then its lease has expired."""
+    if outcome:
+        simulation.dispatcher.outcomes.append(provider_error(outcome))
+    if not simulation.run_process(lambda: simulation.chat("r"), **fault):
+        simulation.clock.advance(HTTP_MS / 1000 + MARGIN_S + 1)
+    simulation.job_ids.extend(job.id for job in simulation.backend.all_jobs())
+
+
 SITUATIONS: dict[str, Callable[[Simulation], None]] = {
     "queued": queue_job,
     "queued for a gpu": lambda simulation: queue_job(simulation, gpu=True),
@@ -92,6 +102,11 @@ SITUATIONS: dict[str, Callable[[Simulation], None]] = {
     "finished, and no lease available": occupy_delivery_lease,
     "delivery started": start_delivery,
     "last delivery started": lambda simulation: start_delivery(simulation, last=True),
+    "answered synchronously": make_synchronous_request,
+    "failed synchronously without effect": lambda simulation: make_synchronous_request(
+        simulation, outcome="unavailable"
+    ),
+    "abandoned during a synchronous call": lambda simulation: make_synchronous_request(simulation, at=4, after=True),
 }
 
 ACTIONS: dict[str, Callable[[Simulation], object]] = {
@@ -99,5 +114,6 @@ ACTIONS: dict[str, Callable[[Simulation], object]] = {
     "sweep": lambda simulation: simulation.sweep(),
     "reply": lambda simulation: simulation.deliver(first_job_id(simulation)),
     "cancel": lambda simulation: simulation.cancel(first_job_id(simulation)),
+    "chat": lambda simulation: simulation.chat("r"),
 }
-MAX_CALLS = {"work": 8, "sweep": 12, "reply": 9, "cancel": 4}  # more than the action makes for one job
+MAX_CALLS = {"work": 8, "sweep": 12, "reply": 9, "cancel": 4, "chat": 6}  # more than the action makes for one job

@@ -2,12 +2,15 @@
 
 It checks the invariants of the state machine: I1 one terminal state per epoch, I2 no accepted job is stuck, I3 no
 avoidable second call that costs money, I4 every ReplyTo becomes Delivered or Dead, I5 Delivered means that a POST got
-a 2xx, I6 no callback before the terminal state.
+a 2xx, I6 no callback before the terminal state, I7 a synchronous request with a RefId is stored before its call.
 """
 
+import base64
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from aiserver import api_keys, bootstrap
@@ -15,12 +18,13 @@ from aiserver.api_keys import Authenticator, WebhookSecrets
 from aiserver.aws.items import pack
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, ProviderUnavailable
 from aiserver.http_api import HttpContext
-from aiserver.jobs.job import Job
+from aiserver.jobs.job import Job, request_hash
 from aiserver.jobs.states import TERMINAL_STATES, CallbackState
 from aiserver.providers.call import ProviderCall, Upstream
 from aiserver.providers.response import ProviderResponse
 from aiserver.usecases.job_finished import JobFinishedNotifier
 from aiserver.webhooks.client import DeliveryResult
+from aiserver.wire.forms import Part, encode_form
 from tests import stack
 from tests.app import REPLY_MS, WORKER_MS, FakeDispatcher, FakeWebhookClient, UseCases, load_providers
 from tests.crash.backends import BackendFactory, FakeBackend
@@ -32,10 +36,14 @@ from tests.moto_stack import WEBHOOK_SECRET, event, example_key
 MAX_RECEIVES = 5  # then a message is a dead letter, and only the sweeper can recover its job
 HTTP_MS, SWEEPER_MS = 29_000, 55_000
 MAX_STEPS = 3_000
+OPERATIONS = ["chat.completions", "audio.transcriptions", "audio.speech"]
 PROVIDERS = (
-    {"name": "hosted", "models": {"m": ""}},
+    {"name": "hosted", "models": {"m": ""}, "operations": OPERATIONS},
     {"name": "gpu", "queue": "gpu", "concurrency": 1, "models": {"gpu-m": ""}},
 )
+# Of a synchronous request: also a conflict with the job of its RefId, and errors of the provider or the store.
+CHAT_STATUSES = (200, 409, 429, 500, 502, 503, 504)
+REPLY_TO = "https://r.io/"
 LARGE = "x" * 40_000  # a request that contains this, and its response, are stored in S3
 
 
@@ -76,7 +84,7 @@ class Simulation:
         self.messages: list[Message] = []
         self.billed_calls: dict[int, int] = {}  # hosted calls whose outcome is success or unknown
         self.job_ids: list[int] = []
-        self._terminal_states: dict[tuple[int, int], tuple[str, int | None]] = {}
+        self._terminal_states: dict[tuple[int, int, int], tuple[str, int | None]] = {}
         self._delivered: set[tuple[int, int]] = set()
         self.keys = FakeKeyStore()
         key = api_keys.key_record(example_key(), "example", now_ms=self.clock.now)
@@ -92,7 +100,11 @@ class Simulation:
             clock=self.clock,
             jobs=backend.jobs,
             messages=backend.messages,
-            dispatcher=_Stub(check=self.dispatcher.check, send=self.fault_points.wrap(self._send, "provider")),
+            dispatcher=_Stub(
+                check=self.dispatcher.check,
+                send=self.fault_points.wrap(self._send, "provider"),
+                open_stream=self._open_stream,
+            ),
             webhook_client=_Stub(
                 receiver=self.webhook_client.receiver,
                 check_url=self.webhook_client.check_url,
@@ -110,6 +122,7 @@ class Simulation:
         http = HttpContext(self.clock, []), Authenticator(self.keys, self.clock)
         bootstrap.reset_for_tests()
         bootstrap.override_for_tests(
+            chat=bootstrap.ChatParts(*http, use_cases.complete),
             queue=bootstrap.QueueParts(
                 *http, use_cases.enqueue, use_cases.status, use_cases.redelivery, use_cases.sample_callback
             ),
@@ -142,15 +155,40 @@ class Simulation:
 
     def submit(self, ref_id: str, *, gpu: bool = False, reply_to: bool = True, large: bool = False) -> None:
         """Submit a job; remember the id that its caller received."""
-        request: dict[str, Any] = {"model": "gpu-m" if gpu else "m", "messages": [{"role": "user", "content": "hi"}]}
-        body = {"refId": ref_id, "request": request | ({"x": LARGE} if large else {})}
-        response = self.post("QueueOpenAiChatCompletion", body | ({"replyTo": "https://r.io/"} if reply_to else {}))
-        if response["statusCode"] == 500:  # the caller retries, or not
-            return
-        check_invariant(response["statusCode"] == 200, f"a valid request got {response}")
+        body = {"refId": ref_id, "request": _chat_body(ref_id, gpu=gpu, large=large)}
+        body |= {"replyTo": REPLY_TO} if reply_to else {}
+        self._remember_job(ref_id, self.post("QueueOpenAiChatCompletion", body))
+
+    def submit_speech(self, ref_id: str) -> None:
+        """Submit AI Server's request for speech, with a member that is ignored."""
+        body = {"refId": ref_id, "text": "hi", "model": "m", "replyTo": REPLY_TO, "state": "s", "seed": 1}
+        self._remember_job(ref_id, self.post("QueueTextToSpeech", body))
+
+    def submit_transcription(self, ref_id: str) -> None:
+        """Submit a form of OpenAI's transcriptions."""
+        fields = {"refId": ref_id, "model": "m", "replyTo": REPLY_TO}
+        parts = [Part(name, value.encode()) for name, value in fields.items()]
+        body, content_type = encode_form([*parts, Part("file", b"audio", "a.wav")])
+        form = {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+        http_event = event("queue") | form | {"resource": "/v1/queue/audio/transcriptions", "pathParameters": None}
+        http_event["headers"] |= {"Content-Type": content_type}
+        self._remember_job(ref_id, self._run("QueueFunction", http_event, HTTP_MS))
+
+    def _remember_job(self, ref_id: str, response: dict[str, Any]) -> None:
+        if response["statusCode"] == 500 or (response["statusCode"] == 409 and self._has_synchronous_job(ref_id)):
+            return  # the caller retries, or not
+        check_invariant(response["statusCode"] in (200, 202), f"a valid request got {response}")
         job_id = json.loads(response["body"])["id"]
         if job_id not in self.job_ids:
             self.job_ids.append(job_id)
+
+    def chat(self, ref_id: str, *, gpu: bool = False, large: bool = False, stream: bool = False) -> dict[str, Any]:
+        """Make a synchronous request with that RefId, and check its status."""
+        body = _chat_body(ref_id, gpu=gpu, large=large) | {"refId": ref_id}
+        body |= {"stream": True} if stream else {}
+        response = self._run("ChatFunction", event("chat") | {"body": json.dumps(body)}, HTTP_MS)
+        check_invariant(response["statusCode"] in CHAT_STATUSES, f"a valid request got {response}")
+        return response
 
     def cancel(self, job_id: int) -> None:
         response = self.post("CancelJob", {"id": job_id})
@@ -210,7 +248,7 @@ class Simulation:
         for _ in range(MAX_STEPS):
             while visible := [i for i, message in enumerate(self.messages) if message.visible_at <= self.clock.now]:
                 self.receive(visible[0])
-            jobs = [self.load_job(job_id) for job_id in self.job_ids]
+            jobs = [self.load_job(job_id) for job_id in self._all_job_ids()]
             due = [job.due_at for job in jobs if job.due_at is not None]
             if not due:
                 break
@@ -222,11 +260,21 @@ class Simulation:
     # --- invariants
 
     def _send(self, upstream: Upstream, call: ProviderCall) -> ProviderResponse:
-        provider, job_id = upstream.provider, int((call.idempotency_key or "").split("-")[1])
+        response = self._count_billed(upstream, call, partial(self.dispatcher.send, upstream, call))
+        return replace(response, body=b'{"x":"%s"}' % LARGE.encode()) if LARGE.encode() in call.body else response
+
+    @contextmanager
+    def _open_stream(self, upstream: Upstream, call: ProviderCall) -> Generator[Any]:
+        with ExitStack() as resources:
+            stream = self.dispatcher.open_stream(upstream, call)
+            open_stream = partial(self._count_billed, upstream, call, partial(resources.enter_context, stream))
+            yield self.fault_points.wrap(open_stream, "provider")()
+
+    def _count_billed(self, upstream: Upstream, call: ProviderCall, send: Callable[[], Any]) -> Any:
+        provider, job_id = upstream.provider, self._job_id_of(call)
         error: ProviderError | None = None
         try:
-            response = self.dispatcher.send(upstream, call)
-            return replace(response, body=b'{"x":"%s"}' % LARGE.encode()) if LARGE.encode() in call.body else response
+            return send()
         except ProviderError as provider_failure:
             error = provider_failure
             raise
@@ -234,6 +282,22 @@ class Simulation:
             if provider.queue != "gpu" and (error is None or error.may_be_billed):
                 self.billed_calls[job_id] = self.billed_calls.get(job_id, 0) + 1
                 check_invariant(self.billed_calls[job_id] == 1, "I3: a hosted call was billed twice")
+
+    def _job_id_of(self, call: ProviderCall) -> int:
+        if call.idempotency_key:
+            return int(call.idempotency_key.split("-")[1])
+        digest = request_hash(call.operation.name, call.body)
+        job_ids = [job.id for job in self.stored_jobs() if job.request_hash == digest]
+        check_invariant(bool(job_ids), "I7: a call before its job is stored")
+        return max(job_ids)  # an older job with that RefId has expired
+
+    def _has_synchronous_job(self, ref_id: str) -> bool:
+        return any(job.ref_id == ref_id and not job.queue for job in self.stored_jobs())
+
+    def _all_job_ids(self) -> list[int]:
+        """The jobs whose callers know their ids, and those of synchronous requests."""
+        synchronous = [job.id for job in self.stored_jobs() if not job.queue]
+        return list(dict.fromkeys([*self.job_ids, *synchronous]))
 
     def post_callback(
         self, url: str, body: bytes, headers: dict[str, str], hosts: Collection[str] = ()
@@ -250,15 +314,16 @@ class Simulation:
             self.messages.append(Message(message.kind, message.body, self.clock.now + 1000 * message.delay_s))
 
     def _check_invariants(self) -> None:
-        for job in self.backend.all_jobs():
+        for job in self.stored_jobs():
+            # A repeated synchronous request may start a job again that failed without effect, as a new attempt.
+            run = (job.id, job.epoch, 0 if job.queue else job.attempt)
             if job.state in TERMINAL_STATES:
                 terminal = (str(job.state), job.completed_at)
                 check_invariant(
-                    self._terminal_states.setdefault((job.id, job.epoch), terminal) == terminal,
-                    "I1: a second terminal state",
+                    self._terminal_states.setdefault(run, terminal) == terminal, "I1: a second terminal state"
                 )
             else:
-                check_invariant((job.id, job.epoch) not in self._terminal_states, "I1: a terminal state was reverted")
+                check_invariant(run not in self._terminal_states, "I1: a terminal state was reverted")
             if job.callback == CallbackState.DELIVERED:
                 check_invariant((job.id, job.callback_sequence) in self._delivered, "I5: Delivered without a 2xx")
             is_pending = job.state not in TERMINAL_STATES or job.callback in (
@@ -269,7 +334,7 @@ class Simulation:
             check_invariant(not (is_pending and job.ttl), "I2: pending work with a time to live")
 
     def _check_settled(self) -> None:
-        for job_id in self.job_ids:
+        for job_id in self._all_job_ids():
             job = self.load_job(job_id)
             assert job.has_ended, f"I2: job {job_id} is stuck as {job.state}"
             assert (job.callback == CallbackState.NONE) == (job.reply_to is None), "I4: a callback is missing"
@@ -278,6 +343,11 @@ class Simulation:
             )
             if job.has_ended and job.result_location:
                 assert self.backend.job_store.read_result(job), "a Completed job without its result"
+
+    def stored_jobs(self) -> list[Job]:
+        """All jobs; reading them is not a call of the function that runs."""
+        with recorder.running(None):
+            return self.backend.all_jobs()
 
     def load_job(self, job_id: int) -> Job:
         job = self.backend.job_store.get(job_id)
@@ -290,6 +360,12 @@ class _Stub:
 
     def __init__(self, **methods: Callable[..., Any]) -> None:
         vars(self).update(methods)
+
+
+def _chat_body(ref_id: str, *, gpu: bool, large: bool) -> dict[str, Any]:
+    """Return a chat body; each RefId has its own."""
+    body: dict[str, Any] = {"model": "gpu-m" if gpu else "m", "messages": [{"role": "user", "content": ref_id}]}
+    return body | ({"x": LARGE} if large else {})
 
 
 def _records(name: str, bodies: dict[str, str]) -> dict[str, Any]:

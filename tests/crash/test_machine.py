@@ -44,6 +44,23 @@ class SimulationMachine(RuleBasedStateMachine):
         submit = partial(self.simulation.submit, name, gpu=gpu, reply_to=reply_to, large=large)
         self.simulation.run_process(submit, **fault)
 
+    @rule(gpu=st.booleans(), stream=st.booleans(), large=st.booleans(), duplicate=st.booleans(), fault=FAULT)
+    def chat(self, gpu: bool, stream: bool, large: bool, duplicate: bool, fault: dict[str, Any]) -> None:
+        """A synchronous request; a duplicate may have the RefId of one that was queued."""
+        chat = self.chat_request(gpu=gpu, stream=stream, large=large, duplicate=duplicate)
+        self.simulation.run_process(chat, **fault)
+
+    @rule(gpu=st.booleans(), stream=st.booleans(), at=st.integers(1, 6))
+    def interrupt_a_chat_by_its_repeat(self, gpu: bool, stream: bool, at: int) -> None:
+        chat = self.chat_request(gpu=gpu, stream=stream, large=False, duplicate=False)
+        self.simulation.interrupt_at(at, chat)
+        self.simulation.run_process(chat)
+
+    def chat_request(self, *, gpu: bool, stream: bool, large: bool, duplicate: bool) -> Callable[[], object]:
+        self.submissions += 0 if duplicate and self.submissions else 1
+        name = f"{'g' if gpu else 'h'}{'L' if large else 's'}{self.submissions}"
+        return partial(self.simulation.chat, name, gpu=gpu, stream=stream, large=large)
+
     @rule(kind=st.sampled_from(["unavailable", "rate limited", "timeout", "error"]))
     def fail_next_provider_call(self, kind: str) -> None:
         self.simulation.dispatcher.outcomes.append(provider_error(kind))
@@ -67,7 +84,7 @@ class SimulationMachine(RuleBasedStateMachine):
     def lose_a_message(self, index: int) -> None:
         self.simulation.messages.pop(index % len(self.simulation.messages))
 
-    @precondition(lambda self: self.simulation.job_ids)
+    @precondition(lambda self: self.simulation.backend.all_jobs())
     @rule(index=INDEX, second_index=INDEX, at=st.integers(1, 6), late=st.booleans())
     def interrupt_a_worker_by_another(self, index: int, second_index: int, at: int, late: bool) -> None:
         """If `late`, the first worker continues only after the sweeper has recovered its expired lease."""
@@ -82,13 +99,13 @@ class SimulationMachine(RuleBasedStateMachine):
         self.simulation.interrupt_at(at, run_second_worker)
         self.simulation.run_process(lambda: self.simulation.run_worker(first.id))
 
-    @precondition(lambda self: self.simulation.job_ids)
+    @precondition(lambda self: self.simulation.backend.all_jobs())
     @rule(index=INDEX, fault=FAULT)
     def publish_stream_record(self, index: int, fault: dict[str, Any]) -> None:
         job = self.job(index)
         self.simulation.run_process(lambda: self.simulation.publish_stream_record(job.id), **fault)
 
-    @precondition(lambda self: self.simulation.job_ids)
+    @precondition(lambda self: self.simulation.backend.all_jobs())
     @rule(index=INDEX, fault=FAULT)
     def cancel_a_job(self, index: int, fault: dict[str, Any]) -> None:
         job = self.job(index)

@@ -330,11 +330,14 @@ def test_missing_stack_is_an_error_of_one_line(product: Product) -> None:
 def test_verify_deploy_probes_a_deployment_and_reports_differences(product: Product) -> None:
     product.upstream.chunk_delay_s = 0.01
     try:
-        verification = run("local.verify_deploy", URL=product.url + "/", KEY=product.key)
-        token_limits = sorted(json.loads(request.body)["max_tokens"] for request in product.upstream.requests)
+        audio = {"SPEECH_MODEL": "tts-1", "TRANSCRIPTION_MODEL": "whisper-1"}
+        verification = run("local.verify_deploy", URL=product.url + "/", KEY=product.key, **audio)
+        chats = [request for request in product.upstream.requests if request.path == "/v1/chat/completions"]
+        token_limits = sorted(json.loads(request.body)["max_tokens"] for request in chats)
 
         product.upstream.respond_with(200, b"<html>")
-        failed = run("local.verify_deploy", URL=product.url, KEY=product.key, MODEL="llama3:8b", SLOW_MODEL="llama3:8b")
+        models = {"MODEL": "llama3:8b", "SLOW_MODEL": "llama3:8b", **audio}
+        failed = run("local.verify_deploy", URL=product.url, KEY=product.key, **models)
     finally:
         product.upstream.chunk_delay_s = 0
     assert verification.returncode == 0, verification.stdout

@@ -2,6 +2,9 @@
 
 import json
 import re
+from collections import Counter
+from fnmatch import fnmatchcase
+from typing import Any
 
 import pytest
 
@@ -10,20 +13,24 @@ from aiserver.http_api import canonical_name
 from local import template
 from local.template import REPOSITORY
 from tests import stack
-from tests.stack import TEMPLATE
+from tests.stack import FUNCTIONS, TEMPLATE
 
 ROUTES = template.routes(TEMPLATE)
 RESPONSES = template.gateway_responses(TEMPLATE)
 API_FUNCTIONS = sorted({route.function for route in ROUTES})
-METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # The characters of a path part:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-basic-concept.html
 PART = re.compile(r"[A-Za-z0-9._:-]+|\{[a-z]+\+?\}")
 API_LIMIT_S = 29
 STREAM_LIMIT_S = 900
-STREAMING = {"ChatFunction", "EventsFunction"}
+STREAMING = {"ChatFunction", "MediaFunction", "EventsFunction"}
 BUFFERED = {"ResponseMode": "BUFFERED"}
+PERMISSION_BYTES = 400  # of one statement in a function's resource policy, estimated
+# Below the quota of 20,480 bytes: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MAX_POLICY_BYTES = 16 * 1024
 (API,) = (api["Body"] for api in stack.of_type("AWS::ApiGateway::RestApi").values())
+PERMISSIONS = list(stack.of_type("AWS::Lambda::Permission").values())
 # The gateway error of each of API Gateway's own responses.
 ERRORS = {
     "UNAUTHORIZED": errors.Unauthorized,
@@ -118,10 +125,47 @@ def test_streaming_function_uses_the_gateway_s_runtime_client(function: str) -> 
 
 @pytest.mark.parametrize("function", sorted(STREAMING))
 def test_api_may_invoke_a_streaming_function(function: str) -> None:
-    permissions = stack.of_type("AWS::Lambda::Permission").values()
-    (permission,) = [p for p in permissions if stack.resources_in(p["FunctionName"]) == {function}]
+    (permission,) = [p for p in PERMISSIONS if stack.resources_in(p["FunctionName"]) == {function}]
     assert (permission["Action"], permission["Principal"]) == ("lambda:InvokeFunction", "apigateway.amazonaws.com")
     assert "Api" in stack.resources_in(permission["SourceArn"])
+
+
+def method_and_path(permission: Any) -> str | None:
+    """The method and path of the API that may invoke the function, with `*`; None for another source."""
+    if "Api" not in stack.resources_in(permission["SourceArn"]):
+        return None
+    source = permission["SourceArn"]["Fn::Sub"]
+    arn = source if isinstance(source, str) else source[0]
+    return arn.partition(":${AWS::AccountId}:")[2].split("/", 2)[2]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_api_may_invoke_the_function_of_every_route(route: template.Route) -> None:
+    patterns = [method_and_path(p) for p in PERMISSIONS if stack.resources_in(p["FunctionName"]) == {route.function}]
+    request = f"{route.method}{re.sub('{[^}]+}', 'x', route.path)}"
+    assert any(fnmatchcase(request, pattern) for pattern in patterns if pattern)
+
+
+def test_options_routes_of_a_function_share_one_permission() -> None:
+    functions = Counter(stack.single_resource(p["FunctionName"]) for p in PERMISSIONS if is_preflight(p))
+    assert functions == {route.function: 1 for route in ROUTES if route.method == "OPTIONS"}
+
+
+def is_preflight(permission: Any) -> bool:
+    return (method_and_path(permission) or "").startswith("OPTIONS/")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_resource_policy_of_a_function_is_below_the_quota(function: str) -> None:
+    count = sum(stack.resources_in(permission["FunctionName"]) == {function} for permission in PERMISSIONS)
+    assert count * PERMISSION_BYTES <= MAX_POLICY_BYTES
+
+
+def test_only_forms_are_a_binary_media_type() -> None:
+    """The property has CloudFormation's spelling, with `~1` for `/`."""
+    assert TEMPLATE.source["Resources"]["Api"]["Properties"]["BinaryMediaTypes"] == ["multipart~1form-data"]
+    assert API["x-amazon-apigateway-binary-media-types"] == ["multipart/form-data"]
+    assert {route.binary_media_types for route in ROUTES} == {("multipart/form-data",)}
 
 
 def test_changed_parameter_redeploys_the_stage() -> None:

@@ -21,8 +21,8 @@ from tests.stack import FUNCTIONS
 pytestmark = pytest.mark.skipif(not IS_INSTALLED, reason="the IAM simulation needs Node.js 18 or newer")
 
 ANY_PROVIDER_KEY = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/ai-prod/providers/openai/api.openai.com/api-key"
-CALLS_PROVIDERS = ("ChatFunction", "WorkerFunction")
-SIGNS = ("QueueFunction", "ReplyFunction")
+CALLS_PROVIDERS = ("ChatFunction", "MediaFunction", "WorkerFunction")
+ARTIFACT = f"artifacts/2026/01/31/k/{'0' * 64}.mp3"
 
 
 @pytest.fixture
@@ -72,14 +72,17 @@ DENIED_TO_ALL: dict[str, list[IamRequest]] = {
     "export the jobs": of("dynamodb:ExportTableToPointInTime", arn("JobsTable")),
     "read jobs by PartiQL": of("dynamodb:PartiQLSelect", arn("JobsTable")),
     "read keys by PartiQL": of("dynamodb:PartiQLSelect", arn("ConfigTable")),
-    "delete an object": objects("DeleteObject", "jobs/1/request-1"),
-    "write an object outside of jobs": objects("PutObject", "index.html"),
-    "read an object outside of jobs": objects("GetObject", "backup/1"),
+    "delete a body": objects("DeleteObject", "jobs/1/request-1"),
+    "delete an artifact": objects("DeleteObject", ARTIFACT),
+    "write an object that is no body and no artifact": objects("PutObject", "index.html"),
+    "read an object that is no body and no artifact": objects("GetObject", "backup/1"),
     "open the bucket to the public": of("s3:PutBucketPolicy", arn("BodiesBucket")),
     "remove the public access block": of("s3:PutBucketPublicAccessBlock", arn("BodiesBucket")),
     "delete the bucket": of("s3:DeleteBucket", arn("BodiesBucket")),
     "write a body without TLS": without_tls("s3:PutObject", "jobs/1/result-1"),
     "read a body without TLS": without_tls("s3:GetObject", "jobs/1/result-1"),
+    "write an artifact without TLS": without_tls("s3:PutObject", ARTIFACT),
+    "read an artifact without TLS": without_tls("s3:GetObject", ARTIFACT),
     "empty a queue": queue("PurgeQueue", "HostedQueue"),
     "delete a queue": queue("DeleteQueue", "CallbackQueue"),
     "open a queue to others": queue("AddPermission", "IntakeQueue"),
@@ -113,15 +116,15 @@ DENIED_TO_ALL: dict[str, list[IamRequest]] = {
 ALLOWED_ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
     "read a provider's key": (CALLS_PROVIDERS, of("ssm:GetParameters", ANY_PROVIDER_KEY)),
     "call a listed model": (
-        CALLS_PROVIDERS,
+        ("ChatFunction", "WorkerFunction"),
         of("bedrock:InvokeModel", f"arn:aws:bedrock:{REGION}::foundation-model/{BEDROCK_MODEL}"),
     ),
     "change a job's state": (
-        ("QueueFunction", "SweepFunction", "WorkerFunction"),
+        (*CALLS_PROVIDERS, "QueueFunction", "SweepFunction"),
         item("UpdateItem", "JobsTable", "JOB#1", UpdateExpression="SET deadline = :x"),
     ),
     "change a callback's state": (
-        ("QueueFunction", "ReplyFunction", "SweepFunction", "WorkerFunction"),
+        (*CALLS_PROVIDERS, "QueueFunction", "ReplyFunction", "SweepFunction"),
         item("UpdateItem", "JobsTable", "JOB#1", UpdateExpression="SET cb = :x"),
     ),
     "list an owner's jobs": (
@@ -133,7 +136,7 @@ ALLOWED_ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
         objects("GetObject", "jobs/1/request-1"),
     ),
     "read a result's body": (
-        ("ChatFunction", "ReplyFunction", "StatusFunction"),
+        ("ChatFunction", "MediaFunction", "ReplyFunction", "StatusFunction"),
         objects("GetObject", "jobs/1/result-1"),
     ),
     "list the bucket": (
@@ -149,10 +152,12 @@ ALLOWED_ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
         [IamRequest("s3:GetObject", f"{arn('BodiesBucket')}/jobs/1/result-1", over_tls(via_service=True))],
     ),
     "replace a request's body": (
-        ("ChatFunction", "IntakeFunction", "QueueFunction"),
+        ("ChatFunction", "IntakeFunction", "MediaFunction", "QueueFunction"),
         objects("PutObject", "jobs/1/request-1"),
     ),
     "replace a result's body": (CALLS_PROVIDERS, objects("PutObject", "jobs/1/result-1")),
+    "read an artifact": (("MediaFunction", "ReplyFunction", "StatusFunction"), objects("GetObject", ARTIFACT)),
+    "write an artifact": (("MediaFunction", "WorkerFunction"), objects("PutObject", ARTIFACT)),
     "send a job message": (
         ("IntakeFunction", "QueueFunction", "SweepFunction", "WorkerFunction"),
         queue("SendMessage", "GpuQueue"),
@@ -168,17 +173,24 @@ ALLOWED_ONLY_FOR: dict[str, tuple[tuple[str, ...], list[IamRequest]]] = {
 # The only partitions of each table that a function may access, by action.
 PARTITIONS = {
     "JobsTable": ("JOB#1", "REF#owner#1", "CIRCUITS", "SLOTS#provider#p", "SLOTS#callbacks#k"),
-    "ConfigTable": ("KEY", "WEBHOOK_SECRET", "PROVIDER", "LISTING"),
+    "ConfigTable": ("KEY", "WEBHOOK_SECRET", "ARTIFACT_SECRET", "PROVIDER", "LISTING"),
 }
 JOB, REF, CIRCUITS, CALLS, DELIVERIES = PARTITIONS["JobsTable"]
-KEY, WEBHOOK_SECRET, PROVIDER, LISTING = PARTITIONS["ConfigTable"]
+KEY, WEBHOOK_SECRET, ARTIFACT_SECRET, PROVIDER, LISTING = PARTITIONS["ConfigTable"]
 ALLOWED_PARTITIONS: dict[str, dict[str, set[str]]] = {
     "ChatFunction": {
         "GetItem": {JOB, REF, KEY},
         "BatchGetItem": {CALLS},
         "Query": {CIRCUITS, PROVIDER},
         "PutItem": {JOB, REF, CIRCUITS},
-        "UpdateItem": {CALLS},
+        "UpdateItem": {JOB, CALLS},
+    },
+    "MediaFunction": {
+        "GetItem": {JOB, REF, KEY, ARTIFACT_SECRET},
+        "BatchGetItem": {CALLS},
+        "Query": {CIRCUITS, PROVIDER},
+        "PutItem": {JOB, REF, CIRCUITS, ARTIFACT_SECRET},
+        "UpdateItem": {JOB, CALLS},
     },
     "QueueFunction": {
         "GetItem": {JOB, REF, KEY, WEBHOOK_SECRET},
@@ -194,10 +206,19 @@ ALLOWED_PARTITIONS: dict[str, dict[str, set[str]]] = {
         "PutItem": {JOB, CIRCUITS},
         "UpdateItem": {JOB, CALLS},
     },
-    "StatusFunction": {"GetItem": {JOB, REF, KEY}, "BatchGetItem": {JOB, REF}, "Query": {PROVIDER, LISTING}},
+    "StatusFunction": {
+        "GetItem": {JOB, REF, KEY, ARTIFACT_SECRET},
+        "BatchGetItem": {JOB, REF},
+        "Query": {PROVIDER, LISTING},
+        "PutItem": {ARTIFACT_SECRET},
+    },
     "EventsFunction": {"GetItem": {JOB, KEY}},
     "FinishedFunction": {},
-    "ReplyFunction": {"GetItem": {JOB, KEY, WEBHOOK_SECRET}, "UpdateItem": {JOB, DELIVERIES}},
+    "ReplyFunction": {
+        "GetItem": {JOB, KEY, WEBHOOK_SECRET, ARTIFACT_SECRET},
+        "PutItem": {ARTIFACT_SECRET},
+        "UpdateItem": {JOB, DELIVERIES},
+    },
     "SweepFunction": {"GetItem": {JOB}, "Query": {CIRCUITS}, "UpdateItem": {JOB}},
 }
 ACTIONS = ("GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "DeleteItem", "ConditionCheckItem")

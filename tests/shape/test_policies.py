@@ -20,17 +20,24 @@ from tests.stack import FUNCTIONS
 
 ROLES = stack.of_type("AWS::IAM::Role")
 PARAMETERS_OF_THE_STACK = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/${AWS::StackName}/*"
+ARTIFACTS = "${BodiesBucket.Arn}/artifacts/*"
 # Every `*` in a policy and its reason. A Fn::Sub is represented by its text.
 ALLOWED = {
     ("ChatRole", PARAMETERS_OF_THE_STACK): "providers' keys: the stack's own parameters, named at runtime",
+    ("MediaRole", PARAMETERS_OF_THE_STACK): "providers' keys: the stack's own parameters, named at runtime",
     ("WorkerRole", PARAMETERS_OF_THE_STACK): "providers' keys: the stack's own parameters, named at runtime",
     ("ChatRole", "${BodiesBucket.Arn}/jobs/*"): "bodies, named by job",
+    ("MediaRole", "${BodiesBucket.Arn}/jobs/*"): "bodies, named by job",
+    ("MediaRole", ARTIFACTS): "files, named by their content",
     ("QueueRole", "${BodiesBucket.Arn}/jobs/*/request-*"): "requests, named by job",
     ("IntakeRole", "${BodiesBucket.Arn}/jobs/*/request-*"): "requests, named by job",
     ("WorkerRole", "${BodiesBucket.Arn}/jobs/*/request-*"): "requests, named by job",
     ("WorkerRole", "${BodiesBucket.Arn}/jobs/*/result-*"): "results, named by job",
+    ("WorkerRole", ARTIFACTS): "files, named by their content",
     ("StatusRole", "${BodiesBucket.Arn}/jobs/*"): "bodies, named by job",
+    ("StatusRole", ARTIFACTS): "files, named by their content",
     ("ReplyRole", "${BodiesBucket.Arn}/jobs/*/result-*"): "results, named by job; no requests",
+    ("ReplyRole", ARTIFACTS): "files, named by their content",
     ("TracingPolicy", "*"): "X-Ray's write actions have no resources",
     ("BodiesBucketPolicy", "s3:*"): "a Deny: nothing without TLS",
     ("BodiesBucketPolicy", "${BodiesBucket.Arn}/*"): "a Deny: nothing without TLS",
@@ -158,11 +165,10 @@ def test_reply_function_may_read_results_but_not_requests() -> None:
     puts: list[str] = []
     s3: Any = SimpleNamespace(put_object=lambda **params: puts.append(params["Key"]))  # pyright: ignore
     bodies = BodyStore("jobs", "bodies", None, s3)  # pyright: ignore
-    for kind in ("request", "result"):
-        bodies.put(job(FakeClock()), kind, "token", b"x" * (MAX_ITEM_BODY_BYTES + 1))
-    (allowed,) = [text for owner, text in ALLOWED if owner == "ReplyRole"]
-    pattern = allowed.removeprefix("${BodiesBucket.Arn}/")
-    assert [fnmatchcase(key, pattern) for key in puts] == [False, True]
+    for kind, content_type in (("request", None), ("result", None), ("result", "audio/mpeg")):
+        bodies.put(job(FakeClock()), kind, "token", b"x" * (MAX_ITEM_BODY_BYTES + 1), content_type)
+    patterns = [text.removeprefix("${BodiesBucket.Arn}/") for owner, text in ALLOWED if owner == "ReplyRole"]
+    assert [any(fnmatchcase(key, pattern) for pattern in patterns) for key in puts] == [False, True, True]
 
 
 def writes_of(role: str) -> list[dict[str, Any]]:

@@ -9,12 +9,14 @@ import yaml
 
 import aiserver
 from aiserver import http_api, settings
+from aiserver.jobs.job import FILE_PREFIX
 from local.template import REPOSITORY, resolve
 from tests import stack
 from tests.stack import FUNCTIONS, PARAMETERS, RESOURCES, TEMPLATE
 
 MODELS = {
     "ChatFunction": settings.ChatSettings,
+    "MediaFunction": settings.MediaSettings,
     "QueueFunction": settings.QueueSettings,
     "IntakeFunction": settings.IntakeSettings,
     "WorkerFunction": settings.WorkerSettings,
@@ -190,9 +192,12 @@ def test_bucket_expires_no_body_before_its_job_may_end() -> None:
     from aiserver.usecases.enqueue import MAX_DEADLINE_S
 
     (bucket,) = stack.of_type("AWS::S3::Bucket").values()
-    (days,) = [r["ExpirationInDays"] for r in bucket["LifecycleConfiguration"]["Rules"]]
-    assert days * 86_400 > MAX_DEADLINE_S
-    assert days > int(PARAMETERS["SettledJobDays"]["MaxValue"])
+    rules = {rule.get("Prefix"): rule["ExpirationInDays"] for rule in bucket["LifecycleConfiguration"]["Rules"]}
+    assert rules.keys() == {None, FILE_PREFIX}
+    assert rules[None] * 86_400 > MAX_DEADLINE_S
+    assert rules[None] > int(PARAMETERS["SettledJobDays"]["MaxValue"])
+    assert stack.parameter(rules[FILE_PREFIX]) == "ArtifactDays"
+    assert int(PARAMETERS["ArtifactDays"]["MaxValue"]) <= rules[None]  # the rule for all objects also applies to files
 
 
 def test_every_reference_exists() -> None:

@@ -1,6 +1,7 @@
 """Provider configuration by an operator: a plan before every change, checks, and no API key in any output."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,7 +55,8 @@ def test_plan_lists_added_changed_and_removed_providers(admin: Admin) -> None:
     assert apply_file(admin, slow, hosted) == [
         "+ gpu  base_url: http://127.0.0.1:1/v1, queue: gpu, timeout_s: 30.0, models: llama3:8b",
         "+ groq  preset: groq, base_url: https://api.groq.com/openai/v1, api_key_secret: "
-        "/aiserver/providers/groq/api.groq.com/api-key, operations: chat.completions, responses, models: *",
+        "/aiserver/providers/groq/api.groq.com/api-key, operations: chat.completions, responses, "
+        "audio.transcriptions, audio.translations, audio.speech, models: *",
     ]
     assert apply_file(admin, slow, hosted) == []
     updated = {**GPU, "concurrency": 4, "models": {"llama3:8b": "meta/llama", "m": ""}}
@@ -65,6 +67,20 @@ def test_plan_lists_added_changed_and_removed_providers(admin: Admin) -> None:
         "- groq",
     ]
     assert [view["name"] for view in providers.list_providers(admin)] == ["gpu"]
+
+
+def test_settings_of_models_are_printed_beside_their_names(admin: Admin) -> None:
+    models = {"narrator": {"model": "tts-1", "voice": "alloy"}, "llama3:8b": ""}
+    (added,) = apply_file(admin, {**GPU, "models": models})
+    assert re.search(r"models: narrator = .*\btts-1\b.*\balloy\b.*, llama3:8b$", added)
+    (view,) = providers.list_providers(admin)
+    assert view["models"] == providers.show_provider(admin, "gpu")["models"] == models
+    assert "model_settings" not in view
+    assert apply_file(admin, {**GPU, "models": models}) == []
+    (changed,) = apply_file(admin, {**GPU, "models": {**models, "narrator": {"model": "tts-1", "voice": "echo"}}})
+    assert re.search(r"^~ gpu  models: narrator = .*\balloy\b.* -> narrator = .*\becho\b", changed)
+    (removed,) = apply_file(admin, {**GPU, "models": {**models, "narrator": "tts-1"}})
+    assert removed.endswith("-> narrator = tts-1, llama3:8b")
 
 
 def test_plan_changes_nothing(admin: Admin) -> None:
@@ -104,6 +120,10 @@ def test_apply_does_not_overwrite_changes_made_after_the_plan(admin: Admin) -> N
             "provider gpu: models must map model names to upstream names, for example {llama3:8b: ",
         ),
         ({"base_url": "http://h", "models": {"m": ""}}, "provider 0: name Field required"),
+        (
+            {"name": "claude", "type": "anthropic", "models": {"m": {"model": "claude", "voice": "alloy"}}},
+            "provider claude: type anthropic does not support settings of a model",
+        ),
         *(({**GPU, "base_url": url}, "base_url") for url in ("http://h:80a/v1", "http://[::1/v1", "http://a..b/v1")),
         ({**GPU, "base_url": "http://h/v1\n"}, "base_url"),
     ],
@@ -294,6 +314,18 @@ def test_check_reports_models_that_are_not_listed(
     with pytest.raises(
         AdminError, match="provider gpu: does not list nor-this, not-there; listed models: gpt-4-turbo, "
     ):
+        providers.check_provider(admin, "gpu", dispatcher)
+
+
+def test_check_compares_model_names_without_their_settings(
+    admin: Admin, upstream: ScriptedProvider, dispatcher: Dispatcher
+) -> None:
+    models = {"narrator": {"model": "gpt-4o-mini", "voice": "alloy"}, "gpt-4-turbo": {"voice": "echo"}, "llama3:8b": ""}
+    apply_file(admin, {**GPU, "base_url": upstream.base_url, "models": models})
+    assert providers.check_provider(admin, "gpu", dispatcher) == {"name": "gpu", "models": len(MODELS)}
+    models |= {"reader": {"model": "not-there", "voice": "alloy"}, "nor-this": {"voice": "alloy"}}
+    apply_file(admin, {**GPU, "base_url": upstream.base_url, "models": models})
+    with pytest.raises(AdminError, match="provider gpu: does not list nor-this, not-there; listed models: "):
         providers.check_provider(admin, "gpu", dispatcher)
 
 

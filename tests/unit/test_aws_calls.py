@@ -218,7 +218,7 @@ def test_circuit_is_written_only_on_failure_and_the_next_success(recording: Reco
     ],
     ids=["1", "200 KB"],
 )
-def test_chat_with_ref_id_is_one_read_and_one_write_and_replay_only_reads(
+def test_chat_with_ref_id_is_one_read_and_two_writes_and_replay_only_reads(
     size: int, put: Counts, replay: Counts, recording: RecordingStack
 ) -> None:
     recording.cold("chat", chat_event(chat_request(size)))
@@ -226,6 +226,6 @@ def test_chat_with_ref_id_is_one_read_and_one_write_and_replay_only_reads(
     recording.upstream.respond_with(200, completion_body(size))
     _, first = recording.warm("chat", chat)
     response, second = recording.warm("chat", chat)
-    assert count_calls(first) == {STATE: {"GetItem": 1, "TransactWriteItems": 1}} | put
+    assert count_calls(first) == {STATE: {"GetItem": 1, "TransactWriteItems": 2}} | put
     assert response["headers"]["x-replayed"] == "true"
     assert count_calls(second) == replay

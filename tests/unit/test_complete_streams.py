@@ -1,6 +1,7 @@
 """Synchronous streams: provider selection, the stored job, and the effect on the provider's circuit and leases."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -105,7 +106,9 @@ def test_stream_with_ref_id_is_stored_with_usage_and_without_body() -> None:
     app = make_app()
     app.dispatcher.outcomes = [FakeStream(app.clock, [STREAM_BODY, 2.0], usage='{"total_tokens":3}')]
     result = complete(app, ',"refId":"r","tag":"t"')
-    assert app.jobs.find_by_ref_id(ME.owner, "r", now_ms=app.clock.now) is None
+    started = app.jobs.find_by_ref_id(ME.owner, "r", now_ms=app.clock.now)
+    assert started is not None
+    assert started.state == JobState.STARTED
     list(result.body)
     job = stored_job(app)
     assert (job.ref_id, job.tag, job.state, job.served_by, job.attempt) == ("r", "t", JobState.COMPLETED, "a", 1)
@@ -171,6 +174,37 @@ def test_repeated_ref_id_of_a_stream_is_a_conflict() -> None:
     with pytest.raises(Conflict, match="has no stored response"):
         complete(app, ',"refId":"r"')
     assert len(app.dispatcher.calls) == 1
+
+
+@pytest.mark.parametrize("step", [ProviderTimeout("cut", may_be_billed=True), RuntimeError("fault"), 900.0])
+def test_repeated_ref_id_of_an_interrupted_stream_is_a_conflict(step: Exception | float) -> None:
+    app = make_app()
+    app.dispatcher.outcomes = [FakeStream(app.clock, [STREAM_BODY, step, STREAM_BODY], content_events=1)]
+    with suppress(RuntimeError):
+        list(complete(app, ',"refId":"r"').body)
+    with pytest.raises(Conflict, match="a job that is Failed"):
+        complete(app, ',"refId":"r"')
+    assert (stored_job(app).maybe_billed, len(app.dispatcher.calls)) == (1, 1)
+
+
+def test_repeated_ref_id_of_a_disconnected_stream_is_a_conflict() -> None:
+    app = make_app()
+    result = complete(app, ',"refId":"r"')
+    assert not isinstance(result.body, bytes)
+    result.body.close()
+    with pytest.raises(Conflict, match="a job that is Cancelled"):
+        complete(app, ',"refId":"r"')
+    assert len(app.dispatcher.calls) == 1
+
+
+def test_ref_id_of_a_stream_that_failed_without_effect_can_be_repeated() -> None:
+    app = make_app()
+    app.dispatcher.outcomes = [ProviderUnavailable("away"), ProviderUnavailable("away")]
+    with pytest.raises(ProviderUnavailable):
+        complete(app, ',"refId":"r"')
+    assert (stored_job(app).state, stored_job(app).calls, stored_job(app).maybe_billed) == (JobState.FAILED, 2, 0)
+    assert list(complete(app, ',"refId":"r"').body) == [STREAM_BODY]
+    assert (stored_job(app).state, stored_job(app).calls, stored_job(app).attempt) == (JobState.COMPLETED, 1, 2)
 
 
 # --- circuits and leases ---

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aiserver import http_api
-from aiserver.errors import NotFound, ProviderTimeout
+from aiserver.errors import AiServerError, NotFound, ProviderTimeout
 from aiserver.http_api import HttpContext, Request, Response
 from tests.fakes import FakeClock
 from tests.moto_stack import Context, event
@@ -15,6 +15,7 @@ from tests.moto_stack import Context, event
 ORIGIN = "https://app.example"
 INTERNAL_ERROR = "Internal error; quote request ID {id} when you report it"
 NO_DETAIL: dict[str, Any] = {"errors": [], "meta": {}}
+EVENT_STREAM = {"content-type": "text/event-stream"}
 EVENTS = [b"data: 1\n\n", b"", b"data: 2\n\n"]
 
 
@@ -59,7 +60,7 @@ def failing_route(error: Exception) -> Callable[[Request], Response]:
 
 def test_head_precedes_the_streamed_body() -> None:
     body = Body(*EVENTS)
-    head, *chunks = serve(lambda _: Response(body.start(), 200, {"content-type": "text/event-stream"}), Origin=ORIGIN)
+    head, *chunks = serve(lambda _: Response(body.start(), 200, EVENT_STREAM), Origin=ORIGIN)
     assert (head["statusCode"], head["headers"]["Content-Type"]) == (200, "text/event-stream")
     assert head["headers"]["Access-Control-Allow-Origin"] == ORIGIN
     assert head["headers"]["X-Aiserver-Request-Id"]
@@ -115,11 +116,22 @@ def test_error_after_the_head_is_the_last_event_and_raises_in_sdks(
     failure: Exception, error: dict[str, str], status: dict[str, Any]
 ) -> None:
     body = Body(EVENTS[0], failure)
-    head, *chunks = serve(lambda _: Response(body.start()))
+    head, *chunks = serve(lambda _: Response(body.start(), 200, EVENT_STREAM))
     assert chunks[:-1] == [EVENTS[0]]
     document = {"error": error, "responseStatus": status}
     expected = json.dumps(document, separators=(",", ":")).replace("{id}", head["headers"]["X-Aiserver-Request-Id"])
     assert chunks[-1].decode() == f"data: {expected}\n\n"
+    assert body.is_closed
+
+
+@pytest.mark.parametrize("failure", [ProviderTimeout("cut", may_be_billed=True), RuntimeError("secret")])
+def test_error_in_a_file_aborts_the_response_without_detail(failure: Exception) -> None:
+    body = Body(b"RIFF", failure)
+    response = serve(lambda _: Response(body.start(), 200, {"content-type": "audio/wav"}))
+    assert [next(response)["statusCode"], next(response)] == [200, b"RIFF"]
+    with pytest.raises(AiServerError) as abort:
+        next(response)
+    assert "secret" not in str(abort.value)
     assert body.is_closed
 
 
@@ -139,9 +151,17 @@ def test_stream_is_buffered_where_streaming_is_unsupported() -> None:
 
 
 def test_buffered_stream_contains_its_error_event() -> None:
-    response = serve(lambda _: Response(Body(EVENTS[0], ProviderTimeout("cut")).start()), streams=False)
+    body = Body(EVENTS[0], ProviderTimeout("cut"))
+    response = serve(lambda _: Response(body.start(), 200, EVENT_STREAM), streams=False)
     assert response["statusCode"] == 200
     assert response["body"].startswith('data: 1\n\ndata: {"error":{"message":"cut"')
+
+
+def test_buffered_file_that_breaks_off_is_an_error_response() -> None:
+    body = Body(b"RIFF", ProviderTimeout("cut"))
+    response = serve(lambda _: Response(body.start(), 200, {"content-type": "audio/wav"}), streams=False)
+    assert response["statusCode"] == 504
+    assert json.loads(response["body"])["error"]["message"] == "cut"
 
 
 def test_buffered_stream_replaces_invalid_utf8() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from aiserver.clock import Deadline
 from aiserver.errors import InvalidRequest
 from aiserver.operations import CHAT
-from aiserver.providers.adapters.openai.request import build_body
+from aiserver.providers.adapters.openai.request import build_json
 from aiserver.providers.call import ProviderCall
 from aiserver.providers.provider import Provider
 from aiserver.routing.selection import select_candidates
@@ -19,7 +19,7 @@ def request_body(body: str, upstream_model: str) -> str:
     provider = Provider(name="p", base_url="http://127.0.0.1:1/v1", models={"*": upstream_model})
     (candidate,) = select_candidates([provider], "any")
     call = ProviderCall(CHAT, body.encode(), Deadline(0), Deadline(0))
-    return build_body(candidate.upstream(), call).decode()
+    return build_json(candidate.upstream(), call).decode()
 
 
 @pytest.mark.parametrize("text", ['"a\\/b"', '"a\\u002fb"', '"\\u0061/b"', '"a/b"'])

@@ -18,13 +18,14 @@ from tests.contract.test_transitions import params
 from tests.fakes import FakeClock
 
 POINTS = {
-    **dict.fromkeys(("T4", "T4c", "T5", "T5c", "T6"), Point.OUTCOME),
+    **dict.fromkeys(("T4", "T4c", "T5", "T5c", "T5s", "T5d", "T6"), Point.OUTCOME),
     "T2": Point.CLAIM,
     "T3": Point.MARK,
+    "T12": Point.MARK,  # it claims the job and marks its call at once; a soak makes no synchronous requests
     "C1": Point.DELIVER,
     "C2": Point.DELIVERED,
 }
-TERMINAL_TRANSITIONS = {"T4", "T4c", "T5", "T5c", "T7f", "T7c", "T8", "T9"}
+TERMINAL_TRANSITIONS = {"T4", "T4c", "T5", "T5c", "T5s", "T5d", "T7f", "T7c", "T8", "T9"}
 
 
 @pytest.mark.parametrize("transition", TRANSITIONS, ids=lambda transition: transition.name)

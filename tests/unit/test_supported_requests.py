@@ -68,7 +68,7 @@ def test_error_names_the_best_candidate_whatever_the_call_order_is() -> None:
 
 def test_requested_provider_must_support_the_request() -> None:
     app = make_app("x")
-    request = requests.bind_chat(BODY).with_provider("a")
+    request = requests.bind_chat(BODY).with_options(requests.Options(provider="a"))
     with pytest.raises(InvalidRequest, match="is not supported by x"):
         app.complete.run(request, owner=ME.owner, base_url="", deadline=Deadline(app.clock.now + 9_000))
 

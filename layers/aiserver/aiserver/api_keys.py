@@ -129,6 +129,13 @@ class Authenticator:
             raise Unauthorized(INVALID_KEY)
         return self._check_active(key)
 
+    def find_id(self, headers: Mapping[str, str]) -> str | None:
+        """The id of the caller's key; None without a valid key."""
+        try:
+            return self.authenticate(headers).id
+        except Unauthorized:
+            return None
+
     def find_by_id(self, key_id: str) -> ApiKey:
         """The key with this id, for callers authorized by other means than its secret. Raises: Unauthorized."""
         key = self._lookup(key_id)

@@ -16,17 +16,20 @@ from aiserver.clock import SystemClock
 from aiserver.http_api import HttpContext
 
 if TYPE_CHECKING:
+    from aiserver.artifacts import ArtifactUrls
     from aiserver.aws.messages import SqsDeadLetters
     from aiserver.routing.failover import Failover
     from aiserver.routing.selection import ProviderDirectory
-    from aiserver.settings import QueueSettings, ReplySettings
+    from aiserver.settings import ChatSettings, MediaSettings, QueueSettings, ReplySettings, StatusSettings
     from aiserver.usecases.callbacks import Redelivery, SampleCallback
     from aiserver.usecases.complete import Complete
     from aiserver.usecases.deliver_callback import DeliverCallback
     from aiserver.usecases.delivery_limiter import DeliveryLimiter
     from aiserver.usecases.enqueue import Enqueue
+    from aiserver.usecases.generate_media import GenerateMedia
     from aiserver.usecases.intake import Intake
     from aiserver.usecases.job_finished import JobFinishedNotifier
+    from aiserver.usecases.media_outputs import ArtifactStore
     from aiserver.usecases.models import Models
     from aiserver.usecases.run_job import RunJob
     from aiserver.usecases.status import Status
@@ -44,6 +47,14 @@ class ChatParts:
     http: HttpContext
     keys: Authenticator
     complete: "Complete"
+
+
+@dataclass(frozen=True)
+class MediaParts:
+    http: HttpContext
+    keys: Authenticator
+    complete: "Complete"
+    generate: "GenerateMedia"
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,8 @@ class StatusParts:
     keys: Authenticator
     status: "Status"
     models: "Models"
+    artifact_urls: "ArtifactUrls"
+    artifacts: "ArtifactStore"
 
 
 @dataclass(frozen=True)
@@ -109,19 +122,23 @@ def reset_for_tests() -> None:
 
 @build_once
 def chat() -> ChatParts:
-    from aiserver.aws.config import DynamoConfig
     from aiserver.settings import ChatSettings
-    from aiserver.usecases.complete import Complete
 
     settings = ChatSettings.read()
-    config = DynamoConfig(settings.config_table, _client("dynamodb"))
-    directory, failover = _routing(config, settings.jobs_table)
-    jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
-    return ChatParts(
-        HttpContext(CLOCK, settings.cors_origins, settings.public_base_url, settings.streams),
-        Authenticator(config, CLOCK),
-        Complete(jobs, directory, failover, CLOCK, settled_days=settings.settled_job_days),
-    )
+    return ChatParts(_streaming_http(settings), *_complete(settings))
+
+
+@build_once
+def media() -> MediaParts:
+    from aiserver.aws.artifacts import S3Artifacts
+    from aiserver.settings import MediaSettings
+    from aiserver.usecases.generate_media import GenerateMedia
+
+    settings = MediaSettings.read()
+    keys, complete = _complete(settings)
+    artifacts = S3Artifacts(settings.bodies_bucket, _client("s3"))
+    generate = GenerateMedia(complete, artifacts, _artifact_urls(settings), CLOCK)
+    return MediaParts(_streaming_http(settings), keys, complete, generate)
 
 
 @build_once
@@ -198,6 +215,7 @@ def worker() -> "RunJob":
 
 @build_once
 def status() -> StatusParts:
+    from aiserver.aws.artifacts import S3Artifacts
     from aiserver.aws.config import DynamoConfig
     from aiserver.routing.selection import ProviderDirectory
     from aiserver.settings import StatusSettings
@@ -206,11 +224,14 @@ def status() -> StatusParts:
 
     settings = StatusSettings.read()
     config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    urls = _artifact_urls(settings)
     return StatusParts(
         HttpContext(CLOCK, settings.cors_origins, settings.public_base_url),
         Authenticator(config, CLOCK),
-        Status(_jobs(settings.jobs_table, settings.bodies_bucket), CLOCK, time.sleep),
+        Status(_jobs(settings.jobs_table, settings.bodies_bucket), CLOCK, time.sleep, urls),
         Models(ProviderDirectory(config.providers, CLOCK), config.model_listings),
+        urls,
+        S3Artifacts(settings.bodies_bucket, _client("s3")),
     )
 
 
@@ -261,6 +282,7 @@ def reply() -> "DeliverCallback":
         CLOCK,
         settled_days=settings.settled_job_days,
         lease_margin_s=settings.lease_margin_seconds,
+        urls=_artifact_urls(settings),
     )
 
 
@@ -282,6 +304,36 @@ def sweep() -> "Sweep":
     jobs = DynamoJobs(settings.jobs_table, "", _client("dynamodb"), None, CLOCK.job_id)
     circuits = DynamoCircuits(settings.jobs_table, _client("dynamodb", is_vital=False), CLOCK)
     return Sweep(jobs, messages, circuits, CLOCK, settled_days=settings.settled_job_days)
+
+
+def _artifact_urls(settings: "MediaSettings | StatusSettings | ReplySettings") -> "ArtifactUrls":
+    from aiserver.artifacts import ArtifactUrls
+    from aiserver.aws.config import DynamoConfig
+
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    return ArtifactUrls(config, CLOCK, hours=settings.artifact_url_hours)
+
+
+def _streaming_http(settings: "ChatSettings") -> HttpContext:
+    return HttpContext(CLOCK, settings.cors_origins, settings.public_base_url, settings.streams)
+
+
+def _complete(settings: "ChatSettings") -> "tuple[Authenticator, Complete]":
+    from aiserver.aws.config import DynamoConfig
+    from aiserver.usecases.complete import Complete
+    from aiserver.usecases.sync_records import SyncRecords
+
+    config = DynamoConfig(settings.config_table, _client("dynamodb"))
+    directory, failover = _routing(config, settings.jobs_table)
+    jobs = _jobs(settings.jobs_table, settings.bodies_bucket)
+    records = SyncRecords(
+        jobs,
+        CLOCK,
+        time.sleep,
+        settled_days=settings.settled_job_days,
+        lease_margin_s=settings.lease_margin_seconds,
+    )
+    return Authenticator(config, CLOCK), Complete(jobs, directory, failover, records, CLOCK)
 
 
 def _jobs(table: str, bucket: str) -> Any:

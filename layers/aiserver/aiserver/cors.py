@@ -11,7 +11,7 @@ ALLOWED_HEADERS = (
 )
 EXPOSED_HEADERS = (
     *("location", "retry-after", "x-aiserver-request-id", "x-attempts"),
-    *("x-provider", "x-replayed", "x-request-id", "x-should-retry"),
+    *("x-ignored", "x-provider", "x-replayed", "x-request-id", "x-should-retry"),
 )
 RATE_LIMIT_PREFIX = "x-ratelimit-"
 MAX_AGE_S = 600

@@ -19,6 +19,8 @@ from aiserver.errors import AiServerError, NotFound, ProviderError
 from aiserver.limits import MAX_BUFFERED_BYTES
 from aiserver.request_body import read_body
 from aiserver.wire import errors as wire_errors
+from aiserver.wire import media_types
+from aiserver.wire.media_types import is_event_stream
 from aiserver.wire.render import JSON_TYPE
 
 STREAM_MARGIN_MS = 5_000  # the same for streaming routes: time to record an interrupted response
@@ -37,8 +39,12 @@ logger = Logger(service="aiserver")
 
 @dataclass(frozen=True)
 class Request:
-    """The HTTP request of an invocation. Header names are lower-case; `params` are the path parameters."""
+    """The HTTP request of an invocation.
 
+    Header names are lower-case; `params` are the path parameters, decoded; `path` is as it was sent.
+    """
+
+    path: str
     headers: Mapping[str, str]
     query: Mapping[str, str]
     params: Mapping[str, str]
@@ -79,7 +85,8 @@ class HttpContext:
 def respond(event: Mapping[str, Any], context: Any, routes: Routes, http: HttpContext) -> dict[str, Any]:
     """Serve one request of a REST API proxy integration by the route that API Gateway matched."""
     response = _dispatch(event, context, routes, http, lambda response: _buffer(response, _request_id(event)))
-    body, is_text = cast(bytes, response.body), _is_text(response.headers.get("content-type", JSON_TYPE))
+    # API Gateway decodes a body in base64 if the request accepts a binary media type.
+    body, is_text = cast(bytes, response.body), media_types.is_text(response.headers.get("content-type", JSON_TYPE))
     # A provider's stream may contain invalid UTF-8.
     text = body.decode(errors="replace") if is_text else base64.b64encode(body).decode()
     return {**_head(response), "body": text, "isBase64Encoded": not is_text}
@@ -90,7 +97,7 @@ def respond_streaming(
 ) -> dict[str, Any] | Generator[dict[str, Any] | bytes | None]:
     """Like `respond`; where the function's routes stream, yields the head, then the body in chunks.
 
-    An error after the head ends the stream with an error event.
+    An error after the head ends a stream of events with an error event, and aborts the connection of any other stream.
     """
     return _stream_response(event, context, routes, http) if http.streams else respond(event, context, routes, http)
 
@@ -106,12 +113,7 @@ def _stream_response(
         return
     with closing(body):
         yield _head(response)
-        yield from _with_error_event(body, _request_id(event))
-
-
-def _is_text(content_type: str) -> bool:
-    """Whether a body is sent as text; API Gateway decodes any other from base64, if its type is a binary media type."""
-    return content_type.lower().startswith(("application/json", "text/"))
+        yield from _relay(response, body, _request_id(event))
 
 
 def _head(response: Response) -> dict[str, Any]:
@@ -157,12 +159,15 @@ def _to_error(exception: Exception, request_id: str) -> AiServerError:
     return AiServerError(f"Internal error; quote request ID {request_id} when you report it")
 
 
-def _with_error_event(body: Generator[bytes | None], request_id: str) -> Generator[bytes | None]:
-    """The chunks of `body`, followed by an error event if it raises."""
+def _relay(response: Response, body: Generator[bytes | None], request_id: str) -> Generator[bytes | None]:
+    """The chunks of `body`; if it raises, a stream of events ends with an error event, and any other one raises."""
     try:
         yield from body
     except Exception as exception:
-        yield wire_errors.render_error_event(_to_error(exception, request_id))
+        error = _to_error(exception, request_id)
+        if not is_event_stream(response.headers.get("content-type", "")):
+            raise error from None
+        yield wire_errors.render_error_event(error)
 
 
 def no_such_route(request: Request) -> Response:
@@ -178,6 +183,7 @@ def remaining_ms(context: Any) -> int:
 def _request(event: Mapping[str, Any], headers: Mapping[str, str], context: Any, http: HttpContext) -> Request:
     margin_ms = STREAM_MARGIN_MS if http.streams else RESPONSE_MARGIN_MS
     return Request(
+        path=event["path"],
         headers=headers,
         query=_string_map(event, "queryStringParameters"),
         params={k: unquote(v) for k, v in _string_map(event, "pathParameters").items()},
@@ -212,7 +218,7 @@ def _buffer(response: Response, request_id: str) -> Response:
     body = (
         response.body
         if isinstance(response.body, bytes)
-        else b"".join(filter(None, _with_error_event(response.body, request_id)))
+        else b"".join(filter(None, _relay(response, response.body, request_id)))
     )
     # Measured only in case of doubt: as text the body takes four times as much memory, or more. Escaping never shrinks
     # a JSON text and at most doubles it; Lambda's own client does not escape letters.
@@ -229,9 +235,9 @@ def _buffer(response: Response, request_id: str) -> Response:
 
 def _event_size(response: Response, body: bytes) -> int:
     """The size of a body in Lambda's response: base64, or a JSON string."""
-    if not _is_text(response.headers.get("content-type", JSON_TYPE)):
+    if not media_types.is_text(response.headers.get("content-type", JSON_TYPE)):
         return len(body) * 4 // 3
-    return len(json.dumps(body.decode(), ensure_ascii=False).encode())
+    return len(json.dumps(body.decode(errors="replace"), ensure_ascii=False).encode())
 
 
 def _preflight(resource: str, routes: Routes, headers: Mapping[str, str], http: HttpContext) -> Response:

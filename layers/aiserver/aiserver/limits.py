@@ -22,12 +22,16 @@ class Limit(int):
 
 # Requests
 MAX_BODY_BYTES = Limit(5 * MB, "bytes", "request body", "413")  # JSON-escaped it must fit into Lambda's 6 MB event
+# In base64, with 30 headers, it fits into Lambda's 6 MB event; 4.5 MiB would not.
+MAX_FORM_BYTES = Limit(4_500_000, "bytes", "request body that is a form", "413")
+MAX_FORM_PARTS = Limit(64, "parts", "parts of a form", "400")
+MAX_PART_HEADER_BYTES = Limit(8 * KB, "bytes", "one header of a part of a form", "400")
 MAX_VALUES = Limit(500_000, "values", "JSON values of a request body", "400")
 MAX_DEPTH = Limit(100, "levels", "nesting of a request body", "400")
 MAX_MESSAGES = Limit(10_000, "messages", "messages of one chat request", "400")
 MAX_FIELD_ERRORS = Limit(20, "errors", "errors listed for one request", "further errors are not listed")
 MAX_BATCH = Limit(100, "requests", "requests of one batch", "400")
-MAX_NAME_CHARS = Limit(256, "characters", "model, RefId, Tag", "400")
+MAX_NAME_CHARS = Limit(256, "characters", "model, RefId, Tag, state", "400")
 MAX_REPLY_TO_CHARS = Limit(2048, "characters", "ReplyTo", "400")
 MAX_CORS_NAMES_CHARS = Limit(
     1 * KB, "characters", "header names in a preflight request or in Access-Control-Expose-Headers", "omitted"

@@ -40,8 +40,11 @@ class Operation:
     """One API operation.
 
     `path` is its path at providers of OpenAI's protocol. A JSON response must contain `result`.
+    `text_formats` are the values of `response_format` for which the response is text.
     `end_events` are the types of the events that complete a stream, without `[DONE]`; a chat's stream is complete
     when all its choices are. `usage_unit` is the member of the usage that a stream's events are counted as.
+    `is_media`: the type of a response is its content type, because servers ignore `stream` for some models or always;
+    a stream without an end event is complete when the provider closes the connection.
     `alternative` is a hint for callers of providers that do not support the operation.
     """
 
@@ -50,13 +53,20 @@ class Operation:
     request: BodyKind = BodyKind.JSON
     response: ResponseKind = ResponseKind.JSON
     result: Result | None = None
+    text_formats: tuple[str, ...] = ()
     end_events: tuple[str, ...] = ()
     usage_unit: str = ""
     can_queue: bool = False
+    is_media: bool = False
     alternative: str = ""
+
+    def response_kind(self, response_format: str | None) -> ResponseKind:
+        """The format of the response to a request with that `response_format`."""
+        return ResponseKind.TEXT if response_format in self.text_formats else self.response
 
 
 _OBJECTS, _ARRAY = re.compile(rb"\[\s*\{"), re.compile(rb"\[")  # the output of a response may be empty
+_STRING = re.compile(rb'"')  # the transcript of silence is empty
 
 CHAT = Operation(
     name="chat.completions",
@@ -80,7 +90,41 @@ RESPONSES = Operation(
     alternative="use /v1/chat/completions (LangChain: use_responses_api=False)",
 )
 
-OPERATIONS: Mapping[str, Operation] = MappingProxyType({row.name: row for row in (CHAT, EMBEDDINGS, RESPONSES)})
+TRANSCRIPTIONS = Operation(
+    name="audio.transcriptions",
+    path="/audio/transcriptions",
+    request=BodyKind.FORM,
+    result=Result("text", _STRING),
+    text_formats=("text", "srt", "vtt"),
+    end_events=("transcript.text.done", "transcription.done"),  # the second one is Mistral's
+    usage_unit="seconds",
+    can_queue=True,
+    is_media=True,
+)
+TRANSLATIONS = Operation(
+    name="audio.translations",
+    path="/audio/translations",
+    request=BodyKind.FORM,
+    result=Result("text", _STRING),
+    text_formats=("text", "srt", "vtt"),
+    end_events=("transcript.text.done", "transcription.done"),  # the second one is Mistral's
+    usage_unit="seconds",
+    can_queue=True,
+    is_media=True,
+)
+SPEECH = Operation(
+    name="audio.speech",
+    path="/audio/speech",
+    response=ResponseKind.BYTES,
+    end_events=("speech.audio.done",),
+    usage_unit="characters",
+    can_queue=True,
+    is_media=True,
+)
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {row.name: row for row in (CHAT, EMBEDDINGS, RESPONSES, TRANSCRIPTIONS, TRANSLATIONS, SPEECH)}
+)
 
 
 def find_operation(name: str) -> Operation:

@@ -1,7 +1,8 @@
-"""Reads the bytes of a request body; rejects bodies that were not sent as plain UTF-8.
+"""Reads the bytes of a request body: a form, or text, which must be plain UTF-8.
 
-API Gateway passes every body to a function as text and replaces invalid UTF-8 with U+FFFD. The original can only be
-inferred: from Content-Encoding, from the charset, or from a Content-Length that does not match the text.
+API Gateway passes forms to a function in base64, because template.yaml lists them as a binary media type. It passes
+any other body as text, with invalid UTF-8 replaced by U+FFFD. The original can only be inferred: from Content-Encoding,
+from the charset, or from a Content-Length that does not match the text.
 """
 
 import base64
@@ -10,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiserver.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
-from aiserver.limits import MAX_BODY_BYTES
+from aiserver.limits import MAX_BODY_BYTES, MAX_FORM_BYTES
 from aiserver.wire.json_text import NOT_UTF_8, check_utf8
+from aiserver.wire.media_types import is_form
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 UTF_8_NAMES = ("utf-8", "utf8", "us-ascii", "ascii")
@@ -27,6 +29,8 @@ def read_body(event: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
     Raises: UnsupportedMediaType (compressed), PayloadTooLarge, InvalidRequest (not UTF-8).
     """
     text: str = event.get("body") or ""
+    if event.get("isBase64Encoded") and is_form(headers.get("content-type", "")):
+        return _read_form(text, headers)
     if text:
         _check_encoding(headers.get("content-encoding", ""))
     body = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode("utf-8", "surrogatepass")
@@ -34,8 +38,19 @@ def read_body(event: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
         raise PayloadTooLarge(f"The request body exceeds {MAX_BODY_BYTES // 1024 // 1024} MB")
     if event.get("isBase64Encoded"):
         check_utf8(body)
+    elif is_form(headers.get("content-type", "")) and REPLACEMENT in body:
+        raise InvalidRequest("The form was damaged on its way: the API does not pass forms on as binary data")
     _check_charset(headers.get("content-type", ""), body)
     _check_length(headers.get("content-length", ""), body)
+    return body
+
+
+def _read_form(text: str, headers: Mapping[str, str]) -> bytes:
+    _check_encoding(headers.get("content-encoding", ""))
+    body = base64.b64decode(text)
+    if len(body) > MAX_FORM_BYTES:
+        message = f"The form exceeds {MAX_FORM_BYTES:,} bytes: send a compressed format (Opus, MP3), or split the file"
+        raise PayloadTooLarge(message)
     return body
 
 

@@ -40,7 +40,14 @@ class ChatSettings(HttpSettings):
     jobs_table: str
     bodies_bucket: str
     settled_job_days: int
+    lease_margin_seconds: int
     public_base_url: str
+
+
+class MediaSettings(ChatSettings):
+    """Those of chat, which also calls providers and records jobs, and the lifetime of artifacts' URLs."""
+
+    artifact_url_hours: int
 
 
 class QueueSettings(HttpSettings):
@@ -83,6 +90,7 @@ class StatusSettings(HttpSettings):
     jobs_table: str
     bodies_bucket: str
     public_base_url: str
+    artifact_url_hours: int
 
 
 class EventsSettings(HttpSettings):
@@ -105,6 +113,7 @@ class ReplySettings(Settings):
     callbacks_per_key: int
     callbacks_per_receiver: int
     unsafe_callbacks: bool
+    artifact_url_hours: int
 
 
 class SweepSettings(Settings):

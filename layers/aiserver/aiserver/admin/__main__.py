@@ -1,4 +1,4 @@
-"""The admin command line: API keys, providers, failed jobs, dead callbacks.
+"""The admin command line: API keys, providers, failed jobs, dead callbacks, artifacts.
 
     python -m aiserver.admin keys create my-app       prints the key, once
     python -m aiserver.admin keys list
@@ -15,6 +15,7 @@
     python -m aiserver.admin jobs redrive JOB_ID …    queues failed jobs again
     python -m aiserver.admin callbacks list           dead callbacks (filters: --key, --host, --since)
     python -m aiserver.admin callbacks redeliver JOB_ID …   or --dead with the same filters: sends them again
+    python -m aiserver.admin artifacts rotate-secret  a new secret for the URLs of generated files
 
 AWS_ENDPOINT_URL selects the embedded cloud; --stack selects the stack (default: aiserver).
 """
@@ -49,7 +50,7 @@ def _create_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands. Each verb sets `command` to its function."""
     parser = argparse.ArgumentParser(
         prog="python -m aiserver.admin",
-        description="Manage the API keys, providers, failed jobs and dead callbacks of one stack",
+        description="Manage the API keys, providers, failed jobs, dead callbacks and artifacts of one stack",
     )
     parser.add_argument("--stack", default=os.environ.get("AISERVER_STACK", "aiserver"))
     resources = parser.add_subparsers(dest="resource", required=True)
@@ -57,6 +58,7 @@ def _create_parser() -> argparse.ArgumentParser:
     _add_job_commands(resources.add_parser("jobs"))
     _add_callback_commands(resources.add_parser("callbacks"))
     _add_provider_commands(resources.add_parser("providers"))
+    _add_artifact_commands(resources.add_parser("artifacts"))
     return parser
 
 
@@ -144,6 +146,15 @@ def _add_provider_commands(parser: argparse.ArgumentParser) -> None:
     apply.add_argument("--yes", action="store_true", help="apply without confirmation")
     apply.add_argument("--dry-run", action="store_true", help="print the changes without applying them")
     verbs.add_parser("list").set_defaults(command=commands.list_configured)
+
+
+def _add_artifact_commands(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    rotate = verbs.add_parser("rotate-secret")
+    rotate.set_defaults(command=commands.rotate_artifact_secret)
+    rotate.add_argument(
+        "--overlap-hours", type=int, default=168, help="how long URLs that the current secret signed still work"
+    )
 
 
 if __name__ == "__main__":

@@ -152,19 +152,37 @@ def parse_stored(text: str) -> Provider | None:
 
 def provider_view(provider: Provider) -> dict[str, Any]:
     """The provider as printed by the commands."""
-    return provider.model_dump(mode="json", exclude_none=True)
+    return _with_settings(provider.model_dump(mode="json", exclude_none=True))
 
 
 def _diff_view(provider: Provider) -> dict[str, Any]:
     """The fields that differ from their defaults."""
-    return provider.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
+    return _with_settings(provider.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"}))
+
+
+def _with_settings(view: dict[str, Any]) -> dict[str, Any]:
+    """The view with the settings of each model beside its name, as in providers.yaml."""
+    settings: dict[str, dict[str, Any]] = view.pop("model_settings", {})
+    names: dict[str, str] = view["models"]
+    models = {n: {"model": upstream, **settings[n]} if settings.get(n) else upstream for n, upstream in names.items()}
+    return view | {"models": models}
 
 
 def _format_value(value: Any) -> str:
     """A value in a diff; models as `public = upstream`, or one name when both are the same."""
     if isinstance(value, dict):
-        models = cast(dict[str, str], value)
-        return ", ".join(f"{name} = {upstream}" if upstream else name for name, upstream in models.items())
+        models = cast(dict[str, Any], value)
+        return ", ".join(_format_model(name, upstream) for name, upstream in models.items())
     if isinstance(value, list):
         return ", ".join(cast(list[str], value))
     return "none" if value is None else str(value)
+
+
+def _format_model(name: str, upstream: Any) -> str:
+    """`public = upstream`, followed by the model's settings in parentheses."""
+    if not isinstance(upstream, dict):
+        return f"{name} = {upstream}" if upstream else name
+    members = dict(cast(dict[str, Any], upstream))
+    model = members.pop("model")
+    settings = ", ".join(f"{member} = {value}" for member, value in members.items())
+    return f"{name} = {model} ({settings})" if model else f"{name} ({settings})"

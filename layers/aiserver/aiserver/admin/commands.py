@@ -46,6 +46,10 @@ def rotate_secret(admin: Admin, args: Arguments) -> list[Result]:
     return [admin.rotate_secret(args.id, overlap_hours=args.overlap_hours)]
 
 
+def rotate_artifact_secret(admin: Admin, args: Arguments) -> list[Result]:
+    return [admin.rotate_artifact_secret(overlap_hours=args.overlap_hours)]
+
+
 def migrate_keys(admin: Admin, args: Arguments) -> Iterator[Result]:
     return _run_for_each(partial(admin.migrate_key, back=args.back), admin.config.keys())
 

@@ -92,6 +92,26 @@ class Admin:
         """The secrets that sign the key's callbacks now. Raises: AdminError, when the key does not exist."""
         return self._secret_view(self._key(key_id), self._secrets(key_id))
 
+    def rotate_artifact_secret(self, *, overlap_hours: int) -> dict[str, Any]:
+        """A new secret for the URLs of artifacts; URLs signed with the current one work until the overlap ends.
+
+        Raises: AdminError, when the secret is being rotated.
+        """
+        if not 0 <= overlap_hours <= MAX_OVERLAP_HOURS:
+            raise AdminError(f"--overlap-hours must be 0 to {MAX_OVERLAP_HOURS}")
+        now, stored = self.clock.now_ms(), self.config.artifact_secrets()
+        if stored is None:
+            return {"rotated": False, "note": "no URL has been signed yet"}
+        if overlap_hours and len(stored.active(now)) > 1:
+            raise AdminError(
+                f"the secret is being rotated: URLs signed with the previous one work until "
+                f"{format_iso(stored.previous_until)}; wait until then, or end it now with --overlap-hours 0"
+            )
+        new = stored.rotate(now_ms=now, overlap_ms=overlap_hours * HOUR_MS)
+        if not self.config.replace_artifact_secrets(stored, new):
+            raise AdminError("the secret was changed by someone else at the same time; try again")
+        return {"rotated": True, "previousUntil": format_iso(new.previous_until)}
+
     def rotate_secret(self, key_id: str, *, overlap_hours: int) -> dict[str, Any]:
         """A new webhook secret; the previous secret also signs until the overlap ends.
 

@@ -7,13 +7,14 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from aiserver import log_events
 from aiserver.api_keys import ApiKey, WebhookSecrets
+from aiserver.artifacts import ArtifactSecrets
 from aiserver.aws.items import pack, unpack
 from aiserver.providers.provider import ModelListing, Provider
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
 _KEYS, _SECRETS, _PROVIDERS, _LISTINGS = "KEY", "WEBHOOK_SECRET", "PROVIDER", "LISTING"
+_ARTIFACT_SECRETS = "ARTIFACT_SECRET"
 _SECRET_ATTRIBUTES = {
     "current": "webhook_secret",
     "previous": "previous_webhook_secret",
@@ -116,6 +118,27 @@ class DynamoConfig:
             return {}
         return None
 
+    def artifact_secrets(self) -> ArtifactSecrets | None:
+        response = self._dynamodb.get_item(**self._item_key(_ARTIFACT_SECRETS, _ARTIFACT_SECRETS), ConsistentRead=True)
+        item = unpack(response.get("Item", {}))
+        arguments: dict[str, Any] = {field.name: item.get(field.name) for field in fields(ArtifactSecrets)}
+        return ArtifactSecrets(**arguments) if arguments["current"] else None
+
+    def replace_artifact_secrets(self, old: ArtifactSecrets | None, new: ArtifactSecrets) -> bool:
+        key = pack({"pk": _ARTIFACT_SECRETS, "sk": _ARTIFACT_SECRETS})
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
+        if old is not None:
+            condition = {
+                "ConditionExpression": "#current = :old",
+                "ExpressionAttributeNames": {"#current": "current"},
+                "ExpressionAttributeValues": pack({":old": old.current}),
+            }
+        try:
+            self._dynamodb.put_item(TableName=self._table, Item=key | pack(_without_none(asdict(new))), **condition)
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            return self.artifact_secrets() == new  # True if boto3 repeated this write after a lost response
+        return True
+
     def providers(self) -> list[Provider]:
         """Every stored provider, by name. Unknown fields, written by a later version, are ignored.
 
@@ -136,7 +159,7 @@ class DynamoConfig:
     def replace_provider(self, name: str, old: str | None, new: Provider | None) -> bool:
         """Store `new` if the stored text is still `old` (None: no item). Returns True if `new` is stored now."""
         key = pack({"pk": _PROVIDERS, "sk": name})
-        text = new.model_dump_json() if new else None
+        text = new.to_json() if new else None
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
         if old is not None:
             condition = {

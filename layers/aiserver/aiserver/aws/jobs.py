@@ -52,7 +52,7 @@ class DynamoJobs:
             location, body_writes = self._body_store.put(job, "request", token, request)
             job = replace(job, request_location=location)
             if result is not None:
-                location, result_writes = self._body_store.put(job, "result", token, result)
+                location, result_writes = self._body_store.put(job, "result", token, result, job.result_type)
                 job = replace(job, result_location=location, result_bytes=len(result))
                 body_writes += result_writes
             reasons = self._transact([*self._create_writes(job, now_ms=now_ms, deleted_id=deleted_id), *body_writes])
@@ -131,7 +131,8 @@ class DynamoJobs:
         self, transition: Transition, job: Job, params: Mapping[str, AttributeValue], result: bytes
     ) -> ConditionFailed | None:
         token = str(params["lease_token"])  # a repeated write uses the same object key
-        location, body_writes = self._body_store.put(job, "result", token, result)
+        content_type = str(params["result_type"]) if params["result_type"] else None
+        location, body_writes = self._body_store.put(job, "result", token, result, content_type)
         params = {**params, "result_location": location, "result_bytes": len(result)}
         change = {"TableName": self._table, "Key": pack(_job_key(job.id)), **update_arguments(transition, params)}
         for attempt in range(MAX_WRITE_ATTEMPTS):

@@ -7,12 +7,17 @@ from typing import Any, Self
 
 from aiserver.jobs.states import TERMINAL_STATES, CallbackState, JobState
 
+FILE_PREFIX = "artifacts/"  # of the location of a result that is a file
 DUE_SHARDS = 8  # of the due index: enough for 8,000 due writes per second, few enough to read every minute
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What the caller asked for. `owner` is the id of the API key; `body_hash` is `request_hash` of the body."""
+    """What the caller asked for. `owner` is the id of the API key; `body_hash` is `request_hash` of the body.
+
+    `content_type` is the media type of the body; None for JSON. `request_name` is AI Server's request that it came as,
+    and `client_state` that request's `state`; `ignored` are its members that had no effect, separated by commas.
+    """
 
     owner: str
     ref_id: str
@@ -23,6 +28,10 @@ class JobRequest:
     tag: str | None = None
     provider: str | None = None
     reply_to: str | None = None
+    content_type: str | None = None
+    request_name: str | None = None
+    client_state: str | None = None
+    ignored: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,8 @@ class Job:
     `call_queue` is the queue of the provider being called: "gpu" where an unknown outcome costs no money.
     `base_url` is the URL the caller used; links to the job are built from it.
     `request_location` and `result_location` locate a body: "item", or the key of an S3 object.
-    `result_type` is the media type of the result; None for JSON.
+    `request_name`, `client_state` and `ignored`: see JobRequest.
+    `request_type` and `result_type` are the media types of the bodies; None for JSON.
     """
 
     id: int
@@ -55,6 +65,10 @@ class Job:
     due_shard: str | None = None
     due_at: int | None = None
     ttl: int | None = None
+    request_type: str | None = None
+    request_name: str | None = None
+    client_state: str | None = None
+    ignored: str | None = None
 
     epoch: int = 0
     attempt: int = 0
@@ -108,6 +122,31 @@ class Job:
         )
 
     @classmethod
+    def started(
+        cls, id: int, request: JobRequest, *, started_at: int, deadline: int, lease_token: str, lease_until: int
+    ) -> Self:
+        """The job of a request that is about to be answered synchronously, under a lease of the function that does it.
+
+        If that function dies, the outcome of the call is unknown: it counts as a call to a hosted provider.
+        """
+        return cls._create(
+            id,
+            request,
+            queue="",
+            state=JobState.STARTED,
+            created_at=started_at,
+            started_at=started_at,
+            deadline=deadline,
+            due_shard=due_shard(id),
+            due_at=lease_until,
+            attempt=1,
+            lease_token=lease_token,
+            lease_until=lease_until,
+            call_started_at=started_at,
+            call_queue="hosted",
+        )
+
+    @classmethod
     def recorded(
         cls,
         id: int,
@@ -120,6 +159,7 @@ class Job:
         served_by: str,
         usage: str | None,
         result_type: str | None,
+        maybe_billed: int,
         ttl: int,
         error: Mapping[str, Any],
     ) -> Self:
@@ -141,6 +181,7 @@ class Job:
             served_by=served_by,
             usage=usage,
             result_type=result_type,
+            maybe_billed=maybe_billed,
             ttl=ttl,
             **error,
         )
@@ -158,12 +199,21 @@ class Job:
             base_url=request.base_url,
             tag=request.tag,
             provider=request.provider,
+            request_type=request.content_type,
+            request_name=request.request_name,
+            client_state=request.client_state,
+            ignored=request.ignored,
             **fields,
         )
 
     @property
     def has_ended(self) -> bool:
         return self.state in TERMINAL_STATES
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the result is a file, and not JSON or text."""
+        return (self.result_location or "").startswith(FILE_PREFIX)
 
     def is_past_ttl(self, now_ms: int) -> bool:
         """True after the time to live, although DynamoDB may take days to delete the item."""

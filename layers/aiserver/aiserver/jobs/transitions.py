@@ -88,7 +88,9 @@ _LEASE_ATTRIBUTES = (*_CALL_ATTRIBUTES, "cancel_requested_at", "wait_reason")
 # callback (`due_at`) or, without a callback, when the job may be deleted (`ttl`).
 _TERMINAL_EFFECTS = {"completed_at": _NOW} | _params("callback", "callback_next_at", "due_at", "ttl")
 _FAILURE_EFFECTS = _params("error_code", "error", "error_type", "error_sub_code")
-_RESULT_EFFECTS = _params("served_by", "usage", "maybe_billed", "result_location", "result_bytes", "result_type")
+_RESULT_EFFECTS = _params(
+    *("served_by", "calls", "usage", "maybe_billed", "result_location", "result_bytes", "result_type")
+)
 
 
 CLAIM = Transition(
@@ -117,7 +119,7 @@ MARK_CALL = Transition(
 COMPLETE = Transition(
     "T4",
     "the provider returned a response",
-    "worker",
+    "worker, chat, media",
     "state",
     JobState.STARTED,
     JobState.COMPLETED,
@@ -128,7 +130,7 @@ COMPLETE = Transition(
 COMPLETE_CANCELLED = Transition(
     "T4c",
     "the provider returned a response after a cancel request",
-    "worker",
+    "worker, chat, media",
     "state",
     JobState.STARTED,
     JobState.CANCELLED,
@@ -156,6 +158,28 @@ FAIL_CANCELLED = Transition(
     JobState.CANCELLED,
     guards=_FENCE,
     sets=_TERMINAL_EFFECTS | _params("maybe_billed"),
+    removes=_LEASE_ATTRIBUTES,
+)
+FAIL_SYNC = Transition(
+    "T5s",
+    "the call of a synchronous request failed",
+    "chat, media",
+    "state",
+    JobState.STARTED,
+    JobState.FAILED,
+    guards=_FENCE,
+    sets=_TERMINAL_EFFECTS | _FAILURE_EFFECTS | _params("served_by", "calls", "usage", "maybe_billed"),
+    removes=_LEASE_ATTRIBUTES,
+)
+DISCONNECT = Transition(
+    "T5d",
+    "the caller of a stream disconnected",
+    "chat, media",
+    "state",
+    JobState.STARTED,
+    JobState.CANCELLED,
+    guards=_FENCE,
+    sets=_TERMINAL_EFFECTS | _params("served_by", "calls", "usage", "maybe_billed"),
     removes=_LEASE_ATTRIBUTES,
 )
 DEFER = Transition(
@@ -273,6 +297,46 @@ REDRIVE = Transition(
             "callback_last_error",
         ),
     ),
+)
+
+# A synchronous request has no queue; a queued job that failed is redriven by T11.
+_FAILED_WITHOUT_EFFECT = (
+    Condition("queue", "=", ""),
+    Condition("maybe_billed", "=", 0),
+    Condition("completed_at", "=", Param("completed_at")),
+)
+_END_ATTRIBUTES = ("ttl", "completed_at", "error_code", "error", "error_type", "error_sub_code")
+RESTART = Transition(
+    "T12",
+    "the caller repeats a synchronous request that failed without effect",
+    "chat, media",
+    "state",
+    JobState.FAILED,
+    JobState.STARTED,
+    guards=_FAILED_WITHOUT_EFFECT,
+    sets={
+        **_params("lease_token", "lease_until", "deadline"),
+        "due_at": Param("lease_until"),
+        "started_at": _NOW,
+        "call_started_at": _NOW,
+        "call_queue": "hosted",
+    },
+    adds={"attempt": 1},
+    removes=_END_ATTRIBUTES,
+)
+
+QUEUE_FAILED = Transition(
+    "T13",
+    "the caller queues a synchronous request that failed without effect",
+    "queue",
+    "state",
+    JobState.FAILED,
+    JobState.QUEUED,
+    guards=_FAILED_WITHOUT_EFFECT,
+    sets={"not_before": _NOW, "resends": 0, "invalid_responses": 0}
+    | _params("queue", "reply_to", "deadline", "due_at"),
+    adds={"epoch": 1},
+    removes=_END_ATTRIBUTES,
 )
 
 CLAIM_DELIVERY = Transition(
@@ -410,8 +474,9 @@ REDELIVER_DELIVERED = Transition(
 )
 
 TRANSITIONS: tuple[Transition, ...] = (
-    *(CLAIM, MARK_CALL, COMPLETE, COMPLETE_CANCELLED, FAIL, FAIL_CANCELLED, DEFER),
+    *(CLAIM, MARK_CALL, COMPLETE, COMPLETE_CANCELLED, FAIL, FAIL_CANCELLED, FAIL_SYNC, DISCONNECT, DEFER),
     *(RECOVER, RECOVER_FAILED, RECOVER_CANCELLED, EXPIRE, RESEND, CANCEL, REQUEST_CANCEL, REDRIVE),
+    *(RESTART, QUEUE_FAILED),
     *(CLAIM_DELIVERY, DEFER_DELIVERY, GIVE_UP_UNATTEMPTED, MARK_DELIVERED, SCHEDULE_RETRY, GIVE_UP),
     *(RECOVER_DELIVERY, RECOVER_DELIVERY_DEAD, RESEND_CALLBACK, REDELIVER, REDELIVER_DELIVERED),
 )

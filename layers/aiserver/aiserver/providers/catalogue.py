@@ -5,11 +5,11 @@ docs/providers.md lists the presets. Every fact needs a link to its source.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from aiserver.operations import CHAT, EMBEDDINGS, RESPONSES
+from aiserver.operations import CHAT, EMBEDDINGS, RESPONSES, SPEECH, TRANSCRIPTIONS, TRANSLATIONS
 
 QueueName = Literal["hosted", "gpu"]
 ProviderType = Literal["openai", "anthropic", "google", "bedrock"]
@@ -17,7 +17,16 @@ ProviderType = Literal["openai", "anthropic", "google", "bedrock"]
 CHAT_ONLY = (CHAT.name,)
 CHAT_AND_EMBEDDINGS = (CHAT.name, EMBEDDINGS.name)
 CHAT_AND_RESPONSES = (CHAT.name, RESPONSES.name)
-ALL_OPERATIONS = (CHAT.name, EMBEDDINGS.name, RESPONSES.name)
+TEXT_OPERATIONS = (CHAT.name, EMBEDDINGS.name, RESPONSES.name)
+TRANSCRIPTIONS_ONLY = (TRANSCRIPTIONS.name,)
+SPEECH_ONLY = (SPEECH.name,)
+AUDIO_TO_TEXT = (TRANSCRIPTIONS.name, TRANSLATIONS.name)
+AUDIO_OPERATIONS = (*AUDIO_TO_TEXT, SPEECH.name)
+
+# Values of `response_format` of transcripts.
+JSON_AND_TEXT = ("json", "text")
+WITHOUT_SUBTITLES = ("json", "text", "verbose_json")
+WITH_SUBTITLES = ("json", "text", "srt", "vtt", "verbose_json")
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,19 @@ class CredentialError:
 
 
 @dataclass(frozen=True)
+class TranscriptFormats:
+    """The values of `response_format` of the transcripts and translations of models with a prefix, and the source.
+
+    Only some of these models support the `optional` ones: a request for them is sent, but the gateway chooses none.
+    """
+
+    formats: tuple[str, ...]
+    source: str
+    model_prefix: str = ""
+    optional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Preset:
     """The defaults of a provider. If `base_url` contains a `{placeholder}`, the operator must set `base_url`.
 
@@ -48,7 +70,9 @@ class Preset:
     `lists_models`: whether `GET {base_url}/models` lists the usable models at no cost; `id_prefix` is removed from
     their ids. `stream_usage` is the source that documents `stream_options.include_usage`. It is empty where that is
     undocumented or has no effect: then no usage is requested for streams.
-    `rejected_url_suffixes` are the ends of a `base_url` for another protocol.
+    `rejected_url_suffixes` are the ends of a `base_url` for another protocol. `paths` are the paths of operations that
+    differ from OpenAI's. `transcript_formats` with the longest matching prefix apply to a model.
+    `audio_source` documents the audio operations, where `source` does not.
     """
 
     title: str
@@ -64,6 +88,23 @@ class Preset:
     credential_errors: tuple[CredentialError, ...] = ()
     quirks: tuple[Quirk, ...] = ()
     rejected_url_suffixes: tuple[str, ...] = ()
+    paths: Mapping[str, str] = field(default_factory=dict[str, str])
+    transcript_formats: tuple[TranscriptFormats, ...] = ()
+    audio_source: str = ""
+
+    def formats_of(self, model: str) -> tuple[str, ...]:
+        """The values of `response_format` that a model's transcripts may have; empty where that is not known."""
+        row = self._formats_row(model)
+        return row.formats if row else ()
+
+    def has_format(self, model: str, response_format: str) -> bool:
+        """Whether a model's transcripts are known to support that `response_format`."""
+        row = self._formats_row(model)
+        return row is not None and response_format in row.formats and response_format not in row.optional
+
+    def _formats_row(self, model: str) -> TranscriptFormats | None:
+        matches = [row for row in self.transcript_formats if model.startswith(row.model_prefix)]
+        return max(matches, key=lambda row: len(row.model_prefix), default=None)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -76,21 +117,104 @@ class Preset:
 # A server without a preset; only its protocol is known.
 GENERIC = Preset("any other server", "{base_url}", "https://platform.openai.com/docs/api-reference")
 
+# Sources of several facts.
+_OPENAI_PARAMS = (
+    "https://github.com/openai/openai-python/blob/main/src/openai/types/audio/transcription_create_params.py"
+)
+_VLLM_SERVING = "https://github.com/vllm-project/vllm/blob/c227b4d59dc853db235d6cb1f07266b9ac0d6575/vllm/entrypoints/speech_to_text/base/serving.py"
+_SPEACHES_ROUTER = (
+    "https://github.com/speaches-ai/speaches/blob/b28591ffa26f0bd93d03de73699563d2e20bbc78/src/speaches/routers/stt.py"
+)
+_SPEACHES_WHISPER = "https://github.com/speaches-ai/speaches/blob/0d7d56944e3a6f03849e076e73fb749e93e4a699/src/speaches/executors/whisper.py"
+_KOKORO_ROUTER = "https://github.com/remsky/Kokoro-FastAPI/blob/032990dc6d31a676e2b5182c3225fe91b9fcbef7/api/src/routers/openai_compatible.py"
+_WHISPER_SERVER = (
+    "https://github.com/ggml-org/whisper.cpp/blob/0349811db1d76180cf5bacbbe59e028d7245c194/examples/server/server.cpp"
+)
+_LOCALAI_ROUTES = (
+    "https://github.com/mudler/LocalAI/blob/0177e4988ca23e43ede8a440c844060d60620439/core/http/routes/openai.go"
+)
+_LOCALAI_TRANSCRIPT = "https://github.com/mudler/LocalAI/blob/master/core/http/endpoints/openai/transcription.go"
+
+FIREWORKS_AUDIO = Preset(
+    "Fireworks AI (`whisper-v3`)",
+    "https://audio-prod.api.fireworks.ai/v1",
+    "https://docs.fireworks.ai/guides/querying-asr-models",
+    operations=AUDIO_TO_TEXT,
+    lists_models=False,
+    audio_source="https://docs.fireworks.ai/api-reference/audio-translations",
+    transcript_formats=(
+        TranscriptFormats(WITH_SUBTITLES, "https://docs.fireworks.ai/api-reference/audio-transcriptions"),
+    ),
+    quirks=(
+        Quirk(
+            "Each audio model has a host of its own. No model list is documented for these hosts.",
+            "https://docs.fireworks.ai/guides/querying-asr-models",
+        ),
+        Quirk(
+            "Accepts files of up to 1 GB. `file` may also be a URL.",
+            "https://docs.fireworks.ai/api-reference/audio-transcriptions",
+        ),
+        Quirk(
+            "Several values of `timestamp_granularities` are one value: `word,segment`.",
+            "https://docs.fireworks.ai/api-reference/audio-transcriptions",
+        ),
+    ),
+)
+
 HOSTED = {
     "openai": Preset(
         "OpenAI",
         "https://api.openai.com/v1",
         "https://platform.openai.com/docs/api-reference",
-        operations=ALL_OPERATIONS,
+        operations=(*TEXT_OPERATIONS, *AUDIO_OPERATIONS),
         stream_usage="https://github.com/openai/openai-python/blob/main/src/openai/types/chat/chat_completion_stream_options_param.py",
+        audio_source="https://github.com/openai/openai-python/tree/main/src/openai/types/audio",
+        transcript_formats=(
+            TranscriptFormats(WITH_SUBTITLES, "https://platform.openai.com/docs/guides/speech-to-text", "whisper-1"),
+            TranscriptFormats(JSON_AND_TEXT, "https://github.com/openai/openai-dotnet/issues/401", "gpt-4o-transcribe"),
+            TranscriptFormats(
+                JSON_AND_TEXT, "https://github.com/openai/openai-dotnet/issues/401", "gpt-4o-mini-transcribe"
+            ),
+            TranscriptFormats((*JSON_AND_TEXT, "diarized_json"), _OPENAI_PARAMS, "gpt-4o-transcribe-diarize"),
+        ),
+        quirks=(
+            Quirk(
+                "The speech models `tts-1`, `tts-1-hd` and `gpt-4o-mini-tts` shut down on 2027-01-06.",
+                "https://developers.openai.com/api/docs/deprecations",
+            ),
+            Quirk(
+                "`whisper-1` and the `gpt-4o-transcribe` and `gpt-4o-mini-transcribe` models shut down on 2027-02-26.",
+                "https://developers.openai.com/api/docs/deprecations",
+            ),
+            Quirk(
+                "Translations shut down on 2027-02-26, too, without a replacement.",
+                "https://www.developersdigest.tech/blog/whisper-1-gpt-4o-transcribe-deprecation",
+            ),
+            Quirk(
+                "`whisper-1` accepts at most 25 MiB, and ignores `stream`.",
+                "https://help.openai.com/en/articles/7031512-whisper-api-faq",
+            ),
+            Quirk(
+                "The extension of the file name decides: `.opus` is rejected, the same file as `.ogg` is accepted.",
+                "https://github.com/DevEmperor/DictateKeyboard/issues/322",
+            ),
+            Quirk(
+                "`gpt-4o-transcribe-diarize` requires `chunking_strategy` for audio over 30 seconds.", _OPENAI_PARAMS
+            ),
+            Quirk(
+                "Transcripts as text, SRT and VTT have the content type `text/plain`.",
+                "https://github.com/openai/openai-openapi/issues/361",
+            ),
+        ),
     ),
     "azure": Preset(
         "Azure OpenAI (v1)",
         "https://{resource}.openai.azure.com/openai/v1",
         "https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle",
         auth_header="api-key",
-        operations=ALL_OPERATIONS,
+        operations=(*TEXT_OPERATIONS, *AUDIO_OPERATIONS),
         lists_models=False,
+        audio_source="https://learn.microsoft.com/azure/ai-services/openai/reference-preview-latest",
         quirks=(
             Quirk(
                 "A model is addressed by the name of its deployment.",
@@ -103,6 +227,22 @@ HOSTED = {
             Quirk(
                 "Mistral's models on Azure reject `stream_options.include_usage` (422): it is not sent for any model.",
                 "https://github.com/BerriAI/litellm/issues/11696",
+            ),
+            Quirk(
+                "Audio is documented as preview, with `?api-version=preview`, which the gateway does not send.",
+                "https://learn.microsoft.com/azure/ai-services/openai/reference-preview-latest",
+            ),
+            Quirk(
+                "Transcriptions with some deployments are a 404 `DeploymentNotFound`.",
+                "https://github.com/vercel/ai/pull/7985",
+            ),
+            Quirk(
+                "Formats depend on the model, which a deployment's name does not show: they are not checked.",
+                "https://github.com/lfnovo/esperanto/issues/263",
+            ),
+            Quirk(
+                "Whisper models accept files of at most 25 MB.",
+                "https://learn.microsoft.com/azure/ai-services/openai/whisper-quickstart",
             ),
         ),
     ),
@@ -132,6 +272,28 @@ HOSTED = {
             ),
         ),
     ),
+    "deepinfra": Preset(
+        "DeepInfra",
+        "https://api.deepinfra.com/v1/openai",
+        "https://deepinfra.com/docs/openai_api",
+        operations=(*CHAT_AND_EMBEDDINGS, *AUDIO_OPERATIONS),
+        audio_source="https://deepinfra.com/openai/whisper-large-v3-turbo-vllm/api",
+        transcript_formats=(
+            TranscriptFormats(
+                WITH_SUBTITLES, "https://deepinfra.com/openai/whisper-large-v3-turbo-vllm/api", "openai/whisper"
+            ),
+        ),
+        quirks=(
+            Quirk(
+                "A stream contains its usage in the last chunk, without being requested.",
+                "https://deepinfra.com/docs/openai_api",
+            ),
+            Quirk(
+                "Speech needs a `voice` for some models only.",
+                "https://github.com/huggingface/huggingface_hub/pull/4559",
+            ),
+        ),
+    ),
     "deepseek": Preset(
         "DeepSeek",
         "https://api.deepseek.com",
@@ -153,7 +315,7 @@ HOSTED = {
         "Fireworks AI",
         "https://api.fireworks.ai/inference/v1",
         "https://docs.fireworks.ai/tools-sdks/openai-compatibility",
-        operations=ALL_OPERATIONS,
+        operations=TEXT_OPERATIONS,
         quirks=(
             Quirk(
                 "A stream contains its usage in the last chunk, without being requested.",
@@ -162,6 +324,17 @@ HOSTED = {
             Quirk(
                 "`max_tokens` beyond the context length is lowered, not rejected.",
                 "https://docs.fireworks.ai/tools-sdks/openai-compatibility",
+            ),
+        ),
+    ),
+    "fireworks-audio": FIREWORKS_AUDIO,
+    "fireworks-audio-turbo": replace(
+        FIREWORKS_AUDIO,
+        title="Fireworks AI (`whisper-v3-turbo`)",
+        base_url="https://audio-turbo.api.fireworks.ai/v1",
+        quirks=(
+            Quirk(
+                "Differs from OpenAI as `fireworks-audio` does.", "https://docs.fireworks.ai/guides/querying-asr-models"
             ),
         ),
     ),
@@ -199,12 +372,34 @@ HOSTED = {
         "Groq",
         "https://api.groq.com/openai/v1",
         "https://console.groq.com/docs/openai",
-        operations=CHAT_AND_RESPONSES,
+        operations=(*CHAT_AND_RESPONSES, *AUDIO_OPERATIONS),
         stream_usage="https://github.com/withceleste/celeste-python/pull/351",
+        audio_source="https://github.com/groq/groq-python/tree/main/src/groq/types/audio",
+        transcript_formats=(TranscriptFormats(WITHOUT_SUBTITLES, "https://console.groq.com/docs/speech-text"),),
         quirks=(
             Quirk(
                 "Rejects `logprobs`, `logit_bias`, `top_logprobs`, `messages[].name` and an `n` over 1 (400).",
                 "https://console.groq.com/docs/openai",
+            ),
+            Quirk(
+                "Translations require `whisper-large-v3`; `whisper-large-v3-turbo` does not translate.",
+                "https://console.groq.com/docs/speech-to-text",
+            ),
+            Quirk(
+                "Accepts files of at most 25 MB. Bills at least 10 seconds for each.",
+                "https://console.groq.com/docs/speech-to-text",
+            ),
+            Quirk(
+                "Rejects speech formats other than flac, mp3, mulaw, ogg and wav (400).",
+                "https://github.com/livekit/agents-js/issues/650",
+            ),
+            Quirk(
+                "Limits the input of its Orpheus speech models to 200 characters.",
+                "https://github.com/coval-ai/benchmarks/pull/167",
+            ),
+            Quirk(
+                "As users report, rejects a speech model (400) until an admin of the account accepts its terms.",
+                "https://github.com/saisiddi/healthtracker/blob/HEAD/TTS_SETUP_GUIDE.md",
             ),
         ),
     ),
@@ -212,6 +407,8 @@ HOSTED = {
         "Mistral",
         "https://api.mistral.ai/v1",
         "https://github.com/mistralai/platform-docs-public/blob/main/openapi.yaml",
+        operations=(*CHAT_AND_EMBEDDINGS, *TRANSCRIPTIONS_ONLY),
+        audio_source="https://github.com/mistralai/client-python/blob/main/docs/sdks/transcriptions/README.md",
         quirks=(
             Quirk(
                 "Rejects unknown members (422), including `max_completion_tokens`; the body has no `error` member.",
@@ -221,13 +418,25 @@ HOSTED = {
                 "Rejects `stream_options.include_usage` (422); a stream contains its usage without being requested.",
                 "https://github.com/dnakov/anon-kode/issues/53",
             ),
+            Quirk(
+                "Transcripts are always JSON: there is no `response_format`.",
+                "https://github.com/mistralai/client-python/blob/main/docs/sdks/transcriptions/README.md",
+            ),
+            Quirk(
+                "A streamed transcript has events of its own, and ends with `transcription.done`.",
+                "https://github.com/mistralai/client-python/blob/main/docs/models/transcriptionstreameventtypes.md",
+            ),
+            Quirk(
+                "Its speech is not OpenAI's: requests contain `voice_id`, responses are JSON with the audio in base64.",
+                "https://github.com/mistralai/client-python/blob/main/docs/models/speechrequest.md",
+            ),
         ),
     ),
     "openrouter": Preset(
         "OpenRouter",
         "https://openrouter.ai/api/v1",
         "https://openrouter.ai/docs/api/reference/errors-and-debugging",
-        operations=ALL_OPERATIONS,
+        operations=TEXT_OPERATIONS,
         quirks=(
             Quirk(
                 "Returns status 200 with an `error` if the model fails during generation.",
@@ -252,7 +461,21 @@ HOSTED = {
         "https://api.together.ai/v1",
         "https://docs.together.ai/docs/inference/openai-compatibility",
         stream_usage="https://github.com/vercel/ai/pull/17986",
-        quirks=(Quirk("Lists its models as a bare array.", "https://docs.together.ai/reference/models"),),
+        operations=(*CHAT_AND_EMBEDDINGS, *AUDIO_OPERATIONS),
+        audio_source="https://github.com/togethercomputer/together-py/tree/main/src/together/types/audio",
+        transcript_formats=(
+            TranscriptFormats(
+                ("json", "verbose_json"),
+                "https://github.com/togethercomputer/together-py/blob/aeeeea1313ed83aa00d2dfe84cce92e45a496aea/src/together/types/audio/transcription_create_params.py",
+            ),
+        ),
+        quirks=(
+            Quirk("Lists its models as a bare array.", "https://docs.together.ai/reference/models"),
+            Quirk(
+                "Speech is wav, mp3 or raw. `stream` instead of `stream_format` selects a stream, of raw audio only.",
+                "https://github.com/togethercomputer/together-py/blob/979e9d694a030f31419987cf10ffd280e3825ff1/src/together/types/audio/speech_create_params.py",
+            ),
+        ),
     ),
     "xai": Preset(
         "xAI",
@@ -360,8 +583,26 @@ SELF_HOSTED = {
         "http://{host}:8000/v1",
         "https://docs.vllm.ai/en/v0.32.0/serving/online_serving/",
         queue="gpu",
-        operations=ALL_OPERATIONS,
+        operations=(*TEXT_OPERATIONS, *AUDIO_TO_TEXT),
         stream_usage="https://github.com/vllm-project/vllm/blob/main/vllm/entrypoints/openai/engine/protocol.py",
+        audio_source="https://docs.vllm.ai/en/v0.22.1/serving/online_serving/speech_to_text/",
+        transcript_formats=(TranscriptFormats(WITHOUT_SUBTITLES, _VLLM_SERVING, optional=("verbose_json",)),),
+        quirks=(
+            Quirk(
+                "Only some models transcribe and translate. `verbose_json` requires one with segment timestamps.",
+                _VLLM_SERVING,
+            ),
+            Quirk(
+                "A transcript as text is a JSON object with the content type `application/json`.",
+                "https://github.com/vllm-project/vllm/issues/49095",
+            ),
+            Quirk("The transcript of silence is an empty `text`. Translations contain no usage.", _VLLM_SERVING),
+            Quirk("A streamed transcript consists of chunks like a chat's, and ends with `[DONE]`.", _VLLM_SERVING),
+            Quirk(
+                "Accepts files of at most 25 MB, or `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB`.",
+                "https://docs.vllm.ai/en/v0.22.1/serving/online_serving/speech_to_text/",
+            ),
+        ),
     ),
     "llama-cpp": Preset(
         "llama.cpp",
@@ -390,7 +631,7 @@ SELF_HOSTED = {
         "http://{host}:11434/v1",
         "https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
         queue="gpu",
-        operations=ALL_OPERATIONS,
+        operations=TEXT_OPERATIONS,
         stream_usage="https://github.com/ollama/ollama/blob/main/docs/api/openai-compatibility.mdx",
         quirks=(
             Quirk(
@@ -426,7 +667,7 @@ SELF_HOSTED = {
         "http://{host}:30000/v1",
         "https://docs.sglang.io/docs/basic_usage/send_request",
         queue="gpu",
-        operations=ALL_OPERATIONS,
+        operations=TEXT_OPERATIONS,
         stream_usage="https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py",
         quirks=(
             Quirk(
@@ -440,7 +681,7 @@ SELF_HOSTED = {
         "http://{host}:1234/v1",
         "https://lmstudio.ai/docs/api/openai-api",
         queue="gpu",
-        operations=ALL_OPERATIONS,
+        operations=TEXT_OPERATIONS,
         stream_usage="https://lmstudio.ai/docs/app/api-changelog",
         quirks=(
             Quirk(
@@ -448,6 +689,116 @@ SELF_HOSTED = {
                 "https://www.lmstudio.ai/docs/app/api/headless",
             ),
             Quirk("Unloads a model after an hour without requests.", "https://lmstudio.ai/docs/api/ttl-and-auto-evict"),
+        ),
+    ),
+    "speaches": Preset(
+        "speaches",
+        "http://{host}:8000/v1",
+        _SPEACHES_ROUTER,
+        queue="gpu",
+        operations=AUDIO_OPERATIONS,
+        transcript_formats=(TranscriptFormats(WITH_SUBTITLES, _SPEACHES_WHISPER),),
+        quirks=(
+            Quirk("Lists and serves only downloaded models. Any other model is a 404 with `detail`.", _SPEACHES_ROUTER),
+            Quirk(
+                "The transcript of silence as text, SRT or VTT is an empty body, without `WEBVTT`.", _SPEACHES_WHISPER
+            ),
+            Quirk("Reads `timestamp_granularities[]`; without the brackets it is ignored.", _SPEACHES_ROUTER),
+            Quirk(
+                "A streamed transcript ends with `transcript.text.done`, whose `text` may be empty, without `[DONE]`.",
+                _SPEACHES_WHISPER,
+            ),
+            Quirk(
+                "Removes emojis and Markdown from the input of speech.",
+                "https://github.com/speaches-ai/speaches/blob/02ca2707ea781be5d85c070db32e2eb4731310d3/src/speaches/routers/speech.py",
+            ),
+        ),
+    ),
+    "kokoro": Preset(
+        "Kokoro-FastAPI",
+        "http://{host}:8880/v1",
+        _KOKORO_ROUTER,
+        queue="gpu",
+        operations=SPEECH_ONLY,
+        quirks=(
+            Quirk("An error is in `detail`. An unknown model is a 400 `invalid_model`.", _KOKORO_ROUTER),
+            Quirk(
+                "Sends the status at once, and the audio as it is generated: an error breaks the connection.",
+                _KOKORO_ROUTER,
+            ),
+            Quirk(
+                "Ignores `stream_format`, and always sends audio bytes.",
+                "https://github.com/remsky/Kokoro-FastAPI/blob/153217afd4ad93918cd494fe86211cf9ddb2f501/api/src/structures/schemas.py",
+            ),
+            Quirk("Opus audio has the content type `audio/opus`.", _KOKORO_ROUTER),
+        ),
+    ),
+    "localai": Preset(
+        "LocalAI",
+        "http://{host}:8080/v1",
+        _LOCALAI_ROUTES,
+        queue="gpu",
+        operations=(*CHAT_AND_EMBEDDINGS, TRANSCRIPTIONS.name, SPEECH.name),
+        transcript_formats=(TranscriptFormats(WITH_SUBTITLES, "https://localai.io/features/audio-to-text/"),),
+        quirks=(
+            Quirk(
+                "Translates if a transcription contains the field `translate`; it has no translations.", _LOCALAI_ROUTES
+            ),
+            Quirk(
+                "A transcript without `response_format` is `verbose_json`. Text, SRT and VTT are `text/plain`.",
+                _LOCALAI_TRANSCRIPT,
+            ),
+            Quirk("The transcript of silence is an empty `text`.", _LOCALAI_TRANSCRIPT),
+            Quirk("A failed stream is a 200 with an event `error`, followed by `[DONE]`.", _LOCALAI_TRANSCRIPT),
+            Quirk(
+                "Rejects uploads over 15 MB (413), or `LOCALAI_UPLOAD_LIMIT`.",
+                "https://github.com/mudler/LocalAI/issues/1733",
+            ),
+        ),
+    ),
+    "whisper-cpp": Preset(
+        "whisper.cpp",
+        "http://{host}:8080",
+        "https://github.com/ggml-org/whisper.cpp/blob/master/examples/server/README.md",
+        queue="gpu",
+        operations=TRANSCRIPTIONS_ONLY,
+        lists_models=False,
+        paths={TRANSCRIPTIONS.name: "/inference"},
+        transcript_formats=(TranscriptFormats(WITH_SUBTITLES, _WHISPER_SERVER),),
+        quirks=(
+            Quirk(
+                "With `--inference-path /v1/audio/transcriptions`, use no preset, and a `base_url` that ends in `/v1`.",
+                _WHISPER_SERVER,
+            ),
+            Quirk(
+                "Documented for WAV files. With `--convert`, it converts other formats by ffmpeg.",
+                "https://github.com/ggml-org/whisper.cpp/blob/master/examples/server/README.md",
+            ),
+            Quirk("Ignores `model`, and handles one request at a time: set `concurrency: 1`.", _WHISPER_SERVER),
+            Quirk(
+                "Translates if a transcription contains the field `translate`; it has no translations.", _WHISPER_SERVER
+            ),
+            Quirk(
+                "A transcript as text has the content type `text/html`, as SRT `application/x-subrip`.", _WHISPER_SERVER
+            ),
+            Quirk("`error` is a string.", _WHISPER_SERVER),
+        ),
+    ),
+    "openedai-speech": Preset(
+        "openedai-speech",
+        "http://{host}:8000/v1",
+        "https://github.com/matatonic/openedai-speech/blob/main/README.md",
+        queue="gpu",
+        operations=SPEECH_ONLY,
+        quirks=(
+            Quirk(
+                "The members of an error are at the root of the body, without `error`.",
+                "https://github.com/matatonic/openedai-speech/blob/18c73ce827c63f5208d74009fade38ee38c5fbed/openedai.py",
+            ),
+            Quirk(
+                "Content types are `audio/ogg;codec=opus`, `audio/x-flac` and `audio/pcm;rate=22050`.",
+                "https://github.com/matatonic/openedai-speech/blob/0fce67957d25898707f1e1bf6d53780cc595cb1a/speech.py",
+            ),
         ),
     ),
 }

@@ -10,6 +10,7 @@ import httpx
 from aiserver.clock import Clock, Deadline
 from aiserver.errors import ProviderError
 from aiserver.limits import MAX_LIST_BYTES
+from aiserver.operations import ResponseKind
 from aiserver.providers import http
 from aiserver.providers.adapters.base.adapter import DECODE_ERRORS, Exchange
 from aiserver.providers.call import ProviderCall, Upstream
@@ -17,12 +18,16 @@ from aiserver.providers.redaction import Redaction
 from aiserver.providers.registry import AdapterRegistry
 from aiserver.providers.response import ProviderResponse
 from aiserver.providers.stream import (
+    ByteCounter,
     ProviderStream,
     keep_alive,
     map_events,
+    read_first_bytes,
     read_first_event,
+    relay_bytes,
     split_events,
 )
+from aiserver.wire.media_types import is_event_stream
 
 MAX_PAGES = 20  # of a list of models
 
@@ -53,9 +58,10 @@ class Dispatcher:
             )
 
     @contextmanager
-    def open_stream(self, upstream: Upstream, call: ProviderCall) -> Generator[ProviderStream]:
+    def open_stream(self, upstream: Upstream, call: ProviderCall) -> Generator[ProviderStream | ProviderResponse]:
         """Yield the stream once its first event has arrived, or a limited time after its head.
 
+        A complete response is yielded where a provider may send one instead of a stream (media only).
         The connection ends with the `with` block. Raises: as `send`, also when the events are iterated;
         ProviderTimeout, when the stream ends before its first event.
         """
@@ -69,11 +75,25 @@ class Dispatcher:
         opened = http.open_stream(self._client, provider, exchange.request, timeouts)
         with redaction.redact_errors(), opened as response:
             if response.chunks is None:
-                exchange.map_response(response.head)
-                raise ProviderError(f"Provider {provider.name}: the response is not a stream", may_be_billed=True)
+                complete_response = exchange.map_response(response.head)
+                if not call.operation.is_media:
+                    raise ProviderError(f"Provider {provider.name}: the response is not a stream", may_be_billed=True)
+                yield complete_response
+                return
             mapper = exchange.create_event_mapper()
+            if _is_file(call, response.head):
+                counter = ByteCounter(mapper.usage)
+                chunks = relay_bytes(response.chunks, counter, provider.name)
+                timeout_ms = self._timeout_s(upstream, call.begin_deadline) * 1000
+                first_bytes = read_first_bytes(chunks, self._clock, timeout_ms, provider.name)
+                headers = response.head.headers
+                yield ProviderStream(headers, chain([first_bytes], chunks), counter, has_events=False)
+                return
             vendor_events = (exchange.decode_frames or split_events)(response.chunks, provider.name)
-            events = map_events(vendor_events, mapper, provider.name, redaction)
+            can_end_with_connection = call.operation.is_media
+            events = map_events(
+                vendor_events, mapper, provider.name, redaction, can_end_with_connection=can_end_with_connection
+            )
             timeout_ms = min(provider.timeout_s, call.deadline.remaining_s(self._clock)) * 1000
             first = read_first_event(events, self._clock, timeout_ms, provider.name)
             headers = response.head.headers
@@ -112,3 +132,8 @@ class Dispatcher:
 
     def _timeout_s(self, upstream: Upstream, deadline: Deadline) -> float:
         return min(deadline.remaining_s(self._clock), upstream.provider.timeout_s)
+
+
+def _is_file(call: ProviderCall, head: ProviderResponse) -> bool:
+    """Whether a streamed response is a file, by its content type: some servers ignore a request for events."""
+    return call.operation.response is ResponseKind.BYTES and not is_event_stream(head.content_type)

@@ -41,6 +41,7 @@ ACCOUNT_CODES = frozenset(
         "organization_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
         "project_spend_limit_exceeded",
+        "model_terms_required",  # Groq: https://console.groq.com/docs/text-to-speech
     }
 )
 

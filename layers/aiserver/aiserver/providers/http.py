@@ -25,18 +25,22 @@ from aiserver.http_client.transport import (
     total_deadline,
 )
 from aiserver.limits import MAX_ERROR_BYTES, MAX_HEADER_CHARS, MAX_HEADERS_CHARS
+from aiserver.operations import ResponseKind
 from aiserver.providers.memory_budget import reserve
 from aiserver.providers.provider import Provider
 from aiserver.providers.redaction import Redaction
 from aiserver.providers.request import ProviderRequest
 from aiserver.providers.response import ProviderResponse
 from aiserver.wire import json_scan, sse
+from aiserver.wire.media_types import is_event_stream, media_type
 from aiserver.wire.render import JSON_MEDIA_TYPE
 
 BEARER_HEADER = "authorization"  # any other header contains the bare key, without "Bearer"
 RELAYED_HEADERS = ("content-type", "retry-after", "x-request-id", "x-should-retry")
 JSON_LABEL = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 RELAYED_HEADER_PREFIX = "x-ratelimit-"
+UNLABELLED_TYPES = {ResponseKind.BYTES: "application/octet-stream", ResponseKind.TEXT: "text/plain; charset=utf-8"}
+NOT_AUDIO = ("text/html", "text/plain")
 CONNECT_TIMEOUT_S = 10
 KEEP_ALIVE_S = 4  # less than the 5 s of uvicorn, which vLLM uses: no request is written to a closing connection
 GRACE_S = 1.0  # the stream's consumer checks its deadline twice a second, and should end it first
@@ -123,7 +127,7 @@ def _read_stream(
     with total_deadline(deadline), _open_response(http, provider, streaming_request) as response:
         body = decode_body(response)
         start = _read_start(response, body, request.max_response_bytes)
-        if not _is_stream(response, start):
+        if not _is_stream(response, start, request):
             content = _read_body(response, chain([start], body), request.max_response_bytes)
             yield _Head(_build_response(response, request, content), is_stream=False)
             return
@@ -144,8 +148,15 @@ def _read_stream(
             yield chunk
 
 
-def _is_stream(response: httpx.Response, start: bytes) -> bool:
-    """Whether the body is a stream of events: any successful one, unless it is labelled and starts as JSON."""
+def _is_stream(response: httpx.Response, start: bytes, request: ProviderRequest) -> bool:
+    """Whether the body is relayed as a stream: any successful one, unless it is labelled and starts as JSON.
+
+    A transcript is one only if it is labelled as events; audio is none if it is labelled as text.
+    """
+    if request.is_media and request.response is not ResponseKind.BYTES:
+        return response.is_success and is_event_stream(response.headers.get("content-type", ""))
+    if request.is_media and media_type(response.headers.get("content-type", "")) in NOT_AUDIO:
+        return False
     return response.is_success and (not _is_labelled_json(response) or sse.starts_with_field(start))
 
 
@@ -233,7 +244,11 @@ def _select_headers(headers: httpx.Headers, request: ProviderRequest) -> dict[st
     """The headers relayed to callers, the most useful first; headers over the size limits are omitted."""
     names = request.relayed_headers
     candidates = {names.get(k, k): v for k, v in headers.items()}
-    if request.expects_json and not JSON_LABEL.fullmatch(candidates.get("content-type", JSON_MEDIA_TYPE)):
+    if request.response in UNLABELLED_TYPES:
+        candidates.setdefault("content-type", UNLABELLED_TYPES[request.response])
+    if request.response is ResponseKind.JSON and not JSON_LABEL.fullmatch(
+        candidates.get("content-type", JSON_MEDIA_TYPE)
+    ):
         candidates["content-type"] = JSON_MEDIA_TYPE
     rate_limits = (name for name in candidates if name.startswith(RELAYED_HEADER_PREFIX))
     relayed: dict[str, str] = {}

@@ -32,7 +32,8 @@ class AdapterRegistry:
 
     def check(self, upstream: Upstream, call: ProviderCall) -> None:
         """Raises: InvalidRequest, when the provider's protocol does not support a field of the request."""
-        if upstream.provider.type != OPENAI:  # whose adapter supports every request, and need not be imported for that
+        # OpenAI's adapter supports every request but for media, and need not be imported for that.
+        if upstream.provider.type != OPENAI or call.operation.is_media:
             self.adapter_for(upstream.provider.type).check(upstream, call)
 
     def _create(self, type: str) -> "Adapter":

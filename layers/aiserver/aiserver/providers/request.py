@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiserver.limits import MAX_RESPONSE_BYTES
+from aiserver.operations import ResponseKind
 
 
 @dataclass(frozen=True)
 class ProviderRequest:
     """An HTTP request. `api_key` goes into the provider's `auth_header`; a response over `max_response_bytes` fails.
 
-    `relayed_headers` maps the provider's header names to the names that callers get. `expects_json`: the response is
-    labelled as JSON for callers, whatever the provider's label is.
+    `relayed_headers` maps the provider's header names to the names that callers get. `response` is the expected format:
+    JSON is labelled as such for callers, whatever the provider's label is. `is_media`: see operations.Operation.
     """
 
     method: str
@@ -21,7 +22,8 @@ class ProviderRequest:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     max_response_bytes: int = MAX_RESPONSE_BYTES
     relayed_headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    expects_json: bool = True
+    response: ResponseKind = ResponseKind.JSON
+    is_media: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The stages of a streamed response. dispatch.open_stream composes them:
 
     read_ahead -> split_events -> map_events -> keep_alive -> http_api
+    read_ahead -> relay_bytes -> http_api                                (an audio file)
 
 Each stage is a generator over the stage before it. None means in every stage: nothing to pass on yet. The stages of
 this module close none: the connection belongs to the `with` block of dispatch.open_stream.
@@ -8,6 +9,7 @@ this module close none: the connection belongs to the `with` block of dispatch.o
 Vendors differ only in their events: a new vendor needs one EventMapper (tests/providers/toy.py is an example).
 """
 
+import re
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from typing import Protocol
 
 from aiserver.clock import Clock
 from aiserver.errors import ProviderError, ProviderTimeout
-from aiserver.limits import MAX_EVENT_BYTES
+from aiserver.limits import MAX_EVENT_BYTES, MAX_RESPONSE_BYTES
 from aiserver.providers.error_message import extract_message
 from aiserver.providers.redaction import Redaction
 from aiserver.wire import json_scan, sse
@@ -23,6 +25,7 @@ from aiserver.wire import json_scan, sse
 FIRST_EVENT_TIMEOUT_MS = 15_000  # after the response head; then the client receives a ping
 JSON = (b"{", b"[")
 NO_REDACTION = Redaction(None)
+_TYPE = re.compile(rb'"type"\s*:')
 NON_EVENT_PREFIXES = (*JSON, b"<")  # first bytes of a body that is not an event stream, whatever its content type
 
 
@@ -60,11 +63,13 @@ class ProviderStream:
 
     They raise: ProviderError, when the provider sends an error; ProviderTimeout, when the response is incomplete.
     After a complete response, a broken connection is no error.
+    `has_events` is False for bytes: nothing may be added to them, neither pings nor errors.
     """
 
     headers: dict[str, str]
     events: Iterator[bytes | None]
     mapper: EventMapper
+    has_events: bool = True
 
 
 def split_events(batches: Iterator[list[bytes] | None], provider: str) -> Generator[list[bytes] | None]:
@@ -87,13 +92,19 @@ def split_events(batches: Iterator[list[bytes] | None], provider: str) -> Genera
 
 
 def map_events(
-    batches: Iterator[list[bytes] | None], mapper: EventMapper, provider: str, redaction: Redaction = NO_REDACTION
+    batches: Iterator[list[bytes] | None],
+    mapper: EventMapper,
+    provider: str,
+    redaction: Redaction = NO_REDACTION,
+    *,
+    can_end_with_connection: bool = False,
 ) -> Generator[bytes | None]:
     """Yield the client events for the events of the provider, and detect responses that are incomplete or no events.
 
-    `redaction` masks the provider's API key in events and errors. Raises: ProviderError.
+    `redaction` masks the provider's API key in events and errors. `can_end_with_connection`: a response whose events
+    have no `type` is complete when the connection ends. Raises: ProviderError.
     """
-    response = _MappedResponse(mapper, provider, redaction)
+    response = _MappedResponse(mapper, provider, redaction, can_end_with_connection)
     with redaction.redact_errors():
         for events in response.until_error(batches):
             client_events: list[bytes] = []
@@ -109,6 +120,54 @@ def map_events(
                     next(batches, None)
                 return
         yield response.finish() or None
+
+
+class ByteCounter:
+    """The EventMapper of a response that is relayed as bytes, such as an audio file: it has no events."""
+
+    def __init__(self, usage: str | None) -> None:
+        self.usage = usage
+        self.content_events = 0
+        self.is_complete = self.is_done = False
+        self.request_id: str | None = None
+
+    def on_event(self, event: bytes) -> bytes:
+        return event
+
+    def on_end(self) -> bytes:
+        return b""
+
+
+def relay_bytes(batches: Iterator[list[bytes] | None], counter: ByteCounter, provider: str) -> Generator[bytes | None]:
+    """Yield the bytes of a response as they arrive. Nothing is added to them.
+
+    Raises: errors of `batches`; ProviderError, when the response is empty or larger than MAX_RESPONSE_BYTES.
+    """
+    size = 0
+    for chunks in batches:
+        data = b"".join(chunks or ())
+        size += len(data)
+        if size > MAX_RESPONSE_BYTES:
+            raise ProviderError(f"Provider {provider}: the response is too large", may_be_billed=True)
+        counter.content_events += bool(data)
+        yield data or None
+    if not size:
+        raise ProviderError(f"Provider {provider}: the response is empty", may_be_billed=True)
+    counter.is_complete = counter.is_done = True
+
+
+def read_first_bytes(chunks: Iterator[bytes | None], clock: Clock, timeout_ms: float, provider: str) -> bytes:
+    """Read until the first bytes; until then, failover to another provider is possible.
+
+    Raises: errors of `chunks`; ProviderTimeout, when none was received within `timeout_ms`.
+    """
+    deadline_ms = clock.now_ms() + timeout_ms
+    for data in chunks:
+        if data:
+            return data
+        if clock.now_ms() >= deadline_ms:
+            raise ProviderTimeout(f"Provider {provider}: no response within the time limit", may_be_billed=True)
+    return b""
 
 
 def keep_alive(events: Iterator[bytes | None], clock: Clock) -> Generator[bytes | None]:
@@ -158,8 +217,9 @@ def has_event(received: list[bytes | None]) -> bool:
 class _MappedResponse:
     """The mapping of one response, with what is known of a response that is not a complete event stream."""
 
-    def __init__(self, mapper: EventMapper, provider: str, redaction: Redaction) -> None:
+    def __init__(self, mapper: EventMapper, provider: str, redaction: Redaction, can_end_with_connection: bool) -> None:
         self._mapper = mapper
+        self._can_end_with_connection = can_end_with_connection
         self._provider = provider
         self._redaction = redaction
         self._has_events = False
@@ -187,6 +247,7 @@ class _MappedResponse:
             if not self._has_events and (self._other_body or event.lstrip()[:1] in NON_EVENT_PREFIXES):
                 self._add_other_body(event)
                 continue
+            self._can_end_with_connection = self._can_end_with_connection and not _TYPE.search(event)
             client_events.append(self._mapper.on_event(_wrap_bare_json(event)))
             if not (client_events[-1] or self._first_ignored_data):
                 self._first_ignored_data = sse.event_data(event)
@@ -209,7 +270,9 @@ class _MappedResponse:
         data = sse.event_data(event)
         is_event = data.strip() == sse.DONE or json_scan.find_members(data) is not None
         client_events = self._mapper.on_event(event) if is_event else b""
-        if not self._mapper.is_complete:
+        is_cut = bool(self._read_error or (data.strip() and not is_event))
+        ended_with_connection = self._can_end_with_connection and self._has_events and not is_cut
+        if not self._mapper.is_complete and not ended_with_connection:
             raise self._incomplete_error()
         return client_events if self._mapper.is_done else client_events + self._mapper.on_end()
 

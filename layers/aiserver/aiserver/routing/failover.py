@@ -170,6 +170,8 @@ class Failover:
                 if not call.stream:
                     return CandidateOutcome(candidate, response=self._dispatcher.send(upstream, call), was_called=True)
                 stream = resources.enter_context(self._dispatcher.open_stream(upstream, call))
+                if isinstance(stream, ProviderResponse):
+                    return CandidateOutcome(candidate, response=stream, was_called=True)
                 open_stream = OpenStream(stream, resources.pop_all(), admission.on_first_event)
                 return CandidateOutcome(candidate, stream=open_stream, was_called=True)
         except InvalidRequest as error:  # another provider may support the request

@@ -1,8 +1,9 @@
 """Selects the providers that serve a model, and orders them; pure functions over the cached ProviderDirectory."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 from aiserver.clock import Clock
 from aiserver.errors import InvalidRequest, NotFound
@@ -15,11 +16,12 @@ CACHE_MS = 30_000  # how long a change of the providers may take to become effec
 
 @dataclass(frozen=True)
 class Candidate:
-    """A provider that serves a model, the provider's name for the model, and the rank of the match (0 is best)."""
+    """A provider that serves a model, its name for the model, the rank of the match (0 is best), and its settings."""
 
     provider: Provider
     upstream_model: str
     rank: int
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def names_model(self) -> bool:
@@ -37,7 +39,7 @@ class Candidate:
 
     def upstream(self, api_key: str | None = None) -> Upstream:
         model_is_configured = self.names_model or not self.provider.accepts_any_model
-        return Upstream(self.provider, self.upstream_model, model_is_configured, api_key)
+        return Upstream(self.provider, self.upstream_model, model_is_configured, api_key, self.settings)
 
 
 class ProviderDirectory:
@@ -71,7 +73,7 @@ def select_candidates(
     """
     configured = list(providers)
     serving = [
-        Candidate(candidate, served[0], served[1])
+        Candidate(candidate, served[0], served[1], candidate.settings_of(model))
         for candidate in configured
         if (served := candidate.match_model(model)) is not None
     ]

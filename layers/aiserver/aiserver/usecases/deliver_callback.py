@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from aiserver import log_events
 from aiserver.api_keys import ApiKey, KeyStore, WebhookSecrets
+from aiserver.artifacts import ArtifactUrls
 from aiserver.clock import Clock
 from aiserver.jobs.backoff import CALLBACK_SCHEDULE_S, MAX_DELAY_S, busy_delay_ms, callback_retry_delay_s, sqs_delay_s
 from aiserver.jobs.job import Job
@@ -24,6 +25,7 @@ from aiserver.jobs.transitions import (
 from aiserver.limits import MAX_CALLBACK_BYTES
 from aiserver.usecases import views
 from aiserver.usecases.delivery_limiter import DeliveryLimiter
+from aiserver.usecases.media_outputs import job_files
 from aiserver.usecases.terminal import CALLBACK_DUE_MS, settled_ttl
 from aiserver.webhooks.client import DeliveryResult, WebhookClient
 from aiserver.webhooks.signature import signature_headers
@@ -51,7 +53,10 @@ class DeliverCallback:
         *,
         settled_days: int,
         lease_margin_s: int,
+        urls: ArtifactUrls | None = None,
     ) -> None:
+        """`urls` creates the URLs of files."""
+        self._urls = urls
         self._jobs = jobs
         self._messages = messages
         self._keys = keys
@@ -135,11 +140,16 @@ class DeliverCallback:
 
     def _body(self, job: Job) -> tuple[bytes, dict[str, str]]:
         """The request body, and the headers specific to it."""
+        is_small = (job.result_bytes or 0) <= MAX_CALLBACK_BYTES
+        files = job_files(job, self._urls)
+        if job.request_name is not None and (is_small or files):
+            result = self._jobs.read_result(job) if job.state == JobState.COMPLETED and not files else None
+            return views.generation_callback(job, result, files), {}
         if job.state != JobState.COMPLETED:
             return views.error_view(job), {}
-        if (job.result_bytes or 0) <= MAX_CALLBACK_BYTES and (result := self._jobs.read_result(job)) is not None:
+        if is_small and (result := self._jobs.read_result(job)) is not None:
             return result, {"content-type": job.result_type or JSON_MEDIA_TYPE}
-        return views.status_view(job, None), {"x-result-url": views.result_url(job)}
+        return views.status_view(job, None, files), {"x-result-url": views.result_url(job)}
 
     def _post(
         self,

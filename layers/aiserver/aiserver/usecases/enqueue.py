@@ -14,7 +14,7 @@ from aiserver.errors import Conflict, NotFound
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
 from aiserver.jobs.states import JobState
-from aiserver.jobs.transitions import CANCEL, REQUEST_CANCEL
+from aiserver.jobs.transitions import CANCEL, QUEUE_FAILED, REQUEST_CANCEL, AttributeValue
 from aiserver.providers.call import ProviderCall
 from aiserver.providers.registry import AdapterRegistry
 from aiserver.routing.selection import ProviderDirectory, first_supported
@@ -81,7 +81,9 @@ class Enqueue:
     def _prepare(self, request: ModelRequest, caller: Caller) -> Job:
         now, options = self._clock.now_ms(), request.options
         deadline = _deadline(options.deadline, now)
-        call = ProviderCall(request.operation, request.body, Deadline(deadline), Deadline(deadline))
+        call = ProviderCall(
+            request.operation, request.body, Deadline(deadline), Deadline(deadline), content_type=request.content_type
+        )
         candidates = self._directory.candidates(request.model, options.provider, call.operation)
         best = first_supported(candidates, partial(self._adapters.check, call=call))
         return Job.accepted(
@@ -105,7 +107,29 @@ class Enqueue:
             notify_worker(self._messages, creation.job)
         elif creation.job.request_hash != job.request_hash:
             raise Conflict(f"RefId {job.ref_id} was already used for another request", param="refId")
+        elif not creation.job.queue:
+            return self._take_over(creation.job, job)
         return creation.job
+
+    def _take_over(self, sync_job: Job, job: Job) -> Job:
+        """The job of a synchronous request with the same RefId: completed, or now queued because it had no effect.
+
+        Raises: Conflict, when that request runs, may have been billed, or has completed without the ReplyTo of `job`.
+        """
+        if sync_job.state == JobState.COMPLETED and job.reply_to is None:
+            return sync_job
+        queued: Job | ConditionFailed = ConditionFailed(sync_job)
+        if sync_job.state == JobState.FAILED:
+            names = ("queue", "reply_to", "deadline", "due_at")
+            params: dict[str, AttributeValue] = {name: getattr(job, name) for name in names}
+            params |= {"now": job.created_at, "completed_at": sync_job.completed_at}
+            queued = self._jobs.apply(QUEUE_FAILED, sync_job.id, params)
+        if isinstance(queued, ConditionFailed):
+            raise Conflict(
+                f"RefId {job.ref_id} belongs to a synchronous request that is {sync_job.state}", param="refId"
+            )
+        notify_worker(self._messages, queued)
+        return queued
 
     def cancel(self, job: Job) -> Job:
         """Cancel a queued job, or request the cancel of a started one; returns the job after the write.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from aiserver.operations import SPEECH
 from aiserver.providers.provider import ANY_MODEL, ModelListing, Provider
 from aiserver.routing.selection import ProviderDirectory
 
@@ -13,6 +14,14 @@ class Model:
 
     name: str
     provider: str
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice for speech, and the model that speaks with it."""
+
+    id: str
+    model: str
 
 
 class Models:
@@ -34,6 +43,17 @@ class Models:
     def one(self, name: str) -> Model:
         """The model with that name. Raises: NotFound, when no provider serves it."""
         return Model(name, self._directory.candidates(name)[0].provider.name)
+
+    def voices(self) -> list[Voice]:
+        """The models for speech with a configured voice, sorted by model."""
+        voices = {
+            Voice(str(settings["voice"]), model)
+            for provider in self._directory.providers()
+            if SPEECH.name in provider.operations
+            for model, settings in provider.model_settings.items()
+            if "voice" in settings and model != ANY_MODEL
+        }
+        return sorted(voices, key=lambda voice: (voice.model, voice.id))
 
     def _names(self, providers: list[Provider]) -> set[str]:
         listings = self._listings()

@@ -89,6 +89,7 @@ class OutcomeRecorder:
         params = lease.fence | terminal_fields(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
         params |= {
             "served_by": failover.provider,
+            "calls": job.calls + failover.attempts,
             "usage": response.usage,
             "result_type": stored_type(response.content_type),
             "maybe_billed": job.maybe_billed + failover.unknown_outcomes,

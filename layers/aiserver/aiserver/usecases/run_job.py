@@ -20,6 +20,7 @@ from aiserver.routing.selection import Candidate, ProviderDirectory
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.record_outcome import JobLease, OutcomeRecorder
 from aiserver.usecases.terminal import expiry_fields, terminal_fields
+from aiserver.wire.render import JSON_MEDIA_TYPE
 
 # Time reserved at the end of a worker's timeout, so that the worker can always record the outcome itself.
 OUTCOME_MARGIN_MS = 10_000
@@ -111,7 +112,14 @@ class RunJob:
             raise NotFound("The job's request is no longer stored")
         deadline = min(_call_deadline(lease.end, self._clock), Deadline(job.deadline))
         call = ProviderCall(
-            operation, request, deadline, deadline, job.owner, idempotency_key=f"job-{job.id}-{job.epoch}"
+            operation,
+            request,
+            deadline,
+            deadline,
+            job.owner,
+            idempotency_key=f"job-{job.id}-{job.epoch}",
+            content_type=job.request_type or JSON_MEDIA_TYPE,
+            prefers_segments=job.request_name is not None,
         )
         return call, self._candidates(job, operation)
 

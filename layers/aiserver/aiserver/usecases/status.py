@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from aiserver.artifacts import ArtifactUrls
 from aiserver.clock import Clock, Deadline
 from aiserver.errors import Conflict, InvalidRequest, NotFound
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobPage, JobStore
 from aiserver.jobs.states import JobState
 from aiserver.usecases import views
+from aiserver.usecases.media_outputs import job_files
 
 POLL_INTERVAL_S = 0.5  # a waiting caller gets the result within a second, at two reads per second
 LINK_TTL_S = 300
@@ -15,8 +17,12 @@ MAX_PAGE_SIZE = 200
 
 
 class Status:
-    def __init__(self, jobs: JobStore, clock: Clock, sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self, jobs: JobStore, clock: Clock, sleep: Callable[[float], None], urls: ArtifactUrls | None = None
+    ) -> None:
+        """`urls` creates the URLs of files; a function without it returns no such URLs."""
         self._jobs = jobs
+        self._urls = urls
         self._clock = clock
         self._sleep = sleep
 
@@ -38,14 +44,19 @@ class Status:
     def status(self, job: Job) -> bytes:
         """The status document, with the result inline if it fits."""
         inline = job.state == JobState.COMPLETED and views.may_fit_inline(job)
-        return views.status_view(job, self._jobs.read_result(job) if inline else None)
+        return views.status_view(job, self._jobs.read_result(job) if inline else None, job_files(job, self._urls))
 
     def record(self, job: Job) -> dict[str, object]:
         """The job record with its bodies; a request or result that is too large is replaced by its URL."""
         request = self._jobs.read_request(job)
         result = self._jobs.read_result(job) if views.may_fit_inline(job) else None
         return views.record_view(
-            job, request, result, request_link=self._jobs.presigned_url(job.request_location, seconds=LINK_TTL_S)
+            job,
+            request,
+            result,
+            request_link=self._jobs.presigned_url(
+                job.request_location, seconds=LINK_TTL_S, content_type=job.request_type
+            ),
         )
 
     def wait(self, job: Job, *, deadline: Deadline) -> Job:
@@ -74,7 +85,7 @@ class Status:
             raise Conflict(f"Job {job.id} is {job.state} and has no result")
         if job.result_location is None:
             raise NotFound(f"Job {job.id} was streamed; streamed responses are not stored")
-        if (job.result_bytes or 0) <= views.MAX_EMBEDDED_BYTES:
+        if views.may_fit_inline(job):
             result = self._jobs.read_result(job)
             if result is None:
                 raise NotFound(f"The result of job {job.id} is no longer stored")

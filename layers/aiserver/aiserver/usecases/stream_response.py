@@ -30,41 +30,62 @@ class StreamOutcome:
 
 
 def stream_response(
-    provider: str, stream: OpenStream, clock: Clock, *, deadline: Deadline, on_end: Callable[[StreamOutcome], None]
+    provider: str,
+    stream: OpenStream,
+    clock: Clock,
+    *,
+    deadline: Deadline,
+    on_end: Callable[[StreamOutcome], None],
+    copy_to: list[bytes] | None = None,
 ) -> Generator[bytes | None]:
-    """The events and pings of the stream; None when there is nothing to send.
+    """The events and pings of the stream, or the bytes of a file; None when there is nothing to send.
 
-    After a failure the last event is an error event; it is sent before the cleanup. The generator is returned started,
-    so that closing it closes the upstream call, even without iteration. `on_end` is called exactly once.
+    After a failure the last event is an error event; it is sent before the cleanup. A file that breaks off raises the
+    error instead, so that the connection is aborted. The generator is returned started, so that closing it closes the
+    upstream call, even without iteration. `on_end` is called exactly once.
+
+    `copy_to` receives a complete copy: if the caller disconnects, the rest is read for it.
     """
-    events = _stream(provider, stream, clock, deadline, on_end)
+    events = _stream(provider, stream, clock, deadline, on_end, copy_to)
     next(events)
     return events
 
 
 def _stream(
-    provider: str, stream: OpenStream, clock: Clock, deadline: Deadline, on_end: Callable[[StreamOutcome], None]
+    provider: str,
+    stream: OpenStream,
+    clock: Clock,
+    deadline: Deadline,
+    on_end: Callable[[StreamOutcome], None],
+    copy_to: list[bytes] | None,
 ) -> Generator[bytes | None]:
     state, error = JobState.FAILED, AiServerError("The gateway failed during the stream")
+    has_events = stream.stream.has_events
     try:
         with stream.resources:
             yield None
             try:
-                if (yield from _until_deadline(stream, clock, deadline)):
+                if (yield from _until_deadline(stream, clock, deadline, copy_to)):
                     state, error = JobState.COMPLETED, None
                 else:  # not the provider's fault
                     error = ProviderTimeout("The deadline passed before the response was complete", may_be_billed=True)
-                    yield wire_errors.render_error_event(error)
+                    if has_events:
+                        yield wire_errors.render_error_event(error)
             except ProviderError as provider_error:
                 error = provider_error
-                with suppress(GeneratorExit):  # the provider failed, even if the caller has left
-                    yield wire_errors.render_error_event(provider_error)
+                if has_events:
+                    with suppress(GeneratorExit):  # the provider failed, even if the caller has left
+                        yield wire_errors.render_error_event(provider_error)
                 raise
+        if error and not has_events:
+            raise error
     except ProviderError:
-        pass  # the error event has been sent
+        if not has_events:
+            raise
     except GeneratorExit:
         if not isinstance(error, ProviderError):
-            state, error = JobState.CANCELLED, None
+            is_stored = copy_to is not None and stream.stream.mapper.is_complete
+            state, error = JobState.COMPLETED if is_stored else JobState.CANCELLED, None
         raise
     finally:
         mapper = stream.stream.mapper
@@ -73,16 +94,35 @@ def _stream(
         on_end(StreamOutcome(state, error, mapper.usage, mapper.content_events))
 
 
-def _until_deadline(stream: OpenStream, clock: Clock, deadline: Deadline) -> Generator[bytes | None, None, bool]:
+def _until_deadline(
+    stream: OpenStream, clock: Clock, deadline: Deadline, copy_to: list[bytes] | None
+) -> Generator[bytes | None, None, bool]:
     """Relay the events until their end or the deadline. Returns whether the response is complete."""
     mapper, is_first = stream.stream.mapper, True
     for events in stream.stream.events:
-        if is_first and events and sse.event_data(events):
+        if is_first and events and (not stream.stream.has_events or sse.event_data(events)):
             is_first = False
             stream.on_first_event()
         if deadline.has_passed(clock) and not mapper.is_done:
             if mapper.is_complete:  # only the connection's end is missing
                 yield (events or b"") + mapper.on_end()
             return mapper.is_complete
-        yield events
+        if copy_to is not None and events:
+            copy_to.append(events)
+        try:
+            yield events
+        except GeneratorExit:
+            if copy_to is not None:
+                _read_to_end(stream, clock, deadline, copy_to)
+            raise
     return True
+
+
+def _read_to_end(stream: OpenStream, clock: Clock, deadline: Deadline, copy_to: list[bytes]) -> None:
+    """Read the rest of a file whose caller has disconnected: it is paid for, and a repeat will request it."""
+    with suppress(ProviderError):
+        for data in stream.stream.events:
+            if data:
+                copy_to.append(data)
+            if deadline.has_passed(clock):
+                return

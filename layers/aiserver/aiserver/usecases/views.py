@@ -1,26 +1,38 @@
 """JSON documents of a job for callers: the status document, the job record, the event."""
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import CallbackState, JobState
+from aiserver.operations import OPERATIONS
+from aiserver.usecases.media_outputs import Output, text_outputs
 from aiserver.wire import errors as wire_errors
-from aiserver.wire.render import RawJson, format_duration, format_iso, render
+from aiserver.wire.render import RawJson, dump_json, format_duration, format_iso, render
 
 MAX_EMBEDDED_BYTES = (
     4 * 1024 * 1024 - 8 * 1024
 )  # of bodies in one response, which stays under 4 MB with its other members
 ESCAPED_BYTES = 5 * 1024 * 1024 + 512 * 1024  # Lambda accepts a response as a JSON string of at most 6 MB
+# AI Server's requests, by the request that returns the status of their jobs; either one accepts every job.
+STATUS_REQUESTS = {
+    "QueueSpeechToText": "GetTextGenerationStatus",
+    "QueueTextToSpeech": "GetArtifactGenerationStatus",
+}
 STRING_BYTES = 1024 * 1024  # of one body as a JSON string, which Lambda's escaping doubles again
 
 
 def accepted_view(job: Job) -> dict[str, Any]:
-    return {"id": job.id, "refId": job.ref_id, "statusUrl": status_url(job)}
+    accepted = {"id": job.id, "refId": job.ref_id, "statusUrl": status_url(job)}
+    if job.request_name is None:
+        return accepted
+    return {**accepted, "jobId": job.id, "jobState": job.state, "status": _status_text(job)}
 
 
 def status_url(job: Job) -> str:
-    return f"{job.base_url}/api/GetOpenAiChatStatus?refId={quote(job.ref_id, safe='')}"
+    name = STATUS_REQUESTS.get(job.request_name or "", "GetOpenAiChatStatus")
+    return f"{job.base_url}/api/{name}?refId={quote(job.ref_id, safe='')}"
 
 
 def result_url(job: Job) -> str:
@@ -28,8 +40,11 @@ def result_url(job: Job) -> str:
     return f"{job.base_url}/v1/jobs/{job.id}/result"
 
 
-def status_view(job: Job, result: bytes | None) -> bytes:
-    """The status document, with `result` inline as `result` and, for older clients, as `chatResponse`, if it fits."""
+def status_view(job: Job, result: bytes | None, files: Sequence[Output] = ()) -> bytes:
+    """The status document, with `result` inline as `result` and, for older clients, as `chatResponse`, if it fits.
+
+    A transcript is also in `results` and `textOutputs`, and `files` are in `results` and `outputs`.
+    """
     return render(
         {
             "jobId": job.id,
@@ -44,18 +59,61 @@ def status_view(job: Job, result: bytes | None) -> bytes:
             "usage": RawJson(job.usage.encode()) if job.usage else None,
             "callback": callback_view(job),
             "resultUrl": result_url(job) if job.result_location else None,
-            "result": RawJson(_without_bom(result)) if result is not None and fits_inline(result) else None,
-            "chatResponse": RawJson(_without_bom(result))
-            if result is not None and fits_inline(result, times=2)
-            else None,
+            **_result_members(job, result),
+            **output_members(job, result, files),
+            "ignored": job.ignored.split(",") if job.ignored else None,
             "responseStatus": error_status(job),
         }
     )
 
 
+def _result_members(job: Job, result: bytes | None) -> dict[str, Any]:
+    """The result as it came: JSON, or text as a JSON string."""
+    if result is None:
+        return {}
+    if _is_media(job):
+        json_text = _without_bom(result) if job.result_type is None else dump_json(result.decode(errors="replace"))
+        return {"result": RawJson(json_text) if fits_inline(json_text, times=3) else None}
+    return {
+        "result": RawJson(_without_bom(result)) if fits_inline(result) else None,
+        "chatResponse": RawJson(_without_bom(result)) if fits_inline(result, times=2) else None,
+    }
+
+
+def _is_media(job: Job) -> bool:
+    """False for an operation of a newer version, too."""
+    operation = OPERATIONS.get(job.operation)
+    return operation is not None and operation.is_media
+
+
+def output_members(job: Job, result: bytes | None, files: Sequence[Output]) -> dict[str, Any]:
+    """The outputs of a media job, under the names of both generations of AI Server's clients."""
+    if files:
+        return {"results": list(files), "outputs": list(files)}
+    if result is None or not _is_media(job) or not fits_inline(result, times=3):
+        return {}
+    texts = text_outputs(result, job.result_type)
+    return {"results": texts, "textOutputs": texts} if texts else {}
+
+
+def generation_callback(job: Job, result: bytes | None, files: Sequence[Output]) -> bytes:
+    """The callback of AI Server's media requests: `{state?, refId, outputs?, textOutputs?, responseStatus?}`."""
+    members = output_members(job, result, files)
+    members.pop("results", None)
+    return render(
+        {"state": job.client_state, "refId": job.ref_id, **members, "responseStatus": _terminal_error_status(job)}
+    )
+
+
+def _terminal_error_status(job: Job) -> dict[str, Any] | None:
+    if job.state == JobState.CANCELLED:
+        return wire_errors.response_status("Cancelled", "The job was cancelled")
+    return error_status(job)
+
+
 def may_fit_inline(job: Job) -> bool:
-    """True if the result is JSON and small enough to be worth reading."""
-    return job.result_type is None and (job.result_bytes or 0) <= MAX_EMBEDDED_BYTES
+    """True if the result is JSON or text, and small enough to be worth reading."""
+    return not job.has_file and (job.result_bytes or 0) <= MAX_EMBEDDED_BYTES
 
 
 def fits_inline(body: bytes, times: int = 1) -> bool:
@@ -67,7 +125,15 @@ def fits_inline(body: bytes, times: int = 1) -> bool:
 def record_view(
     job: Job, request: bytes | None = None, result: bytes | None = None, *, request_link: str | None = None
 ) -> dict[str, Any]:
-    """AI Server's job record; bodies are JSON strings, replaced by their URL when too large."""
+    """AI Server's job record; bodies are JSON strings, replaced by their URL when too large.
+
+    A form is described: its text fields, and the name, size and hash of its files.
+    """
+    is_form = job.request_type is not None
+    if job.request_type is not None and request is not None:
+        from aiserver.wire import forms  # needed for forms only
+
+        request = forms.describe_form(forms.parse_form(request, job.request_type))
     return {
         "id": job.id,
         "refId": job.ref_id,
@@ -79,7 +145,7 @@ def record_view(
         "durationMs": job.completed_at - job.started_at if job.completed_at and job.started_at else None,
         "replyTo": job.reply_to,
         "requestBody": _json_string(request),
-        "requestUrl": request_link if request is not None and _json_string(request) is None else None,
+        "requestUrl": request_link if request is not None and (is_form or _json_string(request) is None) else None,
         "responseBody": _json_string(result),
         "resultUrl": result_url(job) if job.result_location and _json_string(result) is None else None,
         "errorCode": job.error_code,
@@ -147,7 +213,7 @@ def _json_string(body: bytes | None) -> str | None:
     """A body as a JSON string; None if too long. A quote takes two bytes, and four after Lambda's escaping."""
     if body is None or len(body) + body.count(b'"') + body.count(b"\\") > STRING_BYTES:
         return None
-    return body.decode()
+    return body.decode(errors="replace")
 
 
 def _timing_members(job: Job) -> dict[str, Any]:

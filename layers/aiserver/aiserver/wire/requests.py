@@ -15,33 +15,43 @@ from aiserver.operations import Operation
 from aiserver.wire import json_text as json_text
 from aiserver.wire.binding import bind, scalar_value
 from aiserver.wire.json_text import Member
+from aiserver.wire.render import JSON_MEDIA_TYPE
 from aiserver.wire.schemas import CHAT, EMBEDDINGS, RESPONSES, ObjectSchema, fold_name
 from aiserver.wire.validation import invalid_field
 
 GATEWAY_FIELDS = {fold_name(name): name for name in ("refId", "tag", "replyTo", "deadline", "provider")}
+_MAX_CHARS = {
+    **dict.fromkeys(("refId", "tag", "state"), MAX_NAME_CHARS),
+    "replyTo": MAX_REPLY_TO_CHARS,
+}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
 class Options:
-    """The gateway's options of a request, from its body, its envelope or its headers."""
+    """The gateway's options of a request, from its body, its envelope or its headers.
+
+    `state` is AI Server's: the caller's own text, which its callback contains.
+    """
 
     ref_id: str | None = None
     tag: str | None = None
     reply_to: str | None = None
     deadline: str | int | float | None = None
     provider: str | None = None
+    state: str | None = None
 
     def with_defaults(self, defaults: "Options") -> "Options":
         """These options, with `defaults` for the absent ones."""
-        names = ("ref_id", "tag", "reply_to", "deadline", "provider")
+        names = ("ref_id", "tag", "reply_to", "deadline", "provider", "state")
         return Options(**{name: _first_non_null(getattr(self, name), getattr(defaults, name)) for name in names})
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A request as it is sent to the provider, except for the model's name.
+    """A request as it is sent to the provider, except for the model's name. `content_type` is that of the body.
 
+    `name` is AI Server's request that it came as, and `ignored` are its members that have no effect.
     Queueing, calls, waits and callbacks depend on nothing of the request but its operation.
     """
 
@@ -50,10 +60,23 @@ class ModelRequest:
     model: str
     options: Options
     stream: bool = False
+    content_type: str = JSON_MEDIA_TYPE
+    name: str = ""
+    ignored: tuple[str, ...] = ()
 
-    def with_provider(self, provider: str | None) -> "ModelRequest":
-        """The request pinned to `provider`, if one is given."""
-        return replace(self, options=replace(self.options, provider=provider)) if provider else self
+    @property
+    def prefers_segments(self) -> bool:
+        """Whether a transcript should contain times, if the provider is known to support them, as for SpeechToText."""
+        return bool(self.name) and self.operation is operations.TRANSCRIPTIONS
+
+    @property
+    def hash_name(self) -> str:
+        """What distinguishes this request from one with the same body, for `jobs.job.request_hash`."""
+        return f"{self.operation.name}+segments" if self.prefers_segments else self.operation.name
+
+    def with_options(self, options: Options) -> "ModelRequest":
+        """The request with these options, and its own for the absent ones."""
+        return replace(self, options=options.with_defaults(self.options))
 
 
 @dataclass(frozen=True)
@@ -69,17 +92,17 @@ def bind_chat(body: str | bytes, *, drop: Collection[str] = ()) -> ModelRequest:
 
     Raises: InvalidRequest, with every invalid member listed.
     """
-    return _bind_request(operations.CHAT, body, CHAT, drop)
+    return bind_json(operations.CHAT, body, CHAT, drop)
 
 
 def bind_embeddings(body: str | bytes) -> ModelRequest:
     """Bind an OpenAI embeddings body. Raises: InvalidRequest."""
-    return _bind_request(operations.EMBEDDINGS, body, EMBEDDINGS)
+    return bind_json(operations.EMBEDDINGS, body, EMBEDDINGS)
 
 
 def bind_responses(body: str | bytes) -> ModelRequest:
     """Bind a body of OpenAI's Responses API. Raises: InvalidRequest."""
-    return _bind_request(operations.RESPONSES, body, RESPONSES)
+    return bind_json(operations.RESPONSES, body, RESPONSES)
 
 
 def bind_queue_chat(body: str | bytes) -> ModelRequest:
@@ -110,12 +133,12 @@ def bind_intake_message(body: str | bytes, key_id: str | None) -> IntakeMessage:
 def bind_openai_queue_chat(body: str | bytes, options: Options) -> ModelRequest:
     """Bind a chat body to be queued; `options`, from headers or the envelope, override those in the body."""
     inner = bind_chat(body, drop=("stream", "stream_options"))  # a queued job cannot stream
-    return replace(inner, options=options.with_defaults(inner.options))
+    return inner.with_options(options)
 
 
 def split_batch(body: str | bytes) -> list[bytes]:
     """The JSON texts of a batch's requests, at most MAX_BATCH. Raises: InvalidRequest."""
-    text = _check_json(body)
+    text = validate_json(body)
     if not text.lstrip().startswith(b"["):
         raise invalid_field("InvalidType", "", "A batch must be a JSON array of requests")
     batch: list[bytes] = []
@@ -138,13 +161,13 @@ def options_from_headers(headers: Mapping[str, str]) -> Options:
         "provider": headers.get("x-provider"),
         "deadline": headers.get("x-deadline"),
     }
-    return _parse_options({name: value for name, value in fields.items() if value is not None})
+    return parse_options({name: value for name, value in fields.items() if value is not None})
 
 
 def bind_job_reference(body: str | bytes) -> tuple[int | None, str | None]:
     """The id and RefId of a job, `{id?, refId?}`; 0 and "" mean absent. Raises: InvalidRequest."""
-    text = _check_json(body)
-    members = _gateway_members(_root_members(text), {"id": "id", "jobid": "id", "refid": "refId"})
+    text = validate_json(body)
+    members = _gateway_members(root_members(text), {"id": "id", "jobid": "id", "refid": "refId"})
     fields = {name: scalar_value(text, member) for name, member in members.items()}
     job_id, ref_id = fields.get("id") or None, fields.get("refId") or None
     if isinstance(job_id, str) and _is_number(job_id):
@@ -158,9 +181,9 @@ def bind_job_reference(body: str | bytes) -> tuple[int | None, str | None]:
 
 def bind_reply_to(body: str | bytes) -> str:
     """The URL of a sample callback, `{replyTo}`. Raises: InvalidRequest."""
-    text = _check_json(body)
-    members = _gateway_members(_root_members(text), {fold_name("replyTo"): "replyTo"})
-    reply_to = _parse_options({name: scalar_value(text, member) for name, member in members.items()}).reply_to
+    text = validate_json(body)
+    members = _gateway_members(root_members(text), {fold_name("replyTo"): "replyTo"})
+    reply_to = parse_options({name: scalar_value(text, member) for name, member in members.items()}).reply_to
     if not reply_to:
         raise invalid_field("NotEmpty", "replyTo", "'replyTo' is required: the URL to send the sample callback to")
     return reply_to
@@ -194,15 +217,15 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
-def _bind_request(
+def bind_json(
     operation: Operation, body: str | bytes, schema: ObjectSchema, drop: Collection[str] = ()
 ) -> ModelRequest:
-    """Split a body into the request for the provider and the gateway's options."""
-    text = _check_json(body)
-    root = _root_members(text)
+    """Split a JSON body into the request for the provider and the gateway's options. Raises: InvalidRequest."""
+    text = validate_json(body)
+    root = root_members(text)
     gateway_members = _gateway_members(root, GATEWAY_FIELDS)
     fields = {name: scalar_value(text, member) for name, member in gateway_members.items()}
-    options = _parse_options(fields)
+    options = parse_options(fields)
     bound = bind(text, root, schema, drop)
     # A `provider` that is not a string is a provider's own option, and is forwarded.
     option_names = [name for name, value in fields.items() if name != "provider" or isinstance(value, str | None)]
@@ -213,7 +236,7 @@ def _bind_request(
     return ModelRequest(operation, edited, str(scalar_value(text, bound.members["model"])), options, is_stream)
 
 
-def _check_json(body: str | bytes) -> bytes:
+def validate_json(body: str | bytes) -> bytes:
     """The body as a JSON text that is safe to edit. Raises: InvalidRequest."""
     text = json_text.encode_utf8(body)
     json_text.check_json(text)
@@ -222,8 +245,8 @@ def _check_json(body: str | bytes) -> bytes:
 
 def _split_envelope(body: str | bytes, names: Mapping[str, str]) -> tuple[dict[str, Any], bytes | None]:
     """The known members of a queue request's envelope, and the JSON text of its `request`."""
-    text = _check_json(body)
-    members = _gateway_members(_root_members(text), {**names, "request": "request"})
+    text = validate_json(body)
+    members = _gateway_members(root_members(text), {**names, "request": "request"})
     request = members.pop("request", None)
     envelope = {name: scalar_value(text, member) for name, member in members.items()}
     return envelope, text[request.value_start : request.value_end] if request else None
@@ -232,10 +255,10 @@ def _split_envelope(body: str | bytes, names: Mapping[str, str]) -> tuple[dict[s
 def _bind_inner_chat(envelope: dict[str, Any], request: bytes | None) -> ModelRequest:
     if request is None:
         raise invalid_field("NotEmpty", "request", "'request' is required: the chat completion to run")
-    return bind_openai_queue_chat(request, _parse_options(envelope))
+    return bind_openai_queue_chat(request, parse_options(envelope))
 
 
-def _root_members(text: bytes) -> list[Member]:
+def root_members(text: bytes) -> list[Member]:
     """The members of the root object of a checked text. Raises: InvalidRequest, when it is not an object."""
     if not text.lstrip().startswith(b"{"):
         raise invalid_field("InvalidType", "", "The request body must be a JSON object")
@@ -254,9 +277,9 @@ def _gateway_members(root: list[Member], names: Mapping[str, str]) -> dict[str, 
     return members
 
 
-def _parse_options(fields: Mapping[str, Any]) -> Options:
-    """Raises: InvalidRequest."""
-    for name, max_chars in (("refId", MAX_NAME_CHARS), ("tag", MAX_NAME_CHARS), ("replyTo", MAX_REPLY_TO_CHARS)):
+def parse_options(fields: Mapping[str, Any]) -> Options:
+    """The options in fields with these canonical names. Raises: InvalidRequest."""
+    for name, max_chars in _MAX_CHARS.items():
         text = fields.get(name)
         if text is None:
             continue
@@ -276,6 +299,7 @@ def _parse_options(fields: Mapping[str, Any]) -> Options:
         reply_to=fields.get("replyTo"),
         deadline=deadline,
         provider=provider if isinstance(provider, str) and provider else None,
+        state=fields.get("state"),
     )
 
 

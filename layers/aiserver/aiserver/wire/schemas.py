@@ -176,3 +176,17 @@ RESPONSES = ObjectSchema(
     types={"model": _MODEL, "stream": _BOOLEAN},
     unique=("model", "input", "stream", "max_output_tokens", "tools"),
 )
+
+SPEECH = ObjectSchema(
+    ("model", "input", "voice", "instructions", "response_format", "speed", "stream", "stream_format"),
+    types={
+        "model": _MODEL,
+        "input": FieldType(b'"', "a valid string", is_required=True, min_length=1),
+        "voice": FieldType(b'"{' + _NULL, "a valid string or object"),
+        "instructions": _STRING,
+        "response_format": _STRING,
+        "speed": _NUMBER,
+        "stream_format": _STRING,
+    },
+    unique=("model", "input"),
+)

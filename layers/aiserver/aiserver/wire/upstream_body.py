@@ -46,6 +46,14 @@ def _replace_outer_model(body: bytes, old_text: bytes, new_text: bytes) -> bytes
     return None
 
 
+def with_default_members(body: bytes, defaults: Mapping[str, Any]) -> bytes:
+    """The body with each of these members that it lacks; the same bytes when it lacks none."""
+    for name, value in defaults.items():
+        if name not in (json_scan.find_members(body, name) or {}):
+            body = json_text.with_member(body, name, json.dumps(value).encode())
+    return body
+
+
 def with_usage(body: bytes) -> bytes:
     """The body with `stream_options.include_usage` set; the same bytes when it is set already."""
     members = {member.key: member for member in json_text.parse_members(body)}

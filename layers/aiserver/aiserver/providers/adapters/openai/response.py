@@ -16,15 +16,27 @@ from aiserver.providers.error_message import extract_message
 from aiserver.providers.response import ProviderResponse
 from aiserver.wire import json_scan
 from aiserver.wire.json_text import count_values
+from aiserver.wire.media_types import JSON, is_text, media_type
 
 
 def check_response(
-    upstream: Upstream, operation: Operation, response: ProviderResponse, *, retry_after_s: int | None
+    upstream: Upstream,
+    operation: Operation,
+    kind: ResponseKind,
+    response: ProviderResponse,
+    *,
+    retry_after_s: int | None,
 ) -> ProviderResponse:
-    """Return a successful response with its usage. Raises: the ProviderError that a failed response means."""
+    """Return a successful response of that kind with its usage. Raises: the ProviderError that a failed one means."""
     if not response.is_success:
         raise map_error(upstream, response, retry_after_s=retry_after_s)
-    if operation.response is not ResponseKind.JSON:
+    if kind is not ResponseKind.JSON:
+        # The transcript of silence may be empty, but not an audio file.
+        if media_type(response.content_type) == JSON:
+            raise empty_response_error(upstream.provider, response.body, response.headers)
+        if kind is ResponseKind.BYTES and (not response.body or is_text(response.content_type)):
+            message = f"Provider {upstream.provider.name}: status 200 without audio"
+            raise ProviderError(message, may_be_billed=True)
         return ProviderResponse(200, response.headers, response.body)
     members = json_scan.find_members(response.body, "usage")
     if members is None:

@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -49,18 +49,29 @@ class OpenAiEventMapper:
     """The EventMapper of OpenAI's events.
 
     With `hides_usage` the caller did not request the usage, and the event that contains only usage is dropped.
+    `media_usage` computes the usage of a media operation from an event with usage, or from b"" without one.
     A chat is complete after `[DONE]`, or when each choice has a finish reason.
     Events before the first content event are buffered until it arrives. A `[DONE]` without content is an error.
     """
 
-    def __init__(self, upstream: Upstream, operation: Operation, *, hides_usage: bool) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        operation: Operation,
+        *,
+        hides_usage: bool,
+        media_usage: Callable[[bytes], str | None] | None = None,
+    ) -> None:
         self.request_id: str | None = None
-        self.usage: str | None = None
+        self._usage: str | None = None
+        self._media_usage = media_usage
+        self._usage_event = b""
         self.content_events = 0
         self.is_complete = False
         self.is_done = False
         self._upstream = upstream
         self._is_chat = operation is CHAT
+        self._is_media = operation.is_media
         self._end_types = [f'"{type}"'.encode() for type in operation.end_events]
         self._type_prefixes = tuple(f'"{type.partition(".")[0]}.'.encode() for type in operation.end_events)
         self._hides_usage = hides_usage
@@ -70,6 +81,11 @@ class OpenAiEventMapper:
         self._buffered_bytes = 0
         self._first_data = b""  # the data of the first event without content
 
+    @property
+    def usage(self) -> str | None:
+        """Media count even if the stream breaks off, by what the request shows."""
+        return self._media_usage(self._usage_event) if self._media_usage else self._usage
+
     def on_event(self, event: bytes) -> bytes:
         data = sse.event_data(event)
         if data.strip() == sse.DONE:
@@ -78,20 +94,28 @@ class OpenAiEventMapper:
             self.is_complete = self.is_done = True
             return event
         self._raise_if_error(event, data)
-        self.content_events += bool(_CONTENT.search(data))
+        self.content_events += self._has_output(data)
         members = json_scan.find_members(
             json_scan.unwrap_single(data) if data.startswith(b"[") else data, *READ_MEMBERS
         )
         if members is None:  # a comment, or not a JSON object
-            self._has_content = self._has_content or bool(_RESPONSE.search(data))
+            has_text = self._is_media and bool(data.strip())  # the segments of a transcript as plain text
+            self._has_content = self._has_content or has_text or bool(_RESPONSE.search(data))
             self.is_complete = self.is_complete or bool(self._is_chat and _FINISHED.search(data))
             return self._release_buffer(event) if self._has_content or not data.strip() else self._buffer(event, data)
         self._track_completion(members)
         usage = _find_usage(members)
-        self.usage = storable_usage(usage) or self.usage
+        self._usage = storable_usage(usage) or self._usage
+        self._usage_event = data if usage else self._usage_event
         if self._hides_usage and usage[:1] == b"{" and _NO_CHOICE.fullmatch(members.get("choices", b"")):
             return b""
         return self._release_buffer(event) if self._has_content else self._buffer(event, data)
+
+    def _has_output(self, data: bytes) -> bool:
+        """Whether an event contains generated output; of media, whose events differ, every one but the last."""
+        if self._is_media:
+            return bool(data.strip()) and not any(type in data for type in self._end_types)
+        return bool(_CONTENT.search(data))
 
     def on_end(self) -> bytes:
         return b""
@@ -112,7 +136,8 @@ class OpenAiEventMapper:
 
     def _track_completion(self, members: Mapping[str, bytes]) -> None:
         if not self._is_chat:
-            self._has_content = self._has_content or members.get("type", b"").startswith(self._type_prefixes)
+            has_result = self._is_media or members.get("type", b"").startswith(self._type_prefixes)
+            self._has_content = self._has_content or has_result
             self.is_complete = self.is_complete or members.get("type") in self._end_types
             return
         choices = members.get("choices", b"")

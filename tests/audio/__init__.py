@@ -1,0 +1,1 @@
+"""Real speech and transcription servers on loopback, with OpenAI's protocol."""
