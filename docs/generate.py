@@ -93,7 +93,7 @@ def _writes(transition: Transition) -> str:
 
 
 def _operand(value: Param | str | int) -> str:
-    return f":{attribute_name(value.name)}" if isinstance(value, Param) else str(value)
+    return f":{attribute_name(value.name)}" if isinstance(value, Param) else str(value) or '""'
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def openai_route(bind: Callable[[bytes, str], ModelRequest]) -> Callable[[Reques
         content_type = headers.get("content-type", "application/json")
         if parts.http.streams or is_text(content_type) or is_event_stream(content_type):
             return Response(completion.body, completion.status, headers)
-        # API Gateway would send a buffered file in base64: docs/decisions/0025
+        # API Gateway would send a buffered file in base64: docs/decisions/0026
         link = parts.generate.store_file(completion, owner=owner)
         return Response(
             b"", 302, {name: value for name, value in headers.items() if name != "content-type"} | {"location": link}

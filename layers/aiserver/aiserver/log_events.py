@@ -95,8 +95,8 @@ JOB_MESSAGE_SEND_FAILED = LogEvent("job_message_send_failed", "`job_id`, traceba
 JOB_SWEEP_FAILED = LogEvent("job_sweep_failed", "`job_id`, traceback", "The next sweep tries again.")
 SYNC_RESPONSE_RECORD_FAILED = LogEvent(
     "sync_response_record_failed",
-    "traceback",
-    "The caller received the response; only its RefId or Tag was not recorded.",
+    "`job_id`, traceback",
+    "The caller received the response, which was not recorded. With a RefId, its job ends as Failed.",
 )
 STREAM_ENDED = LogEvent(
     "stream_ended",
