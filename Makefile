@@ -108,6 +108,7 @@ bench: $(VENV)/local.installed $(VENV)/test.installed  ## run the benchmarks, wr
 	@$(BIN)/python -m benchmarks.batch
 	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.calls
+	@$(BIN)/python -m benchmarks.audio
 
 soak: $(VENV)/local.installed  ## 2,000 jobs with killed processes and faults, checked against invariants; writes docs/soak.md (5 minutes; SEED, COUNT)
 	@$(BIN)/python -m benchmarks.soak

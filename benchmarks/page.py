@@ -230,6 +230,41 @@ def _context(results: Results) -> str:
     return f"{results['date']}, {results['machine']}"
 
 
+def _audio(results: Results) -> str:
+    memory, figures, limits = results["memory"], results["figures"], results["limits"]
+    form_rows = [
+        f"| {int(size) / 1e6:.1f} MB | {' | '.join(f'{ms:.1f}' for ms in row.values())} "
+        f"| {sum(row.values()) / (int(size) / 1e6):.1f} |"
+        for size, row in results["forms"].items()
+    ]
+    rows = [f"| {kind} | {f['direct']} | {f['through']} | {f['added']} |" for kind, f in results["first_bytes"].items()]
+    return "\n".join(
+        [
+            "## Audio",
+            "",
+            f"{_context(results)}. `python -m benchmarks.audio`.",
+            "CPU time of each step that a form takes in the functions, in ms; the lowest of 15 runs:",
+            "",
+            "| file | event JSON | base64 | parse and encode | parse for the provider | encode | sum per MB |",
+            "|---|---|---|---|---|---|---|",
+            *form_rows,
+            "",
+            f"Limit: {limits['form_ms_per_mb']} ms per MB.",
+            "",
+            "Time to the first byte in ms, median of 55 sequential requests to an upstream that responds at once:",
+            "",
+            "| response | direct | through the gateway | added |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"Speech adds {figures['first_byte_ratio']} times what a streamed chat adds;"
+            f" limit: {limits['first_byte_ratio']}.",
+            f"The `media` function takes {memory['before_mb']} MB before and {memory['peak_mb']} MB at the peak of a"
+            f" form of 4.5 MB; limit: {limits['media_mb']} MB.",
+        ]
+    )
+
+
 SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "local": _local,
     "streams": _streams,
@@ -238,6 +273,7 @@ SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "batch": _batch,
     "memory": _memory,
     "calls": _calls,
+    "audio": _audio,
 }
 
 

@@ -125,6 +125,8 @@ class Enqueue:
             params |= {"now": job.created_at, "completed_at": sync_job.completed_at}
             queued = self._jobs.apply(QUEUE_FAILED, sync_job.id, params)
         if isinstance(queued, ConditionFailed):
+            if queued.job and queued.job.queue:  # another request with the same RefId has queued it
+                return queued.job
             raise Conflict(
                 f"RefId {job.ref_id} belongs to a synchronous request that is {sync_job.state}", param="refId"
             )
