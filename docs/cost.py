@@ -146,7 +146,8 @@ def storage(run: JobRun) -> float:
         entries = [entry for index in indexes_of("JobsTable") if (entry := index.entry(item)) is not None]
         size = sum(item_bytes(record) + STORED_BYTES for record in [item, *entries])
         dollar_days += size * (int(item["ttl"]["N"]) - accepted_s) / 86_400 * TABLE_GB
-    (rule,) = stack.properties("BodiesBucket")["LifecycleConfiguration"]["Rules"]
+    rules = stack.properties("BodiesBucket")["LifecycleConfiguration"]["Rules"]
+    (rule,) = [rule for rule in rules if "Prefix" not in rule]  # of requests and results
     dollar_days += run.count(aws_call_recorder.BODIES, "PUT object") * run.size * rule["ExpirationInDays"] * OBJECT_GB
     return dollar_days / MONTH_DAYS / GB * MILLION
 

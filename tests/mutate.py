@@ -3,9 +3,11 @@
 `make mutate` runs it and prints one line per condition. It exits 1 when a mutant survives. Not part of `make test`.
 """
 
+import multiprocessing
 import os
-import subprocess
 import sys
+
+import pytest
 
 from aiserver.jobs.transitions import TRANSITIONS, Transition
 
@@ -51,15 +53,29 @@ def main() -> int:
 
 
 def run(target: str, suite: list[str], plugin: str = "tests.mutate") -> str:
-    """Run a suite with the mutation that the plugin derives from `target`, and return the verdict."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", plugin, "-p", "no:cacheprovider", *suite]
-    try:
-        completed = subprocess.run(
-            command, env=os.environ | {TARGET: target}, capture_output=True, check=False, timeout=TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:  # the mutant loops forever, which counts as detected
+    """Run a suite with the mutation that the plugin derives from `target`, and return the verdict.
+
+    A child process runs it, which inherits the imported libraries: starting pytest anew would take most of the time.
+    """
+    child = multiprocessing.get_context("fork").Process(target=_run_suite, args=(target, suite, plugin))
+    child.start()
+    child.join(TIMEOUT_S)
+    if child.is_alive():  # the mutant loops forever, which counts as detected
+        child.kill()
+        child.join()
         return TIMED_OUT
-    return {0: SURVIVED, 1: KILLED}.get(completed.returncode, f"pytest exit status {completed.returncode}")
+    return {0: SURVIVED, 1: KILLED}.get(child.exitcode or 0, f"pytest exit status {child.exitcode}")
+
+
+def _run_suite(target: str, suite: list[str], plugin: str) -> None:
+    """In the child: exits with pytest's status, without output."""
+    os.environ[TARGET] = target
+    output = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    options = ["-q", "-x", "-p", plugin, "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    status = pytest.main([*options, *suite])
+    os._exit(int(status))  # without the exit handlers of the libraries
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from aiserver import log_events
@@ -63,7 +63,8 @@ def _stream(
     has_events = stream.stream.has_events
     try:
         with stream.resources:
-            yield None
+            with _complete_copy(stream, clock, deadline, copy_to):
+                yield None
             try:
                 if (yield from _until_deadline(stream, clock, deadline, copy_to)):
                     state, error = JobState.COMPLETED, None
@@ -109,20 +110,23 @@ def _until_deadline(
             return mapper.is_complete
         if copy_to is not None and events:
             copy_to.append(events)
-        try:
+        with _complete_copy(stream, clock, deadline, copy_to):
             yield events
-        except GeneratorExit:
-            if copy_to is not None:
-                _read_to_end(stream, clock, deadline, copy_to)
-            raise
     return True
 
 
-def _read_to_end(stream: OpenStream, clock: Clock, deadline: Deadline, copy_to: list[bytes]) -> None:
-    """Read the rest of a file whose caller has disconnected: it is paid for, and a repeat will request it."""
-    with suppress(ProviderError):
-        for data in stream.stream.events:
-            if data:
-                copy_to.append(data)
-            if deadline.has_passed(clock):
-                return
+@contextmanager
+def _complete_copy(
+    stream: OpenStream, clock: Clock, deadline: Deadline, copy_to: list[bytes] | None
+) -> Generator[None]:
+    """If the caller disconnects, read the rest of its file: it is paid for, and a repeat will request it."""
+    try:
+        yield
+    except GeneratorExit:
+        with suppress(ProviderError):
+            for data in stream.stream.events if copy_to is not None else ():
+                if copy_to is not None and data:
+                    copy_to.append(data)
+                if deadline.has_passed(clock):
+                    break
+        raise

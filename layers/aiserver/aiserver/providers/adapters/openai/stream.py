@@ -125,7 +125,7 @@ class OpenAiEventMapper:
         self._first_data = self._first_data or data
         self._buffered.append(event)
         self._buffered_bytes += len(event)
-        return b"" if self._buffered_bytes <= MAX_ERROR_BYTES else self._release_buffer(b"")
+        return self._release_buffer(b"")
 
     def _release_buffer(self, event: bytes) -> bytes:
         """Return the event, preceded by the buffered events once content has arrived; a comment passes at once."""
