@@ -33,12 +33,13 @@ class _LimitedFile(io.BytesIO):
 
 def read_duration_s(content: bytes, file_name: str | None) -> float | None:
     """The duration in seconds; None where the format is not known, or the file is not valid or has too many parts."""
+    is_riff = content[:4] == b"RIFF"  # whose type tinytag would otherwise take from the name
     try:
-        tag = TinyTag.get(filename=file_name, file_obj=_LimitedFile(content), tags=False)
+        tag = TinyTag.get(filename="a.wav" if is_riff else file_name, file_obj=_LimitedFile(content), tags=False)
     except Exception:  # of many types, for a file that is not valid
         return None
     duration_s = tag.duration or 0
-    if content[:4] == b"RIFF" and tag.samplerate and tag.channels and tag.bitdepth:
+    if is_riff and tag.samplerate and tag.channels and tag.bitdepth:
         # A streamed WAV has no length in its header, or the largest possible one.
         contained_s = (len(content) - RIFF_HEADER_BYTES) * 8 / (tag.samplerate * tag.channels * tag.bitdepth)
         duration_s = min(duration_s or contained_s, contained_s)

@@ -80,7 +80,9 @@ def map_text(response: ProviderResponse, response_format: str | None) -> Provide
         body = response.body.strip()
         text = body if body[:1] == b'"' else (json_scan.find_members(body, "text") or {}).get("text", b"")
         if text[:1] == b'"':
-            return replace(response, headers=response.headers | PLAIN_TEXT, body=json.loads(text).encode())
+            return replace(
+                response, headers=response.headers | PLAIN_TEXT, body=json.loads(text).encode(errors="replace")
+            )
     is_labelled = content_type == JSON or content_type in TEXT_TYPES
     return response if is_labelled else replace(response, headers=response.headers | PLAIN_TEXT)
 
