@@ -645,6 +645,21 @@ def test_failure_without_effect_of_a_request_with_a_tag_is_not_billed(error: Pro
     assert (stored_job(app).state, stored_job(app).maybe_billed) == (JobState.FAILED, 0)
 
 
+@pytest.mark.parametrize("outcome", [ProviderUnavailable("away"), RESPONSE], ids=["error", "response"])
+@pytest.mark.parametrize("options", [{}, {"ref_id": "", "tag": "t"}], ids=["RefId", "Tag"])
+def test_unknown_outcome_of_an_earlier_call_is_recorded(outcome: Any, options: dict[str, str]) -> None:
+    """A request is repeated after an unknown outcome of a GPU, which costs no money."""
+    gpu = {"name": "gpu", "queue": "gpu", "priority": 1, "models": {"m": ""}}
+    app = TestApp(gpu, {"name": "p", "models": {"m": ""}})
+    app.dispatcher.outcomes = [TIMEOUT, outcome]
+    with suppress(ProviderUnavailable):
+        complete(app, chat(**options))
+    job = stored_job(app)
+    assert (job.calls, job.maybe_billed) == (2, 1)
+    if not options and job.state == JobState.FAILED:
+        check_conflict(app, "belongs to a job that is Failed: away")
+
+
 class SlowJobs(FakeJobs):
     """Its creates end after the deadline of the request."""
 
