@@ -46,7 +46,8 @@ def queue_media(name: str, bind: Callable[..., ModelRequest]) -> Callable[[Reque
         bound = bind(request.body, request.headers.get("content-type", ""), request.query, name=name)
         bound = bound.with_options(requests.options_from_headers(request.headers))
         job = bootstrap.queue().enqueue.accept(bound, caller)
-        return Response(render(views.accepted_view(job)), headers={"x-ignored": job.ignored} if job.ignored else {})
+        headers = {"x-ignored": ", ".join(bound.ignored)} if bound.ignored else {}
+        return Response(render(views.accepted_media_view(job, name)), headers=headers)
 
     return queue
 

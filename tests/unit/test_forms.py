@@ -148,7 +148,7 @@ def test_encoded_form_depends_on_the_order_of_parts(parts: list[Part]) -> None:
 
 
 @given(FORMS, st.binary(max_size=20))
-def test_file_with_earlier_boundaries_is_kept(parts: list[Part], content: bytes) -> None:
+def test_file_that_contains_earlier_boundaries_round_trips(parts: list[Part], content: bytes) -> None:
     """Issue: a fixed boundary can occur in the file (last30days #580); here the file is a form that was sent before."""
     earlier, content_type = encode_form(parts)
     boundary = b"\r\n--" + content_type.rpartition("=")[2].encode()
@@ -165,7 +165,7 @@ def test_boundary_differs_for_a_file_of_the_same_size_that_contains_it(size: int
 
 
 @pytest.mark.parametrize("cut", range(0, 64, 5))
-def test_file_of_all_bytes_and_delimiters_is_kept(cut: int) -> None:
+def test_file_of_all_bytes_and_delimiters_round_trips(cut: int) -> None:
     """Issue: proxies read forms as text (CodexPlusPlus #1496)."""
     content = (bytes(range(256)) * 40)[cut:] + b"\r\n--" + b"\r\n--b-" * 3 + b"\r\n--b"[: cut % 6] + b"\r\n\r\n\xff"
     part = Part("file", content, "a.bin", "application/octet-stream")
@@ -180,7 +180,7 @@ def test_forms_without_parts_and_with_the_largest_number_of_parts() -> None:
     assert parse_form(*encode_form(parts)) == parts
 
 
-def test_part_with_the_longest_header_is_kept() -> None:
+def test_part_with_the_longest_header_round_trips() -> None:
     prefix = len('Content-Disposition: form-data; name=""')
     part = Part("n" * (MAX_PART_HEADER_BYTES - prefix), b"x")
     assert parse_form(*encode_form([part])) == [part]
@@ -311,7 +311,7 @@ def test_type_of_a_part_is_kept_and_never_guessed(content_type: str | None) -> N
 
 
 @pytest.mark.parametrize("name", ["a.opus", "a.ogg", "a.m4a", "a", ".wav", "a.WAV", "a.tar.gz", "a b.wav"])
-def test_extension_of_a_file_is_kept(name: str) -> None:
+def test_form_preserves_the_extension_of_a_file(name: str) -> None:
     """Issues: providers decide by it (OmniRoute #10588, DictateKeyboard #322)."""
     assert parse_part(f'Content-Disposition: form-data; name="file"; filename="{name}"').file_name == name
 

@@ -156,7 +156,7 @@ def test_reference_to_a_file_is_accepted_instead_of_the_file(name: str) -> None:
     ],
     ids=lambda file: repr(file.file_name),
 )
-def test_name_type_and_bytes_of_the_file_are_kept(file: Part) -> None:
+def test_form_preserves_name_type_and_bytes_of_the_file(file: Part) -> None:
     """Issues: audio.cpp #313, DeepTutor #948, CodexPlusPlus #1496."""
     request = bind([MODEL, file])
     assert parse_form(request.body, request.content_type) == [MODEL, file]
@@ -170,7 +170,7 @@ def test_file_with_the_name_of_an_option_is_sent(name: str) -> None:
     assert request.options == Options()
 
 
-def test_response_format_is_sent_as_given() -> None:
+def test_response_format_is_forwarded_unchanged() -> None:
     for value in ("srt", "text", "verbose_json", "diarized_json", "lrc", ""):
         parts = [MODEL, field("response_format", value), FILE]
         request = bind(parts)

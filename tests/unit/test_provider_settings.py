@@ -314,8 +314,7 @@ def test_setting_does_not_replace_a_member_of_the_caller(member: str) -> None:
     assert with_speed == body[:-1] + b',"speed":2}'
 
 
-NAMES = st.sampled_from(["language", "prompt", "temperature", "include[]", "Language", "x"])
-MEMBERS = NAMES.filter(str.isidentifier)
+NAMES = st.sampled_from(["language", "prompt", "temperature", "include[]", "Language", "x", "x-y", "1x", "__slots__"])
 JSON_VALUES = st.sampled_from([value for value, _ in FORM_TEXTS])
 
 
@@ -336,10 +335,26 @@ def test_settings_only_add_parts_that_the_caller_does_not_send(parts: list[Part]
 
 
 @settings(max_examples=examples(200))
-@given(st.dictionaries(MEMBERS, JSON_VALUES), st.dictionaries(MEMBERS, JSON_VALUES))
+@given(st.dictionaries(NAMES, JSON_VALUES), st.dictionaries(NAMES, JSON_VALUES))
 def test_settings_only_add_members_that_the_caller_does_not_send(members: Any, model_settings: Any) -> None:
     caller_members = {"model": "x", "input": "Hello", **members}
     body = json.dumps(caller_members).encode()
     sent = build_json(upstream(model_settings), speech_call(body))
     assert json.loads(sent) == {**model_settings, **caller_members}
     assert sent.startswith(body[:-1])
+
+
+@pytest.mark.parametrize("stored", [[], "", 0, False, 5, "x", [1]])
+def test_model_settings_that_are_no_object_are_an_error(stored: Any) -> None:
+    for models in ({"m": ""}, {"m": {"model": "x", "voice": "a"}}):
+        with pytest.raises(ValidationError, match="model_settings"):
+            Provider.model_validate(
+                {"name": "p", "base_url": "http://x/v1", "models": models, "model_settings": stored}
+            )
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), [float("-inf")], {"a": float("nan")}])
+def test_setting_that_is_no_json_is_an_error(value: Any) -> None:
+    models = {"m": {"model": "x", "speed": value}}
+    with pytest.raises(ValidationError):
+        Provider.model_validate({"name": "p", "base_url": "http://x/v1", "models": models})

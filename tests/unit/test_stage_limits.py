@@ -83,7 +83,7 @@ def test_batches_become_events_and_none() -> None:
 
 
 @pytest.mark.usefixtures("small_limits")
-def test_incomplete_event_of_the_largest_size_is_kept() -> None:
+def test_incomplete_event_of_the_largest_size_is_relayed() -> None:
     events = split_events(script([b"x" * LIMIT_BYTES], [b"\n\n"]), "p")
     assert list(events) == [None, [b"x" * LIMIT_BYTES + b"\n\n"]]
 

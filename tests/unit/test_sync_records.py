@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -251,7 +252,7 @@ def test_repeat_of_a_streamed_chat_is_a_conflict_at_once() -> None:
 @pytest.mark.parametrize("state", ["running", "completed", "failed", "unknown"])
 def test_another_body_with_the_same_ref_id_is_a_conflict_at_once(state: str) -> None:
     app = make_app()
-    other = chat(BODY.replace("hi", "bye"))
+    another_request = chat(BODY.replace("hi", "bye"))
     errors: dict[str, ProviderError] = {"failed": ProviderUnavailable("away"), "unknown": TIMEOUT}
     if error := errors.get(state):
         fail(app, error)
@@ -260,12 +261,12 @@ def test_another_body_with_the_same_ref_id_is_a_conflict_at_once(state: str) -> 
     else:
 
         def send(upstream: Any, call: Any) -> ProviderResponse:
-            check_conflict(app, "RefId r was already used for another request", other)
+            check_conflict(app, "RefId r was already used for another request", another_request)
             return RESPONSE
 
         app.dispatcher.send = send  # type: ignore[method-assign]
         complete(app, chat())
-    check_conflict(app, "RefId r was already used for another request", other)
+    check_conflict(app, "RefId r was already used for another request", another_request)
 
 
 @pytest.mark.parametrize("is_speech_to_text_first", [False, True])
@@ -353,6 +354,33 @@ def test_queue_request_runs_a_request_that_failed_without_effect(error: Provider
     ((url, body, headers),) = app.webhook_client.posts
     assert (url, body, headers["x-ref-id"], headers["x-job-state"]) == (REPLY_TO, RESPONSE.body, "r", "Completed")
     assert len(app.dispatcher.calls) == 2
+
+
+@pytest.mark.parametrize("name", ["TextToSpeech", ""])
+def test_queued_repeat_is_described_by_the_queue_request(name: str) -> None:
+    """A callback of AI Server's, its `state`, and the provider that the queue request names."""
+    text_to_speech = partial(bind_text_to_speech, b'{"input":"Hello","model":"m","seed":1}', "application/json")
+    app = TestApp(*({"name": name, "models": {"m": ""}, "operations": ["audio.speech"]} for name in ("p", "q")))
+    synchronous = replace(text_to_speech({}, name="TextToSpeech"), name=name)
+    fail(app, ProviderUnavailable("away"), synchronous.with_options(Options(ref_id="r", tag="t", provider="p")))
+    options = Options(ref_id="r", tag="u", provider="q", reply_to=REPLY_TO, state="s")
+    job = app.enqueue.accept(text_to_speech({}, name="QueueTextToSpeech").with_options(options), ME)
+    assert (job.request_name, job.client_state, job.ignored) == ("QueueTextToSpeech", "s", "seed")
+    assert (job.tag, job.provider, job.reply_to) == ("u", "q", REPLY_TO)
+    app.dispatcher.outcomes = [ProviderResponse(200, {"content-type": "audio/mpeg"}, b"ID3")]
+    app.deliver(app.run(job))
+    assert app.dispatcher.calls[-1][0] == "q"
+    ((_, body, _),) = app.webhook_client.posts
+    callback = json.loads(body)
+    assert (callback["state"], callback["refId"], callback["outputs"][0]["provider"]) == ("s", "r", "q")
+
+
+def test_repeat_after_a_failure_is_described_by_the_repeat() -> None:
+    app = make_app()
+    fail(app, ProviderUnavailable("away"), chat(tag="t"))
+    complete(app, chat(tag="u", provider="p"))
+    job = stored_job(app)
+    assert (job.state, job.tag, job.provider) == (JobState.COMPLETED, "u", "p")
 
 
 def test_queued_repeat_without_reply_to_has_no_callback() -> None:

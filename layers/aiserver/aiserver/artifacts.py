@@ -103,8 +103,8 @@ class ArtifactUrls:
 
     def _matches(self, key: str, expires_at: str, signature: str) -> bool:
         active = self._secrets().active(self._clock.now_ms())
-        given = signature.encode(errors="replace")
-        return any(hmac.compare_digest(_sign(secret, key, expires_at).encode(), given) for secret in active)
+        signature_bytes = signature.encode(errors="replace")
+        return any(hmac.compare_digest(_sign(secret, key, expires_at).encode(), signature_bytes) for secret in active)
 
     def _secrets(self) -> ArtifactSecrets:
         """The stored secrets; the first use creates them."""

@@ -5,7 +5,7 @@ Source: https://platform.openai.com/docs/api-reference
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -101,17 +101,7 @@ TRANSCRIPTIONS = Operation(
     can_queue=True,
     is_media=True,
 )
-TRANSLATIONS = Operation(
-    name="audio.translations",
-    path="/audio/translations",
-    request=BodyKind.FORM,
-    result=Result("text", _STRING),
-    text_formats=("text", "srt", "vtt"),
-    end_events=("transcript.text.done", "transcription.done"),  # the second one is Mistral's
-    usage_unit="seconds",
-    can_queue=True,
-    is_media=True,
-)
+TRANSLATIONS = replace(TRANSCRIPTIONS, name="audio.translations", path="/audio/translations")
 SPEECH = Operation(
     name="audio.speech",
     path="/audio/speech",

@@ -305,6 +305,8 @@ _FAILED_WITHOUT_EFFECT = (
     Condition("maybe_billed", "=", 0),
     Condition("completed_at", "=", Param("completed_at")),
 )
+# What a repeat may state differently: the body is the same, but not the options around it.
+REQUEST_FIELDS = ("base_url", "tag", "provider", "request_name", "client_state", "ignored")
 _END_ATTRIBUTES = ("ttl", "completed_at", "error_code", "error", "error_type", "error_sub_code")
 RESTART = Transition(
     "T12",
@@ -315,7 +317,7 @@ RESTART = Transition(
     JobState.STARTED,
     guards=_FAILED_WITHOUT_EFFECT,
     sets={
-        **_params("lease_token", "lease_until", "deadline"),
+        **_params("lease_token", "lease_until", "deadline", *REQUEST_FIELDS),
         "due_at": Param("lease_until"),
         "started_at": _NOW,
         "call_started_at": _NOW,
@@ -334,7 +336,7 @@ QUEUE_FAILED = Transition(
     JobState.QUEUED,
     guards=_FAILED_WITHOUT_EFFECT,
     sets={"not_before": _NOW, "resends": 0, "invalid_responses": 0}
-    | _params("queue", "reply_to", "deadline", "due_at"),
+    | _params("queue", "deadline", "due_at", "reply_to", *REQUEST_FIELDS),
     adds={"epoch": 1},
     removes=_END_ATTRIBUTES,
 )

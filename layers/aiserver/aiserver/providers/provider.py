@@ -1,11 +1,12 @@
 """The configuration of a provider, as in providers.yaml."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from aiserver.operations import OPERATIONS, Operation
 from aiserver.providers.catalogue import BY_TYPE, CATALOGUE, GENERIC, Preset, ProviderType, QueueName
@@ -37,6 +38,13 @@ def _check_operation(name: str) -> str:
     return name
 
 
+def _check_finite(value: Any) -> Any:
+    """Raises: ValueError, when the value cannot be sent as JSON."""
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+FiniteJson = Annotated[JsonValue, AfterValidator(_check_finite)]
 OperationName = Annotated[str, AfterValidator(_check_operation)]
 
 
@@ -56,10 +64,10 @@ def _split_model_settings(fields: Mapping[str, Any]) -> dict[str, Any]:
             names[name] = members.pop("model", "")
             if members:
                 settings[name] = members
-    stored: Any = fields.get("model_settings") or {}  # as a function reads it; providers.yaml has them in `models`
+    stored: Any = fields.get("model_settings", {})  # as a function reads it; providers.yaml has them in `models`
     if isinstance(stored, Mapping):
         stored = {**cast(Mapping[str, Any], stored), **settings}
-    return {**fields, "models": names} | ({"model_settings": stored} if stored else {})
+    return {**fields, "models": names, "model_settings": stored}
 
 
 class Provider(BaseModel):
@@ -88,7 +96,7 @@ class Provider(BaseModel):
     enabled: bool = True
     timeout_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 600
     models: Annotated[dict[str, Annotated[str, BeforeValidator(_blank_if_null)]], Field(min_length=1)]
-    model_settings: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
+    model_settings: dict[str, dict[str, FiniteJson]] = Field(default_factory=dict[str, dict[str, Any]])
 
     @model_validator(mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from aiserver.errors import Conflict, NotFound
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, JobStore, MessageSender
 from aiserver.jobs.states import JobState
-from aiserver.jobs.transitions import CANCEL, QUEUE_FAILED, REQUEST_CANCEL, AttributeValue
+from aiserver.jobs.transitions import CANCEL, QUEUE_FAILED, REQUEST_CANCEL, REQUEST_FIELDS, AttributeValue
 from aiserver.providers.call import ProviderCall
 from aiserver.providers.registry import AdapterRegistry
 from aiserver.routing.selection import ProviderDirectory, first_supported
@@ -120,7 +120,7 @@ class Enqueue:
             return sync_job
         queued: Job | ConditionFailed = ConditionFailed(sync_job)
         if sync_job.state == JobState.FAILED:
-            names = ("queue", "reply_to", "deadline", "due_at")
+            names = ("queue", "deadline", "due_at", "reply_to", *REQUEST_FIELDS)
             params: dict[str, AttributeValue] = {name: getattr(job, name) for name in names}
             params |= {"now": job.created_at, "completed_at": sync_job.completed_at}
             queued = self._jobs.apply(QUEUE_FAILED, sync_job.id, params)

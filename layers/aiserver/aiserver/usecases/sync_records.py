@@ -15,6 +15,7 @@ from aiserver.jobs.transitions import (
     COMPLETE_CANCELLED,
     DISCONNECT,
     FAIL_SYNC,
+    REQUEST_FIELDS,
     RESTART,
     AttributeValue,
 )
@@ -96,7 +97,9 @@ class SyncRecords:
         )
 
     def _restart_params(self, sync: SyncRequest, job: Job) -> dict[str, AttributeValue]:
+        request = describe_request(sync.request, sync.owner, sync.base_url, self._clock)
         return {
+            **{name: getattr(request, name) for name in REQUEST_FIELDS},
             "now": self._clock.now_ms(),
             "completed_at": job.completed_at,
             "deadline": sync.deadline.at_ms,

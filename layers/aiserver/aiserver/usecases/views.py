@@ -24,15 +24,18 @@ STRING_BYTES = 1024 * 1024  # of one body as a JSON string, which Lambda's escap
 
 
 def accepted_view(job: Job) -> dict[str, Any]:
-    accepted = {"id": job.id, "refId": job.ref_id, "statusUrl": status_url(job)}
-    if job.request_name is None:
-        return accepted
-    return {**accepted, "jobId": job.id, "jobState": job.state, "status": _status_text(job)}
+    return {"id": job.id, "refId": job.ref_id, "statusUrl": status_url(job)}
 
 
-def status_url(job: Job) -> str:
-    name = STATUS_REQUESTS.get(job.request_name or "", "GetOpenAiChatStatus")
-    return f"{job.base_url}/api/{name}?refId={quote(job.ref_id, safe='')}"
+def accepted_media_view(job: Job, request_name: str) -> dict[str, Any]:
+    """The response to AI Server's request of that name, also if its RefId found a job of another request."""
+    state = {"jobId": job.id, "jobState": job.state, "status": _status_text(job)}
+    return {"id": job.id, "refId": job.ref_id, "statusUrl": status_url(job, STATUS_REQUESTS[request_name]), **state}
+
+
+def status_url(job: Job, request_name: str = "GetOpenAiChatStatus") -> str:
+    """The URL of the job's status, by the request with that name."""
+    return f"{job.base_url}/api/{request_name}?refId={quote(job.ref_id, safe='')}"
 
 
 def result_url(job: Job) -> str:

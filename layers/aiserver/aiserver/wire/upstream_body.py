@@ -48,8 +48,9 @@ def _replace_outer_model(body: bytes, old_text: bytes, new_text: bytes) -> bytes
 
 def with_default_members(body: bytes, defaults: Mapping[str, Any]) -> bytes:
     """The body with each of these members that it lacks; the same bytes when it lacks none."""
+    present = {member.key for member in json_text.parse_members(body)} if defaults else set[str]()
     for name, value in defaults.items():
-        if name not in (json_scan.find_members(body, name) or {}):
+        if name not in present:
             body = json_text.with_member(body, name, json.dumps(value).encode())
     return body
 
