@@ -4,13 +4,12 @@ from functools import partial
 from typing import Any
 
 from aiserver import bootstrap, http_api
-from aiserver.artifacts import artifact_owner
+from aiserver.artifacts import LINK_TTL_S, artifact_owner
 from aiserver.errors import NotFound
 from aiserver.http_api import Request, Response
 from aiserver.jobs.job import Job
 from aiserver.usecases import views
 from aiserver.usecases.models import Model
-from aiserver.usecases.status import LINK_TTL_S
 from aiserver.wire import requests
 from aiserver.wire.render import RawJson, render
 

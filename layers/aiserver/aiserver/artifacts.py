@@ -16,6 +16,7 @@ from aiserver.clock import Clock
 from aiserver.jobs.job import FILE_PREFIX
 from aiserver.wire.file_types import FILE_TYPES, UNKNOWN, FileType, detect_file_type
 
+LINK_TTL_S = 300  # of the presigned S3 URL that an artifact, or a large body, redirects to
 CACHE_MS = 300_000  # how long a container uses the secrets that it has read
 MIN_REFRESH_MS = 5_000  # between two reads because of a signature that did not match
 SIGNATURE_CHARS = 32  # 128 bits

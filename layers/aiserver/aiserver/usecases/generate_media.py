@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import cast
 
-from aiserver.artifacts import ArtifactUrls
+from aiserver.artifacts import LINK_TTL_S, ArtifactUrls
 from aiserver.clock import Clock, Deadline
 from aiserver.errors import ProviderError
 from aiserver.operations import ResponseKind
@@ -13,7 +13,6 @@ from aiserver.wire.render import format_duration, render
 from aiserver.wire.requests import ModelRequest
 
 NOT_STORED = "The provider's file could not be stored"
-LINK_TTL_S = 300  # of a file that is returned as a redirect
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from aiserver.artifacts import ArtifactUrls
+from aiserver.artifacts import LINK_TTL_S, ArtifactUrls
 from aiserver.clock import Clock, Deadline
 from aiserver.errors import Conflict, InvalidRequest, NotFound
 from aiserver.jobs.job import Job
@@ -12,7 +12,6 @@ from aiserver.usecases import views
 from aiserver.usecases.media_outputs import job_files
 
 POLL_INTERVAL_S = 0.5  # a waiting caller gets the result within a second, at two reads per second
-LINK_TTL_S = 300
 MAX_PAGE_SIZE = 200
 
 

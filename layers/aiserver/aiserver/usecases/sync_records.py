@@ -78,13 +78,13 @@ class SyncRecords:
                 if creation.created:
                     return SyncRecord(self, sync, creation.job)
                 job = creation.job
-            ended = self._await_end(sync, job)
-            if ended.state == JobState.COMPLETED:
-                return ended
-            restarted = self._jobs.apply(RESTART, ended.id, self._restart_params(sync, ended))
-            if not isinstance(restarted, ConditionFailed):
-                return SyncRecord(self, sync, restarted)
-            job = restarted.job
+            job = self._await_end(sync, job)
+            if job.state == JobState.COMPLETED:
+                return job
+            outcome = self._jobs.apply(RESTART, job.id, self._restart_params(sync, job))
+            if not isinstance(outcome, ConditionFailed):
+                return SyncRecord(self, sync, outcome)
+            job = outcome.job
 
     def _create_job(self, sync: SyncRequest) -> Job:
         return Job.started(

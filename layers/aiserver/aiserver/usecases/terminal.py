@@ -4,7 +4,7 @@ from aiserver.errors import AiServerError
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import EXPIRED, CallbackState
 from aiserver.jobs.transitions import AttributeValue
-from aiserver.wire.render import JSON_MEDIA_TYPE
+from aiserver.wire.media_types import JSON, media_type
 
 CALLBACK_DUE_MS = 60_000  # until the sweeper sends the message of an unclaimed callback again
 MAX_ERROR_CHARS = 1000  # the job item stays under 4 KB
@@ -30,7 +30,7 @@ def settled_ttl(now_ms: int, days: int) -> int:
 
 def stored_type(content_type: str) -> str | None:
     """The media type that is stored with a result; None for JSON."""
-    return None if content_type.partition(";")[0].strip().lower() == JSON_MEDIA_TYPE else content_type
+    return None if media_type(content_type) == JSON else content_type
 
 
 def failure_fields(error: AiServerError) -> dict[str, AttributeValue]:

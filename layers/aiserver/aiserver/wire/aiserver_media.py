@@ -42,8 +42,7 @@ class _Members:
 
     def file(self, name: str) -> Part:
         """The file named `name` in any case, or the only file. Raises: InvalidRequest."""
-        named = [file for file in self.files if fold_name(file.name) == name]
-        candidates = named or list(self.files)
+        candidates = [file for file in self.files if fold_name(file.name) == name] or list(self.files)
         if not candidates:
             raise invalid_field("NotEmpty", name, f"'{name}' is required: a file in a form")
         if len(candidates) > 1:

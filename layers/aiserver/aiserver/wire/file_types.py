@@ -74,7 +74,7 @@ _BRANDS = ((b"M4A", _M4A), (b"M4B", _M4A), (b"avif", _AVIF), (b"avis", _AVIF))  
 
 
 def detect_file_type(content: bytes, content_type: str = "") -> FileType:
-    """The type of a file. `content_type` is its label, which is believed only for raw audio samples."""
+    """The type of a file. `content_type` is its label, which is used only for raw audio samples."""
     head = content[:12]
     for signature, file_type in _SIGNATURES:
         if head.startswith(signature):

@@ -118,15 +118,15 @@ def _file_name(segment: MultipartSegment) -> str | None:
 
 def encode_form(parts: Iterable[Part]) -> tuple[bytes, str]:
     """The body and its content type. The same parts give the same bytes: the boundary is a hash of them."""
-    encoded = [(_headers(part), part.content) for part in parts]
+    sections = [(_headers(part), part.content) for part in parts]
     digest = hashlib.sha256()
-    for headers, content in encoded:
+    for headers, content in sections:
         digest.update(b"%d %d " % (len(headers), len(content)))
         digest.update(headers)
         digest.update(content)
     boundary = digest.hexdigest()[:40].encode()
     pieces: list[bytes] = []
-    for headers, content in encoded:
+    for headers, content in sections:
         pieces += [b"--", boundary, b"\r\n", headers, b"\r\n\r\n", content, b"\r\n"]
     pieces += [b"--", boundary, b"--\r\n"]
     return b"".join(pieces), f"{FORM}; boundary={boundary.decode()}"
@@ -154,8 +154,8 @@ def text_value(parts: Iterable[Part], name: str) -> str | None:
 
 def with_value(parts: Iterable[Part], name: str, value: str) -> list[Part]:
     """The parts with the text field set: replaced in its place, or added as the last one."""
-    replaced = [replace(part, content=value.encode()) if _is_field(part, name) else part for part in parts]
-    return replaced if any(_is_field(part, name) for part in replaced) else [*replaced, Part(name, value.encode())]
+    new_parts = [replace(part, content=value.encode()) if _is_field(part, name) else part for part in parts]
+    return new_parts if any(_is_field(part, name) for part in new_parts) else [*new_parts, Part(name, value.encode())]
 
 
 def _is_field(part: Part, name: str) -> bool:

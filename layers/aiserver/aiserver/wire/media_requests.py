@@ -50,13 +50,13 @@ def _bind_form(operation: Operation, body: bytes, content_type: str, *, is_queue
     parts = forms.parse_form(body, content_type)
     fields = _gateway_fields(parts)
     options = parse_options(fields)
-    kept = [part for part in parts if part.is_file or fold_name(part.name) not in GATEWAY_FIELDS]
-    is_stream = (forms.text_value(kept, "stream") or "").lower() in TRUE and not is_queued
+    parts = [part for part in parts if part.is_file or fold_name(part.name) not in GATEWAY_FIELDS]
+    is_stream = (forms.text_value(parts, "stream") or "").lower() in TRUE and not is_queued
     if is_queued:
-        kept = [part for part in kept if part.is_file or part.name not in STREAM_FIELDS]
-    model = _check_model(kept)
-    _check_file(kept)
-    return replace(form_request(operation, model, kept), options=options, stream=is_stream)
+        parts = [part for part in parts if part.is_file or part.name not in STREAM_FIELDS]
+    model = _check_model(parts)
+    _check_file(parts)
+    return replace(form_request(operation, model, parts), options=options, stream=is_stream)
 
 
 def _gateway_fields(parts: Sequence[Part]) -> dict[str, str]:

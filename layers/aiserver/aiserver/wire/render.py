@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-JSON_MEDIA_TYPE = "application/json"
+from aiserver.wire.media_types import JSON as JSON_MEDIA_TYPE
+
 JSON_TYPE = f"{JSON_MEDIA_TYPE}; charset=utf-8"  # of responses
 
 
