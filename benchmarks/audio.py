@@ -15,7 +15,7 @@ import httpx
 
 from aiserver.limits import MAX_FORM_BYTES
 from aiserver.request_body import read_body
-from aiserver.wire import forms, media_requests
+from aiserver.wire import audio_requests, forms
 from aiserver.wire.forms import Part
 from benchmarks import page
 from local import ministack
@@ -54,12 +54,12 @@ def _steps(event: bytes, content_type: str) -> list[tuple[str, Callable[[], obje
     """The steps that a form takes in the functions, each with the input of the step before it."""
     decoded_event = json.loads(event)
     body = read_body(decoded_event, {"content-type": content_type})
-    request = media_requests.bind_transcription(body, content_type)
+    request = audio_requests.bind_transcription(body, content_type)
     parts = forms.parse_form(request.body, request.content_type)
     return [
         ("event", lambda: json.loads(event)),
         ("base64", lambda: read_body(decoded_event, {"content-type": content_type})),
-        ("bind", lambda: media_requests.bind_transcription(body, content_type)),
+        ("bind", lambda: audio_requests.bind_transcription(body, content_type)),
         ("parse", lambda: forms.parse_form(request.body, request.content_type)),
         ("encode", lambda: forms.encode_form(forms.with_value(parts, "model", "x"))),
     ]

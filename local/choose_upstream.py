@@ -22,7 +22,13 @@ PROBE_TIMEOUT_S = 1.0
 CHUNK_DELAY_S = 0.04  # about the speed of a small model on a laptop
 DEMO_MODELS = ("llama3:8b", "gpt-4-turbo")
 # The names that AI Server's requests use, at OpenAI.
-AUDIO_MODELS = {"speech-to-text": "whisper-1", "text-to-speech": {"model": "tts-1", "voice": "alloy"}}
+MEDIA_MODELS = {
+    "speech-to-text": "whisper-1",
+    "text-to-speech": {"model": "tts-1", "voice": "alloy"},
+    "image-to-image": "gpt-image-2",
+    "image-with-mask": "gpt-image-2",
+    "image-to-text": OPENAI_MODEL,
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ def choose(environment: Mapping[str, str]) -> Generator[Upstream]:
     elif environment.get("OPENAI_API_KEY"):
         model = environment.get("OPENAI_MODEL", OPENAI_MODEL)
         base_url = environment.get("OPENAI_BASE_URL", CATALOGUE["openai"].base_url)
-        models = {**dict.fromkeys(DEMO_MODELS, model), **AUDIO_MODELS, "*": ""}
+        models = {**dict.fromkeys(DEMO_MODELS, model), **MEDIA_MODELS, "*": ""}
         openai = {"name": "openai", "preset": "openai", "api_key_var": "OPENAI_API_KEY", "models": models}
         description = f"Using OpenAI ({base_url}); {_aliases(model)}."
         yield _create_upstream({**openai, "base_url": base_url}, environment, description)

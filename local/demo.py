@@ -14,7 +14,7 @@ from local.cloud import Cloud
 from local.demo_steps import StepFailed, create_client, expect_status, print_stream, receive_callback, run_steps, step
 from local.receiver import receiver
 
-AUDIO_DIR = Path(".local/audio")
+AUDIO_DIR, IMAGE_DIR = Path(".local/audio"), Path(".local/images")
 CHAT = {
     "messages": [
         {"role": "system", "content": "You are a helpful AI assistant."},
@@ -72,6 +72,7 @@ def _run(started_at: float) -> None:
         print(f"   404 {not_found['responseStatus']['errorCode']}: {not_found['responseStatus']['message']}")
 
         _run_audio(http)
+        _draw_image(http)
 
 
 def _run_audio(http: httpx.Client) -> None:
@@ -82,21 +83,36 @@ def _run_audio(http: httpx.Client) -> None:
     if response.status_code == 404:  # Ollama, for example
         print(f"   skipped: {response.json()['responseStatus']['message']}")
         return
-    url = str(expect_status(response, 200)["results"][0]["url"])
-    file = httpx.get(url, follow_redirects=True, trust_env=False)
-    if file.status_code != 200:
-        raise StepFailed(f"the file's URL returned {file.status_code}")
-    name = urlsplit(url).path.rpartition("/")[2]
-    path = AUDIO_DIR / name
-    AUDIO_DIR.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(file.content)
-    print(f"   {url}\n   {len(file.content):,} bytes of {file.headers['content-type']}, saved as {path}")
+    file, path = _download(str(expect_status(response, 200)["results"][0]["url"]), AUDIO_DIR)
 
     step("8. Transcription: POST /v1/audio/transcriptions with that file")
     form = {"model": "whisper-1", "response_format": "json"}
-    upload = {"file": (name, file.content, file.headers["content-type"])}
+    upload = {"file": (path.name, file.content, file.headers["content-type"])}
     transcript = expect_status(http.post("/v1/audio/transcriptions", data=form, files=upload), 200)
     print(f"   {transcript['text']}")
+
+
+def _draw_image(http: httpx.Client) -> None:
+    """Draw an image and download it without an API key."""
+    step("9. Image: POST /api/TextToImage")
+    request = {"model": "gpt-image-2", "positivePrompt": "A happy llama in the sun", "width": 1024, "height": 1024}
+    response = http.post("/api/TextToImage", json=request)
+    if response.status_code == 404:
+        print(f"   skipped: {response.json()['responseStatus']['message']}")
+        return
+    _download(str(expect_status(response, 200)["results"][0]["url"]), IMAGE_DIR)
+
+
+def _download(url: str, folder: Path) -> tuple[httpx.Response, Path]:
+    """Download a file without an API key, and save it. Raises: StepFailed."""
+    file = httpx.get(url, follow_redirects=True, trust_env=False)
+    if file.status_code != 200:
+        raise StepFailed(f"the file's URL returned {file.status_code}")
+    path = folder / urlsplit(url).path.rpartition("/")[2]
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.content)
+    print(f"   {url}\n   {len(file.content):,} bytes of {file.headers['content-type']}, saved as {path}")
+    return file, path
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ EVENT_STREAM = {"content-type": "text/event-stream"}
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MODELS = (
     *("llama3:8b", "gpt-4-turbo", "gpt-4o-mini", "text-embedding-3-small", "whisper-1", "tts-1"),
-    *("speech-to-text", "text-to-speech", "gpu-llama"),
+    *("speech-to-text", "text-to-speech", "gpt-image-2", "image-to-image", "image-with-mask", "image-to-text"),
+    "gpu-llama",
 )
 
 

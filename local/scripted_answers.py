@@ -18,6 +18,7 @@ EMBEDDING_SIZE = 4
 SAMPLE_RATE = 8000
 SECONDS_PER_CHAR = 0.02  # of a scripted tone, which takes the place of speech
 TEXT_FORMATS = ("text", "srt", "vtt")
+TOKENS_PER_IMAGE = 1000
 CHARS_PER_TOKEN = 4  # a rule of thumb; these tokens are not billed
 
 
@@ -35,6 +36,8 @@ def default_response(path: str, content_type: str, body: bytes, number: int) -> 
     try:
         if path in TRANSCRIPTS:
             return _transcript(body, content_type)
+        if path in IMAGES:
+            return _images(path, body, content_type)
         if path == "/v1/audio/speech":
             return DefaultResponse(200, _tone(json.loads(body)["input"]), WAV)
         if path not in OPERATIONS:
@@ -44,7 +47,7 @@ def default_response(path: str, content_type: str, body: bytes, number: int) -> 
         if request.get("stream"):
             return DefaultResponse(200, STREAMS[path](request, response), EVENT_STREAM)
         return DefaultResponse(200, json.dumps(response).encode())
-    except (ValueError, KeyError, TypeError, InvalidRequest):
+    except (ValueError, KeyError, TypeError, OSError, InvalidRequest):
         return DefaultResponse(400, _error(f"The request is not valid for {path}", "invalid_request"))
 
 
@@ -72,6 +75,36 @@ def _transcript(body: bytes, content_type: str) -> DefaultResponse:
         segment = {"id": 0, "start": 0.0, "end": seconds, "text": text}
         document |= {"task": "transcribe", "language": "english", "duration": seconds, "segments": [segment]}
     return DefaultResponse(200, json.dumps(document).encode())
+
+
+def _images(path: str, body: bytes, content_type: str) -> DefaultResponse:
+    """Images with the prompt written on them, always as base64; a stream first sends incomplete ones."""
+    from local import drawing  # Pillow takes time to import
+
+    parts = forms.parse_form(body, content_type) if forms.is_form(content_type) else []
+    fields: dict[str, Any] = {part.name: part.text for part in parts if not part.is_file} or json.loads(body)
+    files = {part.name.removesuffix("[]"): part.content for part in parts if part.is_file}
+    prompt, size, output_format = fields["prompt"], drawing.parse_size(fields.get("size")), fields.get("output_format")
+    count, first_seed = int(fields.get("n") or 1), int(fields.get("seed") or 0)
+    if path == EDITS:
+        images = [drawing.edit_image(files["image"], files.get("mask"), prompt, size)] * count
+    else:
+        seeds = range(first_seed, first_seed + count)
+        images = [drawing.draw_prompt(prompt, size or drawing.DEFAULT_SIZE, seed) for seed in seeds]
+    contents = [base64.b64encode(drawing.encode_image(image, output_format or "png")).decode() for image in images]
+    tokens = {"input_tokens": len(prompt) // CHARS_PER_TOKEN, "output_tokens": TOKENS_PER_IMAGE * count}
+    usage = {**tokens, "total_tokens": sum(tokens.values())}
+    if str(fields.get("stream")).lower() != "true":
+        document = {"created": 0, "data": [{"b64_json": content} for content in contents], "usage": usage}
+        return DefaultResponse(200, json.dumps(document).encode())
+    prefix = "image_edit" if path == EDITS else "image_generation"
+    partial: list[dict[str, Any]] = [
+        {"type": f"{prefix}.partial_image", "b64_json": contents[0], "partial_image_index": index}
+        for index in range(int(fields.get("partial_images") or 0))
+    ]
+    completed = {"type": f"{prefix}.completed", "b64_json": contents[0], "usage": usage}
+    events = [f"event: {event['type']}\n".encode() + _encode_event(event) for event in (*partial, completed)]
+    return DefaultResponse(200, events, EVENT_STREAM)
 
 
 def _wav_seconds(content: bytes) -> float:
@@ -155,6 +188,8 @@ def _response(request: dict[str, Any], number: int) -> dict[str, Any]:
     }
 
 
+EDITS = "/v1/images/edits"
+IMAGES = ("/v1/images/generations", EDITS)
 TRANSCRIPTS = ("/v1/audio/transcriptions", "/v1/audio/translations")
 OPERATIONS: dict[str, Callable[[dict[str, Any], int], dict[str, Any]]] = {
     "/v1/chat/completions": _completion,

@@ -25,16 +25,21 @@ from aiserver.usecases.complete import Complete
 from aiserver.usecases.deliver_callback import DeliverCallback
 from aiserver.usecases.delivery_limiter import DeliveryLimiter
 from aiserver.usecases.enqueue import Caller, Enqueue
+from aiserver.usecases.image_outputs import FileSource, ImageOutputs
+from aiserver.usecases.media_outputs import ArtifactStore
 from aiserver.usecases.run_job import RunJob
 from aiserver.usecases.status import Status
 from aiserver.usecases.sweep import Sweep
+from aiserver.usecases.sync_images import SyncImages
 from aiserver.usecases.sync_records import SyncRecords
 from aiserver.webhooks.client import DeliveryResult
 from aiserver.wire import requests
 from tests.fakes import (
+    FakeArtifacts,
     FakeArtifactSecrets,
     FakeCircuits,
     FakeClock,
+    FakeFileSource,
     FakeJobs,
     FakeKeyStore,
     FakeLeases,
@@ -212,8 +217,12 @@ class UseCases:
         circuits: Any,
         secrets: Any = None,
         per_key: int = PER_KEY,
+        artifacts: ArtifactStore | None = None,
+        files: FileSource | None = None,
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
+        urls = ArtifactUrls(FakeArtifactSecrets(), clock, hours=24)
+        images = ImageOutputs(artifacts or FakeArtifacts(), files or FakeFileSource(), clock)
         self._clock = clock
         self.directory = ProviderDirectory(lambda: providers, clock)
         self.admission = AdmissionControl(clock, leases, CircuitBreaker(circuits, clock))
@@ -222,19 +231,19 @@ class UseCases:
         check_reply_to = webhook_client.check_url
         self.enqueue = Enqueue(jobs, messages, self.directory, adapters, clock, check_reply_to=check_reply_to, **common)
         self.records = SyncRecords(jobs, clock, clock.advance, **common, lease_margin_s=MARGIN_S)
-        self.complete = Complete(jobs, self.directory, self.failover, self.records, clock)
+        self.complete = Complete(jobs, self.directory, self.failover, self.records, clock, SyncImages(images, urls))
         self.run_job = RunJob(
             jobs,
             messages,
             self.directory,
             self.failover,
+            images,
             clock,
             sleep=clock.advance,
             lease_margin_s=MARGIN_S,
             **common,
         )
         self.sweep = Sweep(jobs, messages, circuits, clock, threads=1, **common)
-        urls = ArtifactUrls(FakeArtifactSecrets(), clock, hours=24)
         self.status = Status(jobs, clock, clock.advance, urls)
         self.redelivery = Redelivery(jobs, messages, clock)
         limiter = DeliveryLimiter(leases, per_key=per_key, per_receiver=PER_RECEIVER)

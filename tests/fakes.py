@@ -14,6 +14,8 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed, CreateResult, JobPage
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.jobs.transitions import AttributeValue, Condition, Transition, is_applied, resolve_value
+from aiserver.providers.call import Upstream
+from aiserver.providers.downloads import DownloadFailed
 from aiserver.wire.media_types import is_file
 
 
@@ -59,6 +61,41 @@ class FakeArtifactSecrets:
             return self.stored == new
         self.stored = new
         return True
+
+
+class FakeArtifacts:
+    """media_outputs.ArtifactStore in a dict; the next `failures` calls of `put` raise these errors."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.failures: list[Exception] = []
+
+    def put(self, owner: str, created_at: int, content: bytes, content_type: str) -> str:
+        if self.failures:
+            raise self.failures.pop(0)
+        key = artifact_key(owner, created_at, content, content_type)
+        self.files[key] = content
+        return key
+
+    def link(self, key: str, *, seconds: int, is_head: bool = False) -> str | None:
+        return f"https://files.example/{key}?ttl={seconds}" if key in self.files else None
+
+
+class FakeFileSource:
+    """image_outputs.FileSource with a file, or an error to raise, for each URL; `fetched` are the URLs in order."""
+
+    def __init__(self, files: Mapping[str, bytes | Exception] | None = None) -> None:
+        self.files = dict(files or {})
+        self.fetched: list[str] = []
+
+    def fetch(self, url: str, upstream: Upstream, *, max_bytes: int, timeout_s: float) -> bytes:
+        self.fetched.append(url)
+        file = self.files.get(url, DownloadFailed("its URL returned status 404"))
+        if isinstance(file, Exception):
+            raise file
+        if len(file) > max_bytes:
+            raise DownloadFailed(f"it is larger than {max_bytes:,} bytes")
+        return file
 
 
 class FakeJobs:

@@ -1,11 +1,11 @@
-"""Serves synchronous requests for audio: OpenAI's transcriptions, translations and speech, and AI Server's."""
+"""Serves synchronous requests for audio and images: OpenAI's, and AI Server's."""
 
 from collections.abc import Callable
 from typing import Any
 
 from aiserver import bootstrap, http_api
 from aiserver.http_api import Request, Response
-from aiserver.wire import aiserver_media, media_requests, requests
+from aiserver.wire import aiserver_audio, aiserver_images, audio_requests, image_requests, requests
 from aiserver.wire.media_types import is_event_stream, is_text
 from aiserver.wire.requests import ModelRequest
 
@@ -55,11 +55,18 @@ def aiserver_route(name: str, bind: Callable[..., ModelRequest]) -> Callable[[Re
 
 
 ROUTES: http_api.Routes = {
-    ("POST", "/v1/audio/transcriptions"): openai_route(media_requests.bind_transcription),
-    ("POST", "/v1/audio/translations"): openai_route(media_requests.bind_translation),
-    ("POST", "/v1/audio/speech"): openai_route(media_requests.bind_speech),
-    ("POST", "/api/SpeechToText"): aiserver_route("SpeechToText", aiserver_media.bind_speech_to_text),
-    ("POST", "/api/TextToSpeech"): aiserver_route("TextToSpeech", aiserver_media.bind_text_to_speech),
+    ("POST", "/v1/audio/transcriptions"): openai_route(audio_requests.bind_transcription),
+    ("POST", "/v1/audio/translations"): openai_route(audio_requests.bind_translation),
+    ("POST", "/v1/audio/speech"): openai_route(audio_requests.bind_speech),
+    ("POST", "/v1/images/generations"): openai_route(image_requests.bind_generation),
+    ("POST", "/v1/images/edits"): openai_route(image_requests.bind_edit),
+    ("POST", "/v1/images/variations"): openai_route(image_requests.bind_variation),
+    ("POST", "/api/SpeechToText"): aiserver_route("SpeechToText", aiserver_audio.bind_speech_to_text),
+    ("POST", "/api/TextToSpeech"): aiserver_route("TextToSpeech", aiserver_audio.bind_text_to_speech),
+    ("POST", "/api/TextToImage"): aiserver_route("TextToImage", aiserver_images.bind_text_to_image),
+    ("POST", "/api/ImageToImage"): aiserver_route("ImageToImage", aiserver_images.bind_image_to_image),
+    ("POST", "/api/ImageWithMask"): aiserver_route("ImageWithMask", aiserver_images.bind_image_with_mask),
+    ("POST", "/api/ImageToText"): aiserver_route("ImageToText", aiserver_images.bind_image_to_text),
 }
 
 

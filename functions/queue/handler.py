@@ -10,7 +10,7 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.states import JobState
 from aiserver.usecases import views
 from aiserver.usecases.enqueue import Caller
-from aiserver.wire import aiserver_media, media_requests, requests
+from aiserver.wire import aiserver_audio, aiserver_images, audio_requests, image_requests, requests
 from aiserver.wire.render import dump_json, render
 from aiserver.wire.requests import ModelRequest
 from aiserver.wire.samples import CHAT_COMPLETION
@@ -25,8 +25,8 @@ def queue_openai(request: Request) -> Response:
     return Response(render(views.accepted_view(job)), 202, {"location": views.status_url(job)})
 
 
-def queue_audio(bind: Callable[..., ModelRequest]) -> Callable[[Request], Response]:
-    """A route that queues a request for audio, which `bind` parses."""
+def queue_openai_media(bind: Callable[..., ModelRequest]) -> Callable[[Request], Response]:
+    """A route that queues a request for media in OpenAI's format, which `bind` parses."""
 
     def queue(request: Request) -> Response:
         caller = _caller(request)
@@ -107,17 +107,24 @@ def by_name(request: Request) -> Response:
 NAMES = {
     "queueopenaichatcompletion": queue_chat,
     "queueopenaichatcompletion" + BATCH: queue_chats,
-    "queuespeechtotext": queue_media("QueueSpeechToText", aiserver_media.bind_speech_to_text),
-    "queuetexttospeech": queue_media("QueueTextToSpeech", aiserver_media.bind_text_to_speech),
+    "queuespeechtotext": queue_media("QueueSpeechToText", aiserver_audio.bind_speech_to_text),
+    "queuetexttospeech": queue_media("QueueTextToSpeech", aiserver_audio.bind_text_to_speech),
+    "queuetexttoimage": queue_media("QueueTextToImage", aiserver_images.bind_text_to_image),
+    "queueimagetoimage": queue_media("QueueImageToImage", aiserver_images.bind_image_to_image),
+    "queueimagewithmask": queue_media("QueueImageWithMask", aiserver_images.bind_image_with_mask),
+    "queueimagetotext": queue_media("QueueImageToText", aiserver_images.bind_image_to_text),
     "canceljob": cancel,
     "redelivercallback": redeliver,
     "testcallback": test_callback,
 }
 ROUTES: http_api.Routes = {
     ("POST", "/v1/queue/chat/completions"): queue_openai,
-    ("POST", "/v1/queue/audio/transcriptions"): queue_audio(media_requests.bind_transcription),
-    ("POST", "/v1/queue/audio/translations"): queue_audio(media_requests.bind_translation),
-    ("POST", "/v1/queue/audio/speech"): queue_audio(media_requests.bind_speech),
+    ("POST", "/v1/queue/audio/transcriptions"): queue_openai_media(audio_requests.bind_transcription),
+    ("POST", "/v1/queue/audio/translations"): queue_openai_media(audio_requests.bind_translation),
+    ("POST", "/v1/queue/audio/speech"): queue_openai_media(audio_requests.bind_speech),
+    ("POST", "/v1/queue/images/generations"): queue_openai_media(image_requests.bind_generation),
+    ("POST", "/v1/queue/images/edits"): queue_openai_media(image_requests.bind_edit),
+    ("POST", "/v1/queue/images/variations"): queue_openai_media(image_requests.bind_variation),
     ("POST", "/api/{proxy+}"): by_name,
 }
 

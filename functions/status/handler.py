@@ -46,6 +46,13 @@ def active_models(request: Request) -> Response:
     return Response(render({"results": [model.name for model in bootstrap.status().models.all()]}))
 
 
+def active_media_models(request: Request) -> Response:
+    """AI Server's names of the models for images."""
+    _owner(request)
+    names = bootstrap.status().models.image_models()
+    return Response(render({"results": [{"key": name, "value": name} for name in names]}))
+
+
 def result(request: Request) -> Response:
     job = bootstrap.status().status.job(
         _owner(request), job_id=requests.parse_job_id(request.params["id"]), ref_id=None
@@ -110,6 +117,7 @@ NAMES = {
     "querytexttospeechvoices": voices,
     "queryjobs": query_jobs,
     "activeaimodels": active_models,
+    "activemediamodels": active_media_models,
 }
 ROUTES: http_api.Routes = {
     ("GET", "/api/{proxy+}"): by_name,

@@ -13,7 +13,7 @@ from aiserver.jobs.job import Job, due_shard
 from aiserver.jobs.ports import ConditionFailed, JobStore
 from aiserver.jobs.states import JobState
 from aiserver.jobs.transitions import CLAIM, COMPLETE, DEFER, FAIL, MARK_CALL, REQUEST_CANCEL, RESEND
-from aiserver.usecases.terminal import terminal_fields
+from aiserver.usecases.terminal import result_fields, terminal_fields
 from local import aws
 from tests.fakes import FakeClock
 
@@ -55,7 +55,8 @@ def completion_params(claimed_job: Job, clock: FakeClock, token: str = "t1") -> 
     return (
         fence
         | terminal_fields(claimed_job, now_ms=clock.now, settled_days=7)
-        | {"served_by": "p", "calls": 1, "usage": '{"total_tokens":1}', "maybe_billed": 0, "result_type": None}
+        | {"served_by": "p", "calls": 1, "usage": '{"total_tokens":1}', "maybe_billed": 0}
+        | result_fields(None, None)
     )
 
 

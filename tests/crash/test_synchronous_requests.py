@@ -10,7 +10,7 @@ from aiserver.errors import ProviderUnavailable
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.jobs.transitions import COMPLETE, FAIL_SYNC
-from aiserver.usecases.terminal import failure_fields, terminal_fields
+from aiserver.usecases.terminal import failure_fields, result_fields, terminal_fields
 from tests.app import MARGIN_S
 from tests.crash.backends import EmbeddedCloudBackend
 from tests.crash.simulation import HTTP_MS, Simulation, provider_error
@@ -161,7 +161,7 @@ def test_repeat_waits_for_the_end_of_a_running_request(is_completed: bool, simul
     def end_first_request() -> None:
         store = simulation.backend.job_store
         if is_completed:
-            store.complete(COMPLETE, started, params | {"result_type": None}, b'{"id":"first"}')
+            store.complete(COMPLETE, started, params | result_fields(None, None), b'{"id":"first"}')
         else:
             simulation.billed_calls.clear()
             store.apply(FAIL_SYNC, started.id, params | failure_fields(ProviderUnavailable("no")))

@@ -75,7 +75,7 @@ def audio_call(
     begin_timeout_s: float = TIMEOUT_S,
     clock: Clock | None = None,
     idempotency_key: str | None = None,
-    prefers_segments: bool = False,
+    is_aiserver: bool = False,
 ) -> ProviderCall:
     clock = clock or FakeClock()
     return ProviderCall(
@@ -86,7 +86,7 @@ def audio_call(
         idempotency_key=idempotency_key,
         stream=stream,
         content_type=content_type,
-        prefers_segments=prefers_segments,
+        is_aiserver=is_aiserver,
     )
 
 

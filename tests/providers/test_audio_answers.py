@@ -20,7 +20,7 @@ from aiserver.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from aiserver.operations import OPERATIONS, BodyKind
+from aiserver.operations import OPERATIONS
 from aiserver.providers.adapters.openai.audio import FORMATS
 from aiserver.providers.call import ProviderCall, Upstream
 from aiserver.providers.catalogue import AUDIO_OPERATIONS, AUDIO_TO_TEXT, CATALOGUE
@@ -128,7 +128,7 @@ every_transcription_preset = pytest.mark.parametrize("subject", TRANSCRIPTION_PR
 def test_preset_request_has_its_path_key_and_unchanged_body(subject: Subject) -> None:
     """Only the model and the boundary of a form differ from the caller's request."""
     for name in subject.audio_operations:
-        if OPERATIONS[name].request is BodyKind.FORM:
+        if name != "audio.speech":
             parts = [form_field("language", "de"), FILE, form_field("timestamp_granularities[]", "word")]
             models = form_field("model", "m"), form_field("model", UPSTREAM_MODEL)
             body = form_body(*parts[:2], models[0], parts[2])
@@ -165,7 +165,7 @@ def test_segments_are_requested_where_a_preset_is_known_to_support_them(subject:
     preset = subject.provider.catalogue_preset
     for model in ["m", *(row.model_prefix for row in preset.transcript_formats)]:
         for requested in (None, "json"):
-            request = subject.send(transcription_call(requested, prefers_segments=True), model=model)
+            request = subject.send(transcription_call(requested, is_aiserver=True), model=model)
             parts = forms.parse_form(request.body, request.headers["content-type"])
             is_added = requested is None and preset.has_format(model, "verbose_json")
             assert forms.text_value(parts, "response_format") == ("verbose_json" if is_added else requested)

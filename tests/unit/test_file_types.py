@@ -84,6 +84,8 @@ FILES = [
     ("mp4", iso_file(b"mp42")),
     ("mp4", iso_file(b"qt  ")),
     ("avif", iso_file(b"avif", b"avif", b"mif1")),
+    ("heic", b"\x00\x00\x00\x18ftypheic"),
+    ("heic", b"\x00\x00\x00\x18ftypmif1"),
     ("avif", iso_file(b"avis")),
     ("webm", b"\x1aE\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01B\xf2\x81\x04B\xf3\x81\x08B\x82\x84webm"),
     ("png", png_file()),

@@ -11,7 +11,7 @@ from aiserver import operations
 from aiserver.aws.bedrock import bedrock_transport
 from aiserver.clock import Deadline
 from aiserver.jobs.states import CallbackState, JobState
-from aiserver.operations import BodyKind, Operation, ResponseKind
+from aiserver.operations import Operation, ResponseKind
 from aiserver.providers import provider as provider_module
 from aiserver.providers.call import ProviderCall
 from aiserver.providers.dispatch import Dispatcher
@@ -26,7 +26,7 @@ from tests.app import ME, TestApp
 from tests.fakes import FakeClock
 
 READ_ALOUD = Operation("read.aloud", "/read/aloud", response=ResponseKind.BYTES, can_queue=True)
-WRITE_DOWN = Operation("write.down", "/write/down", request=BodyKind.FORM, response=ResponseKind.TEXT)
+WRITE_DOWN = Operation("write.down", "/write/down", response=ResponseKind.TEXT)
 ROWS = MappingProxyType({**operations.OPERATIONS, READ_ALOUD.name: READ_ALOUD, WRITE_DOWN.name: WRITE_DOWN})
 AUDIO = b"ID3\x00\xff\xfe"
 FORM_TYPE = "multipart/form-data; boundary=b"

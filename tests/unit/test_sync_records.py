@@ -31,8 +31,8 @@ from aiserver.providers.response import ProviderResponse
 from aiserver.usecases.complete import FIRST_BYTE_TIMEOUT_S, CompletionResult
 from aiserver.usecases.enqueue import QUEUED_DUE_MS
 from aiserver.usecases.sync_records import POLL_INTERVAL_S
-from aiserver.wire import media_requests, requests, sse
-from aiserver.wire.aiserver_media import bind_speech_to_text, bind_text_to_speech
+from aiserver.wire import audio_requests, requests, sse
+from aiserver.wire.aiserver_audio import bind_speech_to_text, bind_text_to_speech
 from aiserver.wire.errors import error_headers
 from aiserver.wire.forms import Part, encode_form
 from aiserver.wire.requests import ModelRequest, Options
@@ -71,7 +71,7 @@ def stream_chat(**options: str) -> ModelRequest:
 
 
 def speech(options: Options) -> ModelRequest:
-    return media_requests.bind_speech(SPEECH_BODY, "application/json").with_options(options)
+    return audio_requests.bind_speech(SPEECH_BODY, "application/json").with_options(options)
 
 
 def complete(app: TestApp, request: ModelRequest, *, limit_ms: int = LIMIT_MS) -> CompletionResult:
@@ -276,7 +276,7 @@ def test_ref_id_of_a_transcription_is_a_conflict_for_speech_to_text(is_speech_to
     query = {"refId": "r", "model": "m"}
     file = Part("audio", FORM[1].content, FORM[1].file_name, FORM[1].content_type)
     pair = [
-        media_requests.bind_transcription(*encode_form(FORM)).with_options(Options(ref_id="r")),
+        audio_requests.bind_transcription(*encode_form(FORM)).with_options(Options(ref_id="r")),
         bind_speech_to_text(*encode_form([file]), query, name="SpeechToText"),
     ]
     assert (pair[0].body, pair[0].operation, pair[1].options.ref_id) == (pair[1].body, pair[1].operation, "r")

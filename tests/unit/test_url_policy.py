@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from aiserver.http_client.addresses import is_public
 from aiserver.webhooks.client import WebhookClient
-from aiserver.webhooks.url_policy import CallbackRefused, is_public, parse_url
+from aiserver.webhooks.url_policy import CallbackRefused, parse_url
 from tests import addresses
 from tests.examples import examples
 

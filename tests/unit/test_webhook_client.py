@@ -9,17 +9,18 @@ import pytest
 from standardwebhooks import Webhook
 
 from aiserver.errors import InvalidRequest
+from aiserver.http_client import addresses
+from aiserver.http_client.addresses import ResolverFailed, UnknownHost
 from aiserver.http_client.transport import SLICE_BYTES, DeadlineStream, total_deadline
-from aiserver.webhooks import url_policy
 from aiserver.webhooks.client import DeliveryResult, WebhookClient
 from aiserver.webhooks.signature import signature_headers
-from aiserver.webhooks.url_policy import CallbackRefused, NameNotFound, ResolverFailed
+from aiserver.webhooks.url_policy import CallbackRefused
 from local.receiver import receiver
 
 
 def test_unknown_host_is_rejected_and_a_resolver_failure_is_not() -> None:
     def resolve_unknown(host: str, port: int) -> list[str]:
-        raise NameNotFound("no such name")
+        raise UnknownHost("no such name")
 
     def resolve_failing(host: str, port: int) -> list[str]:
         raise ResolverFailed("later")
@@ -32,7 +33,7 @@ def test_unknown_host_is_rejected_and_a_resolver_failure_is_not() -> None:
 
 @pytest.mark.parametrize(
     ("code", "error_type"),
-    [(socket.EAI_NONAME, NameNotFound), (socket.EAI_AGAIN, ResolverFailed), (socket.EAI_FAIL, ResolverFailed)],
+    [(socket.EAI_NONAME, UnknownHost), (socket.EAI_AGAIN, ResolverFailed), (socket.EAI_FAIL, ResolverFailed)],
 )
 def test_resolver_errors_map_to_error_types(
     code: int, error_type: type[Exception], monkeypatch: pytest.MonkeyPatch
@@ -42,21 +43,21 @@ def test_resolver_errors_map_to_error_types(
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(error_type):
-        url_policy.resolve_host("r.example.com", 443)
+        addresses.resolve_host("r.example.com", 443)
 
 
 def test_resolve_host_returns_each_address_once(monkeypatch: pytest.MonkeyPatch) -> None:
     v4, v6 = (2, 1, 6, "", ("192.0.2.1", 443)), (10, 1, 6, "", ("2001:db8::1", 443, 0, 0))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [v4, v6, v4])
-    assert url_policy.resolve_host("r.example.com", 443) == ["192.0.2.1", "2001:db8::1"]
+    assert addresses.resolve_host("r.example.com", 443) == ["192.0.2.1", "2001:db8::1"]
 
 
 def test_silent_resolver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver_done = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolver_done.wait(60))
-    monkeypatch.setattr(url_policy, "RESOLVE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(addresses, "RESOLVE_TIMEOUT_S", 0.01)
     with pytest.raises(ResolverFailed, match=r"r\.example\.com could not be resolved within"):
-        url_policy.resolve_host("r.example.com", 443)
+        addresses.resolve_host("r.example.com", 443)
     resolver_done.set()
 
 
@@ -65,7 +66,7 @@ def test_error_of_an_unknown_host_names_the_reply_to_field(monkeypatch: pytest.M
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(NameNotFound) as raised:
+    with pytest.raises(InvalidRequest) as raised:
         WebhookClient().check_url("https://r.example.com/")
     assert [field.field_name for field in raised.value.fields] == ["ReplyTo"]
 

@@ -51,9 +51,13 @@ class ArtifactSecretStore(Protocol):
 
 def artifact_key(owner: str, created_at: int, content: bytes, content_type: str) -> str:
     """The S3 key of a file; the same file of the same owner and day has the same key. `created_at` is in Unix ms."""
-    day = datetime.fromtimestamp(created_at / 1000, UTC).strftime("%Y/%m/%d")
     extension = detect_file_type(content, content_type).extension
-    return f"{FILE_PREFIX}{day}/{owner}/{hashlib.sha256(content).hexdigest()}.{extension}"
+    return f"{artifact_folder(owner, created_at)}{hashlib.sha256(content).hexdigest()}.{extension}"
+
+
+def artifact_folder(owner: str, created_at: int) -> str:
+    """The start of the S3 keys of an owner's files of that day. `created_at` is in Unix ms."""
+    return f"{FILE_PREFIX}{datetime.fromtimestamp(created_at / 1000, UTC):%Y/%m/%d}/{owner}/"
 
 
 def artifact_owner(key: str) -> str | None:

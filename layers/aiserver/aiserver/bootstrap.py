@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from aiserver.routing.selection import ProviderDirectory
     from aiserver.settings import ChatSettings, MediaSettings, QueueSettings, ReplySettings, StatusSettings
     from aiserver.usecases.callbacks import Redelivery, SampleCallback
-    from aiserver.usecases.complete import Complete
+    from aiserver.usecases.complete import Complete, ImageStore
     from aiserver.usecases.deliver_callback import DeliverCallback
     from aiserver.usecases.delivery_limiter import DeliveryLimiter
     from aiserver.usecases.enqueue import Enqueue
     from aiserver.usecases.generate_media import GenerateMedia
+    from aiserver.usecases.image_outputs import ImageOutputs
     from aiserver.usecases.intake import Intake
     from aiserver.usecases.job_finished import JobFinishedNotifier
     from aiserver.usecases.media_outputs import ArtifactStore
@@ -133,11 +134,12 @@ def media() -> MediaParts:
     from aiserver.aws.artifacts import S3Artifacts
     from aiserver.settings import MediaSettings
     from aiserver.usecases.generate_media import GenerateMedia
+    from aiserver.usecases.sync_images import SyncImages
 
     settings = MediaSettings.read()
-    keys, complete = _complete(settings)
-    artifacts = S3Artifacts(settings.bodies_bucket, _client("s3"))
-    generate = GenerateMedia(complete, artifacts, _artifact_urls(settings), CLOCK)
+    artifacts, urls = S3Artifacts(settings.bodies_bucket, _client("s3")), _artifact_urls(settings)
+    keys, complete = _complete(settings, SyncImages(_image_outputs(artifacts), urls))
+    generate = GenerateMedia(complete, artifacts, urls, CLOCK)
     return MediaParts(_streaming_http(settings), keys, complete, generate)
 
 
@@ -194,6 +196,7 @@ def intake() -> IntakeParts:
 
 @build_once
 def worker() -> "RunJob":
+    from aiserver.aws.artifacts import S3Artifacts
     from aiserver.aws.config import DynamoConfig
     from aiserver.aws.messages import SqsMessageSender
     from aiserver.settings import WorkerSettings
@@ -206,6 +209,7 @@ def worker() -> "RunJob":
         SqsMessageSender(_client("sqs"), hosted=settings.hosted_queue_url, gpu=settings.gpu_queue_url),
         directory,
         failover,
+        _image_outputs(S3Artifacts(settings.bodies_bucket, _client("s3"))),
         CLOCK,
         sleep=time.sleep,
         settled_days=settings.settled_job_days,
@@ -306,6 +310,13 @@ def sweep() -> "Sweep":
     return Sweep(jobs, messages, circuits, CLOCK, settled_days=settings.settled_job_days)
 
 
+def _image_outputs(artifacts: "ArtifactStore") -> "ImageOutputs":
+    from aiserver.providers.downloads import Downloads
+    from aiserver.usecases.image_outputs import ImageOutputs
+
+    return ImageOutputs(artifacts, Downloads(), CLOCK)
+
+
 def _artifact_urls(settings: "MediaSettings | StatusSettings | ReplySettings") -> "ArtifactUrls":
     from aiserver.artifacts import ArtifactUrls
     from aiserver.aws.config import DynamoConfig
@@ -318,7 +329,7 @@ def _streaming_http(settings: "ChatSettings") -> HttpContext:
     return HttpContext(CLOCK, settings.cors_origins, settings.public_base_url, settings.streams)
 
 
-def _complete(settings: "ChatSettings") -> "tuple[Authenticator, Complete]":
+def _complete(settings: "ChatSettings", images: "ImageStore | None" = None) -> "tuple[Authenticator, Complete]":
     from aiserver.aws.config import DynamoConfig
     from aiserver.usecases.complete import Complete
     from aiserver.usecases.sync_records import SyncRecords
@@ -333,7 +344,7 @@ def _complete(settings: "ChatSettings") -> "tuple[Authenticator, Complete]":
         settled_days=settings.settled_job_days,
         lease_margin_s=settings.lease_margin_seconds,
     )
-    return Authenticator(config, CLOCK), Complete(jobs, directory, failover, records, CLOCK)
+    return Authenticator(config, CLOCK), Complete(jobs, directory, failover, records, CLOCK, images)
 
 
 def _jobs(table: str, bucket: str) -> Any:

@@ -26,6 +26,9 @@ MAX_BODY_BYTES = Limit(5 * MB, "bytes", "request body", "413")  # JSON-escaped i
 MAX_FORM_BYTES = Limit(4_500_000, "bytes", "request body that is a form", "413")
 MAX_FORM_PARTS = Limit(64, "parts", "parts of a form", "400")
 MAX_PART_HEADER_BYTES = Limit(8 * KB, "bytes", "one header of a part of a form", "400")
+MIN_IMAGE_PIXELS_PER_SIDE = Limit(64, "pixels", "width and height of AI Server's requests for images (at least)", "400")
+MAX_IMAGE_PIXELS_PER_SIDE = Limit(2048, "pixels", "width and height of AI Server's requests for images", "400")
+MAX_IMAGE_BATCH = Limit(10, "images", "`batchSize` of AI Server's requests for images", "400")
 MAX_VALUES = Limit(500_000, "values", "JSON values of a request body", "400")
 MAX_DEPTH = Limit(100, "levels", "nesting of a request body", "400")
 MAX_MESSAGES = Limit(10_000, "messages", "messages of one chat request", "400")
@@ -58,6 +61,10 @@ MAX_ERROR_MESSAGE_CHARS = Limit(4 * KB, "characters", "a provider's error messag
 MAX_CHOICES = Limit(1024, "choices", "choices of one streamed response", "502, or an error event")
 MAX_EVENT_VALUES = Limit(
     100_000, "values", "JSON values of the choices in one streamed event", "502, or an error event"
+)
+MAX_STORED_IMAGES = Limit(10, "images", "images of one response that are stored", "further ones are named as lost")
+MAX_DOWNLOAD_BYTES = Limit(
+    64 * MB, "bytes", "images of one response that are downloaded from the provider's URLs", "further ones are lost"
 )
 MAX_USAGE_BYTES = Limit(2048, "bytes", "usage stored with a job", "not stored")
 

@@ -93,6 +93,11 @@ JOB_OUTCOME_WRITE_FAILED = LogEvent(
 )
 JOB_MESSAGE_SEND_FAILED = LogEvent("job_message_send_failed", "`job_id`, traceback", "The sweeper sends the message.")
 JOB_SWEEP_FAILED = LogEvent("job_sweep_failed", "`job_id`, traceback", "The next sweep tries again.")
+IMAGES_NOT_STORED = LogEvent(
+    "images_not_stored",
+    "`job_id`, traceback",
+    "The images of a synchronous response could not be stored: the caller received a 502, and the call was paid for.",
+)
 SYNC_RESPONSE_RECORD_FAILED = LogEvent(
     "sync_response_record_failed",
     "`job_id`, traceback",

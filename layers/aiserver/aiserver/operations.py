@@ -12,11 +12,11 @@ from types import MappingProxyType
 from aiserver.errors import NotFound
 
 
-class BodyKind(StrEnum):
-    """The format of a request body."""
+class MediaKind(StrEnum):
+    """What a media operation is about; a form is accepted by its content type."""
 
-    JSON = "json"
-    FORM = "form"  # multipart/form-data
+    AUDIO = "audio"
+    IMAGE = "image"
 
 
 class ResponseKind(StrEnum):
@@ -43,22 +43,31 @@ class Operation:
     `text_formats` are the values of `response_format` for which the response is text.
     `end_events` are the types of the events that complete a stream, without `[DONE]`; a chat's stream is complete
     when all its choices are. `usage_unit` is the member of the usage that a stream's events are counted as.
-    `is_media`: the type of a response is its content type, because servers ignore `stream` for some models or always;
-    a stream without an end event is complete when the provider closes the connection.
+    `media` is the kind of a media operation. Then the type of a response is its content type, because servers ignore
+    `stream` for some models or always; a stream without an end event is complete when the provider closes the
+    connection.
     `alternative` is a hint for callers of providers that do not support the operation.
     """
 
     name: str
     path: str
-    request: BodyKind = BodyKind.JSON
     response: ResponseKind = ResponseKind.JSON
     result: Result | None = None
     text_formats: tuple[str, ...] = ()
     end_events: tuple[str, ...] = ()
     usage_unit: str = ""
     can_queue: bool = False
-    is_media: bool = False
+    media: MediaKind | None = None
     alternative: str = ""
+
+    @property
+    def is_media(self) -> bool:
+        return self.media is not None
+
+    @property
+    def returns_images(self) -> bool:
+        """Whether the `data` of a response are images, which are stored as artifacts."""
+        return self.media is MediaKind.IMAGE
 
     def response_kind(self, response_format: str | None) -> ResponseKind:
         """The format of the response to a request with that `response_format`."""
@@ -93,13 +102,12 @@ RESPONSES = Operation(
 TRANSCRIPTIONS = Operation(
     name="audio.transcriptions",
     path="/audio/transcriptions",
-    request=BodyKind.FORM,
     result=Result("text", _STRING),
     text_formats=("text", "srt", "vtt"),
     end_events=("transcript.text.done", "transcription.done"),  # the second one is Mistral's
     usage_unit="seconds",
     can_queue=True,
-    is_media=True,
+    media=MediaKind.AUDIO,
 )
 TRANSLATIONS = replace(TRANSCRIPTIONS, name="audio.translations", path="/audio/translations")
 SPEECH = Operation(
@@ -109,11 +117,29 @@ SPEECH = Operation(
     end_events=("speech.audio.done",),
     usage_unit="characters",
     can_queue=True,
-    is_media=True,
+    media=MediaKind.AUDIO,
 )
 
+IMAGES = Operation(
+    name="images.generations",
+    path="/images/generations",
+    result=Result("data", _OBJECTS),
+    end_events=("image_generation.completed",),
+    usage_unit="images",
+    can_queue=True,
+    media=MediaKind.IMAGE,
+)
+IMAGE_EDITS = replace(IMAGES, name="images.edits", path="/images/edits", end_events=("image_edit.completed",))
+IMAGE_VARIATIONS = replace(IMAGES, name="images.variations", path="/images/variations", end_events=())
+
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
-    {row.name: row for row in (CHAT, EMBEDDINGS, RESPONSES, TRANSCRIPTIONS, TRANSLATIONS, SPEECH)}
+    {
+        row.name: row
+        for row in (
+            *(CHAT, EMBEDDINGS, RESPONSES, TRANSCRIPTIONS, TRANSLATIONS, SPEECH),
+            *(IMAGES, IMAGE_EDITS, IMAGE_VARIATIONS),
+        )
+    }
 )
 
 

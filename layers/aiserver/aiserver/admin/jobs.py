@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from aiserver.admin.stack import Admin, AdminError
 from aiserver.errors import Conflict
+from aiserver.http_client.addresses import host_name
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import ConditionFailed
 from aiserver.jobs.states import CallbackState
@@ -16,7 +17,6 @@ from aiserver.usecases import views
 from aiserver.usecases.callbacks import Redelivery
 from aiserver.usecases.enqueue import DEFAULT_DEADLINE_S, QUEUED_DUE_MS
 from aiserver.usecases.notify_worker import notify_worker
-from aiserver.webhooks.url_policy import host_name
 from aiserver.wire.render import format_iso
 
 PAGE = 200

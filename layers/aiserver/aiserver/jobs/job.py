@@ -45,6 +45,7 @@ class Job:
     `request_location` and `result_location` locate a body: "item", or the key of an S3 object.
     `request_name`, `client_state` and `ignored`: see JobRequest.
     `request_type` and `result_type` are the media types of the bodies; None for JSON.
+    `outputs` are the file names of the images of the result, separated by commas.
     """
 
     id: int
@@ -90,6 +91,7 @@ class Job:
     result_location: str | None = None
     result_bytes: int | None = None
     result_type: str | None = None
+    outputs: str | None = None
     usage: str | None = None
     error_code: str | None = None
     error: str | None = None
@@ -158,14 +160,13 @@ class Job:
         calls: int,
         served_by: str,
         usage: str | None,
-        result_type: str | None,
         maybe_billed: int,
         ttl: int,
-        error: Mapping[str, Any],
+        result: Mapping[str, Any],
     ) -> Self:
         """An ended job of a request that was answered synchronously, which has no callback.
 
-        `error` are the fields that store an error with the job; empty when there is none.
+        `result` are the fields that store what the call produced, or its error.
         """
         return cls._create(
             id,
@@ -180,10 +181,9 @@ class Job:
             calls=calls,
             served_by=served_by,
             usage=usage,
-            result_type=result_type,
             maybe_billed=maybe_billed,
             ttl=ttl,
-            **error,
+            **result,
         )
 
     @classmethod

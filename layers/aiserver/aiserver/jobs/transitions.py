@@ -89,7 +89,8 @@ _LEASE_ATTRIBUTES = (*_CALL_ATTRIBUTES, "cancel_requested_at", "wait_reason")
 _TERMINAL_EFFECTS = {"completed_at": _NOW} | _params("callback", "callback_next_at", "due_at", "ttl")
 _FAILURE_EFFECTS = _params("error_code", "error", "error_type", "error_sub_code")
 _RESULT_EFFECTS = _params(
-    *("served_by", "calls", "usage", "maybe_billed", "result_location", "result_bytes", "result_type")
+    *("served_by", "calls", "usage", "maybe_billed", "result_location", "result_bytes", "result_type"),
+    *("outputs", "ignored"),
 )
 
 
@@ -124,7 +125,7 @@ COMPLETE = Transition(
     JobState.STARTED,
     JobState.COMPLETED,
     guards=(*_FENCE, _NOT_CANCELLED),
-    sets=_TERMINAL_EFFECTS | _RESULT_EFFECTS,
+    sets=_TERMINAL_EFFECTS | _RESULT_EFFECTS | _FAILURE_EFFECTS,  # an error: some images could not be stored
     removes=_LEASE_ATTRIBUTES,
 )
 COMPLETE_CANCELLED = Transition(

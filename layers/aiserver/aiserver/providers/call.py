@@ -18,7 +18,8 @@ class ProviderCall:
 
     `body` names the model as the caller did. `owner` is the id of the caller's API key.
     The response must have begun by `begin_deadline` and ended by `deadline`; they differ for a stream only.
-    `prefers_segments`: a transcript should contain segments with times, if the provider is known to support them.
+    `is_aiserver`: the request is one of AI Server's. Then a transcript should contain segments with times, if the
+    provider is known to support them, and optional members that the provider does not have are left out.
     `translations` are filled by the adapters: the request in a vendor's format, or the reason why it has none.
     """
 
@@ -30,7 +31,7 @@ class ProviderCall:
     idempotency_key: str | None = None
     stream: bool = False
     content_type: str = JSON_MEDIA_TYPE
-    prefers_segments: bool = False
+    is_aiserver: bool = False
     translations: dict[tuple[str, str], TranslatedRequest | InvalidRequest] = field(
         default_factory=dict[tuple[str, str], TranslatedRequest | InvalidRequest], repr=False, compare=False
     )
@@ -47,5 +48,5 @@ class Upstream:
     provider: Provider
     model: str
     model_is_configured: bool
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])

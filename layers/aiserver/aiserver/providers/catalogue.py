@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from aiserver.operations import CHAT, EMBEDDINGS, RESPONSES, SPEECH, TRANSCRIPTIONS, TRANSLATIONS
+from aiserver.operations import (
+    CHAT,
+    EMBEDDINGS,
+    IMAGE_EDITS,
+    IMAGE_VARIATIONS,
+    IMAGES,
+    RESPONSES,
+    SPEECH,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+)
 
 QueueName = Literal["hosted", "gpu"]
 ProviderType = Literal["openai", "anthropic", "google", "bedrock"]
@@ -22,6 +32,8 @@ TRANSCRIPTIONS_ONLY = (TRANSCRIPTIONS.name,)
 SPEECH_ONLY = (SPEECH.name,)
 AUDIO_TO_TEXT = (TRANSCRIPTIONS.name, TRANSLATIONS.name)
 AUDIO_OPERATIONS = (*AUDIO_TO_TEXT, SPEECH.name)
+IMAGES_AND_EDITS = (IMAGES.name, IMAGE_EDITS.name)
+IMAGE_OPERATIONS = (*IMAGES_AND_EDITS, IMAGE_VARIATIONS.name)
 
 # Values of `response_format` of transcripts.
 JSON_AND_TEXT = ("json", "text")
@@ -63,6 +75,35 @@ class TranscriptFormats:
 
 
 @dataclass(frozen=True)
+class ImageFacts:
+    """How a provider's requests for images differ from OpenAI's, for models with a prefix, and the source.
+
+    `size` names the members that have the size. `base64_format` is the value of `response_format` for base64; empty
+    where the response always is base64, and `response_format` is rejected. `image_part` and `mask_part` are the names
+    of files in a form; an empty `image_part` stands for `image` and `image[]`. `mask` are the pixels of a mask that are
+    edited: "none" means that masks are ignored, "" that it is not known. `needs_mask`: edits without one fail.
+    `optional` maps optional members of AI Server's requests (wire.aiserver_images.HINTS) to the provider's names; the
+    others are not supported. Or they are a part of the prompt: the negative prompt after `negative_separator`, or all
+    of them as JSON in an element `prompt_element`. `max_images` is the limit of `n`; 0 where it is not known.
+    `accepts_json`: images to edit may also be URLs in a JSON body.
+    """
+
+    source: str
+    model_prefix: str = ""
+    size: Literal["size", "width, height", "aspect_ratio"] = "size"
+    base64_format: str = "b64_json"
+    image_part: str = ""
+    mask_part: str = "mask"
+    mask: Literal["", "transparent", "white", "none"] = ""
+    needs_mask: bool = False
+    optional: Mapping[str, str] = field(default_factory=dict[str, str])
+    negative_separator: str = ""
+    prompt_element: str = ""
+    max_images: int = 0
+    accepts_json: bool = True
+
+
+@dataclass(frozen=True)
 class Preset:
     """The defaults of a provider. If `base_url` contains a `{placeholder}`, the operator must set `base_url`.
 
@@ -71,7 +112,7 @@ class Preset:
     their ids. `stream_usage` is the source that documents `stream_options.include_usage`. It is empty where that is
     undocumented or has no effect: then no usage is requested for streams.
     `rejected_url_suffixes` are the ends of a `base_url` for another protocol. `paths` are the paths of operations that
-    differ from OpenAI's. `transcript_formats` with the longest matching prefix apply to a model.
+    differ from OpenAI's. `transcript_formats` and `image_facts` with the longest matching prefix apply to a model.
     `audio_source` documents the audio operations, where `source` does not.
     """
 
@@ -91,6 +132,12 @@ class Preset:
     paths: Mapping[str, str] = field(default_factory=dict[str, str])
     transcript_formats: tuple[TranscriptFormats, ...] = ()
     audio_source: str = ""
+    image_facts: tuple[ImageFacts, ...] = ()
+
+    def image_facts_of(self, model: str) -> ImageFacts:
+        """What is known of a model's requests for images. For an unknown server, they are sent as they are."""
+        matches = [row for row in self.image_facts if model.startswith(row.model_prefix)]
+        return max(matches, key=lambda row: len(row.model_prefix), default=UNKNOWN_IMAGE_FACTS)
 
     def formats_of(self, model: str) -> tuple[str, ...]:
         """The values of `response_format` that a model's transcripts may have; empty where that is not known."""
@@ -114,6 +161,9 @@ class Preset:
         return defaults if "{" in self.base_url else {"base_url": self.base_url, **defaults}
 
 
+# Of a server without a preset: every member is sent, and the server ignores or checks those that it does not know.
+UNKNOWN_IMAGE_FACTS = ImageFacts("", optional={name: name for name in ("negative_prompt", "seed", "strength")})
+
 # A server without a preset; only its protocol is known.
 GENERIC = Preset("any other server", "{base_url}", "https://platform.openai.com/docs/api-reference")
 
@@ -134,6 +184,23 @@ _LOCALAI_ROUTES = (
     "https://github.com/mudler/LocalAI/blob/0177e4988ca23e43ede8a440c844060d60620439/core/http/routes/openai.go"
 )
 _LOCALAI_TRANSCRIPT = "https://github.com/mudler/LocalAI/blob/master/core/http/endpoints/openai/transcription.go"
+
+_OPENAI_IMAGES = "https://github.com/openai/openai-python/blob/01a7709e0dec385d3b4dbc1056f3787f30e2ccb1/src/openai/types/image_edit_params.py"
+_OPENAI_SPECIFICATION = (
+    "https://github.com/openai/openai-openapi/blob/00747d3cafaa21ca8b9b7a39a9a5e550c87fc9a0/openapi.json"
+)
+_AZURE_IMAGES = "https://github.com/MicrosoftDocs/azure-ai-docs/blob/10fd319b2aa5d580b5714f69788024d7c4dd13fa/articles/foundry/openai/how-to/dall-e.md"
+_TOGETHER_IMAGES = "https://docs.together.ai/reference/post-images-generations.md"
+_TOGETHER_OPTIONAL = {"negative_prompt": "negative_prompt", "seed": "seed"}
+_DEEPINFRA_IMAGES = "https://github.com/vercel/ai/blob/00c930e2a808bf8f3557fc8948e785325d2fdb5d/packages/deepinfra/src/deepinfra-image-model.ts"
+_LOCALAI_IMAGES = "https://github.com/mudler/LocalAI/blob/089efe05fdff90eb89940d4c0722dd2fdf026ba7/core/http/endpoints/openai/image.go"
+_LOCALAI_INPAINTING = "https://github.com/mudler/LocalAI/blob/00a38d178939e6d97c55c9d4cd0463eeccc4c3d6/core/http/endpoints/openai/inpainting.go"
+_SD_CPP_ROUTES = "https://github.com/leejet/stable-diffusion.cpp/blob/0137f168e6831365c3cbc536b8578e84355249a7/examples/server/routes_openai.cpp"
+_VLLM_OMNI_EDITS = "https://docs.vllm.ai/projects/vllm-omni/en/latest/serving/image_edit_api/"
+_VLLM_OMNI_IMAGES = "https://github.com/vllm-project/vllm-omni/blob/00a3619b9b6647378a285e9d135475e2fa085744/vllm_omni/entrypoints/openai/protocol/images.py"
+_XAI_IMAGES = "https://docs.x.ai/developers/model-capabilities/images/generation"
+
+OPENAI_IMAGES = ImageFacts(_OPENAI_IMAGES, base64_format="", mask="transparent", max_images=10)
 
 FIREWORKS_AUDIO = Preset(
     "Fireworks AI (`whisper-v3`)",
@@ -166,7 +233,8 @@ HOSTED = {
         "OpenAI",
         "https://api.openai.com/v1",
         "https://platform.openai.com/docs/api-reference",
-        operations=(*TEXT_OPERATIONS, *AUDIO_OPERATIONS),
+        operations=(*TEXT_OPERATIONS, *AUDIO_OPERATIONS, *IMAGES_AND_EDITS),
+        image_facts=(OPENAI_IMAGES,),
         stream_usage="https://github.com/openai/openai-python/blob/main/src/openai/types/chat/chat_completion_stream_options_param.py",
         audio_source="https://github.com/openai/openai-python/tree/main/src/openai/types/audio",
         transcript_formats=(
@@ -205,6 +273,14 @@ HOSTED = {
                 "Transcripts as text, SRT and VTT have the content type `text/plain`.",
                 "https://github.com/openai/openai-openapi/issues/361",
             ),
+            Quirk(
+                "Image variations, and the models `dall-e-2` and `dall-e-3`, are retired (410).", _OPENAI_SPECIFICATION
+            ),
+            Quirk(
+                "Images are always base64; `response_format` is rejected, and the gateway does not send it.",
+                "https://github.com/vercel/ai/blob/d6ad96ae0e3b7fbb1a3a9245cc9156fcfb7cdb4a/packages/openai/src/image/__fixtures__/gpt-image-response-format-error.json",
+            ),
+            Quirk("A stream of images needs `n` to be 1.", "https://github.com/theopenco/llmgateway/issues/3963"),
         ),
     ),
     "azure": Preset(
@@ -212,7 +288,8 @@ HOSTED = {
         "https://{resource}.openai.azure.com/openai/v1",
         "https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle",
         auth_header="api-key",
-        operations=(*TEXT_OPERATIONS, *AUDIO_OPERATIONS),
+        operations=(*TEXT_OPERATIONS, *AUDIO_OPERATIONS, *IMAGES_AND_EDITS),
+        image_facts=(replace(OPENAI_IMAGES, source=_AZURE_IMAGES),),
         lists_models=False,
         audio_source="https://learn.microsoft.com/azure/ai-services/openai/reference-preview-latest",
         quirks=(
@@ -243,6 +320,10 @@ HOSTED = {
             Quirk(
                 "Whisper models accept files of at most 25 MB.",
                 "https://learn.microsoft.com/azure/ai-services/openai/whisper-quickstart",
+            ),
+            Quirk(
+                "Images are documented with `?api-version=preview`, which the gateway does not send. WebP is rejected.",
+                _AZURE_IMAGES,
             ),
         ),
     ),
@@ -276,7 +357,14 @@ HOSTED = {
         "DeepInfra",
         "https://api.deepinfra.com/v1/openai",
         "https://deepinfra.com/docs/openai_api",
-        operations=(*CHAT_AND_EMBEDDINGS, *AUDIO_OPERATIONS),
+        operations=(*CHAT_AND_EMBEDDINGS, *AUDIO_OPERATIONS, *IMAGES_AND_EDITS),
+        image_facts=(
+            ImageFacts(
+                _DEEPINFRA_IMAGES,
+                image_part="image",
+                optional={"negative_prompt": "negative_prompt", "strength": "strength"},
+            ),
+        ),
         audio_source="https://deepinfra.com/openai/whisper-large-v3-turbo-vllm/api",
         transcript_formats=(
             TranscriptFormats(
@@ -292,6 +380,7 @@ HOSTED = {
                 "Speech needs a `voice` for some models only.",
                 "https://github.com/huggingface/huggingface_hub/pull/4559",
             ),
+            Quirk("Images are base64 of JPEG files.", "https://deepinfra.com/Wan-AI/Wan2.7-Image-Edit/api"),
         ),
     ),
     "deepseek": Preset(
@@ -461,7 +550,27 @@ HOSTED = {
         "https://api.together.ai/v1",
         "https://docs.together.ai/docs/inference/openai-compatibility",
         stream_usage="https://github.com/vercel/ai/pull/17986",
-        operations=(*CHAT_AND_EMBEDDINGS, *AUDIO_OPERATIONS),
+        operations=(*CHAT_AND_EMBEDDINGS, *AUDIO_OPERATIONS, IMAGES.name),
+        image_facts=(
+            ImageFacts(
+                _TOGETHER_IMAGES,
+                size="width, height",
+                base64_format="base64",
+                optional=_TOGETHER_OPTIONAL,
+                max_images=4,
+            ),
+            *(
+                ImageFacts(
+                    "https://docs.together.ai/docs/inference/images/parameters",
+                    model_prefix=f"black-forest-labs/FLUX.1-{name}",
+                    size="aspect_ratio",
+                    base64_format="base64",
+                    optional=_TOGETHER_OPTIONAL,
+                    max_images=4,
+                )
+                for name in ("schnell", "kontext")
+            ),
+        ),
         audio_source="https://github.com/togethercomputer/together-py/tree/main/src/together/types/audio",
         transcript_formats=(
             TranscriptFormats(
@@ -475,13 +584,15 @@ HOSTED = {
                 "Speech is wav, mp3 or raw. `stream` instead of `stream_format` selects a stream, of raw audio only.",
                 "https://github.com/togethercomputer/together-py/blob/979e9d694a030f31419987cf10ffd280e3825ff1/src/together/types/audio/speech_create_params.py",
             ),
+            Quirk("An image to edit is the member `image_url` of a generation; there are no edits.", _TOGETHER_IMAGES),
         ),
     ),
     "xai": Preset(
         "xAI",
         "https://api.x.ai/v1",
         "https://docs.x.ai/developers/model-capabilities/text/comparison.md",
-        operations=CHAT_AND_RESPONSES,
+        operations=(*CHAT_AND_RESPONSES, IMAGES.name),
+        image_facts=(ImageFacts(_XAI_IMAGES, size="aspect_ratio", max_images=10),),
         stream_usage="https://github.com/tensorzero/tensorzero/pull/1761",
         credential_errors=(
             CredentialError(400, "Incorrect API key provided", "https://github.com/continuedev/continue/issues/10778"),
@@ -491,6 +602,11 @@ HOSTED = {
             Quirk(
                 "`error` is a string; `code` is a separate member.",
                 "https://github.com/nocmt/LLMSearchPlus/issues/2",
+            ),
+            Quirk("Edits have a JSON format of their own, and are not supported.", _XAI_IMAGES),
+            Quirk(
+                "A moderated image is a 200 with empty `data`, which the gateway answers with a 502.",
+                "https://github.com/vercel/ai/issues/19168",
             ),
         ),
     ),
@@ -738,9 +854,25 @@ SELF_HOSTED = {
         "http://{host}:8080/v1",
         _LOCALAI_ROUTES,
         queue="gpu",
-        operations=(*CHAT_AND_EMBEDDINGS, TRANSCRIPTIONS.name, SPEECH.name),
+        operations=(*CHAT_AND_EMBEDDINGS, TRANSCRIPTIONS.name, SPEECH.name, *IMAGES_AND_EDITS),
+        paths={IMAGE_EDITS.name: "/images/inpainting"},
+        image_facts=(
+            ImageFacts(
+                _LOCALAI_INPAINTING,
+                image_part="image",
+                mask="white",
+                needs_mask=True,
+                optional={"seed": "seed"},
+                negative_separator="|",
+                accepts_json=False,
+            ),
+        ),
         transcript_formats=(TranscriptFormats(WITH_SUBTITLES, "https://localai.io/features/audio-to-text/"),),
         quirks=(
+            Quirk("A size that it cannot read means 512x512. Edits are always 512x512.", _LOCALAI_IMAGES),
+            Quirk(
+                "The URL of an image is on the server's own host, also where callers cannot reach it.", _LOCALAI_IMAGES
+            ),
             Quirk(
                 "Translates if a transcription contains the field `translate`; it has no translations.", _LOCALAI_ROUTES
             ),
@@ -782,6 +914,52 @@ SELF_HOSTED = {
                 "A transcript as text has the content type `text/html`, as SRT `application/x-subrip`.", _WHISPER_SERVER
             ),
             Quirk("`error` is a string.", _WHISPER_SERVER),
+        ),
+    ),
+    "stable-diffusion-cpp": Preset(
+        "stable-diffusion.cpp",
+        "http://{host}:1234/v1",
+        _SD_CPP_ROUTES,
+        queue="gpu",
+        operations=IMAGES_AND_EDITS,
+        image_facts=(
+            ImageFacts(
+                _SD_CPP_ROUTES,
+                image_part="image[]",
+                mask="white",
+                prompt_element="sd_cpp_extra_args",
+                accepts_json=False,
+            ),
+        ),
+        quirks=(
+            Quirk("Ignores `model`, and draws one image at a time: set `concurrency: 1`.", _SD_CPP_ROUTES),
+            Quirk("Images are always base64. A response may contain fewer images than `n`.", _SD_CPP_ROUTES),
+            Quirk(
+                "A caller's prompt may contain `<sd_cpp_extra_args>` with JSON, which sets options of the server.",
+                _SD_CPP_ROUTES,
+            ),
+            Quirk("`error` is a string.", _SD_CPP_ROUTES),
+        ),
+    ),
+    "vllm-omni": Preset(
+        "vLLM-Omni",
+        "http://{host}:8000/v1",
+        _VLLM_OMNI_EDITS,
+        queue="gpu",
+        operations=IMAGES_AND_EDITS,
+        image_facts=(
+            ImageFacts(
+                _VLLM_OMNI_IMAGES,
+                mask="white",
+                mask_part="mask_image",
+                optional={"negative_prompt": "negative_prompt", "seed": "seed"},
+                max_images=10,
+                accepts_json=False,
+            ),
+        ),
+        quirks=(
+            Quirk("Images are base64; a `response_format` of `url` is rejected.", _VLLM_OMNI_IMAGES),
+            Quirk("Only autoregressive models stream, with events of their own.", _VLLM_OMNI_EDITS),
         ),
     ),
     "openedai-speech": Preset(

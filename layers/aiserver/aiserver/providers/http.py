@@ -187,7 +187,7 @@ def _read_start(response: httpx.Response, body: Iterator[bytes], max_bytes: int)
 def _open_response(http: httpx.Client, provider: Provider, request: ProviderRequest) -> Generator[httpx.Response]:
     """Send the request and map the HTTP errors of the `with` block, which reads the response, to ProviderErrors."""
     name = provider.name
-    headers = request.headers | _auth_headers(provider, request.api_key)
+    headers = request.headers | auth_headers(provider, request.api_key)
     url = provider.base_url.rstrip("/") + request.path
     try:
         with http.stream(request.method, url, content=request.body, headers=headers) as response:
@@ -211,7 +211,8 @@ def _open_response(http: httpx.Client, provider: Provider, request: ProviderRequ
         raise ProviderError(f"Provider {name}: the response redirects to an invalid URL") from error
 
 
-def _auth_headers(provider: Provider, api_key: str | None) -> dict[str, str]:
+def auth_headers(provider: Provider, api_key: str | None) -> dict[str, str]:
+    """The header with the provider's API key; empty without a key."""
     if not api_key:
         return {}
     return {provider.auth_header: f"Bearer {api_key}" if provider.auth_header == BEARER_HEADER else api_key}

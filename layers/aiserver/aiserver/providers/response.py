@@ -9,13 +9,15 @@ from aiserver.wire.render import JSON_MEDIA_TYPE
 class ProviderResponse:
     """A complete response: status, the headers relayed to callers, and the unmodified body.
 
-    `usage` is the provider's JSON text of the usage; None where the response contains none.
+    `usage` is the JSON text of the usage; None where the response contains none. `ignored` are optional members of AI
+    Server's request that the provider does not have.
     """
 
     status: int
     headers: dict[str, str]
     body: bytes
     usage: str | None = None
+    ignored: tuple[str, ...] = ()
 
     @property
     def is_success(self) -> bool:

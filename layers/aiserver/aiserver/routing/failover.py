@@ -19,7 +19,7 @@ from aiserver.errors import (
     ProviderRateLimited,
     ProviderTimeout,
 )
-from aiserver.providers.call import ProviderCall
+from aiserver.providers.call import ProviderCall, Upstream
 from aiserver.providers.dispatch import Dispatcher
 from aiserver.providers.response import ProviderResponse
 from aiserver.providers.stream import ProviderStream
@@ -72,7 +72,7 @@ class CandidateOutcome:
     """What became of one candidate: a `response`, an open `stream`, an `error`, or a call that was not permitted.
 
     `was_called`: the call was admitted and permitted. An InvalidRequest means that the candidate does not support the
-    request.
+    request. `upstream` is what was called.
     """
 
     candidate: Candidate
@@ -81,6 +81,7 @@ class CandidateOutcome:
     error: ProviderError | InvalidRequest | None = None
     was_called: bool = False
     permission: CallPermission = CallPermission.GRANTED
+    upstream: Upstream | None = None
 
     @property
     def may_be_billed(self) -> bool:
@@ -106,7 +107,7 @@ class FailoverResult:
     `attempts` counts the calls; `unknown_outcomes` those without a response that may be billed.
     `can_retry` is True if another pass is safe: no call to a hosted provider has an unknown outcome.
     `retry_after_s` is the shortest requested wait, if every candidate requested one.
-    `permission` is the answer that ended the pass before a call.
+    `permission` is the answer that ended the pass before a call. `upstream` is what returned the `response`.
     """
 
     response: ProviderResponse | None
@@ -118,6 +119,7 @@ class FailoverResult:
     retry_after_s: int | None = None
     stream: OpenStream | None = None
     permission: CallPermission = CallPermission.GRANTED
+    upstream: Upstream | None = None
 
 
 class Failover:
@@ -168,10 +170,11 @@ class Failover:
                     return CandidateOutcome(candidate, permission=permission)
                 was_called = True
                 if not call.stream:
-                    return CandidateOutcome(candidate, response=self._dispatcher.send(upstream, call), was_called=True)
+                    response = self._dispatcher.send(upstream, call)
+                    return CandidateOutcome(candidate, response=response, was_called=True, upstream=upstream)
                 stream = resources.enter_context(self._dispatcher.open_stream(upstream, call))
                 if isinstance(stream, ProviderResponse):
-                    return CandidateOutcome(candidate, response=stream, was_called=True)
+                    return CandidateOutcome(candidate, response=stream, was_called=True, upstream=upstream)
                 open_stream = OpenStream(stream, resources.pop_all(), admission.on_first_event)
                 return CandidateOutcome(candidate, stream=open_stream, was_called=True)
         except InvalidRequest as error:  # another provider may support the request
@@ -206,6 +209,7 @@ def _fold(outcomes: list[CandidateOutcome]) -> FailoverResult:
         retry_after_s=_shortest_wait_s(errors),
         stream=last.stream,
         permission=last.permission,
+        upstream=last.upstream,
     )
 
 

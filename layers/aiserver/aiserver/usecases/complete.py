@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiserver.clock import Clock, Deadline
 from aiserver.errors import AiServerError, Conflict, ProviderTimeout
@@ -14,6 +15,7 @@ from aiserver.routing.failover import Failover, FailoverResult, OpenStream
 from aiserver.routing.selection import ProviderDirectory
 from aiserver.usecases.stream_response import StreamOutcome, stream_response
 from aiserver.usecases.sync_records import SyncRecord, SyncRecords, SyncRequest
+from aiserver.usecases.terminal import STORE_MARGIN_MS, StoredResponse
 from aiserver.wire import sse
 from aiserver.wire.requests import ModelRequest
 
@@ -21,11 +23,32 @@ CLOCK_SKEW_MS = 500  # tolerated between the clocks that measure one call
 FIRST_BYTE_TIMEOUT_S = 280  # API Gateway drops a response whose first byte takes longer than 300 s
 
 
+class ImageStore(Protocol):
+    """Stores the images of responses: usecases.sync_images.SyncImages."""
+
+    def prepare(self) -> None:
+        """Read what later steps need, before a call that is paid for."""
+        ...
+
+    def store(self, result: FailoverResult, record: SyncRecord, deadline: Deadline) -> StoredResponse:
+        """The response after its images have been stored. Never raises: `is_lost` when the store failed."""
+        ...
+
+    def sign(self, body: bytes, base_url: str, keys: tuple[str, ...]) -> bytes:
+        """A stored response in which the URLs of its artifacts work without an API key until they expire."""
+        ...
+
+    def keys(self, job: Job) -> tuple[str, ...]:
+        """The keys of a job's artifacts."""
+        ...
+
+
 @dataclass(frozen=True)
 class CompletionResult:
     """The provider's response, complete or as a stream, with the provider and the number of calls.
 
-    `is_replay` marks a stored response that is returned again.
+    `is_replay` marks a stored response that is returned again. `ignored`: see ProviderResponse. `keys` are those of the
+    artifacts with its images, and `lost` tells which images could not be stored; empty where images are not stored.
     """
 
     status: int
@@ -34,18 +57,30 @@ class CompletionResult:
     provider: str
     attempts: int
     is_replay: bool = False
+    ignored: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    lost: str = ""
 
     @property
     def response_headers(self) -> dict[str, str]:
         """The relayed headers, and those that tell how the gateway served the request."""
         served_by = {"x-provider": self.provider, "x-attempts": str(self.attempts)}
+        served_by |= {"x-ignored": ", ".join(self.ignored)} if self.ignored else {}
         return self.headers | served_by | ({"x-replayed": "true"} if self.is_replay else {})
 
 
 class Complete:
     def __init__(
-        self, jobs: JobStore, directory: ProviderDirectory, failover: Failover, records: SyncRecords, clock: Clock
+        self,
+        jobs: JobStore,
+        directory: ProviderDirectory,
+        failover: Failover,
+        records: SyncRecords,
+        clock: Clock,
+        images: ImageStore | None = None,
     ) -> None:
+        """`images` stores images; None in a function without image operations."""
+        self._images = images
         self._jobs = jobs
         self._directory = directory
         self._failover = failover
@@ -60,12 +95,17 @@ class Complete:
         Raises: NotFound (model), InvalidRequest (provider; unsupported field), Conflict (RefId), ProviderError.
         """
         started_ms = self._clock.now_ms()
-        call = _create_call(request, owner, deadline, Deadline(started_ms + FIRST_BYTE_TIMEOUT_S * 1000))
+        begin_deadline = min(deadline, Deadline(started_ms + FIRST_BYTE_TIMEOUT_S * 1000))
+        images = self._images if _stores_images(request) else None
+        call_deadline = Deadline(begin_deadline.at_ms - STORE_MARGIN_MS) if images else begin_deadline
+        call = _create_call(request, owner, deadline, call_deadline)
         sync = SyncRequest(request, owner, base_url, started_ms, call.begin_deadline, call.deadline)
         stored_job = self._records.find(sync)
         if stored_job and stored_job.state == JobState.COMPLETED:
             return self._replay(stored_job)
         candidates = self._directory.candidates(request.model, request.options.provider, call.operation)
+        if images:
+            images.prepare()
         record = self._records.begin(sync, stored_job)
         if isinstance(record, Job):
             return self._replay(record)
@@ -80,9 +120,28 @@ class Complete:
             error = self._error_to_raise(result, call)
             record.end(result, StreamOutcome(JobState.FAILED, error))
             raise error
-        response = result.response
-        record.end(result, StreamOutcome(JobState.COMPLETED, None, response.usage), response)
-        return CompletionResult(response.status, response.headers, response.body, result.provider, result.attempts)
+        stored = images.store(result, record, begin_deadline) if images else StoredResponse(result.response)
+        return self._end(result, stored, record)
+
+    def _end(self, result: FailoverResult, stored: StoredResponse, record: SyncRecord) -> CompletionResult:
+        response = stored.response
+        if stored.is_lost and stored.error:
+            record.end(result, StreamOutcome(JobState.FAILED, stored.error, response.usage))
+            raise stored.error
+        record.end(result, StreamOutcome(JobState.COMPLETED, None, response.usage), stored)
+        return CompletionResult(
+            response.status,
+            response.headers,
+            self._sign(response.body, record.sync.base_url, stored.keys),
+            result.provider,
+            result.attempts,
+            ignored=response.ignored,
+            keys=stored.keys,
+            lost=stored.error.message if stored.error else "",
+        )
+
+    def _sign(self, body: bytes, base_url: str, keys: tuple[str, ...]) -> bytes:
+        return self._images.sign(body, base_url, keys) if self._images and keys else body
 
     def _relay_stream(
         self, result: FailoverResult, stream: OpenStream, record: SyncRecord, deadline: Deadline
@@ -92,8 +151,8 @@ class Complete:
 
         def on_end(outcome: StreamOutcome) -> None:
             is_stored = file is not None and outcome.state == JobState.COMPLETED
-            response = ProviderResponse(200, provider_stream.headers, b"".join(file or ())) if is_stored else None
-            record.end(result, outcome, response)
+            response = ProviderResponse(200, provider_stream.headers, b"".join(file or ()))
+            record.end(result, outcome, StoredResponse(response) if is_stored else None)
 
         headers = {**provider_stream.headers, **(sse.HEADERS if provider_stream.has_events else {})}
         body = stream_response(result.provider, stream, self._clock, deadline=deadline, on_end=on_end, copy_to=file)
@@ -114,12 +173,28 @@ class Complete:
         result = self._jobs.read_result(job)
         if result is None:
             raise Conflict(f"The response to RefId {job.ref_id} is no longer stored", param="refId")
-        headers = {"content-type": job.result_type} if job.result_type else {}
-        return CompletionResult(200, headers, result, job.served_by or "", job.calls or job.attempt, is_replay=True)
+        keys = self._images.keys(job) if self._images else ()
+        return CompletionResult(
+            200,
+            {"content-type": job.result_type} if job.result_type else {},
+            self._sign(result, job.base_url, keys),
+            job.served_by or "",
+            job.calls or job.attempt,
+            is_replay=True,
+            ignored=tuple(job.ignored.split(",")) if job.ignored else (),
+            keys=keys,
+            lost=job.error or "",
+        )
 
 
-def _create_call(request: ModelRequest, owner: str, deadline: Deadline, first_byte_deadline: Deadline) -> ProviderCall:
-    begin_deadline = min(deadline, first_byte_deadline)
+def _stores_images(request: ModelRequest) -> bool:
+    """Whether the images of the response are stored: for AI Server's requests, and for those that are recorded."""
+    options = request.options
+    is_stored = bool(request.name or options.ref_id or options.tag)
+    return request.operation.returns_images and is_stored and not request.stream
+
+
+def _create_call(request: ModelRequest, owner: str, deadline: Deadline, begin_deadline: Deadline) -> ProviderCall:
     return ProviderCall(
         request.operation,
         request.body,
@@ -128,5 +203,5 @@ def _create_call(request: ModelRequest, owner: str, deadline: Deadline, first_by
         owner,
         stream=request.stream,
         content_type=request.content_type,
-        prefers_segments=request.prefers_segments,
+        is_aiserver=bool(request.name),
     )

@@ -25,7 +25,7 @@ from aiserver.jobs.transitions import (
 from aiserver.limits import MAX_CALLBACK_BYTES
 from aiserver.usecases import views
 from aiserver.usecases.delivery_limiter import DeliveryLimiter
-from aiserver.usecases.media_outputs import job_files
+from aiserver.usecases.media_outputs import job_file_keys, job_files, sign_urls
 from aiserver.usecases.terminal import CALLBACK_DUE_MS, settled_ttl
 from aiserver.webhooks.client import DeliveryResult, WebhookClient
 from aiserver.webhooks.signature import signature_headers
@@ -148,6 +148,8 @@ class DeliverCallback:
         if job.state != JobState.COMPLETED:
             return views.error_view(job), {}
         if is_small and (result := self._jobs.read_result(job)) is not None:
+            if self._urls:
+                result = sign_urls(result, job.base_url, job_file_keys(job), self._urls)
             return result, {"content-type": job.result_type or JSON_MEDIA_TYPE}
         return views.status_view(job, None, files), {"x-result-url": views.result_url(job)}
 

@@ -82,7 +82,12 @@ class Enqueue:
         now, options = self._clock.now_ms(), request.options
         deadline = _deadline(options.deadline, now)
         call = ProviderCall(
-            request.operation, request.body, Deadline(deadline), Deadline(deadline), content_type=request.content_type
+            request.operation,
+            request.body,
+            Deadline(deadline),
+            Deadline(deadline),
+            content_type=request.content_type,
+            is_aiserver=bool(request.name),
         )
         candidates = self._directory.candidates(request.model, options.provider, call.operation)
         best = first_supported(candidates, partial(self._adapters.check, call=call))

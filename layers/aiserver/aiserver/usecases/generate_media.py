@@ -1,14 +1,15 @@
 """Answer AI Server's media requests synchronously: texts, or files that are stored as artifacts."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from aiserver.artifacts import LINK_TTL_S, ArtifactUrls
 from aiserver.clock import Clock, Deadline
 from aiserver.errors import ProviderError
 from aiserver.operations import ResponseKind
 from aiserver.usecases.complete import Complete, CompletionResult
-from aiserver.usecases.media_outputs import ArtifactStore, file_output, text_outputs
+from aiserver.usecases.media_outputs import ArtifactStore, file_output, response_texts
+from aiserver.wire.errors import response_status
 from aiserver.wire.render import format_duration, render
 from aiserver.wire.requests import ModelRequest
 
@@ -37,15 +38,19 @@ class GenerateMedia:
         completion = self._complete.run(request, owner=owner, base_url=base_url, deadline=deadline)
         content_type = completion.headers.get("content-type")
         body = cast(bytes, completion.body)  # these requests do not stream
-        if request.operation.response is ResponseKind.BYTES:
-            key = self._store(owner, body, content_type)
-            outputs = [file_output(self._urls, base_url, key, completion.provider)]
-            members = {"results": outputs, "outputs": outputs}
+        is_file = request.operation.response is ResponseKind.BYTES
+        keys = [self._store(owner, body, content_type)] if is_file else list(completion.keys)
+        members: dict[str, Any]
+        if keys:
+            files = [file_output(self._urls, base_url, key, completion.provider) for key in keys]
+            members = {"results": files, "outputs": files}
         else:
-            texts = text_outputs(body, content_type)
+            texts = response_texts(request.operation, body, content_type)
             members = {"results": texts, "textOutputs": texts}
-        duration = format_duration(self._clock.now_ms() - started_ms)
-        return GeneratedMedia(render({**members, "duration": duration}), _headers(request, completion))
+        members["duration"] = format_duration(self._clock.now_ms() - started_ms)
+        if completion.lost:
+            members["responseStatus"] = response_status(ProviderError.error_code, completion.lost)
+        return GeneratedMedia(render(members), _headers(request, completion))
 
     def store_file(self, completion: CompletionResult, *, owner: str) -> str:
         """A link, valid for a short time, to a file that a buffered response cannot contain."""
@@ -66,5 +71,6 @@ class GenerateMedia:
 
 
 def _headers(request: ModelRequest, completion: CompletionResult) -> dict[str, str]:
-    headers = {name: value for name, value in completion.response_headers.items() if name != "content-type"}
-    return headers | ({"x-ignored": ", ".join(request.ignored)} if request.ignored else {})
+    ignored = dict.fromkeys((*request.ignored, *completion.ignored))
+    headers = completion.response_headers | ({"x-ignored": ", ".join(ignored)} if ignored else {})
+    return {name: value for name, value in headers.items() if name != "content-type"}

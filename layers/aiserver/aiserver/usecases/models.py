@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aiserver.operations import SPEECH
+from aiserver.operations import OPERATIONS, SPEECH
 from aiserver.providers.provider import ANY_MODEL, ModelListing, Provider
 from aiserver.routing.selection import ProviderDirectory
+
+IMAGE_OPERATIONS = {operation.name for operation in OPERATIONS.values() if operation.returns_images}
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Models:
             if "voice" in settings and model != ANY_MODEL
         }
         return sorted(voices, key=lambda voice: (voice.model, voice.id))
+
+    def image_models(self) -> list[str]:
+        """The configured models whose provider generates or edits images, sorted."""
+        providers = [provider for provider in self._directory.providers() if IMAGE_OPERATIONS & {*provider.operations}]
+        return sorted({name for provider in providers for name in provider.models if name != ANY_MODEL})
 
     def _names(self, providers: list[Provider]) -> set[str]:
         listings = self._listings()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from aiserver import log_events
@@ -27,14 +28,17 @@ from aiserver.jobs.transitions import (
     AttributeValue,
     Transition,
 )
+from aiserver.operations import find_operation
 from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import FailoverResult
+from aiserver.usecases.image_outputs import ImageOutputs
 from aiserver.usecases.notify_worker import notify_worker
-from aiserver.usecases.terminal import failure_fields, stored_type, terminal_fields
+from aiserver.usecases.terminal import StoredResponse, failure_fields, result_fields, terminal_fields
 
 # Retries after provider errors; a provider that is unavailable or rate limited is retried until the deadline.
 MAX_INVALID_RESPONSES = 8
 MAX_WRITE_S = 60  # how long the write of an outcome is retried while the store is unavailable
+WRITE_MARGIN_MS = 5_000  # of the lease, to write the outcome after images have been stored
 # The waitReason of a job whose request could not be read, or whose call could not be marked.
 STORAGE_UNAVAILABLE = "storage_unavailable"
 
@@ -53,9 +57,16 @@ class JobLease:
 
 class OutcomeRecorder:
     def __init__(
-        self, jobs: JobStore, messages: MessageSender, clock: Clock, sleep: Callable[[float], None], settled_days: int
+        self,
+        jobs: JobStore,
+        messages: MessageSender,
+        images: ImageOutputs,
+        clock: Clock,
+        sleep: Callable[[float], None],
+        settled_days: int,
     ) -> None:
         self._jobs = jobs
+        self._images = images
         self._messages = messages
         self._clock = clock
         self._sleep = sleep
@@ -64,7 +75,11 @@ class OutcomeRecorder:
     def record_outcome(self, lease: JobLease, failover: FailoverResult) -> None:
         """Complete, defer or fail the job, according to the result of the failover."""
         if failover.response is not None:
-            self._complete(lease, failover, failover.response)
+            stored = self._store_response(lease, failover, failover.response)
+            if stored.is_lost and stored.error:
+                self.fail(lease, stored.error, failover.unknown_outcomes + 1)
+            else:
+                self._complete(lease, failover, stored)
             return
         error = failover.error or ProviderError("No provider returned a response")
         is_temporary = isinstance(error, ProviderUnavailable | ProviderRateLimited | ProviderTimeout)
@@ -84,15 +99,31 @@ class OutcomeRecorder:
         """Defer while the store is unavailable and no call is open: another worker can start before the lease ends."""
         self._defer(lease, STORAGE_UNAVAILABLE, None, unknown_outcomes, lease.job.invalid_responses)
 
-    def _complete(self, lease: JobLease, failover: FailoverResult, response: ProviderResponse) -> None:
-        job = lease.job
+    def _store_response(self, lease: JobLease, failover: FailoverResult, response: ProviderResponse) -> StoredResponse:
+        """The response as it is stored with the job, after its images. Raises: errors of the artifact store."""
+        job, upstream = lease.job, failover.upstream
+        if not find_operation(job.operation).returns_images or upstream is None:
+            return StoredResponse(response)
+        store = partial(
+            self._images.store,
+            response,
+            upstream,
+            owner=job.owner,
+            created_at=job.created_at,
+            base_url=job.base_url,
+            deadline=Deadline(lease.end.at_ms - WRITE_MARGIN_MS),
+        )
+        return self._write_with_retry(lease, store)
+
+    def _complete(self, lease: JobLease, failover: FailoverResult, stored: StoredResponse) -> None:
+        job, response = lease.job, stored.response
         params = lease.fence | terminal_fields(job, now_ms=self._clock.now_ms(), settled_days=self._settled_days)
         params |= {
             "served_by": failover.provider,
             "calls": job.calls + failover.attempts,
             "usage": response.usage,
-            "result_type": stored_type(response.content_type),
             "maybe_billed": job.maybe_billed + failover.unknown_outcomes,
+            **result_fields(stored, job.ignored),
         }
         if self._write_with_retry(lease, lambda: self._jobs.complete(COMPLETE, job, params, response.body)) is None:
             self._log(log_events.JOB_COMPLETED, job)

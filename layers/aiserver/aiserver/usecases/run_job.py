@@ -17,9 +17,10 @@ from aiserver.providers.call import ProviderCall
 from aiserver.providers.memory_budget import MemoryBudget
 from aiserver.routing.failover import CallPermission, Failover, RequestPermission
 from aiserver.routing.selection import Candidate, ProviderDirectory
+from aiserver.usecases.image_outputs import ImageOutputs
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.record_outcome import JobLease, OutcomeRecorder
-from aiserver.usecases.terminal import expiry_fields, terminal_fields
+from aiserver.usecases.terminal import STORE_MARGIN_MS, expiry_fields, terminal_fields
 from aiserver.wire.render import JSON_MEDIA_TYPE
 
 # Time reserved at the end of a worker's timeout, so that the worker can always record the outcome itself.
@@ -36,6 +37,7 @@ class RunJob:
         messages: MessageSender,
         directory: ProviderDirectory,
         failover: Failover,
+        images: ImageOutputs,
         clock: Clock,
         *,
         sleep: Callable[[float], None],
@@ -47,7 +49,7 @@ class RunJob:
         self._directory = directory
         self._failover = failover
         self._clock = clock
-        self._recorder = OutcomeRecorder(jobs, messages, clock, sleep, settled_days)
+        self._recorder = OutcomeRecorder(jobs, messages, images, clock, sleep, settled_days)
         self._settled_days = settled_days
         self._lease_margin_ms = lease_margin_s * 1000
         self._memory = MemoryBudget()
@@ -110,7 +112,7 @@ class RunJob:
         request = self._jobs.read_request(job)
         if request is None:
             raise NotFound("The job's request is no longer stored")
-        deadline = min(_call_deadline(lease.end, self._clock), Deadline(job.deadline))
+        deadline = min(_call_deadline(lease.end, operation, self._clock), Deadline(job.deadline))
         call = ProviderCall(
             operation,
             request,
@@ -119,7 +121,7 @@ class RunJob:
             job.owner,
             idempotency_key=f"job-{job.id}-{job.epoch}",
             content_type=job.request_type or JSON_MEDIA_TYPE,
-            prefers_segments=job.request_name is not None,
+            is_aiserver=job.request_name is not None,
         )
         return call, self._candidates(job, operation)
 
@@ -149,7 +151,8 @@ class RunJob:
         return allowed or candidates
 
 
-def _call_deadline(end: Deadline, clock: Clock) -> Deadline:
-    """When calls must have ended, so that the worker can record the outcome before `end`."""
+def _call_deadline(end: Deadline, operation: Operation, clock: Clock) -> Deadline:
+    """When calls must have ended, so that the worker can store images and record the outcome before `end`."""
     remaining_ms = end.at_ms - clock.now_ms()
-    return Deadline(end.at_ms - min(OUTCOME_MARGIN_MS, remaining_ms // OUTCOME_MARGIN_SHARE))
+    margin_ms = OUTCOME_MARGIN_MS + (STORE_MARGIN_MS if operation.returns_images else 0)
+    return Deadline(end.at_ms - min(margin_ms, remaining_ms // OUTCOME_MARGIN_SHARE))

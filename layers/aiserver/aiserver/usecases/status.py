@@ -9,7 +9,7 @@ from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobPage, JobStore
 from aiserver.jobs.states import JobState
 from aiserver.usecases import views
-from aiserver.usecases.media_outputs import job_files
+from aiserver.usecases.media_outputs import job_file_keys, job_files, sign_urls
 
 POLL_INTERVAL_S = 0.5  # a waiting caller gets the result within a second, at two reads per second
 MAX_PAGE_SIZE = 200
@@ -84,10 +84,12 @@ class Status:
             raise Conflict(f"Job {job.id} is {job.state} and has no result")
         if job.result_location is None:
             raise NotFound(f"Job {job.id} was streamed; streamed responses are not stored")
-        if views.may_fit_inline(job):
+        if views.may_fit_response(job):
             result = self._jobs.read_result(job)
             if result is None:
                 raise NotFound(f"The result of job {job.id} is no longer stored")
+            if self._urls:
+                result = sign_urls(result, job.base_url, job_file_keys(job), self._urls)
             if views.fits_inline(result):
                 return result
         link = self._jobs.presigned_url(job.result_location, seconds=LINK_TTL_S, content_type=job.result_type)

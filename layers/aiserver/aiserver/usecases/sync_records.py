@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiserver import log_events
 from aiserver.clock import Clock, Deadline
@@ -20,11 +20,10 @@ from aiserver.jobs.transitions import (
     AttributeValue,
 )
 from aiserver.operations import ResponseKind, find_operation
-from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import FailoverResult
 from aiserver.usecases.job_request import describe_request
 from aiserver.usecases.stream_response import StreamOutcome
-from aiserver.usecases.terminal import failure_fields, settled_ttl, stored_type, terminal_fields
+from aiserver.usecases.terminal import StoredResponse, failure_fields, result_fields, settled_ttl, terminal_fields
 from aiserver.wire.render import render
 from aiserver.wire.requests import ModelRequest
 
@@ -130,19 +129,19 @@ class SyncRecords:
         job: Job | None,
         failover: FailoverResult,
         outcome: StreamOutcome,
-        response: ProviderResponse | None,
+        stored: StoredResponse | None,
     ) -> None:
         """Write the end of a call. Never raises: the caller gets the response in any case."""
         try:
             if job is not None:
-                self._end_started(job, failover, outcome, response)
+                self._end_started(job, failover, outcome, stored)
             elif sync.request.options.tag:
-                self._create_ended(sync, failover, outcome, response)
+                self._create_ended(sync, failover, outcome, stored)
         except Exception:
             log.exception(log_events.SYNC_RESPONSE_RECORD_FAILED, extra={"job_id": job.id if job else None})
 
     def _end_started(
-        self, job: Job, failover: FailoverResult, outcome: StreamOutcome, response: ProviderResponse | None
+        self, job: Job, failover: FailoverResult, outcome: StreamOutcome, stored: StoredResponse | None
     ) -> None:
         """End a started job. If the sweeper has ended it meanwhile, its end stands."""
         params: dict[str, AttributeValue] = {
@@ -158,37 +157,37 @@ class SyncRecords:
             self._jobs.apply(DISCONNECT, job.id, params)
         elif outcome.error is not None:
             self._jobs.apply(FAIL_SYNC, job.id, params | failure_fields(outcome.error))
-        elif isinstance(self._complete(job, params, response), ConditionFailed):  # a cancel was requested
+        elif isinstance(self._complete(job, params, stored), ConditionFailed):  # a cancel was requested
             self._jobs.apply(COMPLETE_CANCELLED, job.id, params)
 
     def _complete(
-        self, job: Job, params: dict[str, AttributeValue], response: ProviderResponse | None
+        self, job: Job, params: dict[str, AttributeValue], stored: StoredResponse | None
     ) -> Job | ConditionFailed | None:
-        if response is None:
-            no_result = dict.fromkeys(("result_location", "result_bytes", "result_type"))
-            return self._jobs.apply(COMPLETE, job.id, params | no_result)
-        params |= {"result_type": stored_type(response.content_type)}
-        return self._jobs.complete(COMPLETE, job, params, response.body)
+        params |= result_fields(stored, job.ignored)
+        if stored is None:
+            return self._jobs.apply(COMPLETE, job.id, params | {"result_location": None, "result_bytes": None})
+        return self._jobs.complete(COMPLETE, job, params, stored.response.body)
 
     def _create_ended(
-        self, sync: SyncRequest, failover: FailoverResult, outcome: StreamOutcome, response: ProviderResponse | None
+        self, sync: SyncRequest, failover: FailoverResult, outcome: StreamOutcome, stored: StoredResponse | None
     ) -> None:
-        now = self._clock.now_ms()
+        now, request = self._clock.now_ms(), describe_request(sync.request, sync.owner, sync.base_url, self._clock)
+        result = result_fields(stored, request.ignored)
         job = Job.recorded(
             self._clock.job_id(),
-            describe_request(sync.request, sync.owner, sync.base_url, self._clock),
+            replace(request, ignored=result.pop("ignored")),
             state=outcome.state,
             started_at=sync.started_ms,
             completed_at=now,
             calls=failover.attempts,
             served_by=failover.provider,
             usage=_usage_to_record(sync.request.operation.name, outcome),
-            result_type=stored_type(response.content_type) if response else None,
             maybe_billed=_unknown_outcomes(failover, outcome),
             ttl=settled_ttl(now, self._settled_days),
-            error=failure_fields(outcome.error) if outcome.error else {},
+            result=result | (failure_fields(outcome.error) if outcome.error else {}),
         )
-        self._jobs.create(job, sync.request.body, now_ms=now, result=response.body if response else None)
+        body = stored.response.body if stored else None
+        self._jobs.create(job, sync.request.body, now_ms=now, result=body)
 
 
 @dataclass(frozen=True)
@@ -200,12 +199,17 @@ class SyncRecord:
     job: Job | None
 
     @property
+    def created_at(self) -> int:
+        """When the recorded job began, in Unix ms: a restarted one keeps its time."""
+        return self.job.created_at if self.job else self.sync.started_ms
+
+    @property
     def stores_result(self) -> bool:
         return self.job is not None or bool(self.sync.request.options.tag)
 
-    def end(self, failover: FailoverResult, outcome: StreamOutcome, response: ProviderResponse | None = None) -> None:
+    def end(self, failover: FailoverResult, outcome: StreamOutcome, stored: StoredResponse | None = None) -> None:
         """Write the outcome, with the response if it is stored. Never raises."""
-        self.records.write_end(self.sync, self.job, failover, outcome, response)
+        self.records.write_end(self.sync, self.job, failover, outcome, stored)
 
     def abandon(self) -> None:
         """Write that the gateway failed during the call, whose outcome is unknown. Never raises."""

@@ -1,14 +1,35 @@
-"""Params of the transitions that end a job: callback, retention and error fields."""
+"""Params of the transitions that end a job: callback, retention, result and error fields."""
 
-from aiserver.errors import AiServerError
+from dataclasses import dataclass
+
+from aiserver.errors import AiServerError, ProviderError
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import EXPIRED, CallbackState
 from aiserver.jobs.transitions import AttributeValue
+from aiserver.providers.response import ProviderResponse
 from aiserver.wire.media_types import JSON, media_type
 
 CALLBACK_DUE_MS = 60_000  # until the sweeper sends the message of an unclaimed callback again
+STORE_MARGIN_MS = 30_000  # reserved after a call whose images are stored
 MAX_ERROR_CHARS = 1000  # the job item stays under 4 KB
 DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class StoredResponse:
+    """A complete response as it is stored with its job.
+
+    `keys` are those of the artifacts with its images, in order. `error` names the images that could not be stored.
+    """
+
+    response: ProviderResponse
+    keys: tuple[str, ...] = ()
+    error: ProviderError | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the response should contain images, of which none could be stored."""
+        return self.error is not None and not self.keys
 
 
 def terminal_fields(job: Job, *, now_ms: int, settled_days: int) -> dict[str, AttributeValue]:
@@ -33,7 +54,26 @@ def stored_type(content_type: str) -> str | None:
     return None if media_type(content_type) == JSON else content_type
 
 
-def failure_fields(error: AiServerError) -> dict[str, AttributeValue]:
+def result_fields(stored: StoredResponse | None, ignored: str | None) -> dict[str, str | None]:
+    """The params that store what a call produced; None is a streamed response, which is not stored.
+
+    `ignored` are the members that had no effect whatever the provider is, separated by commas.
+    """
+    names = ("result_type", "outputs", "error_code", "error", "error_type", "error_sub_code")
+    fields = dict[str, str | None].fromkeys(names)
+    if stored is None:
+        return fields | {"ignored": ignored}
+    all_ignored = [*(ignored.split(",") if ignored else []), *stored.response.ignored]
+    return {
+        **fields,
+        "result_type": stored_type(stored.response.content_type),
+        "outputs": ",".join(key.rpartition("/")[2] for key in stored.keys) or None,
+        "ignored": ",".join(dict.fromkeys(all_ignored)) or None,
+        **(failure_fields(stored.error) if stored.error else {}),
+    }
+
+
+def failure_fields(error: AiServerError) -> dict[str, str | None]:
     """The params that store an error with the job."""
     return {
         "error_code": error.error_code,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from aiserver.jobs.job import Job
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.operations import OPERATIONS
-from aiserver.usecases.media_outputs import Output, text_outputs
+from aiserver.usecases.media_outputs import Output, response_texts
 from aiserver.wire import errors as wire_errors
 from aiserver.wire.render import RawJson, dump_json, format_duration, format_iso, render
 
@@ -18,7 +18,11 @@ ESCAPED_BYTES = 5 * 1024 * 1024 + 512 * 1024  # Lambda accepts a response as a J
 # AI Server's requests, by the request that returns the status of their jobs; either one accepts every job.
 STATUS_REQUESTS = {
     "QueueSpeechToText": "GetTextGenerationStatus",
-    "QueueTextToSpeech": "GetArtifactGenerationStatus",
+    "QueueImageToText": "GetTextGenerationStatus",
+    **dict.fromkeys(
+        ("QueueTextToSpeech", "QueueTextToImage", "QueueImageToImage", "QueueImageWithMask"),
+        "GetArtifactGenerationStatus",
+    ),
 }
 STRING_BYTES = 1024 * 1024  # of one body as a JSON string, which Lambda's escaping doubles again
 
@@ -46,7 +50,7 @@ def result_url(job: Job) -> str:
 def status_view(job: Job, result: bytes | None, files: Sequence[Output] = ()) -> bytes:
     """The status document, with `result` inline as `result` and, for older clients, as `chatResponse`, if it fits.
 
-    A transcript is also in `results` and `textOutputs`, and `files` are in `results` and `outputs`.
+    Texts of AI Server's requests are also in `results` and `textOutputs`; `files` are in `results` and `outputs`.
     """
     return render(
         {
@@ -93,9 +97,12 @@ def output_members(job: Job, result: bytes | None, files: Sequence[Output]) -> d
     """The outputs of a media job, under the names of both generations of AI Server's clients."""
     if files:
         return {"results": list(files), "outputs": list(files)}
-    if result is None or not _is_media(job) or not fits_inline(result, times=3):
+    operation = OPERATIONS.get(job.operation)
+    if operation is None or not (operation.is_media or job.request_name is not None):
         return {}
-    texts = text_outputs(result, job.result_type)
+    if result is None or not fits_inline(result, times=3):
+        return {}
+    texts = response_texts(operation, result, job.result_type)
     return {"results": texts, "textOutputs": texts} if texts else {}
 
 
@@ -115,6 +122,11 @@ def _terminal_error_status(job: Job) -> dict[str, Any] | None:
 
 
 def may_fit_inline(job: Job) -> bool:
+    """True if the status may contain the result; images are never inline."""
+    return may_fit_response(job) and job.outputs is None
+
+
+def may_fit_response(job: Job) -> bool:
     """True if the result is JSON or text, and small enough to be worth reading."""
     return not job.has_file and (job.result_bytes or 0) <= MAX_EMBEDDED_BYTES
 

@@ -4,29 +4,21 @@ The host name is resolved once, every IP address must be public, and the connect
 cannot change in between. The total time is limited to TOTAL_TIMEOUT_S, and only the start of the response is read.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import httpcore
 import httpx
 
-from aiserver.http_client.transport import DeadlineStream, Transport, remaining_s, total_deadline
+from aiserver.http_client import addresses
+from aiserver.http_client.addresses import CheckedBackend, Resolve, ResolverFailed, public_addresses, resolve_host
+from aiserver.http_client.transport import DeadlineStream, Transport, total_deadline
 from aiserver.limits import MAX_RECEIVER_BYTES
-from aiserver.webhooks.url_policy import (
-    CallbackRefused,
-    NameNotFound,
-    Resolve,
-    ResolverFailed,
-    callback_refused,
-    is_public,
-    parse_url,
-    resolve_host,
-)
+from aiserver.webhooks.url_policy import CallbackRefused, NameNotFound, callback_refused, name_not_found, parse_url
 
 TOTAL_TIMEOUT_S = 15  # of one delivery, from name resolution to the last byte read
 MAX_EXCERPT_CHARS = 512
-MAX_ADDRESSES = 4  # tried for one name: it could have thousands
 
 _HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "aiserver", "connection": "close"}
 
@@ -55,7 +47,7 @@ class WebhookClient:
         self._unsafe = unsafe
         self._resolve = resolver
         self._total_s = total_s
-        backend = _CheckedBackend(self._addresses, network or httpcore.SyncBackend())
+        backend = CheckedBackend(self._addresses, network or httpcore.SyncBackend(), _LimitedStream)
         # Not an httpx.Client, which keeps cookies, parses redirect URLs and may decompress.
         self._http = Transport(backend, keep_alive_s=0)
 
@@ -99,10 +91,12 @@ class WebhookClient:
         return parse_url(url, unsafe=self._unsafe, hosts=hosts)
 
     def _addresses(self, host: str, port: int) -> list[str]:
-        addresses = self._resolve(host, port)
-        if not self._unsafe and not all(is_public(address) for address in addresses):
-            raise callback_refused(f"{host} resolves to an address that is not public")
-        return addresses
+        try:
+            return self._resolve(host, port) if self._unsafe else public_addresses(host, port, self._resolve)
+        except addresses.UnknownHost as error:
+            raise name_not_found(str(error)) from error
+        except addresses.NotPublic as error:
+            raise callback_refused(str(error)) from error
 
 
 def _excerpt(response: httpx.Response) -> str:
@@ -128,29 +122,3 @@ class _LimitedStream(DeadlineStream):
         data = super().read(min(max_bytes, self._remaining_bytes))
         self._remaining_bytes -= len(data)
         return data
-
-
-class _CheckedBackend(httpcore.NetworkBackend):
-    """Connects only to the IP addresses that its own name resolution returned and checked."""
-
-    def __init__(self, addresses: Callable[[str, int], list[str]], network: httpcore.NetworkBackend) -> None:
-        self._addresses = addresses
-        self._network = network
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        failure: Exception = httpcore.ConnectError(f"{host} has no IP address")
-        addresses = self._addresses(host, port)[:MAX_ADDRESSES]
-        for remaining, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            share_s = remaining_s(httpcore.ConnectTimeout) / remaining  # leave time for the next address
-            try:
-                return _LimitedStream(self._network.connect_tcp(address, port, share_s, None, socket_options))
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure

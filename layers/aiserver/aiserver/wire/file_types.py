@@ -29,6 +29,7 @@ _OGG, _AAC, _M4A = FileType("ogg", "audio/ogg"), FileType("aac", "audio/aac"), F
 _WEBM, _MP4 = FileType("webm", "video/webm"), FileType("mp4", "video/mp4")
 _PNG, _JPEG, _GIF = FileType("png", "image/png"), FileType("jpg", "image/jpeg"), FileType("gif", "image/gif")
 _WEBP, _AVIF = FileType("webp", "image/webp"), FileType("avif", "image/avif")
+_HEIC = FileType("heic", "image/heic", is_inline=False)
 _BMP = FileType("bmp", "image/bmp", is_inline=False)
 _TIFF = FileType("tiff", "image/tiff", is_inline=False)
 _PDF = FileType("pdf", "application/pdf", is_inline=False)
@@ -47,6 +48,7 @@ _ALL = (
     _GIF,
     _WEBP,
     _AVIF,
+    _HEIC,
     _BMP,
     _TIFF,
     _PDF,
@@ -70,7 +72,11 @@ _SIGNATURES = (
     (b"%PDF-", _PDF),
 )
 _RIFF_TYPES = {b"WAVE": _WAV, b"WEBP": _WEBP}
-_BRANDS = ((b"M4A", _M4A), (b"M4B", _M4A), (b"avif", _AVIF), (b"avis", _AVIF))  # of ISO media files; any other is MP4
+# Brands of ISO media files; any other is MP4.
+_BRANDS = (
+    *((b"M4A", _M4A), (b"M4B", _M4A), (b"avif", _AVIF), (b"avis", _AVIF)),
+    *((b"hei", _HEIC), (b"hev", _HEIC), (b"mif1", _HEIC), (b"msf1", _HEIC)),
+)
 
 
 def detect_file_type(content: bytes, content_type: str = "") -> FileType:

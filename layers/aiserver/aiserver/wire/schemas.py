@@ -4,7 +4,8 @@ Typed clients send `maxTokens` or `MaxTokens` for OpenAI's `max_tokens`. Only ke
 renamed; objects at other positions (tool parameters, metadata, logit_bias) are forwarded unchanged. The provider
 validates ranges.
 
-Source: https://platform.openai.com/docs/api-reference/chat/create, and the pages of embeddings and responses
+Source: https://platform.openai.com/docs/api-reference/chat/create, and the pages of embeddings, responses, speech and
+images
 """
 
 from collections.abc import Collection, Mapping
@@ -189,4 +190,22 @@ SPEECH = ObjectSchema(
         "stream_format": _STRING,
     },
     unique=("model", "input"),
+)
+
+_IMAGE_NAMES = (
+    *("model", "prompt", "background", "moderation", "n", "output_compression", "output_format", "partial_images"),
+    *("quality", "response_format", "safety_identifier", "size", "stream", "style", "user"),
+)
+_IMAGE_TYPES = {
+    "model": _MODEL,
+    "prompt": FieldType(b'"', "a valid string", is_required=True, min_length=1),
+    "stream": _BOOLEAN,
+    **dict.fromkeys(("n", "output_compression", "partial_images"), _INTEGER),
+    **dict.fromkeys(("background", "output_format", "quality", "response_format", "size", "style", "user"), _STRING),
+}
+IMAGES = ObjectSchema(_IMAGE_NAMES, types=_IMAGE_TYPES, unique=("model", "prompt", "n", "size"))
+IMAGE_EDITS = ObjectSchema(
+    (*_IMAGE_NAMES, "images", "mask", "input_fidelity"),
+    types={**_IMAGE_TYPES, "images": _OBJECTS, "input_fidelity": _STRING},
+    unique=("model", "prompt", "n", "size"),
 )

@@ -1,4 +1,4 @@
-"""What differs in audio requests: formats of transcripts, and usage in seconds of audio or characters of text.
+"""Requests and responses for audio: formats of transcripts, and usage in seconds of audio or characters of text.
 
 Source: https://platform.openai.com/docs/api-reference/audio
 """
@@ -7,17 +7,20 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 from aiserver.errors import InvalidRequest
-from aiserver.operations import SPEECH, BodyKind
+from aiserver.operations import SPEECH
+from aiserver.providers.adapters.openai.media import MediaRules, with_settings
+from aiserver.providers.adapters.openai.request import build_json, build_request
 from aiserver.providers.adapters.openai.response import storable_usage
 from aiserver.providers.call import ProviderCall, Upstream
+from aiserver.providers.request import ProviderRequest
 from aiserver.providers.response import ProviderResponse
 from aiserver.wire import forms, json_scan
 from aiserver.wire.forms import Part
-from aiserver.wire.media_types import JSON, media_type
+from aiserver.wire.media_types import JSON, is_form, media_type
 from aiserver.wire.validation import invalid_field
 
 FORMAT = "response_format"
@@ -32,9 +35,29 @@ _NUMBER = re.compile(rb"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 Units = Mapping[str, Any]  # the usage that a request itself shows
 
 
-def check_format(upstream: Upstream, call: ProviderCall) -> None:
+@dataclass(frozen=True)
+class AudioExchange:
+    """The MediaExchange of audio.
+
+    `response_format` is that of a transcript; `measure` returns the usage that the request itself shows.
+    """
+
+    request: ProviderRequest
+    response_format: str | None
+    measure: Callable[[], Units]
+    ignored: tuple[str, ...] = ()
+
+    def map_text(self, response: ProviderResponse) -> ProviderResponse:
+        return map_text(response, self.response_format)
+
+    def usage(self, body: bytes, end_events: int) -> str | None:
+        """Counted even for a stream that breaks off, by what the request shows."""
+        return audio_usage(body, self.measure)
+
+
+def check_audio(upstream: Upstream, call: ProviderCall) -> None:
     """Raises: InvalidRequest, when the provider is known not to support the request's `response_format`."""
-    if call.operation.request is not BodyKind.FORM:
+    if not is_form(call.content_type):
         return
     requested = forms.text_value(forms.parse_form(call.body, call.content_type), FORMAT)
     supported = upstream.provider.catalogue_preset.formats_of(upstream.model)
@@ -49,23 +72,27 @@ def _unsupported_format(upstream: Upstream, requested: str, supported: Sequence[
     return invalid_field("InvalidType", FORMAT, message)
 
 
+def prepare_audio(upstream: Upstream, call: ProviderCall) -> AudioExchange:
+    """The request for a provider, with the names and settings of its model."""
+    if not is_form(call.content_type):
+        body = build_json(upstream, call)
+        request = build_request(upstream, call, body, call.content_type)
+        return AudioExchange(request, None, lambda: _count_characters(body) if call.operation is SPEECH else {})
+    parts = build_form(upstream, call)
+    body, content_type = forms.encode_form(parts)
+    response_format = forms.text_value(parts, FORMAT)
+    request = build_request(upstream, call, body, content_type, response_format)
+    return AudioExchange(request, response_format, lambda: _measure_duration(parts))
+
+
 def build_form(upstream: Upstream, call: ProviderCall) -> list[Part]:
     """The caller's parts in order, with the upstream's model; the settings of the model are added as further parts."""
     parts = forms.with_value(forms.parse_form(call.body, call.content_type), "model", upstream.model)
-    names = {part.name for part in parts}
-    for name, value in upstream.settings.items():
-        if name not in names:
-            parts += [Part(name, text.encode()) for text in _form_texts(value)]
+    parts = with_settings(parts, upstream.settings)
     has_segments = upstream.provider.catalogue_preset.has_format(upstream.model, SEGMENTS_FORMAT)
-    if call.prefers_segments and has_segments and forms.text_value(parts, FORMAT) is None:
+    if call.is_aiserver and has_segments and forms.text_value(parts, FORMAT) is None:
         parts.append(Part(FORMAT, SEGMENTS_FORMAT.encode()))
     return parts
-
-
-def _form_texts(value: Any) -> list[str]:
-    """A setting as the text fields of a form: a list as several fields, an object as JSON."""
-    values = cast(list[Any], value) if isinstance(value, list) else [] if value is None else [value]
-    return [item if isinstance(item, str) else json.dumps(item) for item in values]
 
 
 def map_text(response: ProviderResponse, response_format: str | None) -> ProviderResponse:
@@ -87,13 +114,6 @@ def map_text(response: ProviderResponse, response_format: str | None) -> Provide
     return response if is_labelled else replace(response, headers=response.headers | PLAIN_TEXT)
 
 
-def request_units(call: ProviderCall, body: bytes, parts: Sequence[Part]) -> Callable[[], Units]:
-    """A function that measures the request: the characters to speak, or the duration of the audio file."""
-    if call.operation is SPEECH:
-        return lambda: _count_characters(body)
-    return lambda: _measure_duration(parts)
-
-
 def _count_characters(body: bytes) -> Units:
     text = (json_scan.find_members(body, "input") or {}).get("input", b"")
     return {"characters": len(json.loads(text))} if text[:1] == b'"' else {}
@@ -108,7 +128,7 @@ def _measure_duration(parts: Sequence[Part]) -> Units:
     return {"type": "duration", "seconds": round(seconds, 3)} if seconds else {}
 
 
-def response_usage(body: bytes, measure: Callable[[], Units]) -> str | None:
+def audio_usage(body: bytes, measure: Callable[[], Units]) -> str | None:
     """The usage of a response, or of an event: the provider's own, with seconds or characters if it lacks them.
 
     Seconds are the provider's, in the members where servers report them, else those of the file.
@@ -135,3 +155,6 @@ def _number(text: bytes) -> int | float | None:
         return None
     number = float(digits)
     return int(number) if number.is_integer() else number if math.isfinite(number) else None
+
+
+AUDIO_RULES = MediaRules(check_audio, prepare_audio)

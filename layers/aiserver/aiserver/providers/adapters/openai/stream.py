@@ -49,7 +49,8 @@ class OpenAiEventMapper:
     """The EventMapper of OpenAI's events.
 
     With `hides_usage` the caller did not request the usage, and the event that contains only usage is dropped.
-    `media_usage` computes the usage of a media operation from an event with usage, or from b"" without one.
+    `media_usage` computes the usage of a media operation from an event with usage (b"": there was none), and the number
+    of events that completed an output.
     A chat is complete after `[DONE]`, or when each choice has a finish reason.
     Events before the first content event are buffered until it arrives. A `[DONE]` without content is an error.
     """
@@ -60,12 +61,13 @@ class OpenAiEventMapper:
         operation: Operation,
         *,
         hides_usage: bool,
-        media_usage: Callable[[bytes], str | None] | None = None,
+        media_usage: Callable[[bytes, int], str | None] | None = None,
     ) -> None:
         self.request_id: str | None = None
         self._usage: str | None = None
         self._media_usage = media_usage
         self._usage_event = b""
+        self._end_events = 0
         self.content_events = 0
         self.is_complete = False
         self.is_done = False
@@ -84,7 +86,7 @@ class OpenAiEventMapper:
     @property
     def usage(self) -> str | None:
         """Media count even if the stream breaks off, by what the request shows."""
-        return self._media_usage(self._usage_event) if self._media_usage else self._usage
+        return self._media_usage(self._usage_event, self._end_events) if self._media_usage else self._usage
 
     def on_event(self, event: bytes) -> bytes:
         data = sse.event_data(event)
@@ -138,7 +140,8 @@ class OpenAiEventMapper:
         if not self._is_chat:
             has_result = self._is_media or members.get("type", b"").startswith(self._type_prefixes)
             self._has_content = self._has_content or has_result
-            self.is_complete = self.is_complete or members.get("type") in self._end_types
+            self._end_events += members.get("type") in self._end_types
+            self.is_complete = self._end_events > 0
             return
         choices = members.get("choices", b"")
         if count_values(choices, MAX_EVENT_VALUES) > MAX_EVENT_VALUES:

@@ -17,9 +17,9 @@ from servicestack import IPost, IReturn, JsonServiceClient, UploadFile
 from aiserver import operations
 from aiserver.errors import InvalidRequest
 from aiserver.limits import MAX_NAME_CHARS, MAX_REPLY_TO_CHARS
-from aiserver.wire.aiserver_media import bind_speech_to_text, bind_text_to_speech
+from aiserver.wire.aiserver_audio import bind_speech_to_text, bind_text_to_speech
+from aiserver.wire.audio_requests import bind_transcription
 from aiserver.wire.forms import Part, encode_form, parse_form
-from aiserver.wire.media_requests import bind_transcription
 from aiserver.wire.requests import ModelRequest, Options
 
 AUDIO = b"RIFF\x08\x00\x00\x00WAVE\r\n--\x00\xff"

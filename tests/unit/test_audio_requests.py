@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from aiserver import operations
 from aiserver.errors import InvalidRequest
 from aiserver.limits import MAX_FIELD_ERRORS, MAX_NAME_CHARS
+from aiserver.wire.audio_requests import bind_speech, bind_transcription, bind_translation
 from aiserver.wire.forms import Part, encode_form, parse_form
-from aiserver.wire.media_requests import bind_speech, bind_transcription, bind_translation
 from aiserver.wire.requests import ModelRequest, Options
 
 AUDIO = b"RIFF\x08\x00\x00\x00WAVE\r\n--\x00\xff"
