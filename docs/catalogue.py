@@ -35,11 +35,13 @@ SHORT = {
 def main(arguments: list[str]) -> int:
     parts = [
         preset_table(CATALOGUE.items()),
+        "### Audio",
         "Audio operations, and the formats of transcripts and translations by model, or by the start of its name:",
         audio_table(CATALOGUE.items()),
+        "### Images",
         IMAGES_TEXT,
         image_table(CATALOGUE.items()),
-        "Differences from OpenAI, with sources:",
+        "### Differences from OpenAI",
         quirk_list(),
     ]
     return write(PAGE, "docs/catalogue.py", parts, arguments)

@@ -227,7 +227,7 @@ def _buffer(response: Response, request_id: str) -> Response:
         size * 2 > MAX_BUFFERED_BYTES and _event_size(response, body) > MAX_BUFFERED_BYTES
     ):
         message = (
-            "The response is too large to send at once: request less output, or queue the chat and fetch its result"
+            "The response is too large to send at once: request less output, or queue the request and fetch its result"
         )
         raise ProviderError(message, may_be_billed=True)
     return replace(response, body=body)
