@@ -107,7 +107,7 @@ class FailoverResult:
     `attempts` counts the calls; `unknown_outcomes` those without a response that may be billed.
     `can_retry` is True if another pass is safe: no call to a hosted provider has an unknown outcome.
     `retry_after_s` is the shortest requested wait, if every candidate requested one.
-    `permission` is the answer that ended the pass before a call. `upstream` is what returned the `response`.
+    `permission` is the answer that ended the pass before a call. `upstream` returned the `response` or the `stream`.
     """
 
     response: ProviderResponse | None
@@ -176,7 +176,7 @@ class Failover:
                 if isinstance(stream, ProviderResponse):
                     return CandidateOutcome(candidate, response=stream, was_called=True, upstream=upstream)
                 open_stream = OpenStream(stream, resources.pop_all(), admission.on_first_event)
-                return CandidateOutcome(candidate, stream=open_stream, was_called=True)
+                return CandidateOutcome(candidate, stream=open_stream, was_called=True, upstream=upstream)
         except InvalidRequest as error:  # another provider may support the request
             return CandidateOutcome(candidate, error=error)
         except ProviderError as error:

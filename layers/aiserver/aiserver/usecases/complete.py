@@ -1,7 +1,7 @@
 """Serve a request synchronously. A RefId makes it idempotent; a RefId or Tag records it as a job."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aiserver.clock import Clock, Deadline
@@ -9,6 +9,7 @@ from aiserver.errors import AiServerError, Conflict, ProviderTimeout
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore
 from aiserver.jobs.states import JobState
+from aiserver.operations import Operation
 from aiserver.providers.call import ProviderCall
 from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import Failover, FailoverResult, OpenStream
@@ -23,6 +24,23 @@ CLOCK_SKEW_MS = 500  # tolerated between the clocks that measure one call
 FIRST_BYTE_TIMEOUT_S = 280  # API Gateway drops a response whose first byte takes longer than 300 s
 
 
+class StreamCopy(Protocol):
+    """What is kept of a stream, to be stored."""
+
+    def append(self, data: bytes, /) -> None: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+
+class FileCopy(list[bytes]):
+    """A complete file."""
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self)
+
+
 class ImageStore(Protocol):
     """Stores the images of responses: usecases.sync_images.SyncImages."""
 
@@ -30,8 +48,14 @@ class ImageStore(Protocol):
         """Read what later steps need, before a call that is paid for."""
         ...
 
-    def store(self, result: FailoverResult, record: SyncRecord, deadline: Deadline) -> StoredResponse:
+    def store(
+        self, response: ProviderResponse, result: FailoverResult, record: SyncRecord, deadline: Deadline
+    ) -> StoredResponse:
         """The response after its images have been stored. Never raises: `is_lost` when the store failed."""
+        ...
+
+    def copy_events(self, operation: Operation) -> StreamCopy:
+        """A copy of the events of a stream that contain complete images."""
         ...
 
     def sign(self, body: bytes, base_url: str, keys: tuple[str, ...]) -> bytes:
@@ -115,12 +139,13 @@ class Complete:
             record.abandon()
             raise
         if result.stream:
-            return self._relay_stream(result, result.stream, record, deadline)
+            return self._relay_stream(result, result.stream, record, deadline, images)
         if result.response is None:
             error = self._error_to_raise(result, call)
             record.end(result, StreamOutcome(JobState.FAILED, error))
             raise error
-        stored = images.store(result, record, begin_deadline) if images else StoredResponse(result.response)
+        response = result.response
+        stored = images.store(response, result, record, begin_deadline) if images else StoredResponse(response)
         return self._end(result, stored, record)
 
     def _end(self, result: FailoverResult, stored: StoredResponse, record: SyncRecord) -> CompletionResult:
@@ -144,18 +169,32 @@ class Complete:
         return self._images.sign(body, base_url, keys) if self._images and keys else body
 
     def _relay_stream(
-        self, result: FailoverResult, stream: OpenStream, record: SyncRecord, deadline: Deadline
+        self,
+        result: FailoverResult,
+        stream: OpenStream,
+        record: SyncRecord,
+        deadline: Deadline,
+        images: ImageStore | None,
     ) -> CompletionResult:
-        provider_stream = stream.stream
-        file: list[bytes] | None = [] if record.stores_result and not provider_stream.has_events else None
+        provider_stream, operation = stream.stream, record.sync.request.operation
+        headers = {**provider_stream.headers, **(sse.HEADERS if provider_stream.has_events else {})}
+        copy: StreamCopy | None = None
+        if record.stores_result and images:
+            copy = images.copy_events(operation)
+        elif record.stores_result and not provider_stream.has_events:
+            copy = FileCopy()
 
         def on_end(outcome: StreamOutcome) -> None:
-            is_stored = file is not None and outcome.state == JobState.COMPLETED
-            response = ProviderResponse(200, provider_stream.headers, b"".join(file or ()))
-            record.end(result, outcome, StoredResponse(response) if is_stored else None)
+            stored = None
+            if copy and copy.body and outcome.state == JobState.COMPLETED:
+                response = ProviderResponse(200, headers, copy.body)
+                end = Deadline(deadline.at_ms + STORE_MARGIN_MS)
+                stored = images.store(response, result, record, end) if images else StoredResponse(response)
+            if stored and stored.is_lost:
+                outcome = replace(outcome, state=JobState.FAILED, error=stored.error)
+            record.end(result, outcome, stored)
 
-        headers = {**provider_stream.headers, **(sse.HEADERS if provider_stream.has_events else {})}
-        body = stream_response(result.provider, stream, self._clock, deadline=deadline, on_end=on_end, copy_to=file)
+        body = stream_response(result.provider, stream, self._clock, deadline=deadline, on_end=on_end, copy_to=copy)
         return CompletionResult(200, headers, body, result.provider, result.attempts)
 
     def _error_to_raise(self, result: FailoverResult, call: ProviderCall) -> AiServerError:
@@ -191,7 +230,7 @@ def _stores_images(request: ModelRequest) -> bool:
     """Whether the images of the response are stored: for AI Server's requests, and for those that are recorded."""
     options = request.options
     is_stored = bool(request.name or options.ref_id or options.tag)
-    return request.operation.returns_images and is_stored and not request.stream
+    return request.operation.returns_images and is_stored
 
 
 def _create_call(request: ModelRequest, owner: str, deadline: Deadline, begin_deadline: Deadline) -> ProviderCall:

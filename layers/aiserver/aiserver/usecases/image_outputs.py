@@ -17,6 +17,8 @@ from aiserver.providers.downloads import DownloadFailed
 from aiserver.providers.response import ProviderResponse
 from aiserver.usecases.media_outputs import ArtifactStore
 from aiserver.usecases.terminal import StoredResponse
+from aiserver.wire import sse
+from aiserver.wire.media_types import is_event_stream
 
 DOWNLOAD_TIMEOUT_S = 60  # for all images of one response
 MAX_REASON_CHARS = 200
@@ -35,13 +37,14 @@ class FileSource(Protocol):
 class _Output(msgspec.Struct):
     b64_json: msgspec.Raw = msgspec.Raw(b"")
     url: msgspec.Raw = msgspec.Raw(b"")
+    partial_image_index: int | None = None
 
 
 class _Outputs(msgspec.Struct):
     data: list[_Output] = []
 
 
-_OUTPUTS = msgspec.json.Decoder(_Outputs)
+_OUTPUTS, _OUTPUT = msgspec.json.Decoder(_Outputs), msgspec.json.Decoder(_Output)
 
 
 class ImageOutputs:
@@ -70,7 +73,7 @@ class ImageOutputs:
         deadline = min(deadline, Deadline.after(DOWNLOAD_TIMEOUT_S, self._clock))
         body, keys, reasons = response.body, list[str](), list[str]()
         remaining_bytes = int(MAX_DOWNLOAD_BYTES)
-        outputs = _decode_outputs(response.body)
+        outputs = _decode_outputs(response)
         for number, output in enumerate(outputs, 1):
             if number > MAX_STORED_IMAGES:
                 reasons.append(f"image {number} and the following: at most {MAX_STORED_IMAGES} images are stored")
@@ -98,11 +101,24 @@ class ImageOutputs:
         return self._source.fetch(url, upstream, max_bytes=max_bytes, timeout_s=timeout_s)
 
 
-def _decode_outputs(body: bytes) -> list[_Output]:
+def _decode_outputs(response: ProviderResponse) -> list[_Output]:
+    """The images of a JSON response, or of the events of a stream, where each contains one; partial ones are left out.
+
+    Empty for anything else.
+    """
     try:
-        return _OUTPUTS.decode(body).data
+        if not is_event_stream(response.content_type):
+            return _OUTPUTS.decode(response.body).data
+        events = [_OUTPUT.decode(data) for event in sse.EventSplitter().split(response.body) if (data := _json(event))]
     except (msgspec.DecodeError, RecursionError):
         return []
+    return [event for event in events if event.partial_image_index is None]
+
+
+def _json(event: bytes) -> bytes:
+    """The data of an event, if it is an object."""
+    data = sse.event_data(event)
+    return data if data.lstrip()[:1] == b"{" else b""
 
 
 def _decode_content(output: _Output) -> bytes | None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiserver import log_events
 from aiserver.clock import Clock, Deadline
@@ -14,6 +15,12 @@ from aiserver.wire import errors as wire_errors
 from aiserver.wire import sse
 
 log = logging.getLogger("aiserver.stream_response")
+
+
+class Copy(Protocol):
+    """Receives the data of a stream."""
+
+    def append(self, data: bytes, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ def stream_response(
     *,
     deadline: Deadline,
     on_end: Callable[[StreamOutcome], None],
-    copy_to: list[bytes] | None = None,
+    copy_to: Copy | None = None,
 ) -> Generator[bytes | None]:
     """The events and pings of the stream, or the bytes of a file; None when there is nothing to send.
 
@@ -57,7 +64,7 @@ def _stream(
     clock: Clock,
     deadline: Deadline,
     on_end: Callable[[StreamOutcome], None],
-    copy_to: list[bytes] | None,
+    copy_to: Copy | None,
 ) -> Generator[bytes | None]:
     state, error = JobState.FAILED, AiServerError("The gateway failed during the stream")
     has_events = stream.stream.has_events
@@ -96,7 +103,7 @@ def _stream(
 
 
 def _until_deadline(
-    stream: OpenStream, clock: Clock, deadline: Deadline, copy_to: list[bytes] | None
+    stream: OpenStream, clock: Clock, deadline: Deadline, copy_to: Copy | None
 ) -> Generator[bytes | None, None, bool]:
     """Relay the events until their end or the deadline. Returns whether the response is complete."""
     mapper, is_first = stream.stream.mapper, True
@@ -116,9 +123,7 @@ def _until_deadline(
 
 
 @contextmanager
-def _complete_copy(
-    stream: OpenStream, clock: Clock, deadline: Deadline, copy_to: list[bytes] | None
-) -> Generator[None]:
+def _complete_copy(stream: OpenStream, clock: Clock, deadline: Deadline, copy_to: Copy | None) -> Generator[None]:
     """If the caller disconnects, read the rest of its file: it is paid for, and a repeat will request it."""
     try:
         yield

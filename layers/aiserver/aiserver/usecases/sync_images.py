@@ -7,13 +7,31 @@ from aiserver.artifacts import ArtifactUrls
 from aiserver.clock import Deadline
 from aiserver.errors import ProviderError
 from aiserver.jobs.job import Job
+from aiserver.operations import Operation
+from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import FailoverResult
 from aiserver.usecases.image_outputs import ImageOutputs
 from aiserver.usecases.media_outputs import job_file_keys, sign_urls
 from aiserver.usecases.sync_records import SyncRecord
 from aiserver.usecases.terminal import StoredResponse
+from aiserver.wire import sse
 
 log = logging.getLogger("aiserver.sync_images")
+
+
+class ImageEvents:
+    """The events of a stream that complete an image; incomplete images are dropped."""
+
+    def __init__(self, operation: Operation) -> None:
+        self._end_types = [f'"{event}"'.encode() for event in operation.end_events]
+        self.body = b""
+
+    def append(self, data: bytes, /) -> None:
+        if self._is_end(data):
+            self.body += b"".join(event for event in sse.EventSplitter().split(data) if self._is_end(event))
+
+    def _is_end(self, event: bytes) -> bool:
+        return any(end_type in event for end_type in self._end_types)
 
 
 class SyncImages:
@@ -26,9 +44,10 @@ class SyncImages:
     def prepare(self) -> None:
         self._urls.prepare()
 
-    def store(self, result: FailoverResult, record: SyncRecord, deadline: Deadline) -> StoredResponse:
-        response, sync = result.response, record.sync
-        assert response
+    def store(
+        self, response: ProviderResponse, result: FailoverResult, record: SyncRecord, deadline: Deadline
+    ) -> StoredResponse:
+        sync = record.sync
         assert result.upstream
         try:
             return self._outputs.store(
@@ -43,6 +62,9 @@ class SyncImages:
             log.exception(log_events.IMAGES_NOT_STORED, extra={"job_id": record.job.id if record.job else None})
             error = ProviderError("The provider's images could not be stored", may_be_billed=True)
             return StoredResponse(response, error=error)
+
+    def copy_events(self, operation: Operation) -> ImageEvents:
+        return ImageEvents(operation)
 
     def sign(self, body: bytes, base_url: str, keys: tuple[str, ...]) -> bytes:
         return sign_urls(body, base_url, keys, self._urls)

@@ -110,7 +110,8 @@ class SyncRecords:
         """The job once it is Completed, or Failed without effect. Raises: Conflict."""
         if job.request_hash != request_hash(sync.request.hash_name, sync.request.body):
             raise Conflict(f"RefId {job.ref_id} was already used for another request", param="refId")
-        will_be_stored = not sync.request.stream or sync.request.operation.response is ResponseKind.BYTES
+        operation = sync.request.operation
+        will_be_stored = not sync.request.stream or operation.returns_images or operation.response is ResponseKind.BYTES
         is_sync = not job.queue
         while is_sync and will_be_stored and not job.has_ended and not sync.begin_deadline.has_passed(self._clock):
             self._sleep(POLL_INTERVAL_S)
