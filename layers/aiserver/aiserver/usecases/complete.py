@@ -16,7 +16,7 @@ from aiserver.routing.failover import Failover, FailoverResult, OpenStream
 from aiserver.routing.selection import ProviderDirectory
 from aiserver.usecases.stream_response import StreamOutcome, stream_response
 from aiserver.usecases.sync_records import SyncRecord, SyncRecords, SyncRequest
-from aiserver.usecases.terminal import STORE_MARGIN_MS, StoredResponse
+from aiserver.usecases.terminal import StoredResponse, store_margin_ms
 from aiserver.wire import sse
 from aiserver.wire.requests import ModelRequest
 
@@ -121,7 +121,8 @@ class Complete:
         started_ms = self._clock.now_ms()
         begin_deadline = min(deadline, Deadline(started_ms + FIRST_BYTE_TIMEOUT_S * 1000))
         images = self._images if _stores_images(request) else None
-        call_deadline = Deadline(begin_deadline.at_ms - STORE_MARGIN_MS) if images else begin_deadline
+        margin_ms = store_margin_ms(begin_deadline.at_ms - started_ms) if images else 0
+        call_deadline = Deadline(begin_deadline.at_ms - margin_ms)
         call = _create_call(request, owner, deadline, call_deadline)
         sync = SyncRequest(request, owner, base_url, started_ms, call.begin_deadline, call.deadline)
         stored_job = self._records.find(sync)
@@ -188,8 +189,7 @@ class Complete:
             stored = None
             if copy and copy.body and outcome.state == JobState.COMPLETED:
                 response = ProviderResponse(200, headers, copy.body)
-                end = Deadline(deadline.at_ms + STORE_MARGIN_MS)
-                stored = images.store(response, result, record, end) if images else StoredResponse(response)
+                stored = images.store(response, result, record, deadline) if images else StoredResponse(response)
             if stored and stored.is_lost:
                 outcome = replace(outcome, state=JobState.FAILED, error=stored.error)
             record.end(result, outcome, stored)

@@ -11,8 +11,14 @@ from aiserver.wire.media_types import JSON, media_type
 
 CALLBACK_DUE_MS = 60_000  # until the sweeper sends the message of an unclaimed callback again
 STORE_MARGIN_MS = 30_000  # reserved after a call whose images are stored
+MARGIN_SHARE = 4  # at most a quarter of a short time
 MAX_ERROR_CHARS = 1000  # the job item stays under 4 KB
 DAY_S = 86_400
+
+
+def store_margin_ms(remaining_ms: int) -> int:
+    """The time reserved to store images, of that which remains for their call."""
+    return min(STORE_MARGIN_MS, remaining_ms // MARGIN_SHARE)
 
 
 @dataclass(frozen=True)

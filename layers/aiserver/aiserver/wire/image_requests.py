@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from aiserver import operations
@@ -16,7 +17,7 @@ from aiserver.wire.schemas import IMAGE_EDITS, IMAGES
 from aiserver.wire.validation import invalid_field
 
 IMAGE, MASK = "image", "mask"
-_IMAGE_NAME = re.compile(r"image(?:\[\d*\])?")  # `image[]` is how the SDKs send a list
+_INDEX = re.compile(r"\[\d*\]$")  # `image[]` is how the SDKs send a list; some clients send `mask[]`
 _SINGLE_FIELDS = ("prompt", "n", "size")
 URL_SCHEMES = ("https://", "http://", "data:")
 URL_MEMBERS = ("image_url", "url")
@@ -24,7 +25,7 @@ URL_MEMBERS = ("image_url", "url")
 
 def is_image_part(part: Part) -> bool:
     """Whether a part of a form is an image to edit: `image`, `image[]` or `image[0]`."""
-    return _IMAGE_NAME.fullmatch(part.name) is not None
+    return _INDEX.sub("", part.name) == IMAGE
 
 
 def bind_generation(body: bytes, content_type: str, *, is_queued: bool = False) -> ModelRequest:
@@ -67,6 +68,7 @@ def bind_variation(body: bytes, content_type: str, *, is_queued: bool = False) -
 
 def _bind_files(operation: Operation, body: bytes, content_type: str, *, is_queued: bool) -> ModelRequest:
     def check(parts: list[Part]) -> list[Part]:
+        parts = [replace(part, name=MASK) if _INDEX.sub("", part.name) == MASK else part for part in parts]
         check_single(parts, (*_SINGLE_FIELDS, MASK))
         if operation is operations.IMAGE_EDITS and not forms.text_value(parts, "prompt"):
             raise invalid_field("NotEmpty", "prompt", "'prompt' must not be empty")
