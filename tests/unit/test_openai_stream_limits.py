@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiserver.errors import ProviderError, ProviderRateLimited
-from aiserver.operations import CHAT, RESPONSES, TRANSCRIPTIONS, Operation
+from aiserver.operations import CHAT, IMAGES, RESPONSES, TRANSCRIPTIONS, Operation
 from aiserver.providers.adapters.openai import stream
 from aiserver.providers.adapters.openai.stream import OpenAiEventMapper
 from aiserver.providers.call import Upstream
@@ -209,7 +209,7 @@ def test_usage_of_a_response_is_within_its_object(members: str, usage: str | Non
     assert mapper.usage == usage
 
 
-def text_or_none(data: bytes) -> str | None:
+def text_or_none(data: bytes, end_events: int) -> str | None:
     return data.decode() or None
 
 
@@ -220,6 +220,15 @@ def test_usage_of_media_is_computed_from_the_last_event_with_usage() -> None:
         mapper.on_event(event(data))
         usages.append(mapper.usage)
     assert usages == [None, '{"usage":{"seconds":1}}', '{"usage":{"seconds":1}}', '{"usage":{"seconds":2}}']
+
+
+def test_usage_of_media_counts_the_events_that_completed_an_output() -> None:
+    mapper = make_mapper(IMAGES, media_usage=lambda data, end_events: str(end_events))
+    counts: list[str | None] = [mapper.usage]
+    for type_name in ("partial_image", "completed", "partial_image", "completed"):
+        mapper.on_event(event(f'{{"type":"image_generation.{type_name}"}}'))
+        counts.append(mapper.usage)
+    assert counts == ["0", "0", "1", "1", "2"]
 
 
 # --- other operations ---
