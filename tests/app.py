@@ -222,7 +222,7 @@ class UseCases:
     ) -> None:
         common: dict[str, Any] = {"settled_days": 7}
         urls = ArtifactUrls(FakeArtifactSecrets(), clock, hours=24)
-        images = ImageOutputs(artifacts or FakeArtifacts(), files or FakeFileSource(), clock)
+        images = ImageOutputs(artifacts or FakeArtifacts(), files or FakeFileSource(), clock, clock.advance)
         self._clock = clock
         self.directory = ProviderDirectory(lambda: providers, clock)
         self.admission = AdmissionControl(clock, leases, CircuitBreaker(circuits, clock))

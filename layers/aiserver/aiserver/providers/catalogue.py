@@ -277,7 +277,7 @@ HOSTED = {
                 "Image variations, and the models `dall-e-2` and `dall-e-3`, are retired (410).", _OPENAI_SPECIFICATION
             ),
             Quirk(
-                "Images are always base64; `response_format` is rejected, and the gateway does not send it.",
+                "Images are always base64; `response_format` is rejected, and the gateway removes `b64_json`.",
                 "https://github.com/vercel/ai/blob/d6ad96ae0e3b7fbb1a3a9245cc9156fcfb7cdb4a/packages/openai/src/image/__fixtures__/gpt-image-response-format-error.json",
             ),
             Quirk("A stream of images needs `n` to be 1.", "https://github.com/theopenco/llmgateway/issues/3963"),

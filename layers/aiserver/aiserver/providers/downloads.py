@@ -33,6 +33,7 @@ from aiserver.providers.memory_budget import reserve
 
 MAX_REDIRECTS = 3
 PAUSES_S = (0.5, 1.0)  # before the second and the third attempt: the call that produced the file has been paid for
+INVALID_URL = "its URL is not a valid HTTP URL"
 PORTS = {"https": 443, "http": 80}
 REDIRECTS = (301, 302, 303, 307, 308)
 _FORBIDDEN_CHARS = re.compile(r"[\x00-\x20\x7f\\]")
@@ -72,7 +73,7 @@ class Downloads:
         Raises: DownloadFailed, when the URL is not allowed (then no packet was sent), or the file cannot be read within
         the time, is empty or larger than `max_bytes`.
         """
-        url = urljoin(upstream.provider.base_url, url)
+        url = _join(upstream.provider.base_url, url)
         with total_deadline(timeout_s):
             for pause_s in PAUSES_S:
                 try:
@@ -84,17 +85,20 @@ class Downloads:
             return self._follow(url, upstream, max_bytes)
 
     def _follow(self, url: str, upstream: Upstream, max_bytes: int) -> bytes:
+        may_be_own = True  # a redirect from another host must not lead back, where the API key is sent
         for _ in range(1 + MAX_REDIRECTS):
-            file_or_location = self._get(url, upstream, max_bytes)
+            parts = _split(url)
+            may_be_own = may_be_own and _origin(parts) == _origin(urlsplit(upstream.provider.base_url))
+            file_or_location = self._get(parts, upstream, max_bytes, is_own=may_be_own)
             if isinstance(file_or_location, bytes):
                 return file_or_location
-            url = urljoin(url, file_or_location)
+            url = _join(url, file_or_location)
+            if parts.scheme == "https" and _split(url).scheme != "https":
+                raise DownloadFailed("its URL redirects from HTTPS to HTTP")
         raise DownloadFailed(f"its URL redirects more than {MAX_REDIRECTS} times")
 
-    def _get(self, url: str, upstream: Upstream, max_bytes: int) -> bytes | str:
-        """The file, or the location of a redirect."""
-        parts = _split(url)
-        is_own = _origin(parts) == _origin(urlsplit(upstream.provider.base_url))
+    def _get(self, parts: SplitResult, upstream: Upstream, max_bytes: int, *, is_own: bool) -> bytes | str:
+        """The file, or the location of a redirect. `is_own`: the URL is on the provider's own origin."""
         is_self_hosted = is_own and upstream.provider.queue == "gpu"
         try:
             target = _to_httpx_url(parts if is_self_hosted else _public_url(parts))
@@ -111,6 +115,14 @@ class Downloads:
             raise DownloadFailed(str(error) or type(error).__name__, can_retry=True) from error
 
 
+def _join(base_url: str, url: str) -> str:
+    """Raises: DownloadFailed."""
+    try:
+        return urljoin(base_url, url)
+    except ValueError as error:
+        raise DownloadFailed(INVALID_URL) from error
+
+
 def _split(url: str) -> SplitResult:
     """The parts of an HTTP URL. Raises: DownloadFailed."""
     parts = SplitResult("", "", "", "", "")
@@ -120,7 +132,7 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         is_valid = False
     if not is_valid or _FORBIDDEN_CHARS.search(url):
-        raise DownloadFailed("its URL is not a valid HTTP URL")
+        raise DownloadFailed(INVALID_URL)
     return parts._replace(fragment="")
 
 
@@ -139,7 +151,7 @@ def _to_httpx_url(parts: SplitResult) -> httpx.URL:
     try:
         return httpx.URL(parts.geturl())
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise DownloadFailed("its URL is not a valid HTTP URL") from error
+        raise DownloadFailed(INVALID_URL) from error
 
 
 def _read_file(response: httpx.Response, max_bytes: int) -> bytes | str:

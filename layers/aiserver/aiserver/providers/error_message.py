@@ -51,7 +51,7 @@ _HIDDEN = ("script", "style")
 
 def extract_message(body: bytes) -> str:
     """Return the error message in the body of a failed response, or an empty string."""
-    if body.strip() == b"null":
+    if body.strip() == b"null" or b"\x00" in body[:TEXT_BYTES]:  # a file, such as an image
         return ""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"[", b'"'):
         return truncate(_page_text(body[:TEXT_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")))

@@ -9,12 +9,11 @@ from aiserver.errors import AiServerError, Conflict, ProviderTimeout
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import JobStore
 from aiserver.jobs.states import JobState
-from aiserver.operations import Operation
 from aiserver.providers.call import ProviderCall
 from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import Failover, FailoverResult, OpenStream
 from aiserver.routing.selection import ProviderDirectory
-from aiserver.usecases.stream_response import StreamOutcome, stream_response
+from aiserver.usecases.stream_response import Copy, StreamOutcome, stream_response
 from aiserver.usecases.sync_records import SyncRecord, SyncRecords, SyncRequest
 from aiserver.usecases.terminal import StoredResponse, store_margin_ms
 from aiserver.wire import sse
@@ -24,10 +23,8 @@ CLOCK_SKEW_MS = 500  # tolerated between the clocks that measure one call
 FIRST_BYTE_TIMEOUT_S = 280  # API Gateway drops a response whose first byte takes longer than 300 s
 
 
-class StreamCopy(Protocol):
+class StreamCopy(Copy, Protocol):
     """What is kept of a stream, to be stored."""
-
-    def append(self, data: bytes, /) -> None: ...
 
     @property
     def body(self) -> bytes: ...
@@ -54,8 +51,8 @@ class ImageStore(Protocol):
         """The response after its images have been stored. Never raises: `is_lost` when the store failed."""
         ...
 
-    def copy_events(self, operation: Operation) -> StreamCopy:
-        """A copy of the events of a stream that contain complete images."""
+    def copy_events(self) -> StreamCopy:
+        """An empty copy, which keeps the events of a stream that contain complete images."""
         ...
 
     def sign(self, body: bytes, base_url: str, keys: tuple[str, ...]) -> bytes:
@@ -90,6 +87,8 @@ class CompletionResult:
         """The relayed headers, and those that tell how the gateway served the request."""
         served_by = {"x-provider": self.provider, "x-attempts": str(self.attempts)}
         served_by |= {"x-ignored": ", ".join(self.ignored)} if self.ignored else {}
+        if self.lost:
+            served_by["x-images-not-stored"] = self.lost.encode("ascii", "replace").decode()
         return self.headers | served_by | ({"x-replayed": "true"} if self.is_replay else {})
 
 
@@ -122,8 +121,11 @@ class Complete:
         begin_deadline = min(deadline, Deadline(started_ms + FIRST_BYTE_TIMEOUT_S * 1000))
         images = self._images if _stores_images(request) else None
         margin_ms = store_margin_ms(begin_deadline.at_ms - started_ms) if images else 0
-        call_deadline = Deadline(begin_deadline.at_ms - margin_ms)
-        call = _create_call(request, owner, deadline, call_deadline)
+        stream_deadline, call_deadline = (
+            Deadline(deadline.at_ms - margin_ms),
+            Deadline(begin_deadline.at_ms - margin_ms),
+        )
+        call = _create_call(request, owner, stream_deadline, call_deadline)
         sync = SyncRequest(request, owner, base_url, started_ms, call.begin_deadline, call.deadline)
         stored_job = self._records.find(sync)
         if stored_job and stored_job.state == JobState.COMPLETED:
@@ -153,8 +155,10 @@ class Complete:
         response = stored.response
         if stored.is_lost and stored.error:
             record.end(result, StreamOutcome(JobState.FAILED, stored.error, response.usage))
-            raise stored.error
-        record.end(result, StreamOutcome(JobState.COMPLETED, None, response.usage), stored)
+            if record.sync.request.name:  # its response consists of the URLs of stored files
+                raise stored.error
+        else:
+            record.end(result, StreamOutcome(JobState.COMPLETED, None, response.usage), stored)
         return CompletionResult(
             response.status,
             response.headers,
@@ -177,24 +181,25 @@ class Complete:
         deadline: Deadline,
         images: ImageStore | None,
     ) -> CompletionResult:
-        provider_stream, operation = stream.stream, record.sync.request.operation
+        provider_stream = stream.stream
         headers = {**provider_stream.headers, **(sse.HEADERS if provider_stream.has_events else {})}
         copy: StreamCopy | None = None
         if record.stores_result and images:
-            copy = images.copy_events(operation)
+            copy = images.copy_events()
         elif record.stores_result and not provider_stream.has_events:
             copy = FileCopy()
 
         def on_end(outcome: StreamOutcome) -> None:
             stored = None
-            if copy and copy.body and outcome.state == JobState.COMPLETED:
+            if copy and outcome.state == JobState.COMPLETED:
                 response = ProviderResponse(200, headers, copy.body)
                 stored = images.store(response, result, record, deadline) if images else StoredResponse(response)
             if stored and stored.is_lost:
                 outcome = replace(outcome, state=JobState.FAILED, error=stored.error)
             record.end(result, outcome, stored)
 
-        body = stream_response(result.provider, stream, self._clock, deadline=deadline, on_end=on_end, copy_to=copy)
+        end = record.sync.deadline  # before `deadline`, if images are stored
+        body = stream_response(result.provider, stream, self._clock, deadline=end, on_end=on_end, copy_to=copy)
         return CompletionResult(200, headers, body, result.provider, result.attempts)
 
     def _error_to_raise(self, result: FailoverResult, call: ProviderCall) -> AiServerError:

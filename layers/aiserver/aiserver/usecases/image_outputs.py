@@ -3,11 +3,10 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterable
-from dataclasses import replace
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Protocol
-
-import msgspec
 
 from aiserver.clock import Clock, Deadline
 from aiserver.errors import ProviderError
@@ -17,10 +16,13 @@ from aiserver.providers.downloads import DownloadFailed
 from aiserver.providers.response import ProviderResponse
 from aiserver.usecases.media_outputs import ArtifactStore
 from aiserver.usecases.terminal import StoredResponse
-from aiserver.wire import sse
+from aiserver.wire import json_text, sse
+from aiserver.wire.image_responses import ImageMembers, find_event_image, find_images
+from aiserver.wire.json_text import Edit, Member
 from aiserver.wire.media_types import is_event_stream
 
 DOWNLOAD_TIMEOUT_S = 60  # for all images of one response
+PUT_PAUSES_S = (0.2, 1.0)  # before a file is put again: the call that produced it has been paid for
 MAX_REASON_CHARS = 200
 
 DATA_URL = "data:"
@@ -34,26 +36,39 @@ class FileSource(Protocol):
         ...
 
 
-class _Output(msgspec.Struct):
-    b64_json: msgspec.Raw = msgspec.Raw(b"")
-    url: msgspec.Raw = msgspec.Raw(b"")
-    partial_image_index: int | None = None
+@dataclass
+class _Images:
+    """The images of one response: the keys of those stored so far, and why others have not been.
 
+    `count` images have been read, of `total`.
+    """
 
-class _Outputs(msgspec.Struct):
-    data: list[_Output] = []
-
-
-_OUTPUTS, _OUTPUT = msgspec.json.Decoder(_Outputs), msgspec.json.Decoder(_Output)
+    upstream: Upstream
+    owner: str
+    created_at: int
+    base_url: str
+    deadline: Deadline
+    remaining_bytes: int = int(MAX_DOWNLOAD_BYTES)
+    keys: list[str] = field(default_factory=list[str])
+    reasons: list[str] = field(default_factory=list[str])
+    count: int = 0
+    total: int = 0
 
 
 class ImageOutputs:
     """Stores images one at a time, so that one file is in memory beside the response."""
 
-    def __init__(self, artifacts: ArtifactStore, source: FileSource, clock: Clock) -> None:
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        source: FileSource,
+        clock: Clock,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._artifacts = artifacts
         self._source = source
         self._clock = clock
+        self._sleep = sleep
 
     def store(
         self,
@@ -71,65 +86,77 @@ class ImageOutputs:
         keeps its URL, and is named in the error. Raises: errors of the artifact store.
         """
         deadline = min(deadline, Deadline.after(DOWNLOAD_TIMEOUT_S, self._clock))
-        body, keys, reasons = response.body, list[str](), list[str]()
-        remaining_bytes = int(MAX_DOWNLOAD_BYTES)
-        outputs = _decode_outputs(response)
-        for number, output in enumerate(outputs, 1):
-            if number > MAX_STORED_IMAGES:
-                reasons.append(f"image {number} and the following: at most {MAX_STORED_IMAGES} images are stored")
-                break
-            url = _string(output.url)
-            try:
-                content = _decode_content(output)
-                if content is None:
-                    content = self._download(url, upstream, remaining_bytes, deadline)
-                    remaining_bytes -= len(content)
-            except DownloadFailed as error:
-                reasons.append(f"image {number}: {error}"[:MAX_REASON_CHARS])
-                continue
-            key = self._artifacts.put(owner, created_at, content, "")
-            keys.append(key)
-            if url:
-                body = body.replace(bytes(output.url), json.dumps(f"{base_url}/{key}").encode())
-        error = _lost_images(response, upstream, reasons, len(outputs)) if reasons or not keys else None
-        return StoredResponse(replace(response, body=body), tuple(keys), error)
+        images = _Images(upstream, owner, created_at, base_url, deadline)
+        if is_event_stream(response.content_type):
+            splitter = sse.EventSplitter()
+            events = [self._store_event(event, images) for event in splitter.split(response.body)]
+            body, images.total = b"".join([*events, splitter.buffer]), images.count
+        else:
+            found, images.total = find_images(response.body)
+            body = self._store_all(response.body, found, images)
+        if images.total > images.count:
+            reason = f"image {images.count + 1} and the following: at most {MAX_STORED_IMAGES} images are stored"
+            images.reasons.append(reason)
+        error = _lost_images(response, images) if images.reasons or not images.keys else None
+        return StoredResponse(replace(response, body=body), tuple(images.keys), error)
 
-    def _download(self, url: str, upstream: Upstream, max_bytes: int, deadline: Deadline) -> bytes:
-        timeout_s = deadline.remaining_s(self._clock)
+    def _store_event(self, event: bytes, images: _Images) -> bytes:
+        data = sse.event_data(event)
+        image = find_event_image(data)
+        if image is None:
+            return event
+        return event.replace(data, self._store_all(data, [image], images), 1)
+
+    def _store_all(self, body: bytes, found: list[ImageMembers], images: _Images) -> bytes:
+        """The text with the URLs of the artifacts in place of the provider's."""
+        edits: list[Edit] = []
+        for image in found:
+            images.count += 1
+            try:
+                content = self._content(body, image, images)
+            except DownloadFailed as error:
+                images.reasons.append(f"image {images.count}: {error}"[:MAX_REASON_CHARS])
+                continue
+            key = self._put(content, images)
+            images.keys.append(key)
+            if image.url and _string(body, image.url):
+                url = json.dumps(f"{images.base_url}/{key}").encode()
+                edits.append(Edit(image.url.value_start, image.url.value_end, url))
+        return json_text.apply_edits(body, edits)
+
+    def _content(self, body: bytes, image: ImageMembers, images: _Images) -> bytes:
+        """The bytes of an image. Raises: DownloadFailed."""
+        text, url = _string(body, image.base64), _string(body, image.url)
+        if text or url[: len(DATA_URL)].lower() == DATA_URL:
+            return _decode_base64(text or url)
+        if not url:
+            raise DownloadFailed("the provider sent neither base64 nor a URL")
+        timeout_s = images.deadline.remaining_s(self._clock)
         if timeout_s <= 0:
             raise DownloadFailed("the time for downloads has passed")
-        return self._source.fetch(url, upstream, max_bytes=max_bytes, timeout_s=timeout_s)
+        content = self._source.fetch(url, images.upstream, max_bytes=images.remaining_bytes, timeout_s=timeout_s)
+        images.remaining_bytes -= len(content)
+        return content
+
+    def _put(self, content: bytes, images: _Images) -> str:
+        """The key of the stored file. Raises: errors of the artifact store, after the last attempt."""
+        for pause_s in PUT_PAUSES_S:
+            try:
+                return self._artifacts.put(images.owner, images.created_at, content, "")
+            except Exception:
+                if images.deadline.remaining_s(self._clock) <= pause_s:
+                    raise
+            self._sleep(pause_s)
+        return self._artifacts.put(images.owner, images.created_at, content, "")
 
 
-def _decode_outputs(response: ProviderResponse) -> list[_Output]:
-    """The images of a JSON response, or of the events of a stream, where each contains one; partial ones are left out.
-
-    Empty for anything else.
-    """
+def _decode_base64(text: str) -> bytes:
+    """The bytes of base64, or of a data URL; line breaks and missing padding are accepted. Raises: DownloadFailed."""
+    if text[: len(DATA_URL)].lower() == DATA_URL:
+        text = text.partition(",")[2]
+    text = "".join(text.split())
     try:
-        if not is_event_stream(response.content_type):
-            return _OUTPUTS.decode(response.body).data
-        events = [_OUTPUT.decode(data) for event in sse.EventSplitter().split(response.body) if (data := _json(event))]
-    except (msgspec.DecodeError, RecursionError):
-        return []
-    return [event for event in events if event.partial_image_index is None]
-
-
-def _json(event: bytes) -> bytes:
-    """The data of an event, if it is an object."""
-    data = sse.event_data(event)
-    return data if data.lstrip()[:1] == b"{" else b""
-
-
-def _decode_content(output: _Output) -> bytes | None:
-    """The bytes of an image within the response; None for one that must be downloaded. Raises: DownloadFailed."""
-    text, url = _string(output.b64_json), _string(output.url)
-    if not text and not url:
-        raise DownloadFailed("the provider sent neither base64 nor a URL")
-    if not text and not url.startswith(DATA_URL):
-        return None
-    try:
-        content = base64.b64decode(_base64_text(text or url), validate=True)
+        content = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise DownloadFailed("the provider sent invalid base64") from None
     if not content:
@@ -137,27 +164,19 @@ def _decode_content(output: _Output) -> bytes | None:
     return content
 
 
-def _base64_text(text: str) -> str:
-    """The base64 of a data URL or a bare text, without line breaks, padded."""
-    if text.startswith(DATA_URL):
-        text = text.partition(",")[2]
-    text = "".join(text.split())
-    return text + "=" * (-len(text) % 4)
-
-
-def _string(text: Iterable[int]) -> str:
-    """A JSON string; "" for anything else."""
-    raw = bytes(text)
+def _string(body: bytes, member: Member | None) -> str:
+    """The text of a string member; "" for anything else."""
+    text = body[member.value_start : member.value_end] if member else b""
     try:
-        return json.loads(raw) if raw[:1] == b'"' else ""
+        return json.loads(text) if text[:1] == b'"' else ""
     except ValueError:
         return ""
 
 
-def _lost_images(response: ProviderResponse, upstream: Upstream, reasons: list[str], total: int) -> ProviderError:
+def _lost_images(response: ProviderResponse, images: _Images) -> ProviderError:
     request_id = response.headers.get("x-request-id")
-    origin = f"Provider {upstream.provider.name}" + (f", request {request_id}" if request_id else "")
-    detail = "; ".join(reasons) or "the response contains no images"
-    return ProviderError(
-        f"{origin}: {len(reasons)} of {total} images could not be stored: {detail}", may_be_billed=True
-    )
+    origin = f"Provider {images.upstream.provider.name}" + (f", request {request_id}" if request_id else "")
+    detail = "; ".join(images.reasons)
+    problem = f"{images.total - len(images.keys)} of {images.total} images could not be stored: {detail}"
+    problem = problem if detail else "the response contains no images"
+    return ProviderError(f"{origin}: {problem}", may_be_billed=True)

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aiserver.operations import OPERATIONS, SPEECH
+from aiserver.operations import SPEECH
+from aiserver.providers.catalogue import IMAGE_OPERATIONS
 from aiserver.providers.provider import ANY_MODEL, ModelListing, Provider
 from aiserver.routing.selection import ProviderDirectory
-
-IMAGE_OPERATIONS = {operation.name for operation in OPERATIONS.values() if operation.returns_images}
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,9 @@ class Models:
 
     def image_models(self) -> list[str]:
         """The configured models whose provider generates or edits images, sorted."""
-        providers = [provider for provider in self._directory.providers() if IMAGE_OPERATIONS & {*provider.operations}]
+        providers = [
+            provider for provider in self._directory.providers() if set(IMAGE_OPERATIONS) & set(provider.operations)
+        ]
         return sorted({name for provider in providers for name in provider.models if name != ANY_MODEL})
 
     def _names(self, providers: list[Provider]) -> set[str]:

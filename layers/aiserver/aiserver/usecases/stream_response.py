@@ -111,12 +111,12 @@ def _until_deadline(
         if is_first and events and (not stream.stream.has_events or sse.event_data(events)):
             is_first = False
             stream.on_first_event()
+        if copy_to is not None and events:
+            copy_to.append(events)
         if deadline.has_passed(clock) and not mapper.is_done:
             if mapper.is_complete:  # only the connection's end is missing
                 yield (events or b"") + mapper.on_end()
             return mapper.is_complete
-        if copy_to is not None and events:
-            copy_to.append(events)
         with _complete_copy(stream, clock, deadline, copy_to):
             yield events
     return True

@@ -7,31 +7,15 @@ from aiserver.artifacts import ArtifactUrls
 from aiserver.clock import Deadline
 from aiserver.errors import ProviderError
 from aiserver.jobs.job import Job
-from aiserver.operations import Operation
 from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import FailoverResult
 from aiserver.usecases.image_outputs import ImageOutputs
 from aiserver.usecases.media_outputs import job_file_keys, sign_urls
 from aiserver.usecases.sync_records import SyncRecord
 from aiserver.usecases.terminal import StoredResponse
-from aiserver.wire import sse
+from aiserver.wire.image_responses import ImageEvents
 
 log = logging.getLogger("aiserver.sync_images")
-
-
-class ImageEvents:
-    """The events of a stream that complete an image; incomplete images are dropped."""
-
-    def __init__(self, operation: Operation) -> None:
-        self._end_types = [f'"{event}"'.encode() for event in operation.end_events]
-        self.body = b""
-
-    def append(self, data: bytes, /) -> None:
-        if self._is_end(data):
-            self.body += b"".join(event for event in sse.EventSplitter().split(data) if self._is_end(event))
-
-    def _is_end(self, event: bytes) -> bool:
-        return any(end_type in event for end_type in self._end_types)
 
 
 class SyncImages:
@@ -63,8 +47,8 @@ class SyncImages:
             error = ProviderError("The provider's images could not be stored", may_be_billed=True)
             return StoredResponse(response, error=error)
 
-    def copy_events(self, operation: Operation) -> ImageEvents:
-        return ImageEvents(operation)
+    def copy_events(self) -> ImageEvents:
+        return ImageEvents()
 
     def sign(self, body: bytes, base_url: str, keys: tuple[str, ...]) -> bytes:
         return sign_urls(body, base_url, keys, self._urls)

@@ -5,6 +5,7 @@ Clients differ in how they send them: names in any case, files under the name of
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from aiserver.wire.requests import GATEWAY_FIELDS, ModelRequest, parse_options, 
 from aiserver.wire.schemas import fold_name
 from aiserver.wire.validation import invalid_field
 
+_INTEGER = re.compile(r"[0-9]{1,18}")
 _OPTIONS = GATEWAY_FIELDS | {"state": "state"}
 
 
@@ -66,7 +68,8 @@ class Members:
         if not number.is_integer():
             raise invalid_field("InvalidType", name, f"'{name}' must be an integer")
         value = self.values[fold_name(name)]
-        return int(number if isinstance(value, float) or not str(value).isdigit() else value)
+        is_exact = isinstance(value, int) or (isinstance(value, str) and _INTEGER.fullmatch(value))
+        return int(value if is_exact else number)  # a float has 53 bits only
 
     def model(self, default: str = "") -> str:
         """The model, or `default`. Raises: InvalidRequest, when it is too long, or there is neither."""

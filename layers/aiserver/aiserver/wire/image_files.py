@@ -10,29 +10,26 @@ from dataclasses import replace
 
 from aiserver.wire.file_types import FILE_TYPES, detect_file_type
 from aiserver.wire.forms import Part
-from aiserver.wire.media_types import media_type
 from aiserver.wire.validation import invalid_field
 
 PNG, WEBP = FILE_TYPES["png"], FILE_TYPES["webp"]
 MAX_PNG_CHUNKS = 64  # read before the image data
 _PNG_HEAD_BYTES = 26  # up to the color type
 _ALPHA_COLOR_TYPES = (4, 6)
-_UNTYPED = ("", "application/octet-stream")
 
 
 def check_image(part: Part) -> Part:
     """The file with the content type of its bytes and a file name with an extension: servers judge by either.
 
-    Its own content type is kept if it is one of an image. Raises: InvalidRequest, when the bytes are not an image.
+    Raises: InvalidRequest, when the bytes are not an image.
     """
     file_type = detect_file_type(part.content)
     if not file_type.media_type.startswith("image/"):
         raise invalid_field("InvalidImage", part.name, f"'{part.name}' is not an image: its bytes are no known format")
-    name = part.file_name or part.name.rstrip("[]")
-    label = media_type(part.content_type or "")
+    name = part.file_name or part.name.partition("[")[0]
     return replace(
         part,
-        content_type=file_type.media_type if label in _UNTYPED else part.content_type,
+        content_type=file_type.media_type,
         file_name=name if "." in name else f"{name}.{file_type.extension}",
     )
 

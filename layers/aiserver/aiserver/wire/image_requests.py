@@ -13,14 +13,16 @@ from aiserver.wire.form_requests import STREAM_FIELDS, bind_form, check_is_file,
 from aiserver.wire.forms import Part
 from aiserver.wire.image_files import check_image
 from aiserver.wire.requests import ModelRequest, bind_json, root_members
-from aiserver.wire.schemas import IMAGE_EDITS, IMAGES
+from aiserver.wire.schemas import IMAGE_EDITS, IMAGES, fold_name
 from aiserver.wire.validation import invalid_field
 
 IMAGE, MASK = "image", "mask"
 _INDEX = re.compile(r"\[\d*\]$")  # `image[]` is how the SDKs send a list; some clients send `mask[]`
 _SINGLE_FIELDS = ("prompt", "n", "size")
 URL_SCHEMES = ("https://", "http://", "data:")
-URL_MEMBERS = ("image_url", "url")
+# Members of a JSON body with references to images, and of a reference beside its URL; servers may ignore case.
+REFERENCES = ("images", IMAGE, "imageurl", "imageurls", "referenceimages", MASK, "maskimage")
+TEXT_MEMBERS = ("fileid", "type", "detail")
 
 
 def is_image_part(part: Part) -> bool:
@@ -40,11 +42,15 @@ def bind_edit(body: bytes, content_type: str, *, is_queued: bool = False) -> Mod
     if forms.is_form(content_type):
         return _bind_files(operations.IMAGE_EDITS, body, content_type, is_queued=is_queued)
     request = bind_json(operations.IMAGE_EDITS, body, IMAGE_EDITS, STREAM_FIELDS if is_queued else ())
-    members = [member for member in root_members(request.body) if member.key.startswith((IMAGE, MASK))]
-    if not any(member.key.startswith(IMAGE) for member in members):
+    values = [
+        (member.key, json.loads(request.body[member.value_start : member.value_end]))
+        for member in root_members(request.body)
+        if fold_name(member.key.removesuffix("[]")) in REFERENCES
+    ]
+    if all(value in (None, [], {}) for key, value in values if not key.lower().startswith(MASK)):
         raise invalid_field("NotEmpty", "images", "'images' is required: the images to edit, or a form with files")
-    for member in members:
-        _check_references(member.key, json.loads(request.body[member.value_start : member.value_end]))
+    for key, value in values:
+        _check_references(key, value)
     return request
 
 
@@ -52,12 +58,12 @@ def _check_references(name: str, value: Any) -> None:
     """Raises: InvalidRequest, for a reference that is not a URL: some servers read it as the path of a local file."""
     if isinstance(value, dict):
         for key, member in cast(dict[str, Any], value).items():
-            if key in URL_MEMBERS:
+            if fold_name(key) not in TEXT_MEMBERS:
                 _check_references(f"{name}.{key}", member)
     elif isinstance(value, list):
         for index, item in enumerate(cast(list[Any], value)):
             _check_references(f"{name}[{index}]", item)
-    elif isinstance(value, str) and not value.startswith(URL_SCHEMES):
+    elif isinstance(value, str) and not value.lower().startswith(URL_SCHEMES):
         raise invalid_field("InvalidImage", name, f"'{name}' must be a URL: https://… or data:…")
 
 

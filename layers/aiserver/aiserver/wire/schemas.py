@@ -203,9 +203,9 @@ _IMAGE_TYPES = {
     **dict.fromkeys(("n", "output_compression", "partial_images"), _INTEGER),
     **dict.fromkeys(("background", "output_format", "quality", "response_format", "size", "style", "user"), _STRING),
 }
-IMAGES = ObjectSchema(_IMAGE_NAMES, types=_IMAGE_TYPES, unique=("model", "prompt", "n", "size"))
+IMAGES = ObjectSchema(_IMAGE_NAMES, types=_IMAGE_TYPES, unique=("model", "prompt", "n", "size", "stream"))
 IMAGE_EDITS = ObjectSchema(
     (*_IMAGE_NAMES, "images", "mask", "input_fidelity"),
     types={**_IMAGE_TYPES, "images": _OBJECTS, "input_fidelity": _STRING},
-    unique=("model", "prompt", "n", "size"),
+    unique=("model", "prompt", "n", "size", "stream"),
 )

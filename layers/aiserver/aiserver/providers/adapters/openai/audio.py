@@ -12,7 +12,7 @@ from typing import Any
 
 from aiserver.errors import InvalidRequest
 from aiserver.operations import SPEECH
-from aiserver.providers.adapters.openai.media import MediaRules, with_settings
+from aiserver.providers.adapters.openai.media import MediaRules, render_usage, with_settings
 from aiserver.providers.adapters.openai.request import build_json, build_request
 from aiserver.providers.adapters.openai.response import storable_usage
 from aiserver.providers.call import ProviderCall, Upstream
@@ -142,10 +142,8 @@ def audio_usage(body: bytes, measure: Callable[[], Units]) -> str | None:
     if stored and _number(reported.get("seconds", b"")) is not None:
         return stored
     units = measure() if seconds is None else {"type": "duration", "seconds": seconds}
-    combined: dict[str, Any] = {**units, **json.loads(stored or "{}")}
-    if "seconds" in units:
-        combined["seconds"] = units["seconds"]  # the provider's may be null
-    return json.dumps(combined) if combined else None
+    seconds_of_units = {"seconds": units["seconds"]} if "seconds" in units else {}  # the provider's may be null
+    return render_usage(units, stored, seconds_of_units)
 
 
 def _number(text: bytes) -> int | float | None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 from aiserver.providers.call import ProviderCall, Upstream
@@ -44,6 +45,17 @@ class MediaRules:
 
     check: Callable[[Upstream, ProviderCall], None]
     prepare: Callable[[Upstream, ProviderCall], MediaExchange]
+
+
+def render_usage(
+    units: Mapping[str, Any], usage: str | None, corrections: Mapping[str, Any] = MappingProxyType({})
+) -> str | None:
+    """The provider's usage with the units that it lacks, and with these corrections; None without any."""
+    combined = {**units, **json.loads(usage or "{}"), **corrections}
+    try:
+        return json.dumps(combined, allow_nan=False) if combined else None
+    except ValueError:  # a number beyond floats, such as 1e999
+        return usage
 
 
 def with_settings(parts: list[Part], settings: Mapping[str, Any]) -> list[Part]:
