@@ -105,7 +105,10 @@ class ImageOutputs:
         image = find_event_image(data)
         if image is None:
             return event
-        return event.replace(data, self._store_all(data, [image], images), 1)
+        new_data = self._store_all(data, [image], images)
+        return (
+            event.replace(data, new_data, 1) if data in event else sse.format_event(new_data)
+        )  # else of several lines
 
     def _store_all(self, body: bytes, found: list[ImageMembers], images: _Images) -> bytes:
         """The text with the URLs of the artifacts in place of the provider's."""

@@ -43,7 +43,7 @@ def count_images(body: bytes) -> int:
 def find_event_image(data: bytes) -> ImageMembers | None:
     """The complete image of an event with this data; None where it has none, or an incomplete one."""
     members = json_scan.find_members(data, *IMAGE_MEMBERS, PARTIAL)
-    if not members or PARTIAL in members or not members.keys() & set(IMAGE_MEMBERS):
+    if not members or members.get(PARTIAL, b"null") != b"null" or not members.keys() & set(IMAGE_MEMBERS):
         return None
     return _read_image(data, len(data) - len(data.lstrip()))
 
@@ -64,7 +64,10 @@ def _elements(body: bytes) -> Iterator[int]:
 def _read_image(body: bytes, start: int) -> ImageMembers:
     if body[start : start + 1] != b"{":
         return ImageMembers()
-    members = {member.key: member for member in json_text.parse_members(body, start)}
+    try:
+        members = {member.key: member for member in json_text.parse_members(body, start)}
+    except (InvalidRequest, ValueError):  # as in _elements
+        return ImageMembers()
     return ImageMembers(members.get("b64_json"), members.get("url"))
 
 
