@@ -63,6 +63,11 @@ NODE_PACKAGES := $(shell node -e 'process.exit(process.versions.node.split(".")[
 test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_PACKAGES)  ## all tests, with few examples per randomized test
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
+LANGUAGE_PACKAGES := $(if $(NODE_PACKAGES),$(patsubst %,tests/languages/tools/%/node_modules/.installed,typescript kotlin fsharp dart))
+test-languages: export LANGUAGES := 1
+test-languages: $(VENV)/local.installed $(VENV)/test.installed $(NODE_PACKAGES) $(LANGUAGE_PACKAGES)  ## compile and run the types of /types with the compilers found
+	@$(BIN)/python -m pytest tests/languages -n 0 -rs
+
 test-full: export HYPOTHESIS_PROFILE := full
 test-full: test  ## all tests, with all examples (longer)
 
@@ -124,4 +129,4 @@ verify-deploy: $(VENV)/local.installed  ## test a deployment over HTTP: make ver
 	@URL="$(URL)" KEY="$(KEY)" MODEL="$(MODEL)" SLOW_MODEL="$(SLOW_MODEL)" SPEECH_MODEL="$(SPEECH_MODEL)" VOICE="$(VOICE)" TRANSCRIPTION_MODEL="$(TRANSCRIPTION_MODEL)" \
 		$(BIN)/python -m local.verify_deploy
 
-.PHONY: real-model verify-deploy bench soak mutate help lock demo dev invoke test test-full check docs build deploy
+.PHONY: real-model verify-deploy bench soak mutate help lock demo dev invoke test test-full test-languages check docs build deploy

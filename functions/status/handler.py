@@ -1,4 +1,4 @@
-"""Serves job states, jobs, waits for jobs, results, artifacts and models."""
+"""Serves job states, jobs, waits for jobs, results, artifacts, models and types."""
 
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from aiserver.wire import requests
 from aiserver.wire.render import RawJson, render
 
 DEFAULT_TAKE = 50
+CACHED = {"cache-control": "public, max-age=300"}  # of types, which change with releases only
 
 
 def chat_status(request: Request) -> Response:
@@ -96,6 +97,20 @@ def model(request: Request) -> Response:
     return Response(_model(bootstrap.status().models.one(request.params["proxy"])))
 
 
+def catch_all(request: Request) -> Response:
+    """The types for clients under /types, without an API key; any other path is unknown."""
+    name = request.params["proxy"].rstrip("/")
+    if name != "types" and not name.startswith("types/"):
+        return http_api.no_such_route(request)
+    from aiserver.dtos import types  # needed for this route only
+
+    if name == "types":
+        return Response(render(types.language_list(request.base_url)), headers=CACHED)
+    language = types.find_language(name.removeprefix("types/"))
+    text = types.language_file(language, request.query, request.base_url)
+    return Response(text.encode(), headers={"content-type": language.content_type, **CACHED})
+
+
 def health(request: Request) -> Response:
     return Response(render({"status": "ok"}))
 
@@ -128,7 +143,8 @@ ROUTES: http_api.Routes = {
     ("GET", "/v1/models/{proxy+}"): model,
     ("GET", "/health"): health,
     ("POST", "/health"): health,  # a receiver for trial callbacks
-    **{(method, "/{proxy+}"): http_api.no_such_route for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
+    ("GET", "/{proxy+}"): catch_all,
+    **{(method, "/{proxy+}"): http_api.no_such_route for method in ("POST", "PUT", "PATCH", "DELETE")},
 }
 
 

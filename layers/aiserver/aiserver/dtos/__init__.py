@@ -1,0 +1,1 @@
+"""The API's requests and responses as one table, rendered as typed classes in eleven languages."""

@@ -1,0 +1,3 @@
+package net.servicestack.client;
+
+public class ResponseError { public String errorCode, fieldName, message; }
