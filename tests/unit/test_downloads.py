@@ -354,6 +354,18 @@ def test_redirect_of_another_host_to_the_own_origin_gets_no_api_key() -> None:
     assert [KEY in request for request in server.requests] == [False, False]
 
 
+@pytest.mark.parametrize("status", [201, 300, 304, 404, 410])
+def test_location_of_another_status_is_not_followed(status: int) -> None:
+    with receiver(respond(status, "location: /b.png", body=PNG), IMAGE) as server:
+        check_refused(URL, f"its URL returned status {status}", public_server(server))
+    assert server.connections == 1
+
+
+def test_location_of_a_complete_file_is_ignored() -> None:
+    with receiver(respond(200, "location: http://127.0.0.1/", body=PNG)) as server:
+        assert fetch(URL, public_server(server)) == PNG
+
+
 # Retries
 
 TEMPORARY = {

@@ -201,6 +201,15 @@ def test_queued_image_to_text_has_text_outputs() -> None:
     assert payload == {"state": "s", "refId": job.ref_id, "textOutputs": [{"text": "a cat"}]}
 
 
+def test_every_url_of_a_result_is_signed() -> None:
+    app = ImageApp()
+    app.source.files["/b"] = JPEG
+    job = app.run(app.queue(generation(), {"url": URL}, {"url": "/b"}, {"url": URL}))
+    result = app.status.result(job)
+    assert isinstance(result, bytes)
+    assert [app.read_signed(output["url"]) for output in json.loads(result)["data"]] == [PNG, JPEG, PNG]
+
+
 # Callbacks
 
 

@@ -22,7 +22,7 @@ from aiserver.wire.file_types import UNKNOWN
 from tests.app import load_providers
 from tests.fakes import FakeArtifacts, FakeClock, FakeFileSource
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(255))  # its base64 is padded
 JPEG, WEBP, GIF = b"\xff\xd8\xff\xe0" + bytes(99), b"RIFF\x08\0\0\0WEBPVP8 " + bytes(99), b"GIF89a" + bytes(99)
 BASE_URL = "https://x.io"
 URL = "https://images.example/a.png?sig=1&x=2"
@@ -355,6 +355,15 @@ def test_error_of_the_artifact_store_is_raised(outputs: list[Any]) -> None:
     assert store.store(render(*outputs)).error is None  # a repeat stores all
 
 
+@pytest.mark.parametrize(("limit_s", "attempts"), [(0.1, 1), (0.5, 2), (0, 1), (-1, 1)])
+def test_artifact_store_is_not_retried_after_the_deadline(limit_s: float, attempts: int) -> None:
+    store = Store()
+    store.artifacts.failures = [ConnectionError("S3 is unavailable")] * 9
+    with pytest.raises(ConnectionError):
+        store.store(render({"b64_json": b64(PNG)}), limit_s=limit_s)
+    assert len(store.artifacts.failures) == 9 - attempts
+
+
 # Streams
 
 
@@ -384,6 +393,13 @@ def test_event_with_a_null_partial_image_index_is_complete() -> None:
     store = Store()
     stored = store.store(event(type="image_edit.completed", b64_json=b64(PNG), partial_image_index=None), EVENTS)
     check_stored(store, stored, PNG)
+
+
+def test_number_of_stored_images_of_events_is_limited() -> None:
+    events = [event(type="image_edit.completed", b64_json=b64(PNG + bytes([index]))) for index in range(11)]
+    stored = Store().store(b"".join(events), EVENTS)
+    assert (len(stored.keys), stored.is_lost) == (MAX_STORED_IMAGES, False)
+    assert "1 of 11 images could not be stored: image 11 and the following: at most 10" in lost_text(stored)
 
 
 def test_url_in_an_event_of_several_data_lines_is_replaced() -> None:

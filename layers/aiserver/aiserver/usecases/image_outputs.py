@@ -90,7 +90,7 @@ class ImageOutputs:
         if is_event_stream(response.content_type):
             splitter = sse.EventSplitter()
             events = [self._store_event(event, images) for event in splitter.split(response.body)]
-            body, images.total = b"".join([*events, splitter.buffer]), images.count
+            body = b"".join([*events, splitter.buffer])
         else:
             found, images.total = find_images(response.body)
             body = self._store_all(response.body, found, images)
@@ -104,6 +104,9 @@ class ImageOutputs:
         data = sse.event_data(event)
         image = find_event_image(data)
         if image is None:
+            return event
+        images.total += 1
+        if images.total > MAX_STORED_IMAGES:
             return event
         new_data = self._store_all(data, [image], images)
         return (
