@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
+from aiserver.aws.artifacts import S3Artifacts
 from aiserver.aws.circuits import DynamoCircuits
 from aiserver.aws.jobs import DynamoJobs
 from aiserver.aws.leases import DynamoConcurrencyLeases
@@ -14,10 +15,19 @@ from aiserver.circuit_breaker.circuit import CircuitStore
 from aiserver.concurrency import ConcurrencyLeaseStore
 from aiserver.jobs.job import Job
 from aiserver.jobs.ports import EventPublisher, JobStore, MessageSender
+from aiserver.usecases.media_outputs import ArtifactStore
 from local import aws
 from tests.contract.conftest import table_properties
 from tests.crash.fault_points import FaultPoints, FaultyProxy
-from tests.fakes import FakeCircuits, FakeClock, FakeEventPublisher, FakeJobs, FakeLeases, FakeMessageSender
+from tests.fakes import (
+    FakeArtifacts,
+    FakeCircuits,
+    FakeClock,
+    FakeEventPublisher,
+    FakeJobs,
+    FakeLeases,
+    FakeMessageSender,
+)
 
 OWNER = "example00000"  # its key is the one in the event files
 BUCKET = "crash-bodies"
@@ -42,12 +52,17 @@ class Backend(Protocol):
     events: EventPublisher
     leases: ConcurrencyLeaseStore
     circuits: CircuitStore
+    artifacts: ArtifactStore
 
     def take_sent_messages(self) -> list[SentMessage]:
         """Remove and return the messages sent since the previous call."""
         ...
 
     def all_jobs(self) -> list[Job]: ...
+
+    def read_artifact(self, key: str) -> bytes | None:
+        """The content of a stored file, without a fault point; None if it is missing."""
+        ...
 
 
 BackendFactory = Callable[[FakeClock, FaultPoints], Backend]
@@ -62,6 +77,8 @@ class FakeBackend:
         wrapped = (self.job_store, self._messages, FakeEventPublisher(), FakeLeases(), FakeCircuits())
         ports: Any = [FaultyProxy(port, fault_points) for port in wrapped]
         self.jobs, self.messages, self.events, self.leases, self.circuits = ports
+        self._artifacts = FakeArtifacts()
+        self.artifacts: Any = FaultyProxy(self._artifacts, fault_points)
 
     def take_sent_messages(self) -> list[SentMessage]:
         jobs = [
@@ -81,6 +98,9 @@ class FakeBackend:
     def all_jobs(self) -> list[Job]:
         return [job for job_id in self.job_store.items if (job := self.job_store.get(job_id))]
 
+    def read_artifact(self, key: str) -> bytes | None:
+        return self._artifacts.files.get(key)
+
 
 class EmbeddedCloudBackend:
     """The real adapters over MiniStack, with a new table each; each call to AWS is a fault point.
@@ -90,6 +110,7 @@ class EmbeddedCloudBackend:
 
     def __init__(self, endpoint_url: str, clock: FakeClock, fault_points: FaultPoints) -> None:
         self._dynamodb, s3, self._sqs, events = _clients(endpoint_url)
+        self._s3 = s3
         self._table = self._create_table()
         s3.create_bucket(Bucket=BUCKET)
         self._queues = {
@@ -105,6 +126,7 @@ class EmbeddedCloudBackend:
         self.events = EventBridgePublisher(BUS, events)
         self.leases = DynamoConcurrencyLeases(self._table, dynamodb)
         self.circuits = DynamoCircuits(self._table, dynamodb, clock)
+        self.artifacts = S3Artifacts(BUCKET, s3)
 
     def _create_table(self) -> str:
         tables = self._dynamodb.list_tables()["TableNames"]
@@ -132,6 +154,12 @@ class EmbeddedCloudBackend:
 
     def all_jobs(self) -> list[Job]:
         return self.job_store.list_page(OWNER, tag=None, state=None, take=1000, cursor=None).jobs
+
+    def read_artifact(self, key: str) -> bytes | None:
+        try:
+            return self._s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        except self._s3.exceptions.NoSuchKey:
+            return None
 
 
 @cache

@@ -23,6 +23,7 @@ class FaultPoints:
 
     def __init__(self) -> None:
         self.broken: set[str] = set()  # calls of these names fail in every process
+        self.failures: dict[str, int] = {}  # how many of the next calls of these names fail, in any process
         self.begin()
 
     def begin(self, at: int | None = None, *, after: bool = False, dies: bool = True) -> None:
@@ -48,6 +49,9 @@ class FaultPoints:
             if number == self.interruption_at:
                 self._run_interruption()
             if name in self.broken:
+                raise TimeoutError(name)
+            if self.failures.get(name, 0) > 0:
+                self.failures[name] -= 1
                 raise TimeoutError(name)
             if number == self.at and not self.after:
                 self._fail(name)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from aiserver import api_keys, bootstrap
 from aiserver.api_keys import Authenticator, WebhookSecrets
+from aiserver.artifacts import ArtifactUrls
 from aiserver.aws.items import pack
 from aiserver.errors import ProviderError, ProviderRateLimited, ProviderTimeout, ProviderUnavailable
 from aiserver.http_api import HttpContext
@@ -22,6 +23,7 @@ from aiserver.jobs.job import Job, request_hash
 from aiserver.jobs.states import TERMINAL_STATES, CallbackState
 from aiserver.providers.call import ProviderCall, Upstream
 from aiserver.providers.response import ProviderResponse
+from aiserver.usecases.generate_media import GenerateMedia
 from aiserver.usecases.job_finished import JobFinishedNotifier
 from aiserver.webhooks.client import DeliveryResult
 from aiserver.wire.forms import Part, encode_form
@@ -29,17 +31,19 @@ from tests import stack
 from tests.app import REPLY_MS, WORKER_MS, FakeDispatcher, FakeWebhookClient, UseCases, load_providers
 from tests.crash.backends import BackendFactory, FakeBackend
 from tests.crash.fault_points import FaultPoints, ProcessDied, check_invariant
-from tests.fakes import FakeClock, FakeKeyStore
+from tests.fakes import FakeArtifactSecrets, FakeClock, FakeFileSource, FakeKeyStore
 from tests.iam import recorder
 from tests.moto_stack import WEBHOOK_SECRET, event, example_key
 
 MAX_RECEIVES = 5  # then a message is a dead letter, and only the sweeper can recover its job
 HTTP_MS, SWEEPER_MS = 29_000, 55_000
 MAX_STEPS = 3_000
-OPERATIONS = ["chat.completions", "audio.transcriptions", "audio.speech"]
+IMAGES = "images.generations"
+OPERATIONS = ["chat.completions", "audio.transcriptions", "audio.speech", IMAGES]
 PROVIDERS = (
     {"name": "hosted", "models": {"m": ""}, "operations": OPERATIONS},
     {"name": "gpu", "queue": "gpu", "concurrency": 1, "models": {"gpu-m": ""}},
+    {"name": "gpu-images", "queue": "gpu", "concurrency": 1, "models": {"gpu-image": ""}, "operations": [IMAGES]},
 )
 # Of a synchronous request: also a conflict with the job of its RefId, and errors of the provider or the store.
 CHAT_STATUSES = (200, 409, 429, 500, 502, 503, 504)
@@ -81,6 +85,7 @@ class Simulation:
         self.backend = create_backend(self.clock, self.fault_points)
         self.dispatcher = FakeDispatcher(self.clock)
         self.webhook_client = FakeWebhookClient()
+        self.files = FakeFileSource()  # at the URLs in responses of providers
         self.messages: list[Message] = []
         self.billed_calls: dict[int, int] = {}  # hosted calls whose outcome is success or unknown
         self.job_ids: list[int] = []
@@ -95,7 +100,7 @@ class Simulation:
     def _build_use_cases(self) -> UseCases:
         """The use cases of a cold container: everything except external systems is real."""
         backend = self.backend
-        return UseCases(
+        use_cases = UseCases(
             load_providers(*PROVIDERS),
             clock=self.clock,
             jobs=backend.jobs,
@@ -114,15 +119,22 @@ class Simulation:
             leases=backend.leases,
             circuits=backend.circuits,
             per_key=1,  # a process that dies with the lease leaves no other
+            artifacts=backend.artifacts,
+            files=cast(Any, _Stub(fetch=self.fault_points.wrap(self.files.fetch, "fetch"))),
         )
+        cast(Any, use_cases.run_job)._recorder._images._sleep = self.clock.advance
+        return use_cases
 
     def _install_use_cases(self) -> None:
         """Install the use cases in the handlers, as bootstrap does."""
         backend, use_cases = self.backend, self.use_cases
         http = HttpContext(self.clock, []), Authenticator(self.keys, self.clock)
+        urls = ArtifactUrls(FakeArtifactSecrets(), self.clock, hours=24)
+        generate = GenerateMedia(use_cases.complete, backend.artifacts, urls, self.clock)
         bootstrap.reset_for_tests()
         bootstrap.override_for_tests(
             chat=bootstrap.ChatParts(*http, use_cases.complete),
+            media=bootstrap.MediaParts(*http, use_cases.complete, generate),
             queue=bootstrap.QueueParts(
                 *http, use_cases.enqueue, use_cases.status, use_cases.redelivery, use_cases.sample_callback
             ),
@@ -173,6 +185,24 @@ class Simulation:
         http_event = event("queue") | form | {"resource": "/v1/queue/audio/transcriptions", "pathParameters": None}
         http_event["headers"] |= {"Content-Type": content_type}
         self._remember_job(ref_id, self._run("QueueFunction", http_event, HTTP_MS))
+
+    def submit_image(self, ref_id: str, *, gpu: bool = False) -> None:
+        """Submit OpenAI's request for images."""
+        route = "/v1/queue/images/generations"
+        http_event: dict[str, Any] = event("queue")
+        http_event |= {"body": _image_body(ref_id, gpu=gpu), "resource": route, "pathParameters": None}
+        http_event["headers"].update({"X-Ref-Id": ref_id, "X-Reply-To": REPLY_TO})
+        http_event["requestContext"]["path"] = f"/prod{route}"
+        self._remember_job(ref_id, self._run("QueueFunction", http_event, HTTP_MS))
+
+    def draw(self, ref_id: str, *, gpu: bool = False) -> dict[str, Any]:
+        """Make OpenAI's synchronous request for images with that RefId, and check its status."""
+        http_event = event("media.image")
+        http_event |= {"body": _image_body(ref_id, gpu=gpu)}
+        http_event["headers"] |= {"X-Ref-Id": ref_id}
+        response = self._run("MediaFunction", http_event, HTTP_MS)
+        check_invariant(response["statusCode"] in CHAT_STATUSES, f"a valid request got {response}")
+        return response
 
     def _remember_job(self, ref_id: str, response: dict[str, Any]) -> None:
         if response["statusCode"] == 500 or (response["statusCode"] == 409 and self._has_synchronous_job(ref_id)):
@@ -366,6 +396,10 @@ def _chat_body(ref_id: str, *, gpu: bool, large: bool) -> dict[str, Any]:
     """Return a chat body; each RefId has its own."""
     body: dict[str, Any] = {"model": "gpu-m" if gpu else "m", "messages": [{"role": "user", "content": ref_id}]}
     return body | ({"x": LARGE} if large else {})
+
+
+def _image_body(ref_id: str, *, gpu: bool) -> str:
+    return json.dumps({"model": "gpu-image" if gpu else "m", "prompt": ref_id})
 
 
 def _records(name: str, bodies: dict[str, str]) -> dict[str, Any]:
