@@ -81,6 +81,7 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed $(
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 	$(CHECKOV)/bin/checkov --config-file .checkov.yaml
 	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m docs.dtos --check
 	$(BIN)/python -m docs.cost --check
 	$(BIN)/python -m docs.security --check
 	$(BIN)/python -m docs.catalogue --check
@@ -92,6 +93,7 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed $(
 
 docs: $(VENV)/local.installed $(VENV)/test.installed  ## update the generated parts of the docs
 	@$(BIN)/python -m docs.generate
+	@$(BIN)/python -m docs.dtos
 	@$(BIN)/python -m docs.cost
 	@$(BIN)/python -m docs.security
 	@$(BIN)/python -m docs.catalogue

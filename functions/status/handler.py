@@ -106,6 +106,8 @@ def catch_all(request: Request) -> Response:
 
     if name == "types":
         return Response(render(types.language_list(request.base_url)), headers=CACHED)
+    if name == "types/metadata":
+        return Response(render(types.metadata(request.base_url)), headers=CACHED)
     language = types.find_language(name.removeprefix("types/"))
     text = types.language_file(language, request.query, request.base_url)
     return Response(text.encode(), headers={"content-type": language.content_type, **CACHED})

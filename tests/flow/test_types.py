@@ -27,7 +27,8 @@ def test_javascript_types_work_with_the_npm_client(product: Product, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("types", 200), ("types/", 200), ("types/dart", 200), ("types/nope", 404)]
+    ("path", "status"),
+    [("types", 200), ("types/", 200), ("types/dart", 200), ("types/metadata", 200), ("types/nope", 404)],
 )
 def test_types_are_served_without_a_key(product: Product, path: str, status: int) -> None:
     response = httpx.get(f"{product.url}/{path}", trust_env=False)

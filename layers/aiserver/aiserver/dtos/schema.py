@@ -89,14 +89,42 @@ class DtoRequest(Dto):
 
 
 @dataclass(frozen=True)
+class Route:
+    """A route that is not AI Server's `/api/{name}`.
+
+    `status` is that of a success, `request` and `response` are names of types, or empty where `doc` says what it is.
+    """
+
+    method: str
+    path: str
+    doc: str
+    status: str = "200"
+    request: str = ""
+    response: str = ""
+
+
+@dataclass(frozen=True)
 class ErrorRow:
-    """An error as HTTP status, AI Server's name, and OpenAI's type and codes."""
+    """An error: its HTTP status, AI Server's name of it, and OpenAI's type and codes."""
 
     status: str
     error_code: str
     type: str
     codes: tuple[str, ...]
     doc: str
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """A message that the gateway sends by itself: an event of a stream or a bus, or a callback.
+
+    `type` is the name of the type of its JSON, or empty where `doc` says what it is.
+    """
+
+    channel: str
+    name: str
+    doc: str
+    type: str = ""
 
 
 @dataclass(frozen=True)

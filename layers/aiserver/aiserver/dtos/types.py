@@ -1,6 +1,7 @@
-"""The answers of `/types`: the list of languages, and the file of each."""
+"""The answers of `/types`: the list of languages, the file of each, and the metadata."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from aiserver.dtos.language import Language, render_file
 from aiserver.dtos.languages.csharp import CSHARP
@@ -13,6 +14,7 @@ from aiserver.dtos.languages.python import PYTHON
 from aiserver.dtos.languages.swift import SWIFT
 from aiserver.dtos.languages.typescript import DECLARATIONS, MJS, TYPESCRIPT
 from aiserver.dtos.languages.vbnet import VBNET
+from aiserver.dtos.metadata import types_metadata
 from aiserver.dtos.options import parse_type_options, select_types
 from aiserver.dtos.table import TABLE
 from aiserver.errors import NotFound
@@ -41,3 +43,8 @@ def language_list(base_url: str) -> dict[str, str]:
         "Metadata": f"{base_url}/types/metadata",
         **{language.label: f"{base_url}/types/{language.name}" for language in LANGUAGES},
     }
+
+
+def metadata(base_url: str) -> dict[str, Any]:
+    """All types and requests, in the form of ServiceStack's metadata."""
+    return types_metadata(TABLE, base_url)
