@@ -63,7 +63,7 @@ NODE_PACKAGES := $(shell node -e 'process.exit(process.versions.node.split(".")[
 test: $(VENV)/local.installed $(VENV)/test.installed $(NODE_PACKAGES)  ## all tests, with few examples per randomized test
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-LANGUAGE_PACKAGES := $(if $(NODE_PACKAGES),$(patsubst %,tests/languages/tools/%/node_modules/.installed,typescript kotlin fsharp dart))
+LANGUAGE_PACKAGES := $(if $(NODE_PACKAGES),$(patsubst %,tests/languages/tools/%/node_modules/.installed,typescript kotlin fsharp dart cli))
 test-languages: export LANGUAGES := 1
 test-languages: $(VENV)/local.installed $(VENV)/test.installed $(NODE_PACKAGES) $(LANGUAGE_PACKAGES)  ## compile and run the types of /types with the compilers found
 	@$(BIN)/python -m pytest tests/languages -n 0 -rs
@@ -82,6 +82,7 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed $(
 	$(CHECKOV)/bin/checkov --config-file .checkov.yaml
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m docs.dtos --check
+	$(BIN)/python -m docs.quick_starts --check
 	$(BIN)/python -m docs.cost --check
 	$(BIN)/python -m docs.security --check
 	$(BIN)/python -m docs.catalogue --check
@@ -94,6 +95,7 @@ check: $(VENV)/local.installed $(VENV)/test.installed $(VENV)/check.installed $(
 docs: $(VENV)/local.installed $(VENV)/test.installed  ## update the generated parts of the docs
 	@$(BIN)/python -m docs.generate
 	@$(BIN)/python -m docs.dtos
+	@$(BIN)/python -m docs.quick_starts
 	@$(BIN)/python -m docs.cost
 	@$(BIN)/python -m docs.security
 	@$(BIN)/python -m docs.catalogue

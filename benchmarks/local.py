@@ -56,6 +56,7 @@ def _measure_api(cloud: Cloud, upstream: ScriptedProvider, hook: Receiver) -> di
                 CALLS, lambda: caller.post(direct, json=CHAT).raise_for_status()
             ),
             "GET /health": _time_calls(CALLS, lambda: caller.get("/health").raise_for_status()),
+            "GET /types/java": _time_calls(CALLS, lambda: caller.get("/types/java").raise_for_status()),
             "POST /v1/chat/completions": _time_calls(
                 CALLS, lambda: caller.post("/v1/chat/completions", json=CHAT).raise_for_status()
             ),

@@ -6,6 +6,7 @@ the syntax tree and compared with the table.
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tree_sitter
@@ -138,3 +139,22 @@ def test_swift_codes_each_member_of_a_subclass() -> None:
     for name in ("refId", "provider", "tag"):
         assert f"forKey: .{name})" in body
         assert body.count(f"forKey: .{name})") == 2
+
+
+PROGRAMS = {"swift": "client.swift", "dart": "client.dart", "vbnet": "Client.vb"}
+# Of the client and the language.
+OTHER_NAMES = {"bearerToken", "post", "get", "postToUrl", "postAsync", "getAsync", "fromJson", "first", "Completed"}
+OTHER_NAMES |= {"Post", "Get", "BearerToken", "Collections", "Generic", "dart"}
+
+
+@pytest.mark.parametrize("language", PROGRAMS)
+def test_program_parses_and_uses_members_of_the_table(language: str) -> None:
+    source = (Path(__file__).parents[1] / "languages/programs" / PROGRAMS[language]).read_text()
+    parser = tree_sitter.Parser(tree_sitter.Language(GRAMMARS[language].language()))
+    assert not parser.parse(source.encode()).root_node.has_error
+    known = {member.name for dto in TABLE.dtos for member in dto.members} | TABLE.enumeration_names
+    if language == "vbnet":
+        known = {pascal_case(name) for name in known}
+    code = re.sub(r'(?://|^\s*\'|^import|^Imports).*|"[^"]*"', "", source, flags=re.MULTILINE)
+    used = set(re.findall(r"(?<!\w\s)\.([A-Za-z_]\w*)", code))
+    assert used - OTHER_NAMES <= known

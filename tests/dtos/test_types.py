@@ -30,9 +30,9 @@ def read_header(text: str) -> tuple[str, dict[str, str]]:
     start = next(index for index, line in enumerate(lines) if "Options:" in line)
     prefix = "'" if lines[start].startswith("'") else ""
     for line in lines[start + 1 :]:
-        line = line.removeprefix(prefix) if prefix else line
-        if line.startswith(ENDS) or (prefix and not line and url and options):
+        if line.startswith(ENDS) or (prefix and not line):
             break
+        line = line.removeprefix(prefix)
         if line.startswith("BaseUrl: "):
             url = line.removeprefix("BaseUrl: ")
         elif url and (match := re.fullmatch(r"(\w+): (.*)", line)):

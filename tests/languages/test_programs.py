@@ -130,19 +130,23 @@ def test_csharp_types_compile_and_run(product: Product, tmp_path: Path) -> None:
     check_outcome(run_program(product, [mono, "client.exe"], tmp_path), product, tmp_path)
 
 
+FSHARP_SOURCES = ("ServiceStack.fs", "JsonApiClient.fs", "Client.fs")
+FSHARP_FILES = ("ServiceStack.fs", "dtos.fs", "JsonApiClient.fs", "Client.fs")
+
+
 def test_fsharp_types_pass_the_type_checker(product: Product, tmp_path: Path) -> None:
     node = require("node", "Node.js 18 or newer")
-    copy(tmp_path, "check_fsharp.mjs", "ServiceStack.fs", "Client.fs")
+    copy(tmp_path, "check_fsharp.mjs", *FSHARP_SOURCES)
     save_types(product, "fsharp", tmp_path / "dtos.fs", "?AddServiceStackTypes=True")
-    files = ["ServiceStack.fs", "dtos.fs", "Client.fs"]
-    run([node, "check_fsharp.mjs", str(require_tools("fsharp")), *files], tmp_path)
+    run([node, "check_fsharp.mjs", str(require_tools("fsharp")), *FSHARP_FILES], tmp_path)
 
 
 def test_dart_types_are_parsed_by_the_formatter(product: Product, tmp_path: Path) -> None:
     node = require("node", "Node.js 18 or newer")
-    copy(tmp_path, "check_dart.mjs")
+    copy(tmp_path, "check_dart.mjs", "client.dart")
     save_types(product, "dart", tmp_path / "dtos.dart")
-    run([node, "check_dart.mjs", str(require_tools("dart")), "dtos.dart"], tmp_path)
+    for name in ("dtos.dart", "client.dart"):
+        run([node, "check_dart.mjs", str(require_tools("dart")), name], tmp_path)
 
 
 def require_tools(language: str) -> Path:
@@ -156,11 +160,11 @@ def require_tools(language: str) -> Path:
 def test_each_check_finds_a_broken_file(product: Product, tmp_path: Path) -> None:
     """A check that passes for any file would prove nothing."""
     node = require("node", "Node.js 18 or newer")
-    copy(tmp_path, "check_fsharp.mjs", "check_dart.mjs", "ServiceStack.fs", "Client.fs")
+    copy(tmp_path, "check_fsharp.mjs", "check_dart.mjs", *FSHARP_SOURCES)
     save_types(product, "fsharp", tmp_path / "dtos.fs", "?AddServiceStackTypes=True")
     source = (tmp_path / "dtos.fs").read_text()
     (tmp_path / "dtos.fs").write_text(source.replace("member val MaxTokens", "member val MaxToken"))
-    command = [node, "check_fsharp.mjs", str(require_tools("fsharp")), "ServiceStack.fs", "dtos.fs", "Client.fs"]
+    command = [node, "check_fsharp.mjs", str(require_tools("fsharp")), *FSHARP_FILES]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False).returncode == 1
     save_types(product, "dart", tmp_path / "dtos.dart")
     (tmp_path / "dtos.dart").write_text((tmp_path / "dtos.dart").read_text().replace(");", ";", 1))

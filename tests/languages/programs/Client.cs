@@ -13,18 +13,22 @@ static class Client
     static void Main()
     {
         Func<string, string> environment = Environment.GetEnvironmentVariable;
-        var refId = environment("REF_ID");
+        string url = environment("URL"), key = environment("KEY"), refId = environment("REF_ID");
         var results = new Dictionary<string, object>();
 
-        // The page of the vendor.
-        var client = new JsonApiClient(environment("URL")) { BearerToken = environment("KEY") };
+        // Quick start.
+        var client = new JsonApiClient(url) { BearerToken = key };
         var request = new OpenAiChatCompletion {
             Model = "llama3:8b",
             Messages = new List<OpenAiMessage> {
                 new OpenAiMessage { Role = "user", Content = "What's the capital of France?" } },
             MaxTokens = 50,
         };
-        results["chat"] = Text(client.Post<OpenAiChatResponse>("/v1/chat/completions", request));
+        var response = client.Post<OpenAiChatResponse>("/v1/chat/completions", request);
+        var answer = response.Choices[0].Message.Content;
+
+        // The same by its name, and at another server.
+        results["chat"] = answer;
         results["api"] = Text(client.Post(request));
         var other = new JsonApiClient(environment("ELSEWHERE")) { BearerToken = "other" };
         results["elsewhere"] = Text(other.Post<OpenAiChatResponse>("/v1/chat/completions", request));

@@ -6,18 +6,22 @@ import net.servicestack.client.WebServiceException
 /** The chats, jobs, errors and images of the tests, with the types of /types/kotlin. */
 fun main() {
     val environment = System.getenv()
-    val refId = environment["REF_ID"]
+    val (url, key, refId) = listOf("URL", "KEY", "REF_ID").map { environment[it]!! }
     val results = HashMap<String, Any?>()
 
-    // The page of the vendor.
-    val client = JsonServiceClient(environment["URL"])
-    client.setBearerToken(environment["KEY"])
+    // Quick start.
+    val client = JsonServiceClient(url)
+    client.setBearerToken(key)
     val request = OpenAiChatCompletion().apply {
         model = "llama3:8b"
         messages = arrayListOf(OpenAiMessage().apply { role = "user"; content = "What's the capital of France?" })
         maxTokens = 50
     }
-    results["chat"] = text(client.post("/v1/chat/completions", request, OpenAiChatResponse::class.java))
+    val response = client.post("/v1/chat/completions", request, OpenAiChatResponse::class.java)
+    val answer = response.choices!![0].message!!.content
+
+    // The same by its name, and at another server.
+    results["chat"] = answer
     results["api"] = text(client.post(request))
     val other = JsonServiceClient(environment["ELSEWHERE"])
     other.setBearerToken("other")

@@ -8,13 +8,17 @@ import {
 const { URL: url, KEY: key, ELSEWHERE: elsewhere, REF_ID: refId } = process.env
 const results = {}
 
-// The page of the vendor.
+// Quick start.
 const client = new JsonServiceClient(url)
 client.bearerToken = key
 const request = new OpenAiChatCompletion({
   model: "llama3:8b", messages: [{ role: "user", content: "What's the capital of France?" }], max_tokens: 50,
 })
-results.chat = (await client.postToUrl("/v1/chat/completions", request)).choices[0].message.content
+const response = await client.postToUrl("/v1/chat/completions", request)
+const answer = response.choices[0].message.content
+
+// The same by its name, and at another server.
+results.chat = answer
 results.api = (await client.post(request)).choices[0].message.content
 const other = new JsonServiceClient(elsewhere)
 other.bearerToken = "other"

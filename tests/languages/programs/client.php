@@ -10,14 +10,18 @@ use dtos\{QueueOpenAiChatCompletion, TextToImage};
 [$url, $key, $elsewhere, $refId] = array_map(fn($name) => getenv($name), ["URL", "KEY", "ELSEWHERE", "REF_ID"]);
 $results = [];
 
-// The page of the vendor.
+// Quick start.
 $client = new JsonServiceClient($url);
 $client->bearerToken = $key;
 $request = new OpenAiChatCompletion(
     model: "llama3:8b",
     messages: [new OpenAiMessage(role: "user", content: "What's the capital of France?")],
     max_tokens: 50);
-$results["chat"] = $client->postUrl("/v1/chat/completions", body: $request)->choices[0]->message->content;
+$response = $client->postUrl("/v1/chat/completions", body: $request);
+$answer = $response->choices[0]->message->content;
+
+// The same by its name, and at another server.
+$results["chat"] = $answer;
 $results["api"] = $client->post($request)->choices[0]->message->content;
 $other = new JsonServiceClient($elsewhere);
 $other->bearerToken = "other";

@@ -20,14 +20,17 @@ from servicestack import JsonServiceClient, WebServiceException
 url, key, elsewhere, ref_id = (os.environ[name] for name in ("URL", "KEY", "ELSEWHERE", "REF_ID"))
 results = {}
 
-# The page of the vendor.
+# Quick start.
 client = JsonServiceClient(url)
 client.bearer_token = key
 request = OpenAiChatCompletion(
     model="llama3:8b", messages=[OpenAiMessage(role="user", content="What's the capital of France?")], max_tokens=50
 )
 response = client.post_url("/v1/chat/completions", request, response_as=OpenAiChatResponse)
-results["chat"] = response.choices[0].message.content
+answer = response.choices[0].message.content
+
+# The same by its name, and at another server.
+results["chat"] = answer
 results["api"] = client.post(request).choices[0].message.content
 other = JsonServiceClient(elsewhere)
 other.bearer_token = "other"

@@ -10,13 +10,17 @@ const { URL: url, KEY: key, ELSEWHERE: elsewhere, REF_ID: refId } = process.env
 const text = (response: OpenAiChatResponse) => response.choices![0].message!.content
 const results: Record<string, unknown> = {}
 
-// The page of the vendor.
+// Quick start.
 const client = new JsonServiceClient(url)
 client.bearerToken = key
 const request = new OpenAiChatCompletion({
   model: "llama3:8b", messages: [{ role: "user", content: "What's the capital of France?" }], max_tokens: 50,
 })
-results.chat = text(await client.postToUrl("/v1/chat/completions", request))
+const response: OpenAiChatResponse = await client.postToUrl("/v1/chat/completions", request)
+const answer = response.choices![0].message!.content
+
+// The same by its name, and at another server.
+results.chat = answer
 results.api = text(await client.post(request))
 const other = new JsonServiceClient(elsewhere)
 other.bearerToken = "other"

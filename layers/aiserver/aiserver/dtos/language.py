@@ -91,7 +91,7 @@ def _header(language: Language, options: TypeOptions, base_url: str) -> str:
         "",
         *(f"{'' if given[name] else comment.option}{name}: {given[name]}" for name in language.options),
     ]
-    prefixed = [f"{comment.line}{line}" if line else line for line in lines]
+    prefixed = [f"{comment.line}{line}" for line in lines]  # the first empty line ends VB.NET's header
     return "\n".join([f"{comment.line}{comment.start}", *prefixed, *([comment.end] if comment.end else []), ""])
 
 

@@ -1,6 +1,7 @@
 """The answers of `/types`: the list of languages, the file of each, and the metadata."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from aiserver.dtos.language import Language, render_file
@@ -15,7 +16,7 @@ from aiserver.dtos.languages.swift import SWIFT
 from aiserver.dtos.languages.typescript import DECLARATIONS, MJS, TYPESCRIPT
 from aiserver.dtos.languages.vbnet import VBNET
 from aiserver.dtos.metadata import types_metadata
-from aiserver.dtos.options import parse_type_options, select_types
+from aiserver.dtos.options import TypeOptions, parse_type_options, select_types
 from aiserver.dtos.table import TABLE
 from aiserver.errors import NotFound
 
@@ -33,7 +34,11 @@ def find_language(name: str) -> Language:
 
 def language_file(language: Language, query: Mapping[str, str], base_url: str) -> str:
     """The types in a language. Raises: InvalidRequest (options), NotFound (types)."""
-    options = parse_type_options(query)
+    return _render_file(language, parse_type_options(query), base_url)
+
+
+@lru_cache(maxsize=16)  # files of up to 150 KB, which clients' tools request again
+def _render_file(language: Language, options: TypeOptions, base_url: str) -> str:
     return render_file(language, TABLE, select_types(TABLE, options), options, base_url)
 
 

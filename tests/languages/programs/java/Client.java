@@ -1,27 +1,31 @@
 import com.google.gson.Gson;
 import com.google.gson.JsonObject;
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import net.servicestack.client.JsonServiceClient;
+import net.servicestack.client.Utils;
 import net.servicestack.client.WebServiceException;
 
 /** The chats, jobs, errors and images of the tests, with the types of /types/java. */
 public class Client extends dtos {
     public static void main(String[] arguments) throws InterruptedException {
         var environment = System.getenv();
-        var refId = environment.get("REF_ID");
+        String url = environment.get("URL"), key = environment.get("KEY"), refId = environment.get("REF_ID");
         var results = new HashMap<String, Object>();
 
-        // The page of the vendor.
-        var client = new JsonServiceClient(environment.get("URL"));
-        client.setBearerToken(environment.get("KEY"));
+        // Quick start.
+        var client = new JsonServiceClient(url);
+        client.setBearerToken(key);
         var request = new OpenAiChatCompletion()
             .setModel("llama3:8b")
             .setMaxTokens(50)
-            .setMessages(list(new OpenAiMessage().setRole("user").setContent("What's the capital of France?")));
-        results.put("chat", text(client.post("/v1/chat/completions", request, OpenAiChatResponse.class)));
+            .setMessages(Utils.createList(new OpenAiMessage().setRole("user").setContent("What's the capital of France?")));
+        var response = client.post("/v1/chat/completions", request, OpenAiChatResponse.class);
+        var answer = response.getChoices().get(0).getMessage().getContent();
+
+        // The same by its name, and at another server.
+        results.put("chat", answer);
         results.put("api", text(client.post(request)));
         var other = new JsonServiceClient(environment.get("ELSEWHERE"));
         other.setBearerToken("other");
@@ -54,8 +58,8 @@ public class Client extends dtos {
             Map.of("type", "image_url", "image_url", Map.of("url", "data:image/png;base64,AA==")));
         var call = client.post(new OpenAiChatCompletion()
             .setModel("llama3:8b")
-            .setMessages(list(new OpenAiMessage().setRole("user").setContent(parts)))
-            .setTools(list(tool)));
+            .setMessages(Utils.createList(new OpenAiMessage().setRole("user").setContent(parts)))
+            .setTools(Utils.createList(tool)));
         var toolCall = call.getChoices().get(0).getMessage().getToolCalls().get(0);
         results.put("arguments", new Gson().fromJson(toolCall.getFunction().getArguments(), JsonObject.class));
 
@@ -65,8 +69,6 @@ public class Client extends dtos {
         results.put("image", image.getResults().get(0).getUrl());
         System.out.println(new Gson().toJson(results));
     }
-
-    private static <T> ArrayList<T> list(T item) { return new ArrayList<>(List.of(item)); }
 
     private static String text(OpenAiChatResponse response) {
         return response.getChoices().get(0).getMessage().getContent();
