@@ -11,7 +11,7 @@ from aiserver.artifacts import ArtifactSecrets, artifact_key
 from aiserver.circuit_breaker.circuit import Circuit
 from aiserver.clock import job_id
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import ConditionFailed, CreateResult, JobPage
+from aiserver.jobs.ports import ANY_JOB, ConditionFailed, CreateResult, JobFilter, JobPage
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.jobs.transitions import AttributeValue, Condition, Transition, is_applied, resolve_value
 from aiserver.providers.call import Upstream
@@ -178,14 +178,14 @@ class FakeJobs:
         ]
         return iter([(job_id, due_at) for due_at, job_id in sorted(due)])
 
-    def list_page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> JobPage:
+    def list_page(self, owner: str, filter: JobFilter = ANY_JOB, *, take: int, cursor: int | None = None) -> JobPage:
         jobs = [_job(item) for _, item in sorted(self.items.items(), reverse=True)]
         jobs = [
             job
             for job in jobs
             if job.owner == owner
-            and (tag is None or job.tag == tag)
-            and (state is None or job.state == state)
+            and filter.tag in (None, job.tag)
+            and filter.includes(job)
             and (cursor is None or job.id < cursor)
         ]
         return JobPage(jobs[:take], jobs[take - 1].id if len(jobs) >= take else None)

@@ -8,6 +8,7 @@ from aiserver.artifacts import LINK_TTL_S, artifact_owner
 from aiserver.errors import NotFound
 from aiserver.http_api import Request, Response
 from aiserver.jobs.job import Job
+from aiserver.jobs.ports import JobFilter
 from aiserver.usecases import views
 from aiserver.usecases.models import Model
 from aiserver.wire import requests
@@ -34,8 +35,12 @@ def wait(request: Request) -> Response:
 def query_jobs(request: Request) -> Response:
     page = bootstrap.status().status.list_jobs(
         _owner(request),
-        tag=requests.query_value(request.query, "tag"),
-        state=requests.query_value(request.query, "state"),
+        JobFilter(
+            tag=requests.query_value(request.query, "tag"),
+            state=requests.query_value(request.query, "state"),
+            since_ms=requests.query_time(request.query, "since"),
+            until_ms=requests.query_time(request.query, "until"),
+        ),
         take=requests.query_integer(request.query, "take") or DEFAULT_TAKE,
         cursor=requests.query_integer(request.query, "cursor"),
     )

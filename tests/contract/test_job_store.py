@@ -10,7 +10,7 @@ from aiserver.aws.bodies import MAX_ITEM_BODY_BYTES
 from aiserver.aws.items import unpack
 from aiserver.clock import job_id as make_id
 from aiserver.jobs.job import Job, due_shard
-from aiserver.jobs.ports import ConditionFailed, JobStore
+from aiserver.jobs.ports import ConditionFailed, JobFilter, JobStore
 from aiserver.jobs.states import JobState
 from aiserver.jobs.transitions import CLAIM, COMPLETE, DEFER, FAIL, MARK_CALL, REQUEST_CANCEL, RESEND
 from aiserver.usecases.terminal import result_fields, terminal_fields
@@ -259,12 +259,11 @@ def test_jobs_are_listed_newest_first_by_tag_and_state_with_a_cursor(jobs: JobSt
         job_ids: list[int] = []
         cursor = None
         while True:
-            page = jobs.list_page("me", **({"tag": None, "state": None, "take": 2, "cursor": cursor} | filters))
+            page = jobs.list_page("me", JobFilter(**filters), take=2, cursor=cursor)
             job_ids += [job.id for job in page.jobs]
             cursor = page.cursor
             if cursor is None:
                 return job_ids
-            filters["cursor"] = cursor
 
     assert list_ids() == newest
     assert list_ids(tag="a") == newest[::2]
@@ -272,13 +271,36 @@ def test_jobs_are_listed_newest_first_by_tag_and_state_with_a_cursor(jobs: JobSt
     assert list_ids(tag="b", state="Started") == []
 
 
+def test_jobs_are_listed_by_the_time_of_their_creation(jobs: JobStore, clock: FakeClock) -> None:
+    """Also a synchronous request, which is recorded up to 15 minutes after it began: at its end."""
+    created: list[Job] = []
+    for _ in range(4):
+        created.append(jobs.create(job(clock), b"{}", now_ms=clock.now).job)
+        clock.advance(60)
+    late = replace(job(clock), created_at=created[1].created_at + 1)
+    created.insert(2, jobs.create(late, b"{}", now_ms=clock.now).job)
+    times = [job.created_at for job in created]
+
+    def list_times(since: int | None, until: int | None, **filters: Any) -> list[int]:
+        page = jobs.list_page("me", JobFilter(since_ms=since, until_ms=until, **filters), take=9)
+        return sorted(job.created_at for job in page.jobs)
+
+    assert list_times(times[1], None) == times[1:]
+    assert list_times(None, times[3]) == times[:3]
+    assert list_times(times[1], times[2]) == times[1:2]
+    assert list_times(times[0] + 1, times[1]) == []
+    assert list_times(times[0], times[4] + 1, state="Failed") == []
+    assert list_times(times[4] + 10**10, None) == []
+    assert jobs.list_page("me", take=9, cursor=0).jobs == []
+
+
 def test_page_scans_a_few_hundred_jobs_and_its_cursor_continues(clock: FakeClock, ministack_jobs: JobStore) -> None:
     oldest = ministack_jobs.create(job(clock, state=JobState.FAILED), b"{}", now_ms=clock.now).job
     for _ in range(300):
         ministack_jobs.create(job(clock), b"{}", now_ms=clock.now)
-    first = ministack_jobs.list_page("me", tag=None, state="Failed", take=5, cursor=None)
+    first = ministack_jobs.list_page("me", JobFilter(state="Failed"), take=5)
     assert (first.jobs, first.cursor is None) == ([], False)
-    second = ministack_jobs.list_page("me", tag=None, state="Failed", take=5, cursor=first.cursor)
+    second = ministack_jobs.list_page("me", JobFilter(state="Failed"), take=5, cursor=first.cursor)
     assert ([job.id for job in second.jobs], second.cursor) == ([oldest.id], None)
 
 

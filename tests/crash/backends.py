@@ -153,7 +153,7 @@ class EmbeddedCloudBackend:
                 yield message["Body"], int(message["MessageAttributes"]["delay"]["StringValue"])
 
     def all_jobs(self) -> list[Job]:
-        return self.job_store.list_page(OWNER, tag=None, state=None, take=1000, cursor=None).jobs
+        return self.job_store.list_page(OWNER, take=1000).jobs
 
     def read_artifact(self, key: str) -> bytes | None:
         try:

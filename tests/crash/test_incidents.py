@@ -358,9 +358,6 @@ def test_job_past_its_time_to_live_is_not_read(simulation: Simulation) -> None:
     simulation.clock.advance(1)
     for reference in ({"refId": "r"}, {"id": first_job_id(simulation)}):
         assert simulation.post("CancelJob", reference)["statusCode"] == 404
-    assert (
-        simulation.use_cases.status.list_jobs(job(simulation).owner, tag=None, state=None, take=9, cursor=None).jobs
-        == []
-    )
+    assert simulation.use_cases.status.list_jobs(job(simulation).owner, take=9).jobs == []
     submit_job(simulation)  # its RefId is free again
     assert len(simulation.job_ids) == 2

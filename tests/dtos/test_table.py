@@ -18,6 +18,7 @@ from aiserver.jobs.states import CallbackState, JobState
 from aiserver.usecases import views
 from aiserver.wire import errors, schemas
 from aiserver.wire.aiserver_images import bind_image_to_image, bind_image_with_mask, bind_text_to_image
+from aiserver.wire.render import render
 from functions.queue import handler as queue_handler
 from functions.status import handler as status_handler
 
@@ -71,7 +72,7 @@ DOCUMENTS: list[tuple[str, Mapping[str, Any]]] = [
     ("GetOpenAiChatStatusResponse", json.loads(views.status_view(JOB, CHAT_RESULT))),
     ("GetTextGenerationStatusResponse", json.loads(views.status_view(AUDIO, b'{"text":"hi"}'))),
     ("GetArtifactGenerationStatusResponse", json.loads(views.status_view(IMAGE, None, FILES))),
-    ("OpenAiJob", {name: value for name, value in views.record_view(JOB, b"{}", b"{}").items() if value is not None}),
+    ("OpenAiJob", json.loads(render(views.record_view(JOB, b"{}", b"{}")))),
     ("QueueOpenAiChatResponse", views.accepted_view(JOB)),
     ("QueueGenerationResponse", views.accepted_media_view(JOB, "QueueTextToImage")),
     ("JobEvent", json.loads(views.event_view(JOB))),

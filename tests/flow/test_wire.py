@@ -260,7 +260,11 @@ def test_openai_queue_route_takes_gateway_members_as_headers(product: Product, h
     status = product.http.get(accepted.headers["location"]).json()
     assert (status["refId"], status["tag"], status["jobState"]) == ("by-header", "by header", "Completed")
     jobs = product.http.get("/api/QueryJobs", params={"tag": "by header", "state": "Completed"}).json()["results"]
-    assert [job["refId"] for job in jobs] == ["by-header"]
+    assert [(job["refId"], job["usage"]) for job in jobs] == [("by-header", status["usage"])]
+    created = status["createdDate"]
+    for period, refs in (({"since": created}, ["by-header"]), ({"until": created}, []), ({"since": "2999-01-01"}, [])):
+        page = product.http.get("/api/QueryJobs", params={"tag": "by header"} | period).json()
+        assert [job["refId"] for job in page["results"]] == refs
     result = product.http.get(f"/v1/jobs/{status['jobId']}/result")
     assert result.json() == status["result"]
 

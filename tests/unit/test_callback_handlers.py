@@ -49,7 +49,7 @@ def test_sample_callback_is_sent_and_signed_without_a_job(stack: MotoStack) -> N
     assert result["webhookId"].startswith("msg_test_")
     assert (delivery.headers["x-job-id"], delivery.headers["x-job-state"]) == ("0", "Completed")
     assert json.loads(delivery.body)["choices"][0]["message"]["role"] == "assistant"
-    assert stack.jobs().list_page("example00000", tag=None, state=None, take=9, cursor=None).jobs == []
+    assert stack.jobs().list_page("example00000", take=9).jobs == []
 
 
 def test_sample_callback_uses_all_secrets_and_is_rejected_without_lease(stack: MotoStack) -> None:

@@ -98,7 +98,7 @@ def test_truncated_response_error_does_not_suggest_the_queue() -> None:
 
 
 def stored_job(app: TestApp) -> Any:
-    (job,) = app.jobs.list_page(ME.owner, tag=None, state=None, take=9, cursor=None).jobs
+    (job,) = app.jobs.list_page(ME.owner, take=9).jobs
     return job
 
 

@@ -19,7 +19,7 @@ from aiserver.errors import (
 )
 from aiserver.jobs.backoff import full_jitter_s, resend_delay_ms, sqs_delay_s
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import ConditionFailed
+from aiserver.jobs.ports import ConditionFailed, JobFilter
 from aiserver.jobs.states import CallbackState, JobState
 from aiserver.jobs.transitions import CLAIM, MARK_CALL, REDRIVE, TRANSITIONS
 from aiserver.usecases.record_outcome import MAX_INVALID_RESPONSES
@@ -319,7 +319,32 @@ def test_stored_job_past_its_ttl_is_not_found() -> None:
         app.status.job("me", job_id=job.id, ref_id=None)
     with pytest.raises(NotFound):
         app.status.job("me", job_id=None, ref_id="r")
-    assert app.status.list_jobs("me", tag=None, state=None, take=10, cursor=None).jobs == []
+    assert app.status.list_jobs("me", take=10).jobs == []
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "1764000000", "2026-11-30T25:00"])
+def test_time_that_is_no_iso_date_is_rejected_by_name(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="'since' must be an ISO date"):
+        requests.query_time({"Since": text}, "since")
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("2026-11-30", 1_795_996_800_000),
+        ("2026-11-30T08:00:00", 1_796_025_600_000),
+        ("2026-11-30T08:00:00.250Z", 1_796_025_600_250),
+        ("2026-11-30T09:00:00+01:00", 1_796_025_600_000),
+    ],
+)
+def test_time_is_in_utc_unless_it_has_an_offset(text: str, ms: int) -> None:
+    assert requests.query_time({"since": text}, "since") == ms
+
+
+def test_period_that_ends_before_it_begins_is_rejected() -> None:
+    for until_ms in (1, 2):
+        with pytest.raises(InvalidRequest, match="'until' must be later than 'since'"):
+            TestApp().status.list_jobs("me", JobFilter(since_ms=2, until_ms=until_ms), take=1)
 
 
 def test_job_ids_are_safe_integers_ordered_by_time() -> None:

@@ -66,7 +66,7 @@ def status_event(resource: str, parameters: dict[str, str], query: dict[str, Any
 
 
 def stored_job(audio: MotoStack) -> Job:
-    (job,) = audio.jobs().list_page(OWNER, tag=None, state=None, take=9, cursor=None).jobs
+    (job,) = audio.jobs().list_page(OWNER, take=9).jobs
     return job
 
 

@@ -70,7 +70,7 @@ class ImageApp(TestApp):
     @property
     def job(self) -> Job:
         """The only job."""
-        (job,) = self.jobs.list_page(ME.owner, tag=None, state=None, take=9, cursor=None).jobs
+        (job,) = self.jobs.list_page(ME.owner, take=9).jobs
         return job
 
 

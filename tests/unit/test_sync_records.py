@@ -84,7 +84,7 @@ def queue_chat(app: TestApp, body: str = BODY, **options: str) -> Job:
 
 
 def stored_job(app: TestApp) -> Job:
-    (job,) = app.jobs.list_page(ME.owner, tag=None, state=None, take=9, cursor=None).jobs
+    (job,) = app.jobs.list_page(ME.owner, take=9).jobs
     return job
 
 

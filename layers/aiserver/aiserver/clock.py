@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 ID_EPOCH_MS = 1_735_689_600_000  # 2025-01-01: leaves ids below 2^53 (an exact number in JavaScript) until 2094
 ID_RANDOM_BITS = 12
+MAX_JOB_ID = 2**53 - 1
 
 
 class Clock(Protocol):
@@ -47,7 +48,8 @@ class SystemClock:
         return random.random()
 
 
-def job_id(now_ms: int, random_part: int) -> int:
+def job_id(now_ms: int, random_part: int = 0) -> int:
+    """An id made at that time; without a random part, the lowest such id."""
     return ((now_ms - ID_EPOCH_MS) << ID_RANDOM_BITS) | random_part
 
 

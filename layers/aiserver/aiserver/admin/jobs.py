@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from aiserver.usecases import views
 from aiserver.usecases.callbacks import Redelivery
 from aiserver.usecases.enqueue import DEFAULT_DEADLINE_S, QUEUED_DUE_MS
 from aiserver.usecases.notify_worker import notify_worker
+from aiserver.wire.http_dates import parse_iso_ms
 from aiserver.wire.render import format_iso
 
 PAGE = 200
@@ -109,7 +109,7 @@ def _callback_host(job: Job) -> str:
 def _all_jobs(admin: Admin, owner: str) -> Iterator[Job]:
     cursor: int | None = None
     while True:
-        page = admin.jobs.list_page(owner, tag=None, state=None, take=PAGE, cursor=cursor)
+        page = admin.jobs.list_page(owner, take=PAGE, cursor=cursor)
         yield from page.jobs
         if page.cursor is None:
             return
@@ -121,9 +121,8 @@ def _parse_date(date: str | None) -> int:
     if date is None:
         return 0
     try:
-        moment = datetime.fromisoformat(date)
+        return parse_iso_ms(date)
     except ValueError as error:
         raise AdminError(
             f"--since {date}: must be an ISO date, for example 2026-11-25 or 2026-11-25T08:00:00Z"
         ) from error
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

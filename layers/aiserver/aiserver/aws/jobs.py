@@ -15,9 +15,10 @@ from botocore.exceptions import ClientError
 
 from aiserver.aws.bodies import BODY_TTL_S, BodyStore
 from aiserver.aws.items import Item, pack, unpack, update_arguments
+from aiserver.clock import MAX_JOB_ID, job_id
 from aiserver.errors import AiServerError
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import ConditionFailed, CreateResult, JobPage
+from aiserver.jobs.ports import ANY_JOB, ConditionFailed, CreateResult, JobFilter, JobPage
 from aiserver.jobs.transitions import AttributeValue, Transition, is_applied
 from aiserver.wire.render import JSON_MEDIA_TYPE
 
@@ -30,6 +31,7 @@ PAUSE_S = 0.02
 MAX_WRITE_ATTEMPTS = 8  # each after a conflict with another write on the same item, or an id that is in use
 DUE_PAGE = 100  # of the due index: small enough to be current when processed
 BATCH_GET = 100  # the most keys that BatchGetItem accepts
+MAX_RECORD_DELAY_MS = 20 * 60 * 1000  # from a synchronous request, at most 15 minutes long, to the id of its job
 MAX_PAGE_BATCHES = 3  # batches read for one page, so that a filter for a rare state does not read every job
 
 
@@ -179,12 +181,12 @@ class DynamoJobs:
                 return
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
-    def list_page(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> JobPage:
+    def list_page(self, owner: str, filter: JobFilter = ANY_JOB, *, take: int, cursor: int | None = None) -> JobPage:
         jobs: list[Job] = []
         for _ in range(MAX_PAGE_BATCHES):
-            ids, next_cursor = self._query_owner(owner, tag, cursor)
+            ids, next_cursor = self._query_owner(owner, filter, cursor)
             for job in self._batch_get(ids):
-                if state in (None, job.state):
+                if filter.includes(job):
                     jobs.append(job)
                 if len(jobs) == take:
                     return JobPage(jobs, job.id)
@@ -193,27 +195,30 @@ class DynamoJobs:
             cursor = next_cursor
         return JobPage(jobs, cursor)
 
-    def _query_owner(self, owner: str, tag: str | None, cursor: int | None) -> tuple[list[int], int | None]:
+    def _query_owner(self, owner: str, filter: JobFilter, cursor: int | None) -> tuple[list[int], int | None]:
         """The ids of one batch of the owner's jobs, newest first, and the cursor of the next batch."""
-        names, operands = {"#owner": "owner"}, {":owner": owner}
+        first, last = _id_range(filter, cursor)
+        if first > last:
+            return [], None
+        names = {"#owner": "owner", "#id": "id"}
+        operands: dict[str, str | int] = {":owner": owner, ":first": first, ":last": last}
         arguments: dict[str, Any] = {}
-        if tag is not None:
-            names["#tag"], operands[":tag"] = "tag", tag
+        if filter.tag is not None:
+            names["#tag"], operands[":tag"] = "tag", filter.tag
             arguments["FilterExpression"] = "#tag = :tag"
-        if cursor is not None:
-            arguments["ExclusiveStartKey"] = pack({**_job_key(cursor), "owner": owner, "id": cursor})
         page = self._dynamodb.query(
             TableName=self._table,
             IndexName="by_owner",
-            KeyConditionExpression="#owner = :owner",
+            KeyConditionExpression="#owner = :owner AND #id BETWEEN :first AND :last",
             ExpressionAttributeNames=names,
             ExpressionAttributeValues=pack(operands),
             ScanIndexForward=False,
             Limit=BATCH_GET,
             **arguments,
         )
-        last = page.get("LastEvaluatedKey")
-        return [unpack(item)["id"] for item in page["Items"]], unpack(last)["id"] if last else None
+        ids = [unpack(item)["id"] for item in page["Items"]]
+        end = page.get("LastEvaluatedKey")
+        return ids, unpack(end)["id"] if end else None
 
     def _batch_get(self, ids: list[int]) -> list[Job]:
         """The jobs with these ids, in the same order; deleted ones are omitted."""
@@ -242,6 +247,13 @@ def _pause(attempt: int) -> None:
     """Before every attempt except the first, so that the conflicting transaction can end."""
     if attempt:
         time.sleep(PAUSE_S * attempt * (1 + random.random()))
+
+
+def _id_range(filter: JobFilter, cursor: int | None) -> tuple[int, int]:
+    """The lowest and the highest id of a page: an id contains the time of its first write."""
+    first = 0 if filter.since_ms is None else job_id(filter.since_ms)
+    last = MAX_JOB_ID if filter.until_ms is None else job_id(filter.until_ms + MAX_RECORD_DELAY_MS)
+    return max(0, first), min(last, MAX_JOB_ID if cursor is None else cursor - 1)
 
 
 def _job_key(job_id: int) -> dict[str, str]:

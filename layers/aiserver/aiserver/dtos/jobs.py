@@ -119,6 +119,7 @@ TYPES: tuple[Dto, ...] = (
             DtoMember("provider", "string", "The provider that responded"),
             *TIMES,
             DtoMember("durationMs", "long", "From its start to its end, in milliseconds"),
+            DtoMember("usage", "OpenAiUsage", "What the call used"),
             DtoMember("replyTo", "string", "The URL that receives the result"),
             DtoMember("requestBody", "string", "The request, as JSON"),
             DtoMember("requestUrl", "string", "A link to a large request, valid for five minutes"),
@@ -134,6 +135,8 @@ TYPES: tuple[Dto, ...] = (
         (
             DtoMember("tag", "string", "Only jobs with this label"),
             DtoMember("state", "BackgroundJobState", "Only jobs in this state"),
+            DtoMember("since", "string", "Only jobs created at or after this ISO date or date-time, in UTC"),
+            DtoMember("until", "string", "Only jobs created before this ISO date or date-time, in UTC"),
             DtoMember("take", "int", "The most jobs of a page: 50 if absent, at most 200"),
             DtoMember("cursor", "long", "The cursor of the page before"),
         ),

@@ -31,6 +31,27 @@ class JobPage:
     cursor: int | None
 
 
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs of an owner to list: with this tag and state, created in [since_ms, until_ms); None means any."""
+
+    tag: str | None = None
+    state: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    def includes(self, job: Job) -> bool:
+        """Whether the job has the state and the creation time; the tag is that of the query."""
+        return (
+            self.state in (None, job.state)
+            and (self.since_ms is None or job.created_at >= self.since_ms)
+            and (self.until_ms is None or job.created_at < self.until_ms)
+        )
+
+
+ANY_JOB = JobFilter()
+
+
 class JobStore(Protocol):
     """The authoritative store of jobs."""
 
@@ -81,7 +102,7 @@ class JobStore(Protocol):
         ...
 
     def list_page(
-        self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None
+        self, owner: str, filter: JobFilter = ANY_JOB, *, take: int, cursor: int | None = None
     ) -> JobPage: ...
 
 

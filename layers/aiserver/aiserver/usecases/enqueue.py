@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 
 from aiserver.clock import Clock, Deadline
@@ -21,6 +20,7 @@ from aiserver.routing.selection import ProviderDirectory, first_supported
 from aiserver.usecases.job_request import describe_request
 from aiserver.usecases.notify_worker import notify_worker
 from aiserver.usecases.terminal import terminal_fields
+from aiserver.wire.http_dates import parse_iso_ms
 from aiserver.wire.requests import ModelRequest
 from aiserver.wire.validation import invalid_field
 
@@ -178,8 +178,7 @@ def _parse_deadline(option: str | float, now_ms: int) -> int:
         if match := _DATE_MS.fullmatch(option):
             return int(match.group(1))
         if re.fullmatch(r"[0-9.]+", option) is None:
-            date = datetime.fromisoformat(option)
-            return round((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1000)
+            return parse_iso_ms(option)
     seconds = float(option)
     if not math.isfinite(seconds):
         raise ValueError("not a number of seconds")

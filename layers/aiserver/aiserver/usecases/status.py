@@ -6,7 +6,7 @@ from aiserver.artifacts import LINK_TTL_S, ArtifactUrls
 from aiserver.clock import Clock, Deadline
 from aiserver.errors import Conflict, InvalidRequest, NotFound
 from aiserver.jobs.job import Job
-from aiserver.jobs.ports import JobPage, JobStore
+from aiserver.jobs.ports import ANY_JOB, JobFilter, JobPage, JobStore
 from aiserver.jobs.states import JobState
 from aiserver.usecases import views
 from aiserver.usecases.media_outputs import job_file_keys, job_files, sign_urls
@@ -65,13 +65,15 @@ class Status:
             job = self._jobs.get(job.id) or job
         return job
 
-    def list_jobs(self, owner: str, *, tag: str | None, state: str | None, take: int, cursor: int | None) -> JobPage:
+    def list_jobs(self, owner: str, filter: JobFilter = ANY_JOB, *, take: int, cursor: int | None = None) -> JobPage:
         """The owner's jobs, newest first. Raises: InvalidRequest."""
-        if state is not None and state not in list(JobState):
+        if filter.state is not None and filter.state not in list(JobState):
             raise InvalidRequest(f"'state' must be one of {', '.join(JobState)}", param="state")
+        if filter.since_ms is not None and filter.until_ms is not None and filter.until_ms <= filter.since_ms:
+            raise InvalidRequest("'until' must be later than 'since'", param="until")
         if not 1 <= take <= MAX_PAGE_SIZE:
             raise InvalidRequest(f"'take' must be 1 to {MAX_PAGE_SIZE}", param="take")
-        page = self._jobs.list_page(owner, tag=tag, state=state, take=take, cursor=cursor)
+        page = self._jobs.list_page(owner, filter, take=take, cursor=cursor)
         now = self._clock.now_ms()
         return JobPage([job for job in page.jobs if not job.is_past_ttl(now)], page.cursor)
 

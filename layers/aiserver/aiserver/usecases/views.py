@@ -157,6 +157,7 @@ def record_view(
         "model": job.model,
         "provider": job.served_by,
         **_timing_members(job),
+        "usage": RawJson(job.usage.encode()) if job.usage else None,
         "durationMs": job.completed_at - job.started_at if job.completed_at and job.started_at else None,
         "replyTo": job.reply_to,
         "requestBody": _json_string(request),

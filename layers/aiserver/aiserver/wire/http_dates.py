@@ -1,5 +1,6 @@
-"""Dates and durations in HTTP headers."""
+"""Dates and durations in HTTP headers and in parameters."""
 
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_DIGITS = 9  # thirty years of seconds
@@ -16,3 +17,9 @@ def retry_after_s(value: str | None, now_ms: int) -> int | None:
         return max(0, round(parsedate_to_datetime(text).timestamp() - now_ms / 1000))
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def parse_iso_ms(text: str) -> int:
+    """Unix time in ms of an ISO date or date-time, in UTC unless it has an offset. Raises: ValueError."""
+    moment = datetime.fromisoformat(text)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

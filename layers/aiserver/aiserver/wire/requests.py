@@ -14,6 +14,7 @@ from aiserver.limits import MAX_BATCH, MAX_NAME_CHARS, MAX_REPLY_TO_CHARS
 from aiserver.operations import Operation
 from aiserver.wire import json_text as json_text
 from aiserver.wire.binding import bind, scalar_value
+from aiserver.wire.http_dates import parse_iso_ms
 from aiserver.wire.json_text import Member
 from aiserver.wire.render import JSON_MEDIA_TYPE
 from aiserver.wire.schemas import CHAT, EMBEDDINGS, RESPONSES, ObjectSchema, fold_name
@@ -205,6 +206,18 @@ def query_integer(query: Mapping[str, str], name: str) -> int | None:
     if not _is_number(value):
         raise invalid_field("InvalidType", name, f"'{name}' must be an integer")
     return int(value) or None
+
+
+def query_time(query: Mapping[str, str], name: str) -> int | None:
+    """A query parameter as Unix time in ms: an ISO date, or a date-time, in UTC unless it has an offset."""
+    value = query_value(query, name)
+    if value is None:
+        return None
+    try:
+        return parse_iso_ms(value)
+    except (ValueError, OverflowError):
+        message = f"'{name}' must be an ISO date or date-time, such as 2026-11-30 or 2026-11-30T08:00:00Z"
+        raise invalid_field("InvalidType", name, message) from None
 
 
 def parse_job_id(segment: str) -> int:
