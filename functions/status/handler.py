@@ -109,13 +109,8 @@ def catch_all(request: Request) -> Response:
         return http_api.no_such_route(request)
     from aiserver.dtos import types  # needed for this route only
 
-    if name == "types":
-        return Response(render(types.language_list(request.base_url)), headers=CACHED)
-    if name == "types/metadata":
-        return Response(render(types.metadata(request.base_url)), headers=CACHED)
-    language = types.find_language(name.removeprefix("types/"))
-    text = types.language_file(language, request.query, request.base_url)
-    return Response(text.encode(), headers={"content-type": language.content_type, **CACHED})
+    body, content_type = types.render_types(name[len("types/") :], request.query, request.base_url)
+    return Response(body, headers={"content-type": content_type, **CACHED})
 
 
 def health(request: Request) -> Response:

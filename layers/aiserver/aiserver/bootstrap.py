@@ -214,6 +214,7 @@ def worker() -> "RunJob":
         sleep=time.sleep,
         settled_days=settings.settled_job_days,
         lease_margin_s=settings.lease_margin_seconds,
+        logs_tags=settings.log_tags,
     )
 
 
@@ -344,7 +345,8 @@ def _complete(settings: "ChatSettings", images: "ImageStore | None" = None) -> "
         settled_days=settings.settled_job_days,
         lease_margin_s=settings.lease_margin_seconds,
     )
-    return Authenticator(config, CLOCK), Complete(jobs, directory, failover, records, CLOCK, images)
+    complete = Complete(jobs, directory, failover, records, CLOCK, images, logs_tags=settings.log_tags)
+    return Authenticator(config, CLOCK), complete
 
 
 def _jobs(table: str, bucket: str) -> Any:

@@ -133,6 +133,7 @@ def _dispatch(
     """The response of the route, after `convert`; an error as an error response."""
     request_headers = {name.lower(): value for name, value in _string_map(event, "headers").items()}
     request_id = _request_id(event)
+    logger.append_keys(request_id=request_id)  # to every event of this request
     if event["httpMethod"] == "OPTIONS":
         return _preflight(event["resource"], routes, request_headers, http)
     try:

@@ -13,6 +13,13 @@ class LogEvent(str):
         return event
 
 
+REQUEST_COMPLETED = LogEvent(
+    "request_completed",
+    "`key_id`, `operation`, `model`, `served_model` (the provider's name of it), `provider`, `attempts`, `status`, "
+    "`first_byte_ms`, `duration_ms`, `usage`, `stream`, `state` (of a stream), `replayed`, `error`, "
+    "`tag` (with `LogTags`), `request_id`",
+    "One for each synchronous request with a valid key and body, at its end: also for one that failed.",
+)
 REQUEST_REJECTED = LogEvent(
     "request_rejected", "`status`, `error`, `request_id`", "A request was answered with an error."
 )
@@ -74,12 +81,17 @@ LEASE_RELEASE_FAILED = LogEvent(
     "`lease`, traceback",
     "A concurrency lease was not released: it blocks one call or delivery until it expires.",
 )
-JOB_COMPLETED = LogEvent("job_completed", "`job_id`, `attempt`", "The job has its result.")
-JOB_WAITING = LogEvent("job_waiting", "`job_id`, `attempt`, `reason`", "The job waits for its next attempt.")
-JOB_FAILED = LogEvent("job_failed", "`job_id`, `attempt`, `error`", "The job failed permanently.")
-JOB_CANCELLED = LogEvent("job_cancelled", "`job_id`, `attempt`", "The job was cancelled while it ran.")
+JOB_FIELDS = "`job_id`, `attempt`, `key_id`, `operation`, `model`, `tag` (with `LogTags`)"
+JOB_COMPLETED = LogEvent(
+    "job_completed",
+    f"{JOB_FIELDS}, `provider`, `served_model`, `calls`, `duration_ms` (of the attempt), `usage`",
+    "The job has its result.",
+)
+JOB_WAITING = LogEvent("job_waiting", f"{JOB_FIELDS}, `reason`", "The job waits for its next attempt.")
+JOB_FAILED = LogEvent("job_failed", f"{JOB_FIELDS}, `error`, `duration_ms`", "The job failed permanently.")
+JOB_CANCELLED = LogEvent("job_cancelled", JOB_FIELDS, "The job was cancelled while it ran.")
 JOB_LEASE_LOST = LogEvent(
-    "job_lease_lost", "`job_id`, `attempt`", "Another worker has the job; this worker's outcome was discarded."
+    "job_lease_lost", JOB_FIELDS, "Another worker has the job; this worker's outcome was discarded."
 )
 JOB_DEFERRED = LogEvent(
     "job_deferred",

@@ -37,6 +37,7 @@ class HttpSettings(Settings):
 
 class ChatSettings(HttpSettings):
     streams: bool
+    log_tags: bool
     jobs_table: str
     bodies_bucket: str
     settled_job_days: int
@@ -77,6 +78,7 @@ class IntakeSettings(Settings):
 
 
 class WorkerSettings(Settings):
+    log_tags: bool
     config_table: str
     jobs_table: str
     bodies_bucket: str

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 from aiserver.dtos.language import Language, render_file
 from aiserver.dtos.languages.csharp import CSHARP
@@ -19,8 +18,19 @@ from aiserver.dtos.metadata import types_metadata
 from aiserver.dtos.options import TypeOptions, parse_type_options, select_types
 from aiserver.dtos.table import TABLE
 from aiserver.errors import NotFound
+from aiserver.wire.render import JSON_TYPE, render
 
 LANGUAGES = (CSHARP, FSHARP, VBNET, TYPESCRIPT, DECLARATIONS, MJS, PYTHON, PHP, DART, JAVA, KOTLIN, SWIFT)
+
+
+def render_types(name: str, query: Mapping[str, str], base_url: str) -> tuple[bytes, str]:
+    """The body and content type of `/types/{name}`; of `/types` for an empty name. Raises: as `language_file`."""
+    if not name:
+        return render(language_list(base_url)), JSON_TYPE
+    if name == "metadata":
+        return render(types_metadata(TABLE, base_url)), JSON_TYPE
+    language = find_language(name)
+    return language_file(language, query, base_url).encode(), language.content_type
 
 
 def find_language(name: str) -> Language:
@@ -48,8 +58,3 @@ def language_list(base_url: str) -> dict[str, str]:
         "Metadata": f"{base_url}/types/metadata",
         **{language.label: f"{base_url}/types/{language.name}" for language in LANGUAGES},
     }
-
-
-def metadata(base_url: str) -> dict[str, Any]:
-    """All types and requests, in the form of ServiceStack's metadata."""
-    return types_metadata(TABLE, base_url)

@@ -13,6 +13,7 @@ from aiserver.providers.call import ProviderCall
 from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import Failover, FailoverResult, OpenStream
 from aiserver.routing.selection import ProviderDirectory
+from aiserver.usecases.request_log import RequestLog
 from aiserver.usecases.stream_response import Copy, StreamOutcome, stream_response
 from aiserver.usecases.sync_records import SyncRecord, SyncRecords, SyncRequest
 from aiserver.usecases.terminal import StoredResponse, store_margin_ms
@@ -101,8 +102,11 @@ class Complete:
         records: SyncRecords,
         clock: Clock,
         images: ImageStore | None = None,
+        *,
+        logs_tags: bool = False,
     ) -> None:
-        """`images` stores images; None in a function without image operations."""
+        """`images` stores images; None in a function without image operations. `logs_tags`: tags are logged."""
+        self._logs_tags = logs_tags
         self._images = images
         self._jobs = jobs
         self._directory = directory
@@ -118,6 +122,22 @@ class Complete:
         Raises: NotFound (model), InvalidRequest (provider; unsupported field), Conflict (RefId), ProviderError.
         """
         started_ms = self._clock.now_ms()
+        request_log = RequestLog(request, owner, started_ms, self._clock, logs_tag=self._logs_tags)
+        try:
+            return self._run(request, owner, base_url, started_ms, deadline, request_log)
+        except Exception as error:
+            request_log.end_with_error(error)
+            raise
+
+    def _run(
+        self,
+        request: ModelRequest,
+        owner: str,
+        base_url: str,
+        started_ms: int,
+        deadline: Deadline,
+        request_log: RequestLog,
+    ) -> CompletionResult:
         begin_deadline = min(deadline, Deadline(started_ms + FIRST_BYTE_TIMEOUT_S * 1000))
         images = self._images if _stores_images(request) else None
         margin_ms = store_margin_ms(begin_deadline.at_ms - started_ms) if images else 0
@@ -129,27 +149,30 @@ class Complete:
         sync = SyncRequest(request, owner, base_url, started_ms, call.begin_deadline, call.deadline)
         stored_job = self._records.find(sync)
         if stored_job and stored_job.state == JobState.COMPLETED:
-            return self._replay(stored_job)
+            return self._replay(stored_job, request_log)
         candidates = self._directory.candidates(request.model, request.options.provider, call.operation)
         if images:
             images.prepare()
         record = self._records.begin(sync, stored_job)
         if isinstance(record, Job):
-            return self._replay(record)
+            return self._replay(record, request_log)
         try:
             result = self._failover.try_candidates(call, candidates)
         except Exception:
             record.abandon()
             raise
+        request_log.set_result(result)
         if result.stream:
-            return self._relay_stream(result, result.stream, record, deadline, images)
+            return self._relay_stream(result, result.stream, record, deadline, images, request_log)
         if result.response is None:
             error = self._error_to_raise(result, call)
             record.end(result, StreamOutcome(JobState.FAILED, error))
             raise error
         response = result.response
         stored = images.store(response, result, record, begin_deadline) if images else StoredResponse(response)
-        return self._end(result, stored, record)
+        completion = self._end(result, stored, record)
+        request_log.end(response.status, usage=response.usage)
+        return completion
 
     def _end(self, result: FailoverResult, stored: StoredResponse, record: SyncRecord) -> CompletionResult:
         response = stored.response
@@ -180,6 +203,7 @@ class Complete:
         record: SyncRecord,
         deadline: Deadline,
         images: ImageStore | None,
+        request_log: RequestLog,
     ) -> CompletionResult:
         provider_stream = stream.stream
         headers = {**provider_stream.headers, **(sse.HEADERS if provider_stream.has_events else {})}
@@ -197,6 +221,7 @@ class Complete:
             if stored and stored.is_lost:
                 outcome = replace(outcome, state=JobState.FAILED, error=stored.error)
             record.end(result, outcome, stored)
+            request_log.end_stream(outcome)
 
         end = record.sync.deadline  # before `deadline`, if images are stored
         body = stream_response(result.provider, stream, self._clock, deadline=end, on_end=on_end, copy_to=copy)
@@ -213,11 +238,12 @@ class Complete:
         hint = "; queue the request to wait for longer" if can_queue else ""
         return ProviderTimeout(error.message + hint, may_be_billed=error.may_be_billed)
 
-    def _replay(self, job: Job) -> CompletionResult:
+    def _replay(self, job: Job, request_log: RequestLog) -> CompletionResult:
         result = self._jobs.read_result(job)
         if result is None:
             raise Conflict(f"The response to RefId {job.ref_id} is no longer stored", param="refId")
         keys = self._images.keys(job) if self._images else ()
+        request_log.end(200, replayed=True, provider=job.served_by)
         return CompletionResult(
             200,
             {"content-type": job.result_type} if job.result_type else {},

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiserver import log_events
 from aiserver.clock import Clock, Deadline
@@ -33,6 +33,7 @@ from aiserver.providers.response import ProviderResponse
 from aiserver.routing.failover import FailoverResult
 from aiserver.usecases.image_outputs import ImageOutputs
 from aiserver.usecases.notify_worker import notify_worker
+from aiserver.usecases.request_log import parse_usage, without_none
 from aiserver.usecases.terminal import StoredResponse, failure_fields, result_fields, terminal_fields
 
 # Retries after provider errors; a provider that is unavailable or rate limited is retried until the deadline.
@@ -64,7 +65,11 @@ class OutcomeRecorder:
         clock: Clock,
         sleep: Callable[[float], None],
         settled_days: int,
+        *,
+        logs_tags: bool = False,
     ) -> None:
+        """`logs_tags`: the tags of jobs are logged."""
+        self._logs_tags = logs_tags
         self._jobs = jobs
         self._images = images
         self._messages = messages
@@ -126,7 +131,15 @@ class OutcomeRecorder:
             **result_fields(stored, job.ignored),
         }
         if self._write_with_retry(lease, lambda: self._jobs.complete(COMPLETE, job, params, response.body)) is None:
-            self._log(log_events.JOB_COMPLETED, job)
+            self._log(
+                log_events.JOB_COMPLETED,
+                job,
+                provider=failover.provider,
+                served_model=failover.upstream.model if failover.upstream else None,
+                calls=params["calls"],
+                duration_ms=self._duration_ms(job),
+                usage=parse_usage(response.usage),
+            )
         elif isinstance(self._apply(lease, COMPLETE_CANCELLED, params), ConditionFailed):
             self._log(log_events.JOB_LEASE_LOST, job)
         else:
@@ -140,7 +153,7 @@ class OutcomeRecorder:
         if isinstance(self._apply(lease, FAIL, params), ConditionFailed):
             self.cancel(lease, unknown_outcomes)
             return
-        self._log(log_events.JOB_FAILED, job, error=error.error_code)
+        self._log(log_events.JOB_FAILED, job, error=error.error_code, duration_ms=self._duration_ms(job))
 
     def _defer(
         self, lease: JobLease, reason: str, retry_after_s: int | None, unknown_outcomes: int, invalid_responses: int
@@ -191,8 +204,15 @@ class OutcomeRecorder:
             self._sleep(pause_s)
             pause_s *= 2
 
-    def _log(self, event: str, job: Job, **fields: str) -> None:
-        log.info(event, extra={"job_id": job.id, "attempt": job.attempt, **fields})
+    def _duration_ms(self, job: Job) -> int | None:
+        """The time since the attempt began."""
+        return None if job.started_at is None else self._clock.now_ms() - job.started_at
+
+    def _log(self, event: str, job: Job, **fields: Any) -> None:
+        tag = job.tag if self._logs_tags else None
+        common = {"job_id": job.id, "attempt": job.attempt, "key_id": job.owner, "tag": tag}
+        common |= {"operation": job.operation, "model": job.model}
+        log.info(event, extra=without_none(common | fields))
 
 
 def _wait_reason(job: Job, error: AiServerError) -> str:

@@ -43,13 +43,14 @@ class RunJob:
         sleep: Callable[[float], None],
         settled_days: int,
         lease_margin_s: int,
+        logs_tags: bool = False,
     ) -> None:
         self._jobs = jobs
         self._messages = messages
         self._directory = directory
         self._failover = failover
         self._clock = clock
-        self._recorder = OutcomeRecorder(jobs, messages, images, clock, sleep, settled_days)
+        self._recorder = OutcomeRecorder(jobs, messages, images, clock, sleep, settled_days, logs_tags=logs_tags)
         self._settled_days = settled_days
         self._lease_margin_ms = lease_margin_s * 1000
         self._memory = MemoryBudget()
